@@ -1,0 +1,102 @@
+//! A job as it is given: by a client, or in `jobs.toml`. Same keys, same checks.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::policy::{Coalesce, GivenPolicy, OnCrash, given};
+use crate::invalid::{self, Invalid};
+
+/// Labels that a job may have.
+const TAGS_MAX: usize = 64;
+/// Bytes of a tag, a name or an executor's name.
+const WORD_BYTES_MAX: usize = 255;
+/// Bytes of a description.
+const DESCRIPTION_BYTES_MAX: usize = 16 * 1024;
+
+/// A job's definition, not yet compiled.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::option_option, reason = "null says \"no limit\", absence says \"the default\"")]
+pub struct Definition {
+    /// The id; a new unique one where none is given.
+    pub id: Option<String>,
+    /// A name for people.
+    pub name: Option<String>,
+    /// When it is due.
+    pub trigger: Value,
+    /// What it does.
+    pub task: Value,
+    /// The pool; the one that fits the task where none is given.
+    pub executor: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    misfire_grace_time: Option<Option<f64>>,
+    coalesce: Option<Coalesce>,
+    max_instances: Option<u32>,
+    on_crash: Option<OnCrash>,
+    #[serde(default, deserialize_with = "given")]
+    max_runs: Option<Option<u64>>,
+    /// Whether it starts paused.
+    #[serde(default)]
+    pub paused: bool,
+    /// Labels.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// Whether a job of the same id is redefined rather than refused.
+    #[serde(default)]
+    pub replace_existing: bool,
+}
+
+impl Definition {
+    /// Reads the JSON form; an error names the field.
+    pub fn parse(value: Value) -> Result<Self, Invalid> {
+        if !value.is_object() {
+            return Err(Invalid::new(
+                "",
+                "a job is an object with at least \"trigger\" and \"task\"",
+            ));
+        }
+        let definition: Self = invalid::read(value)?;
+        definition.check_words()?;
+        Ok(definition)
+    }
+
+    /// The policies that were given.
+    pub fn policy(&self) -> GivenPolicy {
+        GivenPolicy {
+            misfire_grace_time: self.misfire_grace_time,
+            coalesce: self.coalesce,
+            max_instances: self.max_instances,
+            on_crash: self.on_crash,
+            max_runs: self.max_runs,
+        }
+    }
+
+    fn check_words(&self) -> Result<(), Invalid> {
+        let bad_word = |word: &str| {
+            word.is_empty() || word.len() > WORD_BYTES_MAX || word.chars().any(char::is_control)
+        };
+        let refuse = |field: &str| {
+            Err(Invalid::new(
+                field,
+                format!("must be 1 to {WORD_BYTES_MAX} bytes without control characters"),
+            ))
+        };
+        if self.name.as_deref().is_some_and(bad_word) {
+            return refuse("name");
+        }
+        if self.tags.iter().any(|tag| bad_word(tag)) {
+            return refuse("tags");
+        }
+        if self.tags.len() > TAGS_MAX {
+            return Err(Invalid::new("tags", format!("at most {TAGS_MAX} tags")));
+        }
+        if self.description.len() > DESCRIPTION_BYTES_MAX || self.description.contains('\0') {
+            let message = format!("at most {DESCRIPTION_BYTES_MAX} bytes, without NUL");
+            return Err(Invalid::new("description", message));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,243 @@
+//! A job: what is to be done, when, and under which policies.
+//!
+//! Plain data. A job's state carries what belongs to it: only an active job has a next due
+//! instant, only a broken one has a reason.
+
+mod definition;
+mod policy;
+mod task;
+
+pub use definition::Definition;
+pub use policy::{Coalesce, GivenPolicy, OnCrash, Policy};
+pub use task::{Command, Task};
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::clock::{Timestamp, rfc3339};
+use crate::invalid::Invalid;
+use crate::trigger::Trigger;
+
+/// Longest id, in bytes: it fits into an indexed column of every database.
+pub const JOB_ID_BYTES: usize = 255;
+
+/// A job's name for the world: 1–255 bytes of printable text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct JobId(String);
+
+impl JobId {
+    /// Checks an id.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let refuse = |why: String| Err(Invalid::new("id", why));
+        match text {
+            "" => refuse("an id has at least 1 byte".to_owned()),
+            _ if text.len() > JOB_ID_BYTES => refuse(format!(
+                "an id has at most {JOB_ID_BYTES} bytes, this one has {}",
+                text.len()
+            )),
+            _ if text.chars().any(char::is_control) => {
+                refuse("an id has no control characters".to_owned())
+            }
+            _ => Ok(Self(text.to_owned())),
+        }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Where a job was declared, and so who may change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// In `jobs.toml`: the file is the truth.
+    File,
+    /// Over the control socket.
+    Socket,
+}
+
+/// An occurrence that is still to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// The instant that the trigger names: the occurrence's identity.
+    pub scheduled_at: Timestamp,
+    /// When it starts: the same, or later by the jitter.
+    pub due_at: Timestamp,
+}
+
+/// Whether and when a job fires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobState {
+    /// It fires next at `next`.
+    Active {
+        /// The next occurrence.
+        next: Due,
+    },
+    /// It does not fire until it is resumed.
+    Paused {
+        /// The first occurrence that the pause holds back.
+        next: Due,
+    },
+    /// Its trigger has no further occurrence, or `max_runs` was reached.
+    Finished,
+    /// It cannot fire, and says why. It is kept.
+    Broken {
+        /// What has to be mended.
+        reason: String,
+    },
+}
+
+impl JobState {
+    /// The state's word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Active { .. } => "active",
+            Self::Paused { .. } => "paused",
+            Self::Finished => "finished",
+            Self::Broken { .. } => "broken",
+        }
+    }
+}
+
+/// A job.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// A name for people; the id unless one was given.
+    pub name: String,
+    /// When it is due.
+    pub trigger: Trigger,
+    /// What it does.
+    pub task: Task,
+    /// The pool in which it runs.
+    pub executor: String,
+    /// How it behaves when late, busy or interrupted.
+    pub policy: Policy,
+    /// Labels for selecting jobs.
+    pub tags: Vec<String>,
+    /// Free text.
+    pub description: String,
+    /// Where it was declared.
+    pub origin: Origin,
+    /// Whether it fires, and when.
+    pub state: JobState,
+    /// When its trigger was defined. An occurrence is unique by (job, anchor, scheduled instant), so a job that
+    /// is removed and added again, or gets another trigger, starts a ledger of its own.
+    pub anchor: Timestamp,
+    /// Occurrences that were started so far, for `max_runs`.
+    pub run_count: u64,
+    /// Counts the writes to this job: 1 when it is added.
+    pub revision: i64,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// When it was last defined anew, paused or resumed.
+    pub updated_at: Timestamp,
+}
+
+impl Job {
+    /// The next due occurrence, if it is active.
+    pub fn next(&self) -> Option<Due> {
+        match &self.state {
+            JobState::Active { next } => Some(*next),
+            JobState::Paused { .. } | JobState::Finished | JobState::Broken { .. } => None,
+        }
+    }
+
+    /// This job with the definition of `new`. Where the trigger is the same, the schedule goes on as it was:
+    /// next occurrence, pause, and the count of runs.
+    #[must_use]
+    pub fn redefined(&self, new: Self) -> Self {
+        let same_trigger = self.trigger.spec() == new.trigger.spec();
+        let keeps_schedule = same_trigger && !matches!(self.state, JobState::Broken { .. });
+        let (state, anchor, run_count, trigger) = if keeps_schedule {
+            (self.state.clone(), self.anchor, self.run_count, self.trigger.clone())
+        } else {
+            (new.state, new.anchor, 0, new.trigger)
+        };
+        Self {
+            state,
+            anchor,
+            run_count,
+            trigger,
+            revision: self.revision,
+            created_at: self.created_at,
+            ..new
+        }
+    }
+
+    /// Whether `new` defines the same job as this one.
+    pub fn same_definition(&self, new: &Self) -> bool {
+        self.definition() == new.definition()
+    }
+
+    /// What was given, with defaults filled in: the part of a job that a definition decides.
+    pub fn definition(&self) -> Map<String, Value> {
+        let Value::Object(map) = json!({
+            "id": self.id,
+            "name": self.name,
+            "trigger": self.trigger.spec(),
+            "task": self.task.to_value(),
+            "executor": self.executor,
+            "misfire_grace_time": self.policy.misfire_grace_seconds(),
+            "coalesce": self.policy.coalesce,
+            "max_instances": self.policy.max_instances,
+            "on_crash": self.policy.on_crash,
+            "max_runs": self.policy.max_runs,
+            "tags": self.tags,
+            "description": self.description,
+        }) else {
+            return Map::new();
+        };
+        map
+    }
+
+    /// The job as the contract shows it.
+    pub fn to_value(&self) -> Value {
+        let reason = match &self.state {
+            JobState::Broken { reason } => Some(reason.as_str()),
+            JobState::Active { .. } | JobState::Paused { .. } | JobState::Finished => None,
+        };
+        let mut map = self.definition();
+        let state = json!({
+            "state": self.state.word(),
+            "reason": reason,
+            "next_run_time": self.next().map(|next| rfc3339(next.due_at)),
+            "run_count": self.run_count,
+            "origin": self.origin,
+            "revision": self.revision,
+            "created_at": rfc3339(self.created_at),
+            "updated_at": rfc3339(self.updated_at),
+        });
+        if let Value::Object(state) = state {
+            map.extend(state);
+        }
+        Value::Object(map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_short_and_printable() {
+        for good in ["a", "order:42:expire", "备份", "with space", &"x".repeat(255)] {
+            assert!(JobId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a\nb", "\u{7f}", "a\0", &"x".repeat(256), &"é".repeat(128)] {
+            assert!(JobId::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What a job does, as data. The seam that carries it out is `task` and `executor`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::invalid::{self, Invalid};
+
+/// A command without a shell in between.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Variables added to the daemon's environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory; the daemon's own where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenBuiltin {
+    name: String,
+    #[serde(default)]
+    args: Map<String, Value>,
+}
+
+/// A job's task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// A registered Rust function.
+    Builtin {
+        /// Its registered name.
+        name: String,
+        /// Its arguments.
+        args: Map<String, Value>,
+    },
+    /// A program in a process of its own.
+    Command(Command),
+    /// A stored task that can no longer be read: kept as it is, never run.
+    Unreadable(Value),
+}
+
+impl Task {
+    /// Reads the JSON form.
+    pub fn parse(value: &Value) -> Result<Self, Invalid> {
+        let Value::Object(map) = value else {
+            return Err(Invalid::new(
+                "",
+                "a task is an object such as {\"type\": \"builtin\", \"name\": \"noop\"}",
+            ));
+        };
+        let mut rest = map.clone();
+        match rest.remove("type") {
+            Some(Value::String(word)) if word == "builtin" => {
+                let given: GivenBuiltin = invalid::read(Value::Object(rest))?;
+                Ok(Self::Builtin { name: given.name, args: given.args })
+            }
+            Some(Value::String(word)) if word == "command" => {
+                Self::command(invalid::read(Value::Object(rest))?)
+            }
+            Some(other) => Err(Invalid::new(
+                "type",
+                format!("unknown task type {other} (expected \"builtin\" or \"command\")"),
+            )),
+            None => Err(Invalid::new("type", "missing (expected \"builtin\" or \"command\")")),
+        }
+    }
+
+    fn command(command: Command) -> Result<Self, Invalid> {
+        let refuse = |field: &str, why: &str| Err(Invalid::new(field, why));
+        if command.argv.first().is_none_or(String::is_empty) {
+            return refuse("argv", "must name a program");
+        }
+        if command.argv.iter().any(|word| word.contains('\0')) {
+            return refuse("argv", "must not contain a NUL byte");
+        }
+        if command.env.keys().any(|name| name.is_empty() || name.contains(['=', '\0'])) {
+            return refuse(
+                "env",
+                "a variable's name is not empty and has no \"=\" and no NUL byte",
+            );
+        }
+        if command.env.values().any(|value| value.contains('\0')) {
+            return refuse("env", "a value must not contain a NUL byte");
+        }
+        if command.cwd.as_deref().is_some_and(|cwd| cwd.is_empty() || cwd.contains('\0')) {
+            return refuse("cwd", "must be a path");
+        }
+        Ok(Self::Command(command))
+    }
+
+    /// The JSON form.
+    pub fn to_value(&self) -> Value {
+        let (word, rest) = match self {
+            Self::Unreadable(value) => return value.clone(),
+            Self::Builtin { name, args } => {
+                ("builtin", serde_json::json!({"name": name, "args": args}))
+            }
+            Self::Command(command) => {
+                ("command", serde_json::to_value(command).unwrap_or_default())
+            }
+        };
+        let mut map = Map::new();
+        map.insert("type".to_owned(), word.into());
+        if let Value::Object(rest) = rest {
+            map.extend(rest);
+        }
+        Value::Object(map)
+    }
+
+    /// The task in a few words, for tables and logs.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Builtin { name, .. } => name.clone(),
+            Self::Command(command) => command.argv.join(" "),
+            Self::Unreadable(value) => value.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_task_is_read_and_written_alike() {
+        let cases = [
+            json!({"type": "builtin", "name": "noop", "args": {"a": 1}}),
+            json!({"type": "command", "argv": ["/bin/true", "x"], "env": {"A": "b"}, "cwd": "/tmp"}),
+        ];
+        for case in cases {
+            assert_eq!(Task::parse(&case).unwrap().to_value(), case);
+        }
+    }
+
+    #[test]
+    fn a_bad_task_is_refused_by_its_field() {
+        let cases = [
+            (json!("noop"), ""),
+            (json!({"name": "noop"}), "type"),
+            (json!({"type": "shell"}), "type"),
+            (json!({"type": "builtin"}), ""),
+            (json!({"type": "builtin", "name": "noop", "argv": []}), "argv"),
+            (json!({"type": "command", "argv": []}), "argv"),
+            (json!({"type": "command", "argv": "/bin/true"}), "argv"),
+            (json!({"type": "command", "argv": ["a\u{0}b"]}), "argv"),
+            (json!({"type": "command", "argv": ["a"], "env": {"A=B": ""}}), "env"),
+            (json!({"type": "command", "argv": ["a"], "cwd": ""}), "cwd"),
+        ];
+        for (case, field) in cases {
+            assert_eq!(Task::parse(&case).unwrap_err().field, field, "{case}");
+        }
+    }
+}

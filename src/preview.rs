@@ -1,0 +1,95 @@
+//! The next times of a trigger, without any job: one question and answer, as JSON, for the
+//! command line, for scripts and for the control socket alike.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::clock::Timestamp;
+use crate::invalid::{self, Invalid};
+use crate::trigger::Trigger;
+use crate::zone::Zone;
+
+/// Times in one answer, at most.
+pub const TIMES_MAX: usize = 10_000;
+/// Times in an answer for which no count was given.
+const TIMES_DEFAULT: usize = 10;
+
+/// What is asked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    trigger: Value,
+    #[serde(default)]
+    after: Option<Timestamp>,
+    #[serde(default)]
+    inclusive: bool,
+    #[serde(default)]
+    count: Option<usize>,
+}
+
+/// The next times of a trigger.
+#[derive(Debug)]
+pub struct Preview {
+    /// The trigger, compiled.
+    pub trigger: Trigger,
+    /// Its next times; fewer than asked for if there are no more.
+    pub times: Vec<Timestamp>,
+}
+
+impl Preview {
+    /// Answers `{"trigger", "after", "inclusive", "count"}`. Without `after` the times begin at the trigger's own
+    /// start, or now where it has none.
+    pub fn answer(question: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
+        let question: Question = invalid::read(question)?;
+        let count = question.count.unwrap_or(TIMES_DEFAULT);
+        if count > TIMES_MAX {
+            return Err(Invalid::new("count", format!("at most {TIMES_MAX}")));
+        }
+        let trigger = Trigger::parse(&question.trigger, zone, now)
+            .map_err(|invalid| invalid.within("trigger"))?;
+        let has_start = trigger.is_one_shot() || trigger.spec().get("start_date").is_some();
+        let mut next = match question.after {
+            Some(after) if question.inclusive => trigger.next_from(after),
+            Some(after) => trigger.next_after(after),
+            None if has_start => trigger.first(),
+            None => trigger.next_from(now),
+        };
+        let mut times = Vec::new();
+        while let Some(at) = next.filter(|_| times.len() < count) {
+            times.push(at);
+            next = trigger.next_after(at);
+        }
+        Ok(Self { trigger, times })
+    }
+
+    /// The times as JSON: RFC 3339 with the offset of the trigger's zone.
+    pub fn to_value(&self) -> Value {
+        let zone = self.trigger.zone();
+        let times: Vec<String> = self.times.iter().map(|at| local_rfc3339(zone, *at)).collect();
+        json!({ "times": times })
+    }
+}
+
+fn local_rfc3339(zone: &Zone, at: Timestamp) -> String {
+    zone.to_fixed(at).to_rfc3339_opts(chrono::SecondsFormat::AutoSi, false)
+}
+
+/// Answers one line of `preview --batch`: `{"op":"preview",…}` or `{"op":"validate","trigger":…}`.
+pub fn batch_line(line: &str, zone: &Zone, now: Timestamp) -> Value {
+    answer_line(line, zone, now).unwrap_or_else(|invalid| json!({ "error": invalid.to_string() }))
+}
+
+fn answer_line(line: &str, zone: &Zone, now: Timestamp) -> Result<Value, Invalid> {
+    let mut value: Value =
+        serde_json::from_str(line).map_err(|error| Invalid::new("", error.to_string()))?;
+    let map = value.as_object_mut().ok_or_else(|| Invalid::new("", "expected an object"))?;
+    match map.remove("op").as_ref().and_then(Value::as_str) {
+        Some("preview") => Ok(Preview::answer(value, zone, now)?.to_value()),
+        Some("validate") => {
+            let trigger = map.get("trigger").ok_or_else(|| Invalid::new("trigger", "missing"))?;
+            Trigger::parse(trigger, zone, now).map_err(|invalid| invalid.within("trigger"))?;
+            Ok(json!({ "ok": true }))
+        }
+        _ => Err(Invalid::new("op", "expected \"preview\" or \"validate\"")),
+    }
+}

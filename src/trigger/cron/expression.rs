@@ -1,0 +1,209 @@
+//! The text of one calendar field, read into ranges. An error points to its column.
+
+/// What a field can hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) name: &'static str,
+    pub(super) min: u32,
+    pub(super) max: u32,
+    /// Names of values, from the smallest value on.
+    pub(super) names: &'static [&'static str],
+}
+
+/// Names of weekdays, from 0.
+pub(super) const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+/// Names of months, from 1.
+pub(super) const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const ORDINALS: [&str; 5] = ["1st", "2nd", "3rd", "4th", "5th"];
+
+/// Items of one list, at most: no field has a use for more.
+const ITEMS_MAX: usize = 200;
+
+/// One item of a field's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Item {
+    /// From first to last, every step.
+    Range { first: u32, last: u32, step: u32 },
+    /// The nth such weekday of the month; n from 1.
+    Nth { n: u32, weekday: u32 },
+    /// The last such weekday of the month.
+    LastWeekday(u32),
+    /// The last day of the month.
+    LastDay,
+}
+
+/// Reads a field's text: a list with commas.
+pub(super) fn parse(shape: &Shape, text: &str) -> Result<Vec<Item>, String> {
+    let mut items = Vec::new();
+    let mut column = 1;
+    for part in text.split(',') {
+        let leading = part.chars().take_while(|c| c.is_whitespace()).count();
+        let item = Reader { shape, item: part.trim(), column: column + leading };
+        items.push(
+            item.read()
+                .map_err(|(why, column)| format!("\"{text}\": {why}, at column {column}"))?,
+        );
+        column += part.chars().count() + 1;
+        if items.len() > ITEMS_MAX {
+            return Err(format!("more than {ITEMS_MAX} items"));
+        }
+    }
+    Ok(items)
+}
+
+/// Why an item cannot be read, and its column.
+type Fault = (String, usize);
+
+struct Reader<'a> {
+    shape: &'a Shape,
+    item: &'a str,
+    column: usize,
+}
+
+impl Reader<'_> {
+    fn read(&self) -> Result<Item, Fault> {
+        let lower = self.item.to_lowercase();
+        let (min, max) = (self.shape.min, self.shape.max);
+        if lower.is_empty() {
+            return self.fault("an item is missing".to_owned(), 0);
+        }
+        if let Some(rest) = lower.strip_prefix('*') {
+            if rest.is_empty() {
+                return Ok(Item::Range { first: min, last: max, step: 1 });
+            }
+            let Some(step) = rest.strip_prefix('/') else {
+                return self.fault(format!("unexpected \"{rest}\" after *"), 1);
+            };
+            return Ok(Item::Range { first: min, last: max, step: self.step(step, max - min, 2)? });
+        }
+        if lower.starts_with(|c: char| c.is_ascii_digit())
+            && !lower.contains(char::is_whitespace)
+            && !is_ordinal(&lower)
+        {
+            return self.number(&lower);
+        }
+        if self.shape.name == "day" { self.weekday_of_month(&lower) } else { self.named(&lower) }
+    }
+
+    /// `a`, `a-b`, `a-b/c`, `a/c`.
+    fn number(&self, text: &str) -> Result<Item, Fault> {
+        let (range, step) =
+            text.split_once('/').map_or((text, None), |(range, step)| (range, Some(step)));
+        let (first, last) =
+            range.split_once('-').map_or((range, None), |(first, last)| (first, Some(last)));
+        let first_value = self.value(first, 0)?;
+        let last_value = match (last, step) {
+            (Some(last), _) => self.value(last, first.len() + 1)?,
+            (None, Some(_)) => self.shape.max,
+            (None, None) => first_value,
+        };
+        if last_value < first_value {
+            return self.fault(format!("the range {range} goes backwards"), 0);
+        }
+        let step =
+            step.map_or(Ok(1), |step| self.step(step, last_value - first_value, range.len() + 1))?;
+        Ok(Item::Range { first: first_value, last: last_value, step })
+    }
+
+    fn value(&self, text: &str, at: usize) -> Result<u32, Fault> {
+        let (name, min, max) = (self.shape.name, self.shape.min, self.shape.max);
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let value = if digits {
+            text.parse::<u32>().ok()
+        } else {
+            return self.fault(format!("\"{text}\" is not a number"), at);
+        };
+        match value.filter(|value| (min..=max).contains(value)) {
+            Some(value) => Ok(value),
+            None => self.fault(format!("{text} is out of range ({name} is {min} to {max})"), at),
+        }
+    }
+
+    fn step(&self, text: &str, width: u32, at: usize) -> Result<u32, Fault> {
+        let step = Some(text)
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|text| text.parse().ok());
+        match step {
+            Some(step) if (1..=width).contains(&step) => Ok(step),
+            Some(step) => self.fault(
+                format!("the step {step} is not between 1 and {width}, the width of its range"),
+                at,
+            ),
+            None => self.fault(format!("\"{text}\" is not a step"), at),
+        }
+    }
+
+    /// `mon`, `mon-fri`, `jan`, `feb-dec`.
+    fn named(&self, text: &str) -> Result<Item, Fault> {
+        let (first, last) =
+            text.split_once('-').map_or((text, None), |(first, last)| (first, Some(last)));
+        let first_value = self.name(first, 0)?;
+        let last_value =
+            last.map_or(Ok(first_value), |last| self.name(last, first.chars().count() + 1))?;
+        if last_value < first_value {
+            return self.fault(format!("the range {text} goes backwards"), 0);
+        }
+        Ok(Item::Range { first: first_value, last: last_value, step: 1 })
+    }
+
+    fn name(&self, text: &str, at: usize) -> Result<u32, Fault> {
+        let (names, min) = (self.shape.names, self.shape.min);
+        let position =
+            names.iter().position(|name| *name == text).and_then(|at| u32::try_from(at).ok());
+        match (position, names) {
+            (Some(position), _) => Ok(min + position),
+            (None, [first, .., last]) => {
+                let what = if names.len() == WEEKDAYS.len() { "weekday" } else { "month" };
+                self.fault(
+                    format!("unknown {what} \"{text}\" (expected {first}…{last}, or a number)"),
+                    at,
+                )
+            }
+            (None, _) => self.fault(format!("\"{text}\" is not a number, a range or *"), at),
+        }
+    }
+
+    /// `last`, `3rd fri`, `last fri`.
+    fn weekday_of_month(&self, text: &str) -> Result<Item, Fault> {
+        let mut words = text.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        let ordinal = ORDINALS
+            .iter()
+            .position(|ordinal| *ordinal == first)
+            .and_then(|at| u32::try_from(at + 1).ok());
+        if ordinal.is_none() && first != "last" {
+            return self
+                .fault(format!("unknown \"{first}\" (expected a number, 1st…5th or last)"), 0);
+        }
+        let at = text.chars().position(char::is_whitespace).unwrap_or(0);
+        let gap = text.chars().skip(at).take_while(|c| c.is_whitespace()).count();
+        let Some(name) = words.next() else {
+            return if ordinal.is_none() {
+                Ok(Item::LastDay)
+            } else {
+                self.fault("a weekday is missing".to_owned(), first.len())
+            };
+        };
+        let Some(weekday) = WEEKDAYS
+            .iter()
+            .position(|weekday| *weekday == name)
+            .and_then(|at| u32::try_from(at).ok())
+        else {
+            return self.fault(format!("unknown weekday \"{name}\" (expected mon…sun)"), at + gap);
+        };
+        if let Some(more) = words.next() {
+            return self
+                .fault(format!("unexpected \"{more}\""), at + gap + name.chars().count() + 1);
+        }
+        Ok(ordinal.map_or(Item::LastWeekday(weekday), |n| Item::Nth { n, weekday }))
+    }
+
+    fn fault<T>(&self, why: String, at: usize) -> Result<T, Fault> {
+        Err((why, self.column + at))
+    }
+}
+
+fn is_ordinal(text: &str) -> bool {
+    ORDINALS.contains(&text)
+}

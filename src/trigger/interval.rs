@@ -1,0 +1,115 @@
+//! Every so much elapsed time, on the grid of a start that never moves.
+//!
+//! All arithmetic is in whole microseconds from the start, so that nothing drifts: the
+//! millionth occurrence lies exactly a million steps after it, whatever was late in between.
+
+use chrono::TimeDelta;
+
+use super::Span;
+use super::given::{Given, SECONDS_MAX};
+use crate::clock::Timestamp;
+use crate::invalid::Invalid;
+
+/// Units, and their seconds.
+const UNITS: [(&str, u32); 5] =
+    [("weeks", 604_800), ("days", 86_400), ("hours", 3600), ("minutes", 60), ("seconds", 1)];
+
+/// A grid of instants.
+#[derive(Debug, Clone)]
+pub(super) struct Interval {
+    /// Microseconds between two occurrences; at least 1.
+    step: i64,
+    /// The grid's first instant.
+    start: Timestamp,
+    end: Option<Timestamp>,
+}
+
+impl Interval {
+    pub(super) fn parse(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
+        let mut step = 0_i64;
+        for (name, unit_seconds) in UNITS {
+            step = step.saturating_add(given.micros(name, unit_seconds)?);
+        }
+        if step <= 0 {
+            return Err(Invalid::new(
+                "",
+                "an interval is more than zero: give weeks, days, hours, minutes or seconds",
+            ));
+        }
+        #[expect(
+            clippy::as_conversions,
+            clippy::cast_precision_loss,
+            reason = "a bound, not a result"
+        )]
+        if step as f64 > SECONDS_MAX * 1e6 {
+            return Err(Invalid::new("", "the interval is longer than a thousand years"));
+        }
+        let (start, end) = given.range()?;
+        // Without a start the first occurrence is one interval after the definition, as APScheduler has it.
+        let start = start.or_else(|| anchor.checked_add_signed(TimeDelta::microseconds(step)));
+        let start =
+            start.ok_or_else(|| Invalid::new("", "the interval goes beyond the calendar"))?;
+        Ok(Self { step, start, end })
+    }
+
+    pub(super) fn end(&self) -> Option<Timestamp> {
+        self.end
+    }
+
+    pub(super) fn first(&self) -> Option<Timestamp> {
+        self.within(self.start)
+    }
+
+    pub(super) fn next_from(&self, at: Timestamp) -> Option<Timestamp> {
+        let elapsed = self.micros_since_start(at);
+        if elapsed <= 0 {
+            return self.first();
+        }
+        let steps = elapsed.checked_add(self.step - 1)? / self.step;
+        self.within(self.instant(steps)?)
+    }
+
+    pub(super) fn matches(&self, at: Timestamp) -> bool {
+        let elapsed = self.micros_since_start(at);
+        elapsed >= 0 && elapsed % self.step == 0 && self.within(at).is_some()
+    }
+
+    /// The occurrences from `first`, which is one, up to `to`.
+    pub(super) fn occurrences(&self, first: Timestamp, to: Timestamp) -> Option<Span> {
+        let to = self.end.map_or(to, |end| end.min(to));
+        let before = self.micros_since_start(first) / self.step;
+        let until = self.micros_since_start(to) / self.step;
+        let count = u64::try_from(until.checked_sub(before)?).ok()?.checked_add(1)?;
+        Some(Span { first, last: self.instant(until)?, count })
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let (mut rest, mut parts) = (self.step, Vec::new());
+        for (unit, micros) in [
+            ("d", 86_400_000_000),
+            ("h", 3_600_000_000),
+            ("m", 60_000_000),
+            ("s", 1_000_000),
+            ("µs", 1),
+        ] {
+            if rest >= micros {
+                parts.push(format!("{}{unit}", rest / micros));
+                rest %= micros;
+            }
+        }
+        format!("every {}", parts.concat())
+    }
+
+    fn micros_since_start(&self, at: Timestamp) -> i64 {
+        at.timestamp_micros().saturating_sub(self.start.timestamp_micros())
+    }
+
+    fn instant(&self, steps: i64) -> Option<Timestamp> {
+        let micros = steps.checked_mul(self.step)?.checked_add(self.start.timestamp_micros())?;
+        Timestamp::from_timestamp_micros(micros)
+    }
+
+    fn within(&self, at: Timestamp) -> Option<Timestamp> {
+        Some(at).filter(|at| self.end.is_none_or(|end| *at <= end))
+    }
+}
