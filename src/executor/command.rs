@@ -1,0 +1,168 @@
+//! A command as a child process in a group of its own, its output read as it comes.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Child;
+use tokio_util::sync::CancellationToken;
+
+use super::{Assignment, failed};
+use crate::clock::rfc3339;
+use crate::job::Command;
+use crate::run::Outcome;
+use crate::task::output::Tail;
+
+/// Time between the request to end and the end by force.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+/// How long output is still read after the command has ended: a grandchild may hold the pipe open for ever.
+const OUTPUT_GRACE: Duration = Duration::from_secs(1);
+/// Where programs are looked for when there is no PATH.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Bytes of one read from a pipe.
+const READ_BYTES: usize = 8 * 1024;
+
+/// Runs a command to its end. None if `stop` came first: then the whole group has been ended.
+pub(super) async fn execute(
+    command: &Command,
+    assignment: &Assignment,
+    stop: &CancellationToken,
+) -> Option<(Outcome, Tail)> {
+    let mut child = match spawn(command, assignment) {
+        Ok(child) => child,
+        Err(error) => return Some((failed(error, None), Tail::default())),
+    };
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut output = Tail::default();
+    let status = tokio::select! {
+        status = wait_and_read(&mut child, stdout, stderr, &mut output) => status,
+        () = stop.cancelled() => {
+            end_group(&mut child, group).await;
+            return None;
+        }
+    };
+    let outcome = match status {
+        Ok(status) => outcome(status),
+        Err(error) => failed(format!("the command could not be waited for: {error}"), None),
+    };
+    Some((outcome, output))
+}
+
+/// Everything that a child is given goes the fast way (`posix_spawn`): an absolute path, a group, no hook.
+fn spawn(command: &Command, assignment: &Assignment) -> Result<Child, String> {
+    let Some((name, arguments)) = command.argv.split_first() else {
+        return Err("the command is empty".to_owned());
+    };
+    let inherited = std::env::var("PATH").ok();
+    let path = command.env.get("PATH").or(inherited.as_ref()).map_or(DEFAULT_PATH, String::as_str);
+    let program = find_program(name, path, command.cwd.as_deref())
+        .ok_or_else(|| format!("the program \"{name}\" was not found in {path}"))?;
+    let mut process = tokio::process::Command::new(&program);
+    process
+        .args(arguments)
+        .envs(&command.env)
+        .env("PUNCTUAL_JOB_ID", assignment.job_id.as_str())
+        .env("PUNCTUAL_RUN_ID", &assignment.run_id.0)
+        .env("PUNCTUAL_ATTEMPT", assignment.attempt.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    if let Some(at) = assignment.scheduled_at {
+        process.env("PUNCTUAL_SCHEDULED_AT", rfc3339(at));
+    }
+    if let Some(cwd) = &command.cwd {
+        process.current_dir(cwd);
+    }
+    process
+        .spawn()
+        .map_err(|error| format!("\"{}\" could not be started: {error}", program.display()))
+}
+
+/// The file to execute: what has a slash is a path (from `cwd`), what has none is looked for in `path`.
+fn find_program(name: &str, path: &str, cwd: Option<&str>) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(cwd.map_or_else(|| PathBuf::from(name), |cwd| Path::new(cwd).join(name)));
+    }
+    std::env::split_paths(path).map(|folder| folder.join(name)).find(|file| {
+        file.is_absolute()
+            && file.is_file()
+            && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
+    })
+}
+
+async fn wait_and_read(
+    child: &mut Child,
+    stdout: Option<impl AsyncRead + Unpin>,
+    stderr: Option<impl AsyncRead + Unpin>,
+    output: &mut Tail,
+) -> std::io::Result<ExitStatus> {
+    let mut reading = std::pin::pin!(read_both(stdout, stderr, output));
+    let status = tokio::select! {
+        status = child.wait() => status,
+        () = &mut reading => return child.wait().await,
+    };
+    if tokio::time::timeout(OUTPUT_GRACE, reading).await.is_err() {
+        tracing::debug!("a command has ended while another process holds its output open");
+    }
+    status
+}
+
+async fn read_both(
+    mut stdout: Option<impl AsyncRead + Unpin>,
+    mut stderr: Option<impl AsyncRead + Unpin>,
+    output: &mut Tail,
+) {
+    let (mut out, mut err) = (vec![0; READ_BYTES], vec![0; READ_BYTES]);
+    while stdout.is_some() || stderr.is_some() {
+        tokio::select! {
+            count = read_some(&mut stdout, &mut out), if stdout.is_some() => {
+                output.push(out.get(..count).unwrap_or_default());
+            }
+            count = read_some(&mut stderr, &mut err), if stderr.is_some() => {
+                output.push(err.get(..count).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// Reads once; the pipe is closed at its end.
+async fn read_some(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> usize {
+    let Some(open) = pipe else { return 0 };
+    let count = open.read(buffer).await.unwrap_or(0);
+    if count == 0 {
+        *pipe = None;
+    }
+    count
+}
+
+/// Asks the whole group to end, then makes it.
+async fn end_group(child: &mut Child, group: Option<Pid>) {
+    let Some(group) = group else { return };
+    // An error means that nothing of the group is left, which is what is wanted.
+    let signal = |signal: Signal| kill_process_group(group, signal).is_ok();
+    if signal(Signal::TERM) && tokio::time::timeout(KILL_GRACE, child.wait()).await.is_err() {
+        tracing::warn!(
+            process_group = group.as_raw_nonzero().get(),
+            "a command did not end when asked to; it is killed"
+        );
+    }
+    signal(Signal::KILL);
+    if let Err(error) = child.wait().await {
+        tracing::warn!(%error, "a command could not be waited for");
+    }
+}
+
+fn outcome(status: ExitStatus) -> Outcome {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Outcome::Succeeded { result: None, exit_code: Some(0) },
+        (Some(code), _) => failed(format!("exit code {code}"), Some(code)),
+        (None, Some(signal)) => failed(format!("ended by signal {signal}"), None),
+        (None, None) => failed(status.to_string(), None),
+    }
+}

@@ -1,0 +1,249 @@
+//! Where runs are executed: named pools with a fixed number of workers.
+//!
+//! A pool has no queue. The scheduler counts its free workers and never hands over more runs
+//! than that; what waits, waits in the ledger, where it can be seen and outlives a crash. An
+//! executor never touches the store: it reports a [`Completion`], and the scheduler writes.
+
+mod command;
+mod process;
+mod thread;
+mod worker;
+
+pub use worker::serve as serve_worker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, Timestamp};
+use crate::job::{JobId, Task};
+use crate::run::{Outcome, RunId};
+use crate::task::builtin::Registry;
+use crate::task::output::Tail;
+use process::ProcessPool;
+
+/// Bytes of a builtin's result that the ledger keeps.
+const RESULT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of an error that the ledger keeps.
+const ERROR_BYTES_MAX: usize = 8 * 1024;
+/// Workers of one pool, at most: a thread or a process each.
+pub const WORKERS_MAX: usize = 1000;
+/// How long a stop waits for processes to go, beyond their own grace time.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a pool is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExecutorKind {
+    /// Threads of the daemon; they run builtins.
+    ThreadPool,
+    /// Processes; they run commands, and builtins in worker processes.
+    ProcessPool,
+}
+
+impl ExecutorKind {
+    /// Whether a pool of this kind can run the task.
+    pub fn runs(self, task: &Task) -> bool {
+        match (self, task) {
+            (_, Task::Builtin { .. }) | (Self::ProcessPool, Task::Command(_)) => true,
+            (Self::ThreadPool, Task::Command(_)) | (_, Task::Unreadable(_)) => false,
+        }
+    }
+
+    /// The kind's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ThreadPool => "threadpool",
+            Self::ProcessPool => "processpool",
+        }
+    }
+}
+
+/// A pool, as it is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// What it is made of.
+    pub kind: ExecutorKind,
+    /// Runs at the same time.
+    pub max_workers: usize,
+}
+
+/// A run, handed over to be executed.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The run.
+    pub run_id: RunId,
+    /// Its job.
+    pub job_id: JobId,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// The occurrence; none for a manual run.
+    pub scheduled_at: Option<Timestamp>,
+    /// What to do.
+    pub task: Task,
+}
+
+/// How an execution ended.
+#[derive(Debug)]
+pub struct Completion {
+    /// The run.
+    pub run_id: RunId,
+    /// When the work really began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The end of what it wrote.
+    pub output: Tail,
+}
+
+/// Starts runs. Each start is answered by one completion, unless the executor is stopped first.
+pub trait Executor: std::fmt::Debug + Send + 'static {
+    /// Begins to execute a run in the named pool, without waiting for it.
+    fn start(&mut self, pool: &str, assignment: Assignment);
+
+    /// Ends what can be ended, and returns when it has ended.
+    fn stop(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// What every pool shares.
+#[derive(Debug, Clone)]
+struct Shared {
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    completions: mpsc::Sender<Completion>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+enum Pool {
+    Thread,
+    Process(ProcessPool),
+}
+
+/// The configured pools.
+#[derive(Debug)]
+pub struct Pools {
+    shared: Shared,
+    pools: BTreeMap<String, Pool>,
+}
+
+impl Pools {
+    /// Makes the pools. Completions go to `completions`; `worker_hello` is what a worker process is told first, so
+    /// that it can build the same registry.
+    pub fn new(
+        settings: &BTreeMap<String, PoolSettings>,
+        registry: Registry,
+        clock: Arc<dyn Clock>,
+        completions: mpsc::Sender<Completion>,
+        worker_hello: &Value,
+    ) -> Self {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let shared = Shared { registry, clock, completions, tracker, stop };
+        let pool = |settings: &PoolSettings| match settings.kind {
+            ExecutorKind::ThreadPool => Pool::Thread,
+            ExecutorKind::ProcessPool => Pool::Process(ProcessPool::new(worker_hello.clone())),
+        };
+        let pools =
+            settings.iter().map(|(name, settings)| (name.clone(), pool(settings))).collect();
+        Self { shared, pools }
+    }
+}
+
+impl Executor for Pools {
+    fn start(&mut self, pool: &str, assignment: Assignment) {
+        let shared = self.shared.clone();
+        let tracker = shared.tracker.clone();
+        match self.pools.get(pool) {
+            Some(Pool::Thread) => {
+                tracker.spawn_blocking(move || thread::execute(&shared, assignment));
+            }
+            Some(Pool::Process(processes)) => {
+                let processes = processes.clone();
+                tracker.spawn(async move { processes.execute(&shared, assignment).await });
+            }
+            None => {
+                let error = format!("executor \"{pool}\" is not configured");
+                tracker.spawn(async move {
+                    let now = shared.clock.now();
+                    shared
+                        .report(assignment.run_id, now, failed(error, None), Tail::default())
+                        .await;
+                });
+            }
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.shared.stop.cancel();
+        self.shared.tracker.close();
+        // Threads cannot be ended from outside, so this does not wait for them for ever.
+        if tokio::time::timeout(STOP_LIMIT, self.shared.tracker.wait()).await.is_err() {
+            tracing::warn!(
+                still_running = self.shared.tracker.len(),
+                "some work did not end when asked to"
+            );
+        }
+    }
+}
+
+impl Shared {
+    fn completion(
+        &self,
+        run_id: RunId,
+        started_at: Timestamp,
+        outcome: Outcome,
+        output: Tail,
+    ) -> Completion {
+        Completion {
+            run_id,
+            started_at,
+            finished_at: self.clock.now(),
+            outcome: bounded(outcome),
+            output,
+        }
+    }
+
+    async fn report(&self, run_id: RunId, started_at: Timestamp, outcome: Outcome, output: Tail) {
+        let completion = self.completion(run_id, started_at, outcome, output);
+        // The scheduler is gone only when the daemon is: then the next start finds the run in the ledger.
+        if self.completions.send(completion).await.is_err() {
+            tracing::debug!("a completion came after the scheduler had stopped");
+        }
+    }
+}
+
+fn failed(error: impl Into<String>, exit_code: Option<i32>) -> Outcome {
+    Outcome::Failed { error: error.into(), exit_code, permanent: false }
+}
+
+/// Cuts what would not fit into a row of the ledger.
+fn bounded(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Succeeded { result: Some(result), exit_code } => {
+            let bytes = result.to_string().len();
+            let result = if bytes > RESULT_BYTES_MAX {
+                json!({"cut": true, "bytes": bytes})
+            } else {
+                result
+            };
+            Outcome::Succeeded { result: Some(result), exit_code }
+        }
+        Outcome::Failed { mut error, exit_code, permanent } => {
+            if error.len() > ERROR_BYTES_MAX {
+                error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
+                error.push('…');
+            }
+            Outcome::Failed { error, exit_code, permanent }
+        }
+        other @ (Outcome::Succeeded { .. } | Outcome::Lost { .. }) => other,
+    }
+}

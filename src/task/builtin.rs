@@ -1,0 +1,147 @@
+//! Builtin tasks: registered Rust functions, by name.
+//!
+//! A builtin runs on a thread of its own (a pool's, or a worker process's), so it may block.
+//! The registry is filled once, by the daemon, before anything runs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value};
+
+use super::output::Tail;
+use crate::clock::Timestamp;
+use crate::invalid::Invalid;
+
+/// Arguments of a builtin, as they stand in the job's task.
+pub type Args = Map<String, Value>;
+
+/// One call of a builtin: what it may know of its run, and where its output goes.
+#[derive(Debug)]
+pub struct Call {
+    /// The run's id: the same for every attempt, so that work can be made idempotent.
+    pub run_id: String,
+    /// The job's id.
+    pub job_id: String,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// The due instant that this run serves; none for a manual run.
+    pub scheduled_at: Option<Timestamp>,
+    /// The task's arguments.
+    pub args: Args,
+    /// What the builtin has said so far.
+    output: Mutex<Tail>,
+}
+
+impl Call {
+    /// A call with an empty output.
+    pub fn new(run_id: String, job_id: String, attempt: u32, args: Args) -> Self {
+        Self { run_id, job_id, attempt, scheduled_at: None, args, output: Mutex::default() }
+    }
+
+    /// Sets the due instant.
+    #[must_use]
+    pub fn scheduled_at(mut self, at: Option<Timestamp>) -> Self {
+        self.scheduled_at = at;
+        self
+    }
+
+    /// Adds a line to the run's output.
+    pub fn say(&self, line: &str) {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.push(line.as_bytes());
+        output.push(b"\n");
+    }
+
+    /// Takes the output, leaving none.
+    pub fn take_output(&self) -> Tail {
+        std::mem::take(&mut *self.output.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Why a builtin failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TaskError {
+    /// What went wrong, for a person.
+    pub message: String,
+    /// Whether trying again cannot help.
+    pub permanent: bool,
+}
+
+impl TaskError {
+    /// A failure that may pass.
+    pub fn passing(message: impl Into<String>) -> Self {
+        Self { message: message.into(), permanent: false }
+    }
+
+    /// A failure that stays, however often it is tried.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self { message: message.into(), permanent: true }
+    }
+}
+
+/// A registered function.
+pub trait Builtin: Send + Sync {
+    /// The name by which tasks call it, such as `orders.expire`.
+    fn name(&self) -> &'static str;
+
+    /// Checks arguments when a job is added; the error's field is the argument's name.
+    fn check(&self, args: &Args) -> Result<(), Invalid>;
+
+    /// Does the work. It may block; a panic becomes a failed run.
+    fn run(&self, call: &Call) -> Result<Value, TaskError>;
+}
+
+/// The builtins of this program, by name.
+#[derive(Clone, Default)]
+pub struct Registry {
+    builtins: BTreeMap<&'static str, Arc<dyn Builtin>>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_set().entries(self.builtins.keys()).finish()
+    }
+}
+
+impl Registry {
+    /// Adds a builtin; a later one of the same name takes its place.
+    pub fn register(&mut self, builtin: impl Builtin + 'static) {
+        self.builtins.insert(builtin.name(), Arc::new(builtin));
+    }
+
+    /// The builtin of that name.
+    pub fn get(&self, name: &str) -> Option<&dyn Builtin> {
+        self.builtins.get(name).map(AsRef::as_ref)
+    }
+
+    /// All names, in order.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.builtins.keys().copied().collect()
+    }
+
+    /// Checks that a builtin exists and takes these arguments; fields are those of a task.
+    pub fn check(&self, name: &str, args: &Args) -> Result<(), Invalid> {
+        let builtin = self.get(name).ok_or_else(|| {
+            let known = self.names().join(", ");
+            Invalid::new("name", format!("unknown builtin \"{name}\" (known: {known})"))
+        })?;
+        builtin.check(args).map_err(|invalid| invalid.within("args"))
+    }
+
+    /// Runs a builtin. A name that is not registered, and a panic, are failures like any other.
+    pub fn run(&self, name: &str, call: &Call) -> Result<Value, TaskError> {
+        let builtin = self
+            .get(name)
+            .ok_or_else(|| TaskError::permanent(format!("unknown builtin \"{name}\"")))?;
+        let work = std::panic::AssertUnwindSafe(|| builtin.run(call));
+        std::panic::catch_unwind(work).unwrap_or_else(|payload| {
+            let text = payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".to_owned());
+            Err(TaskError::passing(format!("panicked: {text}")))
+        })
+    }
+}

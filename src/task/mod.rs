@@ -1,0 +1,5 @@
+//! What a job does: the seam between a run and the code that does its work.
+
+pub mod builtin;
+pub mod output;
+pub mod standard;

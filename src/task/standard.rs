@@ -1,0 +1,109 @@
+//! The builtins that are always there, for tests, demonstrations and measurements.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::builtin::{Args, Builtin, Call, Registry, TaskError};
+use crate::invalid::{self, Invalid};
+
+/// Longest sleep, in seconds: a day.
+const SLEEP_SECONDS_MAX: f64 = 86_400.0;
+
+/// Adds `noop`, `sleep` and `fail`.
+pub fn register(registry: &mut Registry) {
+    registry.register(Noop);
+    registry.register(Sleep);
+    registry.register(Fail);
+}
+
+fn read<T: DeserializeOwned>(args: &Args) -> Result<T, Invalid> {
+    invalid::read(Value::Object(args.clone()))
+}
+
+/// Arguments that were checked when the job was added can still be wrong in a store that someone has edited.
+fn unreadable(invalid: &Invalid) -> TaskError {
+    TaskError::permanent(format!("args: {invalid}"))
+}
+
+/// Does nothing and returns its arguments.
+struct Noop;
+
+impl Builtin for Noop {
+    fn name(&self) -> &'static str {
+        "noop"
+    }
+
+    fn check(&self, _: &Args) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn run(&self, call: &Call) -> Result<Value, TaskError> {
+        Ok(Value::Object(call.args.clone()))
+    }
+}
+
+/// Takes its time.
+struct Sleep;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SleepArgs {
+    seconds: f64,
+}
+
+impl Builtin for Sleep {
+    fn name(&self) -> &'static str {
+        "sleep"
+    }
+
+    fn check(&self, args: &Args) -> Result<(), Invalid> {
+        let SleepArgs { seconds } = read(args)?;
+        if (0.0..=SLEEP_SECONDS_MAX).contains(&seconds) {
+            return Ok(());
+        }
+        Err(Invalid::new("seconds", format!("must be between 0 and {SLEEP_SECONDS_MAX}")))
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a builtin has a thread of its own, and this one is to block it"
+    )]
+    fn run(&self, call: &Call) -> Result<Value, TaskError> {
+        self.check(&call.args).map_err(|invalid| unreadable(&invalid))?;
+        let SleepArgs { seconds } = read(&call.args).map_err(|invalid| unreadable(&invalid))?;
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        Ok(json!({ "seconds": seconds }))
+    }
+}
+
+/// Fails.
+struct Fail;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FailArgs {
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    permanent: bool,
+}
+
+impl Builtin for Fail {
+    fn name(&self) -> &'static str {
+        "fail"
+    }
+
+    fn check(&self, args: &Args) -> Result<(), Invalid> {
+        read::<FailArgs>(args).map(drop)
+    }
+
+    fn run(&self, call: &Call) -> Result<Value, TaskError> {
+        let FailArgs { message, permanent } =
+            read(&call.args).map_err(|invalid| unreadable(&invalid))?;
+        let message = message.unwrap_or_else(|| "failed as asked".to_owned());
+        Err(TaskError { message, permanent })
+    }
+}
