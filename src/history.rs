@@ -1,0 +1,104 @@
+//! Reading what is and what was: pages of jobs and of the ledger. Readers never disturb the
+//! writer; who waits for a run to end is woken by the scheduler's steps and looks for himself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::filter::{JobFilter, PAGE_LIMIT, RunFilter};
+use crate::job::Job;
+use crate::run::{Output, Run};
+use crate::scheduler::handle::Handle;
+use crate::store::{Archive, StoreError};
+
+/// Rows of a page for which no limit was given.
+pub const PAGE_DEFAULT: usize = 100;
+
+/// The store could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct HistoryError(#[from] StoreError);
+
+/// A page, and where the next one begins.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// What to ask for next; none if this was the last page.
+    pub next_cursor: Option<String>,
+}
+
+/// A reader of jobs and ledger.
+#[derive(Debug, Clone)]
+pub struct History {
+    archive: Arc<dyn Archive>,
+    handle: Handle,
+}
+
+impl History {
+    /// A reader of this archive, woken by the steps of this scheduler.
+    pub fn new(archive: Arc<dyn Archive>, handle: Handle) -> Self {
+        Self { archive, handle }
+    }
+
+    /// One job.
+    pub async fn job(&self, id: &str) -> Result<Option<Job>, HistoryError> {
+        Ok(self.archive.job(id).await?)
+    }
+
+    /// A page of jobs.
+    pub async fn jobs(&self, mut filter: JobFilter) -> Result<Page<Job>, HistoryError> {
+        let limit = filter.limit.clamp(1, PAGE_LIMIT);
+        // One row more tells whether there is another page.
+        filter.limit = limit + 1;
+        let rows = self.archive.jobs(&filter).await?;
+        Ok(page(rows, limit, |job| job.id.to_string()))
+    }
+
+    /// One run.
+    pub async fn run(&self, id: &str) -> Result<Option<Run>, HistoryError> {
+        Ok(self.archive.run(id).await?)
+    }
+
+    /// A page of the ledger.
+    pub async fn runs(&self, mut filter: RunFilter) -> Result<Page<Run>, HistoryError> {
+        let limit = filter.limit.clamp(1, PAGE_LIMIT);
+        filter.limit = limit + 1;
+        let rows = self.archive.runs(&filter).await?;
+        Ok(page(rows, limit, |run| run.id.to_string()))
+    }
+
+    /// A run, once it has ended, or as it is after `limit`.
+    pub async fn wait(&self, id: &str, limit: Duration) -> Result<Option<Run>, HistoryError> {
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut steps = self.handle.steps();
+        loop {
+            steps.mark_unchanged();
+            let run = self.archive.run(id).await?;
+            if run.as_ref().is_none_or(|run| run.state.is_final()) {
+                return Ok(run);
+            }
+            match tokio::time::timeout_at(deadline, steps.changed()).await {
+                Ok(Ok(())) => {}
+                // Time is up, or the scheduler has stopped: the run is as it is.
+                Ok(Err(_)) | Err(_) => return Ok(run),
+            }
+        }
+    }
+
+    /// The output of a run, if it wrote any.
+    pub async fn output(&self, run_id: &str) -> Result<Option<Output>, HistoryError> {
+        Ok(self.archive.output(run_id).await?)
+    }
+
+    /// How many jobs are in each state.
+    pub async fn job_counts(&self) -> Result<Vec<(String, u64)>, HistoryError> {
+        Ok(self.archive.job_counts().await?)
+    }
+}
+
+fn page<T>(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Page<T> {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_cursor = rows.last().filter(|_| more).map(cursor);
+    Page { rows, next_cursor }
+}

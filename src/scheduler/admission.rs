@@ -1,0 +1,120 @@
+//! Which jobs are accepted: a definition is compiled, completed with the defaults and checked
+//! against what this daemon has. Pure: the same for the socket, the file and `punctual check`.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Timestamp;
+use crate::executor::{ExecutorKind, PoolSettings};
+use crate::invalid::Invalid;
+use crate::job::{Definition, GivenPolicy, Job, JobId, JobState, Origin, Task};
+use crate::scheduler::plan;
+use crate::task::builtin::Registry;
+use crate::trigger::Trigger;
+use crate::zone::Zone;
+
+/// The executor of a job that names none, where it can run the job's task.
+const DEFAULT_EXECUTOR: &str = "default";
+
+/// What a definition is judged by.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The zone of a trigger that names none.
+    pub zone: Zone,
+    /// Policies of a job that gives none.
+    pub defaults: GivenPolicy,
+    /// The pools, by name.
+    pub executors: BTreeMap<String, PoolSettings>,
+    /// The builtins.
+    pub registry: Registry,
+}
+
+impl Rules {
+    /// Compiles a definition into a job, or says which field is wrong.
+    pub fn admit(
+        &self,
+        definition: Definition,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Job, Invalid> {
+        let policy = definition.policy().complete(&self.defaults)?;
+        let id = match &definition.id {
+            Some(id) => JobId::parse(id)?,
+            None => JobId::parse(&uuid::Uuid::now_v7().to_string())?,
+        };
+        let trigger = Trigger::parse(&definition.trigger, &self.zone, now)
+            .map_err(|invalid| invalid.within("trigger"))?;
+        let task = Task::parse(&definition.task).map_err(|invalid| invalid.within("task"))?;
+        if let Task::Builtin { name, args } = &task {
+            self.registry.check(name, args).map_err(|invalid| invalid.within("task"))?;
+        }
+        let executor = self.executor_for(definition.executor.as_deref(), &task)?;
+        let first = first_occurrence(&trigger, now).ok_or_else(|| {
+            Invalid::new("trigger", "has no occurrence left: its last one is in the past")
+        })?;
+        let next = plan::due(&id, &trigger, first);
+        let state =
+            if definition.paused { JobState::Paused { next } } else { JobState::Active { next } };
+        Ok(Job {
+            name: definition.name.unwrap_or_else(|| id.to_string()),
+            id,
+            trigger,
+            task,
+            executor,
+            policy,
+            tags: definition.tags,
+            description: definition.description,
+            origin,
+            state,
+            anchor: now,
+            run_count: 0,
+            revision: 0,
+            created_at: now,
+            updated_at: now,
+        })
+    }
+
+    /// Judges a stored job again: its task and executor may no longer, or at last, be there.
+    pub fn check(&self, job: &Job) -> Result<(), Invalid> {
+        Trigger::parse(job.trigger.spec(), &self.zone, job.anchor)
+            .map_err(|invalid| invalid.within("trigger"))?;
+        if let Task::Builtin { name, args } = &job.task {
+            self.registry.check(name, args).map_err(|invalid| invalid.within("task"))?;
+        }
+        self.executor_for(Some(&job.executor), &job.task).map(drop)
+    }
+
+    fn executor_for(&self, given: Option<&str>, task: &Task) -> Result<String, Invalid> {
+        let able =
+            |name: &&String| self.executors.get(*name).is_some_and(|pool| pool.kind.runs(task));
+        let known = || self.executors.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let default = DEFAULT_EXECUTOR.to_owned();
+        let Some(name) = given else {
+            let chosen = std::iter::once(&default).chain(self.executors.keys()).find(able);
+            return chosen.cloned().ok_or_else(|| {
+                Invalid::new(
+                    "executor",
+                    format!("none of the executors ({}) runs this task", known()),
+                )
+            });
+        };
+        let Some(pool) = self.executors.get(name) else {
+            let message = format!("unknown executor \"{name}\" (configured: {})", known());
+            return Err(Invalid::new("executor", message));
+        };
+        if !pool.kind.runs(task) {
+            let kind = pool.kind.word();
+            let wanted = ExecutorKind::ProcessPool.word();
+            let message = format!(
+                "\"{name}\" is a {kind}, which runs builtin tasks only; a command needs a {wanted}"
+            );
+            return Err(Invalid::new("executor", message));
+        }
+        Ok(name.to_owned())
+    }
+}
+
+/// The first occurrence of a job that is defined at `now`: what has passed is past, except for a one-shot, which
+/// is late rather than pointless.
+pub(super) fn first_occurrence(trigger: &Trigger, now: Timestamp) -> Option<Timestamp> {
+    if trigger.is_one_shot() { trigger.first() } else { trigger.next_from(now) }
+}

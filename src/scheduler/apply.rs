@@ -1,0 +1,236 @@
+//! What each request does to the jobs of a step. No database and no waiting: the jobs that a
+//! request speaks of have been loaded before.
+
+use super::admission::{Rules, first_occurrence};
+use super::command::{Answer, Difference, Existing, Refusal, Request};
+use super::floor::{Floor, Waiting};
+use super::plan;
+use super::step::Step;
+use crate::clock::Timestamp;
+use crate::job::{Due, Job, JobId, JobState, Origin};
+use crate::run::{Cause, Run, RunIds, RunState, SkipReason};
+
+/// What a request may touch.
+#[derive(Debug)]
+pub(super) struct Desk<'a> {
+    pub(super) step: &'a mut Step,
+    pub(super) floor: &'a mut Floor,
+    pub(super) rules: &'a mut Rules,
+    pub(super) ids: &'a mut RunIds,
+    pub(super) node: &'a str,
+}
+
+impl Desk<'_> {
+    /// Applies a request to the step.
+    pub(super) fn apply(&mut self, request: Request) -> Result<Answer, Refusal> {
+        match request {
+            Request::Add { job, existing } => self.add(*job, existing),
+            Request::Remove(id) => self.remove(&id),
+            Request::Pause(id) => self.pause(&id),
+            Request::Resume(id) => self.resume(&id),
+            Request::Run(id) => self.run(&id),
+            Request::Reload { rules, jobs } => {
+                *self.rules = *rules;
+                Ok(Answer::Difference(self.reload(jobs)))
+            }
+        }
+    }
+
+    fn known(&self, id: &JobId) -> Result<Job, Refusal> {
+        self.step.job(id).cloned().ok_or_else(|| Refusal::NotFound(id.clone()))
+    }
+
+    fn put(&mut self, job: Job) -> Answer {
+        self.floor.redefine(&job);
+        Answer::Job(Box::new(self.step.put(job)))
+    }
+
+    fn add(&mut self, job: Job, existing: Existing) -> Result<Answer, Refusal> {
+        let Some(known) = self.step.job(&job.id) else { return Ok(self.put(job)) };
+        if existing == Existing::Refuse {
+            return Err(Refusal::Exists(job.id));
+        }
+        if known.origin == Origin::File {
+            return Err(Refusal::DeclaredInFile(job.id));
+        }
+        let redefined = known.redefined(job);
+        Ok(self.put(redefined))
+    }
+
+    fn remove(&mut self, id: &JobId) -> Result<Answer, Refusal> {
+        let job = self.known(id)?;
+        if job.origin == Origin::File {
+            return Err(Refusal::DeclaredInFile(id.clone()));
+        }
+        self.delete(id);
+        Ok(Answer::Job(Box::new(job)))
+    }
+
+    fn delete(&mut self, id: &JobId) {
+        for mut run in self.floor.take_waiting(id) {
+            run.skip(SkipReason::Removed);
+            self.step.update_run(run);
+        }
+        self.step.delete(id);
+    }
+
+    fn pause(&mut self, id: &JobId) -> Result<Answer, Refusal> {
+        let job = self.known(id)?;
+        let state = match &job.state {
+            JobState::Active { next } => JobState::Paused { next: *next },
+            JobState::Paused { .. } => return Ok(Answer::Job(Box::new(job))),
+            JobState::Finished | JobState::Broken { .. } => return Err(wrong_state(&job)),
+        };
+        Ok(self.put(Job { state, updated_at: self.step.now, ..job }))
+    }
+
+    fn resume(&mut self, id: &JobId) -> Result<Answer, Refusal> {
+        let now = self.step.now;
+        let job = self.known(id)?;
+        let next = match &job.state {
+            JobState::Paused { next } => *next,
+            JobState::Active { .. } => return Ok(Answer::Job(Box::new(job))),
+            JobState::Finished | JobState::Broken { .. } => return Err(wrong_state(&job)),
+        };
+        let state = if next.due_at > now || job.trigger.is_one_shot() {
+            // A one-shot whose time passed in the pause is late, not pointless: the misfire grace time decides.
+            JobState::Active { next }
+        } else {
+            self.skip_pause(&job, next, now);
+            state_from(&job, job.trigger.next_after(now))
+        };
+        Ok(self.put(Job { state, updated_at: now, ..job }))
+    }
+
+    /// Accounts for what the pause held back.
+    fn skip_pause(&mut self, job: &Job, next: Due, now: Timestamp) {
+        if let Some(span) = job.trigger.occurrences(next.scheduled_at, now) {
+            let skipped = plan::Skipped { reason: SkipReason::Paused, span };
+            let run = self.skipped_run(job, skipped);
+            self.step.insert_run(run);
+        }
+    }
+
+    fn run(&mut self, id: &JobId) -> Result<Answer, Refusal> {
+        let job = self.known(id)?;
+        if matches!(job.state, JobState::Broken { .. }) {
+            return Err(wrong_state(&job));
+        }
+        let max_instances = job.policy.max_instances;
+        if self.floor.instances(id) >= max_instances {
+            return Err(Refusal::Busy { id: id.clone(), max_instances });
+        }
+        if !self.floor.has_room(&job.executor) {
+            return Err(Refusal::QueueFull(job.executor));
+        }
+        let run = self.pending_run(&job, Cause::Manual, None, self.step.now);
+        self.step.insert_run(run.clone());
+        self.floor.wait(Waiting { run: run.clone(), job });
+        Ok(Answer::Run(Box::new(run)))
+    }
+
+    fn reload(&mut self, jobs: Vec<Job>) -> Difference {
+        let mut difference = Difference::default();
+        let declared: Vec<JobId> = jobs.iter().map(|job| job.id.clone()).collect();
+        let others: Vec<Job> =
+            self.step.jobs().filter(|job| !declared.contains(&job.id)).cloned().collect();
+        for job in others {
+            if job.origin == Origin::File {
+                difference.removed.push(job.id.to_string());
+                self.delete(&job.id);
+            } else {
+                self.judge_again(job);
+            }
+        }
+        for job in jobs {
+            let id = job.id.to_string();
+            match self.step.job(&job.id).cloned() {
+                None => {
+                    difference.added.push(id);
+                    self.put(job);
+                }
+                Some(known) if is_as_declared(&known, &job) => difference.unchanged += 1,
+                Some(known) => {
+                    difference.changed.push(id);
+                    self.put(known.redefined(job));
+                }
+            }
+        }
+        difference
+    }
+
+    /// Breaks a job that the rules no longer allow, and mends one that they allow again.
+    fn judge_again(&mut self, job: Job) {
+        let now = self.step.now;
+        let state = match (self.rules.check(&job), &job.state) {
+            (Err(invalid), JobState::Broken { reason }) if *reason == invalid.to_string() => return,
+            (Err(_), JobState::Finished)
+            | (Ok(()), JobState::Active { .. } | JobState::Paused { .. } | JobState::Finished) => {
+                return;
+            }
+            (Err(invalid), _) => {
+                tracing::warn!(job = %job.id, reason = %invalid, "the job is broken; it is kept, and does not fire");
+                JobState::Broken { reason: invalid.to_string() }
+            }
+            (Ok(()), JobState::Broken { .. }) => {
+                tracing::info!(job = %job.id, "the job is whole again");
+                state_from(&job, first_occurrence(&job.trigger, now))
+            }
+        };
+        self.put(Job { state, updated_at: now, ..job });
+    }
+
+    /// A new run that waits for its place.
+    pub(super) fn pending_run(
+        &mut self,
+        job: &Job,
+        cause: Cause,
+        occurrence: Option<Timestamp>,
+        due_at: Timestamp,
+    ) -> Run {
+        Run {
+            id: self.ids.next(self.step.now),
+            job_id: job.id.clone(),
+            anchor: job.anchor,
+            cause,
+            scheduled_at: occurrence,
+            due_at,
+            attempt: 1,
+            executor: job.executor.clone(),
+            node: self.node.to_owned(),
+            created_at: self.step.now,
+            state: RunState::Pending,
+        }
+    }
+
+    /// The row of occurrences that are not run.
+    pub(super) fn skipped_run(&mut self, job: &Job, skipped: plan::Skipped) -> Run {
+        let plan::Skipped { reason, span } = skipped;
+        let run = self.pending_run(job, Cause::Schedule, Some(span.first), span.first);
+        Run {
+            state: RunState::Skipped { reason, last_scheduled_at: span.last, count: span.count },
+            ..run
+        }
+    }
+}
+
+/// The state of a job whose next occurrence is at `next`.
+pub(super) fn state_from(job: &Job, next: Option<Timestamp>) -> JobState {
+    next.map_or(JobState::Finished, |at| JobState::Active {
+        next: plan::due(&job.id, &job.trigger, at),
+    })
+}
+
+fn is_as_declared(known: &Job, declared: &Job) -> bool {
+    let broken = matches!(known.state, JobState::Broken { .. });
+    known.origin == Origin::File && !broken && known.same_definition(declared)
+}
+
+fn wrong_state(job: &Job) -> Refusal {
+    let state = match &job.state {
+        JobState::Finished => "finished: it has no occurrence left".to_owned(),
+        JobState::Broken { reason } => format!("broken: {reason}"),
+        JobState::Active { .. } | JobState::Paused { .. } => job.state.word().to_owned(),
+    };
+    Refusal::WrongState { id: job.id.clone(), state }
+}

@@ -1,0 +1,115 @@
+//! What can be asked of the scheduler, and what it answers.
+
+use tokio::sync::oneshot;
+
+use super::admission::Rules;
+use crate::job::{Job, JobId};
+use crate::run::Run;
+
+/// What an added job does to one of the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It is refused.
+    Refuse,
+    /// It redefines it.
+    Redefine,
+}
+
+/// A request that changes something.
+#[derive(Debug)]
+pub enum Request {
+    /// Add a job.
+    Add {
+        /// The job, admitted.
+        job: Box<Job>,
+        /// What happens if there is a job of that id.
+        existing: Existing,
+    },
+    /// Remove a job. A run of it that was started goes on.
+    Remove(JobId),
+    /// Fire no more until resumed.
+    Pause(JobId),
+    /// Fire again, from now on.
+    Resume(JobId),
+    /// Run now, beside the schedule.
+    Run(JobId),
+    /// Judge by new rules, and make the jobs of the file these.
+    Reload {
+        /// The rules from now on.
+        rules: Box<Rules>,
+        /// The jobs that the file declares.
+        jobs: Vec<Job>,
+    },
+}
+
+/// What a request led to.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The job as it now is.
+    Job(Box<Job>),
+    /// The run that was made.
+    Run(Box<Run>),
+    /// What a reload changed.
+    Difference(Difference),
+}
+
+/// How the jobs of the file differ from those before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Difference {
+    /// Ids that are new.
+    pub added: Vec<String>,
+    /// Ids whose definition is another.
+    pub changed: Vec<String>,
+    /// Ids that are gone.
+    pub removed: Vec<String>,
+    /// How many are as they were.
+    pub unchanged: usize,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such job.
+    #[error("there is no job \"{0}\"")]
+    NotFound(JobId),
+    /// The id is taken.
+    #[error("a job \"{0}\" exists already (replace_existing redefines it)")]
+    Exists(JobId),
+    /// The job is declared in the file, which is the truth for it.
+    #[error("job \"{0}\" is declared in jobs.toml: change it there and reload")]
+    DeclaredInFile(JobId),
+    /// The job's state does not allow it.
+    #[error("job \"{id}\" is {state}")]
+    WrongState {
+        /// The job.
+        id: JobId,
+        /// Its state, and what follows from it.
+        state: String,
+    },
+    /// As many runs as allowed are in flight.
+    #[error("job \"{id}\" has {max_instances} run(s) in flight, which is its max_instances")]
+    Busy {
+        /// The job.
+        id: JobId,
+        /// Its limit.
+        max_instances: u32,
+    },
+    /// The pool's queue is full.
+    #[error("the queue of executor \"{0}\" is full")]
+    QueueFull(String),
+    /// The store could not be written; nothing has changed, as far as is known.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The daemon is about to end.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+/// A request with the place for its answer.
+#[derive(Debug)]
+pub struct Command {
+    /// What is asked.
+    pub request: Request,
+    /// Who waits for the answer. That nobody does any more changes nothing.
+    pub reply: oneshot::Sender<Result<Answer, Refusal>>,
+}

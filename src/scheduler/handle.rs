@@ -1,0 +1,75 @@
+//! How the doors reach the scheduler: requests go in through a bounded queue, each is answered
+//! after it has been written, and the status is there to be looked at.
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::command::{Answer, Command, Refusal, Request};
+use crate::clock::Timestamp;
+
+/// Requests that wait for the scheduler. Beyond that, callers wait for a place.
+pub const COMMAND_QUEUE: usize = 1024;
+
+/// How a pool is used.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: String,
+    /// Workers that run something.
+    pub busy: usize,
+    /// Workers.
+    pub max_workers: usize,
+    /// Runs that wait for a worker.
+    pub waiting: usize,
+}
+
+impl From<(&str, usize, usize, usize)> for PoolStatus {
+    fn from((name, busy, max_workers, waiting): (&str, usize, usize, usize)) -> Self {
+        Self { name: name.to_owned(), busy, max_workers, waiting }
+    }
+}
+
+/// How the scheduler stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Counts the steps: it changes whenever something may have changed.
+    pub steps: u64,
+    /// When the scheduler looks again of itself.
+    pub next_wake: Option<Timestamp>,
+    /// Runs in flight.
+    pub running: usize,
+    /// Whether nothing is started any more.
+    pub draining: bool,
+    /// The pools.
+    pub pools: Vec<PoolStatus>,
+}
+
+/// A way to ask the scheduler.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Status>,
+}
+
+impl Handle {
+    /// A handle to the scheduler that reads these commands and publishes this status.
+    pub fn new(commands: mpsc::Sender<Command>, status: watch::Receiver<Status>) -> Self {
+        Self { commands, status }
+    }
+
+    /// Asks, and waits for the answer. The answer `Ok` means: it is on disk.
+    pub async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command { request, reply }).await.map_err(|_| Refusal::Stopping)?;
+        answer.await.map_err(|_| Refusal::Stopping)?
+    }
+
+    /// The status as of the last step.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// A receiver that is told of every step.
+    pub fn steps(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+}

@@ -1,0 +1,196 @@
+//! What becomes of a job that is due: which of its occurrences are run, which are skipped and
+//! why, and when it is due next. Pure, and bounded whatever time has passed: a second-by-second
+//! job that was away for a year costs no more than one that was away for a minute.
+
+use chrono::TimeDelta;
+
+use crate::clock::Timestamp;
+use crate::job::{Coalesce, Due, Job, JobId};
+use crate::run::SkipReason;
+use crate::trigger::{Span, Trigger};
+
+/// Occurrences of one job that are run from one plan under `coalesce = "all"`. The rest stays due, and comes with
+/// the next plan.
+const RUNS_PER_PLAN: usize = 100;
+
+/// Occurrences that were skipped together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Skipped {
+    pub(crate) reason: SkipReason,
+    pub(crate) span: Span,
+}
+
+/// What to do about a due job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Occurrences to run, in order.
+    pub(crate) runs: Vec<Due>,
+    /// Occurrences that are not run, in order.
+    pub(crate) skipped: Vec<Skipped>,
+    /// The next occurrence; none if there is no further one.
+    pub(crate) next: Option<Due>,
+}
+
+/// Whether a job may take another run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// It may.
+    Free,
+    /// As many as `max_instances` are in flight.
+    Taken,
+}
+
+/// Plans a job whose next occurrence is due.
+pub(crate) fn plan(job: &Job, now: Timestamp, room: Room) -> Plan {
+    let Some(next) = job.next().filter(|next| next.due_at <= now) else {
+        return Plan { next: job.next(), ..Plan::default() };
+    };
+    let due = due_span(job, next, now);
+    let mut plan = match job.policy.coalesce {
+        Coalesce::Latest => keep_latest(job, due, now),
+        Coalesce::Earliest => keep_earliest(job, due, now),
+        Coalesce::All => keep_all(job, due, now),
+    };
+    let last = plan.last_seen().unwrap_or(due.last);
+    plan.next = job.trigger.next_after(last).map(|at| self::due(&job.id, &job.trigger, at));
+    // A one-shot is never dropped because something else of the job is running: it waits.
+    if room == Room::Taken && !job.trigger.is_one_shot() {
+        plan.skip_runs(SkipReason::Overlap);
+    }
+    if let Some(max_runs) = job.policy.max_runs {
+        let left = usize::try_from(max_runs.saturating_sub(job.run_count)).unwrap_or(usize::MAX);
+        plan.runs.truncate(left);
+        if plan.runs.len() == left {
+            plan.next = None;
+        }
+    }
+    plan
+}
+
+/// The occurrences from the job's next one on that are due at `now`.
+fn due_span(job: &Job, next: Due, now: Timestamp) -> Span {
+    let only_next = Span { first: next.scheduled_at, last: next.scheduled_at, count: 1 };
+    let Some(span) = job.trigger.occurrences(next.scheduled_at, now) else { return only_next };
+    // Jitter stays below the next occurrence, so only the last one can still be to come.
+    if span.count > 1 && due(&job.id, &job.trigger, span.last).due_at > now {
+        return job.trigger.occurrences(next.scheduled_at, before(span.last)).unwrap_or(only_next);
+    }
+    span
+}
+
+fn keep_latest(job: &Job, due: Span, now: Timestamp) -> Plan {
+    let latest = self::due(&job.id, &job.trigger, due.last);
+    if is_missed(job, latest.due_at, now) {
+        return Plan::skip(SkipReason::Missed, due);
+    }
+    let earlier =
+        (due.count > 1).then(|| job.trigger.occurrences(due.first, before(due.last))).flatten();
+    Plan {
+        runs: vec![latest],
+        skipped: earlier
+            .map(|span| Skipped { reason: SkipReason::Coalesced, span })
+            .into_iter()
+            .collect(),
+        next: None,
+    }
+}
+
+fn keep_earliest(job: &Job, due: Span, now: Timestamp) -> Plan {
+    let (missed, rest) = split_missed(job, due, now);
+    let mut skipped: Vec<Skipped> = missed.into_iter().collect();
+    let Some(rest) = rest else { return Plan { skipped, ..Plan::default() } };
+    let later = job.trigger.occurrences(after(rest.first), rest.last).filter(|_| rest.count > 1);
+    skipped.extend(later.map(|span| Skipped { reason: SkipReason::Coalesced, span }));
+    Plan { runs: vec![self::due(&job.id, &job.trigger, rest.first)], skipped, next: None }
+}
+
+fn keep_all(job: &Job, due: Span, now: Timestamp) -> Plan {
+    let (missed, rest) = split_missed(job, due, now);
+    let mut plan = Plan { skipped: missed.into_iter().collect(), ..Plan::default() };
+    let Some(rest) = rest else { return plan };
+    let mut at = Some(rest.first);
+    while let Some(scheduled_at) =
+        at.filter(|at| *at <= rest.last && plan.runs.len() < RUNS_PER_PLAN)
+    {
+        plan.runs.push(self::due(&job.id, &job.trigger, scheduled_at));
+        at = job.trigger.next_after(scheduled_at);
+    }
+    plan
+}
+
+/// Parts what is too late to run from what is not. Occurrences are in order, so the late ones come first.
+fn split_missed(job: &Job, span: Span, now: Timestamp) -> (Option<Skipped>, Option<Span>) {
+    let Some(grace) = job.policy.misfire_grace else { return (None, Some(span)) };
+    let Some(oldest) = now.checked_sub_signed(grace) else { return (None, Some(span)) };
+    // With jitter an occurrence is late only after its delay; the first one in question is judged by that.
+    let oldest = oldest.checked_sub_signed(job.trigger.jitter()).unwrap_or(oldest);
+    let missed = job.trigger.occurrences(span.first, before(oldest).min(span.last));
+    let rest = job.trigger.occurrences(span.first.max(oldest), span.last);
+    let missed = missed.map(|span| Skipped { reason: SkipReason::Missed, span });
+    (missed, rest)
+}
+
+/// Whether an occurrence that was due at `due_at` is too late to start at `now`.
+pub(crate) fn is_missed(job: &Job, due_at: Timestamp, now: Timestamp) -> bool {
+    job.policy.misfire_grace.is_some_and(|grace| now.signed_duration_since(due_at) > grace)
+}
+
+/// An occurrence with its jitter: a delay that depends on the job and the instant only, so that every node and every
+/// start finds the same one. It ends before the next occurrence and never passes the trigger's end.
+pub(crate) fn due(id: &JobId, trigger: &Trigger, scheduled_at: Timestamp) -> Due {
+    let jitter = trigger.jitter().num_microseconds().unwrap_or(0);
+    if jitter <= 0 {
+        return Due { scheduled_at, due_at: scheduled_at };
+    }
+    let room_before = |limit: Timestamp| {
+        limit.signed_duration_since(scheduled_at).num_microseconds().unwrap_or(jitter)
+    };
+    let until_next = trigger.next_after(scheduled_at).map_or(jitter, |next| room_before(next) - 1);
+    let until_end = trigger.end().map_or(jitter, room_before);
+    let most = jitter.min(until_next).min(until_end).max(0);
+    let spread = u64::try_from(most).unwrap_or(0).saturating_add(1);
+    let delay = hash(id.as_str().as_bytes(), scheduled_at.timestamp_micros()) % spread;
+    let delay = TimeDelta::microseconds(i64::try_from(delay).unwrap_or(0));
+    Due { scheduled_at, due_at: scheduled_at.checked_add_signed(delay).unwrap_or(scheduled_at) }
+}
+
+/// FNV-1a with a final mix: even enough to spread jobs, and the same on every machine.
+fn hash(bytes: &[u8], number: i64) -> u64 {
+    let all = bytes.iter().copied().chain(number.to_le_bytes());
+    let mixed = all.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
+}
+
+fn before(at: Timestamp) -> Timestamp {
+    at.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(at)
+}
+
+fn after(at: Timestamp) -> Timestamp {
+    at.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(at)
+}
+
+impl Plan {
+    fn skip(reason: SkipReason, span: Span) -> Self {
+        Self { skipped: vec![Skipped { reason, span }], ..Self::default() }
+    }
+
+    /// The last occurrence that this plan accounts for.
+    fn last_seen(&self) -> Option<Timestamp> {
+        let run = self.runs.last().map(|run| run.scheduled_at);
+        run.max(self.skipped.last().map(|skipped| skipped.span.last))
+    }
+
+    fn skip_runs(&mut self, reason: SkipReason) {
+        let Some((first, last)) = self.runs.first().zip(self.runs.last()) else { return };
+        let span = Span {
+            first: first.scheduled_at,
+            last: last.scheduled_at,
+            count: u64::try_from(self.runs.len()).unwrap_or(u64::MAX),
+        };
+        self.runs.clear();
+        self.skipped.push(Skipped { reason, span });
+    }
+}
