@@ -1,0 +1,178 @@
+//! From what was typed to the JSON of a job or a trigger.
+
+use chrono::SecondsFormat;
+use serde_json::{Map, Value, json};
+
+use super::arguments::{AddArguments, TriggerArguments};
+use super::{Failure, duration};
+use crate::clock::Timestamp;
+
+/// The definition of a job.
+pub(super) fn definition(given: &AddArguments, now: Timestamp) -> Result<Value, Failure> {
+    let mut job = Map::new();
+    let mut set = |key: &str, value: Value| job.insert(key.to_owned(), value);
+    set("id", json!(given.id));
+    set("trigger", trigger(&given.when, now)?);
+    set("task", task(given)?);
+    let grace = given.misfire_grace_time.as_deref().map(duration::parse).transpose()?;
+    let optional = [
+        ("executor", given.executor.clone().map(Value::from)),
+        ("misfire_grace_time", grace.map(duration::seconds)),
+        ("coalesce", given.coalesce.clone().map(Value::from)),
+        ("max_instances", given.max_instances.map(Value::from)),
+        ("max_runs", given.max_runs.map(Value::from)),
+        ("on_crash", given.on_crash.clone().map(Value::from)),
+        ("paused", given.paused.then_some(Value::Bool(true))),
+        ("replace_existing", given.replace.then_some(Value::Bool(true))),
+        ("name", given.name.clone().map(Value::from)),
+        ("tags", (!given.tags.is_empty()).then(|| json!(given.tags))),
+        ("description", given.description.clone().map(Value::from)),
+    ];
+    for (key, value) in optional {
+        if let Some(value) = value {
+            set(key, value);
+        }
+    }
+    Ok(Value::Object(job))
+}
+
+/// A trigger in its JSON form.
+pub(super) fn trigger(given: &TriggerArguments, now: Timestamp) -> Result<Value, Failure> {
+    let mut trigger = match (&given.cron, &given.every, &given.at, &given.trigger) {
+        (Some(fields), ..) => cron(fields)?,
+        (_, Some(every), ..) => {
+            let seconds = duration::seconds(duration::parse(every)?);
+            Map::from_iter([
+                ("type".to_owned(), json!("interval")),
+                ("seconds".to_owned(), seconds),
+            ])
+        }
+        (_, _, Some(at), _) => {
+            let run_date = run_date(at, now)?;
+            Map::from_iter([("type".to_owned(), json!("date")), ("run_date".to_owned(), run_date)])
+        }
+        (_, _, _, Some(text)) => match serde_json::from_str(text) {
+            Ok(Value::Object(map)) => map,
+            Ok(_) => return Err(Failure::Usage("--trigger must be a JSON object".to_owned())),
+            Err(error) => return Err(Failure::Usage(format!("--trigger is not JSON: {error}"))),
+        },
+        (None, None, None, None) => {
+            return Err(Failure::Usage("say when: --cron, --every, --at or --trigger".to_owned()));
+        }
+    };
+    let jitter = given.jitter.as_deref().map(duration::parse).transpose()?.map(duration::seconds);
+    let options = [
+        ("timezone", given.timezone.clone().map(Value::from)),
+        ("start_date", given.start.clone().map(Value::from)),
+        ("end_date", given.end.clone().map(Value::from)),
+        ("jitter", jitter),
+    ];
+    trigger.extend(options.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    Ok(Value::Object(trigger))
+}
+
+/// Reads `hour=3 day="3rd fri"`: names and values, quoted where a value has spaces.
+fn cron(text: &str) -> Result<Map<String, Value>, Failure> {
+    let mut map = Map::from_iter([("type".to_owned(), json!("cron"))]);
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let usage = || {
+            Failure::Usage(format!(
+                "--cron takes NAME=VALUE, such as 'hour=3 day=\"last fri\"', not \"{rest}\""
+            ))
+        };
+        let (name, tail) = rest.split_once('=').ok_or_else(usage)?;
+        let quote = tail.chars().next().filter(|first| matches!(first, '"' | '\''));
+        let (value, tail) = match quote {
+            Some(quote) => {
+                tail.get(1..).and_then(|tail| tail.split_once(quote)).ok_or_else(usage)?
+            }
+            None => tail.split_once(char::is_whitespace).unwrap_or((tail, "")),
+        };
+        let name = name.trim();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(usage());
+        }
+        if map.insert(name.to_owned(), json!(value)).is_some() {
+            return Err(Failure::Usage(format!("--cron has {name} twice")));
+        }
+        rest = tail.trim_start();
+    }
+    Ok(map)
+}
+
+fn run_date(text: &str, now: Timestamp) -> Result<Value, Failure> {
+    let at = match text.strip_prefix('+') {
+        Some(delay) => now.checked_add_signed(duration::parse(delay)?),
+        None if text == "now" => Some(now),
+        None => return Ok(json!(text)),
+    };
+    let at = at.ok_or_else(|| Failure::Usage(format!("\"{text}\" is too far away")))?;
+    Ok(json!(at.to_rfc3339_opts(SecondsFormat::Micros, true)))
+}
+
+fn task(given: &AddArguments) -> Result<Value, Failure> {
+    if let Some(name) = &given.builtin {
+        let args = pairs("--arg", &given.args, |value| {
+            serde_json::from_str(value).unwrap_or_else(|_| json!(value))
+        })?;
+        return Ok(json!({"type": "builtin", "name": name, "args": args}));
+    }
+    let mut task = Map::from_iter([
+        ("type".to_owned(), json!("command")),
+        ("argv".to_owned(), json!(given.command)),
+    ]);
+    if !given.env.is_empty() {
+        task.insert(
+            "env".to_owned(),
+            Value::Object(pairs("--env", &given.env, |value| json!(value))?),
+        );
+    }
+    if let Some(cwd) = &given.cwd {
+        task.insert("cwd".to_owned(), json!(cwd));
+    }
+    Ok(Value::Object(task))
+}
+
+fn pairs(
+    option: &str,
+    given: &[String],
+    read: impl Fn(&str) -> Value,
+) -> Result<Map<String, Value>, Failure> {
+    let pair = |text: &String| {
+        let (name, value) = text
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
+            .ok_or_else(|| Failure::Usage(format!("{option} takes NAME=VALUE, not \"{text}\"")))?;
+        Ok((name.to_owned(), read(value)))
+    };
+    given.iter().map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cron_fields_are_read_with_and_without_quotes() {
+        let map = cron("day=\"3rd fri\" hour=0-3  month='6-8, 11'").unwrap();
+        assert_eq!(
+            Value::Object(map),
+            json!({"type": "cron", "day": "3rd fri", "hour": "0-3", "month": "6-8, 11"})
+        );
+        for bad in ["hour", "hour 3", "hour=3 hour=4", "day=\"3rd", "=3", "type=x"] {
+            assert!(cron(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_json_where_it_can_be() {
+        let given =
+            ["a=1".to_owned(), "b=x y".to_owned(), "c={\"d\":null}".to_owned(), "e=a=b".to_owned()];
+        let map = pairs("--arg", &given, |value| {
+            serde_json::from_str(value).unwrap_or_else(|_| json!(value))
+        })
+        .unwrap();
+        assert_eq!(Value::Object(map), json!({"a": 1, "b": "x y", "c": {"d": null}, "e": "a=b"}));
+    }
+}

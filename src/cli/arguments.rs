@@ -1,0 +1,359 @@
+//! What can be typed, with its help.
+#![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand};
+
+use super::duration;
+use super::output::{Failure, Output};
+use crate::client::percent_encode;
+use crate::clock::{Timestamp, rfc3339};
+use crate::config::DEFAULT_FILE;
+
+/// Punctual: a standalone job scheduler. Jobs live in a SQL store and run on time.
+#[derive(Debug, Parser)]
+#[command(name = "punctual", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 usage or a faulty file, 3 daemon not reachable.\n\
+    Start with `punctual serve --demo`, then `punctual list`, `punctual runs`, `punctual status`."
+)]
+pub struct Arguments {
+    /// How to reach the daemon, and how to answer.
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Reads the command line, or ends with its help.
+pub fn parse() -> Arguments {
+    Arguments::parse()
+}
+
+/// How to reach the daemon, and how to answer.
+#[derive(Debug, Args)]
+pub struct ClientArguments {
+    /// Control socket of the daemon [default: punctual.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR or here, then
+    /// /run/punctual/punctual.sock]
+    #[arg(
+        long,
+        global = true,
+        env = "PUNCTUAL_SOCKET",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
+    pub socket: Option<PathBuf>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl ClientArguments {
+    /// How answers are shown.
+    pub fn output(&self) -> Output {
+        Output::new(self.json)
+    }
+}
+
+/// What to do, and who does it.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the daemon
+    #[command(
+        after_help = "Examples:\n  punctual serve --demo\n  punctual serve --config /etc/punctual/jobs.toml\n\n\
+        SIGTERM or SIGINT ends it cleanly, SIGHUP reads the file again. PUNCTUAL_LOG sets the log level \
+        (error, warn, info, debug)."
+    )]
+    Serve(ServeArguments),
+    /// Check a jobs.toml and show what a reload would change
+    #[command(
+        after_help = "Examples:\n  punctual check\n  punctual check /etc/punctual/jobs.toml\n\n\
+        Without a daemon the file is checked all the same, and compared with nothing."
+    )]
+    Check(CheckArguments),
+    /// Run builtins for a daemon (started by it)
+    #[command(hide = true)]
+    Worker,
+    /// What speaks to a daemon
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// The file with settings and jobs; an example with every key stands in the repository
+    #[arg(long, default_value = DEFAULT_FILE, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Fill an empty Toutiao database with sample data, drift some counters, place some orders, and show what happens
+    #[arg(long)]
+    pub demo: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// The file
+    #[arg(default_value = DEFAULT_FILE, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// What speaks to a daemon.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Add a job
+    #[command(after_help = "Examples:\n  \
+        punctual add backup --cron 'hour=3' -- /usr/bin/backup --all\n  \
+        punctual add fix --cron 'hour=3 minute=*/20' --builtin toutiao.fix_statistics\n  \
+        punctual add expire-42 --at '+30m' --builtin orders.expire --arg order_id=42\n  \
+        punctual add tick --every 10s --timezone Asia/Shanghai --tag demo --builtin noop\n\n\
+        A cron field that is not given is * if it is coarser than the finest one given, else its minimum;\n\
+        0 is Monday in day_of_week; all fields have to match.")]
+    Add(Box<AddArguments>),
+    /// List jobs
+    #[command(
+        after_help = "Examples:\n  punctual list\n  punctual list --state broken\n  punctual list --prefix order: --json"
+    )]
+    List(ListArguments),
+    /// Show a job and its latest runs
+    #[command(after_help = "Example:\n  punctual show backup")]
+    Show {
+        /// The job's id
+        id: String,
+    },
+    /// Pause jobs: they do not fire until they are resumed
+    #[command(after_help = "Example:\n  punctual pause backup fix")]
+    Pause {
+        /// The jobs' ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Resume jobs, from now on
+    #[command(after_help = "Example:\n  punctual resume backup")]
+    Resume {
+        /// The jobs' ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Run a job now, beside its schedule
+    #[command(
+        after_help = "Examples:\n  punctual run backup\n  punctual run backup --wait   (prints its output; \
+        exit code 1 if it fails)"
+    )]
+    Run {
+        /// The job's id
+        id: String,
+        /// Wait for the end, and print the output
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Remove jobs; their runs stay in the ledger
+    #[command(visible_alias = "rm", after_help = "Example:\n  punctual remove order:42:expire")]
+    Remove {
+        /// The jobs' ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// List runs, the newest first: what ran, how late, how it ended, what was skipped and why
+    #[command(
+        after_help = "Examples:\n  punctual runs\n  punctual runs backup --state failed\n  punctual runs --since 1h"
+    )]
+    Runs(RunsArguments),
+    /// Print the output of a run, or of a job's latest run
+    #[command(after_help = "Examples:\n  punctual logs backup\n  punctual logs 019ab7c2-…")]
+    Logs {
+        /// A run's id, or a job's
+        run: String,
+    },
+    /// Show the daemon: version, store, jobs, executors, next wake-up
+    #[command(after_help = "Example:\n  punctual status --json")]
+    Status,
+    /// Show the next times of a trigger; no daemon is needed
+    #[command(after_help = "Examples:\n  \
+        punctual preview --cron 'day=\"3rd fri\" hour=0-3 month=6-8,11-12' --count 10 --timezone Asia/Shanghai\n  \
+        punctual preview --every 90m --start '2026-11-06 09:00:00'\n  \
+        echo '{\"op\":\"preview\",\"trigger\":{\"type\":\"cron\",\"hour\":3},\"count\":2}' | punctual preview --batch")]
+    Preview(PreviewArguments),
+    /// Have the daemon read its jobs.toml again
+    #[command(after_help = "Example:\n  punctual check && punctual reload")]
+    Reload,
+}
+
+/// When: exactly one kind of trigger.
+#[derive(Debug, Clone, Default, Args)]
+#[command(group = ArgGroup::new("when").args(["cron", "every", "at", "trigger"]))]
+pub struct TriggerArguments {
+    /// Calendar fields: year month day week day_of_week hour minute second
+    #[arg(long, value_name = "FIELDS", help_heading = "When")]
+    pub cron: Option<String>,
+    /// A fixed interval, such as 10s, 90m, 1h30m, 2d
+    #[arg(long, value_name = "DURATION", help_heading = "When")]
+    pub every: Option<String>,
+    /// Once: 2026-11-06 16:30:05, an RFC 3339 time, +30m from now, or now
+    #[arg(long, value_name = "TIME", help_heading = "When", allow_hyphen_values = true)]
+    pub at: Option<String>,
+    /// A trigger in its JSON form
+    #[arg(long, value_name = "JSON", help_heading = "When")]
+    pub trigger: Option<String>,
+    /// Time zone: a name such as Europe/Berlin, an offset such as +05:30, or UTC
+    #[arg(long, value_name = "ZONE", help_heading = "When", allow_hyphen_values = true)]
+    pub timezone: Option<String>,
+    /// Earliest time (inclusive); of an interval, the time from which it counts
+    #[arg(long, value_name = "TIME", help_heading = "When")]
+    pub start: Option<String>,
+    /// Latest time (inclusive)
+    #[arg(long, value_name = "TIME", help_heading = "When")]
+    pub end: Option<String>,
+    /// Delay each occurrence by up to this long
+    #[arg(long, value_name = "DURATION", help_heading = "When")]
+    pub jitter: Option<String>,
+}
+
+/// Arguments of `add`.
+#[derive(Debug, Args)]
+pub struct AddArguments {
+    /// The job's id
+    pub id: String,
+    /// When it is due.
+    #[command(flatten)]
+    pub when: TriggerArguments,
+    /// Run a builtin
+    #[arg(long, value_name = "NAME", help_heading = "What", required_unless_present = "command", conflicts_with_all = ["command", "env", "cwd"])]
+    pub builtin: Option<String>,
+    /// Argument of the builtin; JSON if it can be read as such, else text
+    #[arg(long = "arg", value_name = "NAME=VALUE", help_heading = "What", requires = "builtin")]
+    pub args: Vec<String>,
+    /// Variable added to the command's environment
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "What")]
+    pub env: Vec<String>,
+    /// Working directory of the command
+    #[arg(long, value_name = "DIR", help_heading = "What")]
+    pub cwd: Option<String>,
+    /// Run a command (no shell): everything after --
+    #[arg(last = true, value_name = "COMMAND", help_heading = "What")]
+    pub command: Vec<String>,
+    /// Pool to run in [default: the one that fits the task]
+    #[arg(long, value_name = "NAME", help_heading = "How")]
+    pub executor: Option<String>,
+    /// Run no later than this after the due time, else record it as missed [default: however late]
+    #[arg(long, value_name = "DURATION", help_heading = "How")]
+    pub misfire_grace_time: Option<String>,
+    /// Of several missed occurrences run the latest, the earliest, or all
+    #[arg(long, value_name = "RULE", value_parser = ["latest", "earliest", "all"], help_heading = "How")]
+    pub coalesce: Option<String>,
+    /// Runs at the same time [default: 1]
+    #[arg(long, value_name = "N", help_heading = "How")]
+    pub max_instances: Option<u32>,
+    /// After N occurrences the job is finished
+    #[arg(long, value_name = "N", help_heading = "How")]
+    pub max_runs: Option<u64>,
+    /// What becomes of a run that a crash interrupts [default: rerun]
+    #[arg(long, value_name = "WHAT", value_parser = ["rerun", "lose"], help_heading = "How")]
+    pub on_crash: Option<String>,
+    /// Start paused
+    #[arg(long, help_heading = "How")]
+    pub paused: bool,
+    /// Redefine a job of the same id; its schedule goes on if the trigger is the same
+    #[arg(long, help_heading = "How")]
+    pub replace: bool,
+    /// Name for people
+    #[arg(long, help_heading = "Labels")]
+    pub name: Option<String>,
+    /// Label to select jobs by
+    #[arg(long = "tag", value_name = "TAG", help_heading = "Labels")]
+    pub tags: Vec<String>,
+    /// Free text
+    #[arg(long, value_name = "TEXT", help_heading = "Labels")]
+    pub description: Option<String>,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct ListArguments {
+    /// Only jobs that are active, paused, finished or broken
+    #[arg(long, value_parser = ["active", "paused", "finished", "broken"])]
+    state: Option<String>,
+    /// Only jobs with this tag
+    #[arg(long)]
+    tag: Option<String>,
+    /// Only jobs whose id begins so
+    #[arg(long)]
+    prefix: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    /// Go on after this id (next_cursor of the page before)
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+impl ListArguments {
+    pub(super) fn query(&self) -> String {
+        query(&[
+            ("state", self.state.clone()),
+            ("tag", self.tag.clone()),
+            ("prefix", self.prefix.clone()),
+            ("limit", Some(self.limit.to_string())),
+            ("cursor", self.cursor.clone()),
+        ])
+    }
+}
+
+/// Arguments of `runs`.
+#[derive(Debug, Args)]
+pub struct RunsArguments {
+    /// Only runs of this job
+    job: Option<String>,
+    /// Only runs in this state
+    #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "lost", "skipped"])]
+    state: Option<String>,
+    /// Only runs of the last DURATION (1h), or since a time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 30)]
+    limit: usize,
+    /// Go on after this run (next_cursor of the page before)
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+impl RunsArguments {
+    pub(super) fn query(&self, now: Timestamp) -> Result<String, Failure> {
+        let since =
+            self.since.as_deref().map(|text| duration::instant_before(text, now)).transpose()?;
+        Ok(query(&[
+            ("job", self.job.clone()),
+            ("state", self.state.clone()),
+            ("since", since.map(rfc3339)),
+            ("limit", Some(self.limit.to_string())),
+            ("cursor", self.cursor.clone()),
+        ]))
+    }
+}
+
+fn query(pairs: &[(&str, Option<String>)]) -> String {
+    let given = pairs
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name}={}", percent_encode(value.as_ref()?))));
+    given.collect::<Vec<_>>().join("&")
+}
+
+/// Arguments of `preview`.
+#[derive(Debug, Args)]
+pub struct PreviewArguments {
+    /// The trigger.
+    #[command(flatten)]
+    pub when: TriggerArguments,
+    /// How many times to show
+    #[arg(long, default_value_t = 10)]
+    pub count: usize,
+    /// Show times after this one (RFC 3339) [default: now, or the trigger's own start]
+    #[arg(long, value_name = "TIME")]
+    pub after: Option<Timestamp>,
+    /// Answer JSON lines from the standard input, one each
+    #[arg(long, conflicts_with_all = ["when", "count", "after"])]
+    pub batch: bool,
+}

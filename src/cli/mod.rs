@@ -1,0 +1,165 @@
+//! The command line: what a person types, and how answers are shown. It knows the client and the
+//! triggers, and nothing of the daemon behind the socket.
+
+mod add;
+mod arguments;
+mod duration;
+mod output;
+mod preview;
+mod table;
+mod view;
+
+pub use arguments::{
+    AddArguments, Arguments, CheckArguments, ClientArguments, ClientCommand, ServeArguments, Verb,
+    parse,
+};
+pub use output::{Failure, report};
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::client::{Client, ClientError};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config;
+use output::Output;
+
+/// How long `run --wait` waits for one answer before it asks again.
+const WAIT_SECONDS: u64 = 60;
+
+/// A client of the daemon that the arguments name.
+pub fn client(arguments: &ClientArguments) -> Client {
+    Client::new(arguments.socket.clone().unwrap_or_else(config::client_socket))
+}
+
+/// Carries out a command that speaks to a daemon, or computes a preview.
+pub fn run(arguments: &ClientArguments, command: ClientCommand) -> ExitCode {
+    let output = arguments.output();
+    if let ClientCommand::Preview(preview) = command {
+        return report(preview::run(&preview, &output));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime
+        .map_err(|error| Failure::Refused(error.to_string()))
+        .and_then(|runtime| runtime.block_on(speak(&client(arguments), command, &output)));
+    report(result)
+}
+
+async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Result<(), Failure> {
+    let now = SystemClock.now();
+    match command {
+        ClientCommand::Add(arguments) => {
+            let job = client.add(&add::definition(&arguments, now)?).await?;
+            output.show(&job, |job| view::added(job, now))
+        }
+        ClientCommand::List(filter) => {
+            let page = client.jobs(&filter.query()).await?;
+            output.show(&page, |page| view::jobs(page, now))
+        }
+        ClientCommand::Show { id } => {
+            let job = client.job(&id).await?;
+            let runs =
+                client.runs(&format!("limit=5&job={}", crate::client::percent_encode(&id))).await?;
+            output.show(&job, |job| view::job(job, &runs, now))
+        }
+        ClientCommand::Pause { ids } => {
+            for_each(&ids, output, async |id| client.pause(id).await, "paused").await
+        }
+        ClientCommand::Resume { ids } => {
+            for_each(&ids, output, async |id| client.resume(id).await, "resumed").await
+        }
+        ClientCommand::Remove { ids } => {
+            for_each(&ids, output, async |id| client.remove(id).await, "removed").await
+        }
+        ClientCommand::Run { id, wait } => run_now(client, &id, wait, output).await,
+        ClientCommand::Runs(filter) => {
+            let page = client.runs(&filter.query(now)?).await?;
+            output.show(&page, |page| view::runs(page, now))
+        }
+        ClientCommand::Logs { run } => {
+            let answer = logs(client, &run).await?;
+            output.show(&answer, view::logs)
+        }
+        ClientCommand::Status => {
+            let status = client.status().await?;
+            output.show(&status, |status| view::status(status, now))
+        }
+        ClientCommand::Reload => {
+            let answer = client.reload().await?;
+            output.show(&answer, view::difference)
+        }
+        ClientCommand::Preview(arguments) => preview::run(&arguments, output),
+    }
+}
+
+/// Does the same to several jobs. One that fails does not keep the others from being done.
+async fn for_each(
+    ids: &[String],
+    output: &Output,
+    call: impl AsyncFn(&str) -> Result<Value, ClientError>,
+    done: &str,
+) -> Result<(), Failure> {
+    let mut failure = None;
+    for id in ids {
+        match call(id).await {
+            Ok(job) => output.show(&job, |_| format!("{done} {id}"))?,
+            Err(error @ ClientError::Unreachable { .. }) => return Err(error.into()),
+            Err(error) if ids.len() == 1 => return Err(error.into()),
+            Err(error) => {
+                output::complain(&error.to_string());
+                failure = Some(Failure::Refused(format!("not every job was {done}")));
+            }
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+async fn run_now(
+    client: &Client,
+    id: &str,
+    wait: WaitFlag,
+    output: &Output,
+) -> Result<(), Failure> {
+    let mut run = client.run(id).await?;
+    let Some(run_id) = run.get("id").and_then(Value::as_str).map(str::to_owned) else {
+        return output.show(&run, |_| String::new());
+    };
+    if !wait {
+        return output.show(&run, |_| format!("started run {run_id}"));
+    }
+    while matches!(run.get("state").and_then(Value::as_str), Some("pending" | "running")) {
+        run = client.wait(&run_id, WAIT_SECONDS).await?;
+    }
+    let logs = client.output(&run_id).await?;
+    output.show(&run, |run| view::finished(run, &logs))?;
+    match run.get("state").and_then(Value::as_str) {
+        Some("succeeded") => Ok(()),
+        state => Err(Failure::Quiet(format!("the run is {}", state.unwrap_or("unknown")))),
+    }
+}
+
+/// Whether to wait for the end.
+type WaitFlag = bool;
+
+/// The output of a run; of a job's latest run, if a job is named.
+async fn logs(client: &Client, name: &str) -> Result<Value, Failure> {
+    match client.output(name).await {
+        Err(error) if error.is_not_found() => {}
+        other => return Ok(other?),
+    }
+    let runs =
+        client.runs(&format!("limit=50&job={}", crate::client::percent_encode(name))).await?;
+    let rows = runs.get("runs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let executed =
+        rows.iter().find(|run| run.get("state").and_then(Value::as_str) != Some("skipped"));
+    let latest = executed.and_then(|run| run.get("id")).and_then(Value::as_str);
+    let latest = latest.ok_or_else(|| {
+        Failure::Refused(format!("there is no run and no job with runs \"{name}\""))
+    })?;
+    Ok(client.output(latest).await?)
+}
+
+/// Reads an instant of an answer.
+fn instant(value: &Value, key: &str) -> Option<Timestamp> {
+    value.get(key)?.as_str()?.parse().ok()
+}

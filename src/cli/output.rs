@@ -1,0 +1,89 @@
+//! What is printed, and how a command ends.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::client::ClientError;
+use crate::config::ConfigError;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What was typed makes no sense: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// The file is faulty: exit code 2.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It was refused, or failed: exit code 1.
+    #[error("{0}")]
+    Refused(String),
+    /// It failed, and that has been shown already: exit code 1.
+    #[error("{0}")]
+    Quiet(String),
+    /// No daemon answers: exit code 3.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            ClientError::Refused { .. } | ClientError::Unreadable(_) => {
+                Self::Refused(error.to_string())
+            }
+        }
+    }
+}
+
+/// Ends a command: one line on the standard error if it failed, and the exit code that says why.
+pub fn report(result: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    if !matches!(failure, Failure::Quiet(_)) {
+        complain(&failure.to_string());
+    }
+    match failure {
+        Failure::Refused(_) | Failure::Quiet(_) => ExitCode::from(1),
+        Failure::Usage(_) | Failure::Config(_) => ExitCode::from(2),
+        Failure::Unreachable(_) => ExitCode::from(3),
+    }
+}
+
+/// Prints a complaint, and goes on.
+pub(super) fn complain(text: &str) {
+    // Where the standard error is gone, nobody reads; the exit code still tells.
+    drop(writeln!(std::io::stderr(), "punctual: {text}"));
+}
+
+/// How answers are shown.
+#[derive(Debug)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// Answers as JSON, or for people.
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Shows an answer: as it is, or as `view` puts it.
+    pub fn show(&self, answer: &Value, view: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
+        let text = if self.json { answer.to_string() } else { view(answer) };
+        line(&text)
+    }
+}
+
+/// Prints a line. A reader that has gone away (`| head`) is no failure.
+pub(super) fn line(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{}", text.trim_end_matches('\n')).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Refused(error.to_string()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,284 @@
+//! Answers as people read them: local times with their zone, distances from now, no nulls.
+
+use serde_json::Value;
+
+use super::duration::{relative, show};
+use super::instant;
+use super::table::{Table, state};
+use crate::clock::Timestamp;
+use crate::job::Task;
+use crate::trigger::Trigger;
+use crate::zone::Zone;
+
+/// Characters of a task or an error in a table.
+const CELL_CHARS: usize = 48;
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn rows<'a>(page: &'a Value, key: &str) -> &'a [Value] {
+    page.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn shorten(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    if line.chars().count() <= CELL_CHARS {
+        return line.to_owned();
+    }
+    let head: String = line.chars().take(CELL_CHARS - 1).collect();
+    format!("{head}…")
+}
+
+/// An instant in the machine's zone.
+fn local(at: Timestamp) -> String {
+    let zone = Zone::system();
+    format!("{} {}", zone.to_fixed(at).format("%Y-%m-%d %H:%M:%S"), zone.to_fixed(at).format("%:z"))
+}
+
+fn local_option(value: &Value, key: &str) -> String {
+    instant(value, key).map(local).unwrap_or_default()
+}
+
+fn trigger(job: &Value, now: Timestamp) -> String {
+    let spec = job.get("trigger").cloned().unwrap_or_default();
+    Trigger::parse(&spec, &Zone::utc(), now)
+        .map_or_else(|_| spec.to_string(), |trigger| trigger.describe())
+}
+
+fn task(job: &Value) -> String {
+    let value = job.get("task").cloned().unwrap_or_default();
+    Task::parse(&value).map_or_else(|_| value.to_string(), |task| task.describe())
+}
+
+fn next_page(page: &Value) -> String {
+    match page.get("next_cursor").and_then(Value::as_str) {
+        Some(cursor) => format!("more: --cursor '{cursor}'\n"),
+        None => String::new(),
+    }
+}
+
+/// A job that was added.
+pub(super) fn added(job: &Value, now: Timestamp) -> String {
+    let next = match instant(job, "next_run_time") {
+        Some(at) => format!("next run {} ({})", local(at), relative(at, now)),
+        None => format!("it is {}", text(job, "state")),
+    };
+    format!("added {}: {next}", text(job, "id"))
+}
+
+/// A page of jobs.
+pub(super) fn jobs(page: &Value, now: Timestamp) -> String {
+    let mut jobs: Vec<&Value> = rows(page, "jobs").iter().collect();
+    jobs.sort_by_key(|job| instant(job, "next_run_time").unwrap_or(Timestamp::MAX_UTC));
+    let mut table = Table::new(&["ID", "STATE", "NEXT RUN", "", "TRIGGER", "TASK", "EXECUTOR"]);
+    for job in jobs {
+        let next = instant(job, "next_run_time");
+        table.row(
+            text(job, "state"),
+            vec![
+                text(job, "id").to_owned(),
+                text(job, "state").to_owned(),
+                next.map(local).unwrap_or_default(),
+                next.map(|at| relative(at, now)).unwrap_or_default(),
+                shorten(&trigger(job, now)),
+                shorten(&task(job)),
+                text(job, "executor").to_owned(),
+            ],
+        );
+    }
+    let none = if table.is_empty() { "no jobs\n" } else { "" };
+    format!("{table}{none}{}", next_page(page))
+}
+
+/// One job, with its latest runs.
+pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
+    let mut lines = vec![
+        ("id", text(job, "id").to_owned()),
+        ("name", text(job, "name").to_owned()),
+        ("state", state(text(job, "state"))),
+        ("reason", text(job, "reason").to_owned()),
+        ("trigger", trigger(job, now)),
+        ("", job.get("trigger").map(ToString::to_string).unwrap_or_default()),
+        ("task", task(job)),
+        ("", job.get("task").map(ToString::to_string).unwrap_or_default()),
+    ];
+    if let Some(at) = instant(job, "next_run_time") {
+        lines.push(("next run", format!("{} ({})", local(at), relative(at, now))));
+    }
+    let plain = [
+        "executor",
+        "misfire_grace_time",
+        "coalesce",
+        "max_instances",
+        "on_crash",
+        "max_runs",
+        "run_count",
+    ];
+    for key in plain {
+        lines.push((key, plain_value(job, key)));
+    }
+    for key in ["tags", "description", "origin", "revision"] {
+        lines.push((key, plain_value(job, key)));
+    }
+    lines.push(("created", local_option(job, "created_at")));
+    lines.push(("updated", local_option(job, "updated_at")));
+    let given = lines.iter().filter(|(_, value)| !value.is_empty());
+    let lines: Vec<String> = given.map(|(key, value)| format!("{key:<19} {value}")).collect();
+    let latest = if rows(latest, "runs").is_empty() {
+        "no runs yet\n".to_owned()
+    } else {
+        runs(latest, now)
+    };
+    format!("{}\n\n{latest}", lines.join("\n"))
+}
+
+fn plain_value(value: &Value, key: &str) -> String {
+    match value.get(key) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
+            .collect::<Vec<_>>()
+            .join(", "),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A page of the ledger.
+pub(super) fn runs(page: &Value, now: Timestamp) -> String {
+    let mut table =
+        Table::new(&["RUN", "JOB", "STATE", "STARTED", "", "LATE", "TOOK", "TRY", "DETAIL"]);
+    for run in rows(page, "runs") {
+        let started = instant(run, "started_at");
+        let shown = started.or_else(|| instant(run, "due_at"));
+        let late = started
+            .zip(instant(run, "due_at"))
+            .map(|(started, due)| show(started.signed_duration_since(due)));
+        let took = instant(run, "finished_at")
+            .zip(started)
+            .map(|(end, start)| show(end.signed_duration_since(start)));
+        table.row(
+            text(run, "state"),
+            vec![
+                text(run, "id").to_owned(),
+                text(run, "job_id").to_owned(),
+                text(run, "state").to_owned(),
+                shown.map(local).unwrap_or_default(),
+                shown.map(|at| relative(at, now)).unwrap_or_default(),
+                late.unwrap_or_default(),
+                took.unwrap_or_default(),
+                plain_value(run, "attempt"),
+                detail(run),
+            ],
+        );
+    }
+    let none = if table.is_empty() { "no runs\n" } else { "" };
+    format!("{table}{none}{}", next_page(page))
+}
+
+/// What is worth knowing of how a run ended.
+fn detail(run: &Value) -> String {
+    let count = run.get("count").and_then(Value::as_u64).unwrap_or(1);
+    let (reason, error) = (text(run, "reason"), text(run, "error"));
+    match run.get("result") {
+        _ if text(run, "state") == "skipped" && count > 1 => {
+            format!(
+                "{reason}: {count} occurrences up to {}",
+                local_option(run, "last_scheduled_at")
+            )
+        }
+        _ if text(run, "state") == "skipped" => reason.to_owned(),
+        _ if !error.is_empty() => shorten(error),
+        Some(result) if !result.is_null() => shorten(&result.to_string()),
+        _ => String::new(),
+    }
+}
+
+/// A run that was waited for.
+pub(super) fn finished(run: &Value, logs_answer: &Value) -> String {
+    let took = instant(run, "finished_at").zip(instant(run, "started_at"));
+    let took = took
+        .map(|(end, start)| format!(" after {}", show(end.signed_duration_since(start))))
+        .unwrap_or_default();
+    let detail = detail(run);
+    let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
+    let output = text(logs_answer, "output");
+    let gap = if output.is_empty() || output.ends_with('\n') { "" } else { "\n" };
+    format!("{output}{gap}run {} {}{took}{detail}", text(run, "id"), state(text(run, "state")))
+}
+
+/// The output of a run.
+pub(super) fn logs(answer: &Value) -> String {
+    let output = text(answer, "output");
+    let bytes = answer.get("bytes").and_then(Value::as_u64).unwrap_or(0);
+    let kept = u64::try_from(output.len()).unwrap_or(u64::MAX);
+    if output.is_empty() {
+        return format!(
+            "run {} of {} has no output ({})",
+            text(answer, "run_id"),
+            text(answer, "job_id"),
+            text(answer, "state")
+        );
+    }
+    if bytes > kept {
+        format!("[the last {kept} of {bytes} bytes]\n{output}")
+    } else {
+        output.to_owned()
+    }
+}
+
+/// The daemon.
+pub(super) fn status(status: &Value, now: Timestamp) -> String {
+    let jobs = status.get("jobs").and_then(Value::as_object);
+    let jobs = jobs.map(|jobs| {
+        jobs.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
+    });
+    let next =
+        instant(status, "next_wake").map(|at| format!("{} ({})", local(at), relative(at, now)));
+    let started =
+        instant(status, "started_at").map(|at| format!("{} ({})", local(at), relative(at, now)));
+    let lines = [
+        ("state", state(text(status, "state"))),
+        ("version", text(status, "version").to_owned()),
+        ("node", format!("{} (pid {})", text(status, "node"), plain_value(status, "pid"))),
+        ("started", started.unwrap_or_default()),
+        ("store", text(status, "store").to_owned()),
+        ("socket", text(status, "socket").to_owned()),
+        ("time zone", format!("{} ({})", text(status, "timezone"), text(status, "timezone_rules"))),
+        ("jobs", jobs.filter(|jobs| !jobs.is_empty()).unwrap_or_else(|| "none".to_owned())),
+        ("running", plain_value(status, "running")),
+        ("next wake-up", next.unwrap_or_else(|| "none: nothing is due".to_owned())),
+    ];
+    let lines: Vec<String> =
+        lines.iter().map(|(key, value)| format!("{key:<13} {value}")).collect();
+    let mut table = Table::new(&["EXECUTOR", "TYPE", "BUSY", "WORKERS", "WAITING"]);
+    for pool in rows(status, "executors") {
+        table.row(
+            "",
+            ["name", "type", "busy", "max_workers", "waiting"]
+                .map(|key| plain_value(pool, key))
+                .to_vec(),
+        );
+    }
+    format!("{}\n\n{table}", lines.join("\n"))
+}
+
+/// What a reload did.
+pub(super) fn difference(answer: &Value) -> String {
+    let named = |key: &str| format!("{key}: {}", plain_value(answer, key));
+    let parts = ["added", "changed", "removed"]
+        .into_iter()
+        .filter(|key| !rows(answer, key).is_empty())
+        .map(named);
+    let unchanged = format!("unchanged: {} jobs", plain_value(answer, "unchanged"));
+    let mut lines: Vec<String> = parts.chain([unchanged]).collect();
+    if !rows(answer, "restart_needed").is_empty() {
+        lines.push(format!(
+            "take effect at the next start only: {}",
+            plain_value(answer, "restart_needed")
+        ));
+    }
+    lines.join("\n")
+}

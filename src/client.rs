@@ -1,0 +1,273 @@
+//! A typed client of the control socket: what the command line, the applications in this
+//! repository and the tests speak through. One connection per call: a Unix socket connects in
+//! microseconds, and a connection that is never reused is never stale.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+/// How long one call may take, beyond the wait that it asks the daemon for.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of an answer that are read at most: a page of 1,000 jobs is far below it.
+const ANSWER_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Why a call did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No daemon answers at the socket.
+    #[error("no daemon answers at {}: {reason} (is `punctual serve` running? --socket and PUNCTUAL_SOCKET choose another path)", .socket.display())]
+    Unreachable {
+        /// Where the daemon was looked for.
+        socket: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The daemon refused the call.
+    #[error("{}", refusal(.field.as_deref(), .message))]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Stable code of the error.
+        code: String,
+        /// What is wrong, for a person.
+        message: String,
+        /// The field that is wrong, if one is.
+        field: Option<String>,
+    },
+    /// The answer was not one of this protocol.
+    #[error("the daemon's answer could not be read: {0}")]
+    Unreadable(String),
+}
+
+fn refusal(field: Option<&str>, message: &str) -> String {
+    match field {
+        Some(field) if !field.is_empty() => format!("{field}: {message}"),
+        _ => message.to_owned(),
+    }
+}
+
+impl ClientError {
+    /// Whether the daemon does not know what was named.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+}
+
+/// A client of one daemon.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon that listens at `socket`. Nothing is connected yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// The socket's path.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Adds a job; the answer is the job as it was stored.
+    pub async fn add(&self, job: &Value) -> Result<Value, ClientError> {
+        self.call(Method::POST, "/v1/jobs", Some(job)).await
+    }
+
+    /// One job.
+    pub async fn job(&self, id: &str) -> Result<Value, ClientError> {
+        self.call(Method::GET, &job_path(id), None).await
+    }
+
+    /// One page of jobs; `query` as in `state=active&limit=10`.
+    pub async fn jobs(&self, query: &str) -> Result<Value, ClientError> {
+        self.call(Method::GET, &format!("/v1/jobs?{query}"), None).await
+    }
+
+    /// Removes a job.
+    pub async fn remove(&self, id: &str) -> Result<Value, ClientError> {
+        self.call(Method::DELETE, &job_path(id), None).await
+    }
+
+    /// Pauses a job.
+    pub async fn pause(&self, id: &str) -> Result<Value, ClientError> {
+        self.call(Method::POST, &format!("{}/pause", job_path(id)), None).await
+    }
+
+    /// Resumes a job.
+    pub async fn resume(&self, id: &str) -> Result<Value, ClientError> {
+        self.call(Method::POST, &format!("{}/resume", job_path(id)), None).await
+    }
+
+    /// Runs a job now, beside its schedule; the answer is the run.
+    pub async fn run(&self, id: &str) -> Result<Value, ClientError> {
+        self.call(Method::POST, &format!("{}/run", job_path(id)), None).await
+    }
+
+    /// One page of the ledger; `query` as in `job=ID&state=failed&limit=10`.
+    pub async fn runs(&self, query: &str) -> Result<Value, ClientError> {
+        self.call(Method::GET, &format!("/v1/runs?{query}"), None).await
+    }
+
+    /// One run.
+    pub async fn run_by_id(&self, id: &str) -> Result<Value, ClientError> {
+        self.call(Method::GET, &run_path(id), None).await
+    }
+
+    /// Waits until a run has ended, at most `seconds`; the answer is the run as it then is.
+    pub async fn wait(&self, id: &str, seconds: u64) -> Result<Value, ClientError> {
+        let path = format!("{}?wait={seconds}", run_path(id));
+        self.call_within(Method::GET, &path, None, CALL_TIMEOUT + Duration::from_secs(seconds))
+            .await
+    }
+
+    /// The output of a run.
+    pub async fn output(&self, id: &str) -> Result<Value, ClientError> {
+        self.call(Method::GET, &format!("{}/output", run_path(id)), None).await
+    }
+
+    /// What the daemon is and does.
+    pub async fn status(&self) -> Result<Value, ClientError> {
+        self.call(Method::GET, "/v1/status", None).await
+    }
+
+    /// The next times of a trigger.
+    pub async fn preview(&self, request: &Value) -> Result<Value, ClientError> {
+        self.call(Method::POST, "/v1/preview", Some(request)).await
+    }
+
+    /// Reads the configuration again; the answer tells what changed.
+    pub async fn reload(&self) -> Result<Value, ClientError> {
+        self.call(Method::POST, "/v1/scheduler/reload", None).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ClientError> {
+        self.call_within(method, path, body, CALL_TIMEOUT).await
+    }
+
+    async fn call_within(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> Result<Value, ClientError> {
+        let exchange = self.exchange(method, path, body);
+        tokio::time::timeout(limit, exchange)
+            .await
+            .unwrap_or_else(|_| Err(self.unreachable("no answer in time")))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ClientError> {
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.unreachable(error))?;
+        let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "punctual")
+            .header("content-type", "application/json")
+            .body(Full::new(bytes))
+            .map_err(|error| ClientError::Unreadable(error.to_string()))?;
+        let exchange = async move {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES);
+            Ok::<_, hyper::Error>((
+                status,
+                body.collect().await.map(http_body_util::Collected::to_bytes),
+            ))
+        };
+        // The connection only makes progress while it is polled; it ends with the exchange.
+        let mut connection = std::pin::pin!(connection);
+        let mut exchange = std::pin::pin!(exchange);
+        let (status, body) = tokio::select! {
+            answer = &mut exchange => answer,
+            ended = &mut connection => match ended {
+                Ok(()) => exchange.await,
+                Err(error) => Err(error),
+            },
+        }
+        .map_err(|error| self.unreachable(error))?;
+        let body = body.map_err(|error| ClientError::Unreadable(error.to_string()))?;
+        read_answer(status, &body)
+    }
+
+    fn unreachable(&self, reason: impl std::fmt::Display) -> ClientError {
+        ClientError::Unreachable { socket: self.socket.clone(), reason: reason.to_string() }
+    }
+}
+
+fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, ClientError> {
+    let value = if body.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(body).map_err(|error| ClientError::Unreadable(error.to_string()))?
+    };
+    if status.is_success() {
+        return Ok(value);
+    }
+    let text = |key: &str| {
+        value.pointer(&format!("/error/{key}")).and_then(Value::as_str).map(str::to_owned)
+    };
+    Err(ClientError::Refused {
+        status: status.as_u16(),
+        code: text("code").unwrap_or_else(|| status.as_str().to_owned()),
+        message: text("message").unwrap_or_else(|| format!("refused with {status}")),
+        field: text("field"),
+    })
+}
+
+fn job_path(id: &str) -> String {
+    format!("/v1/jobs/{}", percent_encode(id))
+}
+
+fn run_path(id: &str) -> String {
+    format!("/v1/runs/{}", percent_encode(id))
+}
+
+/// Encodes what may not stand in a path segment or a query value.
+pub fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.extend(format!("{byte:02X}").chars());
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_id_fits_into_a_path() {
+        assert_eq!(percent_encode("order:42:expire"), "order:42:expire");
+        assert_eq!(percent_encode("a/b?c d%é"), "a%2Fb%3Fc%20d%25%C3%A9");
+    }
+}

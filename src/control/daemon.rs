@@ -1,0 +1,69 @@
+//! Requests about the daemon itself.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+
+use super::Api;
+use super::error::ApiError;
+use super::request::JsonBody;
+use crate::clock::rfc3339;
+use crate::invalid::Invalid;
+use crate::preview::Preview;
+
+pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    let (now, identity) = (api.clock.now(), &api.identity);
+    let counts = api.history.job_counts().await?;
+    let jobs: Map<String, Value> =
+        counts.into_iter().map(|(state, count)| (state, count.into())).collect();
+    let status = api.handle.status();
+    let rules = api.rules.borrow().clone();
+    let executors: Vec<Value> = status
+        .pools
+        .iter()
+        .map(|pool| {
+            let kind = rules.executors.get(&pool.name).map(|settings| settings.kind);
+            json!({"name": pool.name, "type": kind, "busy": pool.busy, "max_workers": pool.max_workers,
+                "waiting": pool.waiting})
+        })
+        .collect();
+    Ok(Json(json!({
+        "state": if status.draining { "draining" } else { "running" },
+        "version": env!("CARGO_PKG_VERSION"),
+        "node": identity.node,
+        "pid": std::process::id(),
+        "started_at": rfc3339(identity.started_at),
+        "now": rfc3339(now),
+        "uptime_seconds": now.signed_duration_since(identity.started_at).num_seconds(),
+        "timezone": rules.zone.name(),
+        "timezone_rules": identity.zone_source,
+        "store": identity.store,
+        "socket": identity.socket,
+        "jobs": jobs,
+        "running": status.running,
+        "next_wake": status.next_wake.map(rfc3339),
+        "executors": executors,
+    })))
+}
+
+pub(super) async fn preview(
+    State(api): State<Api>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let rules = api.rules.borrow().clone();
+    // Finding thousands of times is arithmetic without a pause: it must not hold up other requests.
+    let now = api.clock.now();
+    let answer = tokio::task::spawn_blocking(move || Preview::answer(body, &rules.zone, now)).await;
+    let preview = answer.map_err(|error| ApiError::unavailable(error.to_string()))??;
+    Ok(Json(preview.to_value()))
+}
+
+pub(super) async fn reload(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    let stopping = || ApiError::unavailable("the daemon is stopping");
+    let (reply, answer) = oneshot::channel();
+    api.reload.send(reply).await.map_err(|_| stopping())?;
+    let reloaded = answer.await.map_err(|_| stopping())?;
+    let reloaded = reloaded.map_err(|message| Invalid::new("", message))?;
+    Ok(Json(json!(reloaded)))
+}

@@ -1,0 +1,110 @@
+//! Errors as the contract shows them: the one place where they become status codes.
+
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::history::HistoryError;
+use crate::invalid::Invalid;
+use crate::scheduler::command::Refusal;
+
+/// Seconds after which a client may try again.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    field: Option<String>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), field: None }
+    }
+
+    /// What was sent cannot be read.
+    pub(super) fn unreadable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "unreadable", message)
+    }
+
+    /// What was named does not exist.
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// The path takes other methods.
+    pub(super) fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "this path does not take this method",
+        )
+    }
+
+    /// The body is larger than `limit` bytes.
+    pub(super) fn too_large(limit: usize) -> Self {
+        let message = format!("the body is larger than {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    /// The body did not arrive.
+    pub(super) fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time")
+    }
+
+    /// The daemon cannot do it now.
+    pub(super) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> Self {
+        let field = Some(invalid.field).filter(|field| !field.is_empty());
+        Self { field, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", invalid.message) }
+    }
+}
+
+impl From<HistoryError> for ApiError {
+    fn from(error: HistoryError) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        let conflict = |code, field: Option<&str>| Self {
+            field: field.map(str::to_owned),
+            ..Self::new(StatusCode::CONFLICT, code, message.clone())
+        };
+        match refusal {
+            Refusal::NotFound(_) => Self::not_found(message),
+            Refusal::Exists(_) => conflict("exists", Some("id")),
+            Refusal::DeclaredInFile(_) => conflict("declared_in_file", Some("id")),
+            Refusal::WrongState { .. } => conflict("wrong_state", None),
+            Refusal::Busy { .. } => conflict("max_instances", None),
+            Refusal::QueueFull(_) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
+            }
+            Refusal::Unavailable(_) | Refusal::Stopping => Self::unavailable(message),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body =
+            json!({"error": {"code": self.code, "message": self.message, "field": self.field}});
+        let mut response = (self.status, Json(body)).into_response();
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            let value = header::HeaderValue::from_static(RETRY_AFTER_SECONDS);
+            response.headers_mut().insert(header::RETRY_AFTER, value);
+        }
+        response
+    }
+}

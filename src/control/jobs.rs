@@ -1,0 +1,118 @@
+//! Requests about jobs.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::ApiError;
+use super::request::{JsonBody, Parameters};
+use crate::filter::JobFilter;
+use crate::history::PAGE_DEFAULT;
+use crate::invalid::Invalid;
+use crate::job::{Definition, Job, JobId, Origin};
+use crate::scheduler::command::{Answer, Existing, Request};
+
+/// States that a list can be asked for.
+const STATES: [&str; 4] = ["active", "paused", "finished", "broken"];
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParameters {
+    state: Option<String>,
+    tag: Option<String>,
+    prefix: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Parameters(given): Parameters<ListParameters>,
+) -> Result<Json<Value>, ApiError> {
+    check_state(given.state.as_deref(), &STATES)?;
+    let filter = JobFilter {
+        state: given.state,
+        tag: given.tag,
+        prefix: given.prefix,
+        after: given.cursor,
+        limit: given.limit.unwrap_or(PAGE_DEFAULT),
+    };
+    let page = api.history.jobs(filter).await?;
+    let jobs: Vec<Value> = page.rows.iter().map(Job::to_value).collect();
+    Ok(Json(json!({"jobs": jobs, "next_cursor": page.next_cursor})))
+}
+
+/// Refuses a state that no row can have: an empty list would hide the mistake.
+pub(super) fn check_state(given: Option<&str>, known: &[&str]) -> Result<(), Invalid> {
+    match given {
+        Some(state) if !known.contains(&state) => Err(Invalid::new(
+            "state",
+            format!("unknown state \"{state}\" (expected one of {})", known.join(", ")),
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(super) async fn add(
+    State(api): State<Api>,
+    JsonBody(body): JsonBody,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let definition = Definition::parse(body)?;
+    let existing = if definition.replace_existing { Existing::Redefine } else { Existing::Refuse };
+    let rules = api.rules.borrow().clone();
+    let job = rules.admit(definition, Origin::Socket, api.clock.now())?;
+    let answer = api.handle.ask(Request::Add { job: Box::new(job), existing }).await?;
+    Ok((StatusCode::CREATED, Json(to_value(answer))))
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let job = api.history.job(&id).await?;
+    let job = job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))?;
+    Ok(Json(job.to_value()))
+}
+
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    ask(&api, Request::Remove(JobId::parse(&id)?)).await
+}
+
+pub(super) async fn pause(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    ask(&api, Request::Pause(JobId::parse(&id)?)).await
+}
+
+pub(super) async fn resume(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    ask(&api, Request::Resume(JobId::parse(&id)?)).await
+}
+
+pub(super) async fn run(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    Ok((StatusCode::ACCEPTED, ask(&api, Request::Run(JobId::parse(&id)?)).await?))
+}
+
+async fn ask(api: &Api, request: Request) -> Result<Json<Value>, ApiError> {
+    Ok(Json(to_value(api.handle.ask(request).await?)))
+}
+
+fn to_value(answer: Answer) -> Value {
+    match answer {
+        Answer::Job(job) => job.to_value(),
+        Answer::Run(run) => run.to_value(),
+        Answer::Difference(difference) => json!(difference),
+    }
+}

@@ -1,0 +1,90 @@
+//! The control socket: HTTP/1.1 and JSON over a Unix socket, for the command line and for
+//! applications in any language.
+//!
+//! Requests that change something go through the scheduler's handle and are answered once they
+//! are on disk; requests that read go to the history. Nothing here decides anything.
+
+mod daemon;
+mod error;
+mod jobs;
+mod request;
+mod runs;
+pub mod unix;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::{Clock, Timestamp};
+use crate::history::History;
+use crate::scheduler::admission::Rules;
+pub use crate::scheduler::command::Difference;
+use crate::scheduler::handle::Handle;
+use error::ApiError;
+
+/// A reload's answer: what changed, or what is wrong with the file, in one line.
+pub type ReloadAnswer = Result<Reloaded, String>;
+
+/// What a reload did.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Reloaded {
+    /// How the jobs of the file differ from those before.
+    #[serde(flatten)]
+    pub jobs: Difference,
+    /// Sections that changed and take effect at the next start only.
+    pub restart_needed: Vec<String>,
+}
+
+/// What does not change while a daemon lives.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The node's name.
+    pub node: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// The store's URL, without secrets.
+    pub store: String,
+    /// Where the rules of time zones come from.
+    pub zone_source: String,
+}
+
+/// What the requests work on.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The way to the scheduler.
+    pub handle: Handle,
+    /// The way to the store's readers.
+    pub history: History,
+    /// What definitions are judged by.
+    pub rules: watch::Receiver<Arc<Rules>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The way to the one who reads the configuration.
+    pub reload: mpsc::Sender<oneshot::Sender<ReloadAnswer>>,
+    /// Who this daemon is.
+    pub identity: Arc<Identity>,
+}
+
+/// The routes of the control socket.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/jobs", get(jobs::list).post(jobs::add))
+        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::remove))
+        .route("/v1/jobs/{id}/pause", post(jobs::pause))
+        .route("/v1/jobs/{id}/resume", post(jobs::resume))
+        .route("/v1/jobs/{id}/run", post(jobs::run))
+        .route("/v1/runs", get(runs::list))
+        .route("/v1/runs/{id}", get(runs::show))
+        .route("/v1/runs/{id}/output", get(runs::output))
+        .route("/v1/status", get(daemon::status))
+        .route("/v1/preview", post(daemon::preview))
+        .route("/v1/scheduler/reload", post(daemon::reload))
+        .fallback(|| async { ApiError::not_found("there is nothing at this path") })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .with_state(api)
+}

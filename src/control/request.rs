@@ -1,0 +1,74 @@
+//! Reading what a client sends: bounded in size and time, every fault one clear error.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::error::ApiError;
+
+/// Bytes of a body: thousands of times a usual job.
+pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes beyond that which are still read and thrown away, so that a client that only writes gets to its answer.
+const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A JSON body.
+#[derive(Debug)]
+pub(super) struct JsonBody(pub(super) Value);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let bytes = tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body()))
+            .await
+            .map_err(|_| ApiError::too_slow())??;
+        let value = serde_json::from_slice(&bytes).map_err(|error| {
+            let what =
+                if bytes.is_empty() { "the body is empty".to_owned() } else { error.to_string() };
+            ApiError::unreadable(format!("the body is not JSON: {what}"))
+        })?;
+        Ok(Self(value))
+    }
+}
+
+async fn read_body(mut body: Body) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    let mut total = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| ApiError::unreadable(format!("the body broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        total = total.saturating_add(data.len());
+        if total > DRAIN_BYTES_MAX {
+            break;
+        }
+        if total <= BODY_BYTES_MAX {
+            bytes.extend_from_slice(&data);
+        } else {
+            bytes = Vec::new();
+        }
+    }
+    if total > BODY_BYTES_MAX { Err(ApiError::too_large(BODY_BYTES_MAX)) } else { Ok(bytes) }
+}
+
+/// The parameters after the question mark; an unknown one is an error.
+#[derive(Debug)]
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|Query(value)| Self(value))
+            .map_err(|rejection| ApiError::unreadable(rejection.body_text()))
+    }
+}
