@@ -1,0 +1,99 @@
+//! Arguments of a request: read one by one, so that what is wrong is named.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Query;
+use axum::http::Uri;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::{Map, Value};
+
+use super::answer::Failure;
+use crate::invalid::Invalid;
+
+/// Bytes of a request's body at most.
+const BODY_LIMIT_BYTES: usize = 64 * 1024;
+
+/// How long a body may take to arrive, once its head is there.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Arguments that were given and not read yet.
+#[derive(Debug)]
+pub(super) struct Arguments(Map<String, Value>);
+
+impl Arguments {
+    /// Reads a body that is a JSON object.
+    pub(super) async fn of_body(body: Body) -> Result<Self, Failure> {
+        let collected =
+            tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT_BYTES).collect())
+                .await
+                .map_err(|_| Failure::too_slow())?;
+        let bytes = match collected {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => return Err(Failure::too_large()),
+            Err(_) => return Err(Failure::bad_request("The body could not be read.")),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(given)) => Ok(Self(given)),
+            Ok(_) => Err(Failure::bad_request("The body must be a JSON object.")),
+            Err(error) => Err(Failure::bad_request(&format!("The body is not JSON: {error}."))),
+        }
+    }
+
+    /// Reads a query, in which everything is text: what is a whole number counts as one.
+    pub(super) fn of_query(uri: &Uri) -> Result<Self, Failure> {
+        let Query(pairs): Query<Vec<(String, String)>> = Query::try_from_uri(uri)
+            .map_err(|_| Failure::bad_request("The query could not be read."))?;
+        let mut given = Map::new();
+        for (name, text) in pairs {
+            let value = text.parse::<i64>().map_or(Value::String(text), Value::from);
+            if given.insert(name.clone(), value).is_some() {
+                return Err(Invalid::new(name, "is given twice").into());
+            }
+        }
+        Ok(Self(given))
+    }
+
+    /// A whole number that must be there.
+    pub(super) fn whole(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<i64, Invalid> {
+        self.whole_if_given(name, range)?.ok_or_else(|| Invalid::new(name, "is missing"))
+    }
+
+    /// A whole number that may be absent or null.
+    pub(super) fn whole_if_given(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<i64>,
+    ) -> Result<Option<i64>, Invalid> {
+        // Order does not matter for what is left: only its first name is told.
+        let value = match self.0.swap_remove(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value,
+        };
+        let number = value.as_i64().ok_or_else(|| Invalid::new(name, "must be a whole number"))?;
+        if range.contains(&number) {
+            Ok(Some(number))
+        } else if *range.end() == i64::MAX {
+            Err(Invalid::new(name, format!("must be at least {}", range.start())))
+        } else {
+            Err(Invalid::new(name, format!("must be from {} to {}", range.start(), range.end())))
+        }
+    }
+
+    /// Refuses what was given and not read.
+    pub(super) fn finish(self) -> Result<(), Invalid> {
+        match self.0.keys().next() {
+            Some(name) => Err(Invalid::new(name, "is unknown")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads an id from a path.
+pub(super) fn id_of_path(text: &str) -> Result<i64, Invalid> {
+    text.parse()
+        .ok()
+        .filter(|id| *id > 0)
+        .ok_or_else(|| Invalid::new("id", "must be a whole number above 0"))
+}

@@ -1,0 +1,48 @@
+//! A user over HTTP: the row of the table, with the counters of the user beside it.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::routing::get;
+use serde_json::json;
+
+use super::Shared;
+use super::answer::{Answer, Failure, Unavailable};
+use super::arguments::Arguments;
+use crate::toutiao::Toutiao;
+use crate::toutiao::counters::{CounterError, Member, Score};
+use crate::toutiao::metric::Metric;
+
+pub(super) fn router() -> Router<Shared> {
+    Router::new().route("/v1_0/user", get(show))
+}
+
+async fn show(State(shared): State<Shared>, uri: Uri) -> Result<Answer, Failure> {
+    let mut arguments = Arguments::of_query(&uri)?;
+    let id = arguments.whole("user_id", 1..=i64::MAX)?;
+    arguments.finish()?;
+    let toutiao = &shared.toutiao;
+    let database = toutiao.database().await.map_err(Unavailable::from)?;
+    let Some(user) = database.user(id).await.map_err(Unavailable::from)? else {
+        return Err(Failure::not_found("The user does not exist."));
+    };
+    let count = async |metric| count(toutiao, metric, id).await.map_err(Unavailable::from);
+    Ok(Answer::ok(json!({
+        "id": user.id,
+        "name": user.name,
+        "photo": user.photo,
+        "is_media": user.is_media,
+        "intro": user.introduction,
+        "certi": user.certificate,
+        "art_count": count(Metric::UserArticles).await?,
+        "follow_count": count(Metric::UserFollowings).await?,
+        "fans_count": count(Metric::UserFollowers).await?,
+        "like_count": count(Metric::UserLiked).await?,
+    })))
+}
+
+async fn count(toutiao: &Toutiao, metric: Metric, id: i64) -> Result<i64, CounterError> {
+    let counters = toutiao.counters().await?;
+    let scores = counters.scores(toutiao.settings().key(metric), &[Member::from(id)]).await?;
+    Ok(scores.first().and_then(Option::as_ref).map_or(0, Score::shown))
+}

@@ -1,0 +1,237 @@
+//! Where the statistics are published: sorted sets of members with scores.
+//!
+//! Readers and writers of the application use them all the time, so nothing here replaces a set
+//! as a whole. A repair changes single members, each only if it still has the score that the
+//! repair has seen; an increment that came in between makes it look again.
+
+mod embedded;
+mod redis;
+
+use std::fmt;
+use std::path::Path;
+
+pub use self::embedded::Embedded;
+pub use self::redis::Redis;
+use super::settings::RedisSettings;
+use super::sql::DatabaseError;
+
+/// Members that are read or corrected by one command at most, so that no command holds others up.
+pub const CHUNK_MEMBERS: usize = 500;
+
+/// Name of the file of embedded counters, in the state directory.
+const EMBEDDED_FILE: &str = "counters.db";
+
+/// Why the counters did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CounterError {
+    /// Redis failed or cannot be reached.
+    #[error("redis: {0}")]
+    Redis(#[from] ::redis::RedisError),
+    /// The file of embedded counters failed.
+    #[error("embedded counters: {0}")]
+    Embedded(#[from] DatabaseError),
+}
+
+impl From<sqlx::Error> for CounterError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Embedded(error.into())
+    }
+}
+
+/// A member of a set: an id in decimal, or whatever else got in there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member(Vec<u8>);
+
+impl Member {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The id that it is, if it is one as the application writes it.
+    pub fn id(&self) -> Option<i64> {
+        let text = str::from_utf8(&self.0).ok()?;
+        text.parse().ok().filter(|id: &i64| id.to_string() == text)
+    }
+}
+
+impl From<i64> for Member {
+    fn from(id: i64) -> Self {
+        Self(id.to_string().into_bytes())
+    }
+}
+
+impl From<Vec<u8>> for Member {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// The score of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Score {
+    /// A whole number that a double can hold exactly.
+    Whole(i64),
+    /// Anything else that a set can hold, as it was written: `2.5`, `inf`, `1e+300`.
+    Odd(String),
+}
+
+impl Score {
+    /// The count to show: whole, and never below zero.
+    pub fn shown(&self) -> i64 {
+        match self {
+            Self::Whole(count) => (*count).max(0),
+            Self::Odd(text) => {
+                text.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0).max(0)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(count) => count.fmt(formatter),
+            Self::Odd(text) => text.fmt(formatter),
+        }
+    }
+}
+
+/// Some members of a set, and where to go on; the same member may be on two pages.
+#[derive(Debug)]
+pub struct Page {
+    /// The members, with their scores.
+    pub entries: Vec<(Member, Score)>,
+    /// What to ask the next page with; none after the last.
+    pub next: Option<Cursor>,
+}
+
+/// A place between two pages.
+#[derive(Debug, Clone)]
+pub struct Cursor(Vec<u8>);
+
+/// A change of one member, which takes place only if its score is still the one that was seen.
+#[derive(Debug, Clone)]
+pub struct Correction {
+    /// The member.
+    pub member: Member,
+    /// The score that was seen; none if it was absent.
+    pub from: Option<Score>,
+    /// The new score; a member with zero is removed.
+    pub to: i64,
+}
+
+/// The counters, wherever they are.
+#[derive(Debug, Clone)]
+pub enum Counters {
+    /// In a file of this program.
+    Embedded(Embedded),
+    /// In Redis.
+    Redis(Redis),
+}
+
+impl Counters {
+    /// Opens the counters of these settings. A Redis that is down is no error yet: the connection
+    /// is made when it is needed.
+    pub async fn open(
+        redis: Option<&RedisSettings>,
+        state_dir: &Path,
+    ) -> Result<Self, CounterError> {
+        match redis {
+            Some(redis) => Ok(Self::Redis(Redis::new(&redis.url)?)),
+            None => Ok(Self::Embedded(Embedded::open(&state_dir.join(EMBEDDED_FILE)).await?)),
+        }
+    }
+
+    /// A page of all members of a set. A member that is there all the time is on some page.
+    pub async fn page(&self, key: &str, after: Option<&Cursor>) -> Result<Page, CounterError> {
+        match self {
+            Self::Embedded(counters) => counters.page(key, after).await,
+            Self::Redis(counters) => counters.page(key, after).await,
+        }
+    }
+
+    /// The scores of some members, in their order; none for one that is absent.
+    pub async fn scores(
+        &self,
+        key: &str,
+        members: &[Member],
+    ) -> Result<Vec<Option<Score>>, CounterError> {
+        let mut scores = Vec::with_capacity(members.len());
+        for chunk in members.chunks(CHUNK_MEMBERS) {
+            scores.extend(match self {
+                Self::Embedded(counters) => counters.scores(key, chunk).await?,
+                Self::Redis(counters) => counters.scores(key, chunk).await?,
+            });
+        }
+        Ok(scores)
+    }
+
+    /// Adds to the score of a member; an absent one starts from zero.
+    pub async fn add(&self, key: &str, member: &Member, by: i64) -> Result<(), CounterError> {
+        match self {
+            Self::Embedded(counters) => counters.add(key, member, by).await,
+            Self::Redis(counters) => counters.add(key, member, by).await,
+        }
+    }
+
+    /// Makes the corrections; the answer tells, in their order, which of them took place.
+    pub async fn correct(
+        &self,
+        key: &str,
+        corrections: &[Correction],
+    ) -> Result<Vec<bool>, CounterError> {
+        let mut done = Vec::with_capacity(corrections.len());
+        for chunk in corrections.chunks(CHUNK_MEMBERS) {
+            done.extend(match self {
+                Self::Embedded(counters) => counters.correct(key, chunk).await?,
+                Self::Redis(counters) => counters.correct(key, chunk).await?,
+            });
+        }
+        Ok(done)
+    }
+
+    /// How many members a set has.
+    pub async fn size(&self, key: &str) -> Result<u64, CounterError> {
+        match self {
+            Self::Embedded(counters) => counters.size(key).await,
+            Self::Redis(counters) => counters.size(key).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_decimal_is_an_id() {
+        for (text, id) in [
+            ("42", Some(42)),
+            ("042", None),
+            ("+1", None),
+            ("", None),
+            ("4x", None),
+            ("-1", Some(-1)),
+        ] {
+            assert_eq!(Member::from(text.as_bytes().to_vec()).id(), id, "{text}");
+        }
+        assert_eq!(Member::from(vec![0xff, 0xfe]).id(), None);
+    }
+
+    #[test]
+    fn a_shown_count_is_whole_and_never_negative() {
+        let odd = |text: &str| Score::Odd(text.to_owned());
+        for (score, shown) in
+            [(Score::Whole(3), 3), (Score::Whole(-1), 0), (odd("2.5"), 2), (odd("inf"), 0)]
+        {
+            assert_eq!(score.shown(), shown, "{score}");
+        }
+    }
+}

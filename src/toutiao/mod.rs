@@ -1,0 +1,127 @@
+//! Toutiao: the news application that is the scheduler's first user.
+//!
+//! It brings builtins that repair its statistics and expire its unpaid orders, and a small HTTP
+//! API. To the scheduler it is an ordinary application: its API registers a job for each order
+//! through the control socket like any other client, and it keeps its data to itself.
+//!
+//! [`Toutiao`] is a handle that opens nothing before it is needed, so that a worker process which
+//! runs other builtins never touches these files, and a check of a configuration neither.
+
+pub mod api;
+mod builtins;
+pub mod counters;
+pub mod demo;
+pub mod metric;
+pub mod orders;
+mod settings;
+pub mod snowflake;
+pub mod sql;
+pub mod statistics;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+
+pub use self::settings::{DEFAULT_DATABASE_URL, RedisSettings, Settings};
+use crate::clock::{Clock, Timestamp};
+use crate::invalid::Invalid;
+use crate::task::builtin::Registry;
+use counters::{CounterError, Counters};
+use snowflake::Snowflake;
+use sql::{Database, DatabaseError};
+
+/// Why the application did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ToutiaoError {
+    /// The settings are wrong: nothing works until they are corrected.
+    #[error(transparent)]
+    Settings(#[from] Invalid),
+    /// The tables failed; it may work later.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The counters failed; it may work later.
+    #[error(transparent)]
+    Counters(#[from] CounterError),
+}
+
+/// The application: a handle that is cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Toutiao {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    database_path: PathBuf,
+    state_dir: PathBuf,
+    clock: Arc<dyn Clock>,
+    ids: Snowflake,
+    database: OnceCell<Database>,
+    counters: OnceCell<Counters>,
+}
+
+impl Toutiao {
+    /// Checks the settings, and opens nothing yet. Relative paths are those under `state_dir`.
+    pub fn new(
+        settings: Settings,
+        state_dir: &Path,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ToutiaoError> {
+        settings.check()?;
+        let inner = Inner {
+            database_path: settings.database_path(state_dir)?,
+            state_dir: state_dir.to_owned(),
+            ids: Snowflake::new(settings.worker_id, Arc::clone(&clock)),
+            clock,
+            settings,
+            database: OnceCell::new(),
+            counters: OnceCell::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Checks the settings, and opens and migrates the tables and the counters.
+    pub async fn open(
+        settings: Settings,
+        state_dir: &Path,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ToutiaoError> {
+        let toutiao = Self::new(settings, state_dir, clock)?;
+        toutiao.database().await?;
+        toutiao.counters().await?;
+        Ok(toutiao)
+    }
+
+    /// Adds the application's builtins, which open what they need when they first run. `runtime`
+    /// drives their input and output; they themselves run on threads that may block.
+    pub fn register(&self, registry: &mut Registry, runtime: &Handle) {
+        builtins::register(self, registry, runtime);
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// The tables, opened at the first call.
+    pub async fn database(&self) -> Result<&Database, DatabaseError> {
+        self.inner.database.get_or_try_init(|| Database::open(&self.inner.database_path)).await
+    }
+
+    /// The counters, opened at the first call.
+    pub async fn counters(&self) -> Result<&Counters, CounterError> {
+        let open = || Counters::open(self.inner.settings.redis.as_ref(), &self.inner.state_dir);
+        self.inner.counters.get_or_try_init(open).await
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    fn fresh_id(&self) -> i64 {
+        self.inner.ids.fresh()
+    }
+}

@@ -1,0 +1,213 @@
+//! What the application is told by its section of the configuration, and the checks of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::metric::{Metric, READING_KEYS};
+use crate::invalid::Invalid;
+
+/// Where the tables are when nothing else is said: a file in the state directory.
+pub const DEFAULT_DATABASE_URL: &str = "sqlite://toutiao.db";
+
+/// The scheme of the only kind of database that is known so far.
+const SQLITE_SCHEME: &str = "sqlite://";
+
+/// Minutes that an order may wait for its payment at most: a day, as for an order that asks for it.
+const MAX_ORDER_MINUTES: u32 = 24 * 60;
+
+/// The largest worker id: five bits of data centre and five of worker.
+const MAX_WORKER_ID: u16 = 1023;
+
+/// The `[toutiao]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Address of the HTTP API, such as `127.0.0.1:8000`; without it there is no API.
+    pub listen: Option<String>,
+    /// The database of the tables; without it, [`DEFAULT_DATABASE_URL`].
+    pub database_url: Option<String>,
+    /// The Redis that holds the counters; without it they are kept in a file.
+    pub redis: Option<RedisSettings>,
+    /// Minutes after which an unpaid order expires.
+    pub order_minutes: u32,
+    /// The ten bits of this process in the ids that it gives: data centre and worker.
+    pub worker_id: u16,
+    /// Keys of counters that are called differently, by the metric's name.
+    pub keys: BTreeMap<String, String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            database_url: None,
+            redis: None,
+            order_minutes: 30,
+            worker_id: 0,
+            keys: BTreeMap::new(),
+        }
+    }
+}
+
+/// The `[toutiao.redis]` section.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisSettings {
+    /// `redis://[user:password@]host[:port][/database]`.
+    pub url: String,
+}
+
+impl std::fmt::Debug for RedisSettings {
+    // The URL may hold a password, and settings end up in logs.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = self.url.rsplit_once('@').map_or(self.url.as_str(), |(_, host)| host);
+        formatter.debug_struct("RedisSettings").field("host", &host).finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    /// Checks every value; the error names the field.
+    pub fn check(&self) -> Result<(), Invalid> {
+        if let Some(listen) = &self.listen {
+            check_address(listen)?;
+        }
+        self.database_path(Path::new(""))?;
+        if let Some(redis) = &self.redis {
+            check_redis_url(&redis.url)?;
+        }
+        if self.order_minutes == 0 || self.order_minutes > MAX_ORDER_MINUTES {
+            return Err(Invalid::new("order_minutes", format!("must be 1 to {MAX_ORDER_MINUTES}")));
+        }
+        if self.worker_id > MAX_WORKER_ID {
+            return Err(Invalid::new("worker_id", format!("must be 0 to {MAX_WORKER_ID}")));
+        }
+        self.check_keys()
+    }
+
+    /// The key of a metric's counters.
+    pub fn key(&self, metric: Metric) -> &str {
+        self.keys.get(metric.name()).map_or(metric.default_key(), String::as_str)
+    }
+
+    /// The file of the tables; a relative path is one under `state_dir`.
+    pub(super) fn database_path(&self, state_dir: &Path) -> Result<PathBuf, Invalid> {
+        let url = self.database_url.as_deref().unwrap_or(DEFAULT_DATABASE_URL);
+        let refuse = |message: &str| Err(Invalid::new("database_url", message));
+        let Some(path) = url.strip_prefix(SQLITE_SCHEME) else {
+            return refuse("only sqlite:// is supported so far, as in sqlite://toutiao.db");
+        };
+        if path.is_empty() || path.ends_with('/') {
+            return refuse("names no file, as in sqlite://toutiao.db");
+        }
+        if path.contains(['?', '#']) || path.starts_with(':') {
+            return refuse("must be sqlite:// and the path of a file, and nothing more");
+        }
+        Ok(state_dir.join(path))
+    }
+
+    // Two metrics under one key would undo each other at every repair, and the readings are
+    // recorded nowhere else: a repair of their key would destroy them.
+    fn check_keys(&self) -> Result<(), Invalid> {
+        for (name, key) in &self.keys {
+            let field = format!("keys.{name}");
+            if !Metric::ALL.iter().any(|metric| metric.name() == name) {
+                let known = Metric::ALL.map(Metric::name).join(", ");
+                return Err(Invalid::new(field, format!("unknown metric (known: {known})")));
+            }
+            if key.is_empty() || key.len() > 255 {
+                return Err(Invalid::new(field, "a key is 1 to 255 bytes"));
+            }
+            if READING_KEYS.contains(&key.as_str()) {
+                return Err(Invalid::new(
+                    field,
+                    format!("\"{key}\" counts readings and must not be repaired"),
+                ));
+            }
+        }
+        let mut taken = BTreeSet::new();
+        for metric in Metric::ALL {
+            let key = self.key(metric);
+            if !taken.insert(key) {
+                let field = format!("keys.{}", metric.name());
+                return Err(Invalid::new(
+                    field,
+                    format!("\"{key}\" is the key of another metric too"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_address(listen: &str) -> Result<(), Invalid> {
+    let good = listen
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if good {
+        Ok(())
+    } else {
+        Err(Invalid::new("listen", "must be an address and a port, as in 127.0.0.1:8000"))
+    }
+}
+
+fn check_redis_url(url: &str) -> Result<(), Invalid> {
+    if !url.starts_with("redis://") {
+        return Err(Invalid::new("redis.url", "must start with redis://"));
+    }
+    redis::Client::open(url)
+        .map(|_| ())
+        .map_err(|error| Invalid::new("redis.url", format!("cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_refusal_names_its_field() {
+        let cases = [
+            (json!({}), ""),
+            (
+                json!({"listen": "127.0.0.1:8000", "redis": {"url": "redis://u:secret@host:6379/1"}}),
+                "",
+            ),
+            (
+                json!({"database_url": "sqlite:///var/lib/punctual/toutiao.db", "worker_id": 1023}),
+                "",
+            ),
+            (json!({"keys": {"user_followers": "count:user:fans"}}), ""),
+            (json!({"listen": "8000"}), "listen"),
+            (json!({"listen": "127.0.0.1:port"}), "listen"),
+            (json!({"database_url": "postgres://host/toutiao"}), "database_url"),
+            (json!({"database_url": "sqlite://"}), "database_url"),
+            (json!({"database_url": "sqlite://:memory:"}), "database_url"),
+            (json!({"redis": {"url": "rediss://host"}}), "redis.url"),
+            (json!({"redis": {"url": "redis://"}}), "redis.url"),
+            (json!({"order_minutes": 0}), "order_minutes"),
+            (json!({"worker_id": 1024}), "worker_id"),
+            (json!({"keys": {"user_fans": "x"}}), "keys.user_fans"),
+            (json!({"keys": {"user_liked": ""}}), "keys.user_liked"),
+            (json!({"keys": {"user_liked": "count:art:reading"}}), "keys.user_liked"),
+            (json!({"keys": {"user_articles": "count:user:liked"}}), "keys.user_liked"),
+            (json!({"port": 1}), "port"),
+        ];
+        for (value, field) in cases {
+            let read = crate::invalid::read::<Settings>(value.clone())
+                .and_then(|settings| settings.check());
+            assert_eq!(
+                read.err().map(|invalid| invalid.field).unwrap_or_default(),
+                field,
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let redis = RedisSettings { url: "redis://user:secret@host:6379/".to_owned() };
+        assert!(!format!("{redis:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,167 @@
+//! When is a difference between a counter and its rows an error, and when only an increment that
+//! is under way?
+//!
+//! The application commits a row first and increments the counter a moment later, so a difference
+//! proves nothing by itself. Correcting one that was under way would count it twice. Hence a
+//! difference counts as an error only if
+//!
+//! - neither the score nor the rows have moved between two looks that are a settle time apart:
+//!   an increment would have arrived by then; or
+//! - it was the same at many looks in a row although both moved: increments under way come and
+//!   go, so the difference of a busy but correct counter is soon seen to change or to vanish.
+//!
+//! The reverse holds too: an increment under way can hide a counter that is too high. So a
+//! counter that moves must look right more than once before it counts as right.
+//!
+//! Everything else is looked at again. Pure: looks come in, verdicts go out.
+
+use crate::toutiao::counters::Score;
+
+/// Looks in a row that must show the same difference when the member never rests. Each look falls
+/// on another moment; that as many increments are under way at all of them is beyond chance. It is
+/// more than it takes to believe that a member is right: a counter that is left wrong is seen again
+/// by the next repair, one that is made wrong harms a reader now.
+const WRONG_LOOKS: u32 = 8;
+
+/// Looks in a row that must show no difference when the member never rests.
+const RIGHT_LOOKS: u32 = 3;
+
+/// One look at a member: its score, and what its rows count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Look {
+    /// The score; none if it is absent.
+    pub score: Option<Score>,
+    /// What SQL counts.
+    pub count: i64,
+    /// Whether the score was the same before and after the rows were counted.
+    pub steady: bool,
+}
+
+impl Look {
+    /// Whether the counter is as it should be: the count, or absent for zero.
+    pub(super) fn is_right(&self) -> bool {
+        match &self.score {
+            None => self.count == 0,
+            Some(Score::Whole(score)) => *score == self.count && self.count != 0,
+            Some(Score::Odd(_)) => false,
+        }
+    }
+
+    fn drift(&self) -> Option<i64> {
+        match &self.score {
+            None => Some(self.count),
+            Some(Score::Whole(score)) => Some(self.count.saturating_sub(*score)),
+            Some(Score::Odd(_)) => None,
+        }
+    }
+}
+
+/// What to do about a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing: it is right.
+    Right,
+    /// Correct it.
+    Wrong,
+    /// Look again later.
+    Unsettled,
+}
+
+/// What is known of a member that looked wrong.
+#[derive(Debug, Clone)]
+pub(super) struct Trail {
+    last: Look,
+    agreeing: u32,
+}
+
+impl Trail {
+    /// Starts with the look at which it looked wrong.
+    pub(super) fn new(first: Look) -> Self {
+        Self { agreeing: u32::from(first.steady), last: first }
+    }
+
+    /// Adds a look, a settle time after the one before.
+    pub(super) fn judge(&mut self, look: Look) -> Verdict {
+        let unmoved = look.steady && look.score == self.last.score && look.count == self.last.count;
+        let same = look.drift().is_some_and(|drift| Some(drift) == self.last.drift());
+        self.agreeing = match (look.steady, same) {
+            (true, true) => self.agreeing + 1,
+            (true, false) => 1,
+            (false, _) => 0,
+        };
+        let (verdict, looks) = if look.is_right() {
+            (Verdict::Right, RIGHT_LOOKS)
+        } else {
+            (Verdict::Wrong, WRONG_LOOKS)
+        };
+        let decided = unmoved || self.agreeing >= looks;
+        self.last = look;
+        if decided { verdict } else { Verdict::Unsettled }
+    }
+
+    /// The latest look.
+    pub(super) fn last(&self) -> &Look {
+        &self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(score: i64, count: i64) -> Look {
+        Look { score: Some(Score::Whole(score)), count, steady: true }
+    }
+
+    fn verdicts(looks: &[Look]) -> Vec<Verdict> {
+        let mut trail = Trail::new(looks[0].clone());
+        looks[1..].iter().map(|look| trail.judge(look.clone())).collect()
+    }
+
+    #[test]
+    fn a_difference_that_rests_is_an_error() {
+        let odd = Look { score: Some(Score::Odd("2.5".to_owned())), count: 2, steady: true };
+        let absent = Look { score: None, count: 4, steady: true };
+        for look in [look(5, 3), look(0, 0), look(-1, 0), odd, absent] {
+            assert_eq!(verdicts(&[look.clone(), look.clone()]), [Verdict::Wrong], "{look:?}");
+        }
+    }
+
+    #[test]
+    fn an_increment_under_way_is_not_an_error() {
+        let expect = [Verdict::Unsettled, Verdict::Right];
+        assert_eq!(verdicts(&[look(5, 6), look(6, 6), look(6, 6)]), expect);
+        let gone = Look { score: None, count: 0, steady: true };
+        assert_eq!(verdicts(&[look(0, 0), gone.clone(), gone]), expect);
+    }
+
+    #[test]
+    fn a_busy_member_is_wrong_only_if_its_difference_stays() {
+        let steadily_wrong: Vec<_> = (0..8).map(|step| look(step, step + 2)).collect();
+        let verdicts_of_wrong = verdicts(&steadily_wrong);
+        assert_eq!(verdicts_of_wrong[..6], [Verdict::Unsettled; 6]);
+        assert_eq!(verdicts_of_wrong[6..], [Verdict::Wrong]);
+        let busy = [look(1, 2), look(3, 4), look(5, 6), look(7, 9), look(9, 10), look(12, 13)];
+        assert_eq!(verdicts(&busy), [Verdict::Unsettled; 5]);
+    }
+
+    #[test]
+    fn a_busy_member_that_is_too_high_is_not_right_because_an_increment_hides_it() {
+        let hidden_once =
+            [look(5, 3), look(7, 7), look(9, 7), look(11, 11), look(13, 13), look(15, 15)];
+        let expect = [
+            Verdict::Unsettled,
+            Verdict::Unsettled,
+            Verdict::Unsettled,
+            Verdict::Unsettled,
+            Verdict::Right,
+        ];
+        assert_eq!(verdicts(&hidden_once), expect);
+    }
+
+    #[test]
+    fn a_look_during_which_the_score_moved_proves_nothing() {
+        let moving = Look { steady: false, ..look(5, 3) };
+        assert_eq!(verdicts(&[look(5, 3), moving.clone(), moving]), [Verdict::Unsettled; 2]);
+    }
+}
