@@ -1,0 +1,284 @@
+//! `jobs.toml`: the settings of a daemon and the jobs that it declares.
+//!
+//! The file is read once into JSON, with the place of every key kept aside. It is then checked by
+//! the same code as what comes over the socket, and a fault's field leads back to file, line and
+//! key. Nothing is taken from a file that has a fault.
+
+mod place;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::executor::{ExecutorKind, PoolSettings, WORKERS_MAX};
+use crate::invalid::{self, Invalid};
+use crate::job::{Definition, GivenPolicy};
+use crate::zone::Zone;
+use place::Places;
+
+/// Where the daemon looks for its file.
+pub const DEFAULT_FILE: &str = "jobs.toml";
+/// Name of the control socket in the folder that is found for it.
+const SOCKET_NAME: &str = "punctual.sock";
+/// Where the systemd unit has its socket.
+const SYSTEM_SOCKET: &str = "/run/punctual/punctual.sock";
+/// How long running work may go on after the daemon was asked to end; the systemd unit waits a little longer.
+const DRAIN_SECONDS: u32 = 30;
+/// Longest drain, in seconds: an hour.
+const DRAIN_SECONDS_MAX: u32 = 3600;
+/// Who may use the socket: its owner and its group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// A fault in the file, and its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.line())]
+pub struct ConfigError {
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// Line and column, from 1, where they are known.
+    pub place: Option<(usize, usize)>,
+    /// What is wrong, and in which key.
+    pub invalid: Invalid,
+}
+
+impl ConfigError {
+    fn line(&self) -> String {
+        let file = self.file.display();
+        match self.place {
+            Some((line, column)) => format!("{file}:{line}:{column}: {}", self.invalid),
+            None => format!("{file}: {}", self.invalid),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    scheduler: SchedulerTable,
+    #[serde(default)]
+    store: StoreTable,
+    #[serde(default)]
+    executors: BTreeMap<String, ExecutorTable>,
+    #[serde(default)]
+    control: ControlTable,
+    toutiao: Option<Value>,
+    #[serde(default)]
+    jobs: Vec<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SchedulerTable {
+    timezone: Option<String>,
+    #[serde(default)]
+    job_defaults: GivenPolicy,
+    drain_seconds: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreTable {
+    url: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExecutorTable {
+    #[serde(rename = "type")]
+    kind: ExecutorKind,
+    max_workers: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ControlTable {
+    socket: Option<PathBuf>,
+    mode: Option<String>,
+}
+
+/// A checked configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// The zone of triggers that name none.
+    pub zone: Zone,
+    /// Policies of jobs that give none.
+    pub job_defaults: GivenPolicy,
+    /// How long running work may go on after the daemon was asked to end.
+    pub drain_limit: Duration,
+    /// The store's URL.
+    pub store_url: String,
+    /// The pools.
+    pub executors: BTreeMap<String, PoolSettings>,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Its mode.
+    pub socket_mode: u32,
+    /// The table of the Toutiao application, if there is one.
+    pub toutiao: Option<Value>,
+    /// The declared jobs, in order.
+    pub jobs: Vec<Definition>,
+    places: Places,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
+            file: file.to_owned(),
+            place: None,
+            invalid: Invalid::new("", format!("cannot be read: {error}")),
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Checks the text of a file.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let (value, places) = place::read(file, text)?;
+        let fault = |invalid: Invalid| places.error(invalid);
+        let mut given: File = invalid::read(value).map_err(fault)?;
+        let jobs = std::mem::take(&mut given.jobs);
+        let jobs = read_jobs(jobs).map_err(fault)?;
+        let mut config = settings(given).map_err(fault)?;
+        config.jobs = jobs;
+        config.places = places;
+        Ok(config)
+    }
+
+    /// The place of a fault that was found in a checked file later on, such as an unknown builtin.
+    pub fn error(&self, invalid: Invalid) -> ConfigError {
+        self.places.error(invalid)
+    }
+
+    /// Names of the tables that differ in `new` and that a running daemon cannot change.
+    pub fn restart_needed(&self, new: &Self) -> Vec<String> {
+        let tables = [
+            ("scheduler.drain_seconds", self.drain_limit == new.drain_limit),
+            ("store", self.store_url == new.store_url),
+            ("executors", self.executors == new.executors),
+            ("control", self.socket == new.socket && self.socket_mode == new.socket_mode),
+            ("toutiao", self.toutiao == new.toutiao),
+        ];
+        tables.into_iter().filter(|(_, same)| !same).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The place of a fault in the declared job of that number.
+    pub fn job_error(&self, number: usize, invalid: Invalid) -> ConfigError {
+        self.error(invalid.within(&format!("jobs[{number}]")))
+    }
+}
+
+fn settings(given: File) -> Result<Config, Invalid> {
+    let zone = match &given.scheduler.timezone {
+        Some(name) => {
+            Zone::parse(name).map_err(|invalid| invalid_at("scheduler.timezone", invalid))?
+        }
+        None => Zone::system(),
+    };
+    let defaults = given.scheduler.job_defaults;
+    defaults
+        .complete(&GivenPolicy::default())
+        .map_err(|invalid| invalid.within("scheduler.job_defaults"))?;
+    let drain_seconds = given.scheduler.drain_seconds.unwrap_or(DRAIN_SECONDS);
+    if drain_seconds > DRAIN_SECONDS_MAX {
+        return Err(Invalid::new(
+            "scheduler.drain_seconds",
+            format!("at most {DRAIN_SECONDS_MAX}"),
+        ));
+    }
+    Ok(Config {
+        zone,
+        job_defaults: defaults,
+        drain_limit: Duration::from_secs(drain_seconds.into()),
+        store_url: given.store.url.unwrap_or_else(|| "sqlite://punctual.db".to_owned()),
+        executors: executors(given.executors)?,
+        socket: given.control.socket.unwrap_or_else(daemon_socket),
+        socket_mode: given.control.mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
+        toutiao: given.toutiao,
+        jobs: Vec::new(),
+        places: Places::default(),
+    })
+}
+
+fn invalid_at(field: &str, invalid: Invalid) -> Invalid {
+    Invalid::new(field, invalid.message)
+}
+
+/// The pools: those that are given, and `default` and `processpool` where they are not.
+fn executors(
+    given: BTreeMap<String, ExecutorTable>,
+) -> Result<BTreeMap<String, PoolSettings>, Invalid> {
+    let mut executors = BTreeMap::from([
+        ("default".to_owned(), PoolSettings { kind: ExecutorKind::ThreadPool, max_workers: 20 }),
+        (
+            "processpool".to_owned(),
+            PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: 5 },
+        ),
+    ]);
+    for (name, table) in given {
+        let max_workers = table.max_workers.unwrap_or(10);
+        if !(1..=WORKERS_MAX).contains(&max_workers) {
+            let field = format!("executors.{name}.max_workers");
+            return Err(Invalid::new(field, format!("must be between 1 and {WORKERS_MAX}")));
+        }
+        executors.insert(name, PoolSettings { kind: table.kind, max_workers });
+    }
+    Ok(executors)
+}
+
+fn socket_mode(text: &str) -> Result<u32, Invalid> {
+    let refuse = || Invalid::new("control.mode", "must be an octal mode such as \"0660\"");
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(refuse)
+}
+
+fn read_jobs(jobs: Vec<Value>) -> Result<Vec<Definition>, Invalid> {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut definitions = Vec::with_capacity(jobs.len());
+    for (number, job) in jobs.into_iter().enumerate() {
+        let at = |invalid: Invalid| invalid.within(&format!("jobs[{number}]"));
+        let definition = Definition::parse(job).map_err(at)?;
+        let id = definition
+            .id
+            .clone()
+            .ok_or_else(|| at(Invalid::new("id", "missing: a declared job has an id")))?;
+        if definition.replace_existing {
+            let message =
+                "has no meaning here: the file is the truth for the jobs that it declares";
+            return Err(at(Invalid::new("replace_existing", message)));
+        }
+        if let Some(first) = seen.insert(id.clone(), number) {
+            let message = format!("\"{id}\" is the id of jobs[{first}] already");
+            return Err(at(Invalid::new("id", message)));
+        }
+        definitions.push(definition);
+    }
+    Ok(definitions)
+}
+
+/// The folder for what must outlive the daemon: systemd's, or where the daemon was started.
+pub fn state_directory() -> PathBuf {
+    first_path("STATE_DIRECTORY").unwrap_or_default()
+}
+
+/// Where a daemon listens unless it is told otherwise.
+fn daemon_socket() -> PathBuf {
+    let folder = first_path("RUNTIME_DIRECTORY").or_else(|| first_path("XDG_RUNTIME_DIR"));
+    folder.unwrap_or_default().join(SOCKET_NAME)
+}
+
+/// Where a client looks for a daemon unless it is told otherwise: in the folder it stands in, where a daemon without
+/// a runtime folder listens, then in its own runtime folder, then in the system's.
+pub fn client_socket() -> PathBuf {
+    let own = daemon_socket();
+    let candidates = [own.clone(), PathBuf::from(SOCKET_NAME), PathBuf::from(SYSTEM_SOCKET)];
+    candidates.into_iter().find(|path| path.exists()).unwrap_or(own)
+}
+
+/// systemd gives a list with colons where a unit has several folders.
+fn first_path(variable: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(variable)?;
+    std::env::split_paths(&value).next().filter(|path| !path.as_os_str().is_empty())
+}

@@ -1,0 +1,102 @@
+//! `punctual check`: judges a file as a start would, and shows what a reload would change.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::app::App;
+use super::files::{self, Source};
+use crate::cli::{self, ClientArguments, Failure};
+use crate::client::{Client, ClientError};
+use crate::clock::{Clock, SystemClock};
+use crate::config;
+use crate::job::Job;
+use crate::store::sql::sqlite_path;
+
+/// Rows of one page of the daemon's jobs.
+const PAGE: usize = 1000;
+
+/// Checks a file.
+pub fn check(file: &Path, arguments: &ClientArguments) -> ExitCode {
+    cli::report(run(file, arguments))
+}
+
+fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
+    let config = Source::File(file.to_owned()).load()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Refused(error.to_string()))?;
+    let (settings, state) = (files::toutiao_settings(&config)?, config::state_directory());
+    let app = App::new(settings, &state, Arc::new(SystemClock), runtime.handle())
+        .map_err(|invalid| config.error(invalid.within("toutiao")))?;
+    let rules = files::rules(&config, app.registry());
+    let jobs = files::declared_jobs(&config, &rules, SystemClock.now())?;
+    // A start would refuse this too.
+    sqlite_path(&config.store_url).map_err(|invalid| config.error(invalid.within("store")))?;
+    let client = cli::client(arguments);
+    let compared = match runtime.block_on(stored_jobs(&client)) {
+        Ok(stored) => Some(compare(&stored, &jobs)),
+        Err(ClientError::Unreachable { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let answer = json!({"file": file, "jobs": jobs.len(), "changes": compared});
+    arguments.output().show(&answer, |answer| view(file, jobs.len(), answer.get("changes")))
+}
+
+/// The definitions of the jobs that the daemon has from its file, by id.
+async fn stored_jobs(client: &Client) -> Result<BTreeMap<String, Value>, ClientError> {
+    let mut stored = BTreeMap::new();
+    let mut cursor = String::new();
+    loop {
+        let page = client.jobs(&format!("limit={PAGE}{cursor}")).await?;
+        for job in page.get("jobs").and_then(Value::as_array).into_iter().flatten() {
+            let id = job.get("id").and_then(Value::as_str);
+            let declared = job.get("origin").and_then(Value::as_str) == Some("file");
+            if let Some(id) = id.filter(|_| declared) {
+                stored.insert(id.to_owned(), job.clone());
+            }
+        }
+        match page.get("next_cursor").and_then(Value::as_str) {
+            Some(next) => cursor = format!("&cursor={}", crate::client::percent_encode(next)),
+            None => return Ok(stored),
+        }
+    }
+}
+
+fn compare(stored: &BTreeMap<String, Value>, declared: &[Job]) -> Value {
+    let is_same = |job: &Job, stored: &Value| {
+        job.definition().iter().all(|(key, value)| stored.get(key) == Some(value))
+    };
+    let ids = |keep: &dyn Fn(&Job) -> bool| {
+        declared.iter().filter(|job| keep(job)).map(|job| job.id.as_str()).collect::<Vec<_>>()
+    };
+    let added = ids(&|job| !stored.contains_key(job.id.as_str()));
+    let changed =
+        ids(&|job| stored.get(job.id.as_str()).is_some_and(|stored| !is_same(job, stored)));
+    let removed = stored
+        .keys()
+        .filter(|id| declared.iter().all(|job| job.id.as_str() != *id))
+        .collect::<Vec<_>>();
+    json!({"added": added, "changed": changed, "removed": removed})
+}
+
+fn view(file: &Path, jobs: usize, changes: Option<&Value>) -> String {
+    let mut lines = vec![format!("{} is valid: {jobs} jobs", file.display())];
+    let Some(changes) = changes.and_then(Value::as_object) else {
+        lines.push("no daemon is running, so it was not compared with what one has".to_owned());
+        return lines.join("\n");
+    };
+    for (word, ids) in changes {
+        let ids: Vec<&str> =
+            ids.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if !ids.is_empty() {
+            lines.push(format!("a reload would have {word}: {}", ids.join(", ")));
+        }
+    }
+    if lines.len() == 1 {
+        lines.push("a reload would change no job".to_owned());
+    }
+    lines.join("\n")
+}

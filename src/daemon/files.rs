@@ -1,0 +1,80 @@
+//! The configuration and what is made of it: the rules that jobs are judged by, and the jobs that
+//! the file declares. `serve`, `reload` and `check` read it the same way.
+
+use std::path::{Path, PathBuf};
+
+use crate::clock::Timestamp;
+use crate::config::{Config, ConfigError, DEFAULT_FILE};
+use crate::invalid;
+use crate::job::{Job, Origin};
+use crate::scheduler::admission::Rules;
+use crate::task::builtin::Registry;
+use crate::toutiao;
+
+/// The file that the demo runs with where there is none: the example of the repository.
+const DEMO_FILE: &str = include_str!("../../jobs.toml");
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// A file.
+    File(PathBuf),
+    /// The example that the program carries.
+    Example,
+}
+
+impl Source {
+    /// The file, or the example if a demo is asked for where there is no file.
+    pub(super) fn find(file: &Path, demo: Demo) -> Self {
+        let missing = file == Path::new(DEFAULT_FILE) && !file.exists();
+        if demo == Demo::Yes && missing { Self::Example } else { Self::File(file.to_owned()) }
+    }
+
+    /// Reads and checks it.
+    pub(super) fn load(&self) -> Result<Config, ConfigError> {
+        match self {
+            Self::File(file) => Config::load(file),
+            Self::Example => Config::parse(Path::new(DEFAULT_FILE), DEMO_FILE),
+        }
+    }
+}
+
+/// Whether sample data is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Demo {
+    Yes,
+    No,
+}
+
+/// The settings of the Toutiao application; its defaults if the file has none.
+pub(super) fn toutiao_settings(config: &Config) -> Result<toutiao::Settings, ConfigError> {
+    let Some(value) = &config.toutiao else { return Ok(toutiao::Settings::default()) };
+    let settings: toutiao::Settings =
+        invalid::read(value.clone()).map_err(|invalid| config.error(invalid.within("toutiao")))?;
+    settings.check().map_err(|invalid| config.error(invalid.within("toutiao")))?;
+    Ok(settings)
+}
+
+/// What jobs are judged by.
+pub(super) fn rules(config: &Config, registry: Registry) -> Rules {
+    Rules {
+        zone: config.zone.clone(),
+        defaults: config.job_defaults.clone(),
+        executors: config.executors.clone(),
+        registry,
+    }
+}
+
+/// The declared jobs, judged.
+pub(super) fn declared_jobs(
+    config: &Config,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<Vec<Job>, ConfigError> {
+    let admit = |(number, definition): (usize, &crate::job::Definition)| {
+        rules
+            .admit(definition.clone(), Origin::File, now)
+            .map_err(|invalid| config.job_error(number, invalid))
+    };
+    config.jobs.iter().enumerate().map(admit).collect()
+}

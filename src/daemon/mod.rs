@@ -1,0 +1,16 @@
+//! Composition: the only module that names concrete types. It builds the parts from the
+//! configuration, connects them, and takes them down in order.
+
+mod app;
+mod check;
+mod demo;
+mod files;
+mod logging;
+mod notify;
+mod serve;
+mod signals;
+mod worker;
+
+pub use check::check;
+pub use serve::serve;
+pub use worker::worker;

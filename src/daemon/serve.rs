@@ -1,0 +1,293 @@
+//! `punctual serve`: everything is built here, started in order, and ended in order.
+//!
+//! Up: configuration, store, recovery, declared jobs, sockets, ready. Down: no new requests, no
+//! new runs, what runs may end within the limit, the rest is recorded, the store is closed.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::app::App;
+use super::files::{self, Demo, Source};
+use super::signals::{Asked, Signals};
+use super::{logging, notify};
+use crate::cli::{Failure, report};
+use crate::client::Client;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config};
+use crate::control::{self, Api, Identity, ReloadAnswer, Reloaded};
+use crate::executor::{Completion, Pools};
+use crate::history::History;
+use crate::job::Job;
+use crate::scheduler::admission::Rules;
+use crate::scheduler::command::{Answer, Request};
+use crate::scheduler::handle::COMMAND_QUEUE;
+use crate::scheduler::serve::Inlets;
+use crate::scheduler::{self, Scheduler};
+use crate::store::sql::{SqlStore, sqlite_path};
+use crate::zone::Zone;
+
+/// What the ledger says of a run whose daemon died and that is not run again.
+const DIED: &str = "the daemon died while it ran";
+/// Threads for blocking work beside those of the pools: reading files, names, preview.
+const SPARE_THREADS: usize = 64;
+/// Reloads that wait for their turn.
+const RELOAD_QUEUE: usize = 16;
+
+/// Runs the daemon until it is asked to end.
+pub fn serve(file: &Path, demo: bool) -> ExitCode {
+    let demo = if demo { Demo::Yes } else { Demo::No };
+    logging::start(demo);
+    let source = Source::find(file, demo);
+    report(load_and_run(source, demo))
+}
+
+fn load_and_run(source: Source, demo: Demo) -> Result<(), Failure> {
+    let config = source.load()?;
+    let threads: usize = config.executors.values().map(|pool| pool.max_workers).sum();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(threads + SPARE_THREADS)
+        .build()
+        .map_err(|error| refused(&format!("the runtime could not be started: {error}")))?;
+    let result = runtime.block_on(run(source, config, demo));
+    // A builtin that does not end cannot be waited for: its run is recorded, and the process ends.
+    runtime.shutdown_background();
+    result
+}
+
+fn refused(error: &impl ToString) -> Failure {
+    Failure::Refused(error.to_string())
+}
+
+/// The parts of a daemon that has not been started.
+struct Parts {
+    app: App,
+    store: SqlStore,
+    scheduler: Scheduler<SqlStore, Pools>,
+    completions: mpsc::Receiver<Completion>,
+    rules: Rules,
+    jobs: Vec<Job>,
+}
+
+impl Parts {
+    /// Checks everything that can be checked, then opens the store and finds out what a crash has left.
+    async fn build(config: &Config) -> Result<Self, Failure> {
+        let clock = SystemClock;
+        let state = config::state_directory();
+        let app =
+            App::new(files::toutiao_settings(config)?, &state, Arc::new(clock), &Handle::current())
+                .map_err(|invalid| config.error(invalid.within("toutiao")))?;
+        let rules = files::rules(config, app.registry());
+        let jobs = files::declared_jobs(config, &rules, clock.now())?;
+        let path = sqlite_path(&config.store_url)
+            .map_err(|invalid| config.error(invalid.within("store")))?;
+        let store = SqlStore::open(&state.join(path)).await.map_err(|error| refused(&error))?;
+        let workers: usize = config.executors.values().map(|pool| pool.max_workers).sum();
+        let (completions_in, completions) = mpsc::channel(workers.max(1));
+        let pools = Pools::new(
+            &config.executors,
+            app.registry(),
+            Arc::new(clock),
+            completions_in,
+            app.worker_hello(),
+        );
+        let mut scheduler =
+            Scheduler::new(store.clone(), pools, rules.clone(), node_name(), seed());
+        let recovered =
+            scheduler.recover(clock.now(), DIED).await.map_err(|error| refused(&error))?;
+        if recovered.rerun + recovered.lost > 0 {
+            tracing::warn!(
+                rerun = recovered.rerun,
+                lost = recovered.lost,
+                "runs were in flight when the last daemon ended"
+            );
+        }
+        Ok(Self { app, store, scheduler, completions, rules, jobs })
+    }
+}
+
+/// What runs beside the scheduler's loop.
+struct Daemon {
+    source: Source,
+    rules: watch::Sender<Arc<Rules>>,
+    handle: scheduler::handle::Handle,
+    reloads: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>,
+    /// The configuration that the parts were built from.
+    config: Config,
+}
+
+async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> {
+    let mut signals = Signals::new().map_err(|error| refused(&error))?;
+    let Parts { app, store, scheduler, completions, rules, jobs } = Parts::build(&config).await?;
+    let listener =
+        control::unix::bind(&config.socket, config.socket_mode).map_err(|error| refused(&error))?;
+    let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
+    let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
+    let (rules_in, rules_out) = watch::channel(Arc::new(rules));
+    let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
+    let api = Api {
+        handle: handle.clone(),
+        history: History::new(Arc::new(store.clone()), handle.clone()),
+        rules: rules_out,
+        clock: Arc::new(SystemClock),
+        reload: reload_in,
+        identity: Arc::new(identity(&config)),
+    };
+    // The core ends first, and the doors only when it has: until then they can tell what happens.
+    let (core, doors, tracker) =
+        (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+    let inlets = Inlets { commands, completions, shutdown: core.clone() };
+    let mut serving =
+        tracker.spawn(scheduler::serve::serve(scheduler, SystemClock, inlets, config.drain_limit));
+    tracker.spawn(control::unix::serve(listener, control::router(api), doors.clone()));
+    let socket = config.socket.clone();
+    let mut daemon = Daemon { source, rules: rules_in, handle, reloads, config };
+    let up = async {
+        daemon.apply(jobs).await.map_err(|error| refused(&error))?;
+        let client = Client::new(&socket);
+        start_app(&app, &tracker, client, &doors, demo)
+            .await
+            .map_err(|error| refused(&format!("{error:#}")))
+    };
+    let result = up.await;
+    let mut drained = None;
+    if result.is_ok() {
+        notify::ready(&format!("listening at {}", socket.display()));
+        tracing::info!(socket = %socket.display(), "ready");
+        tokio::select! {
+            () = daemon.watch(&mut signals) => {}
+            // The loop ends of itself only if it cannot go on.
+            ended = &mut serving => drained = Some(ended),
+        }
+    }
+    notify::stopping("waiting for runs to end");
+    tracing::info!("stopping: nothing more is started, what runs may end");
+    core.cancel();
+    let drained = match drained {
+        Some(ended) => ended,
+        None => serving.await,
+    };
+    doors.cancel();
+    tracker.close();
+    tracker.wait().await;
+    remove_socket(&socket);
+    store.close().await;
+    let drained = drained.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
+    tracing::info!(interrupted = drained.interrupted, "stopped");
+    result
+}
+
+async fn start_app(
+    app: &App,
+    tracker: &TaskTracker,
+    client: Client,
+    doors: &CancellationToken,
+    demo: Demo,
+) -> anyhow::Result<()> {
+    app.serve(tracker, client.clone(), doors.clone()).await?;
+    if demo == Demo::Yes {
+        super::demo::prepare(app.toutiao(), &client, SystemClock.now()).await?;
+        let show = super::demo::show(client, app.toutiao().settings().listen.clone());
+        let doors = doors.clone();
+        tracker.spawn(async move { doors.run_until_cancelled(show).await });
+    }
+    Ok(())
+}
+
+impl Daemon {
+    /// Waits for the end, and reads the configuration again when asked to.
+    async fn watch(&mut self, signals: &mut Signals) {
+        loop {
+            let reply = tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop => return,
+                    Asked::Reload => None,
+                },
+                Some(reply) = self.reloads.recv() => Some(reply),
+            };
+            notify::reloading();
+            let answer = self.reload().await;
+            match &answer {
+                Ok(reloaded) => {
+                    tracing::info!(changes = ?reloaded, "the configuration was read again");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the configuration is faulty; the old one stays");
+                }
+            }
+            notify::ready(&format!("listening at {}", self.config.socket.display()));
+            if let Some(reply) = reply {
+                // Who asked may have gone away; what was done is done.
+                drop(reply.send(answer));
+            }
+        }
+    }
+
+    async fn reload(&self) -> ReloadAnswer {
+        let config = self.source.load().map_err(|error| error.to_string())?;
+        // What a running daemon cannot change stays as it is, and is named.
+        let restart_needed = self.config.restart_needed(&config);
+        let running = self.rules.borrow().clone();
+        let rules = Rules {
+            executors: running.executors.clone(),
+            ..files::rules(&config, running.registry.clone())
+        };
+        let now = SystemClock.now();
+        let jobs = files::declared_jobs(&config, &rules, now).map_err(|error| error.to_string())?;
+        self.rules.send_replace(Arc::new(rules));
+        let jobs = self.apply(jobs).await?;
+        Ok(Reloaded { jobs, restart_needed })
+    }
+
+    /// Makes the declared jobs these.
+    async fn apply(&self, jobs: Vec<Job>) -> Result<control::Difference, String> {
+        let rules = Box::new((**self.rules.borrow()).clone());
+        match self.handle.ask(Request::Reload { rules, jobs }).await {
+            Ok(Answer::Difference(difference)) => {
+                tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
+                    unchanged = difference.unchanged, "declared jobs");
+                Ok(difference)
+            }
+            Ok(Answer::Job(_) | Answer::Run(_)) => {
+                Err("the scheduler gave another answer than asked for".to_owned())
+            }
+            Err(refusal) => Err(refusal.to_string()),
+        }
+    }
+}
+
+fn identity(config: &Config) -> Identity {
+    Identity {
+        node: node_name(),
+        started_at: SystemClock.now(),
+        socket: std::path::absolute(&config.socket).unwrap_or_else(|_| config.socket.clone()),
+        store: config.store_url.clone(),
+        zone_source: Zone::source(),
+    }
+}
+
+/// The machine and the process: what tells one daemon from another.
+fn node_name() -> String {
+    let machine = rustix::system::uname();
+    format!("{}:{}", machine.nodename().to_string_lossy(), std::process::id())
+}
+
+/// A number that no other daemon has.
+fn seed() -> u64 {
+    let random = uuid::Uuid::now_v7();
+    random.as_u64_pair().1
+}
+
+/// A socket that nobody listens at would only puzzle.
+fn remove_socket(socket: &PathBuf) {
+    if let Err(error) = std::fs::remove_file(socket).context("removing the socket") {
+        tracing::debug!(%error, "the socket stays");
+    }
+}

@@ -1,0 +1,28 @@
+//! `punctual worker`: a worker process, started by the daemon. Its hello tells it what to build
+//! its builtins from; it opens only what the builtins that it runs need.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::app::App;
+use super::files::Demo;
+use super::logging;
+use crate::cli::{Failure, report};
+use crate::clock::SystemClock;
+use crate::executor::serve_worker;
+
+/// Runs builtins until the daemon is gone.
+pub fn worker() -> ExitCode {
+    logging::start(Demo::No);
+    report(run().map_err(|error| Failure::Refused(format!("worker: {error:#}"))))
+}
+
+fn run() -> anyhow::Result<()> {
+    // Builtins block on it from the main thread; its own thread drives their connections.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    serve_worker::<anyhow::Error>(|hello| {
+        let app = App::from_hello(hello, Arc::new(SystemClock), runtime.handle())?;
+        Ok(app.registry())
+    })
+}

@@ -1,0 +1,37 @@
+//! Punctual: a standalone job scheduler daemon, as a library and one thin binary.
+//!
+//! # Layout
+//!
+//! ```text
+//! 5 composition   main, daemon, config        daemon is the only module that names concrete types
+//! 4 doors         cli, client, control        toutiao: an application that uses the client
+//! 3 core          scheduler, history
+//! 2 seams         store, executor, task
+//! 1 words         job, run, trigger, zone, clock, invalid
+//! ```
+//!
+//! Arrows point down only; `tests/architecture.rs` holds them. A due job flows
+//! `scheduler::tick` → `store.commit` (one transaction: advance the job, write the ledger row) →
+//! `executor` → completion → `scheduler` → `store.commit` → `history`. `docs/ARCHITECTURE.md`
+//! walks through it.
+
+pub mod clock;
+pub mod invalid;
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod executor;
+pub mod filter;
+pub mod history;
+pub mod job;
+pub mod preview;
+pub mod run;
+pub mod scheduler;
+pub mod store;
+pub mod task;
+pub mod toutiao;
+pub mod trigger;
+pub mod zone;

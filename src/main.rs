@@ -1,0 +1,16 @@
+//! The `punctual` program: reads the command line and hands over.
+
+use std::process::ExitCode;
+
+use punctual::cli::{Arguments, Verb};
+use punctual::{cli, daemon};
+
+fn main() -> ExitCode {
+    let Arguments { client, verb } = cli::parse();
+    match verb {
+        Verb::Serve(serve) => daemon::serve(&serve.config, serve.demo),
+        Verb::Check(check) => daemon::check(&check.config, &client),
+        Verb::Worker => daemon::worker(),
+        Verb::Client(command) => cli::run(&client, command),
+    }
+}
