@@ -1,0 +1,436 @@
+//! The daemon as a real process, through its real socket.
+#![expect(
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests: short to call, and they may end a test"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use punctual::client::ClientError;
+use rustix::process::Signal as Kill;
+use serde_json::{Value, json};
+use support::{Home, ended, ledger, run_to_end, text};
+
+const NEVER: &str = "2100-01-01 00:00:00";
+
+fn once(id: &str, at: &str, task: Value) -> Value {
+    json!({"id": id, "trigger": {"type": "date", "run_date": at, "timezone": "UTC"}, "task": task})
+}
+
+fn noop() -> Value {
+    json!({"type": "builtin", "name": "noop"})
+}
+
+fn refused(error: ClientError) -> (u16, String, Option<String>) {
+    let ClientError::Refused { status, code, field, .. } = error else {
+        panic!("not refused: {error}")
+    };
+    (status, code, field)
+}
+
+#[tokio::test]
+async fn a_due_job_runs_and_its_run_is_in_the_ledger_with_its_output() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let mut signal = home.signal("ran");
+    let client = home.client();
+    let script = format!(
+        "echo to-stdout; echo to-stderr >&2; echo $PUNCTUAL_RUN_ID > {}",
+        signal.path.display()
+    );
+    let task = json!({"type": "command", "argv": ["/bin/sh", "-c", script]});
+    let job = client.add(&once("hello", "2020-01-01 00:00:00", task)).await.unwrap();
+    assert_eq!(text(&job, "executor"), "processpool");
+    let run_id = signal.next().await;
+    let run = ended(&client, &run_id).await;
+    assert_eq!(
+        (text(&run, "state"), run["exit_code"].as_i64(), run["attempt"].as_i64()),
+        ("succeeded", Some(0), Some(1))
+    );
+    assert_eq!(text(&run, "scheduled_at"), "2020-01-01T00:00:00.000000Z");
+    let output = client.output(&run_id).await.unwrap();
+    let lines: BTreeSet<&str> = text(&output, "output").lines().collect();
+    assert_eq!(lines, BTreeSet::from(["to-stdout", "to-stderr"]));
+    assert_eq!(text(&client.job("hello").await.unwrap(), "state"), "finished");
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn builtins_run_in_both_kinds_of_pools() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let client = home.client();
+    for executor in ["default", "processpool"] {
+        let job = |name: &str, args: Value| {
+            let task = json!({"type": "builtin", "name": name, "args": args});
+            let mut job = once(&format!("{name}-{executor}"), NEVER, task);
+            job["executor"] = executor.into();
+            job
+        };
+        client.add(&job("noop", json!({"a": [1, "x"]}))).await.unwrap();
+        client.add(&job("fail", json!({"message": "as\nasked", "permanent": true}))).await.unwrap();
+        let run = run_to_end(&client, &format!("noop-{executor}")).await;
+        assert_eq!(
+            (text(&run, "state"), &run["result"]),
+            ("succeeded", &json!({"a": [1, "x"]})),
+            "{executor}"
+        );
+        assert_eq!((text(&run, "cause"), &run["scheduled_at"]), ("manual", &Value::Null));
+        let run = run_to_end(&client, &format!("fail-{executor}")).await;
+        assert_eq!(
+            (text(&run, "state"), text(&run, "error")),
+            ("failed", "as\nasked"),
+            "{executor}"
+        );
+        assert_eq!(text(&run, "reason"), "permanent");
+    }
+    assert_eq!(
+        text(&client.job("noop-default").await.unwrap(), "state"),
+        "active",
+        "a manual run leaves the schedule alone"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_process_that_is_killed_costs_its_run_and_nothing_else() {
+    let home = Home::new("[executors.processpool]\ntype = \"processpool\"\nmax_workers = 1\n");
+    let daemon = home.start();
+    let client = home.client();
+    let mut sleep =
+        once("sleep", NEVER, json!({"type": "builtin", "name": "sleep", "args": {"seconds": 600}}));
+    sleep["executor"] = "processpool".into();
+    client.add(&sleep).await.unwrap();
+    // The worker has answered once, so it is there; then it is killed while it is busy.
+    let mut quick = once("quick", NEVER, noop());
+    quick["executor"] = "processpool".into();
+    client.add(&quick).await.unwrap();
+    assert_eq!(text(&run_to_end(&client, "quick").await, "state"), "succeeded");
+    let run = client.run("sleep").await.unwrap();
+    let children = format!("/proc/{0}/task", daemon.pid().as_raw_nonzero());
+    let children: Vec<i32> = std::fs::read_dir(children)
+        .unwrap()
+        .flat_map(|thread| {
+            std::fs::read_to_string(thread.unwrap().path().join("children"))
+                .unwrap_or_default()
+                .split_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect::<Vec<i32>>()
+        })
+        .collect();
+    assert_eq!(children.len(), 1, "one worker process");
+    rustix::process::kill_process(rustix::process::Pid::from_raw(children[0]).unwrap(), Kill::KILL)
+        .unwrap();
+    let run = ended(&client, text(&run, "id")).await;
+    assert_eq!(text(&run, "state"), "failed");
+    assert!(text(&run, "error").contains("signal: 9"), "{run}");
+    assert_eq!(
+        text(&run_to_end(&client, "quick").await, "state"),
+        "succeeded",
+        "another worker takes its place"
+    );
+}
+
+#[tokio::test]
+async fn bad_input_is_one_clear_error_and_the_daemon_goes_on() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let client = home.client();
+    client.add(&once("taken", NEVER, noop())).await.unwrap();
+    let date = json!({"type": "date", "run_date": NEVER});
+    let cases = [
+        (once("taken", NEVER, noop()), 409, Some("id")),
+        (
+            json!({"id": "x", "trigger": date, "task": noop(), "executor": "nope"}),
+            422,
+            Some("executor"),
+        ),
+        (
+            json!({"id": "x", "trigger": {"type": "cron", "hour": 25}, "task": noop()}),
+            422,
+            Some("trigger.hour"),
+        ),
+        (json!({"id": "x", "trigger": {"type": "cron"}, "task": noop()}), 422, Some("trigger")),
+        (
+            json!({"id": "x", "trigger": {"type": "moon"}, "task": noop()}),
+            422,
+            Some("trigger.type"),
+        ),
+        (
+            json!({"id": "x", "trigger": date, "task": {"type": "builtin", "name": "nope"}}),
+            422,
+            Some("task.name"),
+        ),
+        (
+            json!({"id": "x", "trigger": date, "task": {"type": "builtin", "name": "sleep"}}),
+            422,
+            Some("task.args"),
+        ),
+        (json!({"id": "x", "trigger": date, "task": noop(), "hour": 3}), 422, Some("hour")),
+        (json!({"id": "", "trigger": date, "task": noop()}), 422, Some("id")),
+        (json!({"id": "x".repeat(256), "trigger": date, "task": noop()}), 422, Some("id")),
+        (json!({"id": "a\nb", "trigger": date, "task": noop()}), 422, Some("id")),
+        (
+            json!({"id": "x", "trigger": date, "task": {"type": "command", "argv": ["true"]}, "executor": "default"}),
+            422,
+            Some("executor"),
+        ),
+        (json!([]), 422, None),
+        (json!("x".repeat(10_000_000)), 413, None),
+    ];
+    for (body, status, field) in cases {
+        let (got, _, at) = refused(client.add(&body).await.unwrap_err());
+        let shown: String = body.to_string().chars().take(200).collect();
+        assert_eq!((got, at.as_deref()), (status, field), "{shown}");
+    }
+    let (status, ..) = refused(client.job("nope").await.unwrap_err());
+    assert_eq!(status, 404);
+    let (status, ..) = refused(client.jobs("state=nope").await.unwrap_err());
+    assert_eq!(status, 422);
+    let (status, ..) = refused(client.jobs("colour=red").await.unwrap_err());
+    assert_eq!(status, 400);
+    assert_eq!(
+        client.jobs("").await.unwrap()["jobs"].as_array().unwrap().len(),
+        1,
+        "nothing was changed"
+    );
+}
+
+#[tokio::test]
+async fn half_a_request_is_an_error_for_its_sender_only() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let home = Home::new("");
+    let _daemon = home.start();
+    let halves: [(&str, &str); 4] = [
+        ("POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{\"id\": \"x", "400"),
+        ("POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"id\"", ""),
+        ("POST /v1/jo", ""),
+        ("\u{0}\u{1}garbage\r\n\r\n", "400"),
+    ];
+    for (half, answer) in halves {
+        let mut stream = tokio::net::UnixStream::connect(home.socket()).await.unwrap();
+        stream.write_all(half.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut bytes = Vec::new();
+        // A reset is as good an end as any.
+        drop(
+            tokio::time::timeout(support::PATIENCE, stream.read_to_end(&mut bytes))
+                .await
+                .expect("it was closed"),
+        );
+        assert!(String::from_utf8_lossy(&bytes).contains(answer), "{half:?}");
+    }
+    assert_eq!(text(&home.client().status().await.unwrap(), "state"), "running");
+}
+
+#[tokio::test]
+async fn a_run_date_in_the_past_runs_at_once_or_is_missed_as_its_grace_time_says() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let mut signal = home.signal("ran");
+    let client = home.client();
+    let mut strict = once("strict", "2020-01-01 00:00:00", signal.shell("strict"));
+    strict["misfire_grace_time"] = 60.into();
+    client.add(&strict).await.unwrap();
+    client.add(&once("late", "2020-01-01 00:00:00", signal.shell("late"))).await.unwrap();
+    assert_eq!(signal.next().await, "late");
+    let rows = ledger(&client, "strict").await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!((text(&rows[0], "state"), text(&rows[0], "reason")), ("skipped", "missed"));
+}
+
+#[tokio::test]
+async fn a_paused_job_does_not_fire_and_the_pause_is_accounted_for() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let mut signal = home.signal("ran");
+    let client = home.client();
+    let every = json!({"type": "interval", "seconds": 0.05});
+    let job = json!({"id": "tick", "trigger": every, "task": signal.shell("tick"), "max_instances": 3, "paused": true});
+    assert_eq!(client.add(&job).await.unwrap()["next_run_time"], Value::Null);
+    assert!(ledger(&client, "tick").await.is_empty());
+    // The other job's signal shows that time has passed.
+    let other =
+        json!({"id": "other", "trigger": every, "task": signal.shell("other"), "max_runs": 3});
+    client.add(&other).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(signal.next().await, "other");
+    }
+    assert!(ledger(&client, "tick").await.is_empty());
+    assert_eq!(text(&client.resume("tick").await.unwrap(), "state"), "active");
+    assert_eq!(signal.next().await, "tick");
+    client.pause("tick").await.unwrap();
+    let rows = ledger(&client, "tick").await;
+    let pauses: Vec<&Value> = rows.iter().filter(|row| row["reason"] == "paused").collect();
+    assert_eq!(pauses.len(), 1, "one row for the whole pause");
+    assert!(pauses[0]["count"].as_u64().unwrap() >= 3, "{}", pauses[0]);
+}
+
+#[tokio::test]
+async fn an_occurrence_while_max_instances_are_running_is_recorded_as_overlap() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let mut signal = home.signal("ran");
+    let gate = home.signal("gate");
+    let client = home.client();
+    let script =
+        format!("echo started > {}; read line < {}", signal.path.display(), gate.path.display());
+    let task = json!({"type": "command", "argv": ["/bin/sh", "-c", script]});
+    let job = json!({"id": "slow", "trigger": {"type": "interval", "seconds": 0.05}, "task": task});
+    client.add(&job).await.unwrap();
+    assert_eq!(signal.next().await, "started");
+    let (status, code, _) = refused(client.run("slow").await.unwrap_err());
+    assert_eq!((status, code.as_str()), (409, "max_instances"));
+    let other = json!({"id": "other", "trigger": {"type": "interval", "seconds": 0.05}, "task": signal.shell("other"), "max_runs": 3});
+    client.add(&other).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(signal.next().await, "other");
+    }
+    client.pause("slow").await.unwrap();
+    let rows = ledger(&client, "slow").await;
+    assert!(rows.iter().any(|row| row["reason"] == "overlap"), "{rows:?}");
+    assert_eq!(rows.iter().filter(|row| row["state"] == "running").count(), 1);
+    std::fs::write(&gate.path, "go\n").unwrap();
+    let running = rows.iter().find(|row| row["state"] == "running").unwrap();
+    assert_eq!(text(&ended(&client, text(running, "id")).await, "state"), "succeeded");
+}
+
+#[tokio::test]
+async fn a_stop_lets_running_work_end_and_records_it() {
+    let home = Home::new("");
+    let mut daemon = home.start();
+    let mut signal = home.signal("ran");
+    let gate = home.signal("gate");
+    let client = home.client();
+    let script = format!(
+        "echo $PUNCTUAL_RUN_ID > {}; read line < {}",
+        signal.path.display(),
+        gate.path.display()
+    );
+    client
+        .add(&once(
+            "slow",
+            "2020-01-01 00:00:00",
+            json!({"type": "command", "argv": ["/bin/sh", "-c", script]}),
+        ))
+        .await
+        .unwrap();
+    let run_id = signal.next().await;
+    daemon.signal(Kill::TERM);
+    daemon.wait_for("STOPPING=1");
+    std::fs::write(&gate.path, "go\n").unwrap();
+    assert!(daemon.ended().success());
+    let _daemon = home.start();
+    let run = client.run_by_id(&run_id).await.unwrap();
+    assert_eq!((text(&run, "state"), run["attempt"].as_i64()), ("succeeded", Some(1)));
+}
+
+#[tokio::test]
+async fn a_stop_ends_what_does_not_end_in_time_and_the_next_start_runs_it_again() {
+    let home = Home::new("[scheduler]\ndrain_seconds = 0\n");
+    let daemon = home.start();
+    let mut signal = home.signal("ran");
+    let client = home.client();
+    let script = format!(
+        "echo $PUNCTUAL_RUN_ID $PUNCTUAL_ATTEMPT > {}; test $PUNCTUAL_ATTEMPT = 2 || exec sleep 600",
+        signal.path.display()
+    );
+    let task = json!({"type": "command", "argv": ["/bin/sh", "-c", script]});
+    client.add(&once("again", "2020-01-01 00:00:00", task.clone())).await.unwrap();
+    let first = signal.next().await;
+    let mut at_most_once = once("lose", "2020-01-01 00:00:00", task);
+    at_most_once["on_crash"] = "lose".into();
+    client.add(&at_most_once).await.unwrap();
+    let second = signal.next().await;
+    assert!(daemon.stop().success(), "an interrupted run is no failure of the daemon");
+    let _daemon = home.start();
+    let run_id = first.split(' ').next().unwrap();
+    assert_eq!(signal.next().await, format!("{run_id} 2"), "the same run, as its next attempt");
+    assert_eq!(text(&ended(&client, run_id).await, "state"), "succeeded");
+    let lost = client.run_by_id(second.split(' ').next().unwrap()).await.unwrap();
+    assert_eq!(text(&lost, "state"), "lost");
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_the_same_store_refuses_to_start_and_names_the_first() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let (code, complaint) = home.fails(&["serve"]);
+    assert_eq!(code, 1);
+    assert!(
+        complaint.contains(&format!("process {}", daemon.pid().as_raw_nonzero())),
+        "{complaint}"
+    );
+    assert_eq!(text(&home.client().status().await.unwrap(), "state"), "running");
+}
+
+#[tokio::test]
+async fn the_file_is_the_truth_for_its_jobs_over_starts_and_reloads() {
+    let job = |id: &str, hour: u32| {
+        format!(
+            "[[jobs]]\nid = \"{id}\"\ntrigger = {{ type = \"cron\", hour = {hour} }}\ntask = {{ type = \"builtin\", name = \"noop\" }}\n"
+        )
+    };
+    let home = Home::new(&(job("stays", 1) + &job("changes", 2) + &job("goes", 3)));
+    let mut daemon = home.start();
+    let client = home.client();
+    client.add(&once("by-socket", NEVER, noop())).await.unwrap();
+    client.pause("stays").await.unwrap();
+    let (status, code, _) = refused(client.remove("stays").await.unwrap_err());
+    assert_eq!((status, code.as_str()), (409, "declared_in_file"));
+
+    home.write_config(&(job("stays", 1) + &job("changes", 4) + &job("comes", 5)));
+    let checked = home.ok(&["check"]);
+    assert!(
+        checked.contains("added: comes")
+            && checked.contains("changed: changes")
+            && checked.contains("removed: goes"),
+        "{checked}"
+    );
+    let answer = client.reload().await.unwrap();
+    assert_eq!(
+        answer,
+        json!({"added": ["comes"], "changed": ["changes"], "removed": ["goes"], "unchanged": 1, "restart_needed": []})
+    );
+    let ids = |page: &Value| -> Vec<String> {
+        page["jobs"].as_array().unwrap().iter().map(|job| text(job, "id").to_owned()).collect()
+    };
+    assert_eq!(ids(&client.jobs("").await.unwrap()), ["by-socket", "changes", "comes", "stays"]);
+    assert_eq!(
+        text(&client.job("stays").await.unwrap(), "state"),
+        "paused",
+        "an unchanged job keeps its pause"
+    );
+
+    home.write_config("[[jobs]]\nid = \"broken\"\ntrigger = { type = \"cron\", hour = 99 }\n");
+    let (status, ..) = refused(client.reload().await.unwrap_err());
+    assert_eq!(status, 422);
+    daemon.signal(Kill::HUP);
+    daemon.wait_for("READY=1");
+    assert_eq!(
+        client.jobs("").await.unwrap()["jobs"].as_array().unwrap().len(),
+        4,
+        "a faulty file changes nothing"
+    );
+}
+
+#[tokio::test]
+async fn replacing_keeps_the_schedule_where_the_trigger_is_the_same() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let client = home.client();
+    let job = |seconds: u32, name: &str| json!({"id": "r", "name": name, "trigger": {"type": "interval", "seconds": seconds}, "task": noop(), "replace_existing": true});
+    let first = client.add(&job(3600, "one")).await.unwrap();
+    let second = client.add(&job(3600, "two")).await.unwrap();
+    assert_eq!(first["next_run_time"], second["next_run_time"]);
+    assert_eq!((text(&second, "name"), second["revision"].as_i64()), ("two", Some(2)));
+    client.pause("r").await.unwrap();
+    assert_eq!(text(&client.add(&job(3600, "three")).await.unwrap(), "state"), "paused");
+    assert_eq!(
+        text(&client.add(&job(1800, "four")).await.unwrap(), "state"),
+        "active",
+        "another trigger begins anew"
+    );
+}

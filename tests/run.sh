@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Every check of this repository, on a Debian machine with Rust: installs what is missing, then
+# formats, lints, documents and tests. A missing server is an error here, never a silent skip.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+install_missing() {
+    local missing=()
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v redis-server >/dev/null || missing+=(redis-server)
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
+    command -v curl >/dev/null || missing+=(curl)
+    [ ${#missing[@]} -eq 0 ] && return
+    local sudo=()
+    [ "$(id -u)" -eq 0 ] || sudo=(sudo)
+    echo "installing: ${missing[*]}"
+    "${sudo[@]}" apt-get update -qq
+    # The tests start private instances; a service of the system's own is not wanted.
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+step() {
+    local began=$SECONDS
+    echo "== $*"
+    "$@"
+    echo "== done in $((SECONDS - began)) s"
+}
+
+install_missing
+export PUNCTUAL_REQUIRE_SERVERS=1
+step cargo fmt --check
+step cargo clippy --quiet --all-targets -- -D warnings
+RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --no-deps --document-private-items
+step cargo test
+echo "everything passed in $SECONDS s"

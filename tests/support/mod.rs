@@ -1,0 +1,239 @@
+//! What tests of the real program share: a daemon in a folder of its own, and signals to wait on.
+#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on ends, and nobody else reads these"
+)]
+
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use punctual::client::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::unix::pipe;
+
+/// How long any signal may take. Only a test that fails waits for so long.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_punctual");
+
+/// A folder with a configuration, in which daemons come and go.
+pub(crate) struct Home {
+    folder: TempDir,
+}
+
+impl Home {
+    /// A folder with this `jobs.toml`.
+    pub(crate) fn new(config: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("jobs.toml"), config).unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path().join("punctual.sock")
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.socket())
+    }
+
+    pub(crate) fn write_config(&self, config: &str) {
+        std::fs::write(self.path().join("jobs.toml"), config).unwrap();
+    }
+
+    /// The program, set up to live in this folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(arguments)
+            .current_dir(self.path())
+            .env("RUNTIME_DIRECTORY", self.path())
+            .env("STATE_DIRECTORY", self.path())
+            .env_remove("PUNCTUAL_SOCKET")
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs the program, which has to succeed, and gives what it printed.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs the program, which has to fail, and gives its exit code and what it complained.
+    pub(crate) fn fails(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// Starts a daemon and waits until it says that it is ready.
+    pub(crate) fn start(&self) -> Daemon {
+        self.start_with(&[])
+    }
+
+    /// Starts a daemon with more arguments.
+    pub(crate) fn start_with(&self, more: &[&str]) -> Daemon {
+        let notify = self.path().join("notify.sock");
+        if notify.exists() {
+            std::fs::remove_file(&notify).unwrap();
+        }
+        let messages = UnixDatagram::bind(&notify).unwrap();
+        messages.set_read_timeout(Some(PATIENCE)).unwrap();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let child = self
+            .command(&["serve", "--config", "jobs.toml"])
+            .args(more)
+            .env("NOTIFY_SOCKET", &notify)
+            .stderr(log.try_clone().unwrap())
+            .stdout(log)
+            .spawn()
+            .unwrap();
+        let mut daemon = Daemon { child, messages, log: self.log() };
+        daemon.wait_for("READY=1");
+        daemon
+    }
+
+    /// Where daemons log.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path().join("daemon.log")
+    }
+
+    /// A signal that commands can give: each line written to its path arrives here.
+    pub(crate) fn signal(&self, name: &str) -> Signal {
+        let path = self.path().join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600))
+            .unwrap();
+        // Opened for both ways, it never ends while writers come and go.
+        let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(&path).unwrap();
+        Signal { lines: BufReader::new(receiver).lines(), path }
+    }
+}
+
+/// Lines that commands write to a named pipe.
+pub(crate) struct Signal {
+    lines: Lines<BufReader<pipe::Receiver>>,
+    pub path: PathBuf,
+}
+
+impl Signal {
+    /// The next line.
+    pub(crate) async fn next(&mut self) -> String {
+        tokio::time::timeout(PATIENCE, self.lines.next_line())
+            .await
+            .expect("no signal came")
+            .unwrap()
+            .unwrap()
+    }
+
+    /// A shell command that gives this signal.
+    pub(crate) fn shell(&self, text: &str) -> Value {
+        let script = format!("echo \"{text}\" > {}", self.path.display());
+        serde_json::json!({"type": "command", "argv": ["/bin/sh", "-c", script]})
+    }
+}
+
+/// A running daemon. Dropping it kills it.
+pub(crate) struct Daemon {
+    child: Child,
+    messages: UnixDatagram,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Waits until the daemon tells its service manager this line.
+    pub(crate) fn wait_for(&mut self, line: &str) {
+        let mut buffer = [0; 4096];
+        loop {
+            let Ok(length) = self.messages.recv(&mut buffer) else {
+                panic!(
+                    "the daemon never said {line}:\n{}",
+                    std::fs::read_to_string(&self.log).unwrap()
+                );
+            };
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if message.lines().any(|said| said == line) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Kills the daemon as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks the daemon to end, and waits until it has.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.child.wait().unwrap()
+    }
+
+    /// Waits until the daemon has ended.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// All rows of the ledger of a job.
+pub(crate) async fn ledger(client: &Client, job: &str) -> Vec<Value> {
+    let page = client.runs(&format!("limit=1000&job={job}")).await.unwrap();
+    page["runs"].as_array().unwrap().clone()
+}
+
+/// Waits until a run has ended.
+pub(crate) async fn ended(client: &Client, run_id: &str) -> Value {
+    client.wait(run_id, PATIENCE.as_secs()).await.unwrap()
+}
+
+/// A text field.
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("no text {key} in {value}"))
+}
+
+/// Runs a job now and waits until that run has ended.
+pub(crate) async fn run_to_end(client: &Client, job: &str) -> Value {
+    let run = client.run(job).await.unwrap();
+    ended(client, text(&run, "id")).await
+}

@@ -1,0 +1,85 @@
+//! A Redis server of the test's own: on a free port, in a temporary directory, gone with the test.
+
+#![expect(clippy::unwrap_used, reason = "a test without its server has nothing else to do")]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+/// The running server.
+pub(crate) struct RedisServer {
+    child: Child,
+    port: u16,
+    _directory: tempfile::TempDir,
+}
+
+impl RedisServer {
+    /// Starts a server, and waits until it says that it is ready.
+    ///
+    /// Where none is installed: a failure if `PUNCTUAL_REQUIRE_SERVERS` is 1, else a loud line and none.
+    #[expect(clippy::print_stderr, clippy::panic, reason = "a test that is left out must say so")]
+    pub(crate) fn start() -> Option<Self> {
+        if Command::new("redis-server").arg("--version").output().is_err() {
+            let required =
+                std::env::var("PUNCTUAL_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
+            assert!(
+                !required,
+                "redis-server is not installed, and PUNCTUAL_REQUIRE_SERVERS asks for it"
+            );
+            eprintln!(
+                "LEFT OUT: redis-server is not installed, so nothing was tested against a real Redis"
+            );
+            return None;
+        }
+        // Another process may take the port between its release and the server's start.
+        for _ in 0..5 {
+            if let Some(server) = Self::try_start() {
+                return Some(server);
+            }
+        }
+        panic!("redis-server did not start");
+    }
+
+    fn try_start() -> Option<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = Command::new("redis-server")
+            .args([
+                "--port",
+                &port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .args(["--daemonize", "no", "--logfile", ""])
+            .arg("--dir")
+            .arg(directory.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.any(|line| line.unwrap().contains("Ready to accept connections"));
+        let server = Self { child, port, _directory: directory };
+        ready.then(|| {
+            // What the server says later must not fill the pipe.
+            std::thread::spawn(move || lines.for_each(drop));
+            server
+        })
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        drop(killed);
+    }
+}
