@@ -94,6 +94,8 @@ pub enum SkipReason {
     Overlap,
     /// The job was paused.
     Paused,
+    /// The job was broken.
+    Broken,
     /// The job was removed before its queued run started.
     Removed,
 }
@@ -106,13 +108,14 @@ impl SkipReason {
             Self::Coalesced => "coalesced",
             Self::Overlap => "overlap",
             Self::Paused => "paused",
+            Self::Broken => "broken",
             Self::Removed => "removed",
         }
     }
 
     /// The reason of that word.
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Missed, Self::Coalesced, Self::Overlap, Self::Paused, Self::Removed]
+        [Self::Missed, Self::Coalesced, Self::Overlap, Self::Paused, Self::Broken, Self::Removed]
             .into_iter()
             .find(|reason| reason.word() == word)
     }

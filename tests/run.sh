@@ -27,10 +27,13 @@ step() {
     echo "== done in $((SECONDS - began)) s"
 }
 
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 install_missing
 export PUNCTUAL_REQUIRE_SERVERS=1
 step cargo fmt --check
 step cargo clippy --quiet --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --no-deps --document-private-items
-step cargo test
-echo "everything passed in $SECONDS s"
+step cargo test 2>&1 | tee "$log"
+# One line at the end that says how much was tested, over all test programs.
+awk '/^test result:/ { passed += $4; failed += $6 } END { printf "total: %d passed, %d failed\n", passed, failed }' "$log"

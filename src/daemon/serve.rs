@@ -215,8 +215,12 @@ impl Daemon {
             notify::reloading();
             let answer = self.reload().await;
             match &answer {
+                Ok(reloaded) if reloaded.restart_needed.is_empty() => {
+                    tracing::info!("the configuration was read again");
+                }
                 Ok(reloaded) => {
-                    tracing::info!(changes = ?reloaded, "the configuration was read again");
+                    let tables = reloaded.restart_needed.join(", ");
+                    tracing::warn!(%tables, "the configuration was read again; these take effect at the next start only");
                 }
                 Err(error) => {
                     tracing::error!(%error, "the configuration is faulty; the old one stays");

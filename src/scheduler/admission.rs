@@ -77,7 +77,8 @@ impl Rules {
     pub fn check(&self, job: &Job) -> Result<(), Invalid> {
         Trigger::parse(job.trigger.spec(), &self.zone, job.anchor)
             .map_err(|invalid| invalid.within("trigger"))?;
-        if let Task::Builtin { name, args } = &job.task {
+        let task = Task::parse(&job.task.to_value()).map_err(|invalid| invalid.within("task"))?;
+        if let Task::Builtin { name, args } = &task {
             self.registry.check(name, args).map_err(|invalid| invalid.within("task"))?;
         }
         self.executor_for(Some(&job.executor), &job.task).map(drop)

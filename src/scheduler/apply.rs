@@ -7,7 +7,7 @@ use super::floor::{Floor, Waiting};
 use super::plan;
 use super::step::Step;
 use crate::clock::Timestamp;
-use crate::job::{Due, Job, JobId, JobState, Origin};
+use crate::job::{Job, JobId, JobState, Origin};
 use crate::run::{Cause, Run, RunIds, RunState, SkipReason};
 
 /// What a request may touch.
@@ -92,21 +92,27 @@ impl Desk<'_> {
             JobState::Active { .. } => return Ok(Answer::Job(Box::new(job))),
             JobState::Finished | JobState::Broken { .. } => return Err(wrong_state(&job)),
         };
+        // What a pause has hidden comes to light when it ends.
+        if let Err(invalid) = self.rules.check(&job) {
+            return Err(Refusal::WrongState {
+                id: job.id,
+                state: format!("not fit to run: {invalid}"),
+            });
+        }
         let state = if next.due_at > now || job.trigger.is_one_shot() {
             // A one-shot whose time passed in the pause is late, not pointless: the misfire grace time decides.
             JobState::Active { next }
         } else {
-            self.skip_pause(&job, next, now);
+            self.skip_since(&job, next.scheduled_at, SkipReason::Paused);
             state_from(&job, job.trigger.next_after(now))
         };
         Ok(self.put(Job { state, updated_at: now, ..job }))
     }
 
-    /// Accounts for what the pause held back.
-    fn skip_pause(&mut self, job: &Job, next: Due, now: Timestamp) {
-        if let Some(span) = job.trigger.occurrences(next.scheduled_at, now) {
-            let skipped = plan::Skipped { reason: SkipReason::Paused, span };
-            let run = self.skipped_run(job, skipped);
+    /// Accounts for the occurrences since `from` that were held back.
+    fn skip_since(&mut self, job: &Job, from: Timestamp, reason: SkipReason) {
+        if let Some(span) = job.trigger.occurrences(from, self.step.now) {
+            let run = self.skipped_run(job, plan::Skipped { reason, span });
             self.step.insert_run(run);
         }
     }
@@ -159,23 +165,22 @@ impl Desk<'_> {
         difference
     }
 
-    /// Breaks a job that the rules no longer allow, and mends one that they allow again.
+    /// Breaks an active job that the rules no longer allow, and mends one that they allow again.
     fn judge_again(&mut self, job: Job) {
         let now = self.step.now;
         let state = match (self.rules.check(&job), &job.state) {
-            (Err(invalid), JobState::Broken { reason }) if *reason == invalid.to_string() => return,
-            (Err(_), JobState::Finished)
-            | (Ok(()), JobState::Active { .. } | JobState::Paused { .. } | JobState::Finished) => {
-                return;
-            }
-            (Err(invalid), _) => {
+            (Err(invalid), JobState::Active { .. }) => {
                 tracing::warn!(job = %job.id, reason = %invalid, "the job is broken; it is kept, and does not fire");
                 JobState::Broken { reason: invalid.to_string() }
             }
             (Ok(()), JobState::Broken { .. }) => {
                 tracing::info!(job = %job.id, "the job is whole again");
+                if !job.trigger.is_one_shot() {
+                    self.skip_since(&job, job.updated_at, SkipReason::Broken);
+                }
                 state_from(&job, first_occurrence(&job.trigger, now))
             }
+            (Err(_) | Ok(()), _) => return,
         };
         self.put(Job { state, updated_at: now, ..job });
     }

@@ -241,7 +241,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         step.learn(job.clone());
         if let JobState::Broken { reason } = &job.state {
             tracing::warn!(job = %job.id, %reason, "the job is broken; it is kept, and does not fire");
-            step.put(job);
+            step.put(Job { updated_at: step.now, ..job });
             return;
         }
         let taken = self.floor.instances(&job.id) >= job.policy.max_instances;
