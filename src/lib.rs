@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! 5 composition   main, daemon, config        daemon is the only module that names concrete types
-//! 4 doors         cli, client, control        toutiao: an application that uses the client
+//! 4 doors         cli, client, control, server  toutiao: an application that uses the client
 //! 3 core          scheduler, history
 //! 2 seams         store, executor, task
 //! 1 words         job, run, trigger, zone, clock, invalid
@@ -30,6 +30,7 @@ pub mod job;
 pub mod preview;
 pub mod run;
 pub mod scheduler;
+pub mod server;
 pub mod store;
 pub mod task;
 pub mod toutiao;

@@ -30,6 +30,7 @@ use crate::scheduler::command::{Answer, Request};
 use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Scheduler};
+use crate::server;
 use crate::store::sql::{SqlStore, sqlite_path};
 use crate::zone::Zone;
 
@@ -146,7 +147,13 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let inlets = Inlets { commands, completions, shutdown: core.clone() };
     let mut serving =
         tracker.spawn(scheduler::serve::serve(scheduler, SystemClock, inlets, config.drain_limit));
-    tracker.spawn(control::unix::serve(listener, control::router(api), doors.clone()));
+    let door = server::serve(
+        listener,
+        control::router(api),
+        control::unix::LIMITS,
+        doors.clone().cancelled_owned(),
+    );
+    tracker.spawn(door);
     let socket = config.socket.clone();
     let mut daemon = Daemon { source, rules: rules_in, handle, reloads, config };
     let up = async {
