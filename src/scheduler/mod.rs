@@ -11,6 +11,7 @@ mod apply;
 pub mod command;
 mod floor;
 pub mod handle;
+mod horizon;
 mod plan;
 mod recovery;
 mod report;
@@ -31,20 +32,12 @@ use apply::Desk;
 use command::{Command, Refusal, Request};
 use floor::{Floor, Waiting};
 use handle::Status;
+use horizon::{HORIZON_JOBS, Horizon, Next};
 use plan::Room;
 use step::{Reply, Step};
 
 /// Due jobs that one tick takes up; the next tick follows at once. It keeps a transaction short.
 const DUE_PER_TICK: usize = 500;
-
-/// When the next job is due, as far as is known without asking the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NextDue {
-    /// The store has to be asked.
-    Unknown,
-    /// Nothing is due before this instant; none if nothing is due at all.
-    At(Option<Timestamp>),
-}
 
 /// Whether runs are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +59,8 @@ pub struct Scheduler<S, X> {
     executing: BTreeMap<RunId, Run>,
     /// Completions that are not yet in the ledger.
     unrecorded: Vec<Completion>,
-    next_due: NextDue,
-    /// The pools that had room when `next_due` was asked for.
+    horizon: Horizon,
+    /// The pools that had room when the horizon was filled.
     open_pools: Vec<String>,
     /// Whether a write failed, so that what is held in memory may be wrong.
     stale: bool,
@@ -88,7 +81,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             floor,
             executing: BTreeMap::new(),
             unrecorded: Vec::new(),
-            next_due: NextDue::Unknown,
+            horizon: Horizon::default(),
             open_pools: Vec::new(),
             stale: false,
             phase: Phase::Firing,
@@ -149,11 +142,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Err(self.give_up(step, error));
         }
         self.unrecorded.clear();
-        let earliest = step.earliest_due();
         self.act(step);
-        let next = self.next_due(earliest).await;
-        self.publish(next.as_ref().ok().copied().flatten());
-        next
+        let next = self.next_wake(now);
+        self.publish(next);
+        Ok(next)
     }
 
     /// The jobs that the commands speak of.
@@ -218,26 +210,30 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     async fn fire_due(&mut self, step: &mut Step) -> Result<(), StoreError> {
         let open = self.floor.open_pools();
         if open != self.open_pools {
-            self.next_due = NextDue::Unknown;
+            self.horizon.clear();
             self.open_pools.clone_from(&open);
         }
-        let nothing_due =
-            matches!(self.next_due, NextDue::At(at) if at.is_none_or(|at| at > step.now));
-        if nothing_due || self.phase == Phase::Draining || open.is_empty() {
+        if self.phase == Phase::Draining || open.is_empty() {
             return Ok(());
         }
-        self.next_due = NextDue::Unknown;
-        let jobs = self.store.due(step.now, &open, DUE_PER_TICK).await?;
-        for job in jobs {
-            // What a command of this step has changed is looked at again in the next one.
-            if !step.knows(&job.id) && self.floor.has_room(&job.executor) {
+        if self.horizon.needs_filling(step.now) {
+            let jobs = self.store.due(Timestamp::MAX_UTC, &open, HORIZON_JOBS).await?;
+            for job in self.horizon.fill(jobs) {
                 self.fire(step, job);
             }
+        }
+        let due: Vec<Job> = self.horizon.due_at(step.now).take(DUE_PER_TICK).cloned().collect();
+        for job in due {
+            self.fire(step, job);
         }
         Ok(())
     }
 
     fn fire(&mut self, step: &mut Step, job: Job) {
+        // What a command of this step has changed is looked at again in the next one.
+        if step.knows(&job.id) || !self.floor.has_room(&job.executor) {
+            return;
+        }
         step.learn(job.clone());
         if let JobState::Broken { reason } = &job.state {
             tracing::warn!(job = %job.id, %reason, "the job is broken; it is kept, and does not fire");
@@ -294,10 +290,16 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// The step is written: starts what it starts and answers whom it answers.
-    fn act(&mut self, step: Step) {
+    fn act(&mut self, mut step: Step) {
         for run in &step.ended {
             self.executing.remove(&run.id);
             report::ended(run);
+        }
+        for (id, job) in step.written() {
+            match job {
+                Some(job) if self.open_pools.contains(&job.executor) => self.horizon.put(job),
+                Some(_) | None => self.horizon.remove(&id),
+            }
         }
         for (pool, assignment) in step.starts {
             self.executor.start(&pool, assignment);
@@ -321,20 +323,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         error
     }
 
-    async fn next_due(
-        &mut self,
-        earliest: Option<Timestamp>,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        if self.phase == Phase::Draining {
-            return Ok(None);
+    /// When to be called again, if nothing arrives before.
+    fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
+        match (self.phase, self.horizon.next()) {
+            (Phase::Draining, _) => None,
+            // Without a pool that has room, a completion is what to wait for.
+            (Phase::Firing, _) if self.open_pools.is_empty() => None,
+            (Phase::Firing, Next::Unknown) => Some(now),
+            (Phase::Firing, Next::At(at)) => at,
         }
-        let known = match self.next_due {
-            NextDue::At(at) => at,
-            NextDue::Unknown => self.store.next_due(&self.open_pools).await?,
-        };
-        let next = [known, earliest].into_iter().flatten().min();
-        self.next_due = NextDue::At(next);
-        Ok(next)
     }
 
     fn publish(&self, next_wake: Option<Timestamp>) {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::floor::{Floor, Waiting};
-use super::{NextDue, Scheduler, assignment};
+use super::{Scheduler, assignment};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
@@ -109,7 +109,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             }
         }
         self.floor = floor;
-        self.next_due = NextDue::Unknown;
+        self.horizon.clear();
         self.stale = false;
         Ok(())
     }

@@ -141,9 +141,11 @@ impl Step {
         jobs.chain(self.ledger.iter().cloned()).collect()
     }
 
-    /// The earliest instant at which a job that this step changed is due.
-    pub(super) fn earliest_due(&self) -> Option<Timestamp> {
-        let touched = self.jobs.values().filter(|entry| entry.touched);
-        touched.filter_map(|entry| Some(entry.after.as_ref()?.next()?.due_at)).min()
+    /// The jobs as they are now that the step has been written; none for one that is gone.
+    pub(super) fn written(&mut self) -> impl Iterator<Item = (JobId, Option<Job>)> + use<> {
+        let touched = std::mem::take(&mut self.jobs).into_iter().filter(|(_, entry)| entry.touched);
+        touched.map(|(id, entry)| {
+            (id, entry.after.map(|job| Job { revision: job.revision + 1, ..job }))
+        })
     }
 }

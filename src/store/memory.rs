@@ -92,18 +92,14 @@ impl Store for MemoryStore {
 
     async fn due(
         &self,
-        now: Timestamp,
+        until: Timestamp,
         executors: &[String],
         limit: usize,
     ) -> Result<Vec<Job>, StoreError> {
         let tables = self.tables();
-        let mut due: Vec<_> = tables.active(executors).filter(|(at, _)| *at <= now).collect();
+        let mut due: Vec<_> = tables.active(executors).filter(|(at, _)| *at <= until).collect();
         due.sort_by_key(|(at, _)| *at);
         Ok(due.into_iter().take(limit).map(|(_, job)| job.clone()).collect())
-    }
-
-    async fn next_due(&self, executors: &[String]) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.tables().active(executors).map(|(at, _)| at).min())
     }
 
     async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {

@@ -58,19 +58,13 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// The jobs of these ids that exist.
     fn load(&self, ids: &[JobId]) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
 
-    /// Jobs that are due at `now` in one of these executors, earliest first.
+    /// Active jobs of these executors that are due at or before an instant, earliest first, at most `limit`.
     fn due(
         &self,
-        now: Timestamp,
+        until: Timestamp,
         executors: &[String],
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
-
-    /// When the next job in one of these executors is due.
-    fn next_due(
-        &self,
-        executors: &[String],
-    ) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
 
     /// Jobs that a start or a reload looks at: those that the file declared, those that are broken, and those whose
     /// executor is none of these.

@@ -55,30 +55,17 @@ impl SqlStore {
 
     pub(super) async fn due_jobs(
         &self,
-        now: Timestamp,
+        until: Timestamp,
         executors: &[String],
         limit: usize,
     ) -> Result<Vec<Job>, StoreError> {
         let mut query = select(JOB_COLUMNS, "jobs");
-        query.push(" and next_run_time <= ").push_bind(now.timestamp_micros());
+        query.push(" and next_run_time <= ").push_bind(until.timestamp_micros());
         query.push(" and executor in (");
         push_list(&mut query, executors.iter().map(String::as_str));
         query.push(" order by next_run_time");
         push_limit(&mut query, limit);
         jobs(query, &self.writer).await
-    }
-
-    pub(super) async fn next_due_at(
-        &self,
-        executors: &[String],
-    ) -> Result<Option<Timestamp>, StoreError> {
-        let mut query = select("next_run_time", "jobs");
-        query.push(" and next_run_time is not null and executor in (");
-        push_list(&mut query, executors.iter().map(String::as_str));
-        query.push(" order by next_run_time limit 1");
-        let micros: Option<i64> =
-            query.build_query_scalar().fetch_optional(&self.writer).await.map_err(unavailable)?;
-        Ok(micros.and_then(Timestamp::from_timestamp_micros))
     }
 
     pub(super) async fn jobs_to_review(

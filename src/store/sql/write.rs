@@ -39,15 +39,11 @@ impl Store for SqlStore {
 
     async fn due(
         &self,
-        now: Timestamp,
+        until: Timestamp,
         executors: &[String],
         limit: usize,
     ) -> Result<Vec<Job>, StoreError> {
-        self.due_jobs(now, executors, limit).await
-    }
-
-    async fn next_due(&self, executors: &[String]) -> Result<Option<Timestamp>, StoreError> {
-        self.next_due_at(executors).await
+        self.due_jobs(until, executors, limit).await
     }
 
     async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {

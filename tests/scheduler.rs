@@ -1,0 +1,307 @@
+//! The scheduler's one function, with a store in memory, an executor that only notes what it is
+//! given, and times that the test chooses.
+
+#[path = "support/jobs.rs"]
+mod jobs;
+#[path = "support/world.rs"]
+mod world;
+
+use jobs::{at, job, job_at};
+use punctual::job::{Job, JobState};
+use punctual::scheduler::command::{Answer, Existing, Refusal, Request};
+use serde_json::json;
+use world::{Fault, World};
+
+#[tokio::test]
+async fn a_job_fires_at_its_instant_and_not_before_with_its_row_already_written() {
+    let mut world = World::new(2).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    assert_eq!(world.tick(at(0)).await, Some(at(10)));
+    assert_eq!(world.tick(at(9)).await, Some(at(10)));
+    assert!(world.started().is_empty());
+    assert_eq!(world.tick(at(10)).await, Some(at(20)));
+    assert_eq!(
+        world.rows_at_start(),
+        ["a 10 running"],
+        "the ledger said so before the executor was told"
+    );
+    world.finish_all(at(11)).await;
+    assert_eq!(world.ledger("a").await, ["10 succeeded"]);
+}
+
+#[tokio::test]
+async fn after_an_outage_the_latest_the_earliest_or_all_missed_occurrences_run() {
+    let cases: [(&str, &[&str]); 3] = [
+        ("latest", &["10..40 coalesced 4", "50 succeeded"]),
+        ("earliest", &["20..50 coalesced 4", "10 succeeded"]),
+        ("all", &["10 succeeded", "20 succeeded", "30 succeeded", "40 succeeded", "50 succeeded"]),
+    ];
+    for (rule, expect) in cases {
+        let mut world = World::new(3).await;
+        world.add(job(&json!({"id": "a", "coalesce": rule})), at(0)).await;
+        assert_eq!(world.tick(at(55)).await, Some(at(60)), "{rule}");
+        assert_eq!(world.started().len(), 1, "{rule}: one at a time, as max_instances says");
+        for _ in 0..5 {
+            world.finish_all(at(56)).await;
+        }
+        assert_eq!(world.ledger("a").await, expect, "{rule}");
+    }
+}
+
+#[tokio::test]
+async fn an_outage_of_ten_years_is_one_row() {
+    let mut world = World::new(1).await;
+    let every_second = json!({"id": "a", "trigger": {"type": "interval", "seconds": 1}});
+    world.add(job(&every_second), at(0)).await;
+    let ten_years = 315_360_000;
+    assert_eq!(world.tick(at(ten_years)).await, Some(at(ten_years + 1)));
+    let coalesced = format!("1..{} coalesced {}", ten_years - 1, ten_years - 1);
+    assert_eq!(world.ledger("a").await, [coalesced, format!("{ten_years} running")]);
+}
+
+#[tokio::test]
+async fn what_is_later_than_its_grace_time_is_missed() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a", "misfire_grace_time": 3})), at(0)).await;
+    world.tick(at(13)).await;
+    world.finish_all(at(13)).await;
+    world.tick(at(24)).await;
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "20 missed"]);
+    // Waiting for a worker counts too.
+    let once = |id: &str| {
+        job(
+            &json!({"id": id, "trigger": {"type": "date", "run_date": "2027-01-15 08:00:50"}, "misfire_grace_time": 5}),
+        )
+    };
+    world.add(once("first"), at(25)).await;
+    world.add(once("second"), at(25)).await;
+    world.remove("a", at(25)).await;
+    world.tick(at(50)).await;
+    world.finish_all(at(56)).await;
+    assert_eq!(world.ledger("second").await, ["50 missed"]);
+}
+
+#[tokio::test]
+async fn an_occurrence_while_the_job_runs_is_an_overlap_but_a_one_shot_waits() {
+    let mut world = World::new(5).await;
+    world.add(job(&json!({"id": "a", "max_instances": 2})), at(0)).await;
+    for second in [10, 20, 30, 40] {
+        world.tick(at(second)).await;
+    }
+    world.finish_all(at(41)).await;
+    assert_eq!(
+        world.ledger("a").await,
+        ["10 succeeded", "20 succeeded", "30 overlap", "40 overlap"]
+    );
+    let date =
+        json!({"id": "once", "trigger": {"type": "date", "run_date": "2027-01-15 08:01:00"}});
+    world.remove("a", at(41)).await;
+    world.add(job(&date), at(41)).await;
+    world.ask(Request::Run(job(&date).id), at(42)).await.unwrap();
+    world.tick(at(60)).await;
+    assert_eq!(world.ledger("once").await, ["- running", "60 pending"]);
+    world.finish_all(at(61)).await;
+    world.finish_all(at(62)).await;
+    assert_eq!(world.ledger("once").await, ["- succeeded", "60 succeeded"]);
+}
+
+#[tokio::test]
+async fn more_runs_than_workers_wait_in_the_ledger_and_start_in_the_order_in_which_they_were_due() {
+    let mut world = World::new(2).await;
+    for second in [14, 11, 13, 12, 15] {
+        let date = format!("2027-01-15 08:00:{second}");
+        world.add(job(&json!({"id": format!("j{second}"), "trigger": {"type": "date", "run_date": date}})), at(0)).await;
+    }
+    world.tick(at(20)).await;
+    assert_eq!(world.started(), ["j11", "j12"]);
+    assert_eq!(world.ledger("j15").await, ["15 pending"]);
+    world.finish_all(at(21)).await;
+    assert_eq!(world.started(), ["j13", "j14"]);
+    world.finish_all(at(22)).await;
+    assert_eq!(world.started(), ["j15"]);
+}
+
+#[tokio::test]
+async fn max_runs_ends_a_job_and_a_finished_job_is_kept() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a", "max_runs": 2})), at(0)).await;
+    for second in [10, 20, 30] {
+        world.tick(at(second)).await;
+        world.finish_all(at(second + 1)).await;
+    }
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "20 succeeded"]);
+    assert_eq!(world.job("a").await.unwrap().state, JobState::Finished);
+    assert!(matches!(
+        world.ask(Request::Pause(job(&json!({"id": "a"})).id), at(31)).await,
+        Err(Refusal::WrongState { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_pause_is_one_row_and_a_one_shot_that_was_paused_is_late() {
+    let mut world = World::new(2).await;
+    let id = world.add(job(&json!({"id": "a"})), at(0)).await;
+    let once =
+        job(&json!({"id": "once", "trigger": {"type": "date", "run_date": "2027-01-15 08:00:10"}}));
+    let once = world.add(once, at(0)).await;
+    world.ask(Request::Pause(id.clone()), at(5)).await.unwrap();
+    world.ask(Request::Pause(once.clone()), at(5)).await.unwrap();
+    assert_eq!(world.tick(at(34)).await, None, "nothing is due");
+    world.ask(Request::Resume(id), at(35)).await.unwrap();
+    world.ask(Request::Resume(once), at(35)).await.unwrap();
+    world.tick(at(40)).await;
+    world.finish_all(at(41)).await;
+    assert_eq!(world.ledger("a").await, ["10..30 paused 3", "40 succeeded"]);
+    assert_eq!(world.ledger("once").await, ["10 succeeded"]);
+}
+
+#[tokio::test]
+async fn removing_a_job_takes_its_waiting_runs_with_it() {
+    let mut world = World::new(1).await;
+    let id = world.add(job(&json!({"id": "a", "coalesce": "all"})), at(0)).await;
+    world.tick(at(35)).await;
+    world.ask(Request::Remove(id.clone()), at(36)).await.unwrap();
+    world.finish_all(at(37)).await;
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "20 removed", "30 removed"]);
+    assert!(matches!(world.ask(Request::Remove(id), at(38)).await, Err(Refusal::NotFound(_))));
+    // The same id begins a ledger of its own: the same instant may have a row again.
+    world
+        .add(
+            job_at(
+                &json!({"id": "a", "trigger": {"type": "date", "run_date": "2027-01-15 08:00:10"}}),
+                at(39),
+            ),
+            at(39),
+        )
+        .await;
+    world.tick(at(39)).await;
+    world.finish_all(at(40)).await;
+    assert_eq!(
+        world.ledger("a").await,
+        ["10 succeeded", "20 removed", "30 removed", "10 succeeded"]
+    );
+}
+
+#[tokio::test]
+async fn requests_of_one_step_see_each_other_in_their_order() {
+    let mut world = World::new(1).await;
+    let new = || Box::new(job(&json!({"id": "a"})));
+    let id = new().id.clone();
+    let answers = world
+        .ask_all(
+            vec![
+                Request::Add { job: new(), existing: Existing::Refuse },
+                Request::Add { job: new(), existing: Existing::Refuse },
+                Request::Add { job: new(), existing: Existing::Redefine },
+                Request::Pause(id.clone()),
+                Request::Remove(id.clone()),
+                Request::Pause(id.clone()),
+                Request::Add { job: new(), existing: Existing::Refuse },
+            ],
+            at(1),
+        )
+        .await;
+    let words: Vec<String> = answers
+        .into_iter()
+        .map(|answer| match answer {
+            Ok(Answer::Job(job)) => job.state.word().to_owned(),
+            Err(Refusal::Exists(_)) => "exists".to_owned(),
+            Err(Refusal::NotFound(_)) => "not found".to_owned(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(words, ["active", "exists", "active", "paused", "paused", "not found", "active"]);
+    assert_eq!(world.job("a").await.unwrap().revision, 1);
+}
+
+#[tokio::test]
+async fn after_a_crash_a_running_run_is_the_next_attempt_or_lost_and_a_waiting_one_is_started() {
+    let mut world = World::new(2).await;
+    world.add(job(&json!({"id": "again"})), at(0)).await;
+    world.add(job(&json!({"id": "lost", "on_crash": "lose"})), at(0)).await;
+    world.add(job(&json!({"id": "waits"})), at(0)).await;
+    world.tick(at(10)).await;
+    assert_eq!(world.started(), ["again", "lost"]);
+    world.crash(at(15)).await;
+    world.tick(at(15)).await;
+    assert_eq!(world.starts_with_attempts(), ["again 1", "lost 1", "again 2", "waits 1"]);
+    world.finish_all(at(16)).await;
+    assert_eq!(world.ledger("again").await, ["10 succeeded"]);
+    assert_eq!(world.ledger("lost").await, ["10 lost"]);
+    assert_eq!(world.ledger("waits").await, ["10 succeeded"]);
+}
+
+#[tokio::test]
+async fn a_write_that_fails_starts_nothing_and_a_write_whose_answer_is_lost_starts_it_once() {
+    for fault in [Fault::Before, Fault::After] {
+        let mut world = World::new(1).await;
+        world.add(job(&json!({"id": "a"})), at(0)).await;
+        world.fail_next(fault);
+        assert!(world.try_tick(at(10)).await.is_err());
+        assert!(world.started().is_empty(), "{fault:?}");
+        world.tick(at(11)).await;
+        assert_eq!(world.starts_with_attempts(), ["a 1"], "{fault:?}");
+        world.complete_all(at(12));
+        world.fail_next(fault);
+        assert!(world.try_tick(at(12)).await.is_err());
+        world.tick(at(13)).await;
+        assert_eq!(
+            world.ledger("a").await,
+            ["10 succeeded"],
+            "{fault:?}: the completion was not forgotten"
+        );
+        world.fail_next(fault);
+        let refused = world.ask(Request::Run(job(&json!({"id": "a"})).id), at(14)).await;
+        assert!(matches!(refused, Err(Refusal::Unavailable(_))), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_makes_the_declared_jobs_the_files_and_breaks_what_can_no_longer_run() {
+    let mut world = World::new(1).await;
+    let declared = |id: &str, seconds: u32| {
+        let job = job(&json!({"id": id, "trigger": {"type": "interval", "seconds": seconds}}));
+        Job { origin: punctual::job::Origin::File, ..job }
+    };
+    world.add(job(&json!({"id": "mine"})), at(0)).await;
+    let first = world
+        .reload(vec![declared("keeps", 10), declared("changes", 10), declared("goes", 10)], at(1))
+        .await;
+    assert_eq!(first.added, ["keeps", "changes", "goes"]);
+    let second = world
+        .reload(vec![declared("keeps", 10), declared("changes", 20), declared("comes", 10)], at(2))
+        .await;
+    assert_eq!(
+        (second.added, second.changed, second.removed, second.unchanged),
+        (vec!["comes".to_owned()], vec!["changes".to_owned()], vec!["goes".to_owned()], 1)
+    );
+    let refused = world.ask(Request::Remove(declared("keeps", 10).id), at(3)).await;
+    assert!(matches!(refused, Err(Refusal::DeclaredInFile(_))));
+
+    world.without_pools(at(4)).await;
+    let JobState::Broken { reason } = world.job("mine").await.unwrap().state else {
+        panic!("not broken")
+    };
+    assert!(reason.contains("unknown executor \"default\""), "{reason}");
+    world.tick(at(35)).await;
+    assert!(world.ledger("mine").await.is_empty());
+    world.reload(Vec::new(), at(36)).await;
+    assert!(
+        matches!(world.job("mine").await.unwrap().state, JobState::Active { next } if next.due_at == at(40))
+    );
+    assert_eq!(world.ledger("mine").await, ["10..30 broken 3"]);
+}
+
+#[tokio::test]
+async fn a_drain_starts_nothing_more_and_refuses_requests() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a", "coalesce": "all"})), at(0)).await;
+    world.tick(at(25)).await;
+    world.drain();
+    assert_eq!(world.tick(at(30)).await, None);
+    world.finish_all(at(31)).await;
+    assert!(world.started().is_empty());
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "20 pending"]);
+    let refused = world.ask(Request::Pause(job(&json!({"id": "a"})).id), at(32)).await;
+    assert_eq!(refused.unwrap_err(), Refusal::Stopping);
+}

@@ -1,0 +1,324 @@
+//! One conformance suite, on every store.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests: they may end one"
+)]
+
+#[path = "support/jobs.rs"]
+mod jobs;
+
+use jobs::{at, job, run};
+use punctual::filter::{JobFilter, RunFilter};
+use punctual::job::{Due, Job, JobState};
+use punctual::run::{Cause, Outcome, Run, RunState, SkipReason};
+use punctual::store::memory::MemoryStore;
+use punctual::store::sql::SqlStore;
+use punctual::store::{Archive, Change, Store, StoreError};
+use serde_json::json;
+use tempfile::TempDir;
+
+fn insert_job(job: &Job) -> Change {
+    Change::InsertJob(Box::new(job.clone()))
+}
+
+fn update_job(job: &Job) -> Change {
+    Change::UpdateJob(Box::new(job.clone()))
+}
+
+fn insert_run(run: &Run) -> Change {
+    Change::InsertRun(Box::new(run.clone()))
+}
+
+fn is_conflict(result: Result<(), StoreError>) -> bool {
+    matches!(result, Err(StoreError::Conflict(_)))
+}
+
+fn pools() -> Vec<String> {
+    vec!["default".to_owned()]
+}
+
+/// Runs a test on each store.
+macro_rules! on_every_store {
+    ($($name:ident)*) => {
+        mod memory {
+            $(#[tokio::test] async fn $name() { super::$name(super::MemoryStore::default()).await; })*
+        }
+        mod sqlite {
+            $(#[tokio::test] async fn $name() {
+                let folder = super::TempDir::new().unwrap();
+                super::$name(super::SqlStore::open(&folder.path().join("p.db")).await.unwrap()).await;
+            })*
+        }
+    };
+}
+
+on_every_store! {
+    a_job_survives_in_every_state
+    a_run_survives_in_every_state
+    a_write_on_an_old_revision_changes_nothing_at_all
+    an_id_and_an_occurrence_are_taken_once
+    what_is_due_comes_in_order_and_only_from_the_named_pools
+    a_review_sees_declared_broken_and_homeless_jobs
+    runs_in_flight_are_found_the_oldest_first
+    lists_are_filtered_and_paged
+    an_output_is_replaced
+}
+
+async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {
+    let next = Due { scheduled_at: at(100), due_at: at(105) };
+    let states = [
+        JobState::Active { next },
+        JobState::Paused { next: Due { due_at: at(100), ..next } },
+        JobState::Finished,
+        JobState::Broken { reason: "no pool".to_owned() },
+    ];
+    for (number, state) in states.into_iter().enumerate() {
+        let full = json!({"id": format!("j{number}"), "name": "A name", "tags": ["a", "b\"c"], "description": "é\n",
+            "misfire_grace_time": 1.5, "coalesce": "all", "max_instances": 3, "on_crash": "lose", "max_runs": 7});
+        let job = Job { state, run_count: 2, ..job(&full) };
+        store.commit(&[insert_job(&job)]).await.unwrap();
+        let read = store.load(std::slice::from_ref(&job.id)).await.unwrap().remove(0);
+        assert_eq!(read.to_value(), Job { revision: 1, ..job.clone() }.to_value());
+        assert_eq!((&read.state, read.anchor, read.run_count), (&job.state, job.anchor, 2));
+        assert_eq!(
+            Archive::job(&store, job.id.as_str()).await.unwrap().unwrap().to_value(),
+            read.to_value()
+        );
+    }
+    let counts = store.job_counts().await.unwrap();
+    assert_eq!(
+        counts,
+        ["active", "broken", "finished", "paused"].map(|state| (state.to_owned(), 1))
+    );
+}
+
+async fn a_run_survives_in_every_state<S: Store + Archive>(store: S) {
+    let ended = |outcome| RunState::Ended { started_at: at(11), finished_at: at(12), outcome };
+    let reasons = [
+        SkipReason::Missed,
+        SkipReason::Coalesced,
+        SkipReason::Overlap,
+        SkipReason::Paused,
+        SkipReason::Broken,
+        SkipReason::Removed,
+    ];
+    let mut states = vec![
+        RunState::Pending,
+        RunState::Running { started_at: at(11) },
+        ended(Outcome::Succeeded { result: Some(json!({"a": [1, null]})), exit_code: None }),
+        ended(Outcome::Succeeded { result: None, exit_code: Some(0) }),
+        ended(Outcome::Failed {
+            error: "exit code 3".to_owned(),
+            exit_code: Some(3),
+            permanent: false,
+        }),
+        ended(Outcome::Failed { error: "never".to_owned(), exit_code: None, permanent: true }),
+        ended(Outcome::Lost { error: "gone".to_owned() }),
+    ];
+    states.extend(reasons.map(|reason| RunState::Skipped {
+        reason,
+        last_scheduled_at: at(99),
+        count: 4,
+    }));
+    for (number, state) in (0_u32..).zip(states) {
+        let mut run = run("j", Some(at(i64::from(number))));
+        store.commit(&[insert_run(&run)]).await.unwrap();
+        run = Run { state, attempt: 2, ..run };
+        store.commit(&[Change::UpdateRun(Box::new(run.clone()))]).await.unwrap();
+        assert_eq!(Archive::run(&store, &run.id.0).await.unwrap().unwrap(), run);
+    }
+}
+
+async fn a_write_on_an_old_revision_changes_nothing_at_all<S: Store + Archive>(store: S) {
+    let first = job(&json!({"id": "a"}));
+    store.commit(&[insert_job(&first)]).await.unwrap();
+    let read = store.load(std::slice::from_ref(&first.id)).await.unwrap().remove(0);
+    let renamed = Job { name: "renamed".to_owned(), ..read.clone() };
+    store.commit(&[update_job(&renamed)]).await.unwrap();
+    let stale = Job { name: "stale".to_owned(), ..read };
+    let other = job(&json!({"id": "b"}));
+    assert!(is_conflict(store.commit(&[insert_job(&other), update_job(&stale)]).await));
+    let now = store.load(&[first.id, other.id]).await.unwrap();
+    assert_eq!(now.len(), 1, "the other write of the transaction was undone");
+    assert_eq!((now[0].name.as_str(), now[0].revision), ("renamed", 2));
+}
+
+async fn an_id_and_an_occurrence_are_taken_once<S: Store + Archive>(store: S) {
+    let job = job(&json!({"id": "a"}));
+    store.commit(&[insert_job(&job)]).await.unwrap();
+    assert!(is_conflict(store.commit(&[insert_job(&job)]).await));
+    store.commit(&[insert_run(&run("a", Some(at(5))))]).await.unwrap();
+    assert!(
+        is_conflict(store.commit(&[insert_run(&run("a", Some(at(5))))]).await),
+        "the occurrence has its row"
+    );
+    store
+        .commit(&[insert_run(&run("a", Some(at(6)))), insert_run(&run("b", Some(at(5))))])
+        .await
+        .unwrap();
+    let anew = Run { anchor: at(1), ..run("a", Some(at(5))) };
+    store.commit(&[insert_run(&anew)]).await.unwrap();
+    for _ in 0..2 {
+        let manual = Run { cause: Cause::Manual, ..run("a", None) };
+        store.commit(&[insert_run(&manual)]).await.unwrap();
+    }
+    store.commit(&[Change::DeleteJob(job.id.clone()), Change::DeleteJob(job.id)]).await.unwrap();
+}
+
+async fn what_is_due_comes_in_order_and_only_from_the_named_pools<S: Store + Archive>(store: S) {
+    let due = |id: &str, seconds: i64, executor: &str| {
+        let next = Due { scheduled_at: at(seconds), due_at: at(seconds) };
+        Job {
+            state: JobState::Active { next },
+            executor: executor.to_owned(),
+            ..job(&json!({"id": id}))
+        }
+    };
+    let paused = Due { scheduled_at: at(1), due_at: at(1) };
+    let changes = [
+        insert_job(&due("late", 30, "default")),
+        insert_job(&due("early", 10, "default")),
+        insert_job(&due("elsewhere", 5, "other")),
+        insert_job(&due("now", 40, "default")),
+        insert_job(&due("future", 41, "default")),
+        insert_job(&Job {
+            state: JobState::Paused { next: paused },
+            ..job(&json!({"id": "paused"}))
+        }),
+        insert_job(&Job { state: JobState::Finished, ..job(&json!({"id": "finished"})) }),
+    ];
+    store.commit(&changes).await.unwrap();
+    let ids = |jobs: Vec<Job>| jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>();
+    assert_eq!(ids(store.due(at(40), &pools(), 10).await.unwrap()), ["early", "late", "now"]);
+    assert_eq!(ids(store.due(at(40), &pools(), 2).await.unwrap()), ["early", "late"]);
+    assert!(store.due(at(9), &pools(), 10).await.unwrap().is_empty());
+}
+
+async fn a_review_sees_declared_broken_and_homeless_jobs<S: Store + Archive>(store: S) {
+    let broken = JobState::Broken { reason: "x".to_owned() };
+    let changes = [
+        insert_job(&job(&json!({"id": "fine"}))),
+        insert_job(&Job { origin: punctual::job::Origin::File, ..job(&json!({"id": "declared"})) }),
+        insert_job(&Job { state: broken, ..job(&json!({"id": "broken"})) }),
+        insert_job(&Job { executor: "gone".to_owned(), ..job(&json!({"id": "homeless"})) }),
+    ];
+    store.commit(&changes).await.unwrap();
+    let mut ids: Vec<String> =
+        store.to_review(&pools()).await.unwrap().iter().map(|job| job.id.to_string()).collect();
+    ids.sort();
+    assert_eq!(ids, ["broken", "declared", "homeless"]);
+}
+
+async fn runs_in_flight_are_found_the_oldest_first<S: Store + Archive>(store: S) {
+    let first = run("a", Some(at(1)));
+    let mut second = run("a", Some(at(2)));
+    second.start(at(3));
+    let mut third = run("a", Some(at(3)));
+    third.skip(SkipReason::Missed);
+    store.commit(&[insert_run(&second), insert_run(&third), insert_run(&first)]).await.unwrap();
+    assert_eq!(store.in_flight().await.unwrap(), [first, second]);
+}
+
+async fn lists_are_filtered_and_paged<S: Store + Archive>(store: S) {
+    for id in ["a:1", "a:2", "a_3", "b"] {
+        let tags = if id == "b" { json!([]) } else { json!(["x", "y z"]) };
+        store.commit(&[insert_job(&job(&json!({"id": id, "tags": tags})))]).await.unwrap();
+    }
+    let jobs = async |filter: JobFilter| -> Vec<String> {
+        let jobs = store.jobs(&filter).await.unwrap();
+        jobs.iter().map(|job| job.id.to_string()).collect()
+    };
+    let all = JobFilter { limit: 10, ..JobFilter::default() };
+    assert_eq!(jobs(all.clone()).await, ["a:1", "a:2", "a_3", "b"]);
+    assert_eq!(
+        jobs(JobFilter { prefix: Some("a:".to_owned()), ..all.clone() }).await,
+        ["a:1", "a:2"]
+    );
+    assert_eq!(jobs(JobFilter { prefix: Some("%".to_owned()), ..all.clone() }).await, [""; 0]);
+    assert_eq!(
+        jobs(JobFilter { tag: Some("y z".to_owned()), limit: 2, ..all.clone() }).await,
+        ["a:1", "a:2"]
+    );
+    assert_eq!(jobs(JobFilter { tag: Some("y".to_owned()), ..all.clone() }).await, [""; 0]);
+    assert_eq!(
+        jobs(JobFilter { after: Some("a:2".to_owned()), ..all.clone() }).await,
+        ["a_3", "b"]
+    );
+    assert_eq!(jobs(JobFilter { state: Some("paused".to_owned()), ..all }).await, [""; 0]);
+
+    let made: Vec<Run> =
+        (0..4).map(|second| run(if second == 3 { "b" } else { "a" }, Some(at(second)))).collect();
+    for run in &made {
+        store.commit(&[insert_run(run)]).await.unwrap();
+    }
+    let runs = async |filter: RunFilter| store.runs(&filter).await.unwrap();
+    let all = RunFilter { limit: 10, ..RunFilter::default() };
+    let newest_first: Vec<Run> = made.iter().rev().cloned().collect();
+    assert_eq!(runs(all.clone()).await, newest_first);
+    assert_eq!(
+        runs(RunFilter { job_id: Some("b".to_owned()), ..all.clone() }).await,
+        newest_first[..1]
+    );
+    assert_eq!(
+        runs(RunFilter { before: Some(made[2].id.to_string()), limit: 1, ..all.clone() }).await,
+        newest_first[2..3]
+    );
+    assert_eq!(runs(RunFilter { state: Some("failed".to_owned()), ..all.clone() }).await, []);
+    assert_eq!(runs(RunFilter { since: Some(at(1_000_000)), ..all }).await, []);
+}
+
+async fn an_output_is_replaced<S: Store + Archive>(store: S) {
+    let id = run("a", None).id;
+    for (tail, bytes) in [("first", 5), ("second", 70_000)] {
+        let change = Change::PutOutput { run_id: id.clone(), tail: tail.to_owned(), bytes };
+        store.commit(&[change]).await.unwrap();
+    }
+    let output = Archive::output(&store, &id.0).await.unwrap().unwrap();
+    assert_eq!((output.tail.as_str(), output.bytes), ("second", 70_000));
+    assert_eq!(Archive::output(&store, "nothing").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_a_broken_job_that_keeps_what_it_was() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("p.db");
+    let store = SqlStore::open(&path).await.unwrap();
+    let (trigger, task) = (job(&json!({"id": "trigger"})), job(&json!({"id": "task"})));
+    store.commit(&[insert_job(&trigger), insert_job(&task)]).await.unwrap();
+    let other = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    for (column, value, id) in
+        [("trigger_spec", "{\"type\": \"moon\"}", "trigger"), ("task", "not json", "task")]
+    {
+        let sql = format!("update jobs set {column} = '{value}' where id = '{id}'");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&other).await.unwrap();
+    }
+    let jobs = store.load(&[trigger.id, task.id]).await.unwrap();
+    for job in jobs {
+        let JobState::Broken { reason } = &job.state else { panic!("{:?}", job.state) };
+        assert!(reason.starts_with(job.id.as_str()), "{reason}");
+        store.commit(&[update_job(&job)]).await.unwrap();
+    }
+    let kept: (String, String) =
+        sqlx::query_as("select (select trigger_spec from jobs where id = 'trigger'), (select task from jobs where id = 'task')")
+            .fetch_one(&other)
+            .await
+            .unwrap();
+    assert_eq!((kept.0.as_str(), kept.1.as_str()), ("{\"type\":\"moon\"}", "\"not json\""));
+}
+
+#[tokio::test]
+async fn a_second_store_on_the_same_file_is_refused_until_the_first_is_gone() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("deep/er/p.db");
+    let first = SqlStore::open(&path).await.unwrap();
+    let refused = SqlStore::open(&path).await.unwrap_err().to_string();
+    assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+    first.close().await;
+    drop(first);
+    SqlStore::open(&path).await.unwrap();
+    std::fs::write(folder.path().join("text.db"), "this is not a database, whatever its name says")
+        .unwrap();
+    assert!(SqlStore::open(&folder.path().join("text.db")).await.is_err());
+}

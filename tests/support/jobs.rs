@@ -1,0 +1,60 @@
+//! Jobs and runs for tests of the core and the store.
+#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up ends")]
+
+use std::collections::BTreeMap;
+
+use punctual::clock::Timestamp;
+use punctual::executor::{ExecutorKind, PoolSettings};
+use punctual::job::{Definition, GivenPolicy, Job, JobId, Origin};
+use punctual::run::{Cause, Run, RunId, RunState};
+use punctual::scheduler::admission::Rules;
+use punctual::task::builtin::Registry;
+use punctual::task::standard;
+use punctual::zone::Zone;
+use serde_json::{Value, json};
+
+/// An instant, in seconds from a beginning.
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+}
+
+/// Rules with one pool of threads, called `default`.
+pub(crate) fn rules(max_workers: usize) -> Rules {
+    let mut registry = Registry::default();
+    standard::register(&mut registry);
+    let pool = PoolSettings { kind: ExecutorKind::ThreadPool, max_workers };
+    let executors = BTreeMap::from([("default".to_owned(), pool)]);
+    Rules { zone: Zone::utc(), defaults: GivenPolicy::default(), executors, registry }
+}
+
+/// A job, defined at the beginning; what is not given is an interval of ten seconds and a no-op.
+pub(crate) fn job(given: &Value) -> Job {
+    job_at(given, at(0))
+}
+
+/// A job, defined at an instant.
+pub(crate) fn job_at(given: &Value, now: Timestamp) -> Job {
+    let mut definition = json!({"trigger": {"type": "interval", "seconds": 10}, "task": {"type": "builtin", "name": "noop"}});
+    definition.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
+    rules(1).admit(Definition::parse(definition).unwrap(), Origin::Socket, now).unwrap()
+}
+
+/// A waiting run of a job; ids rise in the order in which they are made.
+pub(crate) fn run(job_id: &str, scheduled_at: Option<Timestamp>) -> Run {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    Run {
+        id: RunId(format!("run-{:06}", MADE.fetch_add(1, Ordering::Relaxed))),
+        job_id: JobId::parse(job_id).unwrap(),
+        anchor: at(0),
+        cause: Cause::Schedule,
+        scheduled_at,
+        due_at: scheduled_at.unwrap_or(at(10)),
+        attempt: 1,
+        executor: "default".to_owned(),
+        node: "here".to_owned(),
+        created_at: at(10),
+        state: RunState::Pending,
+    }
+}

@@ -1,0 +1,272 @@
+//! A world for the scheduler: a store that can fail, an executor that only notes, a crash.
+#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
+
+use std::sync::{Arc, Mutex};
+
+use punctual::clock::Timestamp;
+use punctual::executor::{Assignment, Completion, Executor};
+use punctual::filter::RunFilter;
+use punctual::job::{Job, JobId};
+use punctual::run::{Outcome, Run, RunState};
+use punctual::scheduler::Scheduler;
+use punctual::scheduler::command::{Answer, Command, Difference, Existing, Refusal, Request};
+use punctual::store::memory::MemoryStore;
+use punctual::store::{Archive, Change, Store, StoreError};
+use punctual::task::output::Tail;
+use tokio::sync::oneshot;
+
+use crate::jobs::{at, rules};
+
+/// When a write fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing is written.
+    Before,
+    /// All is written, and the answer is lost.
+    After,
+}
+
+/// A store whose next write can be made to fail.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FaultyStore {
+    inner: MemoryStore,
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+impl Store for FaultyStore {
+    async fn load(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
+        self.inner.load(ids).await
+    }
+
+    async fn due(
+        &self,
+        until: Timestamp,
+        executors: &[String],
+        limit: usize,
+    ) -> Result<Vec<Job>, StoreError> {
+        self.inner.due(until, executors, limit).await
+    }
+
+    async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {
+        self.inner.to_review(executors).await
+    }
+
+    async fn in_flight(&self) -> Result<Vec<Run>, StoreError> {
+        self.inner.in_flight().await
+    }
+
+    async fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let fault = self.fault.lock().unwrap().take();
+        if fault != Some(Fault::Before) {
+            self.inner.commit(changes).await?;
+        }
+        fault.map_or(Ok(()), |_| Err(StoreError::Unavailable("the disk is away".to_owned())))
+    }
+}
+
+/// What was handed over, in order.
+#[derive(Debug, Clone, Default)]
+struct Notes {
+    /// Every start, with the row as the store had it at that moment.
+    starts: Arc<Mutex<Vec<(Assignment, Run)>>>,
+    /// Starts that nobody has completed.
+    open: Arc<Mutex<Vec<Assignment>>>,
+}
+
+/// An executor that only notes what it is given.
+#[derive(Debug)]
+pub(crate) struct NotingExecutor {
+    notes: Notes,
+    store: MemoryStore,
+}
+
+impl Executor for NotingExecutor {
+    fn start(&mut self, _: &str, assignment: Assignment) {
+        let id = assignment.run_id.0.clone();
+        let mut reading = std::pin::pin!(self.store.run(&id));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let std::task::Poll::Ready(Ok(Some(row))) = reading.as_mut().poll(&mut context) else {
+            panic!("started without a row in the ledger: {assignment:?}");
+        };
+        self.notes.starts.lock().unwrap().push((assignment.clone(), row));
+        self.notes.open.lock().unwrap().push(assignment);
+    }
+
+    async fn stop(&mut self) {}
+}
+
+/// A scheduler and everything around it.
+pub(crate) struct World {
+    store: FaultyStore,
+    notes: Notes,
+    workers: usize,
+    scheduler: Scheduler<FaultyStore, NotingExecutor>,
+    completions: Vec<Completion>,
+}
+
+impl World {
+    /// A world with one pool of so many workers.
+    pub(crate) async fn new(workers: usize) -> Self {
+        let (store, notes) = (FaultyStore::default(), Notes::default());
+        let scheduler = Self::scheduler(&store, &notes, workers);
+        let mut world = Self { store, notes, workers, scheduler, completions: Vec::new() };
+        world.tick(at(0)).await;
+        world
+    }
+
+    fn scheduler(
+        store: &FaultyStore,
+        notes: &Notes,
+        workers: usize,
+    ) -> Scheduler<FaultyStore, NotingExecutor> {
+        let executor = NotingExecutor { notes: notes.clone(), store: store.inner.clone() };
+        Scheduler::new(store.clone(), executor, rules(workers), "here".to_owned(), 1)
+    }
+
+    pub(crate) async fn try_tick(
+        &mut self,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let completions = std::mem::take(&mut self.completions);
+        self.scheduler.tick(now, Vec::new(), completions).await
+    }
+
+    pub(crate) async fn tick(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.try_tick(now).await.unwrap()
+    }
+
+    pub(crate) async fn ask_all(
+        &mut self,
+        requests: Vec<Request>,
+        now: Timestamp,
+    ) -> Vec<Result<Answer, Refusal>> {
+        let (mut commands, mut answers) = (Vec::new(), Vec::new());
+        for request in requests {
+            let (reply, answer) = oneshot::channel();
+            commands.push(Command { request, reply });
+            answers.push(answer);
+        }
+        // The answers tell of a failure.
+        drop(self.scheduler.tick(now, commands, Vec::new()).await);
+        answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect()
+    }
+
+    pub(crate) async fn ask(
+        &mut self,
+        request: Request,
+        now: Timestamp,
+    ) -> Result<Answer, Refusal> {
+        self.ask_all(vec![request], now).await.remove(0)
+    }
+
+    pub(crate) async fn add(&mut self, job: Job, now: Timestamp) -> JobId {
+        let id = job.id.clone();
+        self.ask(Request::Add { job: Box::new(job), existing: Existing::Refuse }, now)
+            .await
+            .unwrap();
+        id
+    }
+
+    pub(crate) async fn remove(&mut self, id: &str, now: Timestamp) {
+        self.ask(Request::Remove(JobId::parse(id).unwrap()), now).await.unwrap();
+    }
+
+    pub(crate) async fn reload(&mut self, jobs: Vec<Job>, now: Timestamp) -> Difference {
+        let rules = Box::new(rules(self.workers));
+        let answer = self.ask(Request::Reload { rules, jobs }, now).await.unwrap();
+        let Answer::Difference(difference) = answer else { panic!("{answer:?}") };
+        difference
+    }
+
+    /// A reload under rules that know no pool.
+    pub(crate) async fn without_pools(&mut self, now: Timestamp) {
+        let mut rules = rules(self.workers);
+        rules.executors.clear();
+        self.ask(Request::Reload { rules: Box::new(rules), jobs: Vec::new() }, now).await.unwrap();
+    }
+
+    pub(crate) fn drain(&mut self) {
+        self.scheduler.drain();
+    }
+
+    pub(crate) fn fail_next(&mut self, fault: Fault) {
+        *self.store.fault.lock().unwrap() = Some(fault);
+    }
+
+    /// The process dies, and another one comes up on the same store.
+    pub(crate) async fn crash(&mut self, now: Timestamp) {
+        self.notes.open.lock().unwrap().clear();
+        self.completions.clear();
+        self.scheduler = Self::scheduler(&self.store, &self.notes, self.workers);
+        self.scheduler.recover(now, "crashed").await.unwrap();
+    }
+
+    /// Everything that was started ends well.
+    pub(crate) fn complete_all(&mut self, now: Timestamp) {
+        for assignment in self.notes.open.lock().unwrap().drain(..) {
+            self.completions.push(Completion {
+                run_id: assignment.run_id,
+                started_at: now,
+                finished_at: now,
+                outcome: Outcome::Succeeded { result: None, exit_code: None },
+                output: Tail::default(),
+            });
+        }
+    }
+
+    pub(crate) async fn finish_all(&mut self, now: Timestamp) {
+        self.complete_all(now);
+        self.tick(now).await;
+    }
+
+    /// Jobs whose runs were started and have not ended.
+    pub(crate) fn started(&self) -> Vec<String> {
+        self.notes
+            .open
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|assignment| assignment.job_id.to_string())
+            .collect()
+    }
+
+    /// Every start so far, as job and attempt.
+    pub(crate) fn starts_with_attempts(&self) -> Vec<String> {
+        let starts = self.notes.starts.lock().unwrap();
+        starts
+            .iter()
+            .map(|(assignment, _)| format!("{} {}", assignment.job_id, assignment.attempt))
+            .collect()
+    }
+
+    /// The ledger's rows as they were at the moment of each start.
+    pub(crate) fn rows_at_start(&self) -> Vec<String> {
+        let starts = self.notes.starts.lock().unwrap();
+        starts.iter().map(|(_, row)| format!("{} {}", row.job_id, show(row))).collect()
+    }
+
+    pub(crate) async fn job(&self, id: &str) -> Option<Job> {
+        Archive::job(&self.store.inner, id).await.unwrap()
+    }
+
+    /// The rows of a job, the oldest first, in a few words each.
+    pub(crate) async fn ledger(&self, id: &str) -> Vec<String> {
+        let filter = RunFilter { job_id: Some(id.to_owned()), limit: 1000, ..RunFilter::default() };
+        self.store.inner.runs(&filter).await.unwrap().iter().rev().map(show).collect()
+    }
+}
+
+fn show(run: &Run) -> String {
+    let second = |instant: Timestamp| instant.signed_duration_since(at(0)).num_seconds();
+    let scheduled = run.scheduled_at.map_or_else(|| "-".to_owned(), |at| second(at).to_string());
+    match &run.state {
+        RunState::Skipped { reason, count: 1, .. } => format!("{scheduled} {}", reason.word()),
+        RunState::Skipped { reason, last_scheduled_at, count } => {
+            format!("{scheduled}..{} {} {count}", second(*last_scheduled_at), reason.word())
+        }
+        state @ (RunState::Pending | RunState::Running { .. } | RunState::Ended { .. }) => {
+            format!("{scheduled} {}", state.word())
+        }
+    }
+}
