@@ -199,7 +199,8 @@ impl World {
         self.notes.open.lock().unwrap().clear();
         self.completions.clear();
         self.scheduler = Self::scheduler(&self.store, &self.notes, self.workers);
-        self.scheduler.recover(now, "crashed").await.unwrap();
+        // A start that fails is a start again.
+        while self.scheduler.recover(now, "crashed").await.is_err() {}
     }
 
     /// Everything that was started ends well.
@@ -250,10 +251,39 @@ impl World {
         Archive::job(&self.store.inner, id).await.unwrap()
     }
 
+    /// The rows of a job, the oldest first.
+    pub(crate) async fn runs(&self, id: &str) -> Vec<Run> {
+        let filter =
+            RunFilter { job_id: Some(id.to_owned()), limit: 100_000, ..RunFilter::default() };
+        let mut runs = self.store.inner.runs(&filter).await.unwrap();
+        runs.reverse();
+        runs
+    }
+
     /// The rows of a job, the oldest first, in a few words each.
     pub(crate) async fn ledger(&self, id: &str) -> Vec<String> {
-        let filter = RunFilter { job_id: Some(id.to_owned()), limit: 1000, ..RunFilter::default() };
-        self.store.inner.runs(&filter).await.unwrap().iter().rev().map(show).collect()
+        self.runs(id).await.iter().map(show).collect()
+    }
+
+    /// Every start so far: what was handed over, and the row that the ledger had for it then.
+    pub(crate) fn starts(&self) -> Vec<(Assignment, Run)> {
+        self.notes.starts.lock().unwrap().clone()
+    }
+
+    /// Ends the nth of the runs that were started, well or not.
+    pub(crate) fn complete(&mut self, number: usize, now: Timestamp, outcome: Outcome) {
+        let mut open = self.notes.open.lock().unwrap();
+        if number < open.len() {
+            let run_id = open.remove(number).run_id;
+            let output = Tail::default();
+            self.completions.push(Completion {
+                run_id,
+                started_at: now,
+                finished_at: now,
+                outcome,
+                output,
+            });
+        }
     }
 }
 
