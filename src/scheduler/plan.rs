@@ -194,3 +194,57 @@ impl Plan {
         self.skipped.push(Skipped { reason, span });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::Zone;
+    use serde_json::{Value, json};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn trigger(spec: &Value) -> Trigger {
+        Trigger::parse(spec, &Zone::utc(), at(0)).unwrap()
+    }
+
+    fn id(text: &str) -> JobId {
+        JobId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn jitter_delays_an_occurrence_within_its_bounds_and_the_same_way_every_time() {
+        let spread = json!({"type": "interval", "seconds": 10, "jitter": 4});
+        let (trigger, mut delays) = (trigger(&spread), std::collections::BTreeSet::new());
+        for number in 1..200 {
+            let occurrence = at(10 * number);
+            let planned = due(&id("a"), &trigger, occurrence);
+            let delay = planned.due_at - occurrence;
+            assert_eq!(
+                (planned.scheduled_at, due(&id("a"), &trigger, occurrence)),
+                (occurrence, planned)
+            );
+            assert!((TimeDelta::zero()..=TimeDelta::seconds(4)).contains(&delay), "{delay}");
+            delays.insert(delay);
+        }
+        assert!(delays.len() > 190, "the delays differ");
+        assert_ne!(
+            due(&id("a"), &trigger, at(10)).due_at,
+            due(&id("b"), &trigger, at(10)).due_at,
+            "and so do the jobs'"
+        );
+    }
+
+    #[test]
+    fn jitter_ends_before_the_next_occurrence_and_never_passes_the_end() {
+        let wide = trigger(
+            &json!({"type": "interval", "seconds": 2, "jitter": 3600, "end_date": "2027-01-15 08:00:41"}),
+        );
+        for number in 1..=20 {
+            let planned = due(&id("a"), &wide, at(2 * number));
+            assert!(planned.due_at < at(2 * number + 2), "{planned:?}");
+            assert!(planned.due_at <= wide.end().unwrap(), "{planned:?}");
+        }
+    }
+}
