@@ -101,6 +101,7 @@ pub(crate) struct World {
     store: FaultyStore,
     notes: Notes,
     workers: usize,
+    processes: u64,
     scheduler: Scheduler<FaultyStore, NotingExecutor>,
     completions: Vec<Completion>,
 }
@@ -109,19 +110,22 @@ impl World {
     /// A world with one pool of so many workers.
     pub(crate) async fn new(workers: usize) -> Self {
         let (store, notes) = (FaultyStore::default(), Notes::default());
-        let scheduler = Self::scheduler(&store, &notes, workers);
-        let mut world = Self { store, notes, workers, scheduler, completions: Vec::new() };
+        let scheduler = Self::scheduler(&store, &notes, workers, 0);
+        let mut world =
+            Self { store, notes, workers, scheduler, processes: 1, completions: Vec::new() };
         world.tick(at(0)).await;
         world
     }
 
+    /// Each process has a seed of its own, so that its run ids are its own.
     fn scheduler(
         store: &FaultyStore,
         notes: &Notes,
         workers: usize,
+        seed: u64,
     ) -> Scheduler<FaultyStore, NotingExecutor> {
         let executor = NotingExecutor { notes: notes.clone(), store: store.inner.clone() };
-        Scheduler::new(store.clone(), executor, rules(workers), "here".to_owned(), 1)
+        Scheduler::new(store.clone(), executor, rules(workers), "here".to_owned(), seed)
     }
 
     pub(crate) async fn try_tick(
@@ -198,7 +202,8 @@ impl World {
     pub(crate) async fn crash(&mut self, now: Timestamp) {
         self.notes.open.lock().unwrap().clear();
         self.completions.clear();
-        self.scheduler = Self::scheduler(&self.store, &self.notes, self.workers);
+        self.scheduler = Self::scheduler(&self.store, &self.notes, self.workers, self.processes);
+        self.processes += 1;
         // A start that fails is a start again.
         while self.scheduler.recover(now, "crashed").await.is_err() {}
     }
