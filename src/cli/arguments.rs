@@ -108,7 +108,7 @@ pub enum ClientCommand {
         punctual add backup --cron 'hour=3' -- /usr/bin/backup --all\n  \
         punctual add fix --cron 'hour=3 minute=*/20' --builtin toutiao.fix_statistics\n  \
         punctual add expire-42 --at '+30m' --builtin orders.expire --arg order_id=42\n  \
-        punctual add tick --every 10s --timezone Asia/Shanghai --tag demo --builtin noop\n\n\
+        punctual add tick --every 10s --timezone Asia/Shanghai --builtin noop\n\n\
         A cron field that is not given is * if it is coarser than the finest one given, else its minimum;\n\
         0 is Monday in day_of_week; all fields have to match.")]
     Add(Box<AddArguments>),
@@ -172,7 +172,7 @@ pub enum ClientCommand {
     Status,
     /// Show the next times of a trigger; no daemon is needed
     #[command(after_help = "Examples:\n  \
-        punctual preview --cron 'day=\"3rd fri\" hour=0-3 month=6-8,11-12' --count 10 --timezone Asia/Shanghai\n  \
+        punctual preview --cron 'day=\"3rd fri\" hour=0-3' --timezone Asia/Shanghai\n  \
         punctual preview --every 90m --start '2026-11-06 09:00:00'\n  \
         echo '{\"op\":\"preview\",\"trigger\":{\"type\":\"cron\",\"hour\":3},\"count\":2}' | punctual preview --batch")]
     Preview(PreviewArguments),
@@ -223,7 +223,13 @@ pub struct AddArguments {
     #[arg(long, value_name = "NAME", help_heading = "What", required_unless_present = "command", conflicts_with_all = ["command", "env", "cwd"])]
     pub builtin: Option<String>,
     /// Argument of the builtin; JSON if it can be read as such, else text
-    #[arg(long = "arg", value_name = "NAME=VALUE", help_heading = "What", requires = "builtin")]
+    #[arg(
+        long = "arg",
+        value_name = "NAME=VALUE",
+        help_heading = "What",
+        requires = "builtin",
+        conflicts_with = "command"
+    )]
     pub args: Vec<String>,
     /// Variable added to the command's environment
     #[arg(long, value_name = "NAME=VALUE", help_heading = "What")]

@@ -79,11 +79,22 @@ impl Output {
 
 /// Prints a line. A reader that has gone away (`| head`) is no failure.
 pub(super) fn line(text: &str) -> Result<(), Failure> {
+    print(text).map(drop)
+}
+
+/// Whether somebody still reads what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    There,
+    Gone,
+}
+
+/// Prints a line, and tells whether its reader is there.
+pub(super) fn print(text: &str) -> Result<Reader, Failure> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{}", text.trim_end_matches('\n')).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::Refused(error.to_string()))
-        }
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Failure::Refused(error.to_string())),
     }
 }

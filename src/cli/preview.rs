@@ -5,7 +5,7 @@ use std::io::{BufRead, Read};
 use serde_json::json;
 
 use super::arguments::PreviewArguments;
-use super::output::{Output, line};
+use super::output::{Output, Reader, print};
 use super::table::Table;
 use super::{Failure, add, duration};
 use crate::clock::{Clock, SystemClock, rfc3339};
@@ -54,7 +54,8 @@ fn table(preview: &Preview, now: crate::clock::Timestamp) -> String {
     format!("{}\n{table}{end}", preview.trigger.describe())
 }
 
-/// One answer a line, flushed after each, so that another program can converse.
+/// One answer a line, flushed after each, so that another program can converse. It ends with the questions, or when
+/// nobody reads the answers.
 fn batch() -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::Refused(format!("the standard input cannot be read: {error}"))
@@ -63,14 +64,23 @@ fn batch() -> Result<(), Failure> {
     let zone = Zone::system();
     loop {
         let mut bytes = Vec::new();
-        let read =
-            (&mut stdin).take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes).map_err(failed)?;
-        if read == 0 {
+        let mut line = (&mut stdin).take(LINE_BYTES_MAX);
+        if line.read_until(b'\n', &mut bytes).map_err(failed)? == 0 {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&bytes);
-        if !text.trim().is_empty() {
-            line(&batch_line(&text, &zone, SystemClock.now()).to_string())?;
+        let is_long = line.limit() == 0 && !bytes.ends_with(b"\n");
+        let answer = if is_long {
+            stdin.skip_until(b'\n').map_err(failed)?;
+            json!({ "error": format!("a line has fewer than {LINE_BYTES_MAX} bytes") })
+        } else {
+            let text = String::from_utf8_lossy(&bytes);
+            if text.trim().is_empty() {
+                continue;
+            }
+            batch_line(&text, &zone, SystemClock.now())
+        };
+        if print(&answer.to_string())? == Reader::Gone {
+            return Ok(());
         }
     }
 }

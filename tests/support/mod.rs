@@ -8,6 +8,7 @@
     reason = "a test that cannot go on ends, and nobody else reads these"
 )]
 
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -73,6 +74,25 @@ impl Home {
         self.command(arguments).output().unwrap()
     }
 
+    /// Runs the program to its end, with this to read.
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            // Both ways at once: either pipe may be full.
+            scope.spawn(move || stdin.write_all(input).unwrap());
+            child.wait_with_output().unwrap()
+        })
+    }
+
+    /// Runs the program, which has to succeed, and reads the JSON that it printed.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let answer = self.ok(&[&["--json"], arguments].concat());
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
     /// Runs the program, which has to succeed, and gives what it printed.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -98,6 +118,13 @@ impl Home {
 
     /// Starts a daemon with more arguments.
     pub(crate) fn start_with(&self, more: &[&str]) -> Daemon {
+        let mut daemon = self.spawn(more);
+        daemon.wait_for("READY=1");
+        daemon
+    }
+
+    /// Starts a daemon, and waits for nothing.
+    pub(crate) fn spawn(&self, more: &[&str]) -> Daemon {
         let notify = self.path().join("notify.sock");
         if notify.exists() {
             std::fs::remove_file(&notify).unwrap();
@@ -113,9 +140,7 @@ impl Home {
             .stdout(log)
             .spawn()
             .unwrap();
-        let mut daemon = Daemon { child, messages, log: self.log() };
-        daemon.wait_for("READY=1");
-        daemon
+        Daemon { child, messages, log: self.log() }
     }
 
     /// Where daemons log.
@@ -167,19 +192,16 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Waits until the daemon tells its service manager this line.
     pub(crate) fn wait_for(&mut self, line: &str) {
+        while self.message().iter().all(|said| said != line) {}
+    }
+
+    /// The next message to the service manager, line by line.
+    pub(crate) fn message(&mut self) -> Vec<String> {
         let mut buffer = [0; 4096];
-        loop {
-            let Ok(length) = self.messages.recv(&mut buffer) else {
-                panic!(
-                    "the daemon never said {line}:\n{}",
-                    std::fs::read_to_string(&self.log).unwrap()
-                );
-            };
-            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            if message.lines().any(|said| said == line) {
-                return;
-            }
-        }
+        let Ok(length) = self.messages.recv(&mut buffer) else {
+            panic!("the daemon says nothing:\n{}", std::fs::read_to_string(&self.log).unwrap());
+        };
+        String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned).collect()
     }
 
     pub(crate) fn pid(&self) -> rustix::process::Pid {

@@ -1,0 +1,332 @@
+//! The command line as a person or a script meets it: what is printed, and how it ends.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
+
+#[path = "cli/add.rs"]
+mod add;
+#[path = "cli/help.rs"]
+mod help;
+#[path = "cli/preview.rs"]
+mod preview;
+mod support;
+
+use serde_json::{Value, json};
+use support::{Home, PROGRAM, text};
+
+/// A line of a table, cell by cell: columns are at least two spaces apart.
+fn cells(line: &str) -> Vec<&str> {
+    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+}
+
+/// The line of a table that begins with this.
+fn line<'a>(table: &'a str, head: &str) -> Vec<&'a str> {
+    let line = table.lines().find(|line| line.split_whitespace().next() == Some(head));
+    cells(line.unwrap_or_else(|| panic!("no line {head} in:\n{table}")))
+}
+
+fn ids(page: &Value) -> Vec<&str> {
+    page["jobs"].as_array().unwrap().iter().map(|job| text(job, "id")).collect()
+}
+
+/// A daemon with two jobs that are not due: `hello` prints something, `broken` fails.
+fn home_with_jobs() -> (Home, support::Daemon) {
+    let home = Home::new("");
+    let daemon = home.start();
+    let hello = ["add", "hello", "--cron", "hour=3", "--tag", "nightly", "--max-instances", "9"];
+    home.ok(&[&hello[..], &["--", "/bin/echo", "hi you"]].concat());
+    let script = "echo out; exit 7";
+    home.ok(&["add", "broken", "--at", "2100-01-01", "--", "/bin/sh", "-c", script]);
+    (home, daemon)
+}
+
+#[test]
+fn without_a_daemon_every_verb_that_needs_one_exits_3_with_one_line() {
+    let home = Home::new("");
+    let verbs: [&[&str]; 11] = [
+        &["add", "x", "--every", "1h", "--builtin", "noop"],
+        &["list"],
+        &["show", "x"],
+        &["pause", "x", "y"],
+        &["resume", "x"],
+        &["run", "x", "--wait"],
+        &["remove", "x", "y"],
+        &["runs"],
+        &["logs", "x"],
+        &["status", "--json"],
+        &["reload"],
+    ];
+    let check = |home: &Home, arguments: &[&str], socket: &str| {
+        let output = home.run(arguments);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {complaint}");
+        assert_eq!((complaint.lines().count(), output.stdout.len()), (1, 0), "{complaint}");
+        assert!(complaint.starts_with("punctual: ") && complaint.contains(socket), "{complaint}");
+    };
+    for arguments in verbs {
+        check(&home, arguments, &home.socket().display().to_string());
+    }
+    check(&home, &["--socket", "elsewhere.sock", "list"], "elsewhere.sock");
+    // A socket that a killed daemon has left behind is no daemon either.
+    home.start().kill();
+    assert!(home.socket().exists());
+    check(&home, &["list"], &home.socket().display().to_string());
+}
+
+#[test]
+fn what_makes_no_sense_exits_2() {
+    let home = Home::new("");
+    let cases: [(&[&str], &str); 19] = [
+        (&[], "Usage"),
+        (&["bogus"], "bogus"),
+        (&["list", "--colour"], "--colour"),
+        (&["list", "--state", "running"], "finished"),
+        (&["list", "--limit", "many"], "--limit"),
+        (&["runs", "--state", "active"], "succeeded"),
+        (&["runs", "--since", "yesterday"], "RFC 3339"),
+        (&["show"], "<ID>"),
+        (&["pause"], "<IDS>"),
+        (&["add", "x", "--builtin", "noop"], "say when"),
+        (&["add", "x", "--every", "1h"], "--builtin"),
+        (&["add", "x", "--every", "1h", "--at", "now", "--builtin", "noop"], "cannot be used with"),
+        (&["add", "x", "--every", "1h", "--builtin", "noop", "--", "true"], "cannot be used with"),
+        (&["add", "x", "--every", "1h", "--arg", "a=1", "--", "true"], "--builtin"),
+        (&["add", "x", "--every", "soon", "--builtin", "noop"], "\"soon\" is not a duration"),
+        (&["add", "x", "--cron", "hour", "--builtin", "noop"], "NAME=VALUE"),
+        (&["add", "x", "--trigger", "{", "--builtin", "noop"], "--trigger is not JSON"),
+        (&["add", "x", "--every", "1h", "--env", "A", "--", "true"], "--env takes NAME=VALUE"),
+        (&["add", "x", "--every", "1h", "--coalesce", "some", "--", "true"], "latest"),
+    ];
+    for (arguments, said) in cases {
+        let (code, complaint) = home.fails(arguments);
+        assert_eq!(code, 2, "{arguments:?}: {complaint}");
+        assert!(complaint.contains(said), "{arguments:?}: {complaint}");
+    }
+}
+
+#[test]
+fn what_the_daemon_refuses_exits_1_with_one_line_that_names_the_fault() {
+    let (home, _daemon) = home_with_jobs();
+    let cases: [(&[&str], &str); 13] = [
+        (&["show", "nope"], "\"nope\""),
+        (&["pause", "nope"], "\"nope\""),
+        (&["resume", "nope"], "\"nope\""),
+        (&["remove", "nope"], "\"nope\""),
+        (&["run", "nope"], "\"nope\""),
+        (&["run", "nope", "--wait"], "\"nope\""),
+        (&["logs", "nope"], "\"nope\""),
+        (&["logs", "hello"], "\"hello\""),
+        (&["add", "hello", "--every", "1h", "--builtin", "noop"], "exists already"),
+        (&["add", "x", "--every", "1h", "--builtin", "nope"], "task.name"),
+        (&["add", "x", "--cron", "hour=25", "--builtin", "noop"], "trigger.hour"),
+        (&["add", "x", "--at", "yesterday", "--builtin", "noop"], "trigger.run_date"),
+        (&["add", "x", "--every", "1h", "--executor", "nope", "--builtin", "noop"], "executor"),
+    ];
+    for (arguments, said) in cases {
+        let (code, complaint) = home.fails(arguments);
+        assert_eq!((code, complaint.lines().count()), (1, 1), "{arguments:?}: {complaint}");
+        assert!(complaint.contains(said), "{arguments:?}: {complaint}");
+    }
+    assert_eq!(ids(&home.json(&["list"])), ["broken", "hello"], "nothing was changed");
+}
+
+#[test]
+fn list_shows_jobs_by_their_next_run_and_selects_them() {
+    let (home, _daemon) = home_with_jobs();
+    home.ok(&["pause", "broken"]);
+    let table = home.ok(&["list"]);
+    let header = ["ID", "STATE", "NEXT RUN", "TRIGGER", "TASK", "EXECUTOR"];
+    assert_eq!(cells(table.lines().next().unwrap()), header, "{table}");
+    let row = line(&table, "hello");
+    assert!(row[2].contains("03:00:00") && row[3].starts_with("in "), "{table}");
+    assert_eq!(
+        (row[1], &row[4..]),
+        ("active", &["cron hour=3", "/bin/echo hi you", "processpool"][..])
+    );
+    assert_eq!(line(&table, "broken")[1], "paused");
+    let selected = |arguments: &[&str]| ids(&home.json(arguments)).join(" ");
+    assert_eq!(selected(&["list", "--state", "paused"]), "broken");
+    assert_eq!(selected(&["list", "--tag", "nightly"]), "hello");
+    assert_eq!(selected(&["list", "--prefix", "bro"]), "broken");
+    assert!(home.ok(&["list", "--tag", "none"]).contains("no jobs"));
+    let first = home.json(&["list", "--limit", "1"]);
+    assert_eq!(ids(&first), ["broken"]);
+    let cursor = text(&first, "next_cursor");
+    assert!(home.ok(&["list", "--limit", "1"]).contains(&format!("more: --cursor '{cursor}'")));
+    assert_eq!(selected(&["list", "--cursor", cursor]), "hello");
+}
+
+#[test]
+fn show_tells_all_of_a_job_and_its_latest_runs() {
+    let (home, _daemon) = home_with_jobs();
+    assert!(home.ok(&["show", "hello"]).contains("no runs yet"));
+    home.ok(&["run", "hello", "--wait"]);
+    let shown = home.ok(&["show", "hello"]);
+    for (key, value) in
+        [("trigger", "cron hour=3"), ("executor", "processpool"), ("tags", "nightly")]
+    {
+        let line = shown.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        assert_eq!(line.trim(), value, "{shown}");
+    }
+    assert!(shown.contains("succeeded") && !shown.contains("null"), "{shown}");
+    assert_eq!(home.json(&["show", "hello"])["task"]["argv"], json!(["/bin/echo", "hi you"]));
+}
+
+#[test]
+fn run_waits_when_asked_to_and_fails_as_the_run_does() {
+    let (home, _daemon) = home_with_jobs();
+    let started = home.ok(&["run", "hello"]);
+    let run_id = started.trim_end().strip_prefix("started run ").unwrap();
+    assert!(home.ok(&["runs", "hello"]).contains(run_id));
+    assert_eq!(text(&home.json(&["run", "hello"]), "cause"), "manual");
+
+    let said = home.ok(&["run", "hello", "--wait"]);
+    let (output, end) = said.split_once('\n').unwrap();
+    assert!(output == "hi you" && end.contains(" succeeded after "), "{said}");
+    assert_eq!(text(&home.json(&["run", "hello", "--wait"]), "state"), "succeeded");
+
+    let failed = home.run(&["run", "broken", "--wait"]);
+    let said = String::from_utf8(failed.stdout).unwrap();
+    assert_eq!((failed.status.code(), failed.stderr.as_slice()), (Some(1), &b""[..]));
+    assert!(said.starts_with("out\nrun ") && said.ends_with(": exit code 7\n"), "{said}");
+    let failed = home.run(&["run", "broken", "--wait", "--json"]);
+    let run: Value = serde_json::from_slice(&failed.stdout).unwrap();
+    assert_eq!(
+        (failed.status.code(), text(&run, "state"), &run["exit_code"]),
+        (Some(1), "failed", &json!(7))
+    );
+}
+
+#[test]
+fn logs_are_those_of_a_run_or_of_the_latest_run_of_a_job() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    home.ok(&["add", "id", "--cron", "hour=3", "--", "/bin/sh", "-c", "echo $PUNCTUAL_RUN_ID"]);
+    let run_id = |run: Value| text(&run, "id").to_owned();
+    let first = run_id(home.json(&["run", "id", "--wait"]));
+    let second = run_id(home.json(&["run", "id", "--wait"]));
+    assert_eq!(home.ok(&["logs", "id"]).trim_end(), second);
+    assert_eq!(home.ok(&["logs", &first]).trim_end(), first);
+    let answer = home.json(&["logs", "id"]);
+    assert_eq!((text(&answer, "run_id"), text(&answer, "job_id")), (second.as_str(), "id"));
+    assert_eq!(answer["bytes"], json!(second.len() + 1));
+    home.ok(&["remove", "id"]);
+    assert_eq!(home.ok(&["logs", "id"]).trim_end(), second, "runs outlive their job");
+    home.ok(&["add", "quiet", "--cron", "hour=3", "--builtin", "noop"]);
+    home.ok(&["run", "quiet", "--wait"]);
+    assert!(home.ok(&["logs", "quiet"]).contains("has no output (succeeded)"));
+}
+
+#[test]
+fn runs_are_listed_newest_first_and_selected() {
+    let (home, _daemon) = home_with_jobs();
+    assert!(home.ok(&["runs"]).contains("no runs"));
+    home.ok(&["run", "hello", "--wait"]);
+    assert_eq!(home.fails(&["run", "broken", "--wait"]).0, 1);
+    let table = home.ok(&["runs"]);
+    let rows: Vec<Vec<&str>> = table.lines().skip(1).map(cells).collect();
+    assert_eq!((rows.len(), rows[0][1], rows[1][1]), (2, "broken", "hello"), "{table}");
+    assert_eq!((rows[0][2], rows[0].last().copied()), ("failed", Some("exit code 7")));
+    let selected = |arguments: &[&str]| -> Vec<String> {
+        let page = home.json(&[&["runs"], arguments].concat());
+        let rows = page["runs"].as_array().unwrap().iter();
+        rows.map(|run| text(run, "job_id").to_owned()).collect()
+    };
+    assert_eq!(selected(&["hello"]), ["hello"]);
+    assert_eq!(selected(&["--state", "failed"]), ["broken"]);
+    assert_eq!(selected(&["--since", "1h"]), ["broken", "hello"]);
+    assert!(selected(&["--since", "2100-01-01T00:00:00Z"]).is_empty());
+    let first = home.json(&["runs", "--limit", "1"]);
+    assert_eq!(selected(&["--cursor", text(&first, "next_cursor")]), ["hello"]);
+}
+
+#[test]
+fn of_several_ids_an_unknown_one_does_not_keep_the_others_from_being_done() {
+    let (home, _daemon) = home_with_jobs();
+    for (verb, done, state) in
+        [("pause", "paused", "paused"), ("resume", "resumed", "active"), ("remove", "removed", "")]
+    {
+        let output = home.run(&[verb, "hello", "nope", "broken"]);
+        assert_eq!(output.status.code(), Some(1), "{verb}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said, format!("{done} hello\n{done} broken\n"));
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains("\"nope\""), "{complaint}");
+        let page = home.json(&["list"]);
+        let jobs = page["jobs"].as_array().unwrap();
+        assert!(jobs.iter().all(|job| text(job, "state") == state), "{verb}: {page}");
+    }
+    assert_eq!(home.json(&["list"])["jobs"], json!([]));
+}
+
+#[test]
+fn verbs_with_several_ids_answer_in_json_lines() {
+    let (home, _daemon) = home_with_jobs();
+    for (verb, state) in [("pause", "paused"), ("resume", "active"), ("rm", "active")] {
+        let answer = home.ok(&[verb, "hello", "broken", "--json"]);
+        let jobs: Vec<Value> =
+            answer.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((text(&jobs[0], "id"), text(&jobs[1], "id")), ("hello", "broken"), "{verb}");
+        assert_eq!(text(&jobs[0], "state"), state, "{verb}");
+    }
+}
+
+#[test]
+fn status_tells_of_the_daemon_and_its_pools() {
+    let (home, daemon) = home_with_jobs();
+    let said = home.ok(&["status"]);
+    let pid = daemon.pid().as_raw_nonzero();
+    assert!(said.contains(&format!("(pid {pid})")), "{said}");
+    assert_eq!(line(&said, "jobs")[1], "2 active");
+    assert_eq!(line(&said, "default"), ["default", "threadpool", "0", "20", "0"]);
+    let status = home.json(&["status"]);
+    assert_eq!((text(&status, "state"), &status["pid"]), ("running", &json!(pid.get())));
+    assert_eq!(status["jobs"], json!({"active": 2}));
+}
+
+#[test]
+fn check_and_reload_tell_what_changes() {
+    let home = Home::new("");
+    assert!(home.ok(&["check"]).contains("no daemon is running"));
+    assert_eq!(home.json(&["check"]), json!({"file": "jobs.toml", "jobs": 0, "changes": null}));
+    let _daemon = home.start();
+    assert!(home.ok(&["check", "jobs.toml"]).contains("a reload would change no job"));
+    home.write_config(
+        "[control]\nmode = \"0600\"\n[[jobs]]\nid = \"new\"\ntrigger = { type = \"cron\", hour = 3 }\n\
+         task = { type = \"builtin\", name = \"noop\" }\n",
+    );
+    assert!(home.ok(&["check"]).contains("a reload would have added: new"));
+    let said = home.ok(&["reload"]);
+    assert!(said.contains("added: new"), "{said}");
+    assert!(said.contains("take effect at the next start only: control"), "{said}");
+    assert_eq!(
+        home.json(&["reload"]),
+        json!({"added": [], "changed": [], "removed": [], "unchanged": 1, "restart_needed": ["control"]})
+    );
+    home.write_config("[scheduler]\ntimezone = \"Mars/Base\"\n");
+    let (code, complaint) = home.fails(&["reload"]);
+    assert!(code == 1 && complaint.contains("jobs.toml:2:1: scheduler.timezone"), "{complaint}");
+    assert_eq!(home.fails(&["check"]).0, 2);
+}
+
+#[test]
+fn a_reader_that_has_gone_away_is_no_error() {
+    let (home, _daemon) = home_with_jobs();
+    let verbs: [&[&str]; 5] = [
+        &["list"],
+        &["pause", "hello", "broken"],
+        &["status"],
+        &["--help"],
+        &["preview", "--every", "1s", "--count", "10000"],
+    ];
+    for arguments in verbs {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = home.command(arguments).stdout(writer).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {:?}", output.status);
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{arguments:?}");
+    }
+    assert_eq!(home.json(&["list", "--state", "paused"])["jobs"].as_array().unwrap().len(), 2);
+    let script = format!("set -o pipefail; {PROGRAM} preview --every 1s --count 10000 | head -1");
+    let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "every 1s\n");
+    assert!(output.status.success() && output.stderr.is_empty());
+}

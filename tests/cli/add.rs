@@ -1,0 +1,160 @@
+//! `add`: every option arrives in the job.
+
+use punctual::clock::{Clock, SystemClock, Timestamp};
+use serde_json::{Value, json};
+
+use crate::support::{Home, text};
+
+/// What each kind of trigger is typed as, and what the job has then.
+#[test]
+fn every_trigger_option_arrives_in_the_job() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let cases: [(&[&str], Value); 10] = [
+        (
+            &["--cron", "hour=3 minute=*/20 day=\"last fri\"", "--timezone", "Asia/Shanghai"],
+            json!({"type": "cron", "hour": "3", "minute": "*/20", "day": "last fri", "timezone": "Asia/Shanghai"}),
+        ),
+        (
+            &[
+                "--cron",
+                "hour=0-3",
+                "--start",
+                "2030-01-01",
+                "--end",
+                "2031-01-01",
+                "--timezone",
+                "UTC",
+            ],
+            json!({"type": "cron", "hour": "0-3", "start_date": "2030-01-01", "end_date": "2031-01-01", "timezone": "UTC"}),
+        ),
+        (
+            &["--cron", "second=*/5", "--jitter", "1.5s", "--timezone", "+05:30"],
+            json!({"type": "cron", "second": "*/5", "jitter": 1.5, "timezone": "+05:30"}),
+        ),
+        (&["--every", "1h30m"], json!({"type": "interval", "seconds": 5400})),
+        (&["--every", "2d"], json!({"type": "interval", "seconds": 172_800})),
+        (&["--every", "1500ms"], json!({"type": "interval", "seconds": 1.5})),
+        (
+            &["--every", "90", "--start", "2030-01-01 09:00:00"],
+            json!({"type": "interval", "seconds": 90, "start_date": "2030-01-01 09:00:00"}),
+        ),
+        (
+            &["--at", "2100-11-06 16:30:05", "--timezone", "Europe/Berlin"],
+            json!({"type": "date", "run_date": "2100-11-06 16:30:05", "timezone": "Europe/Berlin"}),
+        ),
+        (
+            &["--at", "2100-11-06T16:30:05+08:00"],
+            json!({"type": "date", "run_date": "2100-11-06T16:30:05+08:00"}),
+        ),
+        (
+            &["--trigger", "{\"type\": \"interval\", \"weeks\": 1}"],
+            json!({"type": "interval", "weeks": 1}),
+        ),
+    ];
+    for (number, (arguments, expected)) in cases.iter().enumerate() {
+        let id = format!("job-{number}");
+        let job = home.json(&[&["add", &id], *arguments, &["--builtin", "noop"]].concat());
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(&job["trigger"][key], value, "{arguments:?}: {}", job["trigger"]);
+        }
+        assert_eq!(home.json(&["show", &id]), job, "{arguments:?}: the answer is the job");
+    }
+}
+
+#[test]
+fn a_job_can_be_due_in_a_while_or_now() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let half_an_hour = chrono::TimeDelta::minutes(30);
+    let before = SystemClock.now() + half_an_hour;
+    let said = home.ok(&["add", "soon", "--at", "+30m", "--builtin", "noop"]);
+    let after = SystemClock.now() + half_an_hour;
+    assert!(said.starts_with("added soon: next run ") && said.contains("(in "), "{said}");
+    let job = home.json(&["show", "soon"]);
+    let due: Timestamp = text(&job, "next_run_time").parse().unwrap();
+    assert!(before <= due && due <= after, "{job}");
+    let before = SystemClock.now();
+    let job = home.json(&["add", "now", "--at", "now", "--builtin", "noop"]);
+    let due: Timestamp = text(&job["trigger"], "run_date").parse().unwrap();
+    assert!(before <= due && due <= SystemClock.now(), "{job}");
+}
+
+#[test]
+fn every_task_option_arrives_in_the_job() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let add = |id: &str, arguments: &[&str]| {
+        home.json(&[&["add", id, "--cron", "hour=3"], arguments].concat())
+    };
+    let builtin =
+        ["--builtin", "noop", "--arg", "number=1", "--arg", "word=x y", "--arg", "list=[1,null]"];
+    let job = add("builtin", &builtin);
+    assert_eq!(
+        job["task"],
+        json!({"type": "builtin", "name": "noop", "args": {"number": 1, "word": "x y", "list": [1, null]}})
+    );
+    let job = add(
+        "command",
+        &[
+            "--env", "A=b=c", "--env", "E=", "--cwd", "/", "--", "/bin/sh", "-c", "env; pwd",
+            "--json",
+        ],
+    );
+    assert_eq!(
+        job["task"],
+        json!({"type": "command", "argv": ["/bin/sh", "-c", "env; pwd", "--json"], "env": {"A": "b=c", "E": ""}, "cwd": "/"})
+    );
+    let said = home.ok(&["run", "command", "--wait"]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(["A=b=c", "E=", "/"].iter().all(|line| lines.contains(line)), "{said}");
+}
+
+#[test]
+fn every_policy_option_arrives_in_the_job() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let options = [
+        ("--executor", "processpool", "executor", json!("processpool")),
+        ("--misfire-grace-time", "2m", "misfire_grace_time", json!(120)),
+        ("--coalesce", "all", "coalesce", json!("all")),
+        ("--max-instances", "3", "max_instances", json!(3)),
+        ("--max-runs", "5", "max_runs", json!(5)),
+        ("--on-crash", "lose", "on_crash", json!("lose")),
+        ("--name", "A name", "name", json!("A name")),
+        ("--description", "Why it is", "description", json!("Why it is")),
+        ("--tag", "one", "tags", json!(["one", "two"])),
+    ];
+    let mut arguments = vec!["add", "all", "--every", "1h", "--builtin", "noop", "--paused"];
+    arguments.extend(options.iter().flat_map(|(option, value, ..)| [*option, *value]));
+    arguments.extend(["--tag", "two"]);
+    let job = home.json(&arguments);
+    for (option, _, key, expected) in &options {
+        assert_eq!(&job[key], expected, "{option}");
+    }
+    assert_eq!((text(&job, "state"), &job["next_run_time"]), ("paused", &Value::Null));
+    let job = home.json(&["add", "none", "--every", "1h", "--builtin", "noop"]);
+    let defaults = json!({
+        "executor": "default", "misfire_grace_time": null, "coalesce": "latest", "max_instances": 1,
+        "max_runs": null, "on_crash": "rerun", "name": "none", "description": "", "tags": [], "state": "active",
+    });
+    for (key, expected) in defaults.as_object().unwrap() {
+        assert_eq!(&job[key], expected, "{key}");
+    }
+    let job = home.json(&["add", "all", "--replace", "--every", "2h", "--builtin", "noop"]);
+    assert_eq!((&job["revision"], text(&job, "state")), (&json!(2), "active"));
+}
+
+#[test]
+fn an_id_may_hold_anything_that_can_be_seen() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    for id in ["order:42:expire", "a/b?c d%20é&x=1#y", "-", "日本", "..", "x'\"\\"] {
+        home.ok(&["add", "--every", "1h", "--builtin", "noop", id]);
+        home.ok(&["run", "--wait", id]);
+        assert_eq!(text(&home.json(&["show", id]), "id"), id);
+        assert!(home.ok(&["runs", id]).contains(id));
+        home.ok(&["remove", id]);
+    }
+    assert_eq!(home.json(&["list"])["jobs"], json!([]));
+}

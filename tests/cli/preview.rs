@@ -1,0 +1,167 @@
+//! `preview`: what a trigger will do, for people, scripts and programs that converse.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+
+use crate::support::{Home, PATIENCE};
+use crate::{cells, text};
+
+/// Answers to a batch, line by line.
+fn batch(home: &Home, input: &[u8]) -> Vec<Value> {
+    let output = home.run_with_input(&["preview", "--batch"], input);
+    assert!(output.status.success() && output.stderr.is_empty());
+    let answers = String::from_utf8(output.stdout).unwrap();
+    answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_preview_is_a_table_in_the_triggers_zone() {
+    let home = Home::new("");
+    let cron = ["preview", "--cron", "day=\"3rd fri\" hour=0-3 month=6-8,11-12"];
+    let more = ["--count", "3", "--timezone", "Asia/Shanghai", "--after", "2026-11-20T00:00:00Z"];
+    let table = home.ok(&[&cron[..], &more[..]].concat());
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "cron month=6-8,11-12 day=\"3rd fri\" hour=0-3");
+    assert_eq!(cells(lines[1]), ["LOCAL TIME", "ZONE", "FROM NOW"]);
+    let times: Vec<Vec<&str>> = lines[2..].iter().map(|line| cells(line)[..3].to_vec()).collect();
+    let zone = "Asia/Shanghai +08:00";
+    assert_eq!(
+        times,
+        [
+            ["Fri", "2026-12-18 00:00:00", zone],
+            ["Fri", "2026-12-18 01:00:00", zone],
+            ["Fri", "2026-12-18 02:00:00", zone]
+        ]
+    );
+}
+
+#[test]
+fn a_preview_in_json_has_the_offset_of_each_time() {
+    let home = Home::new("");
+    let arguments = ["preview", "--cron", "month=3,11 day=1", "--timezone", "America/New_York"];
+    let more = ["--after", "2026-10-01T00:00:00Z", "--count", "2"];
+    assert_eq!(
+        home.json(&[&arguments[..], &more[..]].concat()),
+        json!({"times": ["2026-11-01T00:00:00-04:00", "2027-03-01T00:00:00-05:00"]})
+    );
+    let once = home.json(&["preview", "--at", "2026-11-06 16:30:05", "--timezone", "UTC"]);
+    assert_eq!(once, json!({"times": ["2026-11-06T16:30:05+00:00"]}));
+    let over = ["preview", "--at", "2020-01-01", "--after", "2021-01-01T00:00:00Z"];
+    assert_eq!(home.json(&over), json!({"times": []}));
+    assert!(home.ok(&over).contains("does not fire any more"));
+}
+
+#[test]
+fn a_preview_that_cannot_be_is_one_line_of_error() {
+    let home = Home::new("");
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["preview"], 2, "say when"),
+        (&["preview", "--cron", "hour=25"], 1, "trigger.hour"),
+        (&["preview", "--cron", "hour=3 colour=3"], 1, "trigger.colour"),
+        (&["preview", "--cron", "month=2 day=30"], 1, "never fire"),
+        (&["preview", "--every", "1h", "--timezone", "Mars/Base"], 1, "trigger.timezone"),
+        (&["preview", "--every", "1h", "--count", "0"], 2, "--count"),
+        (&["preview", "--every", "1h", "--count", "10001"], 2, "--count"),
+    ];
+    for (arguments, code, said) in cases {
+        let (got, complaint) = home.fails(arguments);
+        assert_eq!((got, complaint.lines().count()), (code, 1), "{arguments:?}: {complaint}");
+        assert!(complaint.contains(said), "{arguments:?}: {complaint}");
+    }
+    assert_eq!(home.fails(&["preview", "--batch", "--every", "1h"]).0, 2);
+}
+
+#[test]
+fn a_batch_has_one_answer_for_each_line() {
+    let home = Home::new("");
+    let questions = [
+        json!({"op": "preview", "trigger": {"type": "cron", "hour": 3, "timezone": "UTC"}, "after": "2026-01-01T03:00:00Z", "count": 1}),
+        json!({"op": "preview", "trigger": {"type": "cron", "hour": 3, "timezone": "UTC"}, "after": "2026-01-01T03:00:00Z", "inclusive": true, "count": 1}),
+        json!({"op": "validate", "trigger": {"type": "interval", "hours": 1}}),
+        json!({"op": "validate", "trigger": {"type": "interval", "hours": -1}}),
+    ];
+    let lines: Vec<String> = questions.iter().map(ToString::to_string).collect();
+    // Blank lines are no questions, and the last line need not end.
+    let answers = batch(&home, lines.join("\r\n\n").as_bytes());
+    assert_eq!(
+        answers[..2],
+        [
+            json!({"times": ["2026-01-02T03:00:00+00:00"]}),
+            json!({"times": ["2026-01-01T03:00:00+00:00"]})
+        ]
+    );
+    assert_eq!((answers.len(), &answers[2]), (4, &json!({"ok": true})));
+    assert!(text(&answers[3], "error").starts_with("trigger.hours"), "{}", answers[3]);
+}
+
+#[test]
+fn a_hostile_line_is_an_error_for_that_line_only() {
+    let home = Home::new("");
+    let good = "{\"op\":\"validate\",\"trigger\":{\"type\":\"cron\",\"hour\":3}}";
+    let cron = |fields: &str| {
+        format!("{{\"op\":\"preview\",\"trigger\":{{\"type\":\"cron\",{fields}}}}}").into_bytes()
+    };
+    let with = |more: &str| {
+        format!("{{\"op\":\"preview\",\"trigger\":{{\"type\":\"cron\",\"hour\":3}},{more}}}")
+            .into_bytes()
+    };
+    let hostile: Vec<Vec<u8>> = vec![
+        b"garbage".to_vec(),
+        b"[]".to_vec(),
+        b"null".to_vec(),
+        b"\xff\xfe\x00".to_vec(),
+        b"{\"op\":\"remove\",\"trigger\":{}}".to_vec(),
+        b"{\"op\":\"validate\"}".to_vec(),
+        b"{\"op\":[1],\"trigger\":{}}".to_vec(),
+        cron("\"hour\":\"0-99999999999999999999\""),
+        cron("\"hour\":\"*/0\""),
+        cron("\"second\":1e300"),
+        cron("\"year\":[]"),
+        with("\"count\":-1"),
+        with("\"count\":10001"),
+        with("\"count\":99999999999999999999999"),
+        with("\"after\":\"soon\""),
+        with("\"colour\":\"red\""),
+        b"[".repeat(200_000),
+        b"{\"a\":".repeat(10_000),
+        // Longer than any line that is read whole.
+        [b"{\"op\":\"", "x".repeat(3_000_000).as_bytes(), b"\"}"].concat(),
+    ];
+    for line in hostile {
+        let input = [&line[..], b"\n", good.as_bytes(), b"\n"].concat();
+        let shown = String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
+        let answers = batch(&home, &input);
+        assert_eq!(answers.len(), 2, "{shown}");
+        let error = text(&answers[0], "error");
+        assert!(!error.is_empty() && error.len() < 500, "{shown}: {error}");
+        assert_eq!(answers[1], json!({"ok": true}), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_answers_at_once_and_ends_when_nobody_reads() {
+    let home = Home::new("");
+    let mut command = tokio::process::Command::from(home.command(&["preview", "--batch"]));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut answers = tokio::io::BufReader::new(child.stdout.take().unwrap());
+    let question = b"{\"op\":\"validate\",\"trigger\":{\"type\":\"cron\",\"hour\":3}}\n";
+    for _ in 0..3 {
+        stdin.write_all(question).await.unwrap();
+        let mut answer = String::new();
+        let read = tokio::io::AsyncBufReadExt::read_line(&mut answers, &mut answer);
+        tokio::time::timeout(PATIENCE, read).await.expect("it answers each line").unwrap();
+        assert_eq!(answer, "{\"ok\":true}\n");
+    }
+    drop(answers);
+    // The questions do not end, but nobody wants the answers.
+    let ended = async {
+        while stdin.write_all(question).await.is_ok() {}
+        child.wait().await.unwrap()
+    };
+    let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
+    assert!(ended.success());
+}

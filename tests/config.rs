@@ -1,0 +1,243 @@
+//! A faulty `jobs.toml`: one line that leads to the key, before anything is touched.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod support;
+
+use std::path::Path;
+
+use support::Home;
+
+/// A job that is in order, up to its last line.
+const JOB: &str = "[[jobs]]\nid = \"a\"\ntrigger = { type = \"cron\", hour = 3 }\n\
+                   task = { type = \"builtin\", name = \"noop\" }\n";
+
+/// A job with this trigger.
+fn with_trigger(trigger: &str) -> String {
+    format!(
+        "[[jobs]]\nid = \"a\"\ntask = {{ type = \"builtin\", name = \"noop\" }}\ntrigger = {{ {trigger} }}\n"
+    )
+}
+
+/// A job with this task.
+fn with_task(task: &str) -> String {
+    format!(
+        "[[jobs]]\nid = \"a\"\ntrigger = {{ type = \"cron\", hour = 3 }}\ntask = {{ {task} }}\n"
+    )
+}
+
+/// The job that is in order, and one more line.
+fn with(line: &str) -> String {
+    format!("{JOB}{line}\n")
+}
+
+/// Asserts that `serve` and `check` refuse the file in the same way: exit code 2, and one line that begins with the
+/// place and has `said`.
+fn refused(text: &str, place: &str, said: &str) {
+    let home = Home::new(text);
+    for verb in [&["serve"][..], &["check"], &["serve", "--demo"]] {
+        let (code, complaint) = home.fails(verb);
+        assert_eq!(code, 2, "{verb:?}: {complaint}\n{text}");
+        let line = complaint.strip_suffix('\n').unwrap();
+        let at = format!("punctual: jobs.toml:{place}: ");
+        assert!(line.starts_with(&at) && !line.contains('\n'), "{verb:?}: {line}\n{text}");
+        let rest = line.strip_prefix(&at).unwrap();
+        assert!(rest.contains(said), "{verb:?}: {line}\n{text}");
+    }
+    let left: Vec<_> =
+        std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["jobs.toml"], "no store, no socket");
+}
+
+#[test]
+fn what_is_not_toml_is_refused_at_its_place() {
+    refused("a = 1\nb = = 2\n", "2:5", "not TOML");
+    refused("[scheduler\n", "1:11", "not TOML");
+    refused("[scheduler]\ndrain_seconds = 1\ndrain_seconds = 2\n", "3:1", "not TOML");
+    refused("[store]\nurl = \"sqlite://x\n", "2:18", "not TOML");
+    refused("[store]\n[store]\n", "2:2", "not TOML");
+    refused(
+        "[scheduler]\ndrain_seconds = 99999999999999999999\n",
+        "2:1",
+        "scheduler.drain_seconds",
+    );
+    refused(&with_trigger("type = \"interval\", seconds = inf"), "4:32", "jobs[0].trigger.seconds");
+}
+
+#[test]
+fn an_unknown_key_is_refused_at_every_level() {
+    refused("\n[shceduler]\n", "2:2", "shceduler");
+    refused("[scheduler]\ncolour = 1\n", "2:1", "scheduler.colour");
+    refused(
+        "[scheduler]\njob_defaults = { colour = 1 }\n",
+        "2:18",
+        "scheduler.job_defaults.colour",
+    );
+    refused("[store]\npath = \"x\"\n", "2:1", "store.path");
+    refused(
+        "[executors.default]\ntype = \"threadpool\"\ncolour = 1\n",
+        "3:1",
+        "executors.default.colour",
+    );
+    refused("[control]\nport = 1\n", "2:1", "control.port");
+    refused("[toutiao]\nport = 1\n", "2:1", "toutiao.port");
+    refused("[toutiao]\nredis = { url = \"redis://h\", db = 1 }\n", "2:30", "toutiao.redis.db");
+    refused("[toutiao.keys]\nuser_fans = \"x\"\n", "2:1", "toutiao.keys.user_fans");
+    refused(&with("colour = 1"), "5:1", "jobs[0].colour");
+    refused(
+        &with_trigger("type = \"cron\", hour = 3, colour = 1"),
+        "4:38",
+        "jobs[0].trigger.colour",
+    );
+    refused(
+        &with_trigger("type = \"interval\", hours = 3, colour = 1"),
+        "4:43",
+        "jobs[0].trigger.colour",
+    );
+    refused(
+        &with_task("type = \"builtin\", name = \"noop\", colour = 1"),
+        "4:43",
+        "jobs[0].task.colour",
+    );
+    refused(
+        &with_task("type = \"command\", argv = [\"true\"], colour = 1"),
+        "4:45",
+        "jobs[0].task.colour",
+    );
+}
+
+#[test]
+fn a_bad_setting_is_refused_at_its_key() {
+    refused("[scheduler]\ntimezone = \"Mars/Base\"\n", "2:1", "scheduler.timezone");
+    refused("[scheduler]\ndrain_seconds = -1\n", "2:1", "scheduler.drain_seconds");
+    refused("[scheduler]\ndrain_seconds = 3601\n", "2:1", "scheduler.drain_seconds");
+    refused("[scheduler]\ndrain_seconds = \"30\"\n", "2:1", "scheduler.drain_seconds");
+    refused(
+        "[scheduler]\njob_defaults = { max_instances = 0 }\n",
+        "2:18",
+        "job_defaults.max_instances",
+    );
+    refused(
+        "[scheduler]\njob_defaults = { coalesce = \"some\" }\n",
+        "2:18",
+        "job_defaults.coalesce",
+    );
+    refused("[store]\nurl = \"postgres://h/x\"\n", "2:1", "store.url");
+    refused("[executors.x]\ntype = \"fibers\"\n", "2:1", "executors.x.type");
+    refused("\n[executors.x]\nmax_workers = 1\n", "2:12", "executors.x");
+    refused(
+        "[executors.x]\ntype = \"threadpool\"\nmax_workers = 0\n",
+        "3:1",
+        "executors.x.max_workers",
+    );
+    for mode in ["0999", "rw", "1777", ""] {
+        refused(&format!("[control]\nmode = \"{mode}\"\n"), "2:1", "control.mode");
+    }
+    refused("[control]\nmode = 660\n", "2:1", "control.mode");
+}
+
+#[test]
+fn a_bad_job_is_refused_at_its_key() {
+    refused(&with_trigger("type = \"cron\", hour = 99"), "4:28", "jobs[0].trigger.hour");
+    refused(
+        &with_trigger("type = \"cron\", day_of_week = \"mon-moon\""),
+        "4:28",
+        "trigger.day_of_week",
+    );
+    refused(&with_trigger("type = \"cron\", hour = \"*/0\""), "4:28", "jobs[0].trigger.hour");
+    refused(&with_trigger("type = \"cron\""), "4:1", "jobs[0].trigger");
+    refused(&with_trigger("type = \"cron\", month = 2, day = 30"), "4:1", "never fire");
+    refused(&with_trigger("type = \"moon\""), "4:13", "jobs[0].trigger.type");
+    refused(&with_trigger("hour = 3"), "4:1", "jobs[0].trigger");
+    refused(&with_trigger("type = \"interval\", seconds = -5"), "4:32", "jobs[0].trigger.seconds");
+    refused(&with_trigger("type = \"interval\", seconds = 0"), "4:1", "jobs[0].trigger");
+    refused(
+        &with_trigger("type = \"date\", run_date = \"soon\""),
+        "4:28",
+        "jobs[0].trigger.run_date",
+    );
+    refused(
+        &with_trigger("type = \"cron\", hour = 3, timezone = \"Mars/Base\""),
+        "4:38",
+        "trigger.timezone",
+    );
+    refused(&with_task("type = \"builtin\", name = \"nope\""), "4:28", "jobs[0].task.name");
+    refused(
+        &with_task("type = \"builtin\", name = \"sleep\", args = { seconds = -1 }"),
+        "4:53",
+        "task.args.seconds",
+    );
+    refused(&with_task("type = \"command\", argv = []"), "4:28", "jobs[0].task.argv");
+    refused(&with_task("type = \"command\", argv = [\"true\", 1]"), "4:44", "jobs[0].task.argv[1]");
+    refused(&with_task("type = \"script\""), "4:10", "jobs[0].task.type");
+    refused(&with("executor = \"nope\""), "5:1", "jobs[0].executor");
+    refused(&with("misfire_grace_time = -1"), "5:1", "jobs[0].misfire_grace_time");
+    refused(&with("coalesce = \"some\""), "5:1", "jobs[0].coalesce");
+    refused(&with("max_instances = 0"), "5:1", "jobs[0].max_instances");
+    refused(&with("max_runs = 0"), "5:1", "jobs[0].max_runs");
+    refused(&with("on_crash = \"cry\""), "5:1", "jobs[0].on_crash");
+    refused(&with("replace_existing = true"), "5:1", "jobs[0].replace_existing");
+    refused(&with("tags = \"one\""), "5:1", "jobs[0].tags");
+    refused(&JOB.replace("id = \"a\"\n", ""), "1:1", "jobs[0].id");
+    refused(&JOB.replace("\"a\"", "\"\""), "2:1", "jobs[0].id");
+    refused(&format!("{JOB}\n{JOB}"), "7:1", "jobs[1].id: \"a\" is the id of jobs[0] already");
+}
+
+#[test]
+fn a_bad_value_of_the_application_is_refused_at_its_key() {
+    refused("[toutiao]\nlisten = \"8000\"\n", "2:1", "toutiao.listen");
+    refused("[toutiao]\nlisten = \"127.0.0.1:70000\"\n", "2:1", "toutiao.listen");
+    refused("[toutiao]\nlisten = 8000\n", "2:1", "toutiao.listen");
+    refused("[toutiao]\ndatabase_url = \"mysql://h/x\"\n", "2:1", "toutiao.database_url");
+    refused("[toutiao]\norder_minutes = 0\n", "2:1", "toutiao.order_minutes");
+    refused("[toutiao]\norder_minutes = -1\n", "2:1", "toutiao.order_minutes");
+    refused("[toutiao]\nworker_id = 1024\n", "2:1", "toutiao.worker_id");
+    refused("[toutiao]\nredis = { url = \"http://h\" }\n", "2:11", "toutiao.redis.url");
+    refused("[toutiao]\nredis = {}\n", "2:1", "toutiao.redis");
+    refused("[toutiao.keys]\nuser_liked = \"\"\n", "2:1", "toutiao.keys.user_liked");
+    refused("toutiao = 1\n", "1:1", "toutiao");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let home = Home::new("");
+    std::fs::remove_file(home.path().join("jobs.toml")).unwrap();
+    for verb in [&["serve"][..], &["check"], &["serve", "--config", "else.toml", "--demo"]] {
+        let (code, complaint) = home.fails(verb);
+        assert_eq!((code, complaint.lines().count()), (2, 1), "{verb:?}: {complaint}");
+        let file = if verb.contains(&"else.toml") { "else.toml" } else { "jobs.toml" };
+        assert!(
+            complaint.starts_with(&format!("punctual: {file}: cannot be read: ")),
+            "{complaint}"
+        );
+    }
+    std::fs::write(home.path().join("jobs.toml"), b"\xff\xfe").unwrap();
+    let (code, complaint) = home.fails(&["check"]);
+    assert_eq!((code, complaint.lines().count()), (2, 1), "{complaint}");
+}
+
+#[test]
+fn the_file_of_the_repository_is_in_order() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs.toml");
+    let home = Home::new(&std::fs::read_to_string(file).unwrap());
+    assert!(home.ok(&["check"]).starts_with("jobs.toml is valid: 2 jobs\n"));
+}
+
+#[test]
+fn what_the_file_of_the_repository_says_of_defaults_is_so() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs.toml");
+    let text = std::fs::read_to_string(file).unwrap();
+    // Every key that is commented out, taken at its word.
+    let lines = text.lines().map(|line| match line.strip_prefix("# ") {
+        Some(key) if key.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ')) => key,
+        _ => line,
+    });
+    let all: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let read = |text: &str| punctual::config::Config::parse(Path::new("jobs.toml"), text).unwrap();
+    let (given, spelled) = (read(&text), read(&all));
+    assert_eq!(given.drain_limit, spelled.drain_limit);
+    assert_eq!(given.store_url, spelled.store_url);
+    assert_eq!(given.socket_mode, spelled.socket_mode);
+    assert_eq!(given.executors, spelled.executors);
+    let home = Home::new(&all);
+    home.ok(&["check"]);
+}

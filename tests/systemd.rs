@@ -1,0 +1,120 @@
+//! The unit file as systemd judges it, and what a daemon tells its service manager.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on ends, and one that is left out says so"
+)]
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal as Kill;
+use support::{Home, PROGRAM};
+
+/// Seconds from TERM to KILL for a run that does not end when the drain is over.
+const KILL_GRACE_SECONDS: u32 = 5;
+
+fn unit() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/punctual.service");
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The value of a key that the unit has once.
+fn value(unit: &str, key: &str) -> String {
+    let mut values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let value = values.next().unwrap().to_owned();
+    assert_eq!(values.next(), None, "{key} stands there once");
+    value
+}
+
+/// What systemd says of a unit: its exit code, and its complaints.
+fn verify(folder: &Path, unit: &str) -> (bool, String) {
+    let path = folder.join("punctual.service");
+    std::fs::write(&path, unit).unwrap();
+    let output = Command::new("systemd-analyze").arg("verify").arg(path).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn systemd_has_nothing_to_complain_of_in_the_unit() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        let required = std::env::var("PUNCTUAL_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
+        assert!(
+            !required,
+            "systemd-analyze is not installed, and PUNCTUAL_REQUIRE_SERVERS asks for it"
+        );
+        eprintln!("LEFT OUT: systemd-analyze is not installed, so the unit was not verified");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // The program is where cargo has put it, and not in /usr/bin.
+    let unit = unit().replace("/usr/bin/punctual", PROGRAM);
+    assert_eq!(verify(folder.path(), &unit), (true, String::new()));
+    // It does look: what it does not know is named.
+    let (_, said) = verify(folder.path(), &unit.replace("TimeoutStopSec", "TimeoutHaltSec"));
+    assert!(said.contains("TimeoutHaltSec"), "{said}");
+    let (good, said) = verify(folder.path(), &unit.replace(PROGRAM, "/usr/bin/nothing-here"));
+    assert!(!good && said.contains("/usr/bin/nothing-here"), "{said}");
+}
+
+#[test]
+fn the_unit_waits_longer_than_a_daemon_may_take_to_end() {
+    let stop: u32 = value(&unit(), "TimeoutStopSec").parse().unwrap();
+    let home = Home::new("");
+    let config = punctual::config::Config::load(&home.path().join("jobs.toml")).unwrap();
+    let drain = u32::try_from(config.drain_limit.as_secs()).unwrap();
+    assert!(stop > drain + KILL_GRACE_SECONDS, "{stop} s for {drain} + {KILL_GRACE_SECONDS} s");
+}
+
+#[test]
+fn the_commands_of_the_unit_are_ones_that_the_program_knows() {
+    let unit = unit();
+    assert_eq!(value(&unit, "Type"), "notify");
+    assert_eq!(value(&unit, "RestartPreventExitStatus"), "2", "a faulty file is not tried again");
+    let home = Home::new("");
+    for key in ["ExecStart", "ExecReload"] {
+        let command = value(&unit, key);
+        let mut arguments: Vec<&str> = command.split_whitespace().skip(1).collect();
+        arguments.push("--help");
+        home.ok(&arguments);
+    }
+    // Where the unit has the socket, a client finds it without being told.
+    let folder = format!("/run/{}", value(&unit, "RuntimeDirectory"));
+    assert!(value(&unit, "ExecReload").contains(&format!("--socket {folder}/punctual.sock")));
+    assert!(home.ok(&["--help"]).contains(&format!("{folder}/punctual.sock")));
+}
+
+#[test]
+fn a_daemon_tells_its_service_manager_how_it_stands() {
+    let home = Home::new("");
+    let mut daemon = home.spawn(&[]);
+    let listening = format!("STATUS=listening at {}", home.socket().display());
+    assert_eq!(daemon.message(), ["READY=1", &listening]);
+
+    for reload in ["SIGHUP", "a request"] {
+        if reload == "SIGHUP" {
+            daemon.signal(Kill::HUP);
+        } else {
+            home.ok(&["reload"]);
+        }
+        let message = daemon.message();
+        assert_eq!((message.len(), message[0].as_str()), (2, "RELOADING=1"), "{reload}");
+        let micros = message[1].strip_prefix("MONOTONIC_USEC=").unwrap();
+        assert!(micros.parse::<u64>().unwrap() > 0, "{reload}: {micros}");
+        assert_eq!(daemon.message(), ["READY=1", &listening], "{reload}");
+    }
+
+    // A faulty file changes nothing, and the daemon is as ready as before.
+    home.write_config("[nothing]\n");
+    assert_eq!(home.fails(&["reload"]).0, 1);
+    assert_eq!(daemon.message()[0], "RELOADING=1");
+    assert_eq!(daemon.message(), ["READY=1", &listening]);
+
+    daemon.signal(Kill::TERM);
+    assert_eq!(daemon.message(), ["STOPPING=1", "STATUS=waiting for runs to end"]);
+    assert!(daemon.ended().success());
+    assert!(!home.socket().exists(), "a socket that nobody listens at would only puzzle");
+}
