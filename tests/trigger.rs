@@ -131,7 +131,7 @@ fn what_could_be_misread_is_refused_and_pointed_at() {
         (json!({"hour": 1.5}), "hour", "whole number"),
         (json!({"hour": [3]}), "hour", "whole number"),
         (json!({}), "", "at least one of its fields"),
-        (json!({"hours": 3}), "", "at least one of its fields"),
+        (json!({"hours": 3}), "hours", "unknown key"),
         (json!({"hour": 3, "hours": 3}), "hours", "unknown key"),
         (json!({"month": 2, "day": 30}), "", "never fire"),
         (json!({"month": "jun", "week": 53}), "", "never fire"),
@@ -155,6 +155,7 @@ fn what_could_be_misread_is_refused_and_pointed_at() {
     }
     refused(json!({"hour": 3}), "type", "missing");
     refused(json!({"type": "interval"}), "", "more than zero");
+    refused(json!({"type": "interval", "second": 3}), "second", "unknown key");
     refused(json!({"type": "interval", "seconds": -5}), "seconds", "not negative");
     refused(json!({"type": "interval", "weeks": 1e300}), "weeks", "thousand years");
     refused(json!({"type": "date", "run_date": "2026-13-01"}), "run_date", "is not a time");

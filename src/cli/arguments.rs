@@ -213,6 +213,7 @@ pub struct TriggerArguments {
 
 /// Arguments of `add`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").args(["builtin", "command"]).required(true))]
 pub struct AddArguments {
     /// The job's id
     pub id: String,
@@ -220,7 +221,7 @@ pub struct AddArguments {
     #[command(flatten)]
     pub when: TriggerArguments,
     /// Run a builtin
-    #[arg(long, value_name = "NAME", help_heading = "What", required_unless_present = "command", conflicts_with_all = ["command", "env", "cwd"])]
+    #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with_all = ["env", "cwd"])]
     pub builtin: Option<String>,
     /// Argument of the builtin; JSON if it can be read as such, else text
     #[arg(

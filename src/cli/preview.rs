@@ -30,7 +30,7 @@ pub(super) fn run(given: &PreviewArguments, output: &Output) -> Result<(), Failu
         "count": given.count,
     });
     let preview = Preview::answer(question, &Zone::system(), now)
-        .map_err(|invalid| Failure::Refused(invalid.to_string()))?;
+        .map_err(|invalid| Failure::Usage(invalid.to_string()))?;
     output.show(&preview.to_value(), |_| table(&preview, now))
 }
 

@@ -1,12 +1,14 @@
 //! A command as a child process in a group of its own, its output read as it comes.
 
+use std::io::PipeWriter;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
@@ -31,15 +33,14 @@ pub(super) async fn execute(
     assignment: &Assignment,
     stop: &CancellationToken,
 ) -> Option<(Outcome, Tail)> {
-    let mut child = match spawn(command, assignment) {
-        Ok(child) => child,
+    let (mut child, pipe) = match spawn(command, assignment) {
+        Ok(started) => started,
         Err(error) => return Some((failed(error, None), Tail::default())),
     };
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut output = Tail::default();
     let status = tokio::select! {
-        status = wait_and_read(&mut child, stdout, stderr, &mut output) => status,
+        status = wait_and_read(&mut child, pipe, &mut output) => status,
         () = stop.cancelled() => {
             end_group(&mut child, group).await;
             return None;
@@ -52,8 +53,9 @@ pub(super) async fn execute(
     Some((outcome, output))
 }
 
-/// Everything that a child is given goes the fast way (`posix_spawn`): an absolute path, a group, no hook.
-fn spawn(command: &Command, assignment: &Assignment) -> Result<Child, String> {
+/// Everything that a child is given goes the fast way (`posix_spawn`): an absolute path, a group, no hook. Both of its
+/// outputs are one pipe, so that what it writes stays in its order.
+fn spawn(command: &Command, assignment: &Assignment) -> Result<(Child, pipe::Receiver), String> {
     let Some((name, arguments)) = command.argv.split_first() else {
         return Err("the command is empty".to_owned());
     };
@@ -61,6 +63,8 @@ fn spawn(command: &Command, assignment: &Assignment) -> Result<Child, String> {
     let path = command.env.get("PATH").or(inherited.as_ref()).map_or(DEFAULT_PATH, String::as_str);
     let program = find_program(name, path, command.cwd.as_deref())
         .ok_or_else(|| format!("the program \"{name}\" was not found in {path}"))?;
+    let (output, errors, pipe) =
+        output_pipe().map_err(|error| format!("there is no pipe for the output: {error}"))?;
     let mut process = tokio::process::Command::new(&program);
     process
         .args(arguments)
@@ -69,8 +73,8 @@ fn spawn(command: &Command, assignment: &Assignment) -> Result<Child, String> {
         .env("PUNCTUAL_RUN_ID", &assignment.run_id.0)
         .env("PUNCTUAL_ATTEMPT", assignment.attempt.to_string())
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(output)
+        .stderr(errors)
         .process_group(0)
         .kill_on_drop(true);
     if let Some(at) = assignment.scheduled_at {
@@ -79,9 +83,17 @@ fn spawn(command: &Command, assignment: &Assignment) -> Result<Child, String> {
     if let Some(cwd) = &command.cwd {
         process.current_dir(cwd);
     }
-    process
-        .spawn()
-        .map_err(|error| format!("\"{}\" could not be started: {error}", program.display()))
+    let child = process.spawn();
+    let child = child
+        .map_err(|error| format!("\"{}\" could not be started: {error}", program.display()))?;
+    Ok((child, pipe))
+}
+
+/// Two ends to write to and one to read from. The daemon must not keep a writing end, or the pipe would never end:
+/// the process builder holds them, and goes when the child has been started.
+fn output_pipe() -> std::io::Result<(PipeWriter, PipeWriter, pipe::Receiver)> {
+    let (reader, writer) = std::io::pipe()?;
+    Ok((writer.try_clone()?, writer, pipe::Receiver::from_owned_fd(reader.into())?))
 }
 
 /// The file to execute: what has a slash is a path (from `cwd`), what has none is looked for in `path`.
@@ -98,11 +110,10 @@ fn find_program(name: &str, path: &str, cwd: Option<&str>) -> Option<PathBuf> {
 
 async fn wait_and_read(
     child: &mut Child,
-    stdout: Option<impl AsyncRead + Unpin>,
-    stderr: Option<impl AsyncRead + Unpin>,
+    pipe: pipe::Receiver,
     output: &mut Tail,
 ) -> std::io::Result<ExitStatus> {
-    let mut reading = std::pin::pin!(read_both(stdout, stderr, output));
+    let mut reading = std::pin::pin!(read_all(pipe, output));
     let status = tokio::select! {
         status = child.wait() => status,
         () = &mut reading => return child.wait().await,
@@ -113,32 +124,11 @@ async fn wait_and_read(
     status
 }
 
-async fn read_both(
-    mut stdout: Option<impl AsyncRead + Unpin>,
-    mut stderr: Option<impl AsyncRead + Unpin>,
-    output: &mut Tail,
-) {
-    let (mut out, mut err) = (vec![0; READ_BYTES], vec![0; READ_BYTES]);
-    while stdout.is_some() || stderr.is_some() {
-        tokio::select! {
-            count = read_some(&mut stdout, &mut out), if stdout.is_some() => {
-                output.push(out.get(..count).unwrap_or_default());
-            }
-            count = read_some(&mut stderr, &mut err), if stderr.is_some() => {
-                output.push(err.get(..count).unwrap_or_default());
-            }
-        }
+async fn read_all(mut pipe: pipe::Receiver, output: &mut Tail) {
+    let mut buffer = vec![0; READ_BYTES];
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        output.push(buffer.get(..count).unwrap_or_default());
     }
-}
-
-/// Reads once; the pipe is closed at its end.
-async fn read_some(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> usize {
-    let Some(open) = pipe else { return 0 };
-    let count = open.read(buffer).await.unwrap_or(0);
-    if count == 0 {
-        *pipe = None;
-    }
-    count
 }
 
 /// Asks the whole group to end, then makes it.

@@ -73,7 +73,7 @@ pub enum Refusal {
     #[error("there is no job \"{0}\"")]
     NotFound(JobId),
     /// The id is taken.
-    #[error("a job \"{0}\" exists already (replace_existing redefines it)")]
+    #[error("a job \"{0}\" exists already (replace_existing, or --replace, redefines it)")]
     Exists(JobId),
     /// The job is declared in the file, which is the truth for it.
     #[error("job \"{0}\" is declared in jobs.toml: change it there and reload")]

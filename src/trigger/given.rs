@@ -136,8 +136,8 @@ impl Given {
         Ok(TimeDelta::microseconds(self.micros("jitter", 1)?))
     }
 
-    /// Ends the reading: refuses what nobody took, and gives the zone and the complete spec.
-    pub(super) fn finish(self) -> Result<(Zone, Value), Invalid> {
+    /// Refuses a key that nobody took.
+    pub(super) fn refuse_unknown(&self) -> Result<(), Invalid> {
         let unknown = self.map.keys().find(|key| !self.taken.contains(&key.as_str()));
         if let Some(key) = unknown {
             let known: Vec<&str> =
@@ -146,6 +146,12 @@ impl Given {
                 format!("unknown key of a {} trigger (known: {})", self.kind, known.join(", "));
             return Err(Invalid::new(key.as_str(), message));
         }
+        Ok(())
+    }
+
+    /// Ends the reading: gives the zone and the complete spec.
+    pub(super) fn finish(self) -> Result<(Zone, Value), Invalid> {
+        self.refuse_unknown()?;
         let mut spec = Map::new();
         spec.insert("type".to_owned(), self.kind.into());
         spec.extend(self.map.into_iter().filter(|(key, _)| key != "type" && key != "timezone"));

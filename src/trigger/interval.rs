@@ -30,7 +30,10 @@ impl Interval {
         for (name, unit_seconds) in UNITS {
             step = step.saturating_add(given.micros(name, unit_seconds)?);
         }
+        let (start, end) = given.range()?;
         if step <= 0 {
+            // A key that is misspelt is the likelier fault.
+            given.refuse_unknown()?;
             return Err(Invalid::new(
                 "",
                 "an interval is more than zero: give weeks, days, hours, minutes or seconds",
@@ -44,7 +47,6 @@ impl Interval {
         if step as f64 > SECONDS_MAX * 1e6 {
             return Err(Invalid::new("", "the interval is longer than a thousand years"));
         }
-        let (start, end) = given.range()?;
         // Without a start the first occurrence is one interval after the definition, as APScheduler has it.
         let start = start.or_else(|| anchor.checked_add_signed(TimeDelta::microseconds(step)));
         let start =

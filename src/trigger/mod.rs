@@ -56,6 +56,7 @@ impl Trigger {
     /// a `date` without `run_date` at it. A trigger that can never fire is refused.
     pub fn parse(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
         let mut given = Given::new(spec, zone)?;
+        let jitter = given.jitter()?;
         let kind = match given.kind() {
             "date" => Kind::Date(Date::parse(&mut given, anchor)?),
             "interval" => Kind::Interval(Interval::parse(&mut given, anchor)?),
@@ -66,7 +67,6 @@ impl Trigger {
                 return Err(Invalid::new("type", message));
             }
         };
-        let jitter = given.jitter()?;
         let (zone, spec) = given.finish()?;
         let trigger = Self { spec, zone, jitter, kind };
         if trigger.first().is_none() {

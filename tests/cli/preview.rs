@@ -56,18 +56,19 @@ fn a_preview_in_json_has_the_offset_of_each_time() {
 #[test]
 fn a_preview_that_cannot_be_is_one_line_of_error() {
     let home = Home::new("");
-    let cases: [(&[&str], i32, &str); 7] = [
-        (&["preview"], 2, "say when"),
-        (&["preview", "--cron", "hour=25"], 1, "trigger.hour"),
-        (&["preview", "--cron", "hour=3 colour=3"], 1, "trigger.colour"),
-        (&["preview", "--cron", "month=2 day=30"], 1, "never fire"),
-        (&["preview", "--every", "1h", "--timezone", "Mars/Base"], 1, "trigger.timezone"),
-        (&["preview", "--every", "1h", "--count", "0"], 2, "--count"),
-        (&["preview", "--every", "1h", "--count", "10001"], 2, "--count"),
+    let cases: [(&[&str], &str); 8] = [
+        (&["preview"], "say when"),
+        (&["preview", "--cron", "colour=3"], "trigger.colour"),
+        (&["preview", "--cron", "hour=25"], "trigger.hour"),
+        (&["preview", "--cron", "hour=3 colour=3"], "trigger.colour"),
+        (&["preview", "--cron", "month=2 day=30"], "never fire"),
+        (&["preview", "--every", "1h", "--timezone", "Mars/Base"], "trigger.timezone"),
+        (&["preview", "--every", "1h", "--count", "0"], "--count"),
+        (&["preview", "--every", "1h", "--count", "10001"], "--count"),
     ];
-    for (arguments, code, said) in cases {
+    for (arguments, said) in cases {
         let (got, complaint) = home.fails(arguments);
-        assert_eq!((got, complaint.lines().count()), (code, 1), "{arguments:?}: {complaint}");
+        assert_eq!((got, complaint.lines().count()), (2, 1), "{arguments:?}: {complaint}");
         assert!(complaint.contains(said), "{arguments:?}: {complaint}");
     }
     assert_eq!(home.fails(&["preview", "--batch", "--every", "1h"]).0, 2);

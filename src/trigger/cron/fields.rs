@@ -98,6 +98,8 @@ impl Fields {
             texts.push(given_text(given, name)?);
         }
         let Some(finest) = texts.iter().rposition(Option::is_some) else {
+            // A field that is misspelt is the likelier fault.
+            given.refuse_unknown()?;
             let known = FIELD_NAMES.join(", ");
             return Err(Invalid::new(
                 "",

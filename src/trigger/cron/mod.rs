@@ -54,7 +54,6 @@ struct Stretch {
 
 impl Cron {
     pub(super) fn parse(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
-        let fields = Fields::parse(given)?;
         let (start, end) = given.range()?;
         let gap = if given.word("dst_gap", ["skip", "shift"])? == "shift" {
             Gap::Shift
@@ -66,6 +65,7 @@ impl Cron {
         } else {
             Fold::Both
         };
+        let fields = Fields::parse(given)?;
         let cron = Self { fields, start, end, gap, fold, anchor };
         // A pattern that matches once does so within a cycle of the calendar, so this tells for good.
         if cron.fields.next(NaiveDateTime::default()).is_none() {
