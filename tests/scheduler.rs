@@ -279,7 +279,7 @@ async fn a_reload_makes_the_declared_jobs_the_files_and_breaks_what_can_no_longe
     assert!(matches!(refused, Err(Refusal::DeclaredInFile(_))));
 
     world.without_pools(at(4)).await;
-    let JobState::Broken { reason } = world.job("mine").await.unwrap().state else {
+    let JobState::Broken { reason, .. } = world.job("mine").await.unwrap().state else {
         panic!("not broken")
     };
     assert!(reason.contains("unknown executor \"default\""), "{reason}");

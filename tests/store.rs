@@ -72,7 +72,7 @@ async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {
         JobState::Active { next },
         JobState::Paused { next: Due { due_at: at(100), ..next } },
         JobState::Finished,
-        JobState::Broken { reason: "no pool".to_owned() },
+        JobState::Broken { reason: "no pool".to_owned(), since: Some(at(7)) },
     ];
     for (number, state) in states.into_iter().enumerate() {
         let full = json!({"id": format!("j{number}"), "name": "A name", "tags": ["a", "b\"c"], "description": "é\n",
@@ -197,7 +197,7 @@ async fn what_is_due_comes_in_order_and_only_from_the_named_pools<S: Store + Arc
 }
 
 async fn a_review_sees_declared_broken_and_homeless_jobs<S: Store + Archive>(store: S) {
-    let broken = JobState::Broken { reason: "x".to_owned() };
+    let broken = JobState::Broken { reason: "x".to_owned(), since: None };
     let changes = [
         insert_job(&job(&json!({"id": "fine"}))),
         insert_job(&Job { origin: punctual::job::Origin::File, ..job(&json!({"id": "declared"})) }),
@@ -296,7 +296,7 @@ async fn a_row_that_cannot_be_read_is_a_broken_job_that_keeps_what_it_was() {
     }
     let jobs = store.load(&[trigger.id, task.id]).await.unwrap();
     for job in jobs {
-        let JobState::Broken { reason } = &job.state else { panic!("{:?}", job.state) };
+        let JobState::Broken { reason, .. } = &job.state else { panic!("{:?}", job.state) };
         assert!(reason.starts_with(job.id.as_str()), "{reason}");
         store.commit(&[update_job(&job)]).await.unwrap();
     }

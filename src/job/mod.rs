@@ -95,6 +95,8 @@ pub enum JobState {
     Broken {
         /// What has to be mended.
         reason: String,
+        /// The first occurrence that this holds back, if there is one.
+        since: Option<Timestamp>,
     },
 }
 
@@ -206,7 +208,7 @@ impl Job {
     /// The job as the contract shows it.
     pub fn to_value(&self) -> Value {
         let reason = match &self.state {
-            JobState::Broken { reason } => Some(reason.as_str()),
+            JobState::Broken { reason, .. } => Some(reason.as_str()),
             JobState::Active { .. } | JobState::Paused { .. } | JobState::Finished => None,
         };
         let mut map = self.definition();

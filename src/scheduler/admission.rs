@@ -116,6 +116,6 @@ impl Rules {
 
 /// The first occurrence of a job that is defined at `now`: what has passed is past, except for a one-shot, which
 /// is late rather than pointless.
-pub(super) fn first_occurrence(trigger: &Trigger, now: Timestamp) -> Option<Timestamp> {
+fn first_occurrence(trigger: &Trigger, now: Timestamp) -> Option<Timestamp> {
     if trigger.is_one_shot() { trigger.first() } else { trigger.next_from(now) }
 }

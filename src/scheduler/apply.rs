@@ -1,7 +1,7 @@
 //! What each request does to the jobs of a step. No database and no waiting: the jobs that a
 //! request speaks of have been loaded before.
 
-use super::admission::{Rules, first_occurrence};
+use super::admission::Rules;
 use super::command::{Answer, Difference, Existing, Refusal, Request};
 use super::floor::{Floor, Waiting};
 use super::plan;
@@ -88,7 +88,8 @@ impl Desk<'_> {
         let now = self.step.now;
         let job = self.known(id)?;
         let next = match &job.state {
-            JobState::Paused { next } => *next,
+            // The delay is found anew: of what a pause holds back, a store keeps the instant only.
+            JobState::Paused { next } => plan::due(&job.id, &job.trigger, next.scheduled_at),
             JobState::Active { .. } => return Ok(Answer::Job(Box::new(job))),
             JobState::Finished | JobState::Broken { .. } => return Err(wrong_state(&job)),
         };
@@ -169,20 +170,29 @@ impl Desk<'_> {
     fn judge_again(&mut self, job: Job) {
         let now = self.step.now;
         let state = match (self.rules.check(&job), &job.state) {
-            (Err(invalid), JobState::Active { .. }) => {
+            (Err(invalid), JobState::Active { next }) => {
                 tracing::warn!(job = %job.id, reason = %invalid, "the job is broken; it is kept, and does not fire");
-                JobState::Broken { reason: invalid.to_string() }
+                JobState::Broken { reason: invalid.to_string(), since: Some(next.scheduled_at) }
             }
-            (Ok(()), JobState::Broken { .. }) => {
+            (Ok(()), JobState::Broken { since, .. }) => {
                 tracing::info!(job = %job.id, "the job is whole again");
-                if !job.trigger.is_one_shot() {
-                    self.skip_since(&job, job.updated_at, SkipReason::Broken);
-                }
-                state_from(&job, first_occurrence(&job.trigger, now))
+                self.mended(&job, *since)
             }
             (Err(_) | Ok(()), _) => return,
         };
         self.put(Job { state, updated_at: now, ..job });
+    }
+
+    /// The state of a job that is whole again: it fires from now on, and what it missed is accounted for.
+    fn mended(&mut self, job: &Job, since: Option<Timestamp>) -> JobState {
+        if job.trigger.is_one_shot() {
+            return state_from(job, job.trigger.first());
+        }
+        if let Some(since) = since {
+            self.skip_since(job, since, SkipReason::Broken);
+        }
+        // What is due at this very instant is accounted for already.
+        state_from(job, job.trigger.next_after(self.step.now))
     }
 
     /// A new run that waits for its place.
@@ -234,7 +244,7 @@ fn is_as_declared(known: &Job, declared: &Job) -> bool {
 fn wrong_state(job: &Job) -> Refusal {
     let state = match &job.state {
         JobState::Finished => "finished: it has no occurrence left".to_owned(),
-        JobState::Broken { reason } => format!("broken: {reason}"),
+        JobState::Broken { reason, .. } => format!("broken: {reason}"),
         JobState::Active { .. } | JobState::Paused { .. } => job.state.word().to_owned(),
     };
     Refusal::WrongState { id: job.id.clone(), state }

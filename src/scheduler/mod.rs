@@ -231,15 +231,19 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     fn fire(&mut self, step: &mut Step, job: Job) {
         // What a command of this step has changed is looked at again in the next one.
-        if step.knows(&job.id) || !self.floor.has_room(&job.executor) {
+        if step.knows(&job.id) {
             return;
         }
-        step.learn(job.clone());
-        if let JobState::Broken { reason } = &job.state {
+        if let JobState::Broken { reason, .. } = &job.state {
             tracing::warn!(job = %job.id, %reason, "the job is broken; it is kept, and does not fire");
+            step.learn(job.clone());
             step.put(Job { updated_at: step.now, ..job });
             return;
         }
+        if !self.floor.has_room(&job.executor) {
+            return;
+        }
+        step.learn(job.clone());
         let taken = self.floor.instances(&job.id) >= job.policy.max_instances;
         let plan = plan::plan(&job, step.now, if taken { Room::Taken } else { Room::Free });
         let mut desk = self.desk(step);

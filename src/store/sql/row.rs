@@ -68,7 +68,9 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
         Task::Unreadable(task_value)
     });
     let state = match broken {
-        Some(reason) => JobState::Broken { reason },
+        Some(reason) => {
+            JobState::Broken { reason, since: instant_column_option(row, "scheduled_at")? }
+        }
         None => job_state(row)?,
     };
     Ok(Job {
@@ -112,9 +114,10 @@ fn job_state(row: &SqliteRow) -> Result<JobState, StoreError> {
         ("finished", ..) => JobState::Finished,
         ("broken", ..) => {
             let reason = column::<Option<String>>(row, "reason")?.unwrap_or_default();
-            JobState::Broken { reason }
+            JobState::Broken { reason, since: scheduled_at }
         }
         _ => JobState::Broken {
+            since: scheduled_at,
             reason: format!("the store holds the state \"{word}\" without its instants"),
         },
     })

@@ -118,7 +118,7 @@ fn bind_job<'q>(query: Query<'q>, job: &Job) -> Query<'q> {
         // A paused job keeps its place in the schedule, but is not due.
         JobState::Paused { next: Due { scheduled_at, .. } } => ((Some(*scheduled_at), None), None),
         JobState::Finished => ((None, None), None),
-        JobState::Broken { reason } => ((None, None), Some(reason.clone())),
+        JobState::Broken { reason, since } => ((*since, None), Some(reason.clone())),
     };
     let origin = match job.origin {
         Origin::File => "file",
