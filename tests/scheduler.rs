@@ -293,6 +293,53 @@ async fn a_reload_makes_the_declared_jobs_the_files_and_breaks_what_can_no_longe
 }
 
 #[tokio::test]
+async fn more_missed_occurrences_than_fit_into_a_queue_are_coalesced_even_where_all_shall_run() {
+    let mut world = World::new(1).await;
+    let every_second =
+        json!({"id": "a", "trigger": {"type": "interval", "seconds": 1}, "coalesce": "all"});
+    world.add(job(&every_second), at(0)).await;
+    world.tick(at(1500)).await;
+    let ledger = world.ledger("a").await;
+    assert_eq!(ledger.len(), 1001);
+    assert!(ledger.contains(&"1001..1500 coalesced 500".to_owned()), "{ledger:?}");
+    let next = world.job("a").await.unwrap().next().unwrap();
+    assert_eq!(next.scheduled_at, at(1501));
+}
+
+#[tokio::test]
+async fn a_job_that_is_mended_after_the_clock_was_set_back_does_not_repeat_itself() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    for second in [10, 20, 30] {
+        world.tick(at(second)).await;
+        world.finish_all(at(second + 1)).await;
+    }
+    world.without_pools(at(35)).await;
+    world.reload(Vec::new(), at(5)).await;
+    assert_eq!(world.tick(at(6)).await, Some(at(40)));
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "20 succeeded", "30 succeeded"]);
+}
+
+#[tokio::test]
+async fn a_job_that_max_runs_has_ended_goes_on_when_its_new_definition_lets_it() {
+    let mut world = World::new(1).await;
+    let limited = |max_runs: u64| job_at(&json!({"id": "a", "max_runs": max_runs}), at(15));
+    world.add(job(&json!({"id": "a", "max_runs": 1})), at(0)).await;
+    world.tick(at(10)).await;
+    world.finish_all(at(11)).await;
+    for (max_runs, state) in [(1, "finished"), (2, "active")] {
+        let request =
+            Request::Add { job: Box::new(limited(max_runs)), existing: Existing::Redefine };
+        world.ask(request, at(15)).await.unwrap();
+        assert_eq!(world.job("a").await.unwrap().state.word(), state, "{max_runs}");
+    }
+    world.tick(at(25)).await;
+    world.finish_all(at(26)).await;
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "25 succeeded"]);
+    assert_eq!(world.job("a").await.unwrap().state.word(), "finished");
+}
+
+#[tokio::test]
 async fn a_drain_starts_nothing_more_and_refuses_requests() {
     let mut world = World::new(1).await;
     world.add(job(&json!({"id": "a", "coalesce": "all"})), at(0)).await;

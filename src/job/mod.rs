@@ -162,9 +162,17 @@ impl Job {
     #[must_use]
     pub fn redefined(&self, new: Self) -> Self {
         let same_trigger = self.trigger.spec() == new.trigger.spec();
-        let keeps_schedule = same_trigger && !matches!(self.state, JobState::Broken { .. });
+        // A job that `max_runs` has ended goes on if the new definition lets it.
+        let goes_on = same_trigger
+            && self.state == JobState::Finished
+            && !self.trigger.is_one_shot()
+            && new.policy.max_runs.is_none_or(|max_runs| max_runs > self.run_count);
+        let keeps_schedule =
+            same_trigger && !goes_on && !matches!(self.state, JobState::Broken { .. });
         let (state, anchor, run_count, trigger) = if keeps_schedule {
             (self.state.clone(), self.anchor, self.run_count, self.trigger.clone())
+        } else if goes_on {
+            (new.state, new.anchor, self.run_count, new.trigger)
         } else {
             (new.state, new.anchor, 0, new.trigger)
         };

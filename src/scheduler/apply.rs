@@ -188,11 +188,17 @@ impl Desk<'_> {
         if job.trigger.is_one_shot() {
             return state_from(job, job.trigger.first());
         }
-        if let Some(since) = since {
-            self.skip_since(job, since, SkipReason::Broken);
-        }
-        // What is due at this very instant is accounted for already.
-        state_from(job, job.trigger.next_after(self.step.now))
+        let now = self.step.now;
+        let next = match since {
+            // The clock was set back meanwhile: what came before has its rows.
+            Some(since) if since > now => job.trigger.next_from(since),
+            Some(since) => {
+                self.skip_since(job, since, SkipReason::Broken);
+                job.trigger.next_after(now)
+            }
+            None => job.trigger.next_after(now),
+        };
+        state_from(job, next)
     }
 
     /// A new run that waits for its place.

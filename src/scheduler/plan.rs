@@ -9,9 +9,9 @@ use crate::job::{Coalesce, Due, Job, JobId};
 use crate::run::SkipReason;
 use crate::trigger::{Span, Trigger};
 
-/// Occurrences of one job that are run from one plan under `coalesce = "all"`. The rest stays due, and comes with
-/// the next plan.
-const RUNS_PER_PLAN: usize = 100;
+/// Occurrences of one job that are run from one plan under `coalesce = "all"`; what was missed beyond that is
+/// recorded as coalesced. It bounds what one job can put into its pool's queue.
+const RUNS_PER_PLAN: usize = 1000;
 
 /// Occurrences that were skipped together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +115,9 @@ fn keep_all(job: &Job, due: Span, now: Timestamp) -> Plan {
         plan.runs.push(self::due(&job.id, &job.trigger, scheduled_at));
         at = job.trigger.next_after(scheduled_at);
     }
+    let beyond =
+        at.filter(|at| *at <= rest.last).and_then(|at| job.trigger.occurrences(at, rest.last));
+    plan.skipped.extend(beyond.map(|span| Skipped { reason: SkipReason::Coalesced, span }));
     plan
 }
 

@@ -67,7 +67,9 @@ impl Tables {
                 self.runs.insert(run.id.clone(), (**run).clone());
             }
             Change::UpdateRun(run) => {
-                self.runs.insert(run.id.clone(), (**run).clone());
+                let known = self.runs.get_mut(&run.id);
+                let known = known.ok_or_else(|| StoreError::Conflict(format!("run {}", run.id)))?;
+                *known = (**run).clone();
             }
             Change::PutOutput { run_id, tail, bytes } => {
                 self.outputs.insert(run_id.clone(), Output { tail: tail.clone(), bytes: *bytes });

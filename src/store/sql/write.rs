@@ -12,12 +12,13 @@ use crate::store::{Change, Store, StoreError};
 
 const INSERT_JOB: &str = "insert into jobs (name, state, reason, trigger_spec, task, executor, misfire_grace_time, \
     coalesce_rule, max_instances, on_crash, max_runs, run_count, tags, description, origin, anchor, scheduled_at, \
-    next_run_time, updated_at, id, created_at, revision) \
+    next_run_time, created_at, updated_at, id, revision) \
     values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)";
 
 const UPDATE_JOB: &str = "update jobs set name = ?, state = ?, reason = ?, trigger_spec = ?, task = ?, executor = ?, \
     misfire_grace_time = ?, coalesce_rule = ?, max_instances = ?, on_crash = ?, max_runs = ?, run_count = ?, \
-    tags = ?, description = ?, origin = ?, anchor = ?, scheduled_at = ?, next_run_time = ?, updated_at = ?, \
+    tags = ?, description = ?, origin = ?, anchor = ?, scheduled_at = ?, next_run_time = ?, \
+    created_at = ?, updated_at = ?, \
     revision = revision + 1 where id = ? and revision = ?";
 
 const INSERT_RUN: &str = "insert into runs (state, reason, last_scheduled_at, occurrences, attempt, started_at, \
@@ -69,8 +70,7 @@ impl Store for SqlStore {
 async fn apply(change: &Change, connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let (query, conflict) = match change {
         Change::InsertJob(job) => {
-            let query = bind_job(sqlx::query(INSERT_JOB), job);
-            (query.bind(job.created_at.timestamp_micros()), format!("job \"{}\"", job.id))
+            (bind_job(sqlx::query(INSERT_JOB), job), format!("job \"{}\"", job.id))
         }
         Change::UpdateJob(job) => (
             bind_job(sqlx::query(UPDATE_JOB), job).bind(job.revision),
@@ -143,6 +143,7 @@ fn bind_job<'q>(query: Query<'q>, job: &Job) -> Query<'q> {
         .bind(job.anchor.timestamp_micros())
         .bind(next.0.map(|at| at.timestamp_micros()))
         .bind(next.1.map(|at| at.timestamp_micros()))
+        .bind(job.created_at.timestamp_micros())
         .bind(job.updated_at.timestamp_micros())
         .bind(job.id.as_str().to_owned())
 }
