@@ -1,0 +1,155 @@
+//! What only a store in a file can show: rows that someone edited, a lock, and a second life.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use punctual::clock::Timestamp;
+use punctual::executor::{Assignment, Executor, ExecutorKind, PoolSettings};
+use punctual::job::{Definition, GivenPolicy, Job, JobState, Origin};
+use punctual::scheduler::Scheduler;
+use punctual::scheduler::admission::Rules;
+use punctual::scheduler::command::{Command, Request};
+use punctual::store::sql::SqlStore;
+use punctual::store::{Archive, Change, Store};
+use punctual::task::builtin::Registry;
+use punctual::zone::Zone;
+use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::oneshot;
+
+fn start() -> Timestamp {
+    Timestamp::from_timestamp_secs(1_800_000_000).unwrap()
+}
+
+fn rules() -> Rules {
+    let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: 1 };
+    Rules {
+        zone: Zone::utc(),
+        defaults: GivenPolicy::default(),
+        executors: BTreeMap::from([("default".to_owned(), pool)]),
+        registry: Registry::default(),
+    }
+}
+
+fn job(id: &str) -> Job {
+    let definition = Definition::parse(json!({
+        "id": id,
+        "trigger": {"type": "interval", "minutes": 1, "jitter": 50},
+        "task": {"type": "command", "argv": ["true"]},
+    }));
+    rules().admit(definition.unwrap(), Origin::Socket, start()).unwrap()
+}
+
+/// A statement by someone else, while the daemon has the file open.
+async fn by_hand(file: &Path, sql: &'static str) {
+    let options = SqliteConnectOptions::new().filename(file);
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let done = sqlx::query(sql).execute(&mut connection).await.unwrap();
+    assert_eq!(done.rows_affected(), 1);
+    connection.close().await.unwrap();
+}
+
+/// A job whose row was edited is broken for a reason, and keeps what it was given.
+async fn check_edited(sql: &'static str, reason: &str, key: &str, kept: serde_json::Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let store = SqlStore::open(&file).await.unwrap();
+    store.commit(&["a", "b"].map(|id| Change::InsertJob(Box::new(job(id))))).await.unwrap();
+    by_hand(&file, sql).await;
+    let executors = ["default".to_owned()];
+    let found = store.to_review(&executors).await.unwrap();
+    assert_eq!(found.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), [""; 0]);
+    let broken = store.job("a").await.unwrap().unwrap();
+    let JobState::Broken { reason: said, .. } = &broken.state else { unreachable!("{broken:?}") };
+    assert!(said.contains(reason), "{said}");
+    assert_eq!(broken.to_value().get(key), Some(&kept));
+    // Written back and read again it is still the same.
+    store.commit(&[Change::UpdateJob(Box::new(broken.clone()))]).await.unwrap();
+    let again = store.job("a").await.unwrap().unwrap();
+    assert_eq!((again.definition(), &again.state), (broken.definition(), &broken.state));
+    let due = store.due(broken.anchor + chrono::TimeDelta::days(1), &executors, 9).await.unwrap();
+    assert_eq!(due.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(store.to_review(&executors).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_understood_is_broken_and_kept() {
+    let check = check_edited;
+    let sql = "update jobs set trigger_spec = 'no {json' where id = 'a'";
+    check(sql, "trigger", "trigger", json!("no {json")).await;
+    let sql = r#"update jobs set trigger_spec = '{"type": "moon"}' where id = 'a'"#;
+    check(sql, "moon", "trigger", json!({"type": "moon"})).await;
+    let sql = r#"update jobs set task = '{"type": "dance"}' where id = 'a'"#;
+    check(sql, "dance", "task", json!({"type": "dance"})).await;
+    let sql = "update jobs set scheduled_at = null where id = 'a'";
+    check(sql, "active", "id", json!("a")).await;
+}
+
+#[tokio::test]
+async fn a_file_has_one_daemon_and_says_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("new").join("jobs.db");
+    let store = SqlStore::open(&file).await.unwrap();
+    let refused = SqlStore::open(&file).await.unwrap_err().to_string();
+    assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+    drop(store);
+    SqlStore::open(&file).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_the_file_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    for expected in [None, Some(1)] {
+        let store = SqlStore::open(&file).await.unwrap();
+        let found = store.job("a").await.unwrap();
+        assert_eq!(found.as_ref().map(|job| job.revision), expected);
+        if found.is_none() {
+            store.commit(&[Change::InsertJob(Box::new(job("a")))]).await.unwrap();
+        }
+        store.close().await;
+    }
+}
+
+/// Runs nothing.
+#[derive(Debug)]
+struct Idle;
+
+impl Executor for Idle {
+    fn start(&mut self, _pool: &str, assignment: Assignment) {
+        unreachable!("{assignment:?} is not due");
+    }
+
+    async fn stop(&mut self) {}
+}
+
+#[tokio::test]
+async fn a_pause_does_not_change_when_an_occurrence_is_due() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(&folder.path().join("jobs.db")).await.unwrap();
+    let given = job("a");
+    let next = given.next().unwrap();
+    assert!(next.due_at > next.scheduled_at, "there is a jitter");
+    store.commit(&[Change::InsertJob(Box::new(given.clone()))]).await.unwrap();
+    let mut scheduler = Scheduler::new(store.clone(), Idle, rules(), "node".to_owned(), 1);
+    // The resume comes before the occurrence, and after it but before its delay has passed.
+    for now in [start(), next.scheduled_at] {
+        for request in [Request::Pause(given.id.clone()), Request::Resume(given.id.clone())] {
+            let (reply, mut answer) = oneshot::channel();
+            scheduler.tick(now, vec![Command { request, reply }], Vec::new()).await.unwrap();
+            answer.try_recv().unwrap().unwrap();
+        }
+        assert_eq!(store.job("a").await.unwrap().unwrap().next(), Some(next), "{now}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    std::fs::write(&file, "this is a letter, and a rather long one at that\n".repeat(100)).unwrap();
+    let refused = SqlStore::open(&file).await.unwrap_err().to_string();
+    assert!(refused.contains("jobs.db") && refused.contains("not a database"), "{refused}");
+}
