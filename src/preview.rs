@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::invalid::{self, Invalid};
-use crate::trigger::Trigger;
+use crate::trigger::{Missing, Trigger};
 use crate::zone::Zone;
 
 /// Times in one answer, at most.
 pub const TIMES_MAX: usize = 10_000;
 /// Times in an answer for which no count was given.
 const TIMES_DEFAULT: usize = 10;
+/// Changes of the clock that an answer tells of, at most.
+const MISSING_MAX: usize = 100;
 
 /// What is asked.
 #[derive(Debug, Clone, Deserialize)]
@@ -34,32 +36,46 @@ pub struct Preview {
     pub trigger: Trigger,
     /// Its next times; fewer than asked for if there are no more.
     pub times: Vec<Timestamp>,
+    /// From when on it was looked for them.
+    from: Timestamp,
 }
 
 impl Preview {
     /// Answers `{"trigger", "after", "inclusive", "count"}`. Without `after` the times begin at the trigger's own
-    /// start, or now where it has none.
+    /// start, or now where it has none. A trigger that never fires has no times; whoever adds it as a job is refused.
     pub fn answer(question: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
         let question: Question = invalid::read(question)?;
         let count = question.count.unwrap_or(TIMES_DEFAULT);
         if count > TIMES_MAX {
             return Err(Invalid::new("count", format!("at most {TIMES_MAX}")));
         }
-        let trigger = Trigger::parse(&question.trigger, zone, now)
+        let trigger = Trigger::compile(&question.trigger, zone, now)
             .map_err(|invalid| invalid.within("trigger"))?;
-        let has_start = trigger.is_one_shot() || trigger.spec().get("start_date").is_some();
         let mut next = match question.after {
             Some(after) if question.inclusive => trigger.next_from(after),
             Some(after) => trigger.next_after(after),
-            None if has_start => trigger.first(),
-            None => trigger.next_from(now),
+            None => trigger.first(),
         };
+        let from = question.after.or(next).unwrap_or(now);
         let mut times = Vec::new();
         while let Some(at) = next.filter(|_| times.len() < count) {
             times.push(at);
             next = trigger.next_after(at);
         }
-        Ok(Self { trigger, times })
+        Ok(Self { trigger, times, from })
+    }
+
+    /// The same for a person or a program that sees the question beside the answer: a fault is named by the trigger's
+    /// type, as in `cron.hour`.
+    pub fn answer_by_type(question: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
+        let kind = question.pointer("/trigger/type").and_then(Value::as_str).map(str::to_owned);
+        Self::answer(question, zone, now).map_err(|invalid| by_type(invalid, kind.as_deref()))
+    }
+
+    /// The readings between these times that the clock skips.
+    pub fn missing(&self) -> Vec<Missing> {
+        let last = self.times.last();
+        last.map_or_else(Vec::new, |last| self.trigger.missing(self.from, *last, MISSING_MAX))
     }
 
     /// The times as JSON: RFC 3339 with the offset of the trigger's zone.
@@ -71,7 +87,19 @@ impl Preview {
 }
 
 fn local_rfc3339(zone: &Zone, at: Timestamp) -> String {
-    zone.to_fixed(at).to_rfc3339_opts(chrono::SecondsFormat::AutoSi, false)
+    let local = zone.to_fixed(at);
+    // RFC 3339 has no seconds in an offset, as some zones had until 1972.
+    let whole = local.offset().local_minus_utc() % 60 == 0;
+    let shown = if whole { local } else { at.fixed_offset() };
+    shown.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, false)
+}
+
+fn by_type(invalid: Invalid, kind: Option<&str>) -> Invalid {
+    let known = kind.filter(|kind| Trigger::is_type(kind));
+    match (invalid.field.strip_prefix("trigger"), known) {
+        (Some(rest), Some(kind)) => Invalid::new(format!("{kind}{rest}"), invalid.message),
+        (_, _) => invalid,
+    }
 }
 
 /// Answers one line of `preview --batch`: `{"op":"preview",…}` or `{"op":"validate","trigger":…}`.
@@ -84,10 +112,12 @@ fn answer_line(line: &str, zone: &Zone, now: Timestamp) -> Result<Value, Invalid
         serde_json::from_str(line).map_err(|error| Invalid::new("", error.to_string()))?;
     let map = value.as_object_mut().ok_or_else(|| Invalid::new("", "expected an object"))?;
     match map.remove("op").as_ref().and_then(Value::as_str) {
-        Some("preview") => Ok(Preview::answer(value, zone, now)?.to_value()),
+        Some("preview") => Ok(Preview::answer_by_type(value, zone, now)?.to_value()),
         Some("validate") => {
             let trigger = map.get("trigger").ok_or_else(|| Invalid::new("trigger", "missing"))?;
-            Trigger::parse(trigger, zone, now).map_err(|invalid| invalid.within("trigger"))?;
+            let kind = trigger.get("type").and_then(Value::as_str);
+            Trigger::parse(trigger, zone, now)
+                .map_err(|invalid| by_type(invalid.within("trigger"), kind))?;
             Ok(json!({ "ok": true }))
         }
         _ => Err(Invalid::new("op", "expected \"preview\" or \"validate\"")),

@@ -142,7 +142,7 @@ impl Zone {
     }
 
     /// The last change of the zone's rules at or before an instant.
-    fn transition_until(&self, at: Timestamp) -> Option<Timestamp> {
+    pub fn transition_until(&self, at: Timestamp) -> Option<Timestamp> {
         let after = to_jiff(at.checked_add_signed(TimeDelta::microseconds(1))?);
         self.rules.preceding(after).next().and_then(|transition| from_jiff(transition.timestamp()))
     }

@@ -38,27 +38,9 @@ pub(super) fn definition(given: &AddArguments, now: Timestamp) -> Result<Value, 
 
 /// A trigger in its JSON form.
 pub(super) fn trigger(given: &TriggerArguments, now: Timestamp) -> Result<Value, Failure> {
-    let mut trigger = match (&given.cron, &given.every, &given.at, &given.trigger) {
-        (Some(fields), ..) => cron(fields)?,
-        (_, Some(every), ..) => {
-            let seconds = duration::seconds(duration::parse(every)?);
-            Map::from_iter([
-                ("type".to_owned(), json!("interval")),
-                ("seconds".to_owned(), seconds),
-            ])
-        }
-        (_, _, Some(at), _) => {
-            let run_date = run_date(at, now)?;
-            Map::from_iter([("type".to_owned(), json!("date")), ("run_date".to_owned(), run_date)])
-        }
-        (_, _, _, Some(text)) => match serde_json::from_str(text) {
-            Ok(Value::Object(map)) => map,
-            Ok(_) => return Err(Failure::Usage("--trigger must be a JSON object".to_owned())),
-            Err(error) => return Err(Failure::Usage(format!("--trigger is not JSON: {error}"))),
-        },
-        (None, None, None, None) => {
-            return Err(Failure::Usage("say when: --cron, --every, --at or --trigger".to_owned()));
-        }
+    let mut trigger = match when(given, now)? {
+        Value::Object(map) => map,
+        _ => return Err(Failure::Usage("--trigger must be a JSON object".to_owned())),
     };
     let jitter = given.jitter.as_deref().map(duration::parse).transpose()?.map(duration::seconds);
     let options = [
@@ -66,19 +48,54 @@ pub(super) fn trigger(given: &TriggerArguments, now: Timestamp) -> Result<Value,
         ("start_date", given.start.clone().map(Value::from)),
         ("end_date", given.end.clone().map(Value::from)),
         ("jitter", jitter),
+        ("dst_gap", given.dst_gap.clone().map(Value::from)),
+        ("dst_fold", given.dst_fold.clone().map(Value::from)),
     ];
     trigger.extend(options.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
     Ok(Value::Object(trigger))
 }
 
+/// The type of trigger that was given, with its own keys.
+fn when(given: &TriggerArguments, now: Timestamp) -> Result<Value, Failure> {
+    if let Some(fields) = &given.cron {
+        return Ok(keys("--cron", "cron", fields, |value| json!(value))?.into());
+    }
+    if let Some(expression) = &given.crontab {
+        return Ok(json!({"type": "crontab", "expression": expression}));
+    }
+    if let Some(every) = &given.every {
+        let seconds = duration::seconds(duration::parse(every)?);
+        return Ok(json!({"type": "interval", "seconds": seconds}));
+    }
+    if let Some(steps) = &given.calendar {
+        let number = |value: &str| value.parse::<u64>().map_or_else(|_| json!(value), Value::from);
+        return Ok(keys("--calendar", "calendarinterval", steps, number)?.into());
+    }
+    if let Some(at) = &given.at {
+        return Ok(json!({"type": "date", "run_date": run_date(at, now)?}));
+    }
+    if let Some(text) = &given.trigger {
+        return serde_json::from_str(text)
+            .map_err(|error| Failure::Usage(format!("--trigger is not JSON: {error}")));
+    }
+    Err(Failure::Usage(
+        "say when: --cron, --crontab, --every, --calendar, --at or --trigger".to_owned(),
+    ))
+}
+
 /// Reads `hour=3 day="3rd fri"`: names and values, quoted where a value has spaces.
-fn cron(text: &str) -> Result<Map<String, Value>, Failure> {
-    let mut map = Map::from_iter([("type".to_owned(), json!("cron"))]);
+fn keys(
+    option: &str,
+    kind: &str,
+    text: &str,
+    read: impl Fn(&str) -> Value,
+) -> Result<Map<String, Value>, Failure> {
+    let mut map = Map::from_iter([("type".to_owned(), json!(kind))]);
     let mut rest = text.trim();
     while !rest.is_empty() {
         let usage = || {
             Failure::Usage(format!(
-                "--cron takes NAME=VALUE, such as 'hour=3 day=\"last fri\"', not \"{rest}\""
+                "{option} takes NAME=VALUE, such as 'hour=3 minute=30', not \"{rest}\""
             ))
         };
         let (name, tail) = rest.split_once('=').ok_or_else(usage)?;
@@ -93,8 +110,8 @@ fn cron(text: &str) -> Result<Map<String, Value>, Failure> {
         if name.is_empty() || name.contains(char::is_whitespace) {
             return Err(usage());
         }
-        if map.insert(name.to_owned(), json!(value)).is_some() {
-            return Err(Failure::Usage(format!("--cron has {name} twice")));
+        if map.insert(name.to_owned(), read(value)).is_some() {
+            return Err(Failure::Usage(format!("{option} has {name} twice")));
         }
         rest = tail.trim_start();
     }
@@ -155,6 +172,7 @@ mod tests {
 
     #[test]
     fn cron_fields_are_read_with_and_without_quotes() {
+        let cron = |text: &str| keys("--cron", "cron", text, |value| json!(value));
         let map = cron("day=\"3rd fri\" hour=0-3  month='6-8, 11'").unwrap();
         assert_eq!(
             Value::Object(map),

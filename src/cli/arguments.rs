@@ -107,10 +107,13 @@ pub enum ClientCommand {
     #[command(after_help = "Examples:\n  \
         punctual add backup --cron 'hour=3' -- /usr/bin/backup --all\n  \
         punctual add fix --cron 'hour=3 minute=*/20' --builtin toutiao.fix_statistics\n  \
+        punctual add ping --crontab '*/5 8-18 * * mon-fri' -- /usr/bin/ping -c 1 localhost\n  \
+        punctual add bills --calendar 'months=1 hour=6' --start 2027-01-31 --builtin noop\n  \
         punctual add expire-42 --at '+30m' --builtin orders.expire --arg order_id=42\n  \
         punctual add tick --every 10s --timezone Asia/Shanghai --builtin noop\n\n\
         A cron field that is not given is * if it is coarser than the finest one given, else its minimum;\n\
-        0 is Monday in day_of_week; all fields have to match.")]
+        0 is Monday in day_of_week; all fields have to match. In a crontab expression 0 is Sunday, and of a day and a\n\
+        weekday that are both given one is enough.")]
     Add(Box<AddArguments>),
     /// List jobs
     #[command(
@@ -173,6 +176,7 @@ pub enum ClientCommand {
     /// Show the next times of a trigger; no daemon is needed
     #[command(after_help = "Examples:\n  \
         punctual preview --cron 'day=\"3rd fri\" hour=0-3' --timezone Asia/Shanghai\n  \
+        punctual preview --crontab '30 2 * * *' --timezone Europe/Berlin --after 2027-03-26T00:00:00Z\n  \
         punctual preview --every 90m --start '2026-11-06 09:00:00'\n  \
         echo '{\"op\":\"preview\",\"trigger\":{\"type\":\"cron\",\"hour\":3},\"count\":2}' | punctual preview --batch")]
     Preview(PreviewArguments),
@@ -183,14 +187,20 @@ pub enum ClientCommand {
 
 /// When: exactly one kind of trigger.
 #[derive(Debug, Clone, Default, Args)]
-#[command(group = ArgGroup::new("when").args(["cron", "every", "at", "trigger"]))]
+#[command(group = ArgGroup::new("when").args(["cron", "crontab", "every", "calendar", "at", "trigger"]))]
 pub struct TriggerArguments {
     /// Calendar fields: year month day week day_of_week hour minute second
     #[arg(long, value_name = "FIELDS", help_heading = "When")]
     pub cron: Option<String>,
+    /// A crontab expression, such as '*/5 8-18 * * mon-fri', or @daily; 0 and 7 are Sunday
+    #[arg(long, value_name = "EXPRESSION", help_heading = "When")]
+    pub crontab: Option<String>,
     /// A fixed interval, such as 10s, 90m, 1h30m, 2d
     #[arg(long, value_name = "DURATION", help_heading = "When")]
     pub every: Option<String>,
+    /// Steps of the calendar from --start on, and a time of day: years months weeks days hour minute second
+    #[arg(long, value_name = "STEPS", help_heading = "When")]
+    pub calendar: Option<String>,
     /// Once: 2026-11-06 16:30:05, an RFC 3339 time, +30m from now, or now
     #[arg(long, value_name = "TIME", help_heading = "When", allow_hyphen_values = true)]
     pub at: Option<String>,
@@ -209,6 +219,13 @@ pub struct TriggerArguments {
     /// Delay each occurrence by up to this long
     #[arg(long, value_name = "DURATION", help_heading = "When")]
     pub jitter: Option<String>,
+    /// A local time that the clock skips in spring: skip it, or shift it to the end of the gap [default: skip;
+    /// of --crontab shift]
+    #[arg(long, value_name = "RULE", value_parser = ["skip", "shift"], help_heading = "When")]
+    pub dst_gap: Option<String>,
+    /// A local time that the clock shows twice in autumn: both, or the first only [default: both; of --calendar first]
+    #[arg(long, value_name = "RULE", value_parser = ["both", "first"], help_heading = "When")]
+    pub dst_fold: Option<String>,
 }
 
 /// Arguments of `add`.

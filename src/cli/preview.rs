@@ -2,15 +2,17 @@
 
 use std::io::{BufRead, Read};
 
+use chrono::{FixedOffset, NaiveDateTime, Timelike};
 use serde_json::json;
 
 use super::arguments::PreviewArguments;
 use super::output::{Output, Reader, print};
 use super::table::Table;
 use super::{Failure, add, duration};
-use crate::clock::{Clock, SystemClock, rfc3339};
+use crate::clock::{Clock, SystemClock, Timestamp, rfc3339};
 use crate::preview::{Preview, TIMES_MAX, batch_line};
-use crate::zone::Zone;
+use crate::trigger::Missing;
+use crate::zone::{Local, Zone};
 
 /// Bytes of one line of a batch: far more than any trigger needs.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
@@ -29,29 +31,75 @@ pub(super) fn run(given: &PreviewArguments, output: &Output) -> Result<(), Failu
         "after": given.after.map(rfc3339),
         "count": given.count,
     });
-    let preview = Preview::answer(question, &Zone::system(), now)
+    let preview = Preview::answer_by_type(question, &Zone::system(), now)
         .map_err(|invalid| Failure::Usage(invalid.to_string()))?;
+    if let Some(why) = preview.trigger.why_never() {
+        return Err(Failure::Usage(format!("it can never fire: {why}")));
+    }
     output.show(&preview.to_value(), |_| table(&preview, now))
 }
 
-fn table(preview: &Preview, now: crate::clock::Timestamp) -> String {
+fn table(preview: &Preview, now: Timestamp) -> String {
     let zone = preview.trigger.zone();
-    let mut table = Table::new(&["", "LOCAL TIME", "ZONE", "FROM NOW"]);
-    for at in &preview.times {
-        let local = zone.to_fixed(*at);
-        let micros = if at.timestamp_subsec_micros() == 0 { "" } else { "%.6f" };
-        table.row(
-            "",
-            vec![
-                local.format("%a").to_string(),
-                local.format(&format!("%Y-%m-%d %H:%M:%S{micros}")).to_string(),
-                format!("{} {}", zone.name(), local.format("%:z")),
-                duration::relative(*at, now),
-            ],
-        );
+    let missing = preview.missing();
+    let skipped = missing.iter().filter(|missing| !missing.shifted);
+    let mut rows: Vec<Row> = preview
+        .times
+        .iter()
+        .map(|at| time_row(zone, *at, &missing))
+        .chain(skipped.map(|missing| skipped_row(zone, missing)))
+        .collect();
+    // What the clock skips comes before what it shows next.
+    rows.sort_by_key(|row| (row.at, row.offset.is_some()));
+    let is_marked = rows.iter().any(|row| !row.mark.is_empty());
+    let mut headings = vec!["", "LOCAL TIME", "ZONE", "FROM NOW"];
+    headings.extend(Some("DST").filter(|_| is_marked));
+    let mut table = Table::new(&headings);
+    for row in rows {
+        let micros = if row.local.nanosecond() == 0 { "" } else { "%.6f" };
+        let offset = row.offset.map(|offset| format!(" {offset}")).unwrap_or_default();
+        let mut cells = vec![
+            row.local.format("%a").to_string(),
+            row.local.format(&format!("%Y-%m-%d %H:%M:%S{micros}")).to_string(),
+            format!("{}{offset}", zone.name()),
+            row.offset.map(|_| duration::relative(row.at, now)).unwrap_or_default(),
+        ];
+        cells.extend(Some(row.mark).filter(|_| is_marked));
+        table.row("", cells);
     }
     let end = if preview.times.is_empty() { "it does not fire any more" } else { "" };
     format!("{}\n{table}{end}", preview.trigger.describe())
+}
+
+/// A line of the table: a time at which the trigger fires, or one that the clock skips and that has no offset.
+struct Row {
+    at: Timestamp,
+    local: NaiveDateTime,
+    offset: Option<FixedOffset>,
+    mark: String,
+}
+
+fn time_row(zone: &Zone, at: Timestamp, missing: &[Missing]) -> Row {
+    let local = zone.to_fixed(at);
+    let replaced = missing.iter().find(|missing| missing.shifted && missing.resumes == at);
+    let mark = match (replaced, zone.resolve(local.naive_local())) {
+        (Some(missing), _) => {
+            format!("in place of {}, which the clock skips", missing.first.format("%H:%M:%S"))
+        }
+        (None, Local::Fold { first, .. }) if first == at => "first of two".to_owned(),
+        (None, Local::Fold { .. }) => "second of two".to_owned(),
+        (None, Local::Single(_) | Local::Gap { .. }) => String::new(),
+    };
+    Row { at, local: local.naive_local(), offset: Some(*local.offset()), mark }
+}
+
+fn skipped_row(zone: &Zone, missing: &Missing) -> Row {
+    let more = missing.count.saturating_sub(1);
+    let and_more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+    let from = missing.from.format("%H:%M:%S");
+    let shown = zone.to_fixed(missing.resumes).format("%H:%M:%S %:z");
+    let mark = format!("skipped{and_more}: the clock goes from {from} to {shown}");
+    Row { at: missing.resumes, local: missing.first, offset: None, mark }
 }
 
 /// One answer a line, flushed after each, so that another program can converse. It ends with the questions, or when

@@ -141,7 +141,7 @@ pub(crate) fn is_missed(job: &Job, due_at: Timestamp, now: Timestamp) -> bool {
 /// An occurrence with its jitter: a delay that depends on the job and the instant only, so that every node and every
 /// start finds the same one. It ends before the next occurrence and never passes the trigger's end.
 pub(crate) fn due(id: &JobId, trigger: &Trigger, scheduled_at: Timestamp) -> Due {
-    let jitter = trigger.jitter().num_microseconds().unwrap_or(0);
+    let jitter = trigger.jitter_at(scheduled_at).num_microseconds().unwrap_or(0);
     if jitter <= 0 {
         return Due { scheduled_at, due_at: scheduled_at };
     }

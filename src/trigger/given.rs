@@ -1,15 +1,15 @@
 //! A trigger's JSON object while it is read: each key is taken once, and what nobody took is an
 //! error by name.
 
-use chrono::TimeDelta;
+use chrono::{NaiveDate, TimeDelta};
 use serde_json::{Map, Value};
 
-use crate::clock::Timestamp;
+use crate::clock::{MICROS_PER_SECOND, Timestamp};
 use crate::invalid::Invalid;
 use crate::zone::{Zone, parse_instant};
 
-/// Longest interval or jitter, in seconds: a thousand years, far from any overflow.
-pub(super) const SECONDS_MAX: f64 = 3.2e10;
+/// Longest interval or jitter, in microseconds: a thousand years, far from any overflow.
+pub(super) const MICROS_MAX: i64 = 32_000_000_000 * MICROS_PER_SECOND;
 
 /// What was given, and what of it has been read.
 #[derive(Debug)]
@@ -78,54 +78,62 @@ impl Given {
         Ok((start, end))
     }
 
-    /// A key that holds one of a few words, the first of which is the default.
+    /// A key that holds one of two words.
     pub(super) fn word(
         &mut self,
         key: &'static str,
-        words: [&'static str; 2],
-    ) -> Result<&'static str, Invalid> {
-        let [default, other] = words;
-        match self.text(key)?.as_deref() {
-            None => Ok(default),
-            Some(word) if word == default => Ok(default),
-            Some(word) if word == other => Ok(other),
-            Some(word) => Err(Invalid::new(
-                key,
-                format!("unknown word \"{word}\" (expected \"{default}\" or \"{other}\")"),
-            )),
-        }
+        words: &'static [&'static str; 2],
+    ) -> Result<Option<&'static str>, Invalid> {
+        let Some(text) = self.text(key)? else { return Ok(None) };
+        let word = words.iter().find(|word| **word == text);
+        word.map(|word| Some(*word)).ok_or_else(|| {
+            let [one, other] = words;
+            let message = format!("unknown word \"{text}\" (expected \"{one}\" or \"{other}\")");
+            Invalid::new(key, message)
+        })
     }
 
     /// A key that holds a number of some unit of time, not negative; as exact microseconds.
-    pub(super) fn micros(&mut self, key: &'static str, unit_seconds: u32) -> Result<i64, Invalid> {
+    pub(super) fn micros(&mut self, key: &'static str, unit_micros: i64) -> Result<i64, Invalid> {
         let refuse = || {
             Invalid::new(key, "must be a number, not negative, and no more than a thousand years")
         };
-        let micros_per_unit = i64::from(unit_seconds) * 1_000_000;
-        match self.take(key) {
-            None => Ok(0),
-            Some(Value::Number(number)) => {
-                let fits = number.as_f64().is_some_and(|value| {
-                    (0.0..=SECONDS_MAX).contains(&(value * f64::from(unit_seconds)))
-                });
-                if !fits {
-                    return Err(refuse());
-                }
-                if let Some(whole) = number.as_i64() {
-                    return whole.checked_mul(micros_per_unit).ok_or_else(refuse);
-                }
-                #[expect(
-                    clippy::as_conversions,
-                    clippy::cast_possible_truncation,
-                    reason = "at most 3.2e16: it fits"
-                )]
-                let micros = number
-                    .as_f64()
-                    .map(|value| (value * f64::from(unit_seconds) * 1e6).round() as i64);
-                micros.ok_or_else(refuse)
-            }
-            Some(_) => Err(refuse()),
+        let Some(given) = self.take(key) else { return Ok(0) };
+        let number = given.as_number().ok_or_else(refuse)?;
+        if let Some(whole) = number.as_i64() {
+            let micros = whole.checked_mul(unit_micros).ok_or_else(refuse)?;
+            return Some(micros)
+                .filter(|micros| (0..=MICROS_MAX).contains(micros))
+                .ok_or_else(refuse);
         }
+        let value = number.as_f64().filter(|value| *value >= 0.0).ok_or_else(refuse)?;
+        #[expect(
+            clippy::as_conversions,
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            reason = "the unit is exact, and beyond the range the product saturates and is refused"
+        )]
+        let micros = (value * unit_micros as f64).round() as i64;
+        Some(micros).filter(|micros| *micros <= MICROS_MAX).ok_or_else(refuse)
+    }
+
+    /// A key that holds a whole number from 0 to `max`; 0 where it is not given.
+    pub(super) fn whole(&mut self, key: &'static str, max: u32) -> Result<u32, Invalid> {
+        let Some(given) = self.take(key) else { return Ok(0) };
+        let number = given.as_u64().and_then(|number| u32::try_from(number).ok());
+        number.filter(|number| *number <= max).ok_or_else(|| {
+            Invalid::new(key, format!("must be a whole number from 0 to {max}, not {given}"))
+        })
+    }
+
+    /// A key that holds a day: a date, or the date that an instant has in the zone.
+    pub(super) fn date(&mut self, key: &'static str) -> Result<Option<NaiveDate>, Invalid> {
+        Ok(self.instant(key)?.map(|at| self.zone.to_local(at).date()))
+    }
+
+    /// The zone that holds for this trigger.
+    pub(super) fn zone(&self) -> &Zone {
+        &self.zone
     }
 
     /// `jitter`, in seconds; a `date` has none.
@@ -133,7 +141,7 @@ impl Given {
         if self.kind == "date" {
             return Ok(TimeDelta::zero());
         }
-        Ok(TimeDelta::microseconds(self.micros("jitter", 1)?))
+        Ok(TimeDelta::microseconds(self.micros("jitter", MICROS_PER_SECOND)?))
     }
 
     /// Refuses a key that nobody took.
@@ -149,6 +157,11 @@ impl Given {
         Ok(())
     }
 
+    /// The key's value in the complete spec, where it is not what was given.
+    pub(super) fn replace(&mut self, key: &'static str, value: Value) {
+        self.map.insert(key.to_owned(), value);
+    }
+
     /// Ends the reading: gives the zone and the complete spec.
     pub(super) fn finish(self) -> Result<(Zone, Value), Invalid> {
         self.refuse_unknown()?;
@@ -160,17 +173,35 @@ impl Given {
     }
 }
 
-/// The given fields of a spec as `name=value`, values with spaces in quotes.
-pub(super) fn describe_fields(spec: &Value, names: &[&str]) -> String {
-    let field = |name: &&str| {
-        let value = spec.get(*name)?;
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        Some(if text.contains(' ') {
-            format!("{name}=\"{text}\"")
-        } else {
-            format!("{name}={text}")
-        })
+/// Keys that say when a calendar trigger fires, in the order in which they are read.
+const WHEN_KEYS: [&str; 13] = [
+    "expression",
+    "years",
+    "months",
+    "weeks",
+    "days",
+    "year",
+    "month",
+    "day",
+    "week",
+    "day_of_week",
+    "hour",
+    "minute",
+    "second",
+];
+
+/// What a spec says of when, in a few words: its type, and its keys as `name=value`, values with spaces in quotes.
+pub(super) fn describe_fields(spec: &Value) -> String {
+    let text = |key: &str| {
+        let value = spec.get(key)?;
+        Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     };
-    let fields: Vec<String> = names.iter().filter_map(field).collect();
-    format!("cron {}", fields.join(" "))
+    let words = WHEN_KEYS.iter().filter_map(|key| {
+        Some(match (*key, text(key)?) {
+            ("expression", text) => format!("\"{text}\""),
+            (key, text) if text.contains(' ') => format!("{key}=\"{text}\""),
+            (key, text) => format!("{key}={text}"),
+        })
+    });
+    text("type").into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }

@@ -6,13 +6,19 @@
 use chrono::TimeDelta;
 
 use super::Span;
-use super::given::{Given, SECONDS_MAX};
-use crate::clock::Timestamp;
+use super::given::{Given, MICROS_MAX};
+use crate::clock::{MICROS_PER_SECOND, Timestamp};
 use crate::invalid::Invalid;
 
-/// Units, and their seconds.
-const UNITS: [(&str, u32); 5] =
-    [("weeks", 604_800), ("days", 86_400), ("hours", 3600), ("minutes", 60), ("seconds", 1)];
+/// Units, and their microseconds.
+const UNITS: [(&str, i64); 6] = [
+    ("weeks", 604_800 * MICROS_PER_SECOND),
+    ("days", 86_400 * MICROS_PER_SECOND),
+    ("hours", 3600 * MICROS_PER_SECOND),
+    ("minutes", 60 * MICROS_PER_SECOND),
+    ("seconds", MICROS_PER_SECOND),
+    ("microseconds", 1),
+];
 
 /// A grid of instants.
 #[derive(Debug, Clone)]
@@ -27,8 +33,8 @@ pub(super) struct Interval {
 impl Interval {
     pub(super) fn parse(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
         let mut step = 0_i64;
-        for (name, unit_seconds) in UNITS {
-            step = step.saturating_add(given.micros(name, unit_seconds)?);
+        for (name, unit_micros) in UNITS {
+            step = step.saturating_add(given.micros(name, unit_micros)?);
         }
         let (start, end) = given.range()?;
         if step <= 0 {
@@ -39,12 +45,7 @@ impl Interval {
                 "an interval is more than zero: give weeks, days, hours, minutes or seconds",
             ));
         }
-        #[expect(
-            clippy::as_conversions,
-            clippy::cast_precision_loss,
-            reason = "a bound, not a result"
-        )]
-        if step as f64 > SECONDS_MAX * 1e6 {
+        if step > MICROS_MAX {
             return Err(Invalid::new("", "the interval is longer than a thousand years"));
         }
         // Without a start the first occurrence is one interval after the definition, as APScheduler has it.
@@ -74,6 +75,11 @@ impl Interval {
     pub(super) fn matches(&self, at: Timestamp) -> bool {
         let elapsed = self.micros_since_start(at);
         elapsed >= 0 && elapsed % self.step == 0 && self.within(at).is_some()
+    }
+
+    pub(super) fn last_until(&self, at: Timestamp) -> Option<Timestamp> {
+        let elapsed = self.micros_since_start(self.end.map_or(at, |end| end.min(at)));
+        if elapsed < 0 { None } else { self.instant(elapsed / self.step) }
     }
 
     /// The occurrences from `first`, which is one, up to `to`.

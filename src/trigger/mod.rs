@@ -4,10 +4,17 @@
 //! pure: it never reads a clock, and asking it twice gives the same answer. Jitter is not its
 //! business: it names the grid of occurrences, and the scheduler delays them.
 
+mod and;
+mod calendar;
+mod combine;
 mod cron;
 mod date;
+mod dst;
 mod given;
 mod interval;
+mod or;
+
+pub use dst::Missing;
 
 use chrono::TimeDelta;
 use serde_json::Value;
@@ -15,10 +22,14 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::zone::Zone;
+use and::And;
+use calendar::CalendarInterval;
+use combine::Place;
 use cron::Cron;
 use date::Date;
 use given::Given;
 use interval::Interval;
+use or::Or;
 
 /// A range of occurrences: the first, the last and how many there are, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +42,19 @@ pub struct Span {
     pub count: u64,
 }
 
+/// Types of triggers, as they are spelled.
+const TYPES: [&str; 7] = ["date", "interval", "cron", "crontab", "calendarinterval", "and", "or"];
+
 /// The types of triggers, each with its own arithmetic.
 #[derive(Debug, Clone)]
 enum Kind {
     Date(Date),
     Interval(Interval),
+    /// Of `cron` and `crontab` alike.
     Cron(Box<Cron>),
+    Calendar(CalendarInterval),
+    And(And),
+    Or(Or),
     /// Stored, and no longer understood: it never fires.
     Unreadable,
 }
@@ -51,28 +69,51 @@ pub struct Trigger {
 }
 
 impl Trigger {
-    /// Compiles the JSON form. `zone` holds where no `timezone` is given, and is then written into the spec.
-    /// `anchor` is when the trigger was defined: an interval without `start_date` first fires one interval after it,
-    /// a `date` without `run_date` at it. A trigger that can never fire is refused.
+    /// Compiles the JSON form, and refuses a trigger that can never fire. `zone` holds where no `timezone` is given,
+    /// and is then written into the spec. `anchor` is when the trigger was defined: an interval without `start_date`
+    /// first fires one interval after it, a `date` without `run_date` at it.
     pub fn parse(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
+        let trigger = Self::compile(spec, zone, anchor)?;
+        match trigger.why_never() {
+            Some(why) => Err(Invalid::new("", format!("it can never fire: {why}"))),
+            None => Ok(trigger),
+        }
+    }
+
+    /// The same for a trigger that may be one that can never fire.
+    pub fn compile(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
+        Self::compile_at(spec, zone, anchor, Place::default())
+    }
+
+    fn compile_at(
+        spec: &Value,
+        zone: &Zone,
+        anchor: Timestamp,
+        place: Place,
+    ) -> Result<Self, Invalid> {
         let mut given = Given::new(spec, zone)?;
         let jitter = given.jitter()?;
         let kind = match given.kind() {
             "date" => Kind::Date(Date::parse(&mut given, anchor)?),
             "interval" => Kind::Interval(Interval::parse(&mut given, anchor)?),
             "cron" => Kind::Cron(Box::new(Cron::parse(&mut given, anchor)?)),
+            "crontab" => Kind::Cron(Box::new(Cron::parse_crontab(&mut given, anchor)?)),
+            "calendarinterval" => Kind::Calendar(CalendarInterval::parse(&mut given, anchor)?),
+            "and" => Kind::And(combine::and(&mut given, anchor, place)?),
+            "or" => Kind::Or(combine::or(&mut given, anchor, place)?),
             other => {
-                let message =
-                    format!("unknown trigger type \"{other}\" (known: date, interval, cron)");
+                let known = TYPES.join(", ");
+                let message = format!("unknown trigger type \"{other}\" (known: {known})");
                 return Err(Invalid::new("type", message));
             }
         };
         let (zone, spec) = given.finish()?;
-        let trigger = Self { spec, zone, jitter, kind };
-        if trigger.first().is_none() {
-            return Err(Invalid::new("", "it can never fire: no time matches"));
-        }
-        Ok(trigger)
+        Ok(Self { spec, zone, jitter, kind })
+    }
+
+    /// Whether there is a type of triggers of that name.
+    pub fn is_type(word: &str) -> bool {
+        TYPES.contains(&word)
     }
 
     /// A stored trigger that can no longer be compiled: keeps what was given and never fires.
@@ -85,9 +126,28 @@ impl Trigger {
         &self.spec
     }
 
-    /// Whether it fires exactly once.
+    /// Why it has no occurrence at all, in the past or in the future, if it has none.
+    pub fn why_never(&self) -> Option<&'static str> {
+        if let Kind::Cron(cron) = &self.kind
+            && let Some(why) = cron.why_never()
+        {
+            return Some(why);
+        }
+        let first = self.first().or_else(|| self.next_from(Timestamp::default()));
+        first.is_none().then_some("no time matches")
+    }
+
+    /// Whether it fires at most once.
     pub fn is_one_shot(&self) -> bool {
-        matches!(self.kind, Kind::Date(_))
+        match &self.kind {
+            Kind::Date(_) => true,
+            Kind::And(and) => and.members().iter().any(Self::is_one_shot),
+            Kind::Interval(_)
+            | Kind::Cron(_)
+            | Kind::Calendar(_)
+            | Kind::Or(_)
+            | Kind::Unreadable => false,
+        }
     }
 
     /// The zone in which it is evaluated and shown.
@@ -95,9 +155,20 @@ impl Trigger {
         &self.zone
     }
 
-    /// Upper bound of the delay of each occurrence; zero is none.
+    /// Upper bound of the delay of every occurrence; zero is none.
     pub fn jitter(&self) -> TimeDelta {
-        self.jitter
+        match &self.kind {
+            Kind::Or(or) => self.jitter + or.jitter(),
+            _ => self.jitter,
+        }
+    }
+
+    /// Upper bound of the delay of the occurrence at `at`.
+    pub fn jitter_at(&self, at: Timestamp) -> TimeDelta {
+        match &self.kind {
+            Kind::Or(or) => self.jitter + or.jitter_at(at),
+            _ => self.jitter,
+        }
     }
 
     /// The latest instant at which it may fire, if there is one.
@@ -106,16 +177,22 @@ impl Trigger {
             Kind::Date(date) => Some(date.at()),
             Kind::Interval(interval) => interval.end(),
             Kind::Cron(cron) => cron.end(),
+            Kind::Calendar(calendar) => calendar.end(&self.zone),
+            Kind::And(and) => and.end(),
+            Kind::Or(or) => or.end(),
             Kind::Unreadable => None,
         }
     }
 
-    /// The very first occurrence.
+    /// The very first occurrence: from its own start on; where it has none, from its definition on.
     pub fn first(&self) -> Option<Timestamp> {
         match &self.kind {
             Kind::Date(date) => Some(date.at()),
             Kind::Interval(interval) => interval.first(),
             Kind::Cron(cron) => cron.first(&self.zone),
+            Kind::Calendar(calendar) => calendar.first(&self.zone),
+            Kind::And(and) => and.first(),
+            Kind::Or(or) => or.first(),
             Kind::Unreadable => None,
         }
     }
@@ -126,6 +203,9 @@ impl Trigger {
             Kind::Date(date) => Some(date.at()).filter(|run| *run >= at),
             Kind::Interval(interval) => interval.next_from(at),
             Kind::Cron(cron) => cron.next_from(&self.zone, at),
+            Kind::Calendar(calendar) => calendar.next_from(&self.zone, at),
+            Kind::And(and) => and.next_from(at),
+            Kind::Or(or) => or.next_from(at),
             Kind::Unreadable => None,
         }
     }
@@ -135,13 +215,30 @@ impl Trigger {
         self.next_from(after.checked_add_signed(TimeDelta::microseconds(1))?)
     }
 
-    /// The occurrences with `from <= t <= to`, counted without walking through them; none if there are none.
+    /// The last occurrence at or before `at`.
+    pub fn last_until(&self, at: Timestamp) -> Option<Timestamp> {
+        match &self.kind {
+            Kind::Date(date) => Some(date.at()).filter(|run| *run <= at),
+            Kind::Interval(interval) => interval.last_until(at),
+            Kind::Cron(cron) => cron.last_until(&self.zone, at),
+            Kind::Calendar(calendar) => calendar.last_until(&self.zone, at),
+            Kind::And(and) => and.last_until(at),
+            Kind::Or(or) => or.last_until(at),
+            Kind::Unreadable => None,
+        }
+    }
+
+    /// The occurrences with `from <= t <= to`, counted without walking through them; none if there are none. The
+    /// first and the last are exact; of very many of an `and` or an `or` the count may be off, so that it costs little.
     pub fn occurrences(&self, from: Timestamp, to: Timestamp) -> Option<Span> {
         let first = self.next_from(from).filter(|first| *first <= to)?;
         match &self.kind {
             Kind::Date(_) | Kind::Unreadable => Some(Span { first, last: first, count: 1 }),
             Kind::Interval(interval) => interval.occurrences(first, to),
             Kind::Cron(cron) => cron.occurrences(&self.zone, first, to),
+            Kind::Calendar(calendar) => calendar.occurrences(&self.zone, first, to),
+            Kind::And(and) => and.occurrences(first, to),
+            Kind::Or(or) => or.occurrences(first, to),
         }
     }
 
@@ -151,7 +248,29 @@ impl Trigger {
             Kind::Date(date) => date.at() == at,
             Kind::Interval(interval) => interval.matches(at),
             Kind::Cron(cron) => cron.matches(&self.zone, at),
+            Kind::Calendar(calendar) => calendar.matches(&self.zone, at),
+            Kind::And(and) => and.matches(at),
+            Kind::Or(or) => or.matches(at),
             Kind::Unreadable => false,
+        }
+    }
+
+    /// The readings that the zone's clock skips with `from < instant <= to`, in order, at most `limit`. An `and` tells
+    /// none: what its members would have agreed on is not known.
+    pub fn missing(&self, from: Timestamp, to: Timestamp, limit: usize) -> Vec<Missing> {
+        let zone = &self.zone;
+        match &self.kind {
+            Kind::Cron(cron) => cron.missing(zone, from, to).take(limit).collect(),
+            Kind::Calendar(calendar) => calendar.missing(zone, from, to).take(limit).collect(),
+            Kind::Or(or) => {
+                let members = or.members().iter();
+                let mut all: Vec<Missing> =
+                    members.flat_map(|member| member.missing(from, to, limit)).collect();
+                all.sort_by_key(|missing| missing.resumes);
+                all.truncate(limit);
+                all
+            }
+            Kind::Date(_) | Kind::Interval(_) | Kind::And(_) | Kind::Unreadable => Vec::new(),
         }
     }
 
@@ -162,7 +281,9 @@ impl Trigger {
                 format!("at {}", self.zone.to_fixed(date.at()).format("%Y-%m-%d %H:%M:%S %:z"))
             }
             Kind::Interval(interval) => interval.describe(),
-            Kind::Cron(_) => given::describe_fields(&self.spec, &cron::FIELD_NAMES),
+            Kind::Cron(_) | Kind::Calendar(_) => given::describe_fields(&self.spec),
+            Kind::And(and) => combine::describe("and", and.members()),
+            Kind::Or(or) => combine::describe("or", or.members()),
             Kind::Unreadable => self.spec.to_string(),
         }
     }

@@ -1,37 +1,31 @@
-//! Calendar fields as APScheduler has them: an instant fires if and only if every field matches
-//! what the wall clock of the zone shows.
+//! Calendar patterns: an instant fires if and only if every field matches what the wall clock of
+//! the zone shows.
 //!
-//! A reading that the clock skipped does not exist, one that it showed twice happens twice;
-//! `dst_gap = "shift"` and `dst_fold = "first"` choose otherwise. The search runs in civil time
-//! over [`fields::Fields`] and is then mapped to instants, so that it never walks second by second.
+//! The fields come from APScheduler's keys or from a crontab expression and are compiled into the
+//! same sets. The search runs in civil time over [`fields::Fields`] and is then mapped to
+//! instants, so that it never walks second by second. A reading that the clock skipped does not
+//! exist, one that it showed twice happens twice, unless `dst_gap` and `dst_fold` say otherwise.
 
+mod bits;
+mod crontab;
+mod dates;
 mod expression;
 mod fields;
+mod times;
 
 use chrono::{NaiveDateTime, TimeDelta, Timelike};
 
 use super::Span;
+use super::dst::{Dst, Fold, Gap, Missing, gaps, skipped_at};
 use super::given::Given;
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::zone::{Local, Zone};
 use fields::Fields;
 
-pub(super) use fields::FIELD_NAMES;
-
-/// What happens to a reading that the clock skips.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gap {
-    Skip,
-    Shift,
-}
-
-/// What happens to a reading that the clock shows twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fold {
-    Both,
-    First,
-}
+/// Successive matches that all lie in gaps, after which a search gives up: the clocks' rules and the calendar repeat
+/// within 400 years, with two gaps in each.
+const GAPS_MAX: usize = 1000;
 
 /// A calendar pattern.
 #[derive(Debug, Clone)]
@@ -39,8 +33,7 @@ pub(super) struct Cron {
     fields: Fields,
     start: Option<Timestamp>,
     end: Option<Timestamp>,
-    gap: Gap,
-    fold: Fold,
+    dst: Dst,
     anchor: Timestamp,
 }
 
@@ -52,39 +45,47 @@ struct Stretch {
     until: Timestamp,
 }
 
+/// The readings of a stretch that count, and the clock's distance from UTC.
+#[derive(Debug, Clone, Copy)]
+struct Readings {
+    from: NaiveDateTime,
+    until: NaiveDateTime,
+    offset: TimeDelta,
+}
+
 impl Cron {
+    /// A pattern of APScheduler's fields.
     pub(super) fn parse(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
         let (start, end) = given.range()?;
-        let gap = if given.word("dst_gap", ["skip", "shift"])? == "shift" {
-            Gap::Shift
-        } else {
-            Gap::Skip
+        let dst = Dst { gap: Gap::Skip, fold: Fold::Both }.or_given(given)?;
+        Ok(Self { fields: Fields::parse(given)?, start, end, dst, anchor })
+    }
+
+    /// A pattern in the form of crontab(5).
+    pub(super) fn parse_crontab(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
+        let (start, end) = given.range()?;
+        let dst = Dst { gap: Gap::Shift, fold: Fold::Both }.or_given(given)?;
+        let Some(text) = given.text("expression")? else {
+            given.refuse_unknown()?;
+            return Err(Invalid::new("expression", "missing, such as \"*/5 8-18 * * mon-fri\""));
         };
-        let fold = if given.word("dst_fold", ["both", "first"])? == "first" {
-            Fold::First
-        } else {
-            Fold::Both
-        };
-        let fields = Fields::parse(given)?;
-        let cron = Self { fields, start, end, gap, fold, anchor };
-        // A pattern that matches once does so within a cycle of the calendar, so this tells for good.
-        if cron.fields.next(NaiveDateTime::default()).is_none() {
-            return Err(Invalid::new("", "it can never fire: no date matches all the fields"));
-        }
-        Ok(cron)
+        let fields = crontab::parse(&text).map_err(|why| Invalid::new("expression", why))?;
+        Ok(Self { fields, start, end, dst, anchor })
     }
 
     pub(super) fn end(&self) -> Option<Timestamp> {
         self.end
     }
 
-    /// The first occurrence from the start on; without a start, since the epoch.
+    /// Why it can never fire, in which zone ever.
+    pub(super) fn why_never(&self) -> Option<&'static str> {
+        let nothing = self.fields.next(NaiveDateTime::default()).is_none();
+        nothing.then_some("no date matches all the fields")
+    }
+
+    /// The first occurrence from the start on; without a start, from the definition on.
     pub(super) fn first(&self, zone: &Zone) -> Option<Timestamp> {
-        let from_anchor = || self.next_from(zone, self.anchor);
-        match self.start {
-            Some(start) => self.next_from(zone, start),
-            None => from_anchor().or_else(|| self.next_from(zone, Timestamp::default())),
-        }
+        self.next_from(zone, self.start.unwrap_or(self.anchor))
     }
 
     pub(super) fn matches(&self, zone: &Zone, at: Timestamp) -> bool {
@@ -93,19 +94,17 @@ impl Cron {
         let whole = at.timestamp_subsec_nanos() == 0;
         let local = zone.to_local(at);
         let again = matches!(zone.resolve(local), Local::Fold { second, .. } if second == at);
-        let shifted = self.gap == Gap::Shift && self.ends_a_gap_with_a_match(zone, at);
+        let shifted = self.dst.gap == Gap::Shift && self.ends_a_gap_with_a_match(zone, at);
         inside
             && whole
-            && (shifted || (self.fields.matches(local) && !(again && self.fold == Fold::First)))
+            && (shifted || (self.fields.matches(local) && !(again && self.dst.fold == Fold::First)))
     }
 
     /// Whether `at` is the first instant after a gap in which a reading matches.
     fn ends_a_gap_with_a_match(&self, zone: &Zone, at: Timestamp) -> bool {
-        let Some(before) = at.checked_sub_signed(TimeDelta::seconds(1)) else { return false };
-        let last_before = zone.to_local(before);
-        let first_after = zone.to_local(at);
-        let begin = last_before + TimeDelta::seconds(1);
-        begin < first_after && self.fields.next(begin).is_some_and(|reading| reading < first_after)
+        skipped_at(zone, at).is_some_and(|skipped| {
+            self.fields.next(skipped.from).is_some_and(|reading| reading < skipped.until)
+        })
     }
 
     pub(super) fn next_from(&self, zone: &Zone, at: Timestamp) -> Option<Timestamp> {
@@ -115,13 +114,13 @@ impl Cron {
 
     /// The first occurrence at or after a whole second.
     fn search(&self, zone: &Zone, at: Timestamp) -> Option<Timestamp> {
-        if self.gap == Gap::Shift && self.ends_a_gap_with_a_match(zone, at) {
+        if self.dst.gap == Gap::Shift && self.ends_a_gap_with_a_match(zone, at) {
             return Some(at);
         }
         let local = zone.to_local(at);
         if let Local::Fold { first, second } = zone.resolve(local)
             && first == at
-            && self.fold == Fold::Both
+            && self.dst.fold == Fold::Both
         {
             // In the first of two passes over the same readings: those behind come again.
             let until = zone.transition_after(at).filter(|until| *until <= second)?;
@@ -133,20 +132,48 @@ impl Cron {
 
     fn search_from(&self, zone: &Zone, at: Timestamp) -> Option<Timestamp> {
         let mut reading = self.fields.next(zone.to_local(at))?;
-        loop {
+        let mut gaps = 0;
+        while gaps < GAPS_MAX {
             match zone.resolve(reading) {
                 Local::Single(found) => return Some(found),
                 Local::Fold { first, .. } if first >= at => return Some(first),
-                Local::Fold { second, .. } if second >= at && self.fold == Fold::Both => {
+                Local::Fold { second, .. } if second >= at && self.dst.fold == Fold::Both => {
                     return Some(second);
                 }
-                Local::Gap { end, .. } if self.gap == Gap::Shift && end >= at => return Some(end),
-                Local::Gap { end, .. } => reading = self.fields.next(zone.to_local(end))?,
+                Local::Gap { end, .. } if self.dst.gap == Gap::Shift && end >= at => {
+                    return Some(end);
+                }
+                Local::Gap { end, .. } => {
+                    gaps += 1;
+                    reading = self.fields.next(zone.to_local(end))?;
+                }
                 Local::Fold { .. } => {
                     reading = self.fields.next(reading + TimeDelta::seconds(1))?;
                 }
             }
         }
+        None
+    }
+
+    /// The last occurrence at or before `at`.
+    pub(super) fn last_until(&self, zone: &Zone, at: Timestamp) -> Option<Timestamp> {
+        let epoch = Timestamp::default().checked_sub_days(chrono::Days::new(2))?;
+        let earliest = self.start.map_or(epoch, |start| start.max(epoch));
+        let at = self.end.map_or(at, |end| end.min(at));
+        let mut until = floor_to_second(at)?.checked_add_signed(TimeDelta::seconds(1))?;
+        while until > earliest {
+            let within = until.checked_sub_signed(TimeDelta::seconds(1))?;
+            let from = zone.transition_until(within).map_or(epoch, |from| from.max(epoch));
+            let stretch = Stretch { from, until };
+            if let Some(last) = self.latest(zone, stretch, self.readings(zone, stretch)) {
+                return Some(last).filter(|last| *last >= earliest);
+            }
+            // What is a day before the last reading that matches needs no look, whatever the clock did.
+            let begin = zone.to_local(from).checked_add_signed(TimeDelta::days(1))?;
+            let reading = self.fields.last_before(begin)?;
+            until = from.min(reading.checked_add_signed(TimeDelta::days(2))?.and_utc());
+        }
+        None
     }
 
     /// The occurrences from `first`, which is one, up to `to`: counted by days, between changes of the clock.
@@ -159,36 +186,62 @@ impl Cron {
             stretch.from = stretch.until;
             stretch.until =
                 zone.transition_after(stretch.from).map_or(until, |next| next.min(until));
-            let (more, latest) = self.count(zone, stretch);
-            count = count.saturating_add(more);
-            last = latest.unwrap_or(last);
+            let readings = self.readings(zone, stretch);
+            let shifted = u64::from(self.begins_with_a_shift(zone, stretch.from));
+            count = count
+                .saturating_add(self.fields.count(readings.from, readings.until))
+                .saturating_add(shifted);
+            last = self.latest(zone, stretch, readings).unwrap_or(last);
         }
         (count > 0).then_some(Span { first, last, count })
     }
 
-    /// How many occurrences a stretch has, and the latest.
-    fn count(&self, zone: &Zone, stretch: Stretch) -> (u64, Option<Timestamp>) {
+    /// The readings of a stretch. The clock does not change within it, so neither does its distance from UTC.
+    fn readings(&self, zone: &Zone, stretch: Stretch) -> Readings {
         let begin = zone.to_local(stretch.from);
         let offset = TimeDelta::seconds(zone.offset_seconds(stretch.from).into());
-        // The clock does not change within the stretch, so neither does its distance from UTC.
-        let end = stretch.until.naive_utc() + offset;
-        let begin_counted = match zone.resolve(begin) {
+        let until = stretch.until.naive_utc() + offset;
+        let from = match zone.resolve(begin) {
             // The second pass over readings of which only the first counts: they end where the fold does.
-            Local::Fold { first, second } if second == stretch.from && self.fold == Fold::First => {
-                begin + second.signed_duration_since(first).min(end - begin).max(TimeDelta::zero())
+            Local::Fold { first, second }
+                if second == stretch.from && self.dst.fold == Fold::First =>
+            {
+                begin
+                    + second.signed_duration_since(first).min(until - begin).max(TimeDelta::zero())
             }
             Local::Fold { .. } | Local::Single(_) | Local::Gap { .. } => begin,
         };
-        let mut count = self.fields.count(begin_counted, end);
-        let mut last = self.fields.last_before(end).filter(|last| *last >= begin_counted);
-        let shifted = self.gap == Gap::Shift
-            && !self.fields.matches(begin)
-            && self.ends_a_gap_with_a_match(zone, stretch.from);
-        if shifted {
-            count = count.saturating_add(1);
-            last = last.or(Some(begin));
-        }
-        (count, last.map(|last| (last - offset).and_utc()))
+        Readings { from, until, offset }
+    }
+
+    /// The last occurrence of a stretch.
+    fn latest(&self, zone: &Zone, stretch: Stretch, readings: Readings) -> Option<Timestamp> {
+        let last = self.fields.last_before(readings.until).filter(|last| *last >= readings.from);
+        let last = last.map(|last| (last - readings.offset).and_utc());
+        last.or_else(|| Some(stretch.from).filter(|from| self.begins_with_a_shift(zone, *from)))
+    }
+
+    /// Whether what a gap has hidden is shifted to this instant, which would not fire otherwise.
+    fn begins_with_a_shift(&self, zone: &Zone, at: Timestamp) -> bool {
+        self.dst.gap == Gap::Shift
+            && !self.fields.matches(zone.to_local(at))
+            && self.ends_a_gap_with_a_match(zone, at)
+    }
+
+    /// The readings that the clock skips, with `from < instant <= to`.
+    pub(super) fn missing(
+        &self,
+        zone: &Zone,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> impl Iterator<Item = Missing> {
+        let to = self.end.map_or(to, |end| end.min(to));
+        let from = self.start.map_or(from, |start| start.max(from));
+        gaps(zone, from, to).filter_map(move |gap| {
+            let first = self.fields.next(gap.from).filter(|first| *first < gap.until)?;
+            let count = self.fields.count(gap.from, gap.until);
+            Some(gap.missing(first, count, self.dst.gap))
+        })
     }
 }
 

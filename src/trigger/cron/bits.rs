@@ -1,0 +1,36 @@
+//! Small sets of small numbers, as the bits of a word: what a calendar field allows.
+
+use super::expression::Item;
+
+/// The members of a field's ranges.
+pub(super) fn from_items(items: &[Item]) -> u64 {
+    let range = |item: &Item| match *item {
+        Item::Range { first, last, step } => (first..=last)
+            .step_by(usize::try_from(step).unwrap_or(1))
+            .fold(0, |bits, value| bits | 1 << value),
+        Item::Nth { .. } | Item::LastWeekday(_) | Item::LastDay => 0,
+    };
+    items.iter().fold(0, |bits, item| bits | range(item))
+}
+
+/// Whether a number is a member.
+pub(super) fn has(set: u64, value: u32) -> bool {
+    set.checked_shr(value).unwrap_or(0) & 1 == 1
+}
+
+/// The smallest member of a set that is at least `from`.
+pub(super) fn next(set: u64, from: u32) -> Option<u32> {
+    let rest = set & u64::MAX.checked_shl(from).unwrap_or(0);
+    (rest != 0).then(|| rest.trailing_zeros())
+}
+
+/// The largest member of a set that is at most `until`.
+pub(super) fn last(set: u64, until: u32) -> Option<u32> {
+    let rest = set & (u64::MAX >> (63 - until.min(63)));
+    (rest != 0).then(|| rest.ilog2())
+}
+
+/// How many members of a set are below `limit`.
+pub(super) fn count_below(set: u64, limit: u32) -> u64 {
+    u64::from((set & !u64::MAX.checked_shl(limit).unwrap_or(0)).count_ones())
+}

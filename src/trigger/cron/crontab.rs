@@ -1,0 +1,255 @@
+//! Vixie crontab expressions: five fields from the minute on, six with the second first, seven
+//! with the year last, or a nickname such as `@daily`.
+//!
+//! The `cron` crate reads each item. What it has otherwise than crontab(5) is spelled for it:
+//! weekdays from 0, of which 7 is Sunday too, and ranges that go over the end (`fri-mon`, `22-2`).
+
+use cron::{Schedule, TimeUnitSpec};
+
+use super::expression::{ITEMS_MAX, Item};
+use super::fields::Fields;
+
+/// Nicknames, and what they stand for.
+const NICKNAMES: [(&str, &str); 7] = [
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+    ("@monthly", "0 0 1 * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@hourly", "0 * * * *"),
+];
+
+/// The last year of `*`; one that is named is at most [`LAST_NAMED_YEAR`], which is as far as the crate goes.
+const LAST_YEAR: u32 = 9999;
+const LAST_NAMED_YEAR: u32 = 2100;
+
+/// A field, in the order in which the crate has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Second,
+    Minute,
+    Hour,
+    Day,
+    Month,
+    Weekday,
+    Year,
+}
+
+const UNITS: [Unit; 7] =
+    [Unit::Second, Unit::Minute, Unit::Hour, Unit::Day, Unit::Month, Unit::Weekday, Unit::Year];
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Month => "month",
+            Self::Weekday => "weekday",
+            Self::Year => "year",
+        }
+    }
+
+    /// The crate's smallest and largest number.
+    fn range(self) -> (u32, u32) {
+        match self {
+            Self::Second | Self::Minute => (0, 59),
+            Self::Hour => (0, 23),
+            Self::Day => (1, 31),
+            Self::Month => (1, 12),
+            Self::Weekday => (1, 7),
+            Self::Year => (1970, LAST_NAMED_YEAR),
+        }
+    }
+
+    /// What can be written, for a person.
+    fn expected(self) -> String {
+        let (min, max) = if self == Self::Weekday { (0, 7) } else { self.range() };
+        let names = match self {
+            Self::Month => ", or jan to dec",
+            Self::Weekday => ", or sun to sat",
+            Self::Second | Self::Minute | Self::Hour | Self::Day | Self::Year => "",
+        };
+        format!("{} is {min} to {max}{names}", self.name())
+    }
+
+    /// What an item of the crate's language stands for, in its numbers.
+    fn read(self, item: &str) -> Option<Vec<u32>> {
+        let fields = UNITS.map(|unit| if unit == self { item } else { "*" });
+        let schedule: Schedule = fields.join(" ").parse().ok()?;
+        Some(match self {
+            Self::Second => schedule.seconds().iter().collect(),
+            Self::Minute => schedule.minutes().iter().collect(),
+            Self::Hour => schedule.hours().iter().collect(),
+            Self::Day => schedule.days_of_month().iter().collect(),
+            Self::Month => schedule.months().iter().collect(),
+            Self::Weekday => schedule.days_of_week().iter().collect(),
+            Self::Year => schedule.years().iter().collect(),
+        })
+    }
+
+    /// A single number or name, in the crate's numbers.
+    fn value(self, text: &str) -> Option<u32> {
+        let spelled = match (self, text.parse::<u32>()) {
+            // Sunday is 0 or 7 here, and 1 there.
+            (Self::Weekday, Ok(number @ 0..=7)) => (number % 7 + 1).to_string(),
+            (Self::Weekday, Ok(_)) => return None,
+            (_, _) => text.to_owned(),
+        };
+        if !spelled.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return None;
+        }
+        match self.read(&spelled)?.as_slice() {
+            [value] => Some(*value),
+            [..] => None,
+        }
+    }
+
+    /// The crate's numbers as ours: its weekdays begin with Sunday as 1, ours with Monday as 0.
+    fn ours(self, value: u32) -> u32 {
+        if self == Self::Weekday { (value + 5) % 7 } else { value }
+    }
+}
+
+/// Why an expression cannot be read, and at which column, counted from 0.
+type Fault = (String, usize);
+
+/// Reads an expression.
+pub(super) fn parse(text: &str) -> Result<Fields, String> {
+    let trimmed = text.trim();
+    if trimmed.starts_with('@') {
+        let nickname = NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(trimmed));
+        let Some((_, meaning)) = nickname else {
+            let known = NICKNAMES.map(|(name, _)| name).join(", ");
+            return Err(format!("\"{text}\": unknown nickname (known: {known})"));
+        };
+        return parse(meaning);
+    }
+    let words = words(text);
+    let units = match words.len() {
+        5 => UNITS.get(1..6),
+        6 => UNITS.get(..6),
+        7 => Some(&UNITS[..]),
+        _ => None,
+    };
+    let Some(units) = units else {
+        return Err(format!(
+            "\"{text}\" has {} fields (expected 5: minute hour day month weekday; 6 with the second first; 7 with the \
+             year last; or a nickname such as @daily)",
+            words.len()
+        ));
+    };
+    let field = |wanted: Unit| {
+        let given = units.iter().zip(&words).find(|(unit, _)| **unit == wanted);
+        let default = if wanted == Unit::Second { "0" } else { "*" };
+        let (word, column) = given.map_or((default, 0), |(_, (word, column))| (*word, *column));
+        let items = items(wanted, word)
+            .map_err(|(why, at)| format!("\"{text}\": {why}, at column {}", column + at + 1))?;
+        Ok::<_, String>((items, word.starts_with(['*', '?'])))
+    };
+    let ((days, any_day), (weekdays, any_weekday)) = (field(Unit::Day)?, field(Unit::Weekday)?);
+    let ((years, _), (months, _)) = (field(Unit::Year)?, field(Unit::Month)?);
+    let ((hours, _), (minutes, _)) = (field(Unit::Hour)?, field(Unit::Minute)?);
+    let (seconds, _) = field(Unit::Second)?;
+    let weeks = vec![Item::Range { first: 1, last: 53, step: 1 }];
+    let fields = Fields::new(&[years, months, days, weeks, weekdays, hours, minutes, seconds]);
+    // Only if both are restricted, one of them is enough: so it is written in crontab(5).
+    Ok(if any_day || any_weekday { fields } else { fields.with_either_day() })
+}
+
+/// The words of a text, each with the column at which it begins.
+fn words(text: &str) -> Vec<(&str, usize)> {
+    let mut column = 0;
+    let mut words = Vec::new();
+    for part in text.split(char::is_whitespace) {
+        if !part.is_empty() {
+            words.push((part, column));
+        }
+        column += part.chars().count() + 1;
+    }
+    words
+}
+
+/// Reads a field: a list with commas.
+fn items(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
+    let (mut items, mut column) = (Vec::new(), 0);
+    for (number, part) in text.split(',').enumerate() {
+        if number >= ITEMS_MAX {
+            return Err((format!("more than {ITEMS_MAX} items"), column));
+        }
+        items.extend(item(unit, part).map_err(|(why, at)| (why, column + at))?);
+        column += part.chars().count() + 1;
+    }
+    Ok(items)
+}
+
+/// Reads `*`, `a`, `a-b`, each with `/step` or without.
+fn item(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
+    let (range, step) =
+        text.split_once('/').map_or((text, None), |(range, step)| (range, Some(step)));
+    let step_at = range.chars().count() + 1;
+    let (min, max) = unit.range();
+    if range == "*" || (range == "?" && matches!(unit, Unit::Day | Unit::Weekday)) {
+        let last = if unit == Unit::Year { LAST_YEAR } else { max };
+        let step = self::step(step, max - min, step_at)?;
+        // Not through the crate, which ends the years at one that `*` does not.
+        return Ok(weekday_or_range(unit, (min, last), step));
+    }
+    let (first, last) =
+        range.split_once('-').map_or((range, None), |(first, last)| (first, Some(last)));
+    let last_at = first.chars().count() + 1;
+    let first_value = value(unit, first, 0)?;
+    let last_value = match (last, step) {
+        // As the end of a range 7 comes after 6, also for one that begins with Sunday.
+        (Some("7"), _) if unit == Unit::Weekday && first_value == min && first != "7" => max,
+        (Some(last), _) => value(unit, last, last_at)?,
+        (None, Some(_)) => max,
+        (None, None) => first_value,
+    };
+    if first_value <= last_value {
+        let step = self::step(step, last_value - first_value, step_at)?;
+        return Ok(weekday_or_range(unit, (first_value, last_value), step));
+    }
+    if unit == Unit::Year {
+        return Err((format!("the range {range} goes backwards"), 0));
+    }
+    let over_the_end: Vec<u32> = (first_value..=max).chain(min..=last_value).collect();
+    let width = u32::try_from(over_the_end.len()).unwrap_or(u32::MAX) - 1;
+    let step = usize::try_from(self::step(step, width, step_at)?).unwrap_or(1);
+    Ok(over_the_end.into_iter().step_by(step).map(|value| single(unit.ours(value))).collect())
+}
+
+fn single(value: u32) -> Item {
+    Item::Range { first: value, last: value, step: 1 }
+}
+
+/// A range in the crate's numbers as ours.
+fn weekday_or_range(unit: Unit, (first, last): (u32, u32), step: u32) -> Vec<Item> {
+    if unit == Unit::Weekday {
+        let by = usize::try_from(step).unwrap_or(1);
+        return (first..=last).step_by(by).map(|value| single(unit.ours(value))).collect();
+    }
+    vec![Item::Range { first, last, step }]
+}
+
+fn value(unit: Unit, text: &str, at: usize) -> Result<u32, Fault> {
+    if text.is_empty() {
+        return Err(("an item is missing".to_owned(), at));
+    }
+    unit.value(text).ok_or_else(|| (format!("unknown \"{text}\" ({})", unit.expected()), at))
+}
+
+fn step(text: Option<&str>, width: u32, at: usize) -> Result<u32, Fault> {
+    let Some(text) = text else { return Ok(1) };
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse().ok().filter(|_| digits) {
+        Some(step) if (1..=width).contains(&step) => Ok(step),
+        Some(step) => Err((
+            format!("the step {step} is not between 1 and {width}, the width of its range"),
+            at,
+        )),
+        None => Err((format!("\"{text}\" is not a step"), at)),
+    }
+}

@@ -1,0 +1,116 @@
+//! What becomes of a reading of the wall clock that it skips in spring, or shows twice in autumn.
+
+use chrono::{NaiveDateTime, TimeDelta};
+
+use super::given::Given;
+use crate::clock::Timestamp;
+use crate::invalid::Invalid;
+use crate::zone::{Local, Zone};
+
+/// What happens to a reading that the clock skips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gap {
+    /// It does not exist.
+    Skip,
+    /// It is the first instant after the gap.
+    Shift,
+}
+
+/// What happens to a reading that the clock shows twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fold {
+    /// It happens twice.
+    Both,
+    /// It happens the first time only.
+    First,
+}
+
+/// A trigger's choice.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dst {
+    pub(super) gap: Gap,
+    pub(super) fold: Fold,
+}
+
+impl Dst {
+    /// Reads `dst_gap` and `dst_fold`; `self` is what holds where they are not given.
+    pub(super) fn or_given(self, given: &mut Given) -> Result<Self, Invalid> {
+        let gap = match given.word("dst_gap", &["skip", "shift"])? {
+            Some("shift") => Gap::Shift,
+            Some(_) => Gap::Skip,
+            None => self.gap,
+        };
+        let fold = match given.word("dst_fold", &["both", "first"])? {
+            Some("first") => Fold::First,
+            Some(_) => Fold::Both,
+            None => self.fold,
+        };
+        Ok(Self { gap, fold })
+    }
+
+    /// The instants of a reading, in order.
+    pub(super) fn instants(
+        self,
+        zone: &Zone,
+        reading: NaiveDateTime,
+    ) -> impl Iterator<Item = Timestamp> + use<> {
+        let (first, second) = match zone.resolve(reading) {
+            Local::Single(at) => (Some(at), None),
+            Local::Fold { first, second } => {
+                (Some(first), Some(second).filter(|_| self.fold == Fold::Both))
+            }
+            Local::Gap { end, .. } => (Some(end).filter(|_| self.gap == Gap::Shift), None),
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+/// Readings of a trigger that the clock skips at one change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// The first of them.
+    pub first: NaiveDateTime,
+    /// How many there are.
+    pub count: u64,
+    /// What the clock skips: from this reading.
+    pub from: NaiveDateTime,
+    /// To this one, which it shows next.
+    pub until: NaiveDateTime,
+    /// The instant at which it goes on.
+    pub resumes: Timestamp,
+    /// Whether the trigger fires at that instant instead.
+    pub shifted: bool,
+}
+
+/// Readings that the clock skipped: from the first, to before the last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Skipped {
+    pub(super) from: NaiveDateTime,
+    pub(super) until: NaiveDateTime,
+    /// The instant at which the clock goes on.
+    pub(super) resumes: Timestamp,
+}
+
+impl Skipped {
+    /// What a trigger misses of them: `count` readings from `first` on.
+    pub(super) fn missing(self, first: NaiveDateTime, count: u64, gap: Gap) -> Missing {
+        let Self { from, until, resumes } = self;
+        Missing { first, count, from, until, resumes, shifted: gap == Gap::Shift }
+    }
+}
+
+/// The readings that the clock skips at an instant, if it does.
+pub(super) fn skipped_at(zone: &Zone, at: Timestamp) -> Option<Skipped> {
+    let before = zone.to_local(at.checked_sub_signed(TimeDelta::seconds(1))?);
+    let from = before.checked_add_signed(TimeDelta::seconds(1))?;
+    let until = zone.to_local(at);
+    (from < until).then_some(Skipped { from, until, resumes: at })
+}
+
+/// The gaps of a zone's clock with `from < instant <= to`, in order.
+pub(super) fn gaps(zone: &Zone, from: Timestamp, to: Timestamp) -> impl Iterator<Item = Skipped> {
+    let next = move |at: &Timestamp| zone.transition_after(*at);
+    std::iter::successors(next(&from), next)
+        .take_while(move |at| *at <= to)
+        .filter_map(move |at| skipped_at(zone, at))
+}
