@@ -13,10 +13,16 @@ pub struct Invalid {
     pub message: String,
 }
 
+/// Characters of a message, or of a field's name: what is quoted of a hostile input has an end.
+const MESSAGE_CHARS_MAX: usize = 500;
+/// Characters of a text that is quoted in a message.
+const QUOTE_CHARS_MAX: usize = 80;
+
 impl Invalid {
     /// An error at `field`.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
+        let cut = |text: String| shortened(&text, MESSAGE_CHARS_MAX).map_or(text, |short| short);
+        Self { field: cut(field.into()), message: cut(message.into()) }
     }
 
     /// The same error, seen from the object that holds it under `parent`.
@@ -37,6 +43,18 @@ impl Invalid {
             format!("{}: {}", self.field, self.message)
         }
     }
+}
+
+/// A text as it is quoted in a message: its beginning, if it is long.
+pub fn quoted(text: &str) -> String {
+    let short = shortened(text, QUOTE_CHARS_MAX);
+    format!("\"{}\"", short.as_deref().unwrap_or(text))
+}
+
+/// The beginning of a text that has more than `limit` characters.
+fn shortened(text: &str, limit: usize) -> Option<String> {
+    let (end, _) = text.char_indices().nth(limit)?;
+    Some(format!("{}…", text.get(..end).unwrap_or_default()))
 }
 
 /// Reads a JSON value into a type; an error names the path of the field that is wrong.

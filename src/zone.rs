@@ -9,7 +9,7 @@ use chrono::{
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 
 use crate::clock::Timestamp;
-use crate::invalid::Invalid;
+use crate::invalid::{Invalid, quoted};
 
 /// Largest fixed offset, in seconds: the tz database itself has none beyond 15 hours.
 const OFFSET_SECONDS_MAX: i32 = 18 * 3600;
@@ -82,7 +82,7 @@ impl Zone {
                 let near = nearest(name)
                     .map(|near| format!(" (did you mean \"{near}\"?)"))
                     .unwrap_or_default();
-                Err(Invalid::new("timezone", format!("unknown time zone \"{name}\"{near}")))
+                Err(Invalid::new("timezone", format!("unknown time zone {}{near}", quoted(name))))
             }
         }
     }
@@ -231,7 +231,8 @@ fn edit_distance(left: &str, right: &str) -> usize {
 pub fn parse_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
     let refuse = || {
         format!(
-            "\"{text}\" is not a time (expected 2026-11-06, 2026-11-06 16:30:05 or 2026-11-06T16:30:05+08:00)"
+            "{} is not a time (expected 2026-11-06, 2026-11-06 16:30:05 or 2026-11-06T16:30:05+08:00)",
+            quoted(text)
         )
     };
     let (date, rest) = text.split_at(text.find(['T', 't', ' ']).unwrap_or(text.len()));

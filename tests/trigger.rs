@@ -1,4 +1,4 @@
-//! Triggers by tables, and the search against a brute-force walk.
+//! Triggers by tables, the search against a brute-force walk, and hostile input.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,8 +7,19 @@
     reason = "helpers of tests: short to call, and they may end a test"
 )]
 
-use chrono::TimeDelta;
-use proptest::prelude::*;
+#[path = "trigger/calendar.rs"]
+mod calendar;
+#[path = "trigger/combine.rs"]
+mod combine;
+#[path = "trigger/crontab.rs"]
+mod crontab;
+#[path = "trigger/dst.rs"]
+mod dst;
+#[path = "trigger/hostile.rs"]
+mod hostile;
+#[path = "trigger/walk.rs"]
+mod walk;
+
 use punctual::clock::Timestamp;
 use punctual::trigger::Trigger;
 use punctual::zone::Zone;
@@ -172,75 +183,6 @@ fn an_impossible_pattern_is_refused_without_a_search_through_all_ages() {
 }
 
 #[test]
-fn a_reading_that_the_clock_skips_does_not_exist_unless_it_is_shifted() {
-    let helsinki = |rest: Value| {
-        let mut spec = json!({"type": "cron", "timezone": "Europe/Helsinki"});
-        spec.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-        spec
-    };
-    let from = "2026-03-28T00:00:00Z";
-    check(
-        helsinki(json!({"hour": 3, "minute": 30})),
-        from,
-        &["2026-03-28 03:30:00+02:00", "2026-03-30 03:30:00+03:00"],
-    );
-    check(
-        helsinki(json!({"hour": 3, "minute": 30, "dst_gap": "shift"})),
-        from,
-        &["2026-03-28 03:30:00+02:00", "2026-03-29 04:00:00+03:00", "2026-03-30 03:30:00+03:00"],
-    );
-    check(
-        helsinki(json!({"hour": "3-5"})),
-        "2026-03-28T21:00:00Z",
-        &["2026-03-29 04:00:00+03:00", "2026-03-29 05:00:00+03:00"],
-    );
-    // Midnight of the day after a change is there every year.
-    let berlin = json!({"type": "cron", "hour": 0, "timezone": "Europe/Berlin"});
-    check(
-        berlin,
-        "2026-03-28T12:00:00Z",
-        &["2026-03-29 00:00:00+01:00", "2026-03-30 00:00:00+02:00", "2026-03-31 00:00:00+02:00"],
-    );
-    // A gap at midnight, half an hour wide, and a day that never was.
-    let beirut = json!({"type": "cron", "hour": 0, "timezone": "Asia/Beirut"});
-    check(beirut, "2026-03-28T12:00:00Z", &["2026-03-30 00:00:00+03:00"]);
-    let howe = json!({"type": "cron", "minute": 15, "timezone": "Australia/Lord_Howe"});
-    check(
-        howe,
-        "2026-10-03T14:30:00Z",
-        &["2026-10-04 01:15:00+10:30", "2026-10-04 03:15:00+11:00"],
-    );
-    let apia = json!({"type": "cron", "hour": 12, "timezone": "Pacific/Apia"});
-    check(
-        apia,
-        "2011-12-29T12:00:00Z",
-        &["2011-12-29 12:00:00-10:00", "2011-12-31 12:00:00+14:00"],
-    );
-}
-
-#[test]
-fn a_reading_that_the_clock_shows_twice_happens_twice_unless_only_the_first_is_wanted() {
-    let new_york = |fold: &str| json!({"type": "cron", "minute": "*/30", "timezone": "America/New_York", "dst_fold": fold});
-    let from = "2026-11-01T05:00:00Z";
-    check(
-        new_york("both"),
-        from,
-        &[
-            "2026-11-01 01:00:00-04:00",
-            "2026-11-01 01:30:00-04:00",
-            "2026-11-01 01:00:00-05:00",
-            "2026-11-01 01:30:00-05:00",
-            "2026-11-01 02:00:00-05:00",
-        ],
-    );
-    check(
-        new_york("first"),
-        from,
-        &["2026-11-01 01:00:00-04:00", "2026-11-01 01:30:00-04:00", "2026-11-01 02:00:00-05:00"],
-    );
-}
-
-#[test]
 fn an_interval_keeps_to_the_grid_of_its_start() {
     let spec = json!({"type": "interval", "minutes": 7, "start_date": "2026-01-01 00:01:00"});
     check(
@@ -284,111 +226,5 @@ fn times_are_read_as_they_are_written() {
     ];
     for (text, zone, instant) in cases {
         assert_eq!(date(text, zone), at(instant), "{text} in {zone}");
-    }
-}
-
-const ZONES: [&str; 10] = [
-    "UTC",
-    "+05:30",
-    "Europe/Berlin",
-    "America/New_York",
-    "Australia/Lord_Howe",
-    "Asia/Beirut",
-    "Pacific/Apia",
-    "Africa/Casablanca",
-    "America/Sao_Paulo",
-    "Antarctica/Troll",
-];
-
-/// Patterns that often match, so that a walk second by second finds something.
-fn dense_cron() -> impl Strategy<Value = Value> {
-    let seconds = prop_oneof![Just("*/7"), Just("0"), Just("59"), Just("1-50/3")];
-    let minutes = prop_oneof![Just("*"), Just("*/15"), Just("30"), Just("0,59")];
-    let hours = prop_oneof![Just("*"), Just("0-3"), Just("23,0,1,2"), Just("*/5")];
-    let days = prop_oneof![Just("*"), Just("last"), Just("*/2"), Just("last sun,1st sun,last fri")];
-    let words = prop_oneof![
-        Just(("skip", "both")),
-        Just(("shift", "both")),
-        Just(("skip", "first")),
-        Just(("shift", "first"))
-    ];
-    (seconds, minutes, hours, days, words, prop::sample::select(&ZONES[..])).prop_map(|(second, minute, hour, day, (gap, fold), zone)| {
-        json!({"type": "cron", "day": day, "hour": hour, "minute": minute, "second": second, "timezone": zone,
-            "dst_gap": gap, "dst_fold": fold})
-    })
-}
-
-/// An instant a few hours around a change of the zone's clock, where there is one, between 1990 and 2037.
-fn near_a_change(zone: &str, seed: i64, offset_seconds: i64) -> Timestamp {
-    let zone = Zone::parse(zone).unwrap();
-    let base = Timestamp::from_timestamp(631_152_000 + seed, 0).unwrap();
-    zone.transition_after(base).unwrap_or(base) + TimeDelta::seconds(offset_seconds)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
-
-    #[test]
-    fn the_search_agrees_with_a_walk_second_by_second(
-        spec in dense_cron(), seed in 0_i64..1_400_000_000, offset in -9000_i64..3600,
-    ) {
-        let trigger = parse(&spec);
-        let from = near_a_change(spec["timezone"].as_str().unwrap(), seed, offset);
-        let steps = 4 * 3600_i64;
-        let walked: Vec<Timestamp> =
-            (0..=steps).map(|second| from + TimeDelta::seconds(second)).filter(|at| trigger.matches(*at)).collect();
-        let until = from + TimeDelta::seconds(steps);
-        let mut searched = Vec::new();
-        let mut next = trigger.next_from(from);
-        while let Some(at) = next.filter(|at| *at <= until) {
-            searched.push(at);
-            next = trigger.next_after(at);
-        }
-        let difference = searched.iter().zip(&walked).position(|(searched, walked)| searched != walked);
-        prop_assert_eq!((difference, searched.len()), (None, walked.len()), "{} from {}", spec, from);
-        let span = trigger.occurrences(from, until);
-        prop_assert_eq!(span.map(|span| (span.first, span.last)), walked.first().copied().zip(walked.last().copied()), "{} from {}", spec, from);
-        prop_assert_eq!(span.map_or(0, |span| span.count), u64::try_from(walked.len()).unwrap(), "{} from {}", spec, from);
-    }
-
-    #[test]
-    fn a_span_counts_what_a_walk_over_occurrences_counts(
-        day in prop_oneof![Just("*"), Just("last"), Just("2nd tue,last fri"), Just("13")],
-        weekday in prop_oneof![Just("*"), Just("mon-fri"), Just("fri")],
-        hours in 0_u32..24, days in 1_i64..900, seed in 0_i64..1_400_000_000, zone in prop::sample::select(&ZONES[..]),
-    ) {
-        let trigger = parse(&json!({"type": "cron", "day": day, "day_of_week": weekday, "hour": format!("{hours}"), "minute": "0,30", "timezone": zone}));
-        let from = near_a_change(zone, seed, 0);
-        let until = from + TimeDelta::days(days);
-        let (mut count, mut last, mut next) = (0, None, trigger.next_from(from));
-        while let Some(at) = next.filter(|at| *at <= until) {
-            (count, last) = (count + 1, Some(at));
-            next = trigger.next_after(at);
-        }
-        let span = trigger.occurrences(from, until);
-        prop_assert_eq!((span.map_or(0, |span| span.count), span.map(|span| span.last)), (count, last));
-    }
-
-    #[test]
-    fn no_text_makes_the_parser_panic(field in "[a-z_]{1,12}", text in "[ -~…é]{0,40}", date in "[0-9: TZ+.-]{0,30}") {
-        let anchor = at("2026-01-01T00:00:00Z");
-        for spec in [
-            json!({"type": "cron", "day": text}),
-            json!({"type": "cron", "day_of_week": text, "hour": text}),
-            json!({"type": "cron", field: text}),
-            json!({"type": "date", "run_date": date, "timezone": text}),
-            json!({"type": "interval", "seconds": 1, "start_date": date}),
-        ] {
-            // Whether it is understood does not matter here.
-            drop(Trigger::parse(&spec, &Zone::utc(), anchor));
-        }
-    }
-
-    #[test]
-    fn a_spec_that_was_read_reads_the_same_again(spec in dense_cron()) {
-        let trigger = parse(&spec);
-        let again = Trigger::parse(trigger.spec(), &Zone::parse("Asia/Tokyo").unwrap(), at("2026-01-01T00:00:00Z")).unwrap();
-        prop_assert_eq!(again.spec(), trigger.spec());
-        prop_assert_eq!(again.first(), trigger.first());
     }
 }

@@ -5,7 +5,7 @@ use chrono::{NaiveDate, TimeDelta};
 use serde_json::{Map, Value};
 
 use crate::clock::{MICROS_PER_SECOND, Timestamp};
-use crate::invalid::Invalid;
+use crate::invalid::{Invalid, quoted};
 use crate::zone::{Zone, parse_instant};
 
 /// Longest interval or jitter, in microseconds: a thousand years, far from any overflow.
@@ -88,7 +88,8 @@ impl Given {
         let word = words.iter().find(|word| **word == text);
         word.map(|word| Some(*word)).ok_or_else(|| {
             let [one, other] = words;
-            let message = format!("unknown word \"{text}\" (expected \"{one}\" or \"{other}\")");
+            let text = quoted(&text);
+            let message = format!("unknown word {text} (expected \"{one}\" or \"{other}\")");
             Invalid::new(key, message)
         })
     }

@@ -20,7 +20,7 @@ use chrono::TimeDelta;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::invalid::Invalid;
+use crate::invalid::{Invalid, quoted};
 use crate::zone::Zone;
 use and::And;
 use calendar::CalendarInterval;
@@ -103,7 +103,7 @@ impl Trigger {
             "or" => Kind::Or(combine::or(&mut given, anchor, place)?),
             other => {
                 let known = TYPES.join(", ");
-                let message = format!("unknown trigger type \"{other}\" (known: {known})");
+                let message = format!("unknown trigger type {} (known: {known})", quoted(other));
                 return Err(Invalid::new("type", message));
             }
         };

@@ -58,11 +58,11 @@ fn a_preview_that_cannot_be_is_one_line_of_error() {
     let home = Home::new("");
     let cases: [(&[&str], &str); 8] = [
         (&["preview"], "say when"),
-        (&["preview", "--cron", "colour=3"], "trigger.colour"),
-        (&["preview", "--cron", "hour=25"], "trigger.hour"),
-        (&["preview", "--cron", "hour=3 colour=3"], "trigger.colour"),
+        (&["preview", "--cron", "colour=3"], "cron.colour"),
+        (&["preview", "--cron", "hour=25"], "cron.hour"),
+        (&["preview", "--cron", "hour=3 colour=3"], "cron.colour"),
         (&["preview", "--cron", "month=2 day=30"], "never fire"),
-        (&["preview", "--every", "1h", "--timezone", "Mars/Base"], "trigger.timezone"),
+        (&["preview", "--every", "1h", "--timezone", "Mars/Base"], "interval.timezone"),
         (&["preview", "--every", "1h", "--count", "0"], "--count"),
         (&["preview", "--every", "1h", "--count", "10001"], "--count"),
     ];
@@ -94,7 +94,7 @@ fn a_batch_has_one_answer_for_each_line() {
         ]
     );
     assert_eq!((answers.len(), &answers[2]), (4, &json!({"ok": true})));
-    assert!(text(&answers[3], "error").starts_with("trigger.hours"), "{}", answers[3]);
+    assert!(text(&answers[3], "error").starts_with("interval.hours"), "{}", answers[3]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use cron::{Schedule, TimeUnitSpec};
 
 use super::expression::{ITEMS_MAX, Item};
 use super::fields::Fields;
+use crate::invalid::quoted;
 
 /// Nicknames, and what they stand for.
 const NICKNAMES: [(&str, &str); 7] = [
@@ -123,7 +124,7 @@ pub(super) fn parse(text: &str) -> Result<Fields, String> {
         let nickname = NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(trimmed));
         let Some((_, meaning)) = nickname else {
             let known = NICKNAMES.map(|(name, _)| name).join(", ");
-            return Err(format!("\"{text}\": unknown nickname (known: {known})"));
+            return Err(format!("{}: unknown nickname (known: {known})", quoted(text)));
         };
         return parse(meaning);
     }
@@ -136,8 +137,9 @@ pub(super) fn parse(text: &str) -> Result<Fields, String> {
     };
     let Some(units) = units else {
         return Err(format!(
-            "\"{text}\" has {} fields (expected 5: minute hour day month weekday; 6 with the second first; 7 with the \
+            "{} has {} fields (expected 5: minute hour day month weekday; 6 with the second first; 7 with the \
              year last; or a nickname such as @daily)",
+            quoted(text),
             words.len()
         ));
     };
@@ -145,8 +147,9 @@ pub(super) fn parse(text: &str) -> Result<Fields, String> {
         let given = units.iter().zip(&words).find(|(unit, _)| **unit == wanted);
         let default = if wanted == Unit::Second { "0" } else { "*" };
         let (word, column) = given.map_or((default, 0), |(_, (word, column))| (*word, *column));
-        let items = items(wanted, word)
-            .map_err(|(why, at)| format!("\"{text}\": {why}, at column {}", column + at + 1))?;
+        let items = items(wanted, word).map_err(|(why, at)| {
+            format!("{}: {why}, at column {}", quoted(text), column + at + 1)
+        })?;
         Ok::<_, String>((items, word.starts_with(['*', '?'])))
     };
     let ((days, any_day), (weekdays, any_weekday)) = (field(Unit::Day)?, field(Unit::Weekday)?);
@@ -238,7 +241,7 @@ fn value(unit: Unit, text: &str, at: usize) -> Result<u32, Fault> {
     if text.is_empty() {
         return Err(("an item is missing".to_owned(), at));
     }
-    unit.value(text).ok_or_else(|| (format!("unknown \"{text}\" ({})", unit.expected()), at))
+    unit.value(text).ok_or_else(|| (format!("unknown {} ({})", quoted(text), unit.expected()), at))
 }
 
 fn step(text: Option<&str>, width: u32, at: usize) -> Result<u32, Fault> {
@@ -250,6 +253,6 @@ fn step(text: Option<&str>, width: u32, at: usize) -> Result<u32, Fault> {
             format!("the step {step} is not between 1 and {width}, the width of its range"),
             at,
         )),
-        None => Err((format!("\"{text}\" is not a step"), at)),
+        None => Err((format!("{} is not a step", quoted(text)), at)),
     }
 }

@@ -215,14 +215,20 @@ impl Dates {
         let on_weekdays = ((self.weekdays * EVERY_SEVENTH) >> first_weekday << 1) & in_month;
         days = if self.either_day { days | on_weekdays } else { days & on_weekdays };
         if self.weeks != EVERY_WEEK {
-            let week = |day: u32| {
-                first
-                    .with_day(day)
-                    .is_some_and(|date| bits::has(self.weeks, date.iso_week().week()))
-            };
-            days &= (1..=last)
-                .filter(|day| bits::has(days, *day) && week(*day))
-                .fold(0, |days, day| days | 1 << day);
+            days &= self.days_in_weeks(first, last);
+        }
+        days
+    }
+
+    /// The days of a month that are in a matching ISO week, week by week.
+    fn days_in_weeks(&self, first: NaiveDate, last: u32) -> u64 {
+        let (mut days, mut day) = (0, 1);
+        while let Some(date) = first.with_day(day).filter(|_| day <= last) {
+            let next_monday = day + 7 - date.weekday().num_days_from_monday();
+            if bits::has(self.weeks, date.iso_week().week()) {
+                days |= (1 << next_monday) - (1 << day);
+            }
+            day = next_monday;
         }
         days
     }

@@ -1,5 +1,7 @@
 //! The text of one calendar field, read into ranges. An error points to its column.
 
+use crate::invalid::quoted;
+
 /// What a field can hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
@@ -42,7 +44,7 @@ pub(super) fn parse(shape: &Shape, text: &str) -> Result<Vec<Item>, String> {
         let item = Reader { shape, item: part.trim(), column: column + leading };
         items.push(
             item.read()
-                .map_err(|(why, column)| format!("\"{text}\": {why}, at column {column}"))?,
+                .map_err(|(why, column)| format!("{}: {why}, at column {column}", quoted(text)))?,
         );
         column += part.chars().count() + 1;
         if items.len() > ITEMS_MAX {
@@ -73,7 +75,7 @@ impl Reader<'_> {
                 return Ok(Item::Range { first: min, last: max, step: 1 });
             }
             let Some(step) = rest.strip_prefix('/') else {
-                return self.fault(format!("unexpected \"{rest}\" after *"), 1);
+                return self.fault(format!("unexpected {} after *", quoted(rest)), 1);
             };
             return Ok(Item::Range { first: min, last: max, step: self.step(step, max - min, 2)? });
         }
@@ -112,7 +114,7 @@ impl Reader<'_> {
         let value = if digits {
             text.parse::<u32>().ok()
         } else {
-            return self.fault(format!("\"{text}\" is not a number"), at);
+            return self.fault(format!("{} is not a number", quoted(text)), at);
         };
         match value.filter(|value| (min..=max).contains(value)) {
             Some(value) => Ok(value),
@@ -130,7 +132,7 @@ impl Reader<'_> {
                 format!("the step {step} is not between 1 and {width}, the width of its range"),
                 at,
             ),
-            None => self.fault(format!("\"{text}\" is not a step"), at),
+            None => self.fault(format!("{} is not a step", quoted(text)), at),
         }
     }
 
@@ -156,11 +158,14 @@ impl Reader<'_> {
             (None, [first, .., last]) => {
                 let what = if names.len() == WEEKDAYS.len() { "weekday" } else { "month" };
                 self.fault(
-                    format!("unknown {what} \"{text}\" (expected {first}…{last}, or a number)"),
+                    format!(
+                        "unknown {what} {} (expected {first}…{last}, or a number)",
+                        quoted(text)
+                    ),
                     at,
                 )
             }
-            (None, _) => self.fault(format!("\"{text}\" is not a number, a range or *"), at),
+            (None, _) => self.fault(format!("{} is not a number, a range or *", quoted(text)), at),
         }
     }
 
@@ -173,8 +178,10 @@ impl Reader<'_> {
             .position(|ordinal| *ordinal == first)
             .and_then(|at| u32::try_from(at + 1).ok());
         if ordinal.is_none() && first != "last" {
-            return self
-                .fault(format!("unknown \"{first}\" (expected a number, 1st…5th or last)"), 0);
+            return self.fault(
+                format!("unknown {} (expected a number, 1st…5th or last)", quoted(first)),
+                0,
+            );
         }
         let at = text.chars().position(char::is_whitespace).unwrap_or(0);
         let gap = text.chars().skip(at).take_while(|c| c.is_whitespace()).count();
@@ -190,11 +197,14 @@ impl Reader<'_> {
             .position(|weekday| *weekday == name)
             .and_then(|at| u32::try_from(at).ok())
         else {
-            return self.fault(format!("unknown weekday \"{name}\" (expected mon…sun)"), at + gap);
+            return self
+                .fault(format!("unknown weekday {} (expected mon…sun)", quoted(name)), at + gap);
         };
         if let Some(more) = words.next() {
-            return self
-                .fault(format!("unexpected \"{more}\""), at + gap + name.chars().count() + 1);
+            return self.fault(
+                format!("unexpected {}", quoted(more)),
+                at + gap + name.chars().count() + 1,
+            );
         }
         Ok(ordinal.map_or(Item::LastWeekday(weekday), |n| Item::Nth { n, weekday }))
     }

@@ -23,9 +23,9 @@ use crate::invalid::Invalid;
 use crate::zone::{Local, Zone};
 use fields::Fields;
 
-/// Successive matches that all lie in gaps, after which a search gives up: the clocks' rules and the calendar repeat
-/// within 400 years, with two gaps in each.
-const GAPS_MAX: usize = 1000;
+/// Successive matches that all lie in gaps, after which a search gives up: from the last exception on, the calendar and
+/// the clocks' rules repeat within 400 years.
+const GAPS_MAX: usize = 500;
 
 /// A calendar pattern.
 #[derive(Debug, Clone)]

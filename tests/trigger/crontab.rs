@@ -1,0 +1,145 @@
+//! Crontab expressions by tables, and against another crate that reads them.
+
+use chrono::{TimeZone, Utc};
+use proptest::prelude::*;
+use punctual::trigger::Trigger;
+use punctual::zone::Zone;
+use serde_json::{Value, json};
+
+use crate::{at, check, parse, refused};
+
+fn crontab(expression: &str) -> Value {
+    json!({"type": "crontab", "expression": expression, "timezone": "UTC"})
+}
+
+#[test]
+fn an_expression_means_what_crontab_5_says() {
+    // 2026-01-01 is a Thursday.
+    let from = "2026-01-01T00:00:00Z";
+    let cases: [(&str, [&str; 3]); 17] = [
+        ("30 8 * * *", ["01-01 08:30:00", "01-02 08:30:00", "01-03 08:30:00"]),
+        ("*/20 8-9 * * mon-fri", ["01-01 08:00:00", "01-01 08:20:00", "01-01 08:40:00"]),
+        ("0 0 * * 0", ["01-04 00:00:00", "01-11 00:00:00", "01-18 00:00:00"]),
+        ("0 0 * * 7", ["01-04 00:00:00", "01-11 00:00:00", "01-18 00:00:00"]),
+        ("0 0 * * Sunday", ["01-04 00:00:00", "01-11 00:00:00", "01-18 00:00:00"]),
+        ("0 0 * * 5-7", ["01-02 00:00:00", "01-03 00:00:00", "01-04 00:00:00"]),
+        ("0 0 * * fri-mon", ["01-02 00:00:00", "01-03 00:00:00", "01-04 00:00:00"]),
+        ("0 0 * * 0-7/2", ["01-01 00:00:00", "01-03 00:00:00", "01-04 00:00:00"]),
+        ("0 22-2 * * *", ["01-01 00:00:00", "01-01 01:00:00", "01-01 02:00:00"]),
+        ("0 22-2/3 * * *", ["01-01 01:00:00", "01-01 22:00:00", "01-02 01:00:00"]),
+        ("0 0 1 nov-feb *", ["01-01 00:00:00", "02-01 00:00:00", "11-01 00:00:00"]),
+        // Of a day and a weekday that are both restricted, one is enough; a star is no restriction, with a step or not.
+        ("0 0 13 * fri", ["01-02 00:00:00", "01-09 00:00:00", "01-13 00:00:00"]),
+        ("0 0 */2 * fri", ["01-09 00:00:00", "01-23 00:00:00", "02-13 00:00:00"]),
+        ("5/15 0 1 1 *", ["01-01 00:05:00", "01-01 00:20:00", "01-01 00:35:00"]),
+        ("10 0 0 * * *", ["01-01 00:00:10", "01-02 00:00:10", "01-03 00:00:10"]),
+        ("@weekly", ["01-04 00:00:00", "01-11 00:00:00", "01-18 00:00:00"]),
+        (" @hourly ", ["01-01 00:00:00", "01-01 01:00:00", "01-01 02:00:00"]),
+    ];
+    for (expression, expect) in cases {
+        let expect = expect.map(|time| format!("2026-{time}+00:00"));
+        check(crontab(expression), from, &expect.each_ref().map(String::as_str));
+    }
+    check(
+        crontab("0 0 12 29 2 ? 2027-2100/3"),
+        from,
+        &["2036-02-29 12:00:00+00:00", "2048-02-29 12:00:00+00:00", "2060-02-29 12:00:00+00:00"],
+    );
+    // A star has no last year, though the crate's is 2100.
+    check(crontab("0 0 1 1 *"), "2150-01-01T00:00:01Z", &["2151-01-01 00:00:00+00:00"]);
+}
+
+#[test]
+fn a_reading_that_the_clock_skips_is_shifted_unless_told_otherwise() {
+    let mut spec =
+        json!({"type": "crontab", "expression": "30 2 * * *", "timezone": "Europe/Berlin"});
+    let from = "2026-03-29T00:00:00Z";
+    check(spec.clone(), from, &["2026-03-29 03:00:00+02:00", "2026-03-30 02:30:00+02:00"]);
+    spec["dst_gap"] = "skip".into();
+    check(spec, from, &["2026-03-30 02:30:00+02:00"]);
+}
+
+#[test]
+fn a_fault_is_pointed_at() {
+    let cases = [
+        ("", "has 0 fields"),
+        ("* * * *", "has 4 fields"),
+        ("* * * * * * * *", "has 8 fields"),
+        ("0 25 * * *", "unknown \"25\" (hour is 0 to 23), at column 3"),
+        ("0  0 1,,2 * *", "an item is missing, at column 8"),
+        ("0 0 * foo *", "unknown \"foo\" (month is 1 to 12, or jan to dec), at column 7"),
+        ("0 0 * * 8", "unknown \"8\" (weekday is 0 to 7, or sun to sat), at column 9"),
+        ("0 0 * * mon-frx", "unknown \"frx\""),
+        (
+            "*/60 * * * *",
+            "the step 60 is not between 1 and 59, the width of its range, at column 3",
+        ),
+        ("*/0 * * * *", "the step 0"),
+        ("*/x * * * *", "\"x\" is not a step"),
+        ("0 0 L * *", "unknown \"L\""),
+        ("0 0 * * fri#2", "unknown \"fri#2\""),
+        ("0 0 15W * *", "unknown \"15W\""),
+        ("0 0 * * 1 2101", "unknown \"*\""),
+        ("0 0 0 1 1 * 2101", "unknown \"2101\" (year is 1970 to 2100), at column 13"),
+        ("0 0 0 1 1 * 2030-2028", "goes backwards"),
+        ("@reboot", "unknown nickname"),
+        ("@", "unknown nickname"),
+    ];
+    for (expression, message) in cases {
+        if expression == "0 0 * * 1 2101" {
+            // Six fields begin with the second, so the weekday is the last.
+            refused(crontab(expression), "expression", "unknown \"2101\" (weekday");
+            continue;
+        }
+        refused(crontab(expression), "expression", message);
+    }
+    refused(json!({"type": "crontab"}), "expression", "missing");
+    refused(json!({"type": "crontab", "expression": 5}), "expression", "must be text");
+    refused(json!({"type": "crontab", "expresion": "@daily"}), "expresion", "unknown key");
+    refused(crontab("0 0 30 2 *"), "", "never fire: no date matches");
+}
+
+/// A field of a crontab expression, in forms that both readers know.
+fn field(min: u32, max: u32) -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => Just("*".to_owned()),
+        2 => (min..=max).prop_map(|value| value.to_string()),
+        1 => (min..=max, min..=max).prop_map(|(a, b)| format!("{}-{}", a.min(b), a.max(b))),
+        1 => (2..(max - min)).prop_map(|step| format!("*/{step}")),
+        1 => prop::collection::vec(min..=max, 2..5)
+            .prop_map(|values| values.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+    #[test]
+    fn another_crate_reads_the_same(
+        minute in field(0, 59), hour in field(0, 23), day in field(1, 31), month in field(1, 12), weekday in field(0, 6),
+        second in 0_i64..2_000_000_000,
+    ) {
+        // The other crate counts a star with a step as a restriction, which crontab(5) does not.
+        prop_assume!(!day.starts_with("*/") && !weekday.starts_with("*/"));
+        let expression = format!("{minute} {hour} {day} {month} {weekday}");
+        let ours = Trigger::compile(&crontab(&expression), &Zone::utc(), at("2026-01-01T00:00:00Z")).unwrap();
+        let theirs: croner::Cron = expression.parse().unwrap();
+        let from = Utc.timestamp_opt(second, 0).unwrap();
+        let expected: Vec<_> = theirs.iter_after(from).take(5).collect();
+        let mut found = Vec::new();
+        let mut next = ours.next_after(from);
+        while let Some(at) = next.filter(|_| found.len() < expected.len()) {
+            found.push(at);
+            next = ours.next_after(at);
+        }
+        prop_assert_eq!(found, expected, "{}", expression);
+    }
+}
+
+#[test]
+fn an_expression_is_described_as_it_was_given() {
+    assert_eq!(
+        parse(&crontab("*/5 8-18 * * mon-fri")).describe(),
+        "crontab \"*/5 8-18 * * mon-fri\""
+    );
+}
