@@ -135,6 +135,42 @@ async fn a_worker_process_that_is_killed_costs_its_run_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_trigger_of_every_type_previews_as_it_then_fires() {
+    let home = Home::new("[scheduler]\ntimezone = \"Asia/Tokyo\"\n");
+    let _daemon = home.start();
+    let client = home.client();
+    let every = json!({"type": "interval", "days": 1, "start_date": "2100-01-01 09:00:00"});
+    let cron = json!({"type": "cron", "year": 2100, "hour": 9});
+    let crontab = json!({"type": "crontab", "expression": "0 9 1 1 *", "start_date": "2100-01-01"});
+    let calendar =
+        json!({"type": "calendarinterval", "months": 1, "hour": 9, "start_date": "2100-01-01"});
+    let triggers = [
+        json!({"type": "date", "run_date": "2100-01-01 09:00:00"}),
+        every.clone(),
+        cron.clone(),
+        crontab.clone(),
+        calendar.clone(),
+        json!({"type": "and", "triggers": [every.clone(), cron.clone(), crontab.clone()]}),
+        json!({"type": "or", "triggers": [calendar, every, cron, crontab]}),
+    ];
+    for (number, trigger) in triggers.iter().enumerate() {
+        let preview = client.preview(&json!({"trigger": trigger, "after": null, "count": 1})).await;
+        assert_eq!(preview.unwrap(), json!({"times": ["2100-01-01T09:00:00+09:00"]}), "{trigger}");
+        let id = format!("job-{number}");
+        let job = json!({"id": id, "trigger": trigger, "task": noop()});
+        client.add(&job).await.unwrap();
+        let job = client.job(&id).await.unwrap();
+        assert_eq!(text(&job, "next_run_time"), "2100-01-01T00:00:00.000000Z", "{trigger}");
+    }
+    let never = json!({"type": "cron", "month": 2, "day": 30});
+    let answer = client.preview(&json!({"trigger": never})).await.unwrap();
+    assert_eq!(answer, json!({"times": []}));
+    let job = json!({"id": "x", "trigger": never, "task": noop()});
+    let (status, _, field) = refused(client.add(&job).await.unwrap_err());
+    assert_eq!((status, field.as_deref()), (422, Some("trigger")));
+}
+
+#[tokio::test]
 async fn bad_input_is_one_clear_error_and_the_daemon_goes_on() {
     let home = Home::new("");
     let _daemon = home.start();

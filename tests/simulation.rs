@@ -19,7 +19,7 @@ use punctual::clock::Timestamp;
 use punctual::job::{Job, JobState};
 use punctual::run::{Cause, Outcome, RunState};
 use punctual::scheduler::command::{Existing, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 use world::{Fault, World};
 
 const JOBS: [&str; 4] = ["latest", "earliest", "all", "jittery"];
@@ -44,10 +44,24 @@ impl Dice {
     }
 }
 
+/// A trigger that fires every few seconds, of any type that can.
+fn trigger(dice: &mut Dice) -> Value {
+    let seconds = 1 + dice.roll(9);
+    let every = json!({"type": "interval", "seconds": seconds});
+    let cron = json!({"type": "cron", "second": format!("*/{seconds}")});
+    match dice.roll(6) {
+        0 => cron,
+        1 => json!({"type": "crontab", "expression": format!("3-58/{seconds} * * * * *")}),
+        2 => json!({"type": "or", "triggers": [every, cron]}),
+        3 => json!({"type": "and", "triggers": [cron, {"type": "cron", "second": "*/2"}]}),
+        _ => every,
+    }
+}
+
 fn new_job(id: &str, dice: &mut Dice, now: Timestamp) -> Job {
     let mut given = json!({
         "id": id,
-        "trigger": {"type": "interval", "seconds": 1 + dice.roll(9)},
+        "trigger": trigger(dice),
         "coalesce": if id == "jittery" { "latest" } else { id },
         "max_instances": 1 + dice.roll(3),
         "on_crash": dice.pick(&["rerun", "lose"]),

@@ -38,9 +38,8 @@ pub(super) fn definition(given: &AddArguments, now: Timestamp) -> Result<Value, 
 
 /// A trigger in its JSON form.
 pub(super) fn trigger(given: &TriggerArguments, now: Timestamp) -> Result<Value, Failure> {
-    let mut trigger = match when(given, now)? {
-        Value::Object(map) => map,
-        _ => return Err(Failure::Usage("--trigger must be a JSON object".to_owned())),
+    let Value::Object(mut trigger) = when(given, now)? else {
+        return Err(Failure::Usage("--trigger must be a JSON object".to_owned()));
     };
     let jitter = given.jitter.as_deref().map(duration::parse).transpose()?.map(duration::seconds);
     let options = [

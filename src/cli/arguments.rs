@@ -179,7 +179,7 @@ pub enum ClientCommand {
         punctual preview --crontab '30 2 * * *' --timezone Europe/Berlin --after 2027-03-26T00:00:00Z\n  \
         punctual preview --every 90m --start '2026-11-06 09:00:00'\n  \
         echo '{\"op\":\"preview\",\"trigger\":{\"type\":\"cron\",\"hour\":3},\"count\":2}' | punctual preview --batch")]
-    Preview(PreviewArguments),
+    Preview(Box<PreviewArguments>),
     /// Have the daemon read its jobs.toml again
     #[command(after_help = "Example:\n  punctual check && punctual reload")]
     Reload,

@@ -157,17 +157,24 @@ impl Trigger {
 
     /// Upper bound of the delay of every occurrence; zero is none.
     pub fn jitter(&self) -> TimeDelta {
-        match &self.kind {
-            Kind::Or(or) => self.jitter + or.jitter(),
-            _ => self.jitter,
-        }
+        self.jitter + self.union().map_or_else(TimeDelta::zero, Or::jitter)
     }
 
     /// Upper bound of the delay of the occurrence at `at`.
     pub fn jitter_at(&self, at: Timestamp) -> TimeDelta {
+        self.jitter + self.union().map_or_else(TimeDelta::zero, |or| or.jitter_at(at))
+    }
+
+    /// An `or`, whose members may have a jitter of their own.
+    fn union(&self) -> Option<&Or> {
         match &self.kind {
-            Kind::Or(or) => self.jitter + or.jitter_at(at),
-            _ => self.jitter,
+            Kind::Or(or) => Some(or),
+            Kind::Date(_)
+            | Kind::Interval(_)
+            | Kind::Cron(_)
+            | Kind::Calendar(_)
+            | Kind::And(_)
+            | Kind::Unreadable => None,
         }
     }
 

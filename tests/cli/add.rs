@@ -10,7 +10,7 @@ use crate::support::{Home, text};
 fn every_trigger_option_arrives_in_the_job() {
     let home = Home::new("");
     let _daemon = home.start();
-    let cases: [(&[&str], Value); 10] = [
+    let cases: [(&[&str], Value); 13] = [
         (
             &["--cron", "hour=3 minute=*/20 day=\"last fri\"", "--timezone", "Asia/Shanghai"],
             json!({"type": "cron", "hour": "3", "minute": "*/20", "day": "last fri", "timezone": "Asia/Shanghai"}),
@@ -31,6 +31,15 @@ fn every_trigger_option_arrives_in_the_job() {
         (
             &["--cron", "second=*/5", "--jitter", "1.5s", "--timezone", "+05:30"],
             json!({"type": "cron", "second": "*/5", "jitter": 1.5, "timezone": "+05:30"}),
+        ),
+        (
+            &["--crontab", "*/5 8-18 * * mon-fri", "--dst-gap", "skip", "--dst-fold", "first"],
+            json!({"type": "crontab", "expression": "*/5 8-18 * * mon-fri", "dst_gap": "skip", "dst_fold": "first"}),
+        ),
+        (&["--crontab", "@daily"], json!({"type": "crontab", "expression": "@daily"})),
+        (
+            &["--calendar", "months=1 hour=6", "--start", "2030-01-31", "--end", "2031-01-01"],
+            json!({"type": "calendarinterval", "months": 1, "hour": 6, "start_date": "2030-01-31", "end_date": "2031-01-01"}),
         ),
         (&["--every", "1h30m"], json!({"type": "interval", "seconds": 5400})),
         (&["--every", "2d"], json!({"type": "interval", "seconds": 172_800})),

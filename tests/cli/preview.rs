@@ -37,6 +37,64 @@ fn a_preview_is_a_table_in_the_triggers_zone() {
     );
 }
 
+/// The rows of a preview in Berlin, without the wait from now.
+fn berlin(home: &Home, trigger: &[&str], after: &str, count: &str) -> Vec<String> {
+    let more = ["--timezone", "Europe/Berlin", "--after", after, "--count", count];
+    let table = home.ok(&[&["preview"], trigger, &more[..]].concat());
+    let wait = |cell: &&str| !cell.starts_with("in ") || cell.contains("place");
+    let row = |line: &str| cells(line).into_iter().filter(wait).collect::<Vec<_>>().join(" | ");
+    table.lines().skip(1).map(row).collect()
+}
+
+#[test]
+fn a_preview_marks_what_the_clock_skips_and_what_it_shows_twice() {
+    let home = Home::new("");
+    let spring = "2100-03-27T12:00:00Z";
+    assert_eq!(
+        berlin(&home, &["--cron", "hour=2 minute=0,30"], spring, "1"),
+        [
+            "LOCAL TIME | ZONE | FROM NOW | DST",
+            "Sun | 2100-03-28 02:00:00 | Europe/Berlin | skipped (and 1 more): the clock goes from 02:00:00 to 03:00:00 +02:00",
+            "Mon | 2100-03-29 02:00:00 | Europe/Berlin +02:00",
+        ]
+    );
+    let shifted = "Sun | 2100-03-28 03:00:00 | Europe/Berlin +02:00 | in place of 02:30:00, which the clock skips";
+    assert_eq!(berlin(&home, &["--crontab", "30 2 * * *"], spring, "1")[1..], [shifted]);
+    let calendar = ["--calendar", "days=1 hour=2 minute=30", "--start", "2100-01-01"];
+    assert_eq!(
+        berlin(&home, &calendar, spring, "1")[1..],
+        [
+            "Sun | 2100-03-28 02:30:00 | Europe/Berlin | skipped: the clock goes from 02:00:00 to 03:00:00 +02:00",
+            "Mon | 2100-03-29 02:30:00 | Europe/Berlin +02:00",
+        ]
+    );
+    assert_eq!(
+        berlin(&home, &["--cron", "hour=2"], "2100-10-30T12:00:00Z", "3"),
+        [
+            "LOCAL TIME | ZONE | FROM NOW | DST",
+            "Sun | 2100-10-31 02:00:00 | Europe/Berlin +02:00 | first of two",
+            "Sun | 2100-10-31 02:00:00 | Europe/Berlin +01:00 | second of two",
+            "Mon | 2100-11-01 02:00:00 | Europe/Berlin +01:00",
+        ]
+    );
+    let quiet = berlin(&home, &["--cron", "hour=2"], "2100-06-01T12:00:00Z", "2");
+    assert_eq!(quiet[0], "LOCAL TIME | ZONE | FROM NOW", "no mark, no column");
+}
+
+#[test]
+fn a_trigger_that_never_fires_has_no_times_and_is_not_valid() {
+    let home = Home::new("");
+    let never = json!({"type": "cron", "month": 2, "day": 30});
+    let preview = json!({"op": "preview", "trigger": never, "after": null, "count": 3});
+    let validate = json!({"op": "validate", "trigger": never});
+    let answers = batch(&home, format!("{preview}\n{validate}\n").as_bytes());
+    assert_eq!(answers[0], json!({"times": []}));
+    assert_eq!(
+        answers[1],
+        json!({"error": "cron: it can never fire: no date matches all the fields"})
+    );
+}
+
 #[test]
 fn a_preview_in_json_has_the_offset_of_each_time() {
     let home = Home::new("");
@@ -56,12 +114,29 @@ fn a_preview_in_json_has_the_offset_of_each_time() {
 #[test]
 fn a_preview_that_cannot_be_is_one_line_of_error() {
     let home = Home::new("");
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["preview"], "say when"),
         (&["preview", "--cron", "colour=3"], "cron.colour"),
         (&["preview", "--cron", "hour=25"], "cron.hour"),
         (&["preview", "--cron", "hour=3 colour=3"], "cron.colour"),
         (&["preview", "--cron", "month=2 day=30"], "never fire"),
+        (
+            &["preview", "--cron", "day=\"3rd frx\""],
+            "cron.day: \"3rd frx\": unknown weekday \"frx\" (expected mon…sun), at column 5",
+        ),
+        (
+            &["preview", "--crontab", "0 25 * * *"],
+            "crontab.expression: \"0 25 * * *\": unknown \"25\"",
+        ),
+        (&["preview", "--calendar", "months=x"], "calendarinterval.months"),
+        (
+            &[
+                "preview",
+                "--trigger",
+                "{\"type\":\"or\",\"triggers\":[{\"type\":\"cron\",\"hour\":99}]}",
+            ],
+            "or.triggers[0].hour",
+        ),
         (&["preview", "--every", "1h", "--timezone", "Mars/Base"], "interval.timezone"),
         (&["preview", "--every", "1h", "--count", "0"], "--count"),
         (&["preview", "--every", "1h", "--count", "10001"], "--count"),

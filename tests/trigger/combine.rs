@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::{at, check, parse, refused, times};
 
 fn cron(fields: &Value) -> Value {
-    let mut spec = fields.clone();
-    spec["type"] = "cron".into();
+    let mut spec = json!({"type": "cron"});
+    spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     spec
 }
 

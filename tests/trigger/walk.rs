@@ -88,6 +88,13 @@ fn near_a_change(zone: &str, seed: i64, offset_seconds: i64) -> Timestamp {
     zone.transition_after(base).unwrap_or(base) + TimeDelta::seconds(offset_seconds)
 }
 
+/// How far apart the instants of a walk are: a minute, unless the zone's offset has seconds, as Monrovia's until 1972,
+/// which puts matches between the minutes of UTC.
+fn step(zone: &Zone, at: &[Timestamp]) -> TimeDelta {
+    let between = at.iter().any(|at| zone.offset_seconds(*at) % 60 != 0);
+    TimeDelta::seconds(if between { 1 } else { 60 })
+}
+
 /// Every change of a zone's clock from 1970 to the end of 2037.
 fn changes(zone: &Zone) -> Vec<Timestamp> {
     let next = |at: &Timestamp| zone.transition_after(*at);
@@ -115,10 +122,12 @@ fn around_every_change_of_a_clock_the_search_agrees_with_a_walk() {
             let from = minute(change - TimeDelta::minutes(200));
             for spec in &patterns {
                 let trigger = Trigger::parse(spec, &zone, from).unwrap();
-                // Offsets with seconds, as Monrovia had until 1972, put matches between the minutes of UTC.
-                let odd = [from, change].iter().any(|at| zone.offset_seconds(*at) % 60 != 0);
-                let step = if odd { TimeDelta::seconds(1) } else { TimeDelta::minutes(1) };
-                check_walk(&trigger, from, from + TimeDelta::minutes(400), step);
+                check_walk(
+                    &trigger,
+                    from,
+                    from + TimeDelta::minutes(400),
+                    step(&zone, &[from, change]),
+                );
             }
         }
     }
@@ -137,13 +146,10 @@ fn in_every_zone_of_the_world_the_search_agrees_with_a_walk() {
         let changes = changes(&zone);
         for change in changes.iter().skip(number % 7).step_by(changes.len() / 4 + 1) {
             let before = *change - TimeDelta::seconds(1);
-            if zone.offset_seconds(before) % 60 != 0 || zone.offset_seconds(*change) % 60 != 0 {
-                // Monrovia's clock before 1972 stood between the minutes; it is walked by seconds elsewhere.
-                continue;
-            }
+            let step = step(&zone, &[before, *change]);
             let from = *change - TimeDelta::minutes(150);
             let minute = from - TimeDelta::seconds(from.timestamp().rem_euclid(60));
-            check_walk(&trigger, minute, minute + TimeDelta::minutes(300), TimeDelta::minutes(1));
+            check_walk(&trigger, minute, minute + TimeDelta::minutes(300), step);
         }
     }
     assert!(seen > 400, "{seen} zones");

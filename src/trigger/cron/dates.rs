@@ -182,14 +182,16 @@ impl Dates {
         let (mut seen, mut matching) = (0_u64, 0_u64);
         for year in YEARS_OF_EVERY_KIND {
             let kind = 1 << kind_of_year(year);
-            if seen & kind == 0 {
-                seen |= kind;
-                let has_date = (1..=12)
-                    .any(|month| bits::has(self.months, month) && self.days_in(year, month) != 0);
-                matching |= if has_date { kind } else { 0 };
+            if seen & kind == 0 && self.has_date_in(year) {
+                matching |= kind;
             }
+            seen |= kind;
         }
         matching
+    }
+
+    fn has_date_in(&self, year: i32) -> bool {
+        (1..=12).any(|month| bits::has(self.months, month) && self.days_in(year, month) != 0)
     }
 
     /// The matching days of a month, as bits.
