@@ -10,6 +10,8 @@ install_missing() {
     command -v redis-server >/dev/null || missing+=(redis-server)
     command -v systemd-analyze >/dev/null || missing+=(systemd)
     command -v curl >/dev/null || missing+=(curl)
+    # Triggers are compared with APScheduler itself.
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
     [ ${#missing[@]} -eq 0 ] && return
     local sudo=()
     [ "$(id -u)" -eq 0 ] || sudo=(sudo)
@@ -31,6 +33,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 install_missing
 export PUNCTUAL_REQUIRE_SERVERS=1
+step bash tests/apscheduler/setup.sh
 step cargo fmt --check
 step cargo clippy --quiet --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --no-deps --document-private-items

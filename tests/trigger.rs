@@ -20,10 +20,18 @@ mod hostile;
 #[path = "trigger/walk.rs"]
 mod walk;
 
+use proptest::test_runner::Config as ProptestConfig;
 use punctual::clock::Timestamp;
 use punctual::trigger::Trigger;
 use punctual::zone::Zone;
 use serde_json::{Value, json};
+
+/// How many cases a property is tried with; `PROPTEST_CASES=n` tries as many of each.
+fn cases(default: u32) -> ProptestConfig {
+    let wanted = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    let cases = wanted.unwrap_or(default);
+    ProptestConfig { failure_persistence: None, cases, ..ProptestConfig::default() }
+}
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap_or_else(|_| panic!("{text}"))

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 
 /// Occurrences that are compared with the other members while a union is counted; it bounds the time that counting
 /// takes. Beyond it, occurrences of two members at the same instant count twice.
-const COMPARISONS_MAX: u64 = 100_000;
+const COMPARISONS_MAX: u64 = 10_000;
 
 /// Triggers, at least one.
 #[derive(Debug, Clone)]

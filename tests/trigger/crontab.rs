@@ -6,7 +6,7 @@ use punctual::trigger::Trigger;
 use punctual::zone::Zone;
 use serde_json::{Value, json};
 
-use crate::{at, check, parse, refused};
+use crate::{at, cases, check, parse, refused};
 
 fn crontab(expression: &str) -> Value {
     json!({"type": "crontab", "expression": expression, "timezone": "UTC"})
@@ -112,7 +112,7 @@ fn field(min: u32, max: u32) -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+    #![proptest_config(cases(1000))]
 
     #[test]
     fn another_crate_reads_the_same(

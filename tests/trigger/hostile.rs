@@ -6,7 +6,7 @@ use punctual::trigger::Trigger;
 use punctual::zone::Zone;
 use serde_json::{Map, Value, json};
 
-use crate::at;
+use crate::{at, cases};
 
 const KEYS: [&str; 36] = [
     "type",
@@ -136,7 +136,7 @@ fn check_bounded(error: &str) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn any_json_is_a_trigger_or_one_error(spec in trigger_of(value())) {

@@ -8,7 +8,7 @@ use punctual::trigger::Trigger;
 use punctual::zone::Zone;
 use serde_json::{Value, json};
 
-use crate::{at, parse};
+use crate::{at, cases, parse};
 
 /// Zones with every kind of trouble: half-hour shifts, gaps at midnight, a day that never was, a summer time that
 /// pauses for Ramadan, two hours at once, changes of the standard time, offsets with seconds until 1972.
@@ -156,7 +156,7 @@ fn in_every_zone_of_the_world_the_search_agrees_with_a_walk() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn the_search_agrees_with_a_walk_second_by_second(
