@@ -99,13 +99,14 @@ fn a_fault_is_pointed_at() {
     refused(crontab("0 0 30 2 *"), "", "never fire: no date matches");
 }
 
-/// A field of a crontab expression, in forms that both readers know.
-fn field(min: u32, max: u32) -> impl Strategy<Value = String> {
+/// A field of a crontab expression, in forms that both readers know and take alike: the other crate counts a star with
+/// a step as a restriction of the day or the weekday, which crontab(5) does not.
+fn field(min: u32, max: u32, star_step: u32) -> impl Strategy<Value = String> {
     prop_oneof![
         3 => Just("*".to_owned()),
         2 => (min..=max).prop_map(|value| value.to_string()),
         1 => (min..=max, min..=max).prop_map(|(a, b)| format!("{}-{}", a.min(b), a.max(b))),
-        1 => (2..(max - min)).prop_map(|step| format!("*/{step}")),
+        star_step => (2..(max - min)).prop_map(|step| format!("*/{step}")),
         1 => prop::collection::vec(min..=max, 2..5)
             .prop_map(|values| values.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
     ]
@@ -116,11 +117,9 @@ proptest! {
 
     #[test]
     fn another_crate_reads_the_same(
-        minute in field(0, 59), hour in field(0, 23), day in field(1, 31), month in field(1, 12), weekday in field(0, 6),
+        minute in field(0, 59, 1), hour in field(0, 23, 1), day in field(1, 31, 0), month in field(1, 12, 1), weekday in field(0, 6, 0),
         second in 0_i64..2_000_000_000,
     ) {
-        // The other crate counts a star with a step as a restriction, which crontab(5) does not.
-        prop_assume!(!day.starts_with("*/") && !weekday.starts_with("*/"));
         let expression = format!("{minute} {hour} {day} {month} {weekday}");
         let ours = Trigger::compile(&crontab(&expression), &Zone::utc(), at("2026-01-01T00:00:00Z")).unwrap();
         let theirs: croner::Cron = expression.parse().unwrap();
