@@ -229,33 +229,56 @@ fn edit_distance(left: &str, right: &str) -> usize {
 /// Reads a date and time as APScheduler writes them: `Y-m-d`, `Y-m-d H:M:S[.f]` with a space or a T, and a zone
 /// `Z` or `±HH:MM` or none. Without one it is a reading in `zone`.
 pub fn parse_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
-    let refuse = || {
-        format!(
-            "{} is not a time (expected 2026-11-06, 2026-11-06 16:30:05 or 2026-11-06T16:30:05+08:00)",
-            quoted(text)
-        )
-    };
+    let written = parse_written(text).ok_or_else(|| not_a_time(text))?;
+    Ok(match written.offset_seconds {
+        Some(seconds) => shift(written.reading, -seconds).and_utc(),
+        None => zone.instant(written.reading),
+    })
+}
+
+/// Reads the date of the same: as it is written, or the one that an instant with an offset has in `zone`.
+pub fn parse_date(text: &str, zone: &Zone) -> Result<NaiveDate, String> {
+    let written = parse_written(text).ok_or_else(|| not_a_time(text))?;
+    Ok(match written.offset_seconds {
+        Some(seconds) => zone.to_local(shift(written.reading, -seconds).and_utc()).date(),
+        None => written.reading.date(),
+    })
+}
+
+fn not_a_time(text: &str) -> String {
+    format!(
+        "{} is not a time (expected 2026-11-06, 2026-11-06 16:30:05 or 2026-11-06T16:30:05+08:00)",
+        quoted(text)
+    )
+}
+
+/// A date and time as it is written, and the distance from UTC if that is written too.
+struct Written {
+    reading: NaiveDateTime,
+    offset_seconds: Option<i32>,
+}
+
+fn parse_written(text: &str) -> Option<Written> {
     let (date, rest) = text.split_at(text.find(['T', 't', ' ']).unwrap_or(text.len()));
     let mut parts = date.splitn(3, '-');
     let mut number = |digits: std::ops::RangeInclusive<usize>| {
-        parts.next().filter(|part| digits.contains(&part.len())).and_then(whole).ok_or_else(refuse)
+        parts.next().filter(|part| digits.contains(&part.len())).and_then(whole)
     };
     let (year, month, day) = (number(4..=4)?, number(1..=2)?, number(1..=2)?);
-    let year = i32::try_from(year).map_err(|_| refuse())?;
-    let date = NaiveDate::from_ymd_opt(year, month, day).ok_or_else(refuse)?;
-    let midnight = date.and_hms_opt(0, 0, 0).ok_or_else(refuse)?;
+    let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)?;
+    let midnight = date.and_hms_opt(0, 0, 0)?;
     if rest.is_empty() {
-        return Ok(zone.instant(midnight));
+        return Some(Written { reading: midnight, offset_seconds: None });
     }
-    let rest = rest.get(1..).unwrap_or_default();
+    let rest = rest.get(1..)?;
     let (clock, offset) = rest.split_at(rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len()));
-    let local =
-        parse_clock(clock).and_then(|time| midnight.checked_add_signed(time)).ok_or_else(refuse)?;
-    match offset {
-        "" => Ok(zone.instant(local)),
-        "Z" | "z" => Ok(local.and_utc()),
-        _ => Ok(shift(local, -parse_offset(offset).ok_or_else(refuse)?).and_utc()),
-    }
+    let reading = midnight.checked_add_signed(parse_clock(clock)?)?;
+    let offset_seconds = match offset {
+        "" => None,
+        "Z" | "z" => Some(0),
+        _ => Some(parse_offset(offset)?),
+    };
+    Some(Written { reading, offset_seconds })
 }
 
 fn whole(digits: &str) -> Option<u32> {

@@ -63,6 +63,6 @@ fn random_triggers_fire_when_those_of_apscheduler_do_but_for_the_differences_tha
     if *IS_READY {
         let python = "target/apscheduler/venv/bin/python";
         let arguments = ["-B", "tests/apscheduler/differential.py", "--punctual", PROGRAM];
-        run(python, &[&arguments[..], &["--seed", "1", "--cases", "6000"]].concat());
+        run(python, &[&arguments[..], &["--seed", "2", "--cases", "10000"]].concat());
     }
 }

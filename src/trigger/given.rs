@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::{MICROS_PER_SECOND, Timestamp};
 use crate::invalid::{Invalid, quoted};
-use crate::zone::{Zone, parse_instant};
+use crate::zone::{Zone, parse_date, parse_instant};
 
 /// Longest interval or jitter, in microseconds: a thousand years, far from any overflow.
 pub(super) const MICROS_MAX: i64 = 32_000_000_000 * MICROS_PER_SECOND;
@@ -129,7 +129,8 @@ impl Given {
 
     /// A key that holds a day: a date, or the date that an instant has in the zone.
     pub(super) fn date(&mut self, key: &'static str) -> Result<Option<NaiveDate>, Invalid> {
-        Ok(self.instant(key)?.map(|at| self.zone.to_local(at).date()))
+        let Some(text) = self.text(key)? else { return Ok(None) };
+        parse_date(&text, &self.zone).map(Some).map_err(|why| Invalid::new(key, why))
     }
 
     /// The zone that holds for this trigger.

@@ -64,6 +64,19 @@ fn a_day_whose_time_the_clock_skips_is_passed_over_and_a_doubled_one_comes_once(
 }
 
 #[test]
+fn a_start_on_a_day_that_the_zone_left_out_keeps_its_phase() {
+    let kwajalein = json!({"type": "calendarinterval", "days": 16, "start_date": "1993-08-21", "timezone": "Pacific/Kwajalein"});
+    check(
+        kwajalein,
+        "1993-08-01T00:00:00Z",
+        &["1993-09-06 00:00:00+12:00", "1993-09-22 00:00:00+12:00"],
+    );
+    // Written with an offset it is an instant, and its date is the zone's.
+    let tokyo = json!({"type": "calendarinterval", "days": 1, "start_date": "2026-01-01T20:00:00Z", "timezone": "Asia/Tokyo"});
+    assert_eq!(parse(&tokyo).first(), Some(at("2026-01-01T15:00:00Z")));
+}
+
+#[test]
 fn without_a_start_it_starts_today_and_never_in_the_past() {
     // The definition is at midnight of 2026-01-01 in UTC, when it is 19:00 of the day before in New York.
     let spec = |hour: u32| json!({"type": "calendarinterval", "days": 1, "hour": hour, "timezone": "America/New_York"});
