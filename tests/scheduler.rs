@@ -106,6 +106,29 @@ async fn an_occurrence_while_the_job_runs_is_an_overlap_but_a_one_shot_waits() {
 }
 
 #[tokio::test]
+async fn with_queue_an_occurrence_waits_for_the_run_before_it_up_to_a_bound() {
+    let mut world = World::new(5).await;
+    world.add(job(&json!({"id": "a", "overlap": "queue"})), at(0)).await;
+    for second in [10, 20, 30] {
+        world.tick(at(second)).await;
+    }
+    assert_eq!(world.started(), ["a"], "one at a time all the same");
+    assert_eq!(world.ledger("a").await, ["10 running", "20 pending", "30 pending"]);
+    world.finish_all(at(31)).await;
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "20 running", "30 pending"]);
+    // One asked for by hand waits too.
+    world.ask(Request::Run(job(&json!({"id": "a"})).id), at(32)).await.unwrap();
+    for second in (40..=1100).step_by(10) {
+        world.tick(at(second)).await;
+    }
+    let ledger = world.ledger("a").await;
+    let count = |word: &str| ledger.iter().filter(|row| row.ends_with(word)).count();
+    assert_eq!((count("running"), count("pending"), count("overlap")), (1, 100, 9));
+    let refused = world.ask(Request::Run(job(&json!({"id": "a"})).id), at(1101)).await;
+    assert!(matches!(refused, Err(Refusal::Busy { .. })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn more_runs_than_workers_wait_in_the_ledger_and_start_in_the_order_in_which_they_were_due() {
     let mut world = World::new(2).await;
     for second in [14, 11, 13, 12, 15] {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Executor, ExecutorKind, PoolSettings};
-use punctual::job::{Definition, GivenPolicy, Job, JobState, Origin};
+use punctual::job::{Definition, GivenPolicy, Job, JobState, Origin, Overlap};
 use punctual::scheduler::Scheduler;
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Command, Request};
@@ -15,6 +15,7 @@ use punctual::store::{Archive, Change, Store};
 use punctual::task::builtin::Registry;
 use punctual::zone::Zone;
 use serde_json::json;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::oneshot;
@@ -152,4 +153,47 @@ async fn a_file_that_is_no_database_is_refused() {
     std::fs::write(&file, "this is a letter, and a rather long one at that\n".repeat(100)).unwrap();
     let refused = SqlStore::open(&file).await.unwrap_err().to_string();
     assert!(refused.contains("jobs.db") && refused.contains("not a database"), "{refused}");
+}
+
+/// A file as the first version of the schema left it.
+async fn file_of_the_first_version(file: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(file).create_if_missing(true);
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let sql = sqlx::SqlStr::from_static(include_str!("../migrations/sqlite/0001_init.sql"));
+    let first = Migration::new(1, "init".into(), MigrationType::Simple, sql, false);
+    Migrator::with_migrations(vec![first]).run(&mut connection).await.unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_migrated_and_keeps_its_jobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let mut old = file_of_the_first_version(&file).await;
+    let insert = "insert into jobs values ('a', 'a', 'active', null, '{\"type\":\"interval\",\"seconds\":5,\"timezone\":\"UTC\"}', \
+        '{\"type\":\"command\",\"argv\":[\"true\"]}', 'default', null, 'latest', 2, 'rerun', null, 0, '[]', '', 'socket', \
+        1800000000000000, 1800000005000000, 1800000005000000, 7, 1800000000000000, 1800000000000000)";
+    sqlx::query(insert).execute(&mut old).await.unwrap();
+    old.close().await.unwrap();
+    let store = SqlStore::open(&file).await.unwrap();
+    let job = store.job("a").await.unwrap().unwrap();
+    assert_eq!((job.revision, job.policy.max_instances, job.policy.overlap), (7, 2, Overlap::Skip));
+    assert_eq!(job.next().unwrap().due_at, start() + chrono::TimeDelta::seconds(5));
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    SqlStore::open(&file).await.unwrap().close().await;
+    by_hand(
+        &file,
+        "insert into _sqlx_migrations values (99, 'later', current_timestamp, 1, x'00', 0)",
+    )
+    .await;
+    let refused = SqlStore::open(&file).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("jobs.db") && refused.contains("a newer version of punctual (schema 99"),
+        "{refused}"
+    );
 }

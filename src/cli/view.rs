@@ -111,6 +111,7 @@ pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
         "misfire_grace_time",
         "coalesce",
         "max_instances",
+        "overlap",
         "on_crash",
         "max_runs",
         "run_count",

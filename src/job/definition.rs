@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::policy::{Coalesce, GivenPolicy, OnCrash, given};
+use super::policy::{Coalesce, GivenPolicy, OnCrash, Overlap, given};
 use crate::invalid::{self, Invalid};
 
 /// Labels that a job may have.
@@ -32,6 +32,7 @@ pub struct Definition {
     misfire_grace_time: Option<Option<f64>>,
     coalesce: Option<Coalesce>,
     max_instances: Option<u32>,
+    overlap: Option<Overlap>,
     on_crash: Option<OnCrash>,
     #[serde(default, deserialize_with = "given")]
     max_runs: Option<Option<u64>>,
@@ -69,6 +70,7 @@ impl Definition {
             misfire_grace_time: self.misfire_grace_time,
             coalesce: self.coalesce,
             max_instances: self.max_instances,
+            overlap: self.overlap,
             on_crash: self.on_crash,
             max_runs: self.max_runs,
         }

@@ -8,7 +8,7 @@ mod policy;
 mod task;
 
 pub use definition::Definition;
-pub use policy::{Coalesce, GivenPolicy, OnCrash, Policy};
+pub use policy::{Coalesce, GivenPolicy, OnCrash, Overlap, Policy};
 pub use task::{Command, Task};
 
 use std::fmt;
@@ -203,6 +203,7 @@ impl Job {
             "misfire_grace_time": self.policy.misfire_grace_seconds(),
             "coalesce": self.policy.coalesce,
             "max_instances": self.policy.max_instances,
+            "overlap": self.policy.overlap,
             "on_crash": self.policy.on_crash,
             "max_runs": self.policy.max_runs,
             "tags": self.tags,

@@ -63,6 +63,32 @@ impl<'de> Deserialize<'de> for Coalesce {
     }
 }
 
+/// What becomes of an occurrence while as many runs of its job as `max_instances` allows are in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlap {
+    /// It is not run, and recorded so.
+    #[default]
+    Skip,
+    /// It waits until one of them ends.
+    Queue,
+}
+
+impl Overlap {
+    /// The rule of that name.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Skip, Self::Queue].into_iter().find(|rule| rule.word() == word)
+    }
+
+    /// The rule's name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Queue => "queue",
+        }
+    }
+}
+
 /// What becomes of a run that was in flight when its daemon died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -93,6 +119,8 @@ pub struct Policy {
     pub coalesce: Coalesce,
     /// Runs of this job at the same time.
     pub max_instances: u32,
+    /// What becomes of an occurrence beyond that.
+    pub overlap: Overlap,
     /// What becomes of an interrupted run.
     pub on_crash: OnCrash,
     /// Occurrences after which the job is finished.
@@ -126,6 +154,8 @@ pub struct GivenPolicy {
     pub coalesce: Option<Coalesce>,
     /// Runs at the same time.
     pub max_instances: Option<u32>,
+    /// What becomes of an occurrence beyond that.
+    pub overlap: Option<Overlap>,
     /// What becomes of an interrupted run.
     pub on_crash: Option<OnCrash>,
     /// Occurrences after which the job is finished; null is no limit.
@@ -157,6 +187,7 @@ impl GivenPolicy {
             misfire_grace: grace.map(grace_from_seconds).transpose()?,
             coalesce: self.coalesce.or(defaults.coalesce).unwrap_or_default(),
             max_instances,
+            overlap: self.overlap.or(defaults.overlap).unwrap_or_default(),
             on_crash: self.on_crash.or(defaults.on_crash).unwrap_or_default(),
             max_runs,
         })
@@ -211,6 +242,7 @@ mod tests {
             (json!({"max_instances": -1}), "max_instances"),
             (json!({"max_runs": 0}), "max_runs"),
             (json!({"coalesce": "no"}), "coalesce"),
+            (json!({"overlap": "replace"}), "overlap"),
             (json!({"on_crash": "explode"}), "on_crash"),
         ];
         for (given, field) in cases {

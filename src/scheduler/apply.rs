@@ -123,8 +123,8 @@ impl Desk<'_> {
         if matches!(job.state, JobState::Broken { .. }) {
             return Err(wrong_state(&job));
         }
-        let max_instances = job.policy.max_instances;
-        if self.floor.instances(id) >= max_instances {
+        if !self.floor.admits(&job) {
+            let max_instances = job.policy.max_instances;
             return Err(Refusal::Busy { id: id.clone(), max_instances });
         }
         if !self.floor.has_room(&job.executor) {

@@ -5,11 +5,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::executor::PoolSettings;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Overlap};
 use crate::run::{Run, RunId};
 
 /// Runs that wait in memory for a worker of one pool. What falls due beyond that waits in the store.
 pub(super) const QUEUE_LIMIT: usize = 1000;
+
+/// Runs of one job that wait in memory for an earlier one to end, so that one slow job does not fill its pool's queue.
+pub(super) const QUEUE_LIMIT_PER_JOB: u32 = 100;
 
 /// A run that waits for a worker, or for an earlier run of its job to end.
 #[derive(Debug, Clone)]
@@ -80,9 +83,11 @@ impl Floor {
         self.pools.get(pool).is_some_and(|slots| slots.queue.len() < QUEUE_LIMIT)
     }
 
-    /// Runs of the job that wait or run.
-    pub(super) fn instances(&self, job: &JobId) -> u32 {
-        self.jobs.get(job).map_or(0, |count| count.running.saturating_add(count.waiting))
+    /// Whether another run of the job may be made now: it has an instance free, or may wait for one.
+    pub(super) fn admits(&self, job: &Job) -> bool {
+        let Count { running, waiting } = self.jobs.get(&job.id).copied().unwrap_or_default();
+        let is_free = running.saturating_add(waiting) < job.policy.max_instances;
+        is_free || (job.policy.overlap == Overlap::Queue && waiting < QUEUE_LIMIT_PER_JOB)
     }
 
     /// Runs that were started and have not ended.

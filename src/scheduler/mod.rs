@@ -244,8 +244,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return;
         }
         step.learn(job.clone());
-        let taken = self.floor.instances(&job.id) >= job.policy.max_instances;
-        let plan = plan::plan(&job, step.now, if taken { Room::Taken } else { Room::Free });
+        let room = if self.floor.admits(&job) { Room::Free } else { Room::Taken };
+        let plan = plan::plan(&job, step.now, room);
         let mut desk = self.desk(step);
         for skipped in plan.skipped {
             let run = desk.skipped_run(&job, skipped);

@@ -36,7 +36,7 @@ pub(crate) struct Plan {
 pub(crate) enum Room {
     /// It may.
     Free,
-    /// As many as `max_instances` are in flight.
+    /// As many as `max_instances` are in flight, and no more may wait.
     Taken,
 }
 

@@ -128,6 +128,7 @@ fn every_policy_option_arrives_in_the_job() {
         ("--misfire-grace-time", "2m", "misfire_grace_time", json!(120)),
         ("--coalesce", "all", "coalesce", json!("all")),
         ("--max-instances", "3", "max_instances", json!(3)),
+        ("--overlap", "queue", "overlap", json!("queue")),
         ("--max-runs", "5", "max_runs", json!(5)),
         ("--on-crash", "lose", "on_crash", json!("lose")),
         ("--name", "A name", "name", json!("A name")),
@@ -144,7 +145,7 @@ fn every_policy_option_arrives_in_the_job() {
     assert_eq!((text(&job, "state"), &job["next_run_time"]), ("paused", &Value::Null));
     let job = home.json(&["add", "none", "--every", "1h", "--builtin", "noop"]);
     let defaults = json!({
-        "executor": "default", "misfire_grace_time": null, "coalesce": "latest", "max_instances": 1,
+        "executor": "default", "misfire_grace_time": null, "coalesce": "latest", "max_instances": 1, "overlap": "skip",
         "max_runs": null, "on_crash": "rerun", "name": "none", "description": "", "tags": [], "state": "active",
     });
     for (key, expected) in defaults.as_object().unwrap() {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -96,10 +96,24 @@ impl SqlStore {
     }
 }
 
-async fn migrate(pool: &SqlitePool) -> Result<(), sqlx::migrate::MigrateError> {
-    let sql = sqlx::SqlStr::from_static(include_str!("../../../migrations/sqlite/0001_init.sql"));
-    let init = Migration::new(1, "init".into(), MigrationType::Simple, sql, false);
-    Migrator::with_migrations(vec![init]).run(pool).await
+/// Brings the schema to this version. What a newer one has written is refused, not guessed at.
+async fn migrate(pool: &SqlitePool) -> Result<(), String> {
+    let migration = |version, name: &'static str, sql: &'static str| {
+        let sql = sqlx::SqlStr::from_static(sql);
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    };
+    let migrations = vec![
+        migration(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
+        migration(2, "overlap", include_str!("../../../migrations/sqlite/0002_overlap.sql")),
+    ];
+    let known = migrations.len();
+    let migrated = Migrator::with_migrations(migrations).run(pool).await;
+    if let Err(MigrateError::VersionMissing(version)) = migrated {
+        return Err(format!(
+            "it was written by a newer version of punctual (schema {version}, this one knows {known})"
+        ));
+    }
+    migrated.map_err(|error| error.to_string())
 }
 
 /// Refuses to write with a SQLite that is known to corrupt a WAL, should the build ever link one.

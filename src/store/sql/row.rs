@@ -6,7 +6,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::clock::Timestamp;
-use crate::job::{Coalesce, Due, Job, JobId, JobState, OnCrash, Origin, Policy, Task};
+use crate::job::{Coalesce, Due, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy, Task};
 use crate::run::{Cause, Outcome, Run, RunId, RunState, SkipReason};
 use crate::store::StoreError;
 use crate::trigger::Trigger;
@@ -15,7 +15,7 @@ use crate::zone::Zone;
 /// Columns of a job, in the order of the table.
 pub(super) const JOB_COLUMNS: &str = "id, name, state, reason, trigger_spec, task, executor, misfire_grace_time, \
     coalesce_rule, max_instances, on_crash, max_runs, run_count, tags, description, origin, anchor, scheduled_at, \
-    next_run_time, revision, created_at, updated_at";
+    next_run_time, revision, created_at, updated_at, overlap";
 
 /// Columns of a run, in the order of the table.
 pub(super) const RUN_COLUMNS: &str = "id, job_id, anchor, cause, state, reason, scheduled_at, last_scheduled_at, \
@@ -129,6 +129,7 @@ fn policy(row: &SqliteRow) -> Result<Policy, StoreError> {
             .map(TimeDelta::microseconds),
         coalesce: Coalesce::parse(&column::<String>(row, "coalesce_rule")?).unwrap_or_default(),
         max_instances: u32::try_from(column::<i64>(row, "max_instances")?).unwrap_or(1),
+        overlap: Overlap::parse(&column::<String>(row, "overlap")?).unwrap_or_default(),
         on_crash: if column::<String>(row, "on_crash")? == "lose" {
             OnCrash::Lose
         } else {

@@ -12,13 +12,13 @@ use crate::store::{Change, Store, StoreError};
 
 const INSERT_JOB: &str = "insert into jobs (name, state, reason, trigger_spec, task, executor, misfire_grace_time, \
     coalesce_rule, max_instances, on_crash, max_runs, run_count, tags, description, origin, anchor, scheduled_at, \
-    next_run_time, created_at, updated_at, id, revision) \
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)";
+    next_run_time, created_at, updated_at, overlap, id, revision) \
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)";
 
 const UPDATE_JOB: &str = "update jobs set name = ?, state = ?, reason = ?, trigger_spec = ?, task = ?, executor = ?, \
     misfire_grace_time = ?, coalesce_rule = ?, max_instances = ?, on_crash = ?, max_runs = ?, run_count = ?, \
     tags = ?, description = ?, origin = ?, anchor = ?, scheduled_at = ?, next_run_time = ?, \
-    created_at = ?, updated_at = ?, \
+    created_at = ?, updated_at = ?, overlap = ?, \
     revision = revision + 1 where id = ? and revision = ?";
 
 const INSERT_RUN: &str = "insert into runs (state, reason, last_scheduled_at, occurrences, attempt, started_at, \
@@ -145,6 +145,7 @@ fn bind_job<'q>(query: Query<'q>, job: &Job) -> Query<'q> {
         .bind(next.1.map(|at| at.timestamp_micros()))
         .bind(job.created_at.timestamp_micros())
         .bind(job.updated_at.timestamp_micros())
+        .bind(job.policy.overlap.word())
         .bind(job.id.as_str().to_owned())
 }
 
