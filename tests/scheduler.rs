@@ -9,7 +9,7 @@ mod world;
 use jobs::{at, job, job_at};
 use punctual::job::{Job, JobState};
 use punctual::scheduler::command::{Answer, Existing, Refusal, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 use world::{Fault, World};
 
 #[tokio::test]
@@ -103,6 +103,58 @@ async fn an_occurrence_while_the_job_runs_is_an_overlap_but_a_one_shot_waits() {
     world.finish_all(at(61)).await;
     world.finish_all(at(62)).await;
     assert_eq!(world.ledger("once").await, ["- succeeded", "60 succeeded"]);
+}
+
+#[tokio::test]
+async fn a_next_run_time_comes_first_and_the_schedule_goes_on_from_there() {
+    for rule in ["latest", "earliest", "all"] {
+        let mut world = World::new(5).await;
+        let given = json!({"id": "a", "next_run_time": "2027-01-15 08:00:33", "coalesce": rule});
+        world.add(job(&given), at(0)).await;
+        assert_eq!(world.tick(at(20)).await, Some(at(33)), "{rule}");
+        assert_eq!(world.tick(at(33)).await, Some(at(40)), "{rule}");
+        world.finish_all(at(34)).await;
+        world.tick(at(40)).await;
+        world.finish_all(at(41)).await;
+        assert_eq!(world.ledger("a").await, ["33 succeeded", "40 succeeded"], "{rule}");
+    }
+    // It may lie before the trigger's first occurrence, and is missed like any other.
+    let mut world = World::new(5).await;
+    let given = json!({"id": "a", "next_run_time": "2027-01-15 08:00:03", "misfire_grace_time": 2});
+    world.add(job(&given), at(0)).await;
+    assert_eq!(world.tick(at(6)).await, Some(at(10)));
+    assert_eq!(world.ledger("a").await, ["3 missed"]);
+}
+
+#[tokio::test]
+async fn a_next_run_time_is_held_back_by_a_pause_and_kept_or_set_by_a_redefinition() {
+    let mut world = World::new(5).await;
+    let given =
+        |next: Value, second| job_at(&json!({"id": "a", "next_run_time": next}), at(second));
+    let id = world.add(given(Value::Null, 0), at(0)).await;
+    assert!(matches!(world.job("a").await.unwrap().state, JobState::Paused { .. }));
+    let redefine = |next: Value, second, existing| Request::Add {
+        job: Box::new(given(next, second)),
+        existing,
+    };
+    let named = json!("2027-01-15 08:00:33");
+    world.ask(redefine(named.clone(), 1, Existing::Reschedule), at(1)).await.unwrap();
+    assert_eq!(world.job("a").await.unwrap().next().unwrap().due_at, at(33));
+    world.ask(redefine(json!("2027-01-15 08:00:44"), 2, Existing::Redefine), at(2)).await.unwrap();
+    assert_eq!(
+        world.job("a").await.unwrap().next().unwrap().due_at,
+        at(33),
+        "the schedule goes on"
+    );
+    world.ask(Request::Pause(id.clone()), at(3)).await.unwrap();
+    world.ask(Request::Resume(id), at(45)).await.unwrap();
+    assert_eq!(world.ledger("a").await, ["33 paused", "41 paused"]);
+    assert_eq!(world.tick(at(45)).await, Some(at(51)));
+    // The same time may be named again: it is another one.
+    world.ask(redefine(named, 46, Existing::Reschedule), at(46)).await.unwrap();
+    world.tick(at(46)).await;
+    world.finish_all(at(47)).await;
+    assert!(world.ledger("a").await.contains(&"33 succeeded".to_owned()));
 }
 
 #[tokio::test]

@@ -15,7 +15,9 @@ pub(super) fn definition(given: &AddArguments, now: Timestamp) -> Result<Value, 
     set("trigger", trigger(&given.when, now)?);
     set("task", task(given)?);
     let grace = given.misfire_grace_time.as_deref().map(duration::parse).transpose()?;
+    let next_run_time = given.next_run_time.as_deref().map(|at| run_date(at, now)).transpose()?;
     let optional = [
+        ("next_run_time", next_run_time),
         ("executor", given.executor.clone().map(Value::from)),
         ("misfire_grace_time", grace.map(duration::seconds)),
         ("coalesce", given.coalesce.clone().map(Value::from)),

@@ -279,6 +279,9 @@ pub struct AddArguments {
     /// What becomes of a run that a crash interrupts [default: rerun]
     #[arg(long, value_name = "WHAT", value_parser = ["rerun", "lose"], help_heading = "How")]
     pub on_crash: Option<String>,
+    /// Run first at this time, whatever the trigger says (as in --at)
+    #[arg(long, value_name = "TIME", help_heading = "How", conflicts_with = "paused")]
+    pub next_run_time: Option<String>,
     /// Start paused
     #[arg(long, help_heading = "How")]
     pub paused: bool,

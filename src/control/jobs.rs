@@ -61,7 +61,11 @@ pub(super) async fn add(
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let definition = Definition::parse(body)?;
-    let existing = if definition.replace_existing { Existing::Redefine } else { Existing::Refuse };
+    let existing = match (definition.replace_existing, &definition.next_run_time) {
+        (false, _) => Existing::Refuse,
+        (true, None) => Existing::Redefine,
+        (true, Some(_)) => Existing::Reschedule,
+    };
     let rules = api.rules.borrow().clone();
     let job = rules.admit(definition, Origin::Socket, api.clock.now())?;
     let answer = api.handle.ask(Request::Add { job: Box::new(job), existing }).await?;

@@ -36,6 +36,9 @@ pub struct Definition {
     on_crash: Option<OnCrash>,
     #[serde(default, deserialize_with = "given")]
     max_runs: Option<Option<u64>>,
+    /// When it runs first, whatever the trigger says; null starts it paused.
+    #[serde(default, deserialize_with = "given")]
+    pub next_run_time: Option<Option<String>>,
     /// Whether it starts paused.
     #[serde(default)]
     pub paused: bool,

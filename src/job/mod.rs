@@ -187,6 +187,14 @@ impl Job {
         }
     }
 
+    /// This job with the definition of `new`, which also says when it fires next.
+    #[must_use]
+    pub fn rescheduled(&self, new: Self) -> Self {
+        let same_trigger = self.trigger.spec() == new.trigger.spec();
+        let run_count = if same_trigger { self.run_count } else { 0 };
+        Self { run_count, revision: self.revision, created_at: self.created_at, ..new }
+    }
+
     /// Whether `new` defines the same job as this one.
     pub fn same_definition(&self, new: &Self) -> bool {
         self.definition() == new.definition()

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use crate::clock::Timestamp;
 use crate::executor::{ExecutorKind, PoolSettings};
 use crate::invalid::Invalid;
-use crate::job::{Definition, GivenPolicy, Job, JobId, JobState, Origin, Task};
+use crate::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, Task};
 use crate::scheduler::plan;
 use crate::task::builtin::Registry;
 use crate::trigger::Trigger;
-use crate::zone::Zone;
+use crate::zone::{Zone, parse_instant};
 
 /// The executor of a job that names none, where it can run the job's task.
 const DEFAULT_EXECUTOR: &str = "default";
@@ -48,12 +48,9 @@ impl Rules {
             self.registry.check(name, args).map_err(|invalid| invalid.within("task"))?;
         }
         let executor = self.executor_for(definition.executor.as_deref(), &task)?;
-        let first = first_occurrence(&trigger, now).ok_or_else(|| {
-            Invalid::new("trigger", "has no occurrence left: its last one is in the past")
-        })?;
-        let next = plan::due(&id, &trigger, first);
-        let state =
-            if definition.paused { JobState::Paused { next } } else { JobState::Active { next } };
+        let next = next_run(&definition, &id, &trigger, now)?;
+        let is_paused = definition.paused || definition.next_run_time == Some(None);
+        let state = if is_paused { JobState::Paused { next } } else { JobState::Active { next } };
         Ok(Job {
             name: definition.name.unwrap_or_else(|| id.to_string()),
             id,
@@ -112,6 +109,24 @@ impl Rules {
         }
         Ok(name.to_owned())
     }
+}
+
+/// When a job that is defined at `now` runs first: as it was given, else at the trigger's first occurrence.
+fn next_run(
+    definition: &Definition,
+    id: &JobId,
+    trigger: &Trigger,
+    now: Timestamp,
+) -> Result<Due, Invalid> {
+    if let Some(Some(text)) = &definition.next_run_time {
+        let at = parse_instant(text, trigger.zone())
+            .map_err(|why| Invalid::new("next_run_time", why))?;
+        return Ok(Due { scheduled_at: at, due_at: at });
+    }
+    let first = first_occurrence(trigger, now).ok_or_else(|| {
+        Invalid::new("trigger", "has no occurrence left: its last one is in the past")
+    })?;
+    Ok(plan::due(id, trigger, first))
 }
 
 /// The first occurrence of a job that is defined at `now`: what has passed is past, except for a one-shot, which

@@ -9,6 +9,7 @@ use super::step::Step;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::run::{Cause, Run, RunIds, RunState, SkipReason};
+use crate::trigger::Span;
 
 /// What a request may touch.
 #[derive(Debug)]
@@ -53,7 +54,10 @@ impl Desk<'_> {
         if known.origin == Origin::File {
             return Err(Refusal::DeclaredInFile(job.id));
         }
-        let redefined = known.redefined(job);
+        let redefined = match existing {
+            Existing::Reschedule => known.rescheduled(job),
+            Existing::Refuse | Existing::Redefine => known.redefined(job),
+        };
         Ok(self.put(redefined))
     }
 
@@ -112,6 +116,12 @@ impl Desk<'_> {
 
     /// Accounts for the occurrences since `from` that were held back.
     fn skip_since(&mut self, job: &Job, from: Timestamp, reason: SkipReason) {
+        if !job.trigger.matches(from) {
+            // What `next_run_time` named is no occurrence of the trigger, and accounted for by itself.
+            let span = Span { first: from, last: from, count: 1 };
+            let run = self.skipped_run(job, plan::Skipped { reason, span });
+            self.step.insert_run(run);
+        }
         if let Some(span) = job.trigger.occurrences(from, self.step.now) {
             let run = self.skipped_run(job, plan::Skipped { reason, span });
             self.step.insert_run(run);

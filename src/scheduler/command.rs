@@ -11,8 +11,10 @@ use crate::run::Run;
 pub enum Existing {
     /// It is refused.
     Refuse,
-    /// It redefines it.
+    /// It redefines it; the schedule goes on if the trigger is the same.
     Redefine,
+    /// It redefines it, and says when it fires next.
+    Reschedule,
 }
 
 /// A request that changes something.

@@ -47,6 +47,8 @@ pub(crate) fn plan(job: &Job, now: Timestamp, room: Room) -> Plan {
     };
     let due = due_span(job, next, now);
     let mut plan = match job.policy.coalesce {
+        // What `next_run_time` named is no occurrence of the trigger: those that fell due since come in the next plan.
+        _ if !job.trigger.matches(next.scheduled_at) => keep_named(job, next, now),
         Coalesce::Latest => keep_latest(job, due, now),
         Coalesce::Earliest => keep_earliest(job, due, now),
         Coalesce::All => keep_all(job, due, now),
@@ -76,6 +78,14 @@ fn due_span(job: &Job, next: Due, now: Timestamp) -> Span {
         return job.trigger.occurrences(next.scheduled_at, before(span.last)).unwrap_or(only_next);
     }
     span
+}
+
+fn keep_named(job: &Job, next: Due, now: Timestamp) -> Plan {
+    if is_missed(job, next.due_at, now) {
+        let at = next.scheduled_at;
+        return Plan::skip(SkipReason::Missed, Span { first: at, last: at, count: 1 });
+    }
+    Plan { runs: vec![next], ..Plan::default() }
 }
 
 fn keep_latest(job: &Job, due: Span, now: Timestamp) -> Plan {

@@ -87,6 +87,13 @@ fn a_job_can_be_due_in_a_while_or_now() {
     let job = home.json(&["add", "now", "--at", "now", "--builtin", "noop"]);
     let due: Timestamp = text(&job["trigger"], "run_date").parse().unwrap();
     assert!(before <= due && due <= SystemClock.now(), "{job}");
+    let named = ["--next-run-time", "2100-01-01 00:00:05", "--timezone", "Asia/Tokyo"];
+    let job =
+        home.json(&[&["add", "named", "--every", "1h", "--builtin", "noop"], &named[..]].concat());
+    assert_eq!(text(&job, "next_run_time"), "2099-12-31T15:00:05.000000Z");
+    let (code, said) =
+        home.fails(&["add", "x", "--every", "1h", "--next-run-time", "soon", "--builtin", "noop"]);
+    assert!(code == 1 && said.contains("next_run_time: \"soon\" is not a time"), "{said}");
 }
 
 #[test]
