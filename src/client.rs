@@ -107,6 +107,16 @@ impl Client {
         self.call(Method::POST, &format!("{}/resume", job_path(id)), None).await
     }
 
+    /// Pauses the scheduler: no job fires.
+    pub async fn pause_all(&self) -> Result<Value, ClientError> {
+        self.call(Method::POST, "/v1/scheduler/pause", None).await
+    }
+
+    /// Resumes the scheduler.
+    pub async fn resume_all(&self) -> Result<Value, ClientError> {
+        self.call(Method::POST, "/v1/scheduler/resume", None).await
+    }
+
     /// Runs a job now, beside its schedule; the answer is the run.
     pub async fn run(&self, id: &str) -> Result<Value, ClientError> {
         self.call(Method::POST, &format!("{}/run", job_path(id)), None).await

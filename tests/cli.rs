@@ -41,11 +41,12 @@ fn home_with_jobs() -> (Home, support::Daemon) {
 #[test]
 fn without_a_daemon_every_verb_that_needs_one_exits_3_with_one_line() {
     let home = Home::new("");
-    let verbs: [&[&str]; 11] = [
+    let verbs: [&[&str]; 12] = [
         &["add", "x", "--every", "1h", "--builtin", "noop"],
         &["list"],
         &["show", "x"],
         &["pause", "x", "y"],
+        &["resume", "--all"],
         &["resume", "x"],
         &["run", "x", "--wait"],
         &["remove", "x", "y"],
@@ -69,6 +70,25 @@ fn without_a_daemon_every_verb_that_needs_one_exits_3_with_one_line() {
     home.start().kill();
     assert!(home.socket().exists());
     check(&home, &["list"], &home.socket().display().to_string());
+}
+
+#[test]
+fn the_scheduler_as_a_whole_is_paused_and_resumed_also_over_a_restart() {
+    let home = Home::new("");
+    let daemon = home.start();
+    home.ok(&["add", "soon", "--every", "1h", "--builtin", "noop"]);
+    assert_eq!(home.ok(&["pause", "--all"]).trim(), "paused the scheduler");
+    drop(daemon);
+    let _daemon = home.start();
+    let status = home.json(&["status"]);
+    assert_eq!((text(&status, "state"), &status["next_wake"]), ("paused", &Value::Null));
+    assert!(home.ok(&["status"]).contains("paused since "));
+    home.ok(&["run", "soon", "--wait"]);
+    let resumed = home.json(&["resume", "--all"]);
+    assert_eq!(resumed, json!({"state": "running", "paused_since": null}));
+    assert_eq!(text(&home.json(&["status"]), "state"), "running");
+    assert_eq!(home.fails(&["pause"]).0, 2);
+    assert_eq!(home.fails(&["pause", "--all", "soon"]).0, 2);
 }
 
 #[test]

@@ -106,6 +106,47 @@ async fn an_occurrence_while_the_job_runs_is_an_overlap_but_a_one_shot_waits() {
 }
 
 #[tokio::test]
+async fn a_paused_scheduler_fires_nothing_also_after_a_crash_and_catches_up_when_it_resumes() {
+    let mut world = World::new(5).await;
+    let id = world.add(job(&json!({"id": "a"})), at(0)).await;
+    world.tick(at(10)).await;
+    let paused = |answer| matches!(answer, Ok(Answer::Paused(Some(since))) if since == at(12));
+    assert!(paused(world.ask(Request::PauseAll, at(12)).await));
+    assert!(paused(world.ask(Request::PauseAll, at(15)).await), "it is paused already");
+    world.finish_all(at(16)).await;
+    assert_eq!(world.tick(at(30)).await, None, "nothing to wake up for");
+    world.add(job(&json!({"id": "b", "misfire_grace_time": 5})), at(31)).await;
+    world.crash(at(35)).await;
+    assert_eq!(world.tick(at(40)).await, None);
+    assert_eq!(world.ledger("a").await, ["10 succeeded"]);
+    // By hand it runs all the same.
+    world.ask(Request::Run(id), at(41)).await.unwrap();
+    world.finish_all(at(42)).await;
+    let resumed = world.ask(Request::ResumeAll, at(46)).await;
+    assert!(matches!(resumed, Ok(Answer::Paused(None))), "{resumed:?}");
+    world.finish_all(at(47)).await;
+    assert_eq!(
+        world.ledger("a").await,
+        ["10 succeeded", "- succeeded", "20..30 coalesced 2", "40 succeeded"]
+    );
+    assert_eq!(world.ledger("b").await, ["10..40 missed 4"]);
+    assert_eq!(world.tick(at(47)).await, Some(at(50)));
+}
+
+#[tokio::test]
+async fn a_pause_that_could_not_be_written_did_not_happen() {
+    let mut world = World::new(5).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    world.fail_next(Fault::Before);
+    assert!(world.ask(Request::PauseAll, at(1)).await.is_err());
+    assert_eq!(world.tick(at(2)).await, Some(at(10)));
+    // Written, though the answer was lost: then it is so.
+    world.fail_next(Fault::After);
+    assert!(world.ask(Request::PauseAll, at(3)).await.is_err());
+    assert_eq!(world.tick(at(4)).await, None);
+}
+
+#[tokio::test]
 async fn a_next_run_time_comes_first_and_the_schedule_goes_on_from_there() {
     for rule in ["latest", "earliest", "all"] {
         let mut world = World::new(5).await;

@@ -85,6 +85,8 @@ async fn step(world: &mut World, dice: &mut Dice, now: Timestamp) {
         4..=8 => Some(Request::Resume(job.id)),
         9..=11 => Some(Request::Run(job.id)),
         12..=14 => Some(Request::Add { job: Box::new(job), existing: Existing::Refuse }),
+        16 => Some(Request::PauseAll),
+        17..=20 => Some(Request::ResumeAll),
         15 => Some(Request::Add { job: Box::new(job), existing: Existing::Redefine }),
         _ => None,
     };

@@ -55,6 +55,7 @@ macro_rules! on_every_store {
 }
 
 on_every_store! {
+    a_pause_is_kept_until_it_ends
     a_job_survives_in_every_state
     a_run_survives_in_every_state
     a_write_on_an_old_revision_changes_nothing_at_all
@@ -278,4 +279,12 @@ async fn an_output_is_replaced<S: Store + Archive>(store: S) {
     let output = Archive::output(&store, &id.0).await.unwrap().unwrap();
     assert_eq!((output.tail.as_str(), output.bytes), ("second", 70_000));
     assert_eq!(Archive::output(&store, "nothing").await.unwrap(), None);
+}
+
+async fn a_pause_is_kept_until_it_ends<S: Store + Archive>(store: S) {
+    assert_eq!(store.paused_since().await.unwrap(), None);
+    for since in [Some(at(5)), Some(at(7)), None, None] {
+        store.commit(&[Change::SetPaused(since)]).await.unwrap();
+        assert_eq!(store.paused_since().await.unwrap(), since);
+    }
 }

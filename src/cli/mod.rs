@@ -10,8 +10,8 @@ mod table;
 mod view;
 
 pub use arguments::{
-    AddArguments, Arguments, CheckArguments, ClientArguments, ClientCommand, ServeArguments, Verb,
-    parse,
+    AddArguments, Arguments, CheckArguments, ChosenJobs, ClientArguments, ClientCommand,
+    ServeArguments, Verb, parse,
 };
 pub use output::{Failure, report};
 
@@ -62,10 +62,18 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
                 client.runs(&format!("limit=5&job={}", crate::client::percent_encode(&id))).await?;
             output.show(&job, |job| view::job(job, &runs, now))
         }
-        ClientCommand::Pause { ids } => {
+        ClientCommand::Pause(ChosenJobs { all: true, .. }) => {
+            let answer = client.pause_all().await?;
+            output.show(&answer, |_| "paused the scheduler".to_owned())
+        }
+        ClientCommand::Pause(ChosenJobs { ids, .. }) => {
             for_each(&ids, output, async |id| client.pause(id).await, "paused").await
         }
-        ClientCommand::Resume { ids } => {
+        ClientCommand::Resume(ChosenJobs { all: true, .. }) => {
+            let answer = client.resume_all().await?;
+            output.show(&answer, |_| "resumed the scheduler".to_owned())
+        }
+        ClientCommand::Resume(ChosenJobs { ids, .. }) => {
             for_each(&ids, output, async |id| client.resume(id).await, "resumed").await
         }
         ClientCommand::Remove { ids } => {

@@ -240,8 +240,10 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         instant(status, "next_wake").map(|at| format!("{} ({})", local(at), relative(at, now)));
     let started =
         instant(status, "started_at").map(|at| format!("{} ({})", local(at), relative(at, now)));
+    let paused = instant(status, "paused_since")
+        .map(|at| format!(" since {} ({})", local(at), relative(at, now)));
     let lines = [
-        ("state", state(text(status, "state"))),
+        ("state", state(text(status, "state")) + &paused.unwrap_or_default()),
         ("version", text(status, "version").to_owned()),
         ("node", format!("{} (pid {})", text(status, "node"), plain_value(status, "pid"))),
         ("started", started.unwrap_or_default()),
@@ -250,7 +252,7 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         ("time zone", format!("{} ({})", text(status, "timezone"), text(status, "timezone_rules"))),
         ("jobs", jobs.filter(|jobs| !jobs.is_empty()).unwrap_or_else(|| "none".to_owned())),
         ("running", plain_value(status, "running")),
-        ("next wake-up", next.unwrap_or_else(|| "none: nothing is due".to_owned())),
+        ("next wake-up", next.unwrap_or_else(|| "none".to_owned())),
     ];
     let lines: Vec<String> =
         lines.iter().map(|(key, value)| format!("{key:<13} {value}")).collect();

@@ -29,7 +29,12 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
         })
         .collect();
     Ok(Json(json!({
-        "state": if status.draining { "draining" } else { "running" },
+        "state": match (status.draining, status.paused_since) {
+            (true, _) => "draining",
+            (false, Some(_)) => "paused",
+            (false, None) => "running",
+        },
+        "paused_since": status.paused_since.map(rfc3339),
         "version": env!("CARGO_PKG_VERSION"),
         "node": identity.node,
         "pid": std::process::id(),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::error::ApiError;
 use super::request::{JsonBody, Parameters};
+use crate::clock::rfc3339;
 use crate::filter::JobFilter;
 use crate::history::PAGE_DEFAULT;
 use crate::invalid::Invalid;
@@ -109,6 +110,14 @@ pub(super) async fn run(
     Ok((StatusCode::ACCEPTED, ask(&api, Request::Run(JobId::parse(&id)?)).await?))
 }
 
+pub(super) async fn pause_all(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    ask(&api, Request::PauseAll).await
+}
+
+pub(super) async fn resume_all(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    ask(&api, Request::ResumeAll).await
+}
+
 async fn ask(api: &Api, request: Request) -> Result<Json<Value>, ApiError> {
     Ok(Json(to_value(api.handle.ask(request).await?)))
 }
@@ -118,5 +127,9 @@ fn to_value(answer: Answer) -> Value {
         Answer::Job(job) => job.to_value(),
         Answer::Run(run) => run.to_value(),
         Answer::Difference(difference) => json!(difference),
+        Answer::Paused(since) => {
+            let state = if since.is_some() { "paused" } else { "running" };
+            json!({"state": state, "paused_since": since.map(rfc3339)})
+        }
     }
 }

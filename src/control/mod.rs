@@ -83,6 +83,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/runs/{id}/output", get(runs::output))
         .route("/v1/status", get(daemon::status))
         .route("/v1/preview", post(daemon::preview))
+        .route("/v1/scheduler/pause", post(jobs::pause_all))
+        .route("/v1/scheduler/resume", post(jobs::resume_all))
         .route("/v1/scheduler/reload", post(daemon::reload))
         .fallback(|| async { ApiError::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })

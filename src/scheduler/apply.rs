@@ -30,6 +30,8 @@ impl Desk<'_> {
             Request::Pause(id) => self.pause(&id),
             Request::Resume(id) => self.resume(&id),
             Request::Run(id) => self.run(&id),
+            Request::PauseAll => Ok(self.set_paused(true)),
+            Request::ResumeAll => Ok(self.set_paused(false)),
             Request::Reload { rules, jobs } => {
                 *self.rules = *rules;
                 Ok(Answer::Difference(self.reload(jobs)))
@@ -112,6 +114,11 @@ impl Desk<'_> {
             state_from(&job, job.trigger.next_after(now))
         };
         Ok(self.put(Job { state, updated_at: now, ..job }))
+    }
+
+    fn set_paused(&mut self, paused: bool) -> Answer {
+        self.step.set_paused(paused);
+        Answer::Paused(self.step.paused_since())
     }
 
     /// Accounts for the occurrences since `from` that were held back.

@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::admission::Rules;
+use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::run::Run;
 
@@ -35,6 +36,10 @@ pub enum Request {
     Resume(JobId),
     /// Run now, beside the schedule.
     Run(JobId),
+    /// Fire no job at all until resumed.
+    PauseAll,
+    /// Fire again; what fell due meanwhile is late.
+    ResumeAll,
     /// Judge by new rules, and make the jobs of the file these.
     Reload {
         /// The rules from now on.
@@ -51,6 +56,8 @@ pub enum Answer {
     Job(Box<Job>),
     /// The run that was made.
     Run(Box<Run>),
+    /// Since when the scheduler is paused; none if it is not.
+    Paused(Option<Timestamp>),
     /// What a reload changed.
     Difference(Difference),
 }

@@ -37,6 +37,8 @@ pub struct Status {
     pub next_wake: Option<Timestamp>,
     /// Runs in flight.
     pub running: usize,
+    /// Since when no job fires, if someone paused the scheduler.
+    pub paused_since: Option<Timestamp>,
     /// Whether nothing is started any more.
     pub draining: bool,
     /// The pools.

@@ -65,6 +65,8 @@ pub struct Scheduler<S, X> {
     /// Whether a write failed, so that what is held in memory may be wrong.
     stale: bool,
     phase: Phase,
+    /// Since when no job fires, if someone paused the scheduler.
+    paused_since: Option<Timestamp>,
     status: watch::Sender<Status>,
 }
 
@@ -85,6 +87,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             open_pools: Vec::new(),
             stale: false,
             phase: Phase::Firing,
+            paused_since: None,
             status: watch::Sender::new(Status::default()),
         }
     }
@@ -123,7 +126,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Err(error);
         }
         let mut step = match self.load(now, &commands).await {
-            Ok(jobs) => Step::new(now, jobs),
+            Ok(jobs) => Step::new(now, jobs, self.paused_since),
             Err(error) => {
                 refuse_all(commands, &error);
                 return Err(error);
@@ -163,6 +166,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 | Request::Run(id) => {
                     ids.insert(id);
                 }
+                Request::PauseAll | Request::ResumeAll => {}
                 Request::Reload { rules, jobs } => {
                     ids.extend(jobs.iter().map(|job| &job.id));
                     review = Some(rules.executors.keys().cloned().collect::<Vec<_>>());
@@ -213,7 +217,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.horizon.clear();
             self.open_pools.clone_from(&open);
         }
-        if self.phase == Phase::Draining || open.is_empty() {
+        if self.phase == Phase::Draining || step.paused_since().is_some() || open.is_empty() {
             return Ok(());
         }
         if self.horizon.needs_filling(step.now) {
@@ -295,6 +299,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// The step is written: starts what it starts and answers whom it answers.
     fn act(&mut self, mut step: Step) {
+        self.paused_since = step.paused_since();
         for run in &step.ended {
             self.executing.remove(&run.id);
             report::ended(run);
@@ -331,8 +336,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
         match (self.phase, self.horizon.next()) {
             (Phase::Draining, _) => None,
-            // Without a pool that has room, a completion is what to wait for.
-            (Phase::Firing, _) if self.open_pools.is_empty() => None,
+            // Without a pool that has room a completion is what to wait for, in a pause its end.
+            (Phase::Firing, _) if self.open_pools.is_empty() || self.paused_since.is_some() => None,
             (Phase::Firing, Next::Unknown) => Some(now),
             (Phase::Firing, Next::At(at)) => at,
         }
@@ -343,6 +348,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             status.steps = status.steps.wrapping_add(1);
             status.next_wake = next_wake;
             status.running = self.floor.running();
+            status.paused_since = self.paused_since;
             status.draining = self.phase == Phase::Draining;
             status.pools.clear();
             status.pools.extend(self.floor.usage().map(handle::PoolStatus::from));

@@ -45,6 +45,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if !changes.is_empty() {
             self.store.commit(&changes).await?;
         }
+        self.paused_since = self.store.paused_since().await?;
         self.executing.clear();
         self.unrecorded.clear();
         self.stale = true;
@@ -68,6 +69,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if !self.stale {
             return Ok(());
         }
+        self.paused_since = self.store.paused_since().await?;
         let mut runs = self.store.in_flight().await?;
         let mut jobs = self.jobs_of(&runs).await?;
         runs.sort_by_key(|run| run.due_at);

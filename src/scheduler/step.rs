@@ -34,6 +34,8 @@ pub(super) struct Step {
     pub(super) now: Timestamp,
     jobs: BTreeMap<JobId, Entry>,
     ledger: Vec<Change>,
+    /// Since when the scheduler is paused, as of this step.
+    paused_since: Option<Timestamp>,
     pub(super) starts: Vec<(String, Assignment)>,
     pub(super) replies: Vec<Reply>,
     /// Runs whose end this step records.
@@ -41,12 +43,13 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// A step at `now` that knows these jobs.
-    pub(super) fn new(now: Timestamp, jobs: Vec<Job>) -> Self {
+    /// A step at `now` that knows these jobs, of a scheduler that is paused since then or not.
+    pub(super) fn new(now: Timestamp, jobs: Vec<Job>, paused_since: Option<Timestamp>) -> Self {
         let mut step = Self {
             now,
             jobs: BTreeMap::new(),
             ledger: Vec::new(),
+            paused_since,
             starts: Vec::new(),
             replies: Vec::new(),
             ended: Vec::new(),
@@ -95,6 +98,19 @@ impl Step {
         entry.touched = true;
     }
 
+    /// Since when the scheduler is paused.
+    pub(super) fn paused_since(&self) -> Option<Timestamp> {
+        self.paused_since
+    }
+
+    /// Pauses the scheduler from now on, or resumes it.
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        if self.paused_since.is_some() != paused {
+            self.paused_since = Some(self.now).filter(|_| paused);
+            self.ledger.push(Change::SetPaused(self.paused_since));
+        }
+    }
+
     /// Adds a row to the ledger.
     pub(super) fn insert_run(&mut self, run: Run) {
         self.ledger.push(Change::InsertRun(Box::new(run)));
@@ -109,7 +125,8 @@ impl Step {
             | Change::InsertJob(_)
             | Change::UpdateJob(_)
             | Change::DeleteJob(_)
-            | Change::PutOutput { .. } => None,
+            | Change::PutOutput { .. }
+            | Change::SetPaused(_) => None,
         });
         match added {
             Some(known) => **known = run,

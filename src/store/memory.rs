@@ -17,6 +17,7 @@ struct Tables {
     jobs: BTreeMap<JobId, Job>,
     runs: BTreeMap<RunId, Run>,
     outputs: BTreeMap<RunId, Output>,
+    paused_since: Option<Timestamp>,
 }
 
 /// A store in memory; clones share it.
@@ -74,6 +75,7 @@ impl Tables {
             Change::PutOutput { run_id, tail, bytes } => {
                 self.outputs.insert(run_id.clone(), Output { tail: tail.clone(), bytes: *bytes });
             }
+            Change::SetPaused(since) => self.paused_since = *since,
         }
         Ok(())
     }
@@ -116,6 +118,10 @@ impl Store for MemoryStore {
 
     async fn in_flight(&self) -> Result<Vec<Run>, StoreError> {
         Ok(self.tables().runs.values().filter(|run| !run.state.is_final()).cloned().collect())
+    }
+
+    async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.tables().paused_since)
     }
 
     async fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {

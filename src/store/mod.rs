@@ -51,6 +51,8 @@ pub enum Change {
         /// Its length.
         bytes: u64,
     },
+    /// Since when the scheduler is paused; none if it is not.
+    SetPaused(Option<Timestamp>),
 }
 
 /// What the scheduler needs of a store.
@@ -75,6 +77,9 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
 
     /// Runs that are pending or running, oldest first.
     fn in_flight(&self) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
+
+    /// Since when the scheduler is paused, if it is.
+    fn paused_since(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
 
     /// Writes all changes, or none.
     fn commit(&self, changes: &[Change]) -> impl Future<Output = Result<(), StoreError>> + Send;

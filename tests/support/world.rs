@@ -56,6 +56,10 @@ impl Store for FaultyStore {
         self.inner.in_flight().await
     }
 
+    async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.inner.paused_since().await
+    }
+
     async fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let fault = self.fault.lock().unwrap().take();
         if fault != Some(Fault::Before) {

@@ -105,6 +105,7 @@ async fn migrate(pool: &SqlitePool) -> Result<(), String> {
     let migrations = vec![
         migration(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
         migration(2, "overlap", include_str!("../../../migrations/sqlite/0002_overlap.sql")),
+        migration(3, "settings", include_str!("../../../migrations/sqlite/0003_settings.sql")),
     ];
     let known = migrations.len();
     let migrated = Migrator::with_migrations(migrations).run(pool).await;

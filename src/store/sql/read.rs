@@ -3,6 +3,7 @@
 use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqlitePool};
 
 use super::row::{self, JOB_COLUMNS, RUN_COLUMNS};
+use super::write::PAUSED_SINCE;
 use super::{SqlStore, unavailable};
 use crate::clock::Timestamp;
 use crate::filter::{JobFilter, RunFilter};
@@ -42,6 +43,24 @@ fn push_limit(query: &mut Query, limit: usize) {
 }
 
 impl SqlStore {
+    pub(super) async fn paused_setting(&self) -> Result<Option<Timestamp>, StoreError> {
+        let value: Option<String> = sqlx::query_scalar("select value from settings where name = ?")
+            .bind(PAUSED_SINCE)
+            .fetch_optional(&self.writer)
+            .await
+            .map_err(unavailable)?;
+        let unusable = |value: &str| {
+            StoreError::Unusable(format!(
+                "the setting {PAUSED_SINCE} is \"{value}\", not an instant"
+            ))
+        };
+        let instant = |value: String| {
+            let micros = value.parse().ok().and_then(Timestamp::from_timestamp_micros);
+            micros.ok_or_else(|| unusable(&value))
+        };
+        value.map(instant).transpose()
+    }
+
     pub(super) async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
         let mut found = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(IDS_PER_STATEMENT) {

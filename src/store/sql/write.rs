@@ -31,6 +31,12 @@ const UPDATE_RUN: &str = "update runs set state = ?, reason = ?, last_scheduled_
 const PUT_OUTPUT: &str = "insert into outputs (run_id, tail, bytes) values (?, ?, ?) \
     on conflict (run_id) do update set tail = excluded.tail, bytes = excluded.bytes";
 
+const PUT_SETTING: &str = "insert into settings (name, value) values (?, ?) \
+    on conflict (name) do update set value = excluded.value";
+
+/// The setting that says since when the scheduler is paused: an instant in microseconds.
+pub(super) const PAUSED_SINCE: &str = "paused_since";
+
 type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;
 
 impl Store for SqlStore {
@@ -53,6 +59,10 @@ impl Store for SqlStore {
 
     async fn in_flight(&self) -> Result<Vec<Run>, StoreError> {
         self.runs_in_flight().await
+    }
+
+    async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.paused_setting().await
     }
 
     async fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
@@ -89,6 +99,7 @@ async fn apply(change: &Change, connection: &mut SqliteConnection) -> Result<(),
         Change::PutOutput { run_id, tail, bytes } => {
             (bind_output(run_id, tail, *bytes), format!("run {run_id}"))
         }
+        Change::SetPaused(since) => (bind_paused(*since), "the pause".to_owned()),
     };
     match query.execute(connection).await {
         Ok(done) if changed_nothing(change, &done) => Err(StoreError::Conflict(conflict)),
@@ -107,9 +118,19 @@ fn changed_nothing(change: &Change, done: &SqliteQueryResult) -> bool {
         Change::InsertJob(_)
         | Change::DeleteJob(_)
         | Change::InsertRun(_)
-        | Change::PutOutput { .. } => false,
+        | Change::PutOutput { .. }
+        | Change::SetPaused(_) => false,
     };
     must_change && done.rows_affected() == 0
+}
+
+fn bind_paused<'q>(since: Option<Timestamp>) -> Query<'q> {
+    match since {
+        Some(since) => {
+            sqlx::query(PUT_SETTING).bind(PAUSED_SINCE).bind(since.timestamp_micros().to_string())
+        }
+        None => sqlx::query("delete from settings where name = ?").bind(PAUSED_SINCE),
+    }
 }
 
 fn bind_job<'q>(query: Query<'q>, job: &Job) -> Query<'q> {

@@ -1,9 +1,14 @@
 //! What can be typed, with its help.
 #![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
+mod add;
+
+pub use add::AddArguments;
+pub(super) use add::TriggerArguments;
+
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use super::duration;
 use super::output::{Failure, Output};
@@ -127,19 +132,15 @@ pub enum ClientCommand {
         id: String,
     },
     /// Pause jobs: they do not fire until they are resumed
-    #[command(after_help = "Example:\n  punctual pause backup fix")]
-    Pause {
-        /// The jobs' ids
-        #[arg(required = true)]
-        ids: Vec<String>,
-    },
+    #[command(after_help = "Examples:\n  punctual pause backup fix\n  punctual pause --all\n\n\
+        With --all the scheduler itself pauses, also over a restart: no job fires, what waits or runs goes on, and \
+        jobs can be run by hand.")]
+    Pause(ChosenJobs),
     /// Resume jobs, from now on
-    #[command(after_help = "Example:\n  punctual resume backup")]
-    Resume {
-        /// The jobs' ids
-        #[arg(required = true)]
-        ids: Vec<String>,
-    },
+    #[command(after_help = "Examples:\n  punctual resume backup\n  punctual resume --all\n\n\
+        With --all the scheduler itself resumes: what fell due meanwhile is late, and each job's misfire_grace_time \
+        and coalesce decide what is run.")]
+    Resume(ChosenJobs),
     /// Run a job now, beside its schedule
     #[command(
         after_help = "Examples:\n  punctual run backup\n  punctual run backup --wait   (prints its output; \
@@ -185,118 +186,15 @@ pub enum ClientCommand {
     Reload,
 }
 
-/// When: exactly one kind of trigger.
-#[derive(Debug, Clone, Default, Args)]
-#[command(group = ArgGroup::new("when").args(["cron", "crontab", "every", "calendar", "at", "trigger"]))]
-pub struct TriggerArguments {
-    /// Calendar fields: year month day week day_of_week hour minute second
-    #[arg(long, value_name = "FIELDS", help_heading = "When")]
-    pub cron: Option<String>,
-    /// A crontab expression, such as '*/5 8-18 * * mon-fri', or @daily; 0 and 7 are Sunday
-    #[arg(long, value_name = "EXPRESSION", help_heading = "When")]
-    pub crontab: Option<String>,
-    /// A fixed interval, such as 10s, 90m, 1h30m, 2d
-    #[arg(long, value_name = "DURATION", help_heading = "When")]
-    pub every: Option<String>,
-    /// Steps of the calendar from --start on, and a time of day: years months weeks days hour minute second
-    #[arg(long, value_name = "STEPS", help_heading = "When")]
-    pub calendar: Option<String>,
-    /// Once: 2026-11-06 16:30:05, an RFC 3339 time, +30m from now, or now
-    #[arg(long, value_name = "TIME", help_heading = "When", allow_hyphen_values = true)]
-    pub at: Option<String>,
-    /// A trigger in its JSON form
-    #[arg(long, value_name = "JSON", help_heading = "When")]
-    pub trigger: Option<String>,
-    /// Time zone: a name such as Europe/Berlin, an offset such as +05:30, or UTC
-    #[arg(long, value_name = "ZONE", help_heading = "When", allow_hyphen_values = true)]
-    pub timezone: Option<String>,
-    /// Earliest time (inclusive); of an interval, the time from which it counts
-    #[arg(long, value_name = "TIME", help_heading = "When")]
-    pub start: Option<String>,
-    /// Latest time (inclusive)
-    #[arg(long, value_name = "TIME", help_heading = "When")]
-    pub end: Option<String>,
-    /// Delay each occurrence by up to this long
-    #[arg(long, value_name = "DURATION", help_heading = "When")]
-    pub jitter: Option<String>,
-    /// A local time that the clock skips in spring: skip it, or shift it to the end of the gap [default: skip;
-    /// of --crontab shift]
-    #[arg(long, value_name = "RULE", value_parser = ["skip", "shift"], help_heading = "When")]
-    pub dst_gap: Option<String>,
-    /// A local time that the clock shows twice in autumn: both, or the first only [default: both; of --calendar first]
-    #[arg(long, value_name = "RULE", value_parser = ["both", "first"], help_heading = "When")]
-    pub dst_fold: Option<String>,
-}
-
-/// Arguments of `add`.
+/// Which jobs to pause or resume.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").args(["builtin", "command"]).required(true))]
-pub struct AddArguments {
-    /// The job's id
-    pub id: String,
-    /// When it is due.
-    #[command(flatten)]
-    pub when: TriggerArguments,
-    /// Run a builtin
-    #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with_all = ["env", "cwd"])]
-    pub builtin: Option<String>,
-    /// Argument of the builtin; JSON if it can be read as such, else text
-    #[arg(
-        long = "arg",
-        value_name = "NAME=VALUE",
-        help_heading = "What",
-        requires = "builtin",
-        conflicts_with = "command"
-    )]
-    pub args: Vec<String>,
-    /// Variable added to the command's environment
-    #[arg(long, value_name = "NAME=VALUE", help_heading = "What")]
-    pub env: Vec<String>,
-    /// Working directory of the command
-    #[arg(long, value_name = "DIR", help_heading = "What")]
-    pub cwd: Option<String>,
-    /// Run a command (no shell): everything after --
-    #[arg(last = true, value_name = "COMMAND", help_heading = "What")]
-    pub command: Vec<String>,
-    /// Pool to run in [default: the one that fits the task]
-    #[arg(long, value_name = "NAME", help_heading = "How")]
-    pub executor: Option<String>,
-    /// Run no later than this after the due time, else record it as missed [default: however late]
-    #[arg(long, value_name = "DURATION", help_heading = "How")]
-    pub misfire_grace_time: Option<String>,
-    /// Of several missed occurrences run the latest, the earliest, or all
-    #[arg(long, value_name = "RULE", value_parser = ["latest", "earliest", "all"], help_heading = "How")]
-    pub coalesce: Option<String>,
-    /// Runs at the same time [default: 1]
-    #[arg(long, value_name = "N", help_heading = "How")]
-    pub max_instances: Option<u32>,
-    /// An occurrence while that many run: skip it, or queue it until one ends [default: skip]
-    #[arg(long, value_name = "RULE", value_parser = ["skip", "queue"], help_heading = "How")]
-    pub overlap: Option<String>,
-    /// After N occurrences the job is finished
-    #[arg(long, value_name = "N", help_heading = "How")]
-    pub max_runs: Option<u64>,
-    /// What becomes of a run that a crash interrupts [default: rerun]
-    #[arg(long, value_name = "WHAT", value_parser = ["rerun", "lose"], help_heading = "How")]
-    pub on_crash: Option<String>,
-    /// Run first at this time, whatever the trigger says (as in --at)
-    #[arg(long, value_name = "TIME", help_heading = "How", conflicts_with = "paused")]
-    pub next_run_time: Option<String>,
-    /// Start paused
-    #[arg(long, help_heading = "How")]
-    pub paused: bool,
-    /// Redefine a job of the same id; its schedule goes on if the trigger is the same
-    #[arg(long, help_heading = "How")]
-    pub replace: bool,
-    /// Name for people
-    #[arg(long, help_heading = "Labels")]
-    pub name: Option<String>,
-    /// Label to select jobs by
-    #[arg(long = "tag", value_name = "TAG", help_heading = "Labels")]
-    pub tags: Vec<String>,
-    /// Free text
-    #[arg(long, value_name = "TEXT", help_heading = "Labels")]
-    pub description: Option<String>,
+pub struct ChosenJobs {
+    /// The jobs' ids
+    #[arg(required_unless_present = "all")]
+    pub ids: Vec<String>,
+    /// The scheduler as a whole, rather than single jobs
+    #[arg(long, conflicts_with = "ids")]
+    pub all: bool,
 }
 
 /// Arguments of `list`.
