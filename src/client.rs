@@ -107,6 +107,11 @@ impl Client {
         self.call(Method::POST, &format!("{}/resume", job_path(id)), None).await
     }
 
+    /// Why a job ran or did not; `query` as in `at=2026-11-06T03:00:00Z`.
+    pub async fn explain(&self, id: &str, query: &str) -> Result<Value, ClientError> {
+        self.call(Method::GET, &format!("{}/explain?{query}", job_path(id)), None).await
+    }
+
     /// Pauses the scheduler: no job fires.
     pub async fn pause_all(&self) -> Result<Value, ClientError> {
         self.call(Method::POST, "/v1/scheduler/pause", None).await

@@ -4,7 +4,7 @@
 //! An instant is a [`Timestamp`] in whole microseconds UTC: what the store holds, what the
 //! contract shows and what a comparison means never differ by a fraction that got lost.
 
-use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 
 /// An instant in UTC, in whole microseconds.
 pub type Timestamp = DateTime<Utc>;
@@ -32,4 +32,39 @@ impl Clock for SystemClock {
 /// An instant as the contract shows it: RFC 3339 in UTC with microseconds.
 pub fn rfc3339(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// A duration in at most two units: `1h 5m`, `340ms`, `12µs`.
+pub fn duration_words(duration: TimeDelta) -> String {
+    let micros = duration.num_microseconds().map_or(u64::MAX, i64::unsigned_abs);
+    let (millis, seconds) = (micros / 1000, micros / 1_000_000);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match micros {
+        0..1000 => format!("{micros}µs"),
+        1000..1_000_000 => format!("{millis}ms"),
+        _ if seconds < 10 => format!("{}.{}s", seconds, millis % 1000 / 100),
+        _ if minutes == 0 => format!("{seconds}s"),
+        _ if hours == 0 => format!("{minutes}m {}s", seconds % 60),
+        _ if days == 0 => format!("{hours}h {}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_shown_in_two_units_at_most() {
+        let cases = [
+            (12, "12µs"),
+            (340_000, "340ms"),
+            (2_500_000, "2.5s"),
+            (65_000_000, "1m 5s"),
+            (7_500_000_000, "2h 5m"),
+        ];
+        for (micros, text) in cases {
+            assert_eq!(duration_words(TimeDelta::microseconds(micros)), text);
+        }
+    }
 }

@@ -27,6 +27,8 @@ pub struct RunFilter {
     pub job_id: Option<String>,
     /// Only in this state.
     pub state: Option<String>,
+    /// Only of this occurrence, or of a span that it is in.
+    pub occurrence: Option<Timestamp>,
     /// Only made at or after this instant.
     pub since: Option<Timestamp>,
     /// Only ids before this one.

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Timestamp;
+use crate::explain::{Explanation, Facts, explain};
 use crate::filter::{JobFilter, PAGE_LIMIT, RunFilter};
 use crate::job::Job;
 use crate::run::{Output, Run};
@@ -83,6 +85,40 @@ impl History {
                 Ok(Err(_)) | Err(_) => return Ok(run),
             }
         }
+    }
+
+    /// Why a job ran or did not at an instant, and when it runs next.
+    pub async fn explain(
+        &self,
+        job: &Job,
+        asked: Timestamp,
+        now: Timestamp,
+    ) -> Result<Explanation, HistoryError> {
+        // A row at that very instant says more than the trigger, which may have been another one then.
+        let at_asked = self
+            .row_of(job, asked)
+            .await?
+            .filter(|row| row.scheduled_at == Some(asked) || job.trigger.matches(asked));
+        let (occurrence, row) = match at_asked {
+            Some(row) => (Some(asked), Some(row)),
+            None => match job.trigger.last_until(asked) {
+                Some(at) => (Some(at), self.row_of(job, at).await?),
+                None => (None, None),
+            },
+        };
+        let paused_since = self.handle.status().paused_since;
+        Ok(explain(Facts { job, asked, occurrence, row, paused_since, now }))
+    }
+
+    /// The newest row that stands for an occurrence.
+    async fn row_of(&self, job: &Job, occurrence: Timestamp) -> Result<Option<Run>, HistoryError> {
+        let filter = RunFilter {
+            job_id: Some(job.id.to_string()),
+            occurrence: Some(occurrence),
+            limit: 1,
+            ..RunFilter::default()
+        };
+        Ok(self.archive.runs(&filter).await?.pop())
     }
 
     /// The output of a run, if it wrote any.

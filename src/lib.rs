@@ -5,7 +5,7 @@
 //! ```text
 //! 5 composition   main, daemon, config        daemon is the only module that names concrete types
 //! 4 doors         cli, client, control, server  toutiao: an application that uses the client
-//! 3 core          scheduler, history
+//! 3 core          scheduler, history, explain
 //! 2 seams         store, executor, task
 //! 1 words         job, run, trigger, zone, clock, invalid
 //! ```
@@ -24,6 +24,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod executor;
+pub mod explain;
 pub mod filter;
 pub mod history;
 pub mod job;

@@ -233,6 +233,17 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether this row stands for the occurrence at `at`.
+    pub fn covers(&self, at: Timestamp) -> bool {
+        let last = match &self.state {
+            RunState::Skipped { last_scheduled_at, .. } => Some(*last_scheduled_at),
+            RunState::Pending | RunState::Running { .. } | RunState::Ended { .. } => {
+                self.scheduled_at
+            }
+        };
+        self.scheduled_at.zip(last).is_some_and(|(first, last)| first <= at && at <= last)
+    }
+
     /// Starts a waiting run.
     pub fn start(&mut self, now: Timestamp) {
         debug_assert_eq!(self.state, RunState::Pending, "only a waiting run is started");

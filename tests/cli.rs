@@ -41,11 +41,12 @@ fn home_with_jobs() -> (Home, support::Daemon) {
 #[test]
 fn without_a_daemon_every_verb_that_needs_one_exits_3_with_one_line() {
     let home = Home::new("");
-    let verbs: [&[&str]; 12] = [
+    let verbs: [&[&str]; 13] = [
         &["add", "x", "--every", "1h", "--builtin", "noop"],
         &["list"],
         &["show", "x"],
         &["pause", "x", "y"],
+        &["explain", "x"],
         &["resume", "--all"],
         &["resume", "x"],
         &["run", "x", "--wait"],
@@ -70,6 +71,27 @@ fn without_a_daemon_every_verb_that_needs_one_exits_3_with_one_line() {
     home.start().kill();
     assert!(home.socket().exists());
     check(&home, &["list"], &home.socket().display().to_string());
+}
+
+#[test]
+fn a_job_is_explained_now_and_at_a_time() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let trigger = ["--at", "2020-01-01", "--timezone", "Asia/Tokyo"];
+    home.ok(&[&["add", "late", "--builtin", "noop"], &trigger[..]].concat());
+    home.ok(&["run", "late", "--wait"]);
+    let told = home.ok(&["explain", "late"]);
+    assert!(told.contains("It was due at 2020-01-01 00:00:00 +09:00, ran "), "{told}");
+    assert!(told.contains("the scheduler was away") && told.contains("it is finished"), "{told}");
+    let at = home.json(&["explain", "late", "--at", "2020-01-01 00:00:00"]);
+    assert_eq!(text(&at, "scheduled_at"), "2019-12-31T15:00:00.000000Z");
+    assert_eq!(text(&at["run"], "state"), "succeeded");
+    let before = home.ok(&["explain", "late", "--at", "2019-01-01T00:00:00Z"]);
+    assert!(before.contains("no occurrence up to then"), "{before}");
+    assert!(
+        home.fails(&["explain", "late", "--at", "noon"]).1.contains("at: \"noon\" is not a time")
+    );
+    assert!(home.fails(&["explain", "nothing"]).1.contains("there is no job"));
 }
 
 #[test]

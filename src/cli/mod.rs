@@ -80,6 +80,11 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
             for_each(&ids, output, async |id| client.remove(id).await, "removed").await
         }
         ClientCommand::Run { id, wait } => run_now(client, &id, wait, output).await,
+        ClientCommand::Explain { id, at } => {
+            let query = at.map(|at| format!("at={}", crate::client::percent_encode(&at)));
+            let answer = client.explain(&id, &query.unwrap_or_default()).await?;
+            output.show(&answer, view::explanation)
+        }
         ClientCommand::Runs(filter) => {
             let page = client.runs(&filter.query(now)?).await?;
             output.show(&page, |page| view::runs(page, now))

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::duration::{relative, show};
+use super::duration::relative;
 use super::instant;
 use super::table::{Table, state};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, duration_words};
 use crate::job::Task;
 use crate::trigger::Trigger;
 use crate::zone::Zone;
@@ -156,10 +156,10 @@ pub(super) fn runs(page: &Value, now: Timestamp) -> String {
         let shown = started.or_else(|| instant(run, "due_at"));
         let late = started
             .zip(instant(run, "due_at"))
-            .map(|(started, due)| show(started.signed_duration_since(due)));
+            .map(|(started, due)| duration_words(started.signed_duration_since(due)));
         let took = instant(run, "finished_at")
             .zip(started)
-            .map(|(end, start)| show(end.signed_duration_since(start)));
+            .map(|(end, start)| duration_words(end.signed_duration_since(start)));
         table.row(
             text(run, "state"),
             vec![
@@ -201,7 +201,7 @@ fn detail(run: &Value) -> String {
 pub(super) fn finished(run: &Value, logs_answer: &Value) -> String {
     let took = instant(run, "finished_at").zip(instant(run, "started_at"));
     let took = took
-        .map(|(end, start)| format!(" after {}", show(end.signed_duration_since(start))))
+        .map(|(end, start)| format!(" after {}", duration_words(end.signed_duration_since(start))))
         .unwrap_or_default();
     let detail = detail(run);
     let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
@@ -266,6 +266,11 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         );
     }
     format!("{}\n\n{table}", lines.join("\n"))
+}
+
+/// Why a job ran or did not.
+pub(super) fn explanation(answer: &Value) -> String {
+    rows(answer, "explanation").iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n")
 }
 
 /// What a reload did.

@@ -15,6 +15,7 @@ use crate::history::PAGE_DEFAULT;
 use crate::invalid::Invalid;
 use crate::job::{Definition, Job, JobId, Origin};
 use crate::scheduler::command::{Answer, Existing, Request};
+use crate::zone::parse_instant;
 
 /// States that a list can be asked for.
 const STATES: [&str; 4] = ["active", "paused", "finished", "broken"];
@@ -80,6 +81,26 @@ pub(super) async fn show(
     let job = api.history.job(&id).await?;
     let job = job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))?;
     Ok(Json(job.to_value()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainParameters {
+    at: Option<String>,
+}
+
+pub(super) async fn explain(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Parameters(given): Parameters<ExplainParameters>,
+) -> Result<Json<Value>, ApiError> {
+    let job = api.history.job(&id).await?;
+    let job = job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))?;
+    let now = api.clock.now();
+    let asked = given.at.map(|text| parse_instant(&text, job.trigger.zone())).transpose();
+    let asked = asked.map_err(|why| Invalid::new("at", why))?.unwrap_or(now);
+    let explanation = api.history.explain(&job, asked, now).await?;
+    Ok(Json(explanation.to_value(&job)))
 }
 
 pub(super) async fn remove(

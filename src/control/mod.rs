@@ -78,6 +78,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/pause", post(jobs::pause))
         .route("/v1/jobs/{id}/resume", post(jobs::resume))
         .route("/v1/jobs/{id}/run", post(jobs::run))
+        .route("/v1/jobs/{id}/explain", get(jobs::explain))
         .route("/v1/runs", get(runs::list))
         .route("/v1/runs/{id}", get(runs::show))
         .route("/v1/runs/{id}/output", get(runs::output))

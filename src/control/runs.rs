@@ -40,6 +40,7 @@ pub(super) async fn list(
     let filter = RunFilter {
         job_id: given.job,
         state: given.state,
+        occurrence: None,
         since: given.since,
         before: given.cursor,
         limit: given.limit.unwrap_or(PAGE_DEFAULT),

@@ -160,6 +160,17 @@ pub enum ClientCommand {
         #[arg(required = true)]
         ids: Vec<String>,
     },
+    /// Tell why a job ran or did not run at a time, and when it runs next
+    #[command(
+        after_help = "Examples:\n  punctual explain backup\n  punctual explain backup --at '2026-11-06 03:00:00'"
+    )]
+    Explain {
+        /// The job's id
+        id: String,
+        /// The time, in the job's zone or RFC 3339 [default: now, and so its latest occurrence]
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+    },
     /// List runs, the newest first: what ran, how late, how it ended, what was skipped and why
     #[command(
         after_help = "Examples:\n  punctual runs\n  punctual runs backup --state failed\n  punctual runs --since 1h"

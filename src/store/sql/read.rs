@@ -156,6 +156,11 @@ impl Archive for SqlStore {
             if let Some(state) = &filter.state {
                 query.push(" and state = ").push_bind(state);
             }
+            if let Some(at) = filter.occurrence {
+                query.push(" and scheduled_at <= ").push_bind(at.timestamp_micros());
+                query.push(" and coalesce(last_scheduled_at, scheduled_at) >= ");
+                query.push_bind(at.timestamp_micros());
+            }
             if let Some(since) = filter.since {
                 query.push(" and created_at >= ").push_bind(since.timestamp_micros());
             }

@@ -1,0 +1,235 @@
+//! Why a job ran, or did not: what the trigger, the ledger and the job's state say about one
+//! occurrence, in words. Pure: whoever asks brings the facts.
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use crate::clock::{Timestamp, duration_words as duration, rfc3339};
+use crate::job::{Job, JobState};
+use crate::run::{Outcome, Run, RunState, SkipReason};
+
+/// A start that is later than this was waiting for something, and not only for the machine.
+const PROMPT: TimeDelta = TimeDelta::milliseconds(100);
+/// How far back from the instant in question a change of the clock is worth a word.
+const RECENT: TimeDelta = TimeDelta::days(1);
+/// Changes of the clock in that time, at most.
+const CHANGES_MAX: usize = 10;
+
+/// What is known about a job at an instant.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The job.
+    pub job: &'a Job,
+    /// What was asked about.
+    pub asked: Timestamp,
+    /// The occurrence at that instant, or the last one before it.
+    pub occurrence: Option<Timestamp>,
+    /// The occurrence's row in the ledger.
+    pub row: Option<Run>,
+    /// Since when the scheduler is paused.
+    pub paused_since: Option<Timestamp>,
+    /// The present.
+    pub now: Timestamp,
+}
+
+/// What became of an occurrence, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// Sentences, in order.
+    pub lines: Vec<String>,
+    /// The occurrence that they speak of.
+    pub occurrence: Option<Timestamp>,
+    /// Its row in the ledger.
+    pub row: Option<Run>,
+}
+
+impl Explanation {
+    /// The explanation as the contract shows it.
+    pub fn to_value(&self, job: &Job) -> Value {
+        json!({
+            "job_id": job.id,
+            "scheduled_at": self.occurrence.map(rfc3339),
+            "next_run_time": job.next().map(|next| rfc3339(next.due_at)),
+            "run": self.row.as_ref().map(Run::to_value),
+            "explanation": self.lines,
+        })
+    }
+}
+
+/// Explains.
+pub fn explain(facts: Facts<'_>) -> Explanation {
+    let mut lines: Vec<String> = facts.not_due().into_iter().collect();
+    lines.push(facts.outcome());
+    lines.push(facts.what_comes_next());
+    Explanation { lines, occurrence: facts.occurrence, row: facts.row }
+}
+
+impl Facts<'_> {
+    /// An instant as the job's zone shows it.
+    fn show(&self, at: Timestamp) -> String {
+        let local = self.job.trigger.zone().to_fixed(at);
+        let fraction = if at.timestamp_subsec_micros() == 0 { "" } else { "%.6f" };
+        local.format(&format!("%Y-%m-%d %H:%M:%S{fraction} %:z")).to_string()
+    }
+
+    /// That nothing was due at the instant in question, if so, and what the clock has to do with it.
+    fn not_due(&self) -> Option<String> {
+        if self.occurrence == Some(self.asked) {
+            return None;
+        }
+        let trigger = &self.job.trigger;
+        let next = trigger.next_after(self.asked).map(|next| self.show(next));
+        let next = next.map(|next| format!("; it is next due at {next}")).unwrap_or_default();
+        let since = self.asked.checked_sub_signed(RECENT).unwrap_or(self.asked);
+        let missing = trigger.missing(since, self.asked, CHANGES_MAX).pop();
+        let clock = missing.map(|missing| {
+            let (first, until) = (missing.first, missing.until.format("%H:%M:%S"));
+            format!(" (the clock has no {first}: it goes on at {until})")
+        });
+        let asked = self.show(self.asked);
+        Some(format!("It was not due at {asked}{next}{}.", clock.unwrap_or_default()))
+    }
+
+    /// What became of the occurrence.
+    fn outcome(&self) -> String {
+        let Some(at) = self.occurrence else {
+            return "It had no occurrence up to then.".to_owned();
+        };
+        let due = self.show(at);
+        match &self.row {
+            Some(row) => self.of_row(row, &due),
+            None if at > self.now => format!("It is still to come at {due}."),
+            None if at < self.job.anchor => format!(
+                "It did not run at {due}: the job, or its trigger as it is now, was defined after that, at {}.",
+                self.show(self.job.anchor)
+            ),
+            None => format!("At {due} it has not run: {}.", self.held_back()),
+        }
+    }
+
+    /// Why an occurrence that has passed is not in the ledger yet.
+    fn held_back(&self) -> String {
+        match &self.job.state {
+            JobState::Paused { .. } => "the job is paused".to_owned(),
+            JobState::Broken { reason, .. } => format!("the job is broken: {reason}"),
+            JobState::Finished => "the job was finished".to_owned(),
+            JobState::Active { .. } => match self.paused_since {
+                Some(since) => format!("the scheduler is paused since {}", self.show(since)),
+                None => "it is due, and waits for its executor or for the store".to_owned(),
+            },
+        }
+    }
+
+    fn of_row(&self, row: &Run, due: &str) -> String {
+        match &row.state {
+            RunState::Skipped { reason, count, .. } => {
+                let together = if *count > 1 {
+                    format!(" (one of {count} that were skipped together)")
+                } else {
+                    String::new()
+                };
+                format!("It did not run at {due}: {}{together}.", self.why_skipped(*reason))
+            }
+            RunState::Pending => {
+                format!("It was due at {due} and waits: {}{}.", waits_for(row), attempt(row))
+            }
+            RunState::Running { started_at } => {
+                format!(
+                    "It was due at {due} and runs{}{}.",
+                    lateness(row, *started_at),
+                    attempt(row)
+                )
+            }
+            RunState::Ended { started_at, finished_at, outcome } => {
+                let ended = match outcome {
+                    Outcome::Succeeded { .. } => "succeeded".to_owned(),
+                    Outcome::Failed { error, .. } => format!("failed: {error}"),
+                    Outcome::Lost { error } => format!("was lost: {error}"),
+                };
+                let took = duration(finished_at.signed_duration_since(*started_at));
+                let late = lateness(row, *started_at);
+                format!(
+                    "It was due at {due}, ran{late}{} and {ended} (after {took}).",
+                    attempt(row)
+                )
+            }
+        }
+    }
+
+    fn why_skipped(&self, reason: SkipReason) -> String {
+        let policy = &self.job.policy;
+        match reason {
+            SkipReason::Missed => {
+                let grace = policy.misfire_grace.map(duration).unwrap_or_default();
+                format!("it could not start within its misfire_grace_time (now {grace})")
+            }
+            SkipReason::Coalesced => {
+                format!(
+                    "another occurrence that was due with it ran for it (coalesce = \"{}\")",
+                    policy.coalesce.word()
+                )
+            }
+            SkipReason::Overlap => format!(
+                "earlier runs of the job had not ended (max_instances = {}, overlap = \"{}\")",
+                policy.max_instances,
+                policy.overlap.word()
+            ),
+            SkipReason::Paused => "the job was paused".to_owned(),
+            SkipReason::Broken => "the job was broken".to_owned(),
+            SkipReason::Removed => "the job was removed while it waited".to_owned(),
+        }
+    }
+
+    fn what_comes_next(&self) -> String {
+        match (&self.job.state, self.paused_since) {
+            (JobState::Active { next }, None) => {
+                format!("It runs next at {}.", self.show(next.due_at))
+            }
+            (JobState::Active { .. }, Some(since)) => format!(
+                "It does not run before the scheduler is resumed, which is paused since {}.",
+                self.show(since)
+            ),
+            (JobState::Paused { .. }, _) => "It does not run before it is resumed.".to_owned(),
+            (JobState::Finished, _) => "It does not run again: it is finished.".to_owned(),
+            (JobState::Broken { reason, .. }, _) => {
+                format!("It does not run before it is mended: {reason}.")
+            }
+        }
+    }
+}
+
+fn waits_for(row: &Run) -> String {
+    let executor = &row.executor;
+    format!("for a free worker of \"{executor}\", or for an earlier run of the job to end")
+}
+
+/// How late it started, and why, if it was late.
+fn lateness(row: &Run, started_at: Timestamp) -> String {
+    let late = started_at.signed_duration_since(row.due_at);
+    let jitter = row.scheduled_at.map(|at| row.due_at.signed_duration_since(at));
+    let jitter = jitter
+        .filter(|jitter| !jitter.is_zero())
+        .map_or_else(String::new, |jitter| format!(" after {} of jitter", duration(jitter)));
+    if late <= PROMPT {
+        return format!(" on time{jitter}");
+    }
+    // The row was made when the scheduler took the occurrence up; from then on it waited for its turn.
+    let noticed = row.created_at.signed_duration_since(row.due_at);
+    let why = if noticed > PROMPT {
+        "the scheduler was away, paused or busy"
+    } else if row.attempt > 1 {
+        "an earlier attempt came before"
+    } else {
+        "it waited for a worker, or for an earlier run to end"
+    };
+    format!(" {} late{jitter} ({why})", duration(late))
+}
+
+/// Which attempt it is, and why there was an earlier one.
+fn attempt(row: &Run) -> String {
+    if row.attempt > 1 {
+        format!(" (attempt {}: its daemon ended during the one before)", row.attempt)
+    } else {
+        String::new()
+    }
+}
