@@ -154,6 +154,11 @@ impl Client {
         self.call(Method::GET, "/v1/status", None).await
     }
 
+    /// Whether jobs are fired and requests are kept.
+    pub async fn ready(&self) -> Result<Value, ClientError> {
+        self.call(Method::GET, "/readyz", None).await
+    }
+
     /// The next times of a trigger.
     pub async fn preview(&self, request: &Value) -> Result<Value, ClientError> {
         self.call(Method::POST, "/v1/preview", Some(request)).await

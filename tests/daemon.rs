@@ -10,6 +10,7 @@ mod support;
 use punctual::client::ClientError;
 use rustix::process::Signal as Kill;
 use serde_json::{Value, json};
+use sqlx::Connection;
 use support::{Home, ended, ledger, run_to_end, text};
 
 const NEVER: &str = "2100-01-01 00:00:00";
@@ -132,6 +133,33 @@ async fn a_worker_process_that_is_killed_costs_its_run_and_nothing_else() {
         "succeeded",
         "another worker takes its place"
     );
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_delays_and_says_so_until_it_can() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let client = home.client();
+    client.ready().await.unwrap();
+    client.add(&once("before", NEVER, noop())).await.unwrap();
+    // Someone else holds the write lock for longer than a statement waits.
+    let file = home.path().join("punctual.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query("begin immediate").execute(&mut other).await.unwrap();
+    for refusal in [client.add(&once("lost", NEVER, noop())).await, client.ready().await] {
+        let refusal = refusal.unwrap_err();
+        assert!(refusal.to_string().contains("the store is unavailable"), "{refusal}");
+        assert_eq!(refused(refusal).0, 503);
+    }
+    assert!(text(&client.status().await.unwrap(), "store_error").contains("locked"));
+    client.job("before").await.unwrap();
+    sqlx::query("rollback").execute(&mut other).await.unwrap();
+    client.add(&once("after", NEVER, noop())).await.unwrap();
+    client.ready().await.unwrap();
+    assert_eq!(client.status().await.unwrap()["store_error"], Value::Null);
+    refused(client.job("lost").await.unwrap_err());
+    drop(daemon);
 }
 
 #[tokio::test]

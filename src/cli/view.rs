@@ -242,12 +242,13 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         instant(status, "started_at").map(|at| format!("{} ({})", local(at), relative(at, now)));
     let paused = instant(status, "paused_since")
         .map(|at| format!(" since {} ({})", local(at), relative(at, now)));
+    let trouble = text(status, "store_error");
     let lines = [
         ("state", state(text(status, "state")) + &paused.unwrap_or_default()),
         ("version", text(status, "version").to_owned()),
         ("node", format!("{} (pid {})", text(status, "node"), plain_value(status, "pid"))),
         ("started", started.unwrap_or_default()),
-        ("store", text(status, "store").to_owned()),
+        ("store", format!("{} {trouble}", text(status, "store")).trim_end().to_owned()),
         ("socket", text(status, "socket").to_owned()),
         ("time zone", format!("{} ({})", text(status, "timezone"), text(status, "timezone_rules"))),
         ("jobs", jobs.filter(|jobs| !jobs.is_empty()).unwrap_or_else(|| "none".to_owned())),

@@ -35,6 +35,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
             (false, None) => "running",
         },
         "paused_since": status.paused_since.map(rfc3339),
+        "store_error": status.store_error,
         "version": env!("CARGO_PKG_VERSION"),
         "node": identity.node,
         "pid": std::process::id(),
@@ -50,6 +51,21 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
         "next_wake": status.next_wake.map(rfc3339),
         "executors": executors,
     })))
+}
+
+/// That the process answers at all.
+pub(super) async fn healthz() -> Json<Value> {
+    Json(json!({"healthy": true}))
+}
+
+/// Whether jobs are fired and requests are kept: not while the store fails, nor at the end.
+pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    let status = api.handle.status();
+    match status.store_error {
+        Some(error) => Err(ApiError::unavailable(error)),
+        None if status.draining => Err(ApiError::unavailable("the daemon is stopping")),
+        None => Ok(Json(json!({"ready": true}))),
+    }
 }
 
 pub(super) async fn preview(

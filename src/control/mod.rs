@@ -83,6 +83,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/runs/{id}", get(runs::show))
         .route("/v1/runs/{id}/output", get(runs::output))
         .route("/v1/status", get(daemon::status))
+        .route("/healthz", get(daemon::healthz))
+        .route("/readyz", get(daemon::readyz))
         .route("/v1/preview", post(daemon::preview))
         .route("/v1/scheduler/pause", post(jobs::pause_all))
         .route("/v1/scheduler/resume", post(jobs::resume_all))

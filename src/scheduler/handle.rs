@@ -39,6 +39,8 @@ pub struct Status {
     pub running: usize,
     /// Since when no job fires, if someone paused the scheduler.
     pub paused_since: Option<Timestamp>,
+    /// Why the store cannot be used, if the last step failed.
+    pub store_error: Option<String>,
     /// Whether nothing is started any more.
     pub draining: bool,
     /// The pools.

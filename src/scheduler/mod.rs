@@ -120,6 +120,19 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         commands: Vec<Command>,
         completions: Vec<Completion>,
     ) -> Result<Option<Timestamp>, StoreError> {
+        let result = self.step(now, commands, completions).await;
+        if let Err(error) = &result {
+            self.status.send_modify(|status| status.store_error = Some(error.to_string()));
+        }
+        result
+    }
+
+    async fn step(
+        &mut self,
+        now: Timestamp,
+        commands: Vec<Command>,
+        completions: Vec<Completion>,
+    ) -> Result<Option<Timestamp>, StoreError> {
         self.unrecorded.extend(completions);
         if let Err(error) = self.resync_if_stale(now).await {
             refuse_all(commands, &error);
@@ -349,6 +362,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             status.next_wake = next_wake;
             status.running = self.floor.running();
             status.paused_since = self.paused_since;
+            status.store_error = None;
             status.draining = self.phase == Phase::Draining;
             status.pools.clear();
             status.pools.extend(self.floor.usage().map(handle::PoolStatus::from));
