@@ -1,13 +1,14 @@
 //! The next times of a trigger, without any job: one question and answer, as JSON, for the
 //! command line, for scripts and for the control socket alike.
 
+use chrono::SubsecRound;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::invalid::{self, Invalid};
 use crate::trigger::{Missing, Trigger};
-use crate::zone::Zone;
+use crate::zone::{Zone, is_in_calendar};
 
 /// Times in one answer, at most.
 pub const TIMES_MAX: usize = 10_000;
@@ -24,7 +25,7 @@ struct Question {
     #[serde(default)]
     after: Option<Timestamp>,
     #[serde(default)]
-    inclusive: bool,
+    inclusive: Option<bool>,
     #[serde(default)]
     count: Option<usize>,
 }
@@ -38,6 +39,8 @@ pub struct Preview {
     pub times: Vec<Timestamp>,
     /// From when on it was looked for them.
     from: Timestamp,
+    /// Up to when: the last of them, or the trigger's end if that came first.
+    until: Timestamp,
 }
 
 impl Preview {
@@ -49,20 +52,33 @@ impl Preview {
         if count > TIMES_MAX {
             return Err(Invalid::new("count", format!("at most {TIMES_MAX}")));
         }
+        if question.after.is_some_and(|after| !is_in_calendar(after)) {
+            return Err(Invalid::new("after", "must be in the years 1 to 9999"));
+        }
         let trigger = Trigger::compile(&question.trigger, zone, now)
             .map_err(|invalid| invalid.within("trigger"))?;
         let mut next = match question.after {
-            Some(after) if question.inclusive => trigger.next_from(after),
-            Some(after) => trigger.next_after(after),
+            // Finer than a microsecond is between two instants.
+            Some(after) if question.inclusive.unwrap_or(false) => {
+                let floor = after.trunc_subsecs(6);
+                if floor < after { trigger.next_after(floor) } else { trigger.next_from(after) }
+            }
+            Some(after) => trigger.next_after(after.trunc_subsecs(6)),
             None => trigger.first(),
         };
-        let from = question.after.or(next).unwrap_or(now);
+        let from = question.after.or(trigger.start()).or(next).unwrap_or(now);
         let mut times = Vec::new();
         while let Some(at) = next.filter(|_| times.len() < count) {
             times.push(at);
             next = trigger.next_after(at);
         }
-        Ok(Self { trigger, times, from })
+        let last = times.last().copied().unwrap_or(from);
+        let until = if times.len() < count {
+            trigger.end().map_or(last, |end| end.max(last))
+        } else {
+            last
+        };
+        Ok(Self { trigger, times, from, until })
     }
 
     /// The same for a person or a program that sees the question beside the answer: a fault is named by the trigger's
@@ -72,10 +88,9 @@ impl Preview {
         Self::answer(question, zone, now).map_err(|invalid| by_type(invalid, kind.as_deref()))
     }
 
-    /// The readings between these times that the clock skips.
+    /// The readings meanwhile that the clock skips.
     pub fn missing(&self) -> Vec<Missing> {
-        let last = self.times.last();
-        last.map_or_else(Vec::new, |last| self.trigger.missing(self.from, *last, MISSING_MAX))
+        self.trigger.missing(self.from, self.until, MISSING_MAX)
     }
 
     /// The times as JSON: RFC 3339 with the offset of the trigger's zone.
@@ -114,6 +129,9 @@ fn answer_line(line: &str, zone: &Zone, now: Timestamp) -> Result<Value, Invalid
     match map.remove("op").as_ref().and_then(Value::as_str) {
         Some("preview") => Ok(Preview::answer_by_type(value, zone, now)?.to_value()),
         Some("validate") => {
+            if let Some(key) = map.keys().find(|key| *key != "trigger") {
+                return Err(Invalid::new(key.as_str(), "unknown key of a validation"));
+            }
             let trigger = map.get("trigger").ok_or_else(|| Invalid::new("trigger", "missing"))?;
             let kind = trigger.get("type").and_then(Value::as_str);
             Trigger::parse(trigger, zone, now)

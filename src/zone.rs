@@ -13,6 +13,8 @@ use crate::invalid::{Invalid, quoted};
 
 /// Largest fixed offset, in seconds: the tz database itself has none beyond 15 hours.
 const OFFSET_SECONDS_MAX: i32 = 18 * 3600;
+/// Files of a tz database that are no zones of their own: what they hold depends on the machine.
+const NOT_PLACES: [&str; 4] = ["localtime", "posixrules", "Factory", "Etc/Unknown"];
 /// Where the system keeps its rules, with their version in the first line.
 const SYSTEM_RULES: &str = "/usr/share/zoneinfo";
 
@@ -71,6 +73,10 @@ impl Zone {
             let offset = jiff::tz::Offset::from_seconds(seconds);
             let offset = offset.map_err(|error| Invalid::new("timezone", error.to_string()))?;
             return Ok(Self { name: name.to_owned(), rules: TimeZone::fixed(offset) });
+        }
+        if NOT_PLACES.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            let message = format!("{} is not the same zone on every machine", quoted(name));
+            return Err(Invalid::new("timezone", message));
         }
         // The canonical spelling, where the list of names has it.
         let listed = chrono_tz::Tz::from_str_insensitive(name).ok().map(chrono_tz::Tz::name);
@@ -193,8 +199,10 @@ fn parse_offset(text: &str) -> Option<i32> {
         None => (-1, text.strip_prefix('-')?),
     };
     let (hours, minutes) = rest.split_once(':')?;
-    let two_digits = |part: &str| (part.len() == 2).then(|| part.parse::<u8>().ok()).flatten();
-    let (hours, minutes) = (i32::from(two_digits(hours)?), i32::from(two_digits(minutes)?));
+    let two_digits = |part: &str| {
+        whole(part).filter(|_| part.len() == 2).and_then(|number| i32::try_from(number).ok())
+    };
+    let (hours, minutes) = (two_digits(hours)?, two_digits(minutes)?);
     let seconds = hours * 3600 + minutes * 60;
     (minutes < 60 && seconds <= OFFSET_SECONDS_MAX).then_some(sign * seconds)
 }
@@ -230,10 +238,11 @@ fn edit_distance(left: &str, right: &str) -> usize {
 /// `Z` or `±HH:MM` or none. Without one it is a reading in `zone`.
 pub fn parse_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
     let written = parse_written(text).ok_or_else(|| not_a_time(text))?;
-    Ok(match written.offset_seconds {
+    let at = match written.offset_seconds {
         Some(seconds) => shift(written.reading, -seconds).and_utc(),
         None => zone.instant(written.reading),
-    })
+    };
+    Some(at).filter(|at| is_in_calendar(*at)).ok_or_else(|| not_a_time(text))
 }
 
 /// Reads the date of the same: as it is written, or the one that an instant with an offset has in `zone`.
@@ -243,6 +252,11 @@ pub fn parse_date(text: &str, zone: &Zone) -> Result<NaiveDate, String> {
         Some(seconds) => zone.to_local(shift(written.reading, -seconds).and_utc()).date(),
         None => written.reading.date(),
     })
+}
+
+/// Whether an instant lies in the years 1 to 9999, which is as far as its written form goes.
+pub fn is_in_calendar(at: Timestamp) -> bool {
+    (1..=9999).contains(&at.year())
 }
 
 fn not_a_time(text: &str) -> String {

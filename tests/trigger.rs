@@ -137,13 +137,21 @@ fn what_could_be_misread_is_refused_and_pointed_at() {
         (json!({"hour": "1, 24"}), "hour", "24 is out of range (hour is 0 to 23), at column 4"),
         (json!({"minute": "*/60"}), "minute", "the step 60"),
         (json!({"hour": "22-2"}), "hour", "goes backwards"),
-        (json!({"day_of_week": "mon-fri/2"}), "day_of_week", "unknown weekday \"fri/2\""),
+        (json!({"day_of_week": "mon-fri/2"}), "day_of_week", "takes no step, at column 8"),
         (json!({"day_of_week": "fri#2"}), "day_of_week", "unknown weekday"),
         (json!({"day_of_week": "monday"}), "day_of_week", "unknown weekday"),
         (json!({"day_of_week": 7}), "day_of_week", "out of range"),
         (json!({"day": "last-2"}), "day", "unknown \"last-2\""),
         (json!({"day": "1st"}), "day", "a weekday is missing"),
         (json!({"day": "1st fri x"}), "day", "unexpected \"x\", at column 9"),
+        (json!({"day": "1st  fri,  3rd   fri   x"}), "day", "unexpected \"x\", at column 24"),
+        (json!({"day": "1 - 5"}), "day", "unexpected space, at column 2"),
+        (json!({"hour": "1 - 5"}), "hour", "unexpected space, at column 2"),
+        (
+            json!({"day_of_week": "mon-5"}),
+            "day_of_week",
+            "names or of numbers, not of both, at column 5",
+        ),
         (json!({"hour": ""}), "hour", "an item is missing"),
         (json!({"hour": "1,,2"}), "hour", "an item is missing, at column 3"),
         (json!({"hour": -1}), "hour", "whole number"),
@@ -214,6 +222,23 @@ fn an_interval_keeps_to_the_grid_of_its_start() {
     let third = parse(&json!({"type": "interval", "seconds": 1, "start_date": "2016-01-01"}));
     let span = third.occurrences(at("2016-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z")).unwrap();
     assert_eq!((span.count, span.last), (315_619_201, at("2026-01-01T00:00:00Z")));
+}
+
+#[test]
+fn the_calendar_ends_with_the_year_9999_in_every_zone() {
+    let hourly = |zone: &str| json!({"type": "interval", "hours": 1, "start_date": "2000-01-01", "timezone": zone});
+    for (zone, expect) in [("UTC", 24), ("+18:00", 6), ("-18:00", 24)] {
+        assert_eq!(times(&hourly(zone), "9999-12-31T00:00:00Z", 99).len(), expect, "{zone}");
+    }
+    let date = |text: &str| json!({"type": "date", "run_date": text});
+    for beyond in ["9999-12-31 23:59:59-18:00", "0001-01-01 00:00:00+18:00", "0000-01-01"] {
+        refused(date(beyond), "run_date", "is not a time");
+    }
+    assert!(parse(&date("9999-12-31 23:59:59")).first().is_some());
+    for offset in ["++5:30", "+05:+3", "+5:30", "05:30", "localtime", "posixrules", "Factory"] {
+        refused(json!({"type": "cron", "hour": 3, "timezone": offset}), "timezone", "zone");
+    }
+    refused(date("2026-11-06T16:30:05++8:00"), "run_date", "is not a time");
 }
 
 #[test]

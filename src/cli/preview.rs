@@ -47,7 +47,7 @@ fn table(preview: &Preview, now: Timestamp) -> String {
         .times
         .iter()
         .map(|at| time_row(zone, *at, &missing))
-        .chain(skipped.map(|missing| skipped_row(zone, missing)))
+        .chain(skipped.map(skipped_row))
         .collect();
     // What the clock skips comes before what it shows next.
     rows.sort_by_key(|row| (row.at, row.offset.is_some()));
@@ -61,7 +61,7 @@ fn table(preview: &Preview, now: Timestamp) -> String {
         let mut cells = vec![
             row.local.format("%a").to_string(),
             row.local.format(&format!("%Y-%m-%d %H:%M:%S{micros}")).to_string(),
-            format!("{}{offset}", zone.name()),
+            format!("{}{offset}", row.zone),
             row.offset.map(|_| duration::relative(row.at, now)).unwrap_or_default(),
         ];
         cells.extend(Some(row.mark).filter(|_| is_marked));
@@ -73,6 +73,7 @@ fn table(preview: &Preview, now: Timestamp) -> String {
 
 /// A line of the table: a time at which the trigger fires, or one that the clock skips and that has no offset.
 struct Row {
+    zone: String,
     at: Timestamp,
     local: NaiveDateTime,
     offset: Option<FixedOffset>,
@@ -84,22 +85,34 @@ fn time_row(zone: &Zone, at: Timestamp, missing: &[Missing]) -> Row {
     let replaced = missing.iter().find(|missing| missing.shifted && missing.resumes == at);
     let mark = match (replaced, zone.resolve(local.naive_local())) {
         (Some(missing), _) => {
-            format!("in place of {}, which the clock skips", missing.first.format("%H:%M:%S"))
+            let zone = if missing.zone == *zone { "" } else { missing.zone.name() };
+            let first = missing.first.format("%H:%M:%S");
+            format!("in place of {first} {zone}{}", and_more(missing)).trim_end().to_owned()
+                + ", which the clock skips"
         }
         (None, Local::Fold { first, .. }) if first == at => "first of two".to_owned(),
         (None, Local::Fold { .. }) => "second of two".to_owned(),
         (None, Local::Single(_) | Local::Gap { .. }) => String::new(),
     };
-    Row { at, local: local.naive_local(), offset: Some(*local.offset()), mark }
+    let (zone, offset) = (zone.name().to_owned(), Some(*local.offset()));
+    Row { zone, at, local: local.naive_local(), offset, mark }
 }
 
-fn skipped_row(zone: &Zone, missing: &Missing) -> Row {
-    let more = missing.count.saturating_sub(1);
-    let and_more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-    let from = missing.from.format("%H:%M:%S");
-    let shown = zone.to_fixed(missing.resumes).format("%H:%M:%S %:z");
-    let mark = format!("skipped{and_more}: the clock goes from {from} to {shown}");
-    Row { at: missing.resumes, local: missing.first, offset: None, mark }
+fn skipped_row(missing: &Missing) -> Row {
+    let same_day = missing.from.date() == missing.until.date();
+    let clock = if same_day { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+    let (from, until) = (missing.from.format(clock), missing.until.format(clock));
+    let mark = format!("skipped{}: the clock goes from {from} to {until}", and_more(missing));
+    let zone = missing.zone.name().to_owned();
+    Row { zone, at: missing.resumes, local: missing.first, offset: None, mark }
+}
+
+/// How many readings there are beside the first.
+fn and_more(missing: &Missing) -> String {
+    match missing.count.saturating_sub(1) {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    }
 }
 
 /// One answer a line, flushed after each, so that another program can converse. It ends with the questions, or when

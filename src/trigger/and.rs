@@ -1,28 +1,32 @@
 //! The intersection of several triggers: it fires when all of them do.
 //!
-//! Members agree if each has an occurrence within the threshold of the others', and none has a
-//! closer one; the earliest of them is the instant. The search leaps from one member's next
-//! occurrence to another's, and is bounded: members that do not agree in so many leaps are
-//! taken not to agree at all.
+//! An agreement is a window that holds an occurrence of every member, as short as it can be, and
+//! no longer than the threshold; the earliest of them is the instant. Of agreements that share an
+//! occurrence the shortest counts, of equal ones the one that begins with the member that is
+//! named first: so no occurrence makes the whole fire twice.
+//!
+//! The search leaps from window to window. It is bounded in work: members that do not agree within
+//! so many questions are taken not to agree at all.
 
 use chrono::TimeDelta;
 
 use super::{Span, Trigger};
 use crate::clock::Timestamp;
 
-/// Leaps of one search. It bounds what members that never agree can cost.
-pub(super) const LEAPS_MAX: usize = 10_000;
-/// Agreements that one count walks through. It bounds the time that counting takes; beyond it a count is a lower bound.
-const COUNT_MAX: u64 = 10_000;
+/// Questions to simple triggers that one search, or one count, asks at most: some milliseconds.
+pub(super) const QUESTIONS_MAX: usize = 20_000;
 /// The threshold of members that give none: less than a second, so that whole seconds agree exactly or not at all, and
 /// only the fractions of intervals are forgiven.
 pub(super) const THRESHOLD_MICROS: i64 = 999_999;
+const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
 
 /// Triggers, at least one.
 #[derive(Debug, Clone)]
 pub(super) struct And {
     members: Vec<Trigger>,
     threshold: TimeDelta,
+    /// Windows that one search looks at.
+    leaps_max: usize,
 }
 
 /// Where a search ended.
@@ -45,13 +49,32 @@ impl Found {
     }
 }
 
+/// A stretch of time that holds an occurrence of every member, and none shorter within it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+impl Window {
+    fn length(self) -> TimeDelta {
+        self.to.signed_duration_since(self.from)
+    }
+}
+
 impl And {
     pub(super) fn new(members: Vec<Trigger>, threshold: TimeDelta) -> Self {
-        Self { members, threshold }
+        // A window takes two questions to each simple trigger, and as many again to judge it.
+        let questions = 4 * members.iter().map(Trigger::leaves).sum::<usize>();
+        Self { members, threshold, leaps_max: QUESTIONS_MAX / questions.max(1) }
     }
 
     pub(super) fn members(&self) -> &[Trigger] {
         &self.members
+    }
+
+    pub(super) fn leaps_max(&self) -> usize {
+        self.leaps_max
     }
 
     pub(super) fn end(&self) -> Option<Timestamp> {
@@ -70,29 +93,32 @@ impl And {
 
     fn search_first(&self) -> Found {
         match self.bounds(Trigger::first) {
-            Some((_, begin)) => self.search(self.before(begin)),
+            Some((_, begin)) => {
+                let begin = begin.checked_sub_signed(self.threshold).unwrap_or(begin);
+                self.search(begin, &mut self.leaps_max.clone())
+            }
             None => Found::Nowhere,
         }
     }
 
     pub(super) fn next_from(&self, at: Timestamp) -> Option<Timestamp> {
-        self.search(at).instant()
+        self.search(at, &mut self.leaps_max.clone()).instant()
     }
 
-    /// The first agreement at or after `at`.
-    fn search(&self, at: Timestamp) -> Found {
+    /// The first agreement at or after `at`; `leaps` is what is left of the work that may be spent.
+    fn search(&self, at: Timestamp, leaps: &mut usize) -> Found {
         let mut from = at;
-        for _ in 0..LEAPS_MAX {
-            let Some((earliest, latest)) = self.bounds(|member| member.next_from(from)) else {
-                return Found::Nowhere;
-            };
-            if latest.signed_duration_since(earliest) > self.threshold {
-                from = self.before(latest);
-            } else if self.is_closest(earliest, latest) {
-                return Found::At(earliest);
-            } else if let Some(after) = earliest.checked_add_signed(TimeDelta::microseconds(1)) {
-                from = after;
+        while *leaps > 0 {
+            *leaps -= 1;
+            let Some(window) = self.window_from(from) else { return Found::Nowhere };
+            if self.is_agreement(window) {
+                return Found::At(window.from);
             }
+            // Whatever agrees next begins after this window, and no earlier than the threshold before its end.
+            let after = window.from.checked_add_signed(MICROSECOND);
+            let near = window.to.checked_sub_signed(self.threshold);
+            let Some(next) = after.max(near) else { return Found::Nowhere };
+            from = next;
         }
         Found::GaveUp
     }
@@ -100,22 +126,64 @@ impl And {
     /// The last agreement at or before `at`, by leaps back.
     pub(super) fn last_until(&self, at: Timestamp) -> Option<Timestamp> {
         let mut until = at.checked_add_signed(self.threshold)?;
-        for _ in 0..LEAPS_MAX {
-            let (earliest, latest) = self.bounds(|member| member.last_until(until))?;
-            if latest.signed_duration_since(earliest) > self.threshold {
-                until = earliest.checked_add_signed(self.threshold)?;
-            } else if earliest <= at && self.matches(earliest) {
-                return Some(earliest);
-            } else {
-                until = latest.checked_sub_signed(TimeDelta::microseconds(1))?;
+        for _ in 0..self.leaps_max {
+            let window = self.window_until(until)?;
+            if window.from <= at && self.is_agreement(window) {
+                return Some(window.from);
             }
+            let before = window.to.checked_sub_signed(MICROSECOND)?;
+            let near = window.from.checked_add_signed(self.threshold)?;
+            until = before.min(near);
         }
         None
     }
 
     pub(super) fn matches(&self, at: Timestamp) -> bool {
-        let Some((_, latest)) = self.bounds(|member| member.next_from(at)) else { return false };
-        latest.signed_duration_since(at) <= self.threshold && self.is_closest(at, latest)
+        self.window_from(at).is_some_and(|window| window.from == at && self.is_agreement(window))
+    }
+
+    /// The first window that begins at or after `at`.
+    fn window_from(&self, at: Timestamp) -> Option<Window> {
+        let (earliest, to) = self.bounds(|member| member.next_from(at))?;
+        if earliest == to {
+            return Some(Window { from: to, to });
+        }
+        // From its end the window is drawn up as far as it goes.
+        let (from, _) = self.bounds(|member| member.last_until(to))?;
+        Some(Window { from, to })
+    }
+
+    /// The last window that ends at or before `at`.
+    fn window_until(&self, at: Timestamp) -> Option<Window> {
+        let (from, latest) = self.bounds(|member| member.last_until(at))?;
+        if from == latest {
+            return Some(Window { from, to: from });
+        }
+        let (_, to) = self.bounds(|member| member.next_from(from))?;
+        Some(Window { from, to })
+    }
+
+    /// Whether the members agree in a window: it is short enough, and no better one shares an occurrence with it.
+    fn is_agreement(&self, window: Window) -> bool {
+        if window.length() > self.threshold {
+            return false;
+        }
+        if window.from == window.to {
+            return true;
+        }
+        let before = window.to.checked_sub_signed(MICROSECOND);
+        let previous = before.and_then(|at| self.window_until(at));
+        let after = window.from.checked_add_signed(MICROSECOND);
+        let next = after.and_then(|at| self.window_from(at));
+        let shares_previous = previous.filter(|previous| previous.to >= window.from);
+        let shares_next = next.filter(|next| next.from <= window.to);
+        let rank = |window: Window| (window.length(), self.begins_with(window));
+        shares_previous.into_iter().chain(shares_next).all(|other| rank(window) <= rank(other))
+    }
+
+    /// The first of the members that a window begins with.
+    fn begins_with(&self, window: Window) -> Option<usize> {
+        self.members.iter().position(|member| member.matches(window.from))
     }
 
     /// The earliest and the latest of an instant that each member has to have.
@@ -127,32 +195,21 @@ impl And {
         })
     }
 
-    /// Whether an agreement from `earliest` to `latest` holds no closer one: some member has nothing else in it.
-    fn is_closest(&self, earliest: Timestamp, latest: Timestamp) -> bool {
-        self.members.iter().any(|member| {
-            member.matches(earliest)
-                && (earliest == latest
-                    || member.next_after(earliest).is_none_or(|next| next > latest))
-        })
-    }
-
-    /// The occurrences from `first`, which is one, up to `to`.
-    pub(super) fn occurrences(&self, first: Timestamp, to: Timestamp) -> Option<Span> {
-        let (mut count, mut last, mut at) = (0_u64, first, Some(first));
-        while let Some(found) = at.filter(|at| *at <= to) {
-            if count == COUNT_MAX {
-                last = self.last_until(to).unwrap_or(last);
-                break;
+    /// The occurrences from `first`, which is one, up to `to`. The work of one search is spent on counting; beyond it
+    /// the count is a lower bound.
+    pub(super) fn occurrences(&self, first: Timestamp, to: Timestamp) -> Span {
+        let (mut span, mut leaps) = (Span { first, last: first, count: 1 }, self.leaps_max);
+        while let Some(after) = span.last.checked_add_signed(MICROSECOND) {
+            match self.search(after, &mut leaps) {
+                Found::At(found) if found <= to => {
+                    span = Span { last: found, count: span.count.saturating_add(1), ..span };
+                }
+                Found::At(_) | Found::Nowhere => return span,
+                Found::GaveUp => {
+                    return Span { last: self.last_until(to).unwrap_or(span.last), ..span };
+                }
             }
-            (count, last) = (count + 1, found);
-            at = found
-                .checked_add_signed(TimeDelta::microseconds(1))
-                .and_then(|after| self.next_from(after));
         }
-        (count > 0).then_some(Span { first, last, count })
-    }
-
-    fn before(&self, at: Timestamp) -> Timestamp {
-        at.checked_sub_signed(self.threshold).unwrap_or(at)
+        span
     }
 }

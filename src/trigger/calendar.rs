@@ -4,6 +4,8 @@
 //! Weeks and days are added to what they give. So `months = 1` from January 31 is March 31, and
 //! `months = 1, days = 1` is April 1.
 
+use std::sync::OnceLock;
+
 use chrono::{Datelike, Days, NaiveDate, NaiveTime, TimeDelta};
 
 use super::Span;
@@ -18,6 +20,8 @@ const YEARS_MAX: u32 = 1000;
 const MONTHS_MAX: u32 = 12 * YEARS_MAX;
 const WEEKS_MAX: u32 = 53 * YEARS_MAX;
 const DAYS_MAX: u32 = 366 * YEARS_MAX;
+/// Dates from one milestone to the next.
+const MILESTONE_STEPS: usize = 64;
 /// The last year of the calendar.
 const LAST_YEAR: i32 = 9999;
 
@@ -32,6 +36,8 @@ pub(super) struct CalendarInterval {
     dst: Dst,
     /// When it was defined, if that is what it starts from: an earlier time of that day is past.
     anchor: Option<Timestamp>,
+    /// Every so many dates one, where each depends on the one before it; found when first needed.
+    milestones: OnceLock<Vec<NaiveDate>>,
 }
 
 impl CalendarInterval {
@@ -45,6 +51,9 @@ impl CalendarInterval {
         let anchor = Some(anchor).filter(|_| start.is_none());
         let today = anchor.map(|anchor| given.zone().to_local(anchor).date());
         let start = start.or(today).unwrap_or_default();
+        if anchor.is_some() && end.is_some_and(|end| end < start) {
+            return Err(Invalid::new("end_date", "is in the past, and there is no start_date"));
+        }
         if end.is_some_and(|end| end < start) {
             return Err(Invalid::new("end_date", "is before start_date"));
         }
@@ -57,7 +66,13 @@ impl CalendarInterval {
                 "a calendarinterval is at least one day: give years, months, weeks or days",
             ));
         }
-        Ok(Self { months, days, time, start, end, dst, anchor })
+        Ok(Self { months, days, time, start, end, dst, anchor, milestones: OnceLock::new() })
+    }
+
+    /// The beginning of the start date, if one was given.
+    pub(super) fn start(&self, zone: &Zone) -> Option<Timestamp> {
+        let midnight = self.start.and_time(NaiveTime::MIN);
+        self.anchor.is_none().then(|| zone.instant(midnight))
     }
 
     /// The last instant of the end date.
@@ -103,12 +118,10 @@ impl CalendarInterval {
 
     /// The occurrences from `first`, which is one, up to `to`: date by date.
     pub(super) fn occurrences(&self, zone: &Zone, first: Timestamp, to: Timestamp) -> Option<Span> {
-        let from = near(zone, first)?.0;
-        let all = self.occurrences_from(zone, from).skip_while(|at| *at < first);
-        let (count, last) = all
-            .take_while(|at| *at <= to)
-            .fold((0_u64, first), |(count, _), at| (count.saturating_add(1), at));
-        (count > 0).then_some(Span { first, last, count })
+        let all = self.occurrences_from(zone, near(zone, first)?.0);
+        let others = all.filter(|at| *at > first).take_while(|at| *at <= to);
+        let only = Span { first, last: first, count: 1 };
+        Some(others.fold(only, |span, last| Span { last, count: span.count + 1, ..span }))
     }
 
     /// Dates whose time of day the clock skips, with `from < instant <= to`.
@@ -127,33 +140,32 @@ impl CalendarInterval {
                 .filter(|reading| (gap.from..gap.until).contains(reading));
             let first = skipped.next()?;
             let count = 1 + u64::try_from(skipped.count()).unwrap_or(0);
-            Some(gap.missing(first, count, self.dst.gap))
+            let matches = gap.until.time() == self.time && self.has_date(gap.until.date());
+            let shifted = self.dst.gap == Gap::Shift && !matches;
+            Some(gap.missing(zone, first, count, shifted))
         })
     }
 
     /// The instants of all dates from `date` on.
     fn occurrences_from(&self, zone: &Zone, date: NaiveDate) -> impl Iterator<Item = Timestamp> {
         let dates = std::iter::successors(self.date_from(date), |date| self.step(*date));
+        let mut last = None;
         dates
             .take_while(|date| self.end.is_none_or(|end| *date <= end))
             .flat_map(|date| self.dst.instants(zone, date.and_time(self.time)))
+            // A day that the zone left out is shifted to the next one, which may be there itself.
+            .filter(move |at| last.replace(*at) != Some(*at))
     }
 
     /// The date after a date of the series.
     fn step(&self, date: NaiveDate) -> Option<NaiveDate> {
-        let months = i32::try_from(self.months).ok()?;
-        let mut month = date.year() * 12 + date.month0_signed();
-        let mut next = Some(date);
-        if months > 0 {
-            next = None;
-            while next.is_none() {
-                month += months;
-                next = NaiveDate::from_ymd_opt(
-                    Some(month.div_euclid(12)).filter(|year| *year <= LAST_YEAR)?,
-                    u32::try_from(month.rem_euclid(12)).ok()? + 1,
-                    date.day(),
-                );
-            }
+        let mut month = month_number(date) + i64::from(self.months);
+        let last_month = i64::from(LAST_YEAR) * 12 + 11;
+        let mut next = day_of_month(month, date.day());
+        // A month without that day is passed over.
+        while next.is_none() && month <= last_month {
+            month += i64::from(self.months);
+            next = day_of_month(month, date.day());
         }
         let next = next?.checked_add_days(Days::new(self.days.into()))?;
         Some(next).filter(|next| next.year() <= LAST_YEAR)
@@ -177,8 +189,7 @@ impl CalendarInterval {
         Some(date)
     }
 
-    /// A date of the series at or before `until`, and near it: the start, where months and days are mixed, because
-    /// then each date depends on the one before it.
+    /// A date of the series at or before `until`, and near it.
     fn jump_until(&self, until: NaiveDate) -> NaiveDate {
         let days = until.signed_duration_since(self.start).num_days();
         if days <= 0 {
@@ -187,22 +198,30 @@ impl CalendarInterval {
         let jumped = match (i64::from(self.months), i64::from(self.days)) {
             (0, step) => self.start.checked_add_signed(TimeDelta::days(days / step * step)),
             (step, 0) => self.jump_months(until, step),
-            (_, _) => None,
+            (_, _) => self.milestone_until(until),
         };
         jumped.unwrap_or(self.start)
     }
 
+    /// The last milestone at or before `until`. Where months and days are mixed each date depends on the one before it,
+    /// so that there is no arithmetic that leads to it.
+    fn milestone_until(&self, until: NaiveDate) -> Option<NaiveDate> {
+        let milestones = self.milestones.get_or_init(|| {
+            let dates = std::iter::successors(Some(self.start), |date| self.step(*date));
+            dates.step_by(MILESTONE_STEPS).collect()
+        });
+        let after = milestones.partition_point(|date| *date <= until);
+        milestones.get(after.checked_sub(1)?).copied()
+    }
+
     /// The last date at or before `until` that is some steps of months after the start.
     fn jump_months(&self, until: NaiveDate, step: i64) -> Option<NaiveDate> {
-        let month_of = |date: NaiveDate| i64::from(date.year() * 12 + date.month0_signed());
-        let first = month_of(self.start);
-        let mut month = first + (month_of(until) - first) / step * step;
+        let first = month_number(self.start);
+        let mut month = first + (month_number(until) - first) / step * step;
         while month >= first {
-            let year = i32::try_from(month.div_euclid(12)).ok()?;
-            let month_of_year = u32::try_from(month.rem_euclid(12)).ok()? + 1;
-            let date = NaiveDate::from_ymd_opt(year, month_of_year, self.start.day());
-            if let Some(date) = date.filter(|date| *date <= until) {
-                return Some(date);
+            let date = day_of_month(month, self.start.day()).filter(|date| *date <= until);
+            if date.is_some() {
+                return date;
             }
             month -= step;
         }
@@ -215,13 +234,13 @@ impl CalendarInterval {
         if days < 0 || self.end.is_some_and(|end| date > end) {
             return false;
         }
-        let months = (date.year() - self.start.year()) * 12 + date.month0_signed()
-            - self.start.month0_signed();
+        let months = month_number(date) - month_number(self.start);
         match (self.months, self.days) {
             (0, step) => days % i64::from(step) == 0,
-            (step, 0) => i64::from(months) % i64::from(step) == 0 && date.day() == self.start.day(),
+            (step, 0) => months % i64::from(step) == 0 && date.day() == self.start.day(),
             (_, _) => {
-                let mut dates = std::iter::successors(Some(self.start), |date| self.step(*date));
+                let near = self.milestone_until(date);
+                let mut dates = std::iter::successors(near, |date| self.step(*date));
                 dates.find(|found| *found >= date) == Some(date)
             }
         }
@@ -235,13 +254,13 @@ fn near(zone: &Zone, at: Timestamp) -> Option<(NaiveDate, NaiveDate)> {
     Some((date.checked_sub_days(Days::new(2))?, date.checked_add_days(Days::new(2))?))
 }
 
-/// Months from 0, for arithmetic with signs.
-trait SignedMonth {
-    fn month0_signed(&self) -> i32;
+/// Months since the year 0.
+fn month_number(date: NaiveDate) -> i64 {
+    i64::from(date.year()) * 12 + i64::from(date.month0())
 }
 
-impl SignedMonth for NaiveDate {
-    fn month0_signed(&self) -> i32 {
-        i32::try_from(self.month0()).unwrap_or(0)
-    }
+/// The day of a month, if the calendar has it.
+fn day_of_month(month: i64, day: u32) -> Option<NaiveDate> {
+    let year = i32::try_from(month.div_euclid(12)).ok().filter(|year| *year <= LAST_YEAR)?;
+    NaiveDate::from_ymd_opt(year, u32::try_from(month.rem_euclid(12)).ok()? + 1, day)
 }

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use serde_json::Value;
 
 use super::Trigger;
-use super::and::{And, LEAPS_MAX, THRESHOLD_MICROS};
+use super::and::{And, THRESHOLD_MICROS};
 use super::given::Given;
 use super::or::Or;
 use crate::clock::{MICROS_PER_SECOND, Timestamp};
@@ -14,6 +14,8 @@ use crate::invalid::Invalid;
 const MEMBERS_MAX: usize = 16;
 /// How deep triggers can be in triggers.
 const DEPTH_MAX: u8 = 3;
+/// Simple triggers in one, at most: every question about the whole is a question to each.
+const LEAVES_MAX: usize = 32;
 
 /// Where a trigger stands in others.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,7 +27,7 @@ pub(super) struct Place {
 /// Reads an `and`.
 pub(super) fn and(given: &mut Given, anchor: Timestamp, place: Place) -> Result<And, Invalid> {
     if place.in_and {
-        // It would say no more than its members do, and searches would multiply.
+        // It says no more than its members do in the outer one, and a search in a search would multiply.
         let message = "an and cannot be inside an and: put its triggers into the outer one";
         return Err(Invalid::new("type", message));
     }
@@ -39,7 +41,9 @@ pub(super) fn and(given: &mut Given, anchor: Timestamp, place: Place) -> Result<
     }
     let and = And::new(members, threshold);
     if and.never_agrees() {
-        let message = format!("the triggers never agree: no common time in {LEAPS_MAX} steps");
+        let leaps = and.leaps_max();
+        let message =
+            format!("the triggers never agree: no common time was found in {leaps} steps");
         return Err(Invalid::new("triggers", message));
     }
     Ok(and)
@@ -76,6 +80,11 @@ fn members(given: &mut Given, anchor: Timestamp, place: Place) -> Result<Vec<Tri
         })
         .collect();
     let members = members?;
+    let leaves: usize = members.iter().map(Trigger::leaves).sum();
+    if leaves > LEAVES_MAX {
+        let message = format!("{leaves} triggers in all, of at most {LEAVES_MAX}");
+        return Err(Invalid::new("triggers", message));
+    }
     // What is stored says everything, also what the members take from the whole.
     let specs = members.iter().map(|member| member.spec().clone()).collect();
     given.replace("triggers", Value::Array(specs));

@@ -66,8 +66,10 @@ impl Dst {
 }
 
 /// Readings of a trigger that the clock skips at one change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Missing {
+    /// The zone whose clock it is.
+    pub zone: Zone,
     /// The first of them.
     pub first: NaiveDateTime,
     /// How many there are.
@@ -78,7 +80,7 @@ pub struct Missing {
     pub until: NaiveDateTime,
     /// The instant at which it goes on.
     pub resumes: Timestamp,
-    /// Whether the trigger fires at that instant instead.
+    /// Whether the trigger fires at that instant instead, and would not otherwise.
     pub shifted: bool,
 }
 
@@ -92,10 +94,16 @@ pub(super) struct Skipped {
 }
 
 impl Skipped {
-    /// What a trigger misses of them: `count` readings from `first` on.
-    pub(super) fn missing(self, first: NaiveDateTime, count: u64, gap: Gap) -> Missing {
+    /// What a trigger misses of them: `count` readings from `first` on, for which it may fire when the clock resumes.
+    pub(super) fn missing(
+        self,
+        zone: &Zone,
+        first: NaiveDateTime,
+        count: u64,
+        shifted: bool,
+    ) -> Missing {
         let Self { from, until, resumes } = self;
-        Missing { first, count, from, until, resumes, shifted: gap == Gap::Shift }
+        Missing { zone: zone.clone(), first, count, from, until, resumes, shifted }
     }
 }
 

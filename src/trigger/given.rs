@@ -97,9 +97,14 @@ impl Given {
     /// A key that holds a number of some unit of time, not negative; as exact microseconds.
     pub(super) fn micros(&mut self, key: &'static str, unit_micros: i64) -> Result<i64, Invalid> {
         let refuse = || {
-            Invalid::new(key, "must be a number, not negative, and no more than a thousand years")
+            let given = self.map.get(key).unwrap_or(&Value::Null);
+            let message = format!(
+                "must be a number, not negative, and no more than a thousand years, not {given}"
+            );
+            Invalid::new(key, message)
         };
-        let Some(given) = self.take(key) else { return Ok(0) };
+        self.taken.push(key);
+        let Some(given) = self.map.get(key) else { return Ok(0) };
         let number = given.as_number().ok_or_else(refuse)?;
         if let Some(whole) = number.as_i64() {
             let micros = whole.checked_mul(unit_micros).ok_or_else(refuse)?;
@@ -153,7 +158,7 @@ impl Given {
             let known: Vec<&str> =
                 self.taken.iter().copied().filter(|key| *key != "type").collect();
             let message =
-                format!("unknown key of a {} trigger (known: {})", self.kind, known.join(", "));
+                format!("unknown key of type {} (known: {})", self.kind, known.join(", "));
             return Err(Invalid::new(key.as_str(), message));
         }
         Ok(())

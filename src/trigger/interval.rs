@@ -42,7 +42,7 @@ impl Interval {
             given.refuse_unknown()?;
             return Err(Invalid::new(
                 "",
-                "an interval is more than zero: give weeks, days, hours, minutes or seconds",
+                "an interval is more than zero: give weeks, days, hours, minutes, seconds or microseconds",
             ));
         }
         if step > MICROS_MAX {

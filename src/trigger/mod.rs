@@ -16,7 +16,7 @@ mod or;
 
 pub use dst::Missing;
 
-use chrono::TimeDelta;
+use chrono::{Datelike, TimeDelta};
 use serde_json::Value;
 
 use crate::clock::Timestamp;
@@ -126,6 +126,19 @@ impl Trigger {
         &self.spec
     }
 
+    /// How many simple triggers it is made of: 1, unless it is an `and` or an `or`.
+    fn leaves(&self) -> usize {
+        match &self.kind {
+            Kind::And(and) => and.members().iter().map(Self::leaves).sum(),
+            Kind::Or(or) => or.members().iter().map(Self::leaves).sum(),
+            Kind::Date(_)
+            | Kind::Interval(_)
+            | Kind::Cron(_)
+            | Kind::Calendar(_)
+            | Kind::Unreadable => 1,
+        }
+    }
+
     /// Why it has no occurrence at all, in the past or in the future, if it has none.
     pub fn why_never(&self) -> Option<&'static str> {
         if let Kind::Cron(cron) = &self.kind
@@ -178,6 +191,17 @@ impl Trigger {
         }
     }
 
+    /// The instant from which on a calendar trigger may fire, if it was given.
+    pub fn start(&self) -> Option<Timestamp> {
+        match &self.kind {
+            Kind::Cron(cron) => cron.start(),
+            Kind::Calendar(calendar) => calendar.start(&self.zone),
+            Kind::Date(_) | Kind::Interval(_) | Kind::And(_) | Kind::Or(_) | Kind::Unreadable => {
+                None
+            }
+        }
+    }
+
     /// The latest instant at which it may fire, if there is one.
     pub fn end(&self) -> Option<Timestamp> {
         match &self.kind {
@@ -204,9 +228,9 @@ impl Trigger {
         }
     }
 
-    /// The first occurrence at or after `at`.
+    /// The first occurrence at or after `at`. The last of all are in the year 9999.
     pub fn next_from(&self, at: Timestamp) -> Option<Timestamp> {
-        match &self.kind {
+        let next = match &self.kind {
             Kind::Date(date) => Some(date.at()).filter(|run| *run >= at),
             Kind::Interval(interval) => interval.next_from(at),
             Kind::Cron(cron) => cron.next_from(&self.zone, at),
@@ -214,7 +238,13 @@ impl Trigger {
             Kind::And(and) => and.next_from(at),
             Kind::Or(or) => or.next_from(at),
             Kind::Unreadable => None,
-        }
+        };
+        next.filter(|next| next.year() < 9999 || self.is_in_calendar(*next))
+    }
+
+    /// Whether an instant is in the years up to 9999, for the zone's clock as in universal time.
+    fn is_in_calendar(&self, at: Timestamp) -> bool {
+        at.year() <= 9999 && self.zone.to_local(at).year() <= 9999
     }
 
     /// The first occurrence after `after`.
@@ -244,7 +274,7 @@ impl Trigger {
             Kind::Interval(interval) => interval.occurrences(first, to),
             Kind::Cron(cron) => cron.occurrences(&self.zone, first, to),
             Kind::Calendar(calendar) => calendar.occurrences(&self.zone, first, to),
-            Kind::And(and) => and.occurrences(first, to),
+            Kind::And(and) => Some(and.occurrences(first, to)),
             Kind::Or(or) => or.occurrences(first, to),
         }
     }
@@ -273,7 +303,8 @@ impl Trigger {
                 let members = or.members().iter();
                 let mut all: Vec<Missing> =
                     members.flat_map(|member| member.missing(from, to, limit)).collect();
-                all.sort_by_key(|missing| missing.resumes);
+                all.sort_by_key(|missing| (missing.resumes, missing.first));
+                all.dedup();
                 all.truncate(limit);
                 all
             }

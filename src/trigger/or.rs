@@ -7,9 +7,9 @@ use chrono::TimeDelta;
 use super::{Span, Trigger};
 use crate::clock::Timestamp;
 
-/// Occurrences that are compared with the other members while a union is counted; it bounds the time that counting
-/// takes. Beyond it, occurrences of two members at the same instant count twice.
-const COMPARISONS_MAX: u64 = 10_000;
+/// Questions to simple triggers that counting a union asks at most. Beyond it, occurrences of two members at the same
+/// instant count twice.
+const QUESTIONS_MAX: usize = 20_000;
 
 /// Triggers, at least one.
 #[derive(Debug, Clone)]
@@ -68,14 +68,14 @@ impl Or {
             .collect();
         counted.sort_by_key(|(span, _)| std::cmp::Reverse(span.count));
         let last = counted.iter().map(|(span, _)| span.last).max()?;
-        let (mut count, mut comparisons) = (0_u64, 0_u64);
+        let questions = self.members.iter().map(Trigger::leaves).sum::<usize>();
+        let (mut count, mut comparisons) = (0_u64, QUESTIONS_MAX / questions.max(1));
         for (number, (span, member)) in counted.iter().enumerate() {
             count = count.saturating_add(span.count);
             let denser = counted.get(..number).unwrap_or_default();
             let mut at = Some(span.first).filter(|_| !denser.is_empty());
-            while let Some(own) = at.filter(|at| *at <= span.last && comparisons < COMPARISONS_MAX)
-            {
-                comparisons += 1;
+            while let Some(own) = at.filter(|at| *at <= span.last && comparisons > 0) {
+                comparisons -= 1;
                 count -= u64::from(denser.iter().any(|(_, other)| other.matches(own)));
                 at = member.next_after(own);
             }

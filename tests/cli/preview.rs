@@ -54,7 +54,7 @@ fn a_preview_marks_what_the_clock_skips_and_what_it_shows_twice() {
         berlin(&home, &["--cron", "hour=2 minute=0,30"], spring, "1"),
         [
             "LOCAL TIME | ZONE | FROM NOW | DST",
-            "Sun | 2100-03-28 02:00:00 | Europe/Berlin | skipped (and 1 more): the clock goes from 02:00:00 to 03:00:00 +02:00",
+            "Sun | 2100-03-28 02:00:00 | Europe/Berlin | skipped (and 1 more): the clock goes from 02:00:00 to 03:00:00",
             "Mon | 2100-03-29 02:00:00 | Europe/Berlin +02:00",
         ]
     );
@@ -64,7 +64,7 @@ fn a_preview_marks_what_the_clock_skips_and_what_it_shows_twice() {
     assert_eq!(
         berlin(&home, &calendar, spring, "1")[1..],
         [
-            "Sun | 2100-03-28 02:30:00 | Europe/Berlin | skipped: the clock goes from 02:00:00 to 03:00:00 +02:00",
+            "Sun | 2100-03-28 02:30:00 | Europe/Berlin | skipped: the clock goes from 02:00:00 to 03:00:00",
             "Mon | 2100-03-29 02:30:00 | Europe/Berlin +02:00",
         ]
     );
@@ -77,6 +77,24 @@ fn a_preview_marks_what_the_clock_skips_and_what_it_shows_twice() {
             "Mon | 2100-11-01 02:00:00 | Europe/Berlin +01:00",
         ]
     );
+    // At the end of a gap it matches by itself: nothing is there in place of another.
+    assert_eq!(
+        berlin(&home, &["--crontab", "*/20 2,3 * * *"], spring, "2")[1..],
+        [
+            "Sun | 2100-03-28 02:00:00 | Europe/Berlin | skipped (and 2 more): the clock goes from 02:00:00 to 03:00:00",
+            "Sun | 2100-03-28 03:00:00 | Europe/Berlin +02:00",
+            "Sun | 2100-03-28 03:20:00 | Europe/Berlin +02:00",
+        ]
+    );
+    // What is skipped shows though nothing comes after it.
+    let ended = ["--cron", "hour=2 minute=30", "--end", "2100-03-28 12:00:00"];
+    let skipped = "Sun | 2100-03-28 02:30:00 | Europe/Berlin | skipped: the clock goes from 02:00:00 to 03:00:00";
+    assert_eq!(berlin(&home, &ended, spring, "3")[1..], [skipped, "it does not fire any more"]);
+    // The clock is that of the member.
+    let of_two = "{\"type\":\"or\",\"timezone\":\"UTC\",\"triggers\":[{\"type\":\"cron\",\"hour\":12},\
+        {\"type\":\"cron\",\"hour\":2,\"minute\":30,\"timezone\":\"Europe/Berlin\"}]}";
+    let table = home.ok(&["preview", "--trigger", of_two, "--after", spring, "--count", "1"]);
+    assert!(table.contains("2100-03-28 02:30:00  Europe/Berlin"), "{table}");
     let quiet = berlin(&home, &["--cron", "hour=2"], "2100-06-01T12:00:00Z", "2");
     assert_eq!(quiet[0], "LOCAL TIME | ZONE | FROM NOW", "no mark, no column");
 }
@@ -199,6 +217,9 @@ fn a_hostile_line_is_an_error_for_that_line_only() {
         with("\"count\":10001"),
         with("\"count\":99999999999999999999999"),
         with("\"after\":\"soon\""),
+        with("\"after\":\"+262142-12-31T20:00:00Z\""),
+        with("\"after\":\"-262143-01-01T00:00:00Z\""),
+        b"{\"op\":\"validate\",\"trigger\":{\"type\":\"cron\",\"hour\":3},\"colour\":1}".to_vec(),
         with("\"colour\":\"red\""),
         b"[".repeat(200_000),
         b"{\"a\":".repeat(10_000),

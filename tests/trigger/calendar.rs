@@ -64,6 +64,18 @@ fn a_day_whose_time_the_clock_skips_is_passed_over_and_a_doubled_one_comes_once(
 }
 
 #[test]
+fn a_day_that_the_zone_left_out_is_shifted_to_one_that_counts_once() {
+    let apia = |gap: &str| {
+        parse(
+            &json!({"type": "calendarinterval", "days": 1, "start_date": "2011-12-28", "timezone": "Pacific/Apia", "dst_gap": gap}),
+        )
+    };
+    let (from, to) = (at("2011-12-28T00:00:00Z"), at("2012-01-02T12:00:00Z"));
+    let count = |gap: &str| apia(gap).occurrences(from, to).unwrap().count;
+    assert_eq!((count("skip"), count("shift")), (6, 6), "28, 29, 31, 1, 2 and 3");
+}
+
+#[test]
 fn a_start_on_a_day_that_the_zone_left_out_keeps_its_phase() {
     let kwajalein = json!({"type": "calendarinterval", "days": 16, "start_date": "1993-08-21", "timezone": "Pacific/Kwajalein"});
     check(

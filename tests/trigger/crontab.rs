@@ -45,6 +45,23 @@ fn an_expression_means_what_crontab_5_says() {
         from,
         &["2036-02-29 12:00:00+00:00", "2048-02-29 12:00:00+00:00", "2060-02-29 12:00:00+00:00"],
     );
+    let steps = [
+        ("*/60 0 * * *", "0 0 * * *"),
+        ("0 */24 * * *", "0 0 * * *"),
+        ("0 0 * * */7", "0 0 * * 0"),
+        ("0 0 * * 0-07", "0 0 * * *"),
+        ("5-5/1 0 * * *", "5 0 * * *"),
+        ("0 0 0 1 1 * 2090/5", "0 0 0 1 1 * 2090-9999/5"),
+    ];
+    for (one, other) in steps {
+        let (one, other) = (parse(&crontab(one)), parse(&crontab(other)));
+        let mut from = at("2026-01-01T00:00:00Z");
+        for _ in 0..9 {
+            let next = one.next_after(from);
+            assert_eq!(next, other.next_after(from), "{} {}", one.describe(), other.describe());
+            from = next.unwrap();
+        }
+    }
     // A star has no last year, though the crate's is 2100.
     check(crontab("0 0 1 1 *"), "2150-01-01T00:00:01Z", &["2151-01-01 00:00:00+00:00"]);
 }
@@ -71,16 +88,19 @@ fn a_fault_is_pointed_at() {
         ("0 0 * * 8", "unknown \"8\" (weekday is 0 to 7, or sun to sat), at column 9"),
         ("0 0 * * mon-frx", "unknown \"frx\""),
         (
-            "*/60 * * * *",
-            "the step 60 is not between 1 and 59, the width of its range, at column 3",
+            "*/61 * * * *",
+            "the step 61 is not between 1 and 60, the values of its range, at column 3",
         ),
+        ("0 0 * * 7/2", "the step 2 is not between 1 and 1"),
+        ("0 0 * * +5", "unknown \"+5\""),
+        ("+5 0 * * *", "unknown \"+5\""),
         ("*/0 * * * *", "the step 0"),
         ("*/x * * * *", "\"x\" is not a step"),
         ("0 0 L * *", "unknown \"L\""),
         ("0 0 * * fri#2", "unknown \"fri#2\""),
         ("0 0 15W * *", "unknown \"15W\""),
         ("0 0 * * 1 2101", "unknown \"*\""),
-        ("0 0 0 1 1 * 2101", "unknown \"2101\" (year is 1970 to 2100), at column 13"),
+        ("0 0 0 1 1 * 1969", "unknown \"1969\" (year is 1970 to 9999), at column 13"),
         ("0 0 0 1 1 * 2030-2028", "goes backwards"),
         ("@reboot", "unknown nickname"),
         ("@", "unknown nickname"),

@@ -1,8 +1,9 @@
 //! Vixie crontab expressions: five fields from the minute on, six with the second first, seven
 //! with the year last, or a nickname such as `@daily`.
 //!
-//! The `cron` crate reads each item. What it has otherwise than crontab(5) is spelled for it:
-//! weekdays from 0, of which 7 is Sunday too, and ranges that go over the end (`fri-mon`, `22-2`).
+//! The `cron` crate reads the values, names and numbers alike; weekdays are spelled for it, which
+//! it counts from Sunday as 1, and crontab(5) from Sunday as 0 or 7. Lists, ranges and steps are
+//! read here, because here a range may go over the end (`fri-mon`, `22-2`).
 
 use cron::{Schedule, TimeUnitSpec};
 
@@ -21,9 +22,9 @@ const NICKNAMES: [(&str, &str); 7] = [
     ("@hourly", "0 * * * *"),
 ];
 
-/// The last year of `*`; one that is named is at most [`LAST_NAMED_YEAR`], which is as far as the crate goes.
+/// Years, which the crate ends too early, at 2100.
+const FIRST_YEAR: u32 = 1970;
 const LAST_YEAR: u32 = 9999;
-const LAST_NAMED_YEAR: u32 = 2100;
 
 /// A field, in the order in which the crate has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl Unit {
             Self::Day => (1, 31),
             Self::Month => (1, 12),
             Self::Weekday => (1, 7),
-            Self::Year => (1970, LAST_NAMED_YEAR),
+            Self::Year => (FIRST_YEAR, LAST_YEAR),
         }
     }
 
@@ -87,16 +88,20 @@ impl Unit {
             Self::Day => schedule.days_of_month().iter().collect(),
             Self::Month => schedule.months().iter().collect(),
             Self::Weekday => schedule.days_of_week().iter().collect(),
-            Self::Year => schedule.years().iter().collect(),
+            // Years are read as they are.
+            Self::Year => return None,
         })
     }
 
     /// A single number or name, in the crate's numbers.
     fn value(self, text: &str) -> Option<u32> {
-        let spelled = match (self, text.parse::<u32>()) {
+        let spelled = match (self, number(text)) {
+            (Self::Year, year) => {
+                return year.filter(|year| (FIRST_YEAR..=LAST_YEAR).contains(year));
+            }
             // Sunday is 0 or 7 here, and 1 there.
-            (Self::Weekday, Ok(number @ 0..=7)) => (number % 7 + 1).to_string(),
-            (Self::Weekday, Ok(_)) => return None,
+            (Self::Weekday, Some(number @ 0..=7)) => (number % 7 + 1).to_string(),
+            (Self::Weekday, Some(_)) => return None,
             (_, _) => text.to_owned(),
         };
         if !spelled.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
@@ -195,31 +200,30 @@ fn item(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
     let step_at = range.chars().count() + 1;
     let (min, max) = unit.range();
     if range == "*" || (range == "?" && matches!(unit, Unit::Day | Unit::Weekday)) {
-        let last = if unit == Unit::Year { LAST_YEAR } else { max };
-        let step = self::step(step, max - min, step_at)?;
-        // Not through the crate, which ends the years at one that `*` does not.
-        return Ok(weekday_or_range(unit, (min, last), step));
+        let step = self::step(step, max - min + 1, step_at)?;
+        return Ok(weekday_or_range(unit, (min, max), step));
     }
     let (first, last) =
         range.split_once('-').map_or((range, None), |(first, last)| (first, Some(last)));
     let last_at = first.chars().count() + 1;
     let first_value = value(unit, first, 0)?;
+    let is_seven = |text: &str| unit == Unit::Weekday && number(text) == Some(7);
     let last_value = match (last, step) {
         // As the end of a range 7 comes after 6, also for one that begins with Sunday.
-        (Some("7"), _) if unit == Unit::Weekday && first_value == min && first != "7" => max,
+        (Some(last), _) if is_seven(last) && first_value == min && !is_seven(first) => max,
         (Some(last), _) => value(unit, last, last_at)?,
-        (None, Some(_)) => max,
-        (None, None) => first_value,
+        (None, Some(_)) if !is_seven(first) => max,
+        (None, _) => first_value,
     };
     if first_value <= last_value {
-        let step = self::step(step, last_value - first_value, step_at)?;
+        let step = self::step(step, last_value - first_value + 1, step_at)?;
         return Ok(weekday_or_range(unit, (first_value, last_value), step));
     }
     if unit == Unit::Year {
         return Err((format!("the range {range} goes backwards"), 0));
     }
     let over_the_end: Vec<u32> = (first_value..=max).chain(min..=last_value).collect();
-    let width = u32::try_from(over_the_end.len()).unwrap_or(u32::MAX) - 1;
+    let width = u32::try_from(over_the_end.len()).unwrap_or(u32::MAX);
     let step = usize::try_from(self::step(step, width, step_at)?).unwrap_or(1);
     Ok(over_the_end.into_iter().step_by(step).map(|value| single(unit.ours(value))).collect())
 }
@@ -244,13 +248,18 @@ fn value(unit: Unit, text: &str, at: usize) -> Result<u32, Fault> {
     unit.value(text).ok_or_else(|| (format!("unknown {} ({})", quoted(text), unit.expected()), at))
 }
 
-fn step(text: Option<&str>, width: u32, at: usize) -> Result<u32, Fault> {
+/// A number in digits only.
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// A step, of at most as many values as there are: a larger one would be taken for what it is not.
+fn step(text: Option<&str>, values: u32, at: usize) -> Result<u32, Fault> {
     let Some(text) = text else { return Ok(1) };
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse().ok().filter(|_| digits) {
-        Some(step) if (1..=width).contains(&step) => Ok(step),
+    match number(text) {
+        Some(step) if (1..=values).contains(&step) => Ok(step),
         Some(step) => Err((
-            format!("the step {step} is not between 1 and {width}, the width of its range"),
+            format!("the step {step} is not between 1 and {values}, the values of its range"),
             at,
         )),
         None => Err((format!("{} is not a step", quoted(text)), at)),

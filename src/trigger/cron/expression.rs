@@ -79,11 +79,14 @@ impl Reader<'_> {
             };
             return Ok(Item::Range { first: min, last: max, step: self.step(step, max - min, 2)? });
         }
-        if lower.starts_with(|c: char| c.is_ascii_digit())
-            && !lower.contains(char::is_whitespace)
-            && !is_ordinal(&lower)
-        {
-            return self.number(&lower);
+        let is_number = lower.starts_with(|c: char| c.is_ascii_digit());
+        let space = lower.chars().position(char::is_whitespace);
+        let first = lower.split_whitespace().next().unwrap_or_default();
+        if is_number && !is_ordinal(first) {
+            return match space {
+                Some(at) => self.fault("unexpected space".to_owned(), at),
+                None => self.number(&lower),
+            };
         }
         if self.shape.name == "day" { self.weekday_of_month(&lower) } else { self.named(&lower) }
     }
@@ -138,11 +141,19 @@ impl Reader<'_> {
 
     /// `mon`, `mon-fri`, `jan`, `feb-dec`.
     fn named(&self, text: &str) -> Result<Item, Fault> {
+        let step = text.chars().position(|c| c == '/');
+        if let Some(at) = step.filter(|_| !self.shape.names.is_empty()) {
+            return self.fault("a name, or a range of names, takes no step".to_owned(), at);
+        }
         let (first, last) =
             text.split_once('-').map_or((text, None), |(first, last)| (first, Some(last)));
         let first_value = self.name(first, 0)?;
-        let last_value =
-            last.map_or(Ok(first_value), |last| self.name(last, first.chars().count() + 1))?;
+        let last_at = first.chars().count() + 1;
+        if last.is_some_and(|last| last.starts_with(|c: char| c.is_ascii_digit())) {
+            return self
+                .fault("a range is of names or of numbers, not of both".to_owned(), last_at);
+        }
+        let last_value = last.map_or(Ok(first_value), |last| self.name(last, last_at))?;
         if last_value < first_value {
             return self.fault(format!("the range {text} goes backwards"), 0);
         }
@@ -183,8 +194,6 @@ impl Reader<'_> {
                 0,
             );
         }
-        let at = text.chars().position(char::is_whitespace).unwrap_or(0);
-        let gap = text.chars().skip(at).take_while(|c| c.is_whitespace()).count();
         let Some(name) = words.next() else {
             return if ordinal.is_none() {
                 Ok(Item::LastDay)
@@ -197,14 +206,13 @@ impl Reader<'_> {
             .position(|weekday| *weekday == name)
             .and_then(|at| u32::try_from(at).ok())
         else {
-            return self
-                .fault(format!("unknown weekday {} (expected mon…sun)", quoted(name)), at + gap);
+            return self.fault(
+                format!("unknown weekday {} (expected mon…sun)", quoted(name)),
+                column_of(text, 1),
+            );
         };
         if let Some(more) = words.next() {
-            return self.fault(
-                format!("unexpected {}", quoted(more)),
-                at + gap + name.chars().count() + 1,
-            );
+            return self.fault(format!("unexpected {}", quoted(more)), column_of(text, 2));
         }
         Ok(ordinal.map_or(Item::LastWeekday(weekday), |n| Item::Nth { n, weekday }))
     }
@@ -212,6 +220,17 @@ impl Reader<'_> {
     fn fault<T>(&self, why: String, at: usize) -> Result<T, Fault> {
         Err((why, self.column + at))
     }
+}
+
+/// Where the nth word of a text begins, counted from 0.
+fn column_of(text: &str, nth: usize) -> usize {
+    let mut after_space = true;
+    let begins = |(at, c): (usize, char)| {
+        let is_begin = after_space && !c.is_whitespace();
+        after_space = c.is_whitespace();
+        is_begin.then_some(at)
+    };
+    text.chars().enumerate().filter_map(begins).nth(nth).unwrap_or(0)
 }
 
 fn is_ordinal(text: &str) -> bool {

@@ -73,6 +73,10 @@ impl Cron {
         Ok(Self { fields, start, end, dst, anchor })
     }
 
+    pub(super) fn start(&self) -> Option<Timestamp> {
+        self.start
+    }
+
     pub(super) fn end(&self) -> Option<Timestamp> {
         self.end
     }
@@ -240,7 +244,8 @@ impl Cron {
         gaps(zone, from, to).filter_map(move |gap| {
             let first = self.fields.next(gap.from).filter(|first| *first < gap.until)?;
             let count = self.fields.count(gap.from, gap.until);
-            Some(gap.missing(first, count, self.dst.gap))
+            let shifted = self.dst.gap == Gap::Shift && !self.fields.matches(gap.until);
+            Some(gap.missing(zone, first, count, shifted))
         })
     }
 }
