@@ -73,13 +73,18 @@ fn without_a_daemon_every_verb_that_needs_one_exits_3_with_one_line() {
     check(&home, &["list"], &home.socket().display().to_string());
 }
 
-#[test]
-fn a_job_is_explained_now_and_at_a_time() {
+#[tokio::test]
+async fn a_job_is_explained_now_and_at_a_time() {
     let home = Home::new("");
     let _daemon = home.start();
+    let mut signal = home.signal("ran");
+    let script = format!("echo ran > {}", signal.path.display());
     let trigger = ["--at", "2020-01-01", "--timezone", "Asia/Tokyo"];
-    home.ok(&[&["add", "late", "--builtin", "noop"], &trigger[..]].concat());
-    home.ok(&["run", "late", "--wait"]);
+    home.ok(&[&["add", "late"], &trigger[..], &["--", "/bin/sh", "-c", &script]].concat());
+    // What runs has its row, which then tells when it has ended.
+    signal.next().await;
+    let rows = support::ledger(&home.client(), "late").await;
+    support::ended(&home.client(), text(&rows[0], "id")).await;
     let told = home.ok(&["explain", "late"]);
     assert!(told.contains("It was due at 2020-01-01 00:00:00 +09:00, ran "), "{told}");
     assert!(told.contains("the scheduler was away") && told.contains("it is finished"), "{told}");

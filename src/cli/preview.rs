@@ -12,7 +12,7 @@ use super::{Failure, add, duration};
 use crate::clock::{Clock, SystemClock, Timestamp, rfc3339};
 use crate::preview::{Preview, TIMES_MAX, batch_line};
 use crate::trigger::Missing;
-use crate::zone::{Local, Zone};
+use crate::zone::{Local, Zone, parse_instant};
 
 /// Bytes of one line of a batch: far more than any trigger needs.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
@@ -26,9 +26,16 @@ pub(super) fn run(given: &PreviewArguments, output: &Output) -> Result<(), Failu
         return Err(Failure::Usage(format!("--count must be between 1 and {TIMES_MAX}")));
     }
     let now = SystemClock.now();
+    let trigger = add::trigger(&given.when, now)?;
+    let zone = match trigger.get("timezone").and_then(serde_json::Value::as_str) {
+        Some(name) => Zone::parse(name).map_err(|invalid| Failure::Usage(invalid.to_string()))?,
+        None => Zone::system(),
+    };
+    let after = given.after.as_deref().map(|text| parse_instant(text, &zone)).transpose();
+    let after = after.map_err(|why| Failure::Usage(format!("--after: {why}")))?;
     let question = json!({
-        "trigger": add::trigger(&given.when, now)?,
-        "after": given.after.map(rfc3339),
+        "trigger": trigger,
+        "after": after.map(rfc3339),
         "count": given.count,
     });
     let preview = Preview::answer_by_type(question, &Zone::system(), now)

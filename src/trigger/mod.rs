@@ -147,7 +147,11 @@ impl Trigger {
             return Some(why);
         }
         let first = self.first().or_else(|| self.next_from(Timestamp::default()));
-        first.is_none().then_some("no time matches")
+        match (first, self.end()) {
+            (Some(_), _) => None,
+            (None, Some(_)) => Some("no time up to its end matches"),
+            (None, None) => Some("no time matches"),
+        }
     }
 
     /// Whether it fires at most once.

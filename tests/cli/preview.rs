@@ -124,6 +124,18 @@ fn a_preview_in_json_has_the_offset_of_each_time() {
     );
     let once = home.json(&["preview", "--at", "2026-11-06 16:30:05", "--timezone", "UTC"]);
     assert_eq!(once, json!({"times": ["2026-11-06T16:30:05+00:00"]}));
+    let local = [
+        "preview",
+        "--cron",
+        "hour=9",
+        "--timezone",
+        "Asia/Tokyo",
+        "--after",
+        "2026-10-01 09:00:00",
+        "--count",
+        "1",
+    ];
+    assert_eq!(home.json(&local), json!({"times": ["2026-10-02T09:00:00+09:00"]}));
     let over = ["preview", "--at", "2020-01-01", "--after", "2021-01-01T00:00:00Z"];
     assert_eq!(home.json(&over), json!({"times": []}));
     assert!(home.ok(&over).contains("does not fire any more"));
@@ -132,7 +144,7 @@ fn a_preview_in_json_has_the_offset_of_each_time() {
 #[test]
 fn a_preview_that_cannot_be_is_one_line_of_error() {
     let home = Home::new("");
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["preview"], "say when"),
         (&["preview", "--cron", "colour=3"], "cron.colour"),
         (&["preview", "--cron", "hour=25"], "cron.hour"),
@@ -155,7 +167,8 @@ fn a_preview_that_cannot_be_is_one_line_of_error() {
             ],
             "or.triggers[0].hour",
         ),
-        (&["preview", "--every", "1h", "--timezone", "Mars/Base"], "interval.timezone"),
+        (&["preview", "--every", "1h", "--timezone", "Mars/Base"], "timezone"),
+        (&["preview", "--every", "1h", "--after", "noon"], "--after: \"noon\" is not a time"),
         (&["preview", "--every", "1h", "--count", "0"], "--count"),
         (&["preview", "--every", "1h", "--count", "10001"], "--count"),
     ];

@@ -289,9 +289,9 @@ pub struct PreviewArguments {
     /// How many times to show
     #[arg(long, default_value_t = 10)]
     pub count: usize,
-    /// Show times after this one (RFC 3339) [default: now, or the trigger's own start]
+    /// Show times after this one, in the trigger's zone or RFC 3339 [default: now, or the trigger's own start]
     #[arg(long, value_name = "TIME")]
-    pub after: Option<Timestamp>,
+    pub after: Option<String>,
     /// Answer JSON lines from the standard input, one each
     #[arg(long, conflicts_with_all = ["when", "count", "after"])]
     pub batch: bool,
