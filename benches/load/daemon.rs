@@ -1,0 +1,107 @@
+//! A daemon in a folder of its own, and callers that keep their connection.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio_util::task::TaskTracker;
+
+/// Pools that are as wide as a server's.
+const CONFIG: &str = "[executors.default]\ntype = \"threadpool\"\nmax_workers = 32\n\
+    [executors.processpool]\ntype = \"processpool\"\nmax_workers = 16\n";
+
+pub(crate) struct Daemon {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// Starts a daemon, and waits until it says that it is ready.
+    pub(crate) async fn start(home: &Path) -> Self {
+        std::fs::write(home.join("jobs.toml"), CONFIG).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_punctual"))
+            .arg("serve")
+            .current_dir(home)
+            .env("RUNTIME_DIRECTORY", home)
+            .env("STATE_DIRECTORY", home)
+            .env("PUNCTUAL_LOG", "info")
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains(" ready ") {
+                break;
+            }
+        }
+        // What it says from now on must not fill the pipe.
+        TaskTracker::new().spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { child, socket: home.join("punctual.sock") }
+    }
+
+    pub(crate) fn caller(&self) -> Caller {
+        Caller { socket: self.socket.clone(), sender: None }
+    }
+
+    /// Memory of the process, as the kernel counts it.
+    pub(crate) fn resident_megabytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap()));
+        let status = status.unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
+    pub(crate) async fn stop(mut self) {
+        let id = i32::try_from(self.child.id().unwrap()).unwrap();
+        let process = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().await.unwrap().success());
+    }
+}
+
+/// A client with a connection of its own.
+pub(crate) struct Caller {
+    socket: PathBuf,
+    sender: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Caller {
+    pub(crate) async fn get(&mut self, path: &str) -> Value {
+        self.call("GET", path, Bytes::new()).await
+    }
+
+    pub(crate) async fn post(&mut self, path: &str, body: &Value) -> Value {
+        self.call("POST", path, Bytes::from(body.to_string())).await
+    }
+
+    async fn call(&mut self, method: &str, path: &str, body: Bytes) -> Value {
+        if self.sender.is_none() {
+            let stream = UnixStream::connect(&self.socket).await.unwrap();
+            let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+            TaskTracker::new().spawn(connection);
+            self.sender = Some(sender);
+        }
+        let sender = self.sender.as_mut().unwrap();
+        sender.ready().await.unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "punctual")
+            .body(Full::new(body))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&bytes));
+        serde_json::from_slice(&bytes).unwrap()
+    }
+}
