@@ -55,6 +55,8 @@ macro_rules! on_every_store {
 }
 
 on_every_store! {
+    many_changes_are_written_all_or_none
+    of_two_writes_to_a_run_in_one_commit_the_later_counts
     a_pause_is_kept_until_it_ends
     a_job_survives_in_every_state
     a_run_survives_in_every_state
@@ -287,4 +289,47 @@ async fn a_pause_is_kept_until_it_ends<S: Store + Archive>(store: S) {
         store.commit(&[Change::SetPaused(since)]).await.unwrap();
         assert_eq!(store.paused_since().await.unwrap(), since);
     }
+}
+
+async fn many_changes_are_written_all_or_none<S: Store + Archive>(store: S) {
+    let jobs: Vec<Job> =
+        (0..150).map(|number| job(&json!({"id": format!("j{number:03}")}))).collect();
+    let mut changes: Vec<Change> = jobs.iter().map(insert_job).collect();
+    let runs: Vec<Run> = jobs.iter().map(|job| run(job.id.as_str(), Some(at(10)))).collect();
+    changes.extend(runs.iter().map(insert_run));
+    let output =
+        |run: &Run| Change::PutOutput { run_id: run.id.clone(), tail: run.id.0.clone(), bytes: 7 };
+    changes.extend(runs.iter().map(output));
+    store.commit(&changes).await.unwrap();
+    let renamed = |job: &Job, revision| Job { name: "new".to_owned(), revision, ..job.clone() };
+    let mut updates: Vec<Change> = jobs.iter().map(|job| update_job(&renamed(job, 1))).collect();
+    updates[70] = update_job(&renamed(&jobs[70], 5));
+    assert!(is_conflict(store.commit(&updates).await));
+    assert_eq!(store.job("j000").await.unwrap().unwrap().name, "j000", "not even the first");
+    updates[70] = update_job(&renamed(&jobs[70], 1));
+    updates.extend(runs.iter().map(|run| {
+        let mut run = run.clone();
+        run.start(at(11));
+        Change::UpdateRun(Box::new(run))
+    }));
+    store.commit(&updates).await.unwrap();
+    let ids: Vec<_> = jobs.iter().map(|job| job.id.clone()).collect();
+    let loaded = store.load(&ids).await.unwrap();
+    assert!(loaded.iter().all(|job| job.name == "new" && job.revision == 2) && loaded.len() == 150);
+    let running = store.in_flight().await.unwrap();
+    assert!(running.iter().all(|run| run.state == RunState::Running { started_at: at(11) }));
+    assert_eq!(running.len(), 150);
+    for run in &runs {
+        assert_eq!(Archive::output(&store, &run.id.0).await.unwrap().unwrap().tail, run.id.0);
+    }
+}
+
+async fn of_two_writes_to_a_run_in_one_commit_the_later_counts<S: Store + Archive>(store: S) {
+    let mut twice = run("a", Some(at(10)));
+    store.commit(&[insert_job(&job(&json!({"id": "a"}))), insert_run(&twice)]).await.unwrap();
+    twice.start(at(11));
+    let first = Change::UpdateRun(Box::new(twice.clone()));
+    twice.retry_after_crash();
+    store.commit(&[first, Change::UpdateRun(Box::new(twice.clone()))]).await.unwrap();
+    assert_eq!(store.in_flight().await.unwrap(), [twice]);
 }

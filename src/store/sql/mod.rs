@@ -5,6 +5,7 @@
 //! in WAL mode never waits for it. The file belongs to one daemon at a time, which holds a lock
 //! beside it for as long as it lives.
 
+mod bind;
 mod lock;
 mod read;
 mod row;

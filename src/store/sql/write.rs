@@ -1,35 +1,73 @@
 //! Statements that write: one transaction takes a list of changes, or nothing.
+//!
+//! Changes of one kind that follow each other share a statement: what a statement costs beside the
+//! database, and there is a change of threads in it, is then paid once for many rows.
 
-use sqlx::sqlite::SqliteQueryResult;
-use sqlx::{Sqlite, SqliteConnection};
+use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use super::bind::{self, Query};
 use super::row::count;
 use super::{SqlStore, unavailable};
 use crate::clock::Timestamp;
-use crate::job::{Due, Job, JobId, JobState, Origin};
-use crate::run::{Outcome, Run, RunId, RunState};
+use crate::job::{Job, JobId};
+use crate::run::Run;
 use crate::store::{Change, Store, StoreError};
 
-const INSERT_JOB: &str = "insert into jobs (name, state, reason, trigger_spec, task, executor, misfire_grace_time, \
-    coalesce_rule, max_instances, on_crash, max_runs, run_count, tags, description, origin, anchor, scheduled_at, \
-    next_run_time, created_at, updated_at, overlap, id, revision) \
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)";
+/// Rows of one statement, the most first. There are few sizes, so that each statement is prepared once and kept.
+const ROWS: [usize; 3] = [ROWS_MAX, 8, 1];
+const ROWS_MAX: usize = 64;
 
-const UPDATE_JOB: &str = "update jobs set name = ?, state = ?, reason = ?, trigger_spec = ?, task = ?, executor = ?, \
-    misfire_grace_time = ?, coalesce_rule = ?, max_instances = ?, on_crash = ?, max_runs = ?, run_count = ?, \
-    tags = ?, description = ?, origin = ?, anchor = ?, scheduled_at = ?, next_run_time = ?, \
-    created_at = ?, updated_at = ?, overlap = ?, \
-    revision = revision + 1 where id = ? and revision = ?";
+/// A statement for several rows: what stands before, for each of, and after them.
+struct Statement {
+    before: &'static str,
+    row: &'static str,
+    after: &'static str,
+}
 
-const INSERT_RUN: &str = "insert into runs (state, reason, last_scheduled_at, occurrences, attempt, started_at, \
-    finished_at, exit_code, error, result, node, id, job_id, anchor, cause, scheduled_at, due_at, executor, \
-    created_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const INSERT_JOBS: Statement = Statement {
+    before: "insert into jobs (name, state, reason, trigger_spec, task, executor, misfire_grace_time, coalesce_rule, \
+        max_instances, on_crash, max_runs, run_count, tags, description, origin, anchor, scheduled_at, next_run_time, \
+        created_at, updated_at, overlap, id, revision) values ",
+    row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+    after: "",
+};
 
-const UPDATE_RUN: &str = "update runs set state = ?, reason = ?, last_scheduled_at = ?, occurrences = ?, \
-    attempt = ?, started_at = ?, finished_at = ?, exit_code = ?, error = ?, result = ?, node = ? where id = ?";
+const UPDATE_JOBS: Statement = Statement {
+    before: "with new (name, state, reason, trigger_spec, task, executor, misfire_grace_time, coalesce_rule, \
+        max_instances, on_crash, max_runs, run_count, tags, description, origin, anchor, scheduled_at, next_run_time, \
+        created_at, updated_at, overlap, id, revision) as (values ",
+    row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    after: ") update jobs set name = new.name, state = new.state, reason = new.reason, trigger_spec = new.trigger_spec, \
+        task = new.task, executor = new.executor, misfire_grace_time = new.misfire_grace_time, \
+        coalesce_rule = new.coalesce_rule, max_instances = new.max_instances, on_crash = new.on_crash, \
+        max_runs = new.max_runs, run_count = new.run_count, tags = new.tags, description = new.description, \
+        origin = new.origin, anchor = new.anchor, scheduled_at = new.scheduled_at, next_run_time = new.next_run_time, \
+        created_at = new.created_at, updated_at = new.updated_at, overlap = new.overlap, \
+        revision = new.revision + 1 from new where jobs.id = new.id and jobs.revision = new.revision",
+};
 
-const PUT_OUTPUT: &str = "insert into outputs (run_id, tail, bytes) values (?, ?, ?) \
-    on conflict (run_id) do update set tail = excluded.tail, bytes = excluded.bytes";
+const INSERT_RUNS: Statement = Statement {
+    before: "insert into runs (state, reason, last_scheduled_at, occurrences, attempt, started_at, finished_at, \
+        exit_code, error, result, node, id, job_id, anchor, cause, scheduled_at, due_at, executor, created_at) values ",
+    row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    after: "",
+};
+
+const UPDATE_RUNS: Statement = Statement {
+    before: "with new (state, reason, last_scheduled_at, occurrences, attempt, started_at, finished_at, exit_code, \
+        error, result, node, id) as (values ",
+    row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    after: ") update runs set state = new.state, reason = new.reason, last_scheduled_at = new.last_scheduled_at, \
+        occurrences = new.occurrences, attempt = new.attempt, started_at = new.started_at, \
+        finished_at = new.finished_at, exit_code = new.exit_code, error = new.error, result = new.result, \
+        node = new.node from new where runs.id = new.id",
+};
+
+const PUT_OUTPUTS: Statement = Statement {
+    before: "insert into outputs (run_id, tail, bytes) values ",
+    row: "(?, ?, ?)",
+    after: " on conflict (run_id) do update set tail = excluded.tail, bytes = excluded.bytes",
+};
 
 const PUT_SETTING: &str = "insert into settings (name, value) values (?, ?) \
     on conflict (name) do update set value = excluded.value";
@@ -37,7 +75,64 @@ const PUT_SETTING: &str = "insert into settings (name, value) values (?, ?) \
 /// The setting that says since when the scheduler is paused: an instant in microseconds.
 pub(super) const PAUSED_SINCE: &str = "paused_since";
 
-type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;
+impl Statement {
+    fn text(&self, rows: usize) -> String {
+        let list = vec![self.row; rows].join(", ");
+        format!("{}{list}{}", self.before, self.after)
+    }
+}
+
+/// Changes of one kind that follow each other.
+enum Group<'a> {
+    InsertJobs(Vec<&'a Job>),
+    UpdateJobs(Vec<&'a Job>),
+    InsertRuns(Vec<&'a Run>),
+    UpdateRuns(Vec<&'a Run>),
+    PutOutputs(Vec<(&'a str, &'a str, u64)>),
+    DeleteJob(&'a JobId),
+    SetPaused(Option<Timestamp>),
+}
+
+/// The changes in groups, in their order.
+fn groups(changes: &[Change]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for change in changes {
+        match (change, groups.last_mut()) {
+            (Change::InsertJob(job), Some(Group::InsertJobs(jobs)))
+            | (Change::UpdateJob(job), Some(Group::UpdateJobs(jobs))) => jobs.push(job),
+            (Change::InsertRun(run), Some(Group::InsertRuns(runs))) => runs.push(run),
+            // Two rows for the same run in one statement would leave it to the database which one counts.
+            (Change::UpdateRun(run), Some(Group::UpdateRuns(runs)))
+                if runs.len() < ROWS_MAX && runs.iter().all(|other| other.id != run.id) =>
+            {
+                runs.push(run);
+            }
+            (Change::PutOutput { run_id, tail, bytes }, Some(Group::PutOutputs(outputs))) => {
+                outputs.push((&run_id.0, tail, *bytes));
+            }
+            (Change::InsertJob(job), _) => groups.push(Group::InsertJobs(vec![job])),
+            (Change::UpdateJob(job), _) => groups.push(Group::UpdateJobs(vec![job])),
+            (Change::InsertRun(run), _) => groups.push(Group::InsertRuns(vec![run])),
+            (Change::UpdateRun(run), _) => groups.push(Group::UpdateRuns(vec![run])),
+            (Change::PutOutput { run_id, tail, bytes }, _) => {
+                groups.push(Group::PutOutputs(vec![(&run_id.0, tail, *bytes)]));
+            }
+            (Change::DeleteJob(id), _) => groups.push(Group::DeleteJob(id)),
+            (Change::SetPaused(since), _) => groups.push(Group::SetPaused(*since)),
+        }
+    }
+    groups
+}
+
+/// The items in as few slices as the sizes of statements allow.
+fn batches<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = ROWS.into_iter().find(|size| *size <= items.len())?;
+        let (batch, rest) = items.split_at(size);
+        items = rest;
+        Some(batch)
+    })
+}
 
 impl Store for SqlStore {
     async fn load(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
@@ -70,181 +165,76 @@ impl Store for SqlStore {
         // without any waiting.
         let mut transaction =
             self.writer.begin_with("begin immediate").await.map_err(unavailable)?;
-        for change in changes {
-            apply(change, &mut transaction).await?;
+        for group in groups(changes) {
+            apply(group, &mut transaction).await?;
         }
         transaction.commit().await.map_err(unavailable)
     }
 }
 
-async fn apply(change: &Change, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let (query, conflict) = match change {
-        Change::InsertJob(job) => {
-            (bind_job(sqlx::query(INSERT_JOB), job), format!("job \"{}\"", job.id))
+async fn apply(group: Group<'_>, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let named = |job: &&Job| format!("job \"{}\"", job.id);
+    let occurrence = |run: &&Run| format!("an occurrence of job \"{}\"", run.job_id);
+    let to_update = |query, job: &&Job| bind::job(query, job).bind(job.revision);
+    match group {
+        Group::InsertJobs(jobs) => {
+            write(connection, &INSERT_JOBS, &jobs, |query, job| bind::job(query, job), named).await
         }
-        Change::UpdateJob(job) => (
-            bind_job(sqlx::query(UPDATE_JOB), job).bind(job.revision),
-            format!("job \"{}\"", job.id),
-        ),
-        Change::DeleteJob(id) => {
+        Group::UpdateJobs(jobs) => write(connection, &UPDATE_JOBS, &jobs, to_update, named).await,
+        Group::InsertRuns(runs) => {
+            let row = |query, run: &&Run| bind::new_run(query, run);
+            write(connection, &INSERT_RUNS, &runs, row, occurrence).await
+        }
+        Group::UpdateRuns(runs) => {
+            let row = |query, run: &&Run| bind::run(query, run);
+            write(connection, &UPDATE_RUNS, &runs, row, |run| format!("run {}", run.id)).await
+        }
+        Group::PutOutputs(outputs) => {
+            let row = |query: Query<'static>, (id, tail, bytes): &(&str, &str, u64)| {
+                query.bind((*id).to_owned()).bind((*tail).to_owned()).bind(count(*bytes))
+            };
+            write(connection, &PUT_OUTPUTS, &outputs, row, |(id, ..)| format!("run {id}")).await
+        }
+        Group::DeleteJob(id) => {
             let query = sqlx::query("delete from jobs where id = ?").bind(id.as_str().to_owned());
-            (query, format!("job \"{id}\""))
+            query.execute(connection).await.map(drop).map_err(unavailable)
         }
-        Change::InsertRun(run) => {
-            (bind_new_run(run), format!("an occurrence of job \"{}\"", run.job_id))
+        Group::SetPaused(since) => {
+            set_paused(since).execute(connection).await.map(drop).map_err(unavailable)
         }
-        Change::UpdateRun(run) => {
-            (bind_run(sqlx::query(UPDATE_RUN), run), format!("run {}", run.id))
-        }
-        Change::PutOutput { run_id, tail, bytes } => {
-            (bind_output(run_id, tail, *bytes), format!("run {run_id}"))
-        }
-        Change::SetPaused(since) => (bind_paused(*since), "the pause".to_owned()),
-    };
-    match query.execute(connection).await {
-        Ok(done) if changed_nothing(change, &done) => Err(StoreError::Conflict(conflict)),
-        Ok(_) => Ok(()),
-        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-            Err(StoreError::Conflict(conflict))
-        }
-        Err(error) => Err(unavailable(error)),
     }
 }
 
-/// Whether an update found no row: another revision, or none at all. A job may well be gone before it is deleted.
-fn changed_nothing(change: &Change, done: &SqliteQueryResult) -> bool {
-    let must_change = match change {
-        Change::UpdateJob(_) | Change::UpdateRun(_) => true,
-        Change::InsertJob(_)
-        | Change::DeleteJob(_)
-        | Change::InsertRun(_)
-        | Change::PutOutput { .. }
-        | Change::SetPaused(_) => false,
-    };
-    must_change && done.rows_affected() == 0
+/// Writes the items. One that has no row to update, or whose place is taken, is a conflict; it is named by the first
+/// of its statement, which the callers that can do something about it write alone.
+async fn write<T>(
+    connection: &mut SqliteConnection,
+    statement: &Statement,
+    items: &[T],
+    bind: impl Fn(Query<'static>, &T) -> Query<'static>,
+    name: impl Fn(&T) -> String,
+) -> Result<(), StoreError> {
+    for batch in batches(items) {
+        let text = AssertSqlSafe(statement.text(batch.len()));
+        let query = batch.iter().fold(sqlx::query(text), &bind);
+        let conflict = || StoreError::Conflict(batch.first().map(&name).unwrap_or_default());
+        match query.execute(&mut *connection).await {
+            Ok(done) if done.rows_affected() == u64::try_from(batch.len()).unwrap_or(0) => {}
+            Ok(_) => return Err(conflict()),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                return Err(conflict());
+            }
+            Err(error) => return Err(unavailable(error)),
+        }
+    }
+    Ok(())
 }
 
-fn bind_paused<'q>(since: Option<Timestamp>) -> Query<'q> {
+fn set_paused(since: Option<Timestamp>) -> Query<'static> {
     match since {
         Some(since) => {
             sqlx::query(PUT_SETTING).bind(PAUSED_SINCE).bind(since.timestamp_micros().to_string())
         }
         None => sqlx::query("delete from settings where name = ?").bind(PAUSED_SINCE),
     }
-}
-
-fn bind_job<'q>(query: Query<'q>, job: &Job) -> Query<'q> {
-    let (next, reason) = match &job.state {
-        JobState::Active { next } => ((Some(next.scheduled_at), Some(next.due_at)), None),
-        // A paused job keeps its place in the schedule, but is not due.
-        JobState::Paused { next: Due { scheduled_at, .. } } => ((Some(*scheduled_at), None), None),
-        JobState::Finished => ((None, None), None),
-        JobState::Broken { reason, since } => ((*since, None), Some(reason.clone())),
-    };
-    let origin = match job.origin {
-        Origin::File => "file",
-        Origin::Socket => "socket",
-    };
-    query
-        .bind(job.name.clone())
-        .bind(job.state.word())
-        .bind(reason)
-        .bind(job.trigger.spec().to_string())
-        .bind(job.task.to_value().to_string())
-        .bind(job.executor.clone())
-        .bind(job.policy.misfire_grace.and_then(|grace| grace.num_microseconds()))
-        .bind(job.policy.coalesce.word())
-        .bind(i64::from(job.policy.max_instances))
-        .bind(job.policy.on_crash.word())
-        .bind(job.policy.max_runs.map(count))
-        .bind(count(job.run_count))
-        .bind(serde_json::Value::from(job.tags.clone()).to_string())
-        .bind(job.description.clone())
-        .bind(origin)
-        .bind(job.anchor.timestamp_micros())
-        .bind(next.0.map(|at| at.timestamp_micros()))
-        .bind(next.1.map(|at| at.timestamp_micros()))
-        .bind(job.created_at.timestamp_micros())
-        .bind(job.updated_at.timestamp_micros())
-        .bind(job.policy.overlap.word())
-        .bind(job.id.as_str().to_owned())
-}
-
-/// The columns of a run that its state decides.
-#[derive(Default)]
-struct StateColumns {
-    reason: Option<&'static str>,
-    last_scheduled_at: Option<Timestamp>,
-    count: u64,
-    started_at: Option<Timestamp>,
-    finished_at: Option<Timestamp>,
-    exit_code: Option<i32>,
-    error: Option<String>,
-    result: Option<String>,
-}
-
-fn state_columns(state: &RunState) -> StateColumns {
-    let blank = StateColumns { count: 1, ..StateColumns::default() };
-    match state {
-        RunState::Pending => blank,
-        RunState::Running { started_at } => StateColumns { started_at: Some(*started_at), ..blank },
-        RunState::Skipped { reason, last_scheduled_at, count } => StateColumns {
-            reason: Some(reason.word()),
-            last_scheduled_at: Some(*last_scheduled_at),
-            count: *count,
-            ..blank
-        },
-        RunState::Ended { started_at, finished_at, outcome } => {
-            let ended = StateColumns {
-                started_at: Some(*started_at),
-                finished_at: Some(*finished_at),
-                ..blank
-            };
-            match outcome {
-                Outcome::Succeeded { result, exit_code } => {
-                    let result = result.as_ref().map(ToString::to_string);
-                    StateColumns { result, exit_code: *exit_code, ..ended }
-                }
-                Outcome::Failed { error, exit_code, permanent } => StateColumns {
-                    reason: permanent.then_some("permanent"),
-                    error: Some(error.clone()),
-                    exit_code: *exit_code,
-                    ..ended
-                },
-                Outcome::Lost { error } => StateColumns { error: Some(error.clone()), ..ended },
-            }
-        }
-    }
-}
-
-fn bind_run<'q>(query: Query<'q>, run: &Run) -> Query<'q> {
-    let columns = state_columns(&run.state);
-    query
-        .bind(run.state.word())
-        .bind(columns.reason)
-        .bind(columns.last_scheduled_at.map(|at| at.timestamp_micros()))
-        .bind(count(columns.count))
-        .bind(i64::from(run.attempt))
-        .bind(columns.started_at.map(|at| at.timestamp_micros()))
-        .bind(columns.finished_at.map(|at| at.timestamp_micros()))
-        .bind(columns.exit_code)
-        .bind(columns.error)
-        .bind(columns.result)
-        .bind(run.node.clone())
-        .bind(run.id.0.clone())
-}
-
-fn bind_new_run(run: &Run) -> Query<'static> {
-    bind_run(sqlx::query(INSERT_RUN), run)
-        .bind(run.job_id.as_str().to_owned())
-        .bind(run.anchor.timestamp_micros())
-        .bind(run.cause.word())
-        .bind(run.scheduled_at.map(|at| at.timestamp_micros()))
-        .bind(run.due_at.timestamp_micros())
-        .bind(run.executor.clone())
-        .bind(run.created_at.timestamp_micros())
-}
-
-fn bind_output(run_id: &RunId, tail: &str, bytes: u64) -> Query<'static> {
-    sqlx::query(PUT_OUTPUT).bind(run_id.0.clone()).bind(tail.to_owned()).bind(count(bytes))
 }
