@@ -61,6 +61,7 @@ on_every_store! {
     a_job_survives_in_every_state
     a_run_survives_in_every_state
     a_write_on_an_old_revision_changes_nothing_at_all
+    a_conflict_in_writes_of_one_kind_changes_nothing_at_all
     an_id_and_an_occurrence_are_taken_once
     what_is_due_comes_in_order_and_only_from_the_named_pools
     a_review_sees_declared_broken_and_homeless_jobs
@@ -332,4 +333,20 @@ async fn of_two_writes_to_a_run_in_one_commit_the_later_counts<S: Store + Archiv
     twice.retry_after_crash();
     store.commit(&[first, Change::UpdateRun(Box::new(twice.clone()))]).await.unwrap();
     assert_eq!(store.in_flight().await.unwrap(), [twice]);
+}
+
+async fn a_conflict_in_writes_of_one_kind_changes_nothing_at_all<S: Store + Archive>(store: S) {
+    let jobs: Vec<Job> = (0..4).map(|number| job(&json!({"id": format!("j{number}")}))).collect();
+    store.commit(&[insert_job(&jobs[2])]).await.unwrap();
+    let inserts: Vec<Change> = jobs.iter().map(insert_job).collect();
+    assert!(is_conflict(store.commit(&inserts).await));
+    assert!(store.job("j0").await.unwrap().is_none());
+    store.commit(&[insert_job(&jobs[0])]).await.unwrap();
+    let renamed = |job: &Job, revision| Job { name: "new".to_owned(), revision, ..job.clone() };
+    let updates = [renamed(&jobs[0], 1), renamed(&jobs[2], 9)].map(|job| update_job(&job));
+    assert!(is_conflict(store.commit(&updates).await));
+    assert_eq!(store.job("j0").await.unwrap().unwrap().name, "j0");
+    let runs = [Some(at(10)), Some(at(20)), Some(at(10)), None].map(|at| run("j0", at));
+    assert!(is_conflict(store.commit(&runs.iter().map(insert_run).collect::<Vec<_>>()).await));
+    assert_eq!(store.in_flight().await.unwrap(), []);
 }

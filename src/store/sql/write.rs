@@ -14,7 +14,7 @@ use crate::run::Run;
 use crate::store::{Change, Store, StoreError};
 
 /// Rows of one statement, the most first. There are few sizes, so that each statement is prepared once and kept.
-const ROWS: [usize; 3] = [ROWS_MAX, 8, 1];
+const ROWS: [usize; 7] = [ROWS_MAX, 32, 16, 8, 4, 2, 1];
 const ROWS_MAX: usize = 64;
 
 /// A statement for several rows: what stands before, for each of, and after them.
@@ -93,6 +93,21 @@ enum Group<'a> {
     SetPaused(Option<Timestamp>),
 }
 
+impl Group<'_> {
+    /// Whether one statement writes it all or nothing, and so needs no transaction around it.
+    fn is_one_statement(&self) -> bool {
+        match self {
+            Self::InsertJobs(jobs) => ROWS.contains(&jobs.len()),
+            Self::InsertRuns(runs) => ROWS.contains(&runs.len()),
+            Self::PutOutputs(outputs) => ROWS.contains(&outputs.len()),
+            // Of several rows to update some may be there and some not, which is found out afterwards.
+            Self::UpdateJobs(jobs) => jobs.len() == 1,
+            Self::UpdateRuns(runs) => runs.len() == 1,
+            Self::DeleteJob(_) | Self::SetPaused(_) => true,
+        }
+    }
+}
+
 /// The changes in groups, in their order.
 fn groups(changes: &[Change]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
@@ -161,11 +176,18 @@ impl Store for SqlStore {
     }
 
     async fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut groups = groups(changes);
+        if groups.len() == 1
+            && let Some(group) = groups.pop_if(|group| group.is_one_statement())
+        {
+            let mut connection = self.writer.acquire().await.map_err(unavailable)?;
+            return apply(group, &mut connection).await;
+        }
         // "Immediate" takes the write lock at once: a transaction that only later asks for it can be refused
         // without any waiting.
         let mut transaction =
             self.writer.begin_with("begin immediate").await.map_err(unavailable)?;
-        for group in groups(changes) {
+        for group in groups {
             apply(group, &mut transaction).await?;
         }
         transaction.commit().await.map_err(unavailable)
