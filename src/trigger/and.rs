@@ -14,7 +14,7 @@ use super::{Span, Trigger};
 use crate::clock::Timestamp;
 
 /// Questions to simple triggers that one search, or one count, asks at most: some milliseconds.
-pub(super) const QUESTIONS_MAX: usize = 20_000;
+pub(super) const QUESTIONS_MAX: usize = 40_000;
 /// The threshold of members that give none: less than a second, so that whole seconds agree exactly or not at all, and
 /// only the fractions of intervals are forgiven.
 pub(super) const THRESHOLD_MICROS: i64 = 999_999;
@@ -86,9 +86,18 @@ impl And {
         self.search_first().instant()
     }
 
-    /// Whether the members never agree, as far as a search can tell.
-    pub(super) fn never_agrees(&self) -> bool {
-        self.search_first() == Found::GaveUp
+    /// Whether a search gives up on the first agreement, or on the one after it. What is found now and not again would
+    /// end a job without a word.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        let second = |first: Timestamp| {
+            let after = first.checked_add_signed(MICROSECOND)?;
+            Some(self.search(after, &mut self.leaps_max.clone()))
+        };
+        match self.search_first() {
+            Found::At(first) => second(first) == Some(Found::GaveUp),
+            Found::Nowhere => false,
+            Found::GaveUp => true,
+        }
     }
 
     fn search_first(&self) -> Found {

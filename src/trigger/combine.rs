@@ -40,10 +40,11 @@ pub(super) fn and(given: &mut Given, anchor: Timestamp, place: Place) -> Result<
         return Err(Invalid::new(format!("triggers[{number}].jitter"), message));
     }
     let and = And::new(members, threshold);
-    if and.never_agrees() {
+    if and.is_out_of_reach() {
         let leaps = and.leaps_max();
-        let message =
-            format!("the triggers never agree: no common time was found in {leaps} steps");
+        let message = format!(
+            "the triggers never agree, or too seldom: no common time was found in {leaps} steps"
+        );
         return Err(Invalid::new("triggers", message));
     }
     Ok(and)

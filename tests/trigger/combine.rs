@@ -106,6 +106,12 @@ fn members_that_never_agree_are_refused_and_so_is_what_makes_no_sense() {
     refused(combined("and", &two_apart), "triggers", "never agree");
     let days = [cron(&json!({"day_of_week": "mon"})), cron(&json!({"day_of_week": "tue"}))];
     refused(combined("and", &days), "triggers", "never agree");
+    // They agree at first, and then not for 49 million seconds.
+    let seldom = [
+        json!({"type": "interval", "seconds": 7001, "start_date": "2026-01-01 00:00:00"}),
+        json!({"type": "interval", "seconds": 7003, "start_date": "2026-01-01 00:00:00"}),
+    ];
+    refused(combined("and", &seldom), "triggers", "too seldom");
     refused(combined("or", &[]), "triggers", "1 to 16");
     refused(combined("or", &vec![interval(1, "2026-01-01"); 17]), "triggers", "1 to 16");
     refused(json!({"type": "or"}), "triggers", "must be a list");
