@@ -7,6 +7,7 @@ use chrono::{Datelike, NaiveDate};
 
 use super::bits;
 use super::expression::Item;
+use super::years::Years;
 
 /// Every ISO week: 1 to 53.
 const EVERY_WEEK: u64 = ((1 << 53) - 1) << 1;
@@ -22,7 +23,7 @@ const LAST_YEAR: i32 = 9999;
 /// Dates.
 #[derive(Debug, Clone)]
 pub(super) struct Dates {
-    years: Vec<Item>,
+    years: Years,
     months: u64,
     days: u64,
     /// For each weekday, bit n for the nth of the month.
@@ -51,7 +52,7 @@ impl Dates {
             Item::Nth { .. } | Item::LastDay | Item::Range { .. } => bits,
         });
         Self {
-            years: years.to_vec(),
+            years: Years::new(years),
             months: bits::from_items(months),
             days: bits::from_items(days),
             nth_weekdays: [0, 1, 2, 3, 4, 5, 6].map(nth),
@@ -86,28 +87,10 @@ impl Dates {
         } else {
             day_matches && weekday_matches
         };
-        self.has_year(date.year())
+        self.years.has(date.year())
             && bits::has(self.months, date.month())
             && either_or_both
             && bits::has(self.weeks, date.iso_week().week())
-    }
-
-    fn has_year(&self, year: i32) -> bool {
-        let Ok(year) = u32::try_from(year) else { return false };
-        self.years.iter().any(|item| match *item {
-            Item::Range { first, last, step } => {
-                (first..=last).contains(&year) && (year - first) % step == 0
-            }
-            Item::Nth { .. } | Item::LastWeekday(_) | Item::LastDay => false,
-        })
-    }
-
-    fn first_year(&self) -> i32 {
-        let first = self.years.iter().filter_map(|item| match *item {
-            Item::Range { first, .. } => i32::try_from(first).ok(),
-            Item::Nth { .. } | Item::LastWeekday(_) | Item::LastDay => None,
-        });
-        first.min().unwrap_or(LAST_YEAR)
     }
 
     /// Whether the month that a date is in has it.
@@ -135,7 +118,7 @@ impl Dates {
     /// The first at or after `from`.
     pub(super) fn next(&self, from: NaiveDate) -> Option<NaiveDate> {
         let years =
-            (from.year().max(self.first_year())..=LAST_YEAR).filter(|at| self.has_year(*at));
+            (from.year().max(self.years.first())..=LAST_YEAR).filter(|at| self.years.has(*at));
         self.search_years(years, |year| {
             let begin = if year == from.year() { from.month() } else { 1 };
             (begin..=12).filter(|month| bits::has(self.months, *month)).find_map(|month| {
@@ -148,8 +131,8 @@ impl Dates {
 
     /// The last at or before `until`.
     pub(super) fn last_until(&self, until: NaiveDate) -> Option<NaiveDate> {
-        let years = self.first_year()..=until.year().min(LAST_YEAR);
-        self.search_years(years.rev().filter(|at| self.has_year(*at)), |year| {
+        let years = self.years.first()..=until.year().min(LAST_YEAR);
+        self.search_years(years.rev().filter(|at| self.years.has(*at)), |year| {
             let end = if year == until.year() { until.month() } else { 12 };
             (1..=end).rev().filter(|month| bits::has(self.months, *month)).find_map(|month| {
                 let end = day_in(until, year, month).unwrap_or(31);
@@ -196,7 +179,7 @@ impl Dates {
 
     /// The matching days of a month, as bits.
     fn days_of(&self, year: i32, month: u32) -> u64 {
-        if !bits::has(self.months, month) || !self.has_year(year) {
+        if !bits::has(self.months, month) || !self.years.has(year) {
             return 0;
         }
         self.days_in(year, month)

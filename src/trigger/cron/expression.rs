@@ -20,7 +20,7 @@ pub(super) const MONTHS: [&str; 12] =
 const ORDINALS: [&str; 5] = ["1st", "2nd", "3rd", "4th", "5th"];
 
 /// Items of one list, at most: no field has a use for more.
-pub(super) const ITEMS_MAX: usize = 200;
+pub(super) const ITEMS_MAX: usize = 100;
 
 /// One item of a field's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ mod dates;
 mod expression;
 mod fields;
 mod times;
+mod years;
 
 use chrono::{NaiveDateTime, TimeDelta, Timelike};
 

@@ -1,0 +1,79 @@
+//! The years that a pattern allows: a few ranges as they are, many as a set of bits.
+
+use super::expression::Item;
+
+/// The first year of the calendar; the last is 9999.
+const FIRST_YEAR: u32 = 1970;
+/// Words of 64 bits that hold them all.
+const WORDS: usize = 126;
+/// Ranges that are looked through; more are laid over each other once, so that a long list costs no more than a short
+/// one.
+const RANGES_MAX: usize = 4;
+
+/// Years.
+#[derive(Debug, Clone)]
+pub(super) enum Years {
+    Ranges(Vec<Item>),
+    Set(Box<[u64; WORDS]>),
+}
+
+impl Years {
+    pub(super) fn new(items: &[Item]) -> Self {
+        if items.len() <= RANGES_MAX {
+            return Self::Ranges(items.to_vec());
+        }
+        let mut set = Box::new([0_u64; WORDS]);
+        for (word, bit) in items.iter().flat_map(members).filter_map(place) {
+            set.get_mut(word).into_iter().for_each(|word| *word |= bit);
+        }
+        Self::Set(set)
+    }
+
+    /// Whether a year is one of them.
+    pub(super) fn has(&self, year: i32) -> bool {
+        let Ok(year) = u32::try_from(year) else { return false };
+        match self {
+            Self::Ranges(items) => items.iter().any(|item| allows(item, year)),
+            Self::Set(set) => place(year)
+                .is_some_and(|(word, bit)| set.get(word).is_some_and(|word| word & bit != 0)),
+        }
+    }
+
+    /// The first of them.
+    pub(super) fn first(&self) -> i32 {
+        let first = match self {
+            Self::Ranges(items) => items.iter().filter_map(begin).min(),
+            Self::Set(_) => Some(FIRST_YEAR),
+        };
+        first.and_then(|year| i32::try_from(year).ok()).unwrap_or(i32::MAX)
+    }
+}
+
+/// The word that holds a year, and its bit.
+fn place(year: u32) -> Option<(usize, u64)> {
+    let number = usize::try_from(year.checked_sub(FIRST_YEAR)?).ok()?;
+    Some((number / 64, 1 << (number % 64)))
+}
+
+fn begin(item: &Item) -> Option<u32> {
+    members(item).next()
+}
+
+fn members(item: &Item) -> impl Iterator<Item = u32> + use<> {
+    let range = match *item {
+        Item::Range { first, last, step } => {
+            Some((first..=last).step_by(usize::try_from(step).unwrap_or(1)))
+        }
+        Item::Nth { .. } | Item::LastWeekday(_) | Item::LastDay => None,
+    };
+    range.into_iter().flatten()
+}
+
+fn allows(item: &Item, year: u32) -> bool {
+    match *item {
+        Item::Range { first, last, step } => {
+            (first..=last).contains(&year) && (year - first).is_multiple_of(step)
+        }
+        Item::Nth { .. } | Item::LastWeekday(_) | Item::LastDay => false,
+    }
+}
