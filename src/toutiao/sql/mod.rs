@@ -9,6 +9,7 @@ mod seed;
 mod statistics;
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,8 +38,8 @@ pub(super) const BEGIN: &str = "begin immediate";
 /// Why a database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// The directory of the file cannot be made.
-    #[error("cannot create {}: {source}", .path.display())]
+    /// The directory of the file cannot be made, or not be opened.
+    #[error("cannot use the directory {}: {source}", .path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -97,11 +98,11 @@ pub(super) async fn open_file(
     path: &Path,
     init: &'static str,
 ) -> Result<SqlitePool, DatabaseError> {
-    if let Some(directory) = path.parent() {
-        tokio::fs::create_dir_all(directory)
-            .await
-            .map_err(|source| DatabaseError::Directory { path: directory.to_owned(), source })?;
-    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new(".")).to_owned();
+    let unusable = |source| DatabaseError::Directory { path: directory.clone(), source };
+    tokio::fs::create_dir_all(&directory).await.map_err(unusable)?;
+    let turn = take_turn(directory.clone()).await.map_err(unusable)?;
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -117,7 +118,20 @@ pub(super) async fn open_file(
     migrate(&pool, init)
         .await
         .map_err(|source| DatabaseError::Migrate { path: path.to_owned(), source })?;
+    drop(turn);
     Ok(pool)
+}
+
+/// Waits until nobody else opens a file of this directory; the turn ends with the handle. A new file is changed to WAL
+/// when it is opened, and SQLite refuses that, without any waiting, while another process has the file open to do the
+/// same.
+async fn take_turn(directory: PathBuf) -> std::io::Result<File> {
+    let waiting = tokio::task::spawn_blocking(move || {
+        let handle = File::open(directory)?;
+        handle.lock()?;
+        Ok(handle)
+    });
+    waiting.await.map_err(std::io::Error::other)?
 }
 
 // All in one transaction that holds the write lock: worker processes open the same file at the
