@@ -42,7 +42,7 @@ fn local_option(value: &Value, key: &str) -> String {
 
 fn trigger(job: &Value, now: Timestamp) -> String {
     let spec = job.get("trigger").cloned().unwrap_or_default();
-    Trigger::compile(&spec, &Zone::utc(), now)
+    Trigger::stored(&spec, &Zone::utc(), now)
         .map_or_else(|_| spec.to_string(), |trigger| trigger.describe())
 }
 

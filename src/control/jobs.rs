@@ -74,13 +74,17 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(to_value(answer))))
 }
 
+/// The job of that id.
+async fn known(api: &Api, id: &str) -> Result<Job, ApiError> {
+    let job = api.history.job(id).await?;
+    job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))
+}
+
 pub(super) async fn show(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let job = api.history.job(&id).await?;
-    let job = job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))?;
-    Ok(Json(job.to_value()))
+    Ok(Json(known(&api, &id).await?.to_value()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,8 +98,7 @@ pub(super) async fn explain(
     Path(id): Path<String>,
     Parameters(given): Parameters<ExplainParameters>,
 ) -> Result<Json<Value>, ApiError> {
-    let job = api.history.job(&id).await?;
-    let job = job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))?;
+    let job = known(&api, &id).await?;
     let now = api.clock.now();
     let asked = given.at.map(|text| parse_instant(&text, job.trigger.zone())).transpose();
     let asked = asked.map_err(|why| Invalid::new("at", why))?.unwrap_or(now);

@@ -123,13 +123,10 @@ impl Desk<'_> {
 
     /// Accounts for the occurrences since `from` that were held back.
     fn skip_since(&mut self, job: &Job, from: Timestamp, reason: SkipReason) {
-        if !job.trigger.matches(from) {
-            // What `next_run_time` named is no occurrence of the trigger, and accounted for by itself.
-            let span = Span { first: from, last: from, count: 1 };
-            let run = self.skipped_run(job, plan::Skipped { reason, span });
-            self.step.insert_run(run);
-        }
-        if let Some(span) = job.trigger.occurrences(from, self.step.now) {
+        // What `next_run_time` named is no occurrence of the trigger, and accounted for by itself.
+        let named = (!job.trigger.matches(from)).then(|| Span::one(from));
+        let occurrences = job.trigger.occurrences(from, self.step.now);
+        for span in named.into_iter().chain(occurrences) {
             let run = self.skipped_run(job, plan::Skipped { reason, span });
             self.step.insert_run(run);
         }

@@ -12,7 +12,7 @@ use crate::run::{Run, RunId};
 pub(super) const QUEUE_LIMIT: usize = 1000;
 
 /// Runs of one job that wait in memory for an earlier one to end, so that one slow job does not fill its pool's queue.
-pub(super) const QUEUE_LIMIT_PER_JOB: u32 = 100;
+const QUEUE_LIMIT_PER_JOB: u32 = 100;
 
 /// A run that waits for a worker, or for an earlier run of its job to end.
 #[derive(Debug, Clone)]

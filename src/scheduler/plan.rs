@@ -71,7 +71,7 @@ pub(crate) fn plan(job: &Job, now: Timestamp, room: Room) -> Plan {
 
 /// The occurrences from the job's next one on that are due at `now`.
 fn due_span(job: &Job, next: Due, now: Timestamp) -> Span {
-    let only_next = Span { first: next.scheduled_at, last: next.scheduled_at, count: 1 };
+    let only_next = Span::one(next.scheduled_at);
     let Some(span) = job.trigger.occurrences(next.scheduled_at, now) else { return only_next };
     // Jitter stays below the next occurrence, so only the last one can still be to come.
     if span.count > 1 && due(&job.id, &job.trigger, span.last).due_at > now {
@@ -82,8 +82,7 @@ fn due_span(job: &Job, next: Due, now: Timestamp) -> Span {
 
 fn keep_named(job: &Job, next: Due, now: Timestamp) -> Plan {
     if is_missed(job, next.due_at, now) {
-        let at = next.scheduled_at;
-        return Plan::skip(SkipReason::Missed, Span { first: at, last: at, count: 1 });
+        return Plan::skip(SkipReason::Missed, Span::one(next.scheduled_at));
     }
     Plan { runs: vec![next], ..Plan::default() }
 }

@@ -14,7 +14,7 @@ use super::{Span, Trigger};
 use crate::clock::Timestamp;
 
 /// Questions to simple triggers that one search, or one count, asks at most: some milliseconds.
-pub(super) const QUESTIONS_MAX: usize = 40_000;
+const QUESTIONS_MAX: usize = 40_000;
 /// The threshold of members that give none: less than a second, so that whole seconds agree exactly or not at all, and
 /// only the fractions of intervals are forgiven.
 pub(super) const THRESHOLD_MICROS: i64 = 999_999;
@@ -207,7 +207,7 @@ impl And {
     /// The occurrences from `first`, which is one, up to `to`. The work of one search is spent on counting; beyond it
     /// the count is a lower bound.
     pub(super) fn occurrences(&self, first: Timestamp, to: Timestamp) -> Span {
-        let (mut span, mut leaps) = (Span { first, last: first, count: 1 }, self.leaps_max);
+        let (mut span, mut leaps) = (Span::one(first), self.leaps_max);
         while let Some(after) = span.last.checked_add_signed(MICROSECOND) {
             match self.search(after, &mut leaps) {
                 Found::At(found) if found <= to => {

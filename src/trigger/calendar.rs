@@ -51,11 +51,10 @@ impl CalendarInterval {
         let anchor = Some(anchor).filter(|_| start.is_none());
         let today = anchor.map(|anchor| given.zone().to_local(anchor).date());
         let start = start.or(today).unwrap_or_default();
-        if anchor.is_some() && end.is_some_and(|end| end < start) {
-            return Err(Invalid::new("end_date", "is in the past, and there is no start_date"));
-        }
         if end.is_some_and(|end| end < start) {
-            return Err(Invalid::new("end_date", "is before start_date"));
+            let today = "is in the past, and there is no start_date";
+            let why = if anchor.is_some() { today } else { "is before start_date" };
+            return Err(Invalid::new("end_date", why));
         }
         let dst = Dst { gap: Gap::Skip, fold: Fold::First }.or_given(given)?;
         if months == 0 && days == 0 {
@@ -120,8 +119,11 @@ impl CalendarInterval {
     pub(super) fn occurrences(&self, zone: &Zone, first: Timestamp, to: Timestamp) -> Option<Span> {
         let all = self.occurrences_from(zone, near(zone, first)?.0);
         let others = all.filter(|at| *at > first).take_while(|at| *at <= to);
-        let only = Span { first, last: first, count: 1 };
-        Some(others.fold(only, |span, last| Span { last, count: span.count + 1, ..span }))
+        Some(others.fold(Span::one(first), |span, last| Span {
+            last,
+            count: span.count + 1,
+            ..span
+        }))
     }
 
     /// Dates whose time of day the clock skips, with `from < instant <= to`.

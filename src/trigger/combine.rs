@@ -22,6 +22,15 @@ const LEAVES_MAX: usize = 32;
 pub(super) struct Place {
     depth: u8,
     in_and: bool,
+    /// Whether it was accepted before.
+    is_stored: bool,
+}
+
+impl Place {
+    /// Of a trigger that was accepted before.
+    pub(super) fn of_stored() -> Self {
+        Self { is_stored: true, ..Self::default() }
+    }
 }
 
 /// Reads an `and`.
@@ -40,7 +49,7 @@ pub(super) fn and(given: &mut Given, anchor: Timestamp, place: Place) -> Result<
         return Err(Invalid::new(format!("triggers[{number}].jitter"), message));
     }
     let and = And::new(members, threshold);
-    if and.is_out_of_reach() {
+    if !place.is_stored && and.is_out_of_reach() {
         let leaps = and.leaps_max();
         let message = format!(
             "the triggers never agree, or too seldom: no common time was found in {leaps} steps"

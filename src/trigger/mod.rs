@@ -42,6 +42,13 @@ pub struct Span {
     pub count: u64,
 }
 
+impl Span {
+    /// A single occurrence.
+    pub fn one(at: Timestamp) -> Self {
+        Self { first: at, last: at, count: 1 }
+    }
+}
+
 /// Types of triggers, as they are spelled.
 const TYPES: [&str; 7] = ["date", "interval", "cron", "crontab", "calendarinterval", "and", "or"];
 
@@ -83,6 +90,11 @@ impl Trigger {
     /// The same for a trigger that may be one that can never fire.
     pub fn compile(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
         Self::compile_at(spec, zone, anchor, Place::default())
+    }
+
+    /// The same for one that was accepted before: whether an `and` is out of reach is not asked again at every reading.
+    pub fn stored(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
+        Self::compile_at(spec, zone, anchor, Place::of_stored())
     }
 
     fn compile_at(
@@ -274,7 +286,7 @@ impl Trigger {
     pub fn occurrences(&self, from: Timestamp, to: Timestamp) -> Option<Span> {
         let first = self.next_from(from).filter(|first| *first <= to)?;
         match &self.kind {
-            Kind::Date(_) | Kind::Unreadable => Some(Span { first, last: first, count: 1 }),
+            Kind::Date(_) | Kind::Unreadable => Some(Span::one(first)),
             Kind::Interval(interval) => interval.occurrences(first, to),
             Kind::Cron(cron) => cron.occurrences(&self.zone, first, to),
             Kind::Calendar(calendar) => calendar.occurrences(&self.zone, first, to),

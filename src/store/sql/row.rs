@@ -59,7 +59,7 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
     let spec: Value = parse_json(&column::<String>(row, "trigger_spec")?);
     let task_value: Value = parse_json(&column::<String>(row, "task")?);
     let mut broken = None;
-    let trigger = Trigger::compile(&spec, &Zone::utc(), anchor).unwrap_or_else(|invalid| {
+    let trigger = Trigger::stored(&spec, &Zone::utc(), anchor).unwrap_or_else(|invalid| {
         broken = Some(invalid.within("trigger").to_string());
         Trigger::unreadable(spec)
     });

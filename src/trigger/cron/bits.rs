@@ -4,13 +4,7 @@ use super::expression::Item;
 
 /// The members of a field's ranges.
 pub(super) fn from_items(items: &[Item]) -> u64 {
-    let range = |item: &Item| match *item {
-        Item::Range { first, last, step } => (first..=last)
-            .step_by(usize::try_from(step).unwrap_or(1))
-            .fold(0, |bits, value| bits | 1 << value),
-        Item::Nth { .. } | Item::LastWeekday(_) | Item::LastDay => 0,
-    };
-    items.iter().fold(0, |bits, item| bits | range(item))
+    items.iter().flat_map(Item::values).fold(0, |bits, value| bits | 1 << value)
 }
 
 /// Whether a number is a member.

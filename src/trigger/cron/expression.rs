@@ -35,6 +35,19 @@ pub(super) enum Item {
     LastDay,
 }
 
+impl Item {
+    /// The numbers of a range; none of what is no range.
+    pub(super) fn values(&self) -> impl Iterator<Item = u32> + use<> {
+        let range = match *self {
+            Self::Range { first, last, step } => {
+                Some((first..=last).step_by(usize::try_from(step).unwrap_or(1)))
+            }
+            Self::Nth { .. } | Self::LastWeekday(_) | Self::LastDay => None,
+        };
+        range.into_iter().flatten()
+    }
+}
+
 /// Reads a field's text: a list with commas.
 pub(super) fn parse(shape: &Shape, text: &str) -> Result<Vec<Item>, String> {
     let mut items = Vec::new();

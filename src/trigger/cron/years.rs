@@ -23,7 +23,7 @@ impl Years {
             return Self::Ranges(items.to_vec());
         }
         let mut set = Box::new([0_u64; WORDS]);
-        for (word, bit) in items.iter().flat_map(members).filter_map(place) {
+        for (word, bit) in items.iter().flat_map(Item::values).filter_map(place) {
             set.get_mut(word).into_iter().for_each(|word| *word |= bit);
         }
         Self::Set(set)
@@ -42,7 +42,7 @@ impl Years {
     /// The first of them.
     pub(super) fn first(&self) -> i32 {
         let first = match self {
-            Self::Ranges(items) => items.iter().filter_map(begin).min(),
+            Self::Ranges(items) => items.iter().filter_map(|item| item.values().next()).min(),
             Self::Set(_) => Some(FIRST_YEAR),
         };
         first.and_then(|year| i32::try_from(year).ok()).unwrap_or(i32::MAX)
@@ -53,20 +53,6 @@ impl Years {
 fn place(year: u32) -> Option<(usize, u64)> {
     let number = usize::try_from(year.checked_sub(FIRST_YEAR)?).ok()?;
     Some((number / 64, 1 << (number % 64)))
-}
-
-fn begin(item: &Item) -> Option<u32> {
-    members(item).next()
-}
-
-fn members(item: &Item) -> impl Iterator<Item = u32> + use<> {
-    let range = match *item {
-        Item::Range { first, last, step } => {
-            Some((first..=last).step_by(usize::try_from(step).unwrap_or(1)))
-        }
-        Item::Nth { .. } | Item::LastWeekday(_) | Item::LastDay => None,
-    };
-    range.into_iter().flatten()
 }
 
 fn allows(item: &Item, year: u32) -> bool {
