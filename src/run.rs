@@ -5,6 +5,7 @@
 //! after a crash, `pending → skipped`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use crate::job::JobId;
 
 /// A run's id: a UUID of version 7, so that ids sort by time. It stays the same over all attempts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RunId(pub String);
+pub struct RunId(pub Arc<str>);
 
 impl fmt::Display for RunId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,7 +52,8 @@ impl RunIds {
         let parts = counter.to_be_bytes().into_iter().skip(4).chain(mixed.to_be_bytes());
         bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
         let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0);
-        RunId(uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid().to_string())
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid();
+        RunId(id.to_string().into())
     }
 }
 
@@ -224,8 +226,8 @@ pub struct Run {
     pub attempt: u32,
     /// The pool in which it runs.
     pub executor: String,
-    /// The daemon that made it.
-    pub node: String,
+    /// The node that holds it: it waits there, runs there, or ended there.
+    pub node: Arc<str>,
     /// When this row was made.
     pub created_at: Timestamp,
     /// Where it stands.
@@ -274,7 +276,7 @@ impl Run {
     /// The run as the contract shows it.
     pub fn to_value(&self) -> Value {
         let mut value = json!({
-            "id": self.id.0,
+            "id": &*self.id.0,
             "job_id": self.job_id,
             "state": self.state.word(),
             "cause": self.cause.word(),
@@ -284,7 +286,7 @@ impl Run {
             "started_at": null,
             "finished_at": null,
             "executor": self.executor,
-            "node": self.node,
+            "node": &*self.node,
             "exit_code": null,
             "error": null,
             "result": null,

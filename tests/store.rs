@@ -9,26 +9,53 @@
 #[path = "support/jobs.rs"]
 mod jobs;
 
+use std::sync::Arc;
+
 use jobs::{at, job, run};
+use punctual::clock::Timestamp;
 use punctual::filter::{JobFilter, RunFilter};
-use punctual::job::{Due, Job, JobState};
+use punctual::job::{Due, Job, JobId, JobState};
 use punctual::run::{Cause, Outcome, Run, RunState, SkipReason};
 use punctual::store::memory::MemoryStore;
 use punctual::store::sql::SqlStore;
-use punctual::store::{Archive, Change, Store, StoreError};
+use punctual::store::{Archive, Change, Claim, Holder, Store, StoreError};
 use serde_json::json;
 use tempfile::TempDir;
 
 fn insert_job(job: &Job) -> Change {
-    Change::InsertJob(Box::new(job.clone()))
+    Change::InsertJob(Arc::new(Job { revision: 1, ..job.clone() }))
+}
+
+/// The next write to a job that was read at this revision.
+fn next(job: &Job) -> Arc<Job> {
+    Arc::new(Job { revision: job.revision + 1, ..job.clone() })
 }
 
 fn update_job(job: &Job) -> Change {
-    Change::UpdateJob(Box::new(job.clone()))
+    Change::UpdateJob(next(job))
+}
+
+fn delete_job(id: &JobId, revision: i64) -> Change {
+    Change::DeleteJob { id: id.clone(), revision }
 }
 
 fn insert_run(run: &Run) -> Change {
-    Change::InsertRun(Box::new(run.clone()))
+    Change::InsertRun(Arc::new(run.clone()))
+}
+
+fn update_run(run: &Run) -> Change {
+    Change::UpdateRun { run: Arc::new(run.clone()), held_by: "here".into() }
+}
+
+/// What of the named pools is due, to the only node.
+async fn due<S: Store>(store: &S, until: Timestamp, limit: usize) -> Vec<Job> {
+    let executors = pools();
+    let claim = Claim { node: "here", until, executors: &executors, limit, live: &[] };
+    store.claim(claim).await.unwrap()
+}
+
+async fn in_flight<S: Store>(store: &S) -> Vec<Run> {
+    store.in_flight(Holder::Node("here")).await.unwrap()
 }
 
 fn is_conflict(result: Result<(), StoreError>) -> bool {
@@ -48,7 +75,7 @@ macro_rules! on_every_store {
         mod sqlite {
             $(#[tokio::test] async fn $name() {
                 let folder = super::TempDir::new().unwrap();
-                super::$name(super::SqlStore::open(&folder.path().join("p.db")).await.unwrap()).await;
+                super::$name(super::SqlStore::open_file(&folder.path().join("p.db")).await.unwrap()).await;
             })*
         }
     };
@@ -82,7 +109,7 @@ async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {
         let full = json!({"id": format!("j{number}"), "name": "A name", "tags": ["a", "b\"c"], "description": "é\n",
             "misfire_grace_time": 1.5, "coalesce": "all", "max_instances": 3, "on_crash": "lose", "max_runs": 7});
         let job = Job { state, run_count: 2, ..job(&full) };
-        store.commit(&[insert_job(&job)]).await.unwrap();
+        store.commit(vec![insert_job(&job)]).await.unwrap();
         let read = store.load(std::slice::from_ref(&job.id)).await.unwrap().remove(0);
         assert_eq!(read.to_value(), Job { revision: 1, ..job.clone() }.to_value());
         assert_eq!((&read.state, read.anchor, read.run_count), (&job.state, job.anchor, 2));
@@ -128,22 +155,22 @@ async fn a_run_survives_in_every_state<S: Store + Archive>(store: S) {
     }));
     for (number, state) in (0_u32..).zip(states) {
         let mut run = run("j", Some(at(i64::from(number))));
-        store.commit(&[insert_run(&run)]).await.unwrap();
+        store.commit(vec![insert_run(&run)]).await.unwrap();
         run = Run { state, attempt: 2, ..run };
-        store.commit(&[Change::UpdateRun(Box::new(run.clone()))]).await.unwrap();
+        store.commit(vec![update_run(&run)]).await.unwrap();
         assert_eq!(Archive::run(&store, &run.id.0).await.unwrap().unwrap(), run);
     }
 }
 
 async fn a_write_on_an_old_revision_changes_nothing_at_all<S: Store + Archive>(store: S) {
     let first = job(&json!({"id": "a"}));
-    store.commit(&[insert_job(&first)]).await.unwrap();
+    store.commit(vec![insert_job(&first)]).await.unwrap();
     let read = store.load(std::slice::from_ref(&first.id)).await.unwrap().remove(0);
     let renamed = Job { name: "renamed".to_owned(), ..read.clone() };
-    store.commit(&[update_job(&renamed)]).await.unwrap();
+    store.commit(vec![update_job(&renamed)]).await.unwrap();
     let stale = Job { name: "stale".to_owned(), ..read };
     let other = job(&json!({"id": "b"}));
-    assert!(is_conflict(store.commit(&[insert_job(&other), update_job(&stale)]).await));
+    assert!(is_conflict(store.commit(vec![insert_job(&other), update_job(&stale)]).await));
     let now = store.load(&[first.id, other.id]).await.unwrap();
     assert_eq!(now.len(), 1, "the other write of the transaction was undone");
     assert_eq!((now[0].name.as_str(), now[0].revision), ("renamed", 2));
@@ -151,28 +178,30 @@ async fn a_write_on_an_old_revision_changes_nothing_at_all<S: Store + Archive>(s
 
 async fn an_id_and_an_occurrence_are_taken_once<S: Store + Archive>(store: S) {
     let job = job(&json!({"id": "a"}));
-    store.commit(&[insert_job(&job)]).await.unwrap();
-    assert!(is_conflict(store.commit(&[insert_job(&job)]).await));
-    store.commit(&[insert_run(&run("a", Some(at(5))))]).await.unwrap();
+    store.commit(vec![insert_job(&job)]).await.unwrap();
+    assert!(is_conflict(store.commit(vec![insert_job(&job)]).await));
+    store.commit(vec![insert_run(&run("a", Some(at(5))))]).await.unwrap();
     assert!(
-        is_conflict(store.commit(&[insert_run(&run("a", Some(at(5))))]).await),
+        is_conflict(store.commit(vec![insert_run(&run("a", Some(at(5))))]).await),
         "the occurrence has its row"
     );
     store
-        .commit(&[insert_run(&run("a", Some(at(6)))), insert_run(&run("b", Some(at(5))))])
+        .commit(vec![insert_run(&run("a", Some(at(6)))), insert_run(&run("b", Some(at(5))))])
         .await
         .unwrap();
     let anew = Run { anchor: at(1), ..run("a", Some(at(5))) };
-    store.commit(&[insert_run(&anew)]).await.unwrap();
+    store.commit(vec![insert_run(&anew)]).await.unwrap();
     for _ in 0..2 {
         let manual = Run { cause: Cause::Manual, ..run("a", None) };
-        store.commit(&[insert_run(&manual)]).await.unwrap();
+        store.commit(vec![insert_run(&manual)]).await.unwrap();
     }
-    store.commit(&[Change::DeleteJob(job.id.clone()), Change::DeleteJob(job.id)]).await.unwrap();
+    assert!(is_conflict(store.commit(vec![delete_job(&job.id, 2)]).await), "it is of revision 1");
+    store.commit(vec![delete_job(&job.id, 1)]).await.unwrap();
+    assert!(is_conflict(store.commit(vec![delete_job(&job.id, 1)]).await), "it is gone");
 }
 
 async fn what_is_due_comes_in_order_and_only_from_the_named_pools<S: Store + Archive>(store: S) {
-    let due = |id: &str, seconds: i64, executor: &str| {
+    let due_job = |id: &str, seconds: i64, executor: &str| {
         let next = Due { scheduled_at: at(seconds), due_at: at(seconds) };
         Job {
             state: JobState::Active { next },
@@ -182,22 +211,22 @@ async fn what_is_due_comes_in_order_and_only_from_the_named_pools<S: Store + Arc
     };
     let paused = Due { scheduled_at: at(1), due_at: at(1) };
     let changes = [
-        insert_job(&due("late", 30, "default")),
-        insert_job(&due("early", 10, "default")),
-        insert_job(&due("elsewhere", 5, "other")),
-        insert_job(&due("now", 40, "default")),
-        insert_job(&due("future", 41, "default")),
+        insert_job(&due_job("late", 30, "default")),
+        insert_job(&due_job("early", 10, "default")),
+        insert_job(&due_job("elsewhere", 5, "other")),
+        insert_job(&due_job("now", 40, "default")),
+        insert_job(&due_job("future", 41, "default")),
         insert_job(&Job {
             state: JobState::Paused { next: paused },
             ..job(&json!({"id": "paused"}))
         }),
         insert_job(&Job { state: JobState::Finished, ..job(&json!({"id": "finished"})) }),
     ];
-    store.commit(&changes).await.unwrap();
+    store.commit(changes.to_vec()).await.unwrap();
     let ids = |jobs: Vec<Job>| jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>();
-    assert_eq!(ids(store.due(at(40), &pools(), 10).await.unwrap()), ["early", "late", "now"]);
-    assert_eq!(ids(store.due(at(40), &pools(), 2).await.unwrap()), ["early", "late"]);
-    assert!(store.due(at(9), &pools(), 10).await.unwrap().is_empty());
+    assert_eq!(ids(due(&store, at(40), 10).await), ["early", "late", "now"]);
+    assert_eq!(ids(due(&store, at(40), 2).await), ["early", "late"]);
+    assert!(due(&store, at(9), 10).await.is_empty());
 }
 
 async fn a_review_sees_declared_broken_and_homeless_jobs<S: Store + Archive>(store: S) {
@@ -208,7 +237,7 @@ async fn a_review_sees_declared_broken_and_homeless_jobs<S: Store + Archive>(sto
         insert_job(&Job { state: broken, ..job(&json!({"id": "broken"})) }),
         insert_job(&Job { executor: "gone".to_owned(), ..job(&json!({"id": "homeless"})) }),
     ];
-    store.commit(&changes).await.unwrap();
+    store.commit(changes.to_vec()).await.unwrap();
     let mut ids: Vec<String> =
         store.to_review(&pools()).await.unwrap().iter().map(|job| job.id.to_string()).collect();
     ids.sort();
@@ -221,14 +250,14 @@ async fn runs_in_flight_are_found_the_oldest_first<S: Store + Archive>(store: S)
     second.start(at(3));
     let mut third = run("a", Some(at(3)));
     third.skip(SkipReason::Missed);
-    store.commit(&[insert_run(&second), insert_run(&third), insert_run(&first)]).await.unwrap();
-    assert_eq!(store.in_flight().await.unwrap(), [first, second]);
+    store.commit(vec![insert_run(&second), insert_run(&third), insert_run(&first)]).await.unwrap();
+    assert_eq!(in_flight(&store).await, [first, second]);
 }
 
 async fn lists_are_filtered_and_paged<S: Store + Archive>(store: S) {
     for id in ["a:1", "a:2", "a_3", "b"] {
         let tags = if id == "b" { json!([]) } else { json!(["x", "y z"]) };
-        store.commit(&[insert_job(&job(&json!({"id": id, "tags": tags})))]).await.unwrap();
+        store.commit(vec![insert_job(&job(&json!({"id": id, "tags": tags})))]).await.unwrap();
     }
     let jobs = async |filter: JobFilter| -> Vec<String> {
         let jobs = store.jobs(&filter).await.unwrap();
@@ -255,7 +284,7 @@ async fn lists_are_filtered_and_paged<S: Store + Archive>(store: S) {
     let made: Vec<Run> =
         (0..4).map(|second| run(if second == 3 { "b" } else { "a" }, Some(at(second)))).collect();
     for run in &made {
-        store.commit(&[insert_run(run)]).await.unwrap();
+        store.commit(vec![insert_run(run)]).await.unwrap();
     }
     let runs = async |filter: RunFilter| store.runs(&filter).await.unwrap();
     let all = RunFilter { limit: 10, ..RunFilter::default() };
@@ -277,7 +306,7 @@ async fn an_output_is_replaced<S: Store + Archive>(store: S) {
     let id = run("a", None).id;
     for (tail, bytes) in [("first", 5), ("second", 70_000)] {
         let change = Change::PutOutput { run_id: id.clone(), tail: tail.to_owned(), bytes };
-        store.commit(&[change]).await.unwrap();
+        store.commit(vec![change]).await.unwrap();
     }
     let output = Archive::output(&store, &id.0).await.unwrap().unwrap();
     assert_eq!((output.tail.as_str(), output.bytes), ("second", 70_000));
@@ -287,7 +316,7 @@ async fn an_output_is_replaced<S: Store + Archive>(store: S) {
 async fn a_pause_is_kept_until_it_ends<S: Store + Archive>(store: S) {
     assert_eq!(store.paused_since().await.unwrap(), None);
     for since in [Some(at(5)), Some(at(7)), None, None] {
-        store.commit(&[Change::SetPaused(since)]).await.unwrap();
+        store.commit(vec![Change::SetPaused(since)]).await.unwrap();
         assert_eq!(store.paused_since().await.unwrap(), since);
     }
 }
@@ -298,55 +327,58 @@ async fn many_changes_are_written_all_or_none<S: Store + Archive>(store: S) {
     let mut changes: Vec<Change> = jobs.iter().map(insert_job).collect();
     let runs: Vec<Run> = jobs.iter().map(|job| run(job.id.as_str(), Some(at(10)))).collect();
     changes.extend(runs.iter().map(insert_run));
-    let output =
-        |run: &Run| Change::PutOutput { run_id: run.id.clone(), tail: run.id.0.clone(), bytes: 7 };
+    let output = |run: &Run| Change::PutOutput {
+        run_id: run.id.clone(),
+        tail: run.id.0.to_string(),
+        bytes: 7,
+    };
     changes.extend(runs.iter().map(output));
-    store.commit(&changes).await.unwrap();
+    store.commit(changes.to_vec()).await.unwrap();
     let renamed = |job: &Job, revision| Job { name: "new".to_owned(), revision, ..job.clone() };
     let mut updates: Vec<Change> = jobs.iter().map(|job| update_job(&renamed(job, 1))).collect();
     updates[70] = update_job(&renamed(&jobs[70], 5));
-    assert!(is_conflict(store.commit(&updates).await));
+    assert!(is_conflict(store.commit(updates.to_vec()).await));
     assert_eq!(store.job("j000").await.unwrap().unwrap().name, "j000", "not even the first");
     updates[70] = update_job(&renamed(&jobs[70], 1));
     updates.extend(runs.iter().map(|run| {
         let mut run = run.clone();
         run.start(at(11));
-        Change::UpdateRun(Box::new(run))
+        update_run(&run)
     }));
-    store.commit(&updates).await.unwrap();
+    store.commit(updates.to_vec()).await.unwrap();
     let ids: Vec<_> = jobs.iter().map(|job| job.id.clone()).collect();
     let loaded = store.load(&ids).await.unwrap();
     assert!(loaded.iter().all(|job| job.name == "new" && job.revision == 2) && loaded.len() == 150);
-    let running = store.in_flight().await.unwrap();
+    let running = in_flight(&store).await;
     assert!(running.iter().all(|run| run.state == RunState::Running { started_at: at(11) }));
     assert_eq!(running.len(), 150);
     for run in &runs {
-        assert_eq!(Archive::output(&store, &run.id.0).await.unwrap().unwrap().tail, run.id.0);
+        assert_eq!(Archive::output(&store, &run.id.0).await.unwrap().unwrap().tail, *run.id.0);
     }
 }
 
 async fn of_two_writes_to_a_run_in_one_commit_the_later_counts<S: Store + Archive>(store: S) {
     let mut twice = run("a", Some(at(10)));
-    store.commit(&[insert_job(&job(&json!({"id": "a"}))), insert_run(&twice)]).await.unwrap();
+    store.commit(vec![insert_job(&job(&json!({"id": "a"}))), insert_run(&twice)]).await.unwrap();
     twice.start(at(11));
-    let first = Change::UpdateRun(Box::new(twice.clone()));
+    let first = update_run(&twice);
     twice.retry_after_crash();
-    store.commit(&[first, Change::UpdateRun(Box::new(twice.clone()))]).await.unwrap();
-    assert_eq!(store.in_flight().await.unwrap(), [twice]);
+    store.commit(vec![first, update_run(&twice)]).await.unwrap();
+    assert_eq!(in_flight(&store).await, [twice]);
 }
 
 async fn a_conflict_in_writes_of_one_kind_changes_nothing_at_all<S: Store + Archive>(store: S) {
     let jobs: Vec<Job> = (0..4).map(|number| job(&json!({"id": format!("j{number}")}))).collect();
-    store.commit(&[insert_job(&jobs[2])]).await.unwrap();
+    store.commit(vec![insert_job(&jobs[2])]).await.unwrap();
     let inserts: Vec<Change> = jobs.iter().map(insert_job).collect();
-    assert!(is_conflict(store.commit(&inserts).await));
+    assert!(is_conflict(store.commit(inserts.to_vec()).await));
     assert!(store.job("j0").await.unwrap().is_none());
-    store.commit(&[insert_job(&jobs[0])]).await.unwrap();
+    store.commit(vec![insert_job(&jobs[0])]).await.unwrap();
     let renamed = |job: &Job, revision| Job { name: "new".to_owned(), revision, ..job.clone() };
     let updates = [renamed(&jobs[0], 1), renamed(&jobs[2], 9)].map(|job| update_job(&job));
-    assert!(is_conflict(store.commit(&updates).await));
+    assert!(is_conflict(store.commit(updates.to_vec()).await));
     assert_eq!(store.job("j0").await.unwrap().unwrap().name, "j0");
     let runs = [Some(at(10)), Some(at(20)), Some(at(10)), None].map(|at| run("j0", at));
-    assert!(is_conflict(store.commit(&runs.iter().map(insert_run).collect::<Vec<_>>()).await));
-    assert_eq!(store.in_flight().await.unwrap(), []);
+    assert!(is_conflict(store.commit(runs.iter().map(insert_run).collect()).await));
+    assert_eq!(in_flight(&store).await, []);
 }

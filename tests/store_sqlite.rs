@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Executor, ExecutorKind, PoolSettings};
 use punctual::job::{Definition, GivenPolicy, Job, JobState, Origin, Overlap};
-use punctual::scheduler::Scheduler;
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Command, Request};
+use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::sql::SqlStore;
-use punctual::store::{Archive, Change, Store};
+use punctual::store::{Archive, Change, Claim, Store};
 use punctual::task::builtin::Registry;
 use punctual::zone::Zone;
 use serde_json::json;
@@ -43,6 +44,10 @@ fn job(id: &str) -> Job {
     rules().admit(definition.unwrap(), Origin::Socket, start()).unwrap()
 }
 
+fn insert(job: Job) -> Change {
+    Change::InsertJob(Arc::new(Job { revision: 1, ..job }))
+}
+
 /// A statement by someone else, while the daemon has the file open.
 async fn by_hand(file: &Path, sql: &'static str) {
     let options = SqliteConnectOptions::new().filename(file);
@@ -56,8 +61,8 @@ async fn by_hand(file: &Path, sql: &'static str) {
 async fn check_edited(sql: &'static str, reason: &str, key: &str, kept: serde_json::Value) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");
-    let store = SqlStore::open(&file).await.unwrap();
-    store.commit(&["a", "b"].map(|id| Change::InsertJob(Box::new(job(id))))).await.unwrap();
+    let store = SqlStore::open_file(&file).await.unwrap();
+    store.commit(["a", "b"].map(|id| insert(job(id))).to_vec()).await.unwrap();
     by_hand(&file, sql).await;
     let executors = ["default".to_owned()];
     let found = store.to_review(&executors).await.unwrap();
@@ -67,10 +72,13 @@ async fn check_edited(sql: &'static str, reason: &str, key: &str, kept: serde_js
     assert!(said.contains(reason), "{said}");
     assert_eq!(broken.to_value().get(key), Some(&kept));
     // Written back and read again it is still the same.
-    store.commit(&[Change::UpdateJob(Box::new(broken.clone()))]).await.unwrap();
+    let next = Job { revision: broken.revision + 1, ..broken.clone() };
+    store.commit(vec![Change::UpdateJob(Arc::new(next))]).await.unwrap();
     let again = store.job("a").await.unwrap().unwrap();
     assert_eq!((again.definition(), &again.state), (broken.definition(), &broken.state));
-    let due = store.due(broken.anchor + chrono::TimeDelta::days(1), &executors, 9).await.unwrap();
+    let until = broken.anchor + chrono::TimeDelta::days(1);
+    let claim = Claim { node: "here", until, executors: &executors, limit: 9, live: &[] };
+    let due = store.claim(claim).await.unwrap();
     assert_eq!(due.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["b"]);
     assert_eq!(store.to_review(&executors).await.unwrap().len(), 1);
 }
@@ -92,11 +100,11 @@ async fn a_row_that_cannot_be_understood_is_broken_and_kept() {
 async fn a_file_has_one_daemon_and_says_which() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("new").join("jobs.db");
-    let store = SqlStore::open(&file).await.unwrap();
-    let refused = SqlStore::open(&file).await.unwrap_err().to_string();
+    let store = SqlStore::open_file(&file).await.unwrap();
+    let refused = SqlStore::open_file(&file).await.unwrap_err().to_string();
     assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
     drop(store);
-    SqlStore::open(&file).await.unwrap();
+    SqlStore::open_file(&file).await.unwrap();
 }
 
 #[tokio::test]
@@ -104,11 +112,11 @@ async fn what_was_written_is_there_after_the_file_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");
     for expected in [None, Some(1)] {
-        let store = SqlStore::open(&file).await.unwrap();
+        let store = SqlStore::open_file(&file).await.unwrap();
         let found = store.job("a").await.unwrap();
         assert_eq!(found.as_ref().map(|job| job.revision), expected);
         if found.is_none() {
-            store.commit(&[Change::InsertJob(Box::new(job("a")))]).await.unwrap();
+            store.commit(vec![insert(job("a"))]).await.unwrap();
         }
         store.close().await;
     }
@@ -129,12 +137,14 @@ impl Executor for Idle {
 #[tokio::test]
 async fn a_pause_does_not_change_when_an_occurrence_is_due() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqlStore::open(&folder.path().join("jobs.db")).await.unwrap();
+    let store = SqlStore::open_file(&folder.path().join("jobs.db")).await.unwrap();
     let given = job("a");
     let next = given.next().unwrap();
     assert!(next.due_at > next.scheduled_at, "there is a jitter");
-    store.commit(&[Change::InsertJob(Box::new(given.clone()))]).await.unwrap();
-    let mut scheduler = Scheduler::new(store.clone(), Idle, rules(), "node".to_owned(), 1);
+    store.commit(vec![insert(given.clone())]).await.unwrap();
+    let lease = chrono::TimeDelta::seconds(10);
+    let identity = Identity { node: "node".into(), started_at: start(), seed: 1, lease };
+    let mut scheduler = Scheduler::new(store.clone(), Idle, rules(), identity);
     // The resume comes before the occurrence, and after it but before its delay has passed.
     for now in [start(), next.scheduled_at] {
         for request in [Request::Pause(given.id.clone()), Request::Resume(given.id.clone())] {
@@ -151,7 +161,7 @@ async fn a_file_that_is_no_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");
     std::fs::write(&file, "this is a letter, and a rather long one at that\n".repeat(100)).unwrap();
-    let refused = SqlStore::open(&file).await.unwrap_err().to_string();
+    let refused = SqlStore::open_file(&file).await.unwrap_err().to_string();
     assert!(refused.contains("jobs.db") && refused.contains("not a database"), "{refused}");
 }
 
@@ -175,7 +185,7 @@ async fn a_file_of_the_first_version_is_migrated_and_keeps_its_jobs() {
         1800000000000000, 1800000005000000, 1800000005000000, 7, 1800000000000000, 1800000000000000)";
     sqlx::query(insert).execute(&mut old).await.unwrap();
     old.close().await.unwrap();
-    let store = SqlStore::open(&file).await.unwrap();
+    let store = SqlStore::open_file(&file).await.unwrap();
     let job = store.job("a").await.unwrap().unwrap();
     assert_eq!((job.revision, job.policy.max_instances, job.policy.overlap), (7, 2, Overlap::Skip));
     assert_eq!(job.next().unwrap().due_at, start() + chrono::TimeDelta::seconds(5));
@@ -185,13 +195,13 @@ async fn a_file_of_the_first_version_is_migrated_and_keeps_its_jobs() {
 async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");
-    SqlStore::open(&file).await.unwrap().close().await;
+    SqlStore::open_file(&file).await.unwrap().close().await;
     by_hand(
         &file,
         "insert into _sqlx_migrations values (99, 'later', current_timestamp, 1, x'00', 0)",
     )
     .await;
-    let refused = SqlStore::open(&file).await.unwrap_err().to_string();
+    let refused = SqlStore::open_file(&file).await.unwrap_err().to_string();
     assert!(
         refused.contains("jobs.db") && refused.contains("a newer version of punctual (schema 99"),
         "{refused}"

@@ -7,8 +7,11 @@
 mod place;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use chrono::TimeDelta;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -29,6 +32,10 @@ const SYSTEM_SOCKET: &str = "/run/punctual/punctual.sock";
 const DRAIN_SECONDS: u32 = 30;
 /// Longest drain, in seconds: an hour.
 const DRAIN_SECONDS_MAX: u32 = 3600;
+/// How long a node may be silent: ten signs of life.
+const LEASE_SECONDS: u32 = 10;
+/// Below three signs of life a busy machine would be taken for a dead one.
+const LEASE_SECONDS_RANGE: RangeInclusive<u32> = 3..=3600;
 /// Who may use the socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -83,6 +90,7 @@ struct SchedulerTable {
 #[serde(deny_unknown_fields)]
 struct StoreTable {
     url: Option<String>,
+    lease_seconds: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,6 +119,8 @@ pub struct Config {
     pub drain_limit: Duration,
     /// The store's URL.
     pub store_url: String,
+    /// How long a node of a shared store may be silent before others take over what it holds.
+    pub lease: TimeDelta,
     /// The pools.
     pub executors: BTreeMap<String, PoolSettings>,
     /// The control socket.
@@ -157,7 +167,7 @@ impl Config {
     pub fn restart_needed(&self, new: &Self) -> Vec<String> {
         let tables = [
             ("scheduler.drain_seconds", self.drain_limit == new.drain_limit),
-            ("store", self.store_url == new.store_url),
+            ("store", self.store_url == new.store_url && self.lease == new.lease),
             ("executors", self.executors == new.executors),
             ("control", self.socket == new.socket && self.socket_mode == new.socket_mode),
             ("toutiao", self.toutiao == new.toutiao),
@@ -189,7 +199,14 @@ fn settings(given: File) -> Result<Config, Invalid> {
             format!("at most {DRAIN_SECONDS_MAX}"),
         ));
     }
+    let lease_seconds = given.store.lease_seconds.unwrap_or(LEASE_SECONDS);
+    if !LEASE_SECONDS_RANGE.contains(&lease_seconds) {
+        let (least, most) = (LEASE_SECONDS_RANGE.start(), LEASE_SECONDS_RANGE.end());
+        let message = format!("must be between {least} and {most}");
+        return Err(Invalid::new("store.lease_seconds", message));
+    }
     Ok(Config {
+        lease: TimeDelta::seconds(lease_seconds.into()),
         zone,
         job_defaults: defaults,
         drain_limit: Duration::from_secs(drain_seconds.into()),

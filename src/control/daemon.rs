@@ -11,6 +11,7 @@ use super::request::JsonBody;
 use crate::clock::rfc3339;
 use crate::invalid::Invalid;
 use crate::preview::Preview;
+use crate::scheduler::handle::Node;
 
 pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
     let (now, identity) = (api.clock.now(), &api.identity);
@@ -26,6 +27,21 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
             let kind = rules.executors.get(&pool.name).map(|settings| settings.kind);
             json!({"name": pool.name, "type": kind, "busy": pool.busy, "max_workers": pool.max_workers,
                 "waiting": pool.waiting})
+        })
+        .collect();
+    // A store of one node keeps no list.
+    let alone = Node {
+        name: identity.node.clone(),
+        beat: 0,
+        started_at: identity.started_at,
+        seen_at: now,
+    };
+    let nodes = if status.nodes.is_empty() { vec![alone] } else { status.nodes };
+    let nodes: Vec<Value> = nodes
+        .iter()
+        .map(|node| {
+            json!({"name": node.name, "started_at": rfc3339(node.started_at),
+                "seen_at": rfc3339(node.seen_at), "here": node.name == identity.node})
         })
         .collect();
     Ok(Json(json!({
@@ -50,6 +66,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
         "running": status.running,
         "next_wake": status.next_wake.map(rfc3339),
         "executors": executors,
+        "nodes": nodes,
     })))
 }
 

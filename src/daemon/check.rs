@@ -14,7 +14,6 @@ use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::job::Job;
-use crate::store::sql::sqlite_path;
 
 /// Rows of one page of the daemon's jobs.
 const PAGE: usize = 1000;
@@ -34,7 +33,7 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     let rules = files::rules(&config, app.registry());
     let jobs = files::declared_jobs(&config, &rules, SystemClock.now())?;
     // A start would refuse this too.
-    sqlite_path(&config.store_url).map_err(|invalid| config.error(invalid.within("store")))?;
+    files::store_place(&config, &state)?;
     let client = cli::client(arguments);
     let compared = match runtime.block_on(stored_jobs(&client)) {
         Ok(stored) => Some(compare(&stored, &jobs)),

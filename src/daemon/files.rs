@@ -8,6 +8,7 @@ use crate::config::{Config, ConfigError, DEFAULT_FILE};
 use crate::invalid;
 use crate::job::{Job, Origin};
 use crate::scheduler::admission::Rules;
+use crate::store::sql::StorePlace;
 use crate::task::builtin::Registry;
 use crate::toutiao;
 
@@ -63,6 +64,16 @@ pub(super) fn rules(config: &Config, registry: Registry) -> Rules {
         executors: config.executors.clone(),
         registry,
     }
+}
+
+/// Where the store is. A file stands in the folder for what must outlive the daemon.
+pub(super) fn store_place(config: &Config, state: &Path) -> Result<StorePlace, ConfigError> {
+    let place = StorePlace::parse(&config.store_url)
+        .map_err(|invalid| config.error(invalid.within("store")))?;
+    Ok(match place {
+        StorePlace::Sqlite(path) => StorePlace::Sqlite(state.join(path)),
+        StorePlace::Postgres(..) | StorePlace::MySql(..) => place,
+    })
 }
 
 /// The declared jobs, judged.

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::Handle;
@@ -21,7 +22,7 @@ use crate::cli::{Failure, report};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
-use crate::control::{self, Api, Identity, ReloadAnswer, Reloaded};
+use crate::control::{self, Api, ReloadAnswer, Reloaded};
 use crate::executor::{Completion, Pools};
 use crate::history::History;
 use crate::job::Job;
@@ -29,15 +30,18 @@ use crate::scheduler::admission::Rules;
 use crate::scheduler::command::{Answer, Request};
 use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
-use crate::scheduler::{self, Scheduler};
+use crate::scheduler::{self, Identity, Scheduler};
 use crate::server;
-use crate::store::sql::{SqlStore, sqlite_path};
+use crate::store::Store;
+use crate::store::sql::SqlStore;
 use crate::zone::Zone;
 
 /// What the ledger says of a run whose daemon died and that is not run again.
 const DIED: &str = "the daemon died while it ran";
 /// Threads for blocking work beside those of the pools: reading files, names, preview.
 const SPARE_THREADS: usize = 64;
+/// How long to wait before hints of other nodes are listened to again.
+const HINT_PAUSE: Duration = Duration::from_secs(1);
 /// Reloads that wait for their turn.
 const RELOAD_QUEUE: usize = 16;
 
@@ -75,6 +79,7 @@ struct Parts {
     completions: mpsc::Receiver<Completion>,
     rules: Rules,
     jobs: Vec<Job>,
+    identity: Identity,
 }
 
 impl Parts {
@@ -87,9 +92,14 @@ impl Parts {
                 .map_err(|invalid| config.error(invalid.within("toutiao")))?;
         let rules = files::rules(config, app.registry());
         let jobs = files::declared_jobs(config, &rules, clock.now())?;
-        let path = sqlite_path(&config.store_url)
-            .map_err(|invalid| config.error(invalid.within("store")))?;
-        let store = SqlStore::open(&state.join(path)).await.map_err(|error| refused(&error))?;
+        let place = files::store_place(config, &state)?;
+        let store = SqlStore::open(&place).await.map_err(|error| refused(&error))?;
+        let identity = Identity {
+            node: node_name().into(),
+            started_at: clock.now(),
+            seed: seed(),
+            lease: config.lease,
+        };
         let workers: usize = config.executors.values().map(|pool| pool.max_workers).sum();
         let (completions_in, completions) = mpsc::channel(workers.max(1));
         let pools = Pools::new(
@@ -99,8 +109,7 @@ impl Parts {
             completions_in,
             app.worker_hello(),
         );
-        let mut scheduler =
-            Scheduler::new(store.clone(), pools, rules.clone(), node_name(), seed());
+        let mut scheduler = Scheduler::new(store.clone(), pools, rules.clone(), identity.clone());
         let recovered =
             scheduler.recover(clock.now(), DIED).await.map_err(|error| refused(&error))?;
         if recovered.rerun + recovered.lost > 0 {
@@ -110,7 +119,7 @@ impl Parts {
                 "runs were in flight when the last daemon ended"
             );
         }
-        Ok(Self { app, store, scheduler, completions, rules, jobs })
+        Ok(Self { app, store, scheduler, completions, rules, jobs, identity })
     }
 }
 
@@ -126,7 +135,8 @@ struct Daemon {
 
 async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| refused(&error))?;
-    let Parts { app, store, scheduler, completions, rules, jobs } = Parts::build(&config).await?;
+    let Parts { app, store, scheduler, completions, rules, jobs, identity } =
+        Parts::build(&config).await?;
     let listener =
         control::unix::bind(&config.socket, config.socket_mode).map_err(|error| refused(&error))?;
     let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
@@ -139,12 +149,14 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
         rules: rules_out,
         clock: Arc::new(SystemClock),
         reload: reload_in,
-        identity: Arc::new(identity(&config)),
+        identity: Arc::new(facts(&config, &identity)?),
     };
     // The core ends first, and the doors only when it has: until then they can tell what happens.
     let (core, doors, tracker) =
         (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-    let inlets = Inlets { commands, completions, shutdown: core.clone() };
+    let (hints_in, hints) = mpsc::channel(1);
+    tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
+    let inlets = Inlets { commands, completions, hints, shutdown: core.clone() };
     let mut serving =
         tracker.spawn(scheduler::serve::serve(scheduler, SystemClock, inlets, config.drain_limit));
     let door = server::serve(
@@ -274,20 +286,44 @@ impl Daemon {
     }
 }
 
-fn identity(config: &Config) -> Identity {
-    Identity {
-        node: node_name(),
-        started_at: SystemClock.now(),
-        socket: std::path::absolute(&config.socket).unwrap_or_else(|_| config.socket.clone()),
-        store: config.store_url.clone(),
-        zone_source: Zone::source(),
+/// Tells the scheduler when another node says that there is something to see.
+async fn pass_on_hints(store: SqlStore, hints: mpsc::Sender<()>, shutdown: CancellationToken) {
+    loop {
+        let hinted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            hinted = store.hinted() => hinted,
+        };
+        match hinted {
+            // One that waits already says the same.
+            Ok(()) => drop(hints.try_send(())),
+            // Without hints, the scheduler finds by itself what there is to see, a little later.
+            Err(error) => {
+                tracing::debug!(%error, "hints of other nodes cannot be heard");
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(HINT_PAUSE) => {}
+                }
+            }
+        }
     }
 }
 
-/// The machine and the process: what tells one daemon from another.
+fn facts(config: &Config, identity: &Identity) -> Result<control::Identity, Failure> {
+    Ok(control::Identity {
+        node: identity.node.to_string(),
+        started_at: identity.started_at,
+        socket: std::path::absolute(&config.socket).unwrap_or_else(|_| config.socket.clone()),
+        store: files::store_place(config, Path::new(""))?.to_string(),
+        zone_source: Zone::source(),
+    })
+}
+
+/// The machine, the process and a number: what tells one daemon from another, also in containers, where machines and
+/// processes may have the same names again and again.
 fn node_name() -> String {
     let machine = rustix::system::uname();
-    format!("{}:{}", machine.nodename().to_string_lossy(), std::process::id())
+    let process = std::process::id();
+    format!("{}:{process}:{:04x}", machine.nodename().to_string_lossy(), seed() & 0xffff)
 }
 
 /// A number that no other daemon has.

@@ -70,7 +70,7 @@ fn spawn(command: &Command, assignment: &Assignment) -> Result<(Child, pipe::Rec
         .args(arguments)
         .envs(&command.env)
         .env("PUNCTUAL_JOB_ID", assignment.job_id.as_str())
-        .env("PUNCTUAL_RUN_ID", &assignment.run_id.0)
+        .env("PUNCTUAL_RUN_ID", &*assignment.run_id.0)
         .env("PUNCTUAL_ATTEMPT", assignment.attempt.to_string())
         .stdin(Stdio::null())
         .stdout(output)

@@ -24,7 +24,7 @@ pub(super) fn call(registry: &Registry, assignment: Assignment) -> (Outcome, Tai
         return (failed("a threadpool runs builtin tasks only", None), Tail::default());
     };
     let job_id = assignment.job_id.to_string();
-    let call = Call::new(assignment.run_id.0, job_id, assignment.attempt, args)
+    let call = Call::new(assignment.run_id.0.to_string(), job_id, assignment.attempt, args)
         .scheduled_at(assignment.scheduled_at);
     let outcome = match registry.run(&name, &call) {
         Ok(result) => Outcome::Succeeded { result: Some(result), exit_code: None },

@@ -80,7 +80,7 @@ impl Worker {
             return Ok((failed("a worker process runs builtin tasks only", None), Tail::default()));
         };
         let request = Request {
-            run_id: assignment.run_id.0.clone(),
+            run_id: assignment.run_id.0.to_string(),
             job_id: assignment.job_id.to_string(),
             attempt: assignment.attempt,
             scheduled_at: assignment.scheduled_at,
@@ -172,7 +172,7 @@ fn answer(registry: &Registry, request: Request) -> Answer {
         Err(invalid) => return refused(invalid.to_string()),
     };
     let assignment = Assignment {
-        run_id: RunId(request.run_id),
+        run_id: RunId(request.run_id.into()),
         job_id,
         attempt: request.attempt,
         scheduled_at: request.scheduled_at,

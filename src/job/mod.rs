@@ -12,8 +12,9 @@ pub use policy::{Coalesce, GivenPolicy, OnCrash, Overlap, Policy};
 pub use task::{Command, Task};
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::clock::{Timestamp, rfc3339};
@@ -24,9 +25,14 @@ use crate::trigger::Trigger;
 pub const JOB_ID_BYTES: usize = 255;
 
 /// A job's name for the world: 1–255 bytes of printable text.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct JobId(String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobId(Arc<str>);
+
+impl Serialize for JobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
 
 impl JobId {
     /// Checks an id.
@@ -41,7 +47,7 @@ impl JobId {
             _ if text.chars().any(char::is_control) => {
                 refuse("an id has no control characters".to_owned())
             }
-            _ => Ok(Self(text.to_owned())),
+            _ => Ok(Self(text.into())),
         }
     }
 
@@ -140,6 +146,8 @@ pub struct Job {
     pub anchor: Timestamp,
     /// Occurrences that were started so far, for `max_runs`.
     pub run_count: u64,
+    /// The node that holds it, on a store that nodes share.
+    pub owner: Option<Arc<str>>,
     /// Counts the writes to this job: 1 when it is added.
     pub revision: i64,
     /// When it was added.

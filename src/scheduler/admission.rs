@@ -64,6 +64,7 @@ impl Rules {
             state,
             anchor: now,
             run_count: 0,
+            owner: None,
             revision: 0,
             created_at: now,
             updated_at: now,

@@ -1,6 +1,8 @@
 //! What each request does to the jobs of a step. No database and no waiting: the jobs that a
 //! request speaks of have been loaded before.
 
+use std::sync::Arc;
+
 use super::admission::Rules;
 use super::command::{Answer, Difference, Existing, Refusal, Request};
 use super::floor::{Floor, Waiting};
@@ -18,7 +20,9 @@ pub(super) struct Desk<'a> {
     pub(super) floor: &'a mut Floor,
     pub(super) rules: &'a mut Rules,
     pub(super) ids: &'a mut RunIds,
-    pub(super) node: &'a str,
+    pub(super) node: &'a Arc<str>,
+    /// Whether other nodes may change the same jobs at the same time.
+    pub(super) is_shared: bool,
 }
 
 impl Desk<'_> {
@@ -39,13 +43,14 @@ impl Desk<'_> {
         }
     }
 
-    fn known(&self, id: &JobId) -> Result<Job, Refusal> {
+    fn known(&self, id: &JobId) -> Result<Arc<Job>, Refusal> {
         self.step.job(id).cloned().ok_or_else(|| Refusal::NotFound(id.clone()))
     }
 
     fn put(&mut self, job: Job) -> Answer {
+        let job = self.step.put(job);
         self.floor.redefine(&job);
-        Answer::Job(Box::new(self.step.put(job)))
+        Answer::Job(job)
     }
 
     fn add(&mut self, job: Job, existing: Existing) -> Result<Answer, Refusal> {
@@ -69,12 +74,12 @@ impl Desk<'_> {
             return Err(Refusal::DeclaredInFile(id.clone()));
         }
         self.delete(id);
-        Ok(Answer::Job(Box::new(job)))
+        Ok(Answer::Job(job))
     }
 
     fn delete(&mut self, id: &JobId) {
         for mut run in self.floor.take_waiting(id) {
-            run.skip(SkipReason::Removed);
+            Arc::make_mut(&mut run).skip(SkipReason::Removed);
             self.step.update_run(run);
         }
         self.step.delete(id);
@@ -84,10 +89,10 @@ impl Desk<'_> {
         let job = self.known(id)?;
         let state = match &job.state {
             JobState::Active { next } => JobState::Paused { next: *next },
-            JobState::Paused { .. } => return Ok(Answer::Job(Box::new(job))),
+            JobState::Paused { .. } => return Ok(Answer::Job(job)),
             JobState::Finished | JobState::Broken { .. } => return Err(wrong_state(&job)),
         };
-        Ok(self.put(Job { state, updated_at: self.step.now, ..job }))
+        Ok(self.put(Job { state, updated_at: self.step.now, ..(*job).clone() }))
     }
 
     fn resume(&mut self, id: &JobId) -> Result<Answer, Refusal> {
@@ -96,13 +101,13 @@ impl Desk<'_> {
         let next = match &job.state {
             // The delay is found anew: of what a pause holds back, a store keeps the instant only.
             JobState::Paused { next } => plan::due(&job.id, &job.trigger, next.scheduled_at),
-            JobState::Active { .. } => return Ok(Answer::Job(Box::new(job))),
+            JobState::Active { .. } => return Ok(Answer::Job(job)),
             JobState::Finished | JobState::Broken { .. } => return Err(wrong_state(&job)),
         };
         // What a pause has hidden comes to light when it ends.
         if let Err(invalid) = self.rules.check(&job) {
             return Err(Refusal::WrongState {
-                id: job.id,
+                id: job.id.clone(),
                 state: format!("not fit to run: {invalid}"),
             });
         }
@@ -113,7 +118,7 @@ impl Desk<'_> {
             self.skip_since(&job, next.scheduled_at, SkipReason::Paused);
             state_from(&job, job.trigger.next_after(now))
         };
-        Ok(self.put(Job { state, updated_at: now, ..job }))
+        Ok(self.put(Job { state, updated_at: now, ..(*job).clone() }))
     }
 
     fn set_paused(&mut self, paused: bool) -> Answer {
@@ -128,7 +133,7 @@ impl Desk<'_> {
         let occurrences = job.trigger.occurrences(from, self.step.now);
         for span in named.into_iter().chain(occurrences) {
             let run = self.skipped_run(job, plan::Skipped { reason, span });
-            self.step.insert_run(run);
+            self.step.insert_run(Arc::new(run));
         }
     }
 
@@ -141,26 +146,33 @@ impl Desk<'_> {
             let max_instances = job.policy.max_instances;
             return Err(Refusal::Busy { id: id.clone(), max_instances });
         }
-        if !self.floor.has_room(&job.executor) {
-            return Err(Refusal::QueueFull(job.executor));
+        if !self.floor.has_place(&job.executor) {
+            return Err(Refusal::QueueFull(job.executor.clone()));
         }
-        let run = self.pending_run(&job, Cause::Manual, None, self.step.now);
-        self.step.insert_run(run.clone());
-        self.floor.wait(Waiting { run: run.clone(), job });
-        Ok(Answer::Run(Box::new(run)))
+        let is_contested = self.is_shared && !self.floor.is_free(&job);
+        let job = if self.is_shared {
+            // Who counts the instances of a job on another node at the same time will find its revision changed.
+            self.step.advance((*job).clone())
+        } else {
+            job
+        };
+        let run = Arc::new(self.pending_run(&job, Cause::Manual, None, self.step.now));
+        self.step.insert_run(Arc::clone(&run));
+        self.floor.wait(Waiting { run: Arc::clone(&run), job, is_contested });
+        Ok(Answer::Run(run))
     }
 
     fn reload(&mut self, jobs: Vec<Job>) -> Difference {
         let mut difference = Difference::default();
         let declared: Vec<JobId> = jobs.iter().map(|job| job.id.clone()).collect();
-        let others: Vec<Job> =
+        let others: Vec<Arc<Job>> =
             self.step.jobs().filter(|job| !declared.contains(&job.id)).cloned().collect();
         for job in others {
             if job.origin == Origin::File {
                 difference.removed.push(job.id.to_string());
                 self.delete(&job.id);
             } else {
-                self.judge_again(job);
+                self.judge_again(&job);
             }
         }
         for job in jobs {
@@ -181,20 +193,20 @@ impl Desk<'_> {
     }
 
     /// Breaks an active job that the rules no longer allow, and mends one that they allow again.
-    fn judge_again(&mut self, job: Job) {
+    fn judge_again(&mut self, job: &Arc<Job>) {
         let now = self.step.now;
-        let state = match (self.rules.check(&job), &job.state) {
+        let state = match (self.rules.check(job), &job.state) {
             (Err(invalid), JobState::Active { next }) => {
                 tracing::warn!(job = %job.id, reason = %invalid, "the job is broken; it is kept, and does not fire");
                 JobState::Broken { reason: invalid.to_string(), since: Some(next.scheduled_at) }
             }
             (Ok(()), JobState::Broken { since, .. }) => {
                 tracing::info!(job = %job.id, "the job is whole again");
-                self.mended(&job, *since)
+                self.mended(job, *since)
             }
             (Err(_) | Ok(()), _) => return,
         };
-        self.put(Job { state, updated_at: now, ..job });
+        self.put(Job { state, updated_at: now, ..(**job).clone() });
     }
 
     /// The state of a job that is whole again: it fires from now on, and what it missed is accounted for.
@@ -232,7 +244,7 @@ impl Desk<'_> {
             due_at,
             attempt: 1,
             executor: job.executor.clone(),
-            node: self.node.to_owned(),
+            node: Arc::clone(self.node),
             created_at: self.step.now,
             state: RunState::Pending,
         }

@@ -1,5 +1,7 @@
 //! What can be asked of the scheduler, and what it answers.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use super::admission::Rules;
@@ -19,7 +21,7 @@ pub enum Existing {
 }
 
 /// A request that changes something.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Request {
     /// Add a job.
     Add {
@@ -53,9 +55,9 @@ pub enum Request {
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// The job as it now is.
-    Job(Box<Job>),
+    Job(Arc<Job>),
     /// The run that was made.
-    Run(Box<Run>),
+    Run(Arc<Run>),
     /// Since when the scheduler is paused; none if it is not.
     Paused(Option<Timestamp>),
     /// What a reload changed.

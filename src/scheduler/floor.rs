@@ -2,11 +2,13 @@
 //! runs each job has. Everything here can be rebuilt from the ledger; it is kept so that the
 //! scheduler need not ask.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::executor::PoolSettings;
 use crate::job::{Job, JobId, Overlap};
 use crate::run::{Run, RunId};
+use crate::store::InFlight;
 
 /// Runs that wait in memory for a worker of one pool. What falls due beyond that waits in the store.
 pub(super) const QUEUE_LIMIT: usize = 1000;
@@ -17,8 +19,19 @@ const QUEUE_LIMIT_PER_JOB: u32 = 100;
 /// A run that waits for a worker, or for an earlier run of its job to end.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
-    pub(super) run: Run,
-    pub(super) job: Job,
+    pub(super) run: Arc<Run>,
+    pub(super) job: Arc<Job>,
+    /// Whether it was made beyond `max_instances`: then it may start only when it is known, of all nodes, that it may.
+    pub(super) is_contested: bool,
+}
+
+/// Whether what runs on other nodes has been asked for in this step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Of this node alone.
+    Here,
+    /// Of all nodes.
+    Everywhere,
 }
 
 #[derive(Debug)]
@@ -26,6 +39,8 @@ struct Slots {
     max_workers: usize,
     busy: usize,
     queue: VecDeque<Waiting>,
+    /// Due runs that the queue takes from the schedule.
+    queue_limit: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -35,14 +50,11 @@ struct Count {
 }
 
 impl Slots {
-    /// The first waiting run whose job may have another one, if a worker is free for it.
-    fn take_startable(&mut self, jobs: &BTreeMap<JobId, Count>) -> Option<Waiting> {
+    /// The first waiting run that may start, if a worker is free for it.
+    fn take_startable(&mut self, may_start: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
         if self.busy >= self.max_workers {
             return None;
         }
-        let running = |id: &JobId| jobs.get(id).map_or(0, |count| count.running);
-        let may_start =
-            |waiting: &Waiting| running(&waiting.job.id) < waiting.job.policy.max_instances;
         let position = self.queue.iter().position(may_start)?;
         self.busy += 1;
         self.queue.remove(position)
@@ -55,15 +67,20 @@ pub(super) struct Floor {
     pools: BTreeMap<String, Slots>,
     jobs: BTreeMap<JobId, Count>,
     running: BTreeMap<RunId, (JobId, String)>,
+    /// Runs that only take a worker, and their pools.
+    abandoned: BTreeMap<RunId, String>,
+    /// Runs of jobs that are in flight on other nodes, as far as is known.
+    elsewhere: BTreeMap<JobId, InFlight>,
 }
 
 impl Floor {
-    /// An empty floor with these pools.
-    pub(super) fn new(pools: &BTreeMap<String, PoolSettings>) -> Self {
+    /// An empty floor with these pools. Where nodes share the work, no more of it waits here than soon gets a worker.
+    pub(super) fn new(pools: &BTreeMap<String, PoolSettings>, is_shared: bool) -> Self {
         let slots = |settings: &PoolSettings| Slots {
             max_workers: settings.max_workers,
             busy: 0,
             queue: VecDeque::new(),
+            queue_limit: if is_shared { settings.max_workers } else { QUEUE_LIMIT },
         };
         let pools = pools.iter().map(|(name, settings)| (name.clone(), slots(settings))).collect();
         Self { pools, ..Self::default() }
@@ -73,21 +90,57 @@ impl Floor {
     pub(super) fn open_pools(&self) -> Vec<String> {
         self.pools
             .iter()
-            .filter(|(_, slots)| slots.queue.len() < QUEUE_LIMIT)
+            .filter(|(_, slots)| slots.queue.len() < slots.queue_limit)
             .map(|(name, _)| name.clone())
             .collect()
     }
 
-    /// Whether the pool's queue takes another run.
+    /// Names of the other pools.
+    pub(super) fn closed_pools(&self) -> Vec<String> {
+        let open = self.open_pools();
+        self.pools.keys().filter(|name| !open.contains(name)).cloned().collect()
+    }
+
+    /// Whether the pool's queue takes another run from the schedule.
     pub(super) fn has_room(&self, pool: &str) -> bool {
+        self.pools.get(pool).is_some_and(|slots| slots.queue.len() < slots.queue_limit)
+    }
+
+    /// Whether the pool's queue takes another run that someone asks for.
+    pub(super) fn has_place(&self, pool: &str) -> bool {
         self.pools.get(pool).is_some_and(|slots| slots.queue.len() < QUEUE_LIMIT)
+    }
+
+    /// Takes up what is in flight on other nodes.
+    pub(super) fn set_elsewhere(&mut self, in_flight: Vec<(JobId, InFlight)>) {
+        self.elsewhere = in_flight.into_iter().collect();
+    }
+
+    /// Whether another run of the job is within its `max_instances`, over all nodes.
+    pub(super) fn is_free(&self, job: &Job) -> bool {
+        let Count { running, waiting } = self.jobs.get(&job.id).copied().unwrap_or_default();
+        let elsewhere = self.elsewhere.get(&job.id).copied().unwrap_or_default();
+        let here = running.saturating_add(waiting);
+        let elsewhere = elsewhere.running.saturating_add(elsewhere.waiting);
+        here.saturating_add(elsewhere) < job.policy.max_instances
     }
 
     /// Whether another run of the job may be made now: it has an instance free, or may wait for one.
     pub(super) fn admits(&self, job: &Job) -> bool {
-        let Count { running, waiting } = self.jobs.get(&job.id).copied().unwrap_or_default();
-        let is_free = running.saturating_add(waiting) < job.policy.max_instances;
-        is_free || (job.policy.overlap == Overlap::Queue && waiting < QUEUE_LIMIT_PER_JOB)
+        let waiting = self.jobs.get(&job.id).map_or(0, |count| count.waiting);
+        self.is_free(job) || (job.policy.overlap == Overlap::Queue && waiting < QUEUE_LIMIT_PER_JOB)
+    }
+
+    /// The jobs of the runs that wait.
+    pub(super) fn waiting_jobs(&self) -> BTreeSet<JobId> {
+        let waiting = self.pools.values().flat_map(|slots| slots.queue.iter());
+        waiting.map(|waiting| waiting.job.id.clone()).collect()
+    }
+
+    /// Whether a run waits that may start only when it is known, of all nodes, that it may.
+    pub(super) fn has_contested(&self) -> bool {
+        let mut waiting = self.pools.values().flat_map(|slots| slots.queue.iter());
+        waiting.any(|waiting| waiting.is_contested)
     }
 
     /// Runs that were started and have not ended.
@@ -110,10 +163,18 @@ impl Floor {
     }
 
     /// Takes from the queues what can start: the first of each pool whose job may have another run.
-    pub(super) fn take_startable(&mut self) -> Vec<Waiting> {
+    pub(super) fn take_startable(&mut self, known: Known) -> Vec<Waiting> {
         let mut startable = Vec::new();
         for (name, slots) in &mut self.pools {
-            while let Some(waiting) = slots.take_startable(&self.jobs) {
+            loop {
+                let (jobs, elsewhere) = (&self.jobs, &self.elsewhere);
+                let may_start = |waiting: &Waiting| {
+                    let here = jobs.get(&waiting.job.id).map_or(0, |count| count.running);
+                    let there = elsewhere.get(&waiting.job.id).map_or(0, |count| count.running);
+                    let is_known = !waiting.is_contested || known == Known::Everywhere;
+                    is_known && here.saturating_add(there) < waiting.job.policy.max_instances
+                };
+                let Some(waiting) = slots.take_startable(may_start) else { break };
                 let count = self.jobs.entry(waiting.job.id.clone()).or_default();
                 count.waiting = count.waiting.saturating_sub(1);
                 count.running += 1;
@@ -122,6 +183,14 @@ impl Floor {
             }
         }
         startable
+    }
+
+    /// Counts a run that takes a worker and is no instance of its job any more.
+    pub(super) fn occupy_worker(&mut self, run: &Run) {
+        if let Some(slots) = self.pools.get_mut(&run.executor) {
+            slots.busy += 1;
+        }
+        self.abandoned.insert(run.id.clone(), run.executor.clone());
     }
 
     /// Counts a run that is running already.
@@ -135,6 +204,11 @@ impl Floor {
 
     /// Frees the places of a run that has ended, or that was taken from the queue and not started after all.
     pub(super) fn free(&mut self, run_id: &RunId) {
+        if let Some(pool) = self.abandoned.remove(run_id)
+            && let Some(slots) = self.pools.get_mut(&pool)
+        {
+            slots.busy = slots.busy.saturating_sub(1);
+        }
         let Some((job_id, pool)) = self.running.remove(run_id) else { return };
         if let Some(slots) = self.pools.get_mut(&pool) {
             slots.busy = slots.busy.saturating_sub(1);
@@ -148,17 +222,17 @@ impl Floor {
     }
 
     /// Has waiting runs of a job follow its new definition.
-    pub(super) fn redefine(&mut self, job: &Job) {
+    pub(super) fn redefine(&mut self, job: &Arc<Job>) {
         if self.jobs.get(&job.id).is_some_and(|count| count.waiting > 0) {
             let waiting = self.pools.values_mut().flat_map(|slots| slots.queue.iter_mut());
             waiting
                 .filter(|waiting| waiting.job.id == job.id)
-                .for_each(|waiting| waiting.job = job.clone());
+                .for_each(|waiting| waiting.job = Arc::clone(job));
         }
     }
 
     /// Takes the waiting runs of a job out of the queues.
-    pub(super) fn take_waiting(&mut self, job_id: &JobId) -> Vec<Run> {
+    pub(super) fn take_waiting(&mut self, job_id: &JobId) -> Vec<Arc<Run>> {
         let mut taken = Vec::new();
         if self.jobs.get(job_id).is_none_or(|count| count.waiting == 0) {
             return taken;

@@ -5,6 +5,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::command::{Answer, Command, Refusal, Request};
 use crate::clock::Timestamp;
+pub use crate::store::Node;
 
 /// Requests that wait for the scheduler. Beyond that, callers wait for a place.
 pub const COMMAND_QUEUE: usize = 1024;
@@ -45,6 +46,8 @@ pub struct Status {
     pub draining: bool,
     /// The pools.
     pub pools: Vec<PoolStatus>,
+    /// The nodes on a store that nodes share, this one among them.
+    pub nodes: Vec<Node>,
 }
 
 /// A way to ask the scheduler.

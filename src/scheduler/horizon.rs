@@ -1,13 +1,14 @@
-//! The near part of the schedule, in memory: the jobs that are due next, in order. The rest stays
-//! in the store until the horizon is reached, so that memory does not grow with the jobs, and an
-//! instant that is reached needs no question to the store.
+//! The near part of the schedule, in memory: for each pool the jobs that are due next, in order.
+//! The rest stays in the store until the horizon is reached, so that memory does not grow with the
+//! jobs, and an instant that is reached needs no question to the store.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 
-/// Jobs that are fetched at once. Twice as many are held at most.
+/// Jobs of a pool that are fetched at once. Twice as many are held at most.
 pub(super) const HORIZON_JOBS: usize = 1000;
 
 /// How far the held jobs are all that there are.
@@ -31,22 +32,113 @@ pub(super) enum Next {
     At(Option<Timestamp>),
 }
 
+/// What the store was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// Jobs that are due at or before this; all, if there is none.
+    pub(super) until: Option<Timestamp>,
+    /// At most so many.
+    pub(super) limit: usize,
+}
+
+/// The jobs of one pool.
+#[derive(Debug, Default)]
+struct Near {
+    jobs: BTreeMap<(Timestamp, JobId), Arc<Job>>,
+    due: BTreeMap<JobId, Timestamp>,
+    reach: Reach,
+}
+
 /// The jobs that are due next.
 #[derive(Debug, Default)]
 pub(super) struct Horizon {
-    jobs: BTreeMap<(Timestamp, JobId), Job>,
-    due: BTreeMap<JobId, Timestamp>,
-    reach: Reach,
+    pools: BTreeMap<String, Near>,
 }
 
 impl Horizon {
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        self.pools.clear();
     }
 
-    /// Whether the store has to be asked before it is known what is due.
-    pub(super) fn needs_filling(&self, now: Timestamp) -> bool {
+    /// Whether the store has to be asked before it is known what of a pool is due.
+    pub(super) fn needs_filling(&self, pool: &str, now: Timestamp) -> bool {
+        self.pools.get(pool).is_none_or(|near| near.needs_filling(now))
+    }
+
+    /// Takes up what the store has of a pool: its earliest jobs. Gives back those that cannot be read.
+    pub(super) fn fill(&mut self, pool: &str, asked: Asked, jobs: Vec<Job>) -> Vec<Job> {
+        let (near, unreadable) = Near::of(asked, jobs);
+        self.pools.insert(pool.to_owned(), near);
+        unreadable
+    }
+
+    /// The held jobs of these pools that are due at `now`, at most so many of each, earliest first.
+    pub(super) fn due_at<'a>(
+        &'a self,
+        pools: &'a [String],
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Iterator<Item = &'a Arc<Job>> {
+        let near = pools.iter().filter_map(|pool| self.pools.get(pool));
+        near.flat_map(move |near| near.due_at(now).take(limit))
+    }
+
+    /// When to look again, if these pools have room.
+    pub(super) fn next(&self, pools: &[String]) -> Next {
+        let mut first = None;
+        for pool in pools {
+            match self.pools.get(pool).map_or(Next::Unknown, Near::next) {
+                Next::Unknown => return Next::Unknown,
+                Next::At(None) => {}
+                Next::At(Some(at)) => {
+                    first = Some(first.map_or(at, |first: Timestamp| first.min(at)))
+                }
+            }
+        }
+        Next::At(first)
+    }
+
+    /// Whether a job that is due then belongs to what is held.
+    pub(super) fn reaches(&self, pool: &str, due_at: Timestamp) -> bool {
+        self.pools.get(pool).is_some_and(|near| near.reaches(due_at))
+    }
+
+    /// A job is now this.
+    pub(super) fn put(&mut self, job: Arc<Job>) {
+        self.remove(&job.id);
+        if let Some(near) = self.pools.get_mut(&job.executor) {
+            near.put(job);
+        }
+    }
+
+    /// A job is gone.
+    pub(super) fn remove(&mut self, id: &JobId) {
+        for near in self.pools.values_mut() {
+            near.remove(id);
+        }
+    }
+}
+
+impl Near {
+    fn of(asked: Asked, jobs: Vec<Job>) -> (Self, Vec<Job>) {
+        let is_all = jobs.len() < asked.limit;
+        let (active, unreadable): (Vec<Job>, Vec<Job>) =
+            jobs.into_iter().partition(|job| job.next().is_some());
+        let last = active.iter().filter_map(|job| Some(job.next()?.due_at)).max();
+        let reach = match last {
+            _ if is_all => asked.until.map_or(Reach::All, Reach::Until),
+            Some(last) => Reach::Until(last),
+            None => Reach::Nothing,
+        };
+        let mut near = Self { reach, ..Self::default() };
+        for job in active {
+            near.insert(Arc::new(job));
+        }
+        (near, unreadable)
+    }
+
+    fn needs_filling(&self, now: Timestamp) -> bool {
         match self.reach {
             Reach::Nothing => true,
             // What is held comes first; it is due earlier.
@@ -55,31 +147,11 @@ impl Horizon {
         }
     }
 
-    /// Takes up what the store has: its earliest jobs, at most [`HORIZON_JOBS`]. Gives back those that cannot be read.
-    pub(super) fn fill(&mut self, jobs: Vec<Job>) -> Vec<Job> {
-        self.clear();
-        let all = jobs.len() < HORIZON_JOBS;
-        let (active, unreadable): (Vec<Job>, Vec<Job>) =
-            jobs.into_iter().partition(|job| job.next().is_some());
-        let last = active.iter().filter_map(|job| Some(job.next()?.due_at)).max();
-        self.reach = match last {
-            _ if all => Reach::All,
-            Some(last) => Reach::Until(last),
-            None => Reach::Nothing,
-        };
-        for job in active {
-            self.insert(job);
-        }
-        unreadable
-    }
-
-    /// The held jobs that are due at `now`, earliest first.
-    pub(super) fn due_at(&self, now: Timestamp) -> impl Iterator<Item = &Job> {
+    fn due_at(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Job>> {
         self.jobs.iter().take_while(move |((due_at, _), _)| *due_at <= now).map(|(_, job)| job)
     }
 
-    /// When to look again.
-    pub(super) fn next(&self) -> Next {
+    fn next(&self) -> Next {
         let first = self.jobs.keys().next().map(|(due_at, _)| *due_at);
         match self.reach {
             Reach::Nothing => Next::Unknown,
@@ -88,15 +160,16 @@ impl Horizon {
         }
     }
 
-    /// A job is now this.
-    pub(super) fn put(&mut self, job: Job) {
-        self.remove(&job.id);
-        let near = |due_at: Timestamp| match self.reach {
+    fn reaches(&self, due_at: Timestamp) -> bool {
+        match self.reach {
             Reach::Nothing => false,
             Reach::Until(until) => due_at < until,
             Reach::All => true,
-        };
-        if job.next().is_some_and(|next| near(next.due_at)) {
+        }
+    }
+
+    fn put(&mut self, job: Arc<Job>) {
+        if job.next().is_some_and(|next| self.reaches(next.due_at)) {
             self.insert(job);
         }
         if self.jobs.len() > 2 * HORIZON_JOBS {
@@ -104,14 +177,13 @@ impl Horizon {
         }
     }
 
-    /// A job is gone.
-    pub(super) fn remove(&mut self, id: &JobId) {
+    fn remove(&mut self, id: &JobId) {
         if let Some(due_at) = self.due.remove(id) {
             self.jobs.remove(&(due_at, id.clone()));
         }
     }
 
-    fn insert(&mut self, job: Job) {
+    fn insert(&mut self, job: Arc<Job>) {
         let Some(next) = job.next() else { return };
         self.due.insert(job.id.clone(), next.due_at);
         self.jobs.insert((next.due_at, job.id.clone()), job);

@@ -3,15 +3,18 @@
 //!
 //! It has no clock, no timer and no lock: whoever calls `tick` (the daemon's loop, a test, a
 //! simulation) brings the time. Its own state can be rebuilt from the store at any moment, and is,
-//! whenever a write may or may not have happened.
+//! whenever a write may or may not have happened, or another node was in the way.
 
 pub mod admission;
 mod alarm;
 mod apply;
 pub mod command;
+mod firing;
 mod floor;
 pub mod handle;
 mod horizon;
+mod node;
+mod peers;
 mod plan;
 mod recovery;
 mod report;
@@ -19,31 +22,47 @@ pub mod serve;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use chrono::TimeDelta;
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
-use crate::executor::{Assignment, Completion, Executor};
-use crate::job::{Job, JobId, JobState};
-use crate::run::{Cause, Run, RunId, RunIds, SkipReason};
+use crate::executor::{Completion, Executor};
+use crate::job::{Job, JobId};
+use crate::run::{Run, RunId, RunIds};
 use crate::store::{Store, StoreError};
 use admission::Rules;
 use apply::Desk;
 use command::{Command, Refusal, Request};
-use floor::{Floor, Waiting};
+use floor::Floor;
 use handle::Status;
-use horizon::{HORIZON_JOBS, Horizon, Next};
-use plan::Room;
+use horizon::{Horizon, Next};
+use peers::Peers;
 use step::{Reply, Step};
 
-/// Due jobs that one tick takes up; the next tick follows at once. It keeps a transaction short.
-const DUE_PER_TICK: usize = 500;
+/// Steps in a row that other nodes may undo by being faster. Each of them has then done something itself, so more of
+/// it is a fault, and is treated as one.
+const CONFLICTS_MAX: u32 = 10;
 
 /// Whether runs are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Firing,
     Draining,
+}
+
+/// Who a scheduler is among those of its store.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The node's name: no other one has it, nor had it before.
+    pub node: Arc<str>,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// A number that no other node has, which keeps its run ids apart from those of others.
+    pub seed: u64,
+    /// How long a node of a shared store may be silent before others take over what it holds.
+    pub lease: TimeDelta,
 }
 
 /// Decides what runs when.
@@ -53,17 +72,28 @@ pub struct Scheduler<S, X> {
     executor: X,
     rules: Rules,
     ids: RunIds,
-    node: String,
+    identity: Identity,
+    /// Whether other nodes work on the same store.
+    is_shared: bool,
+    peers: Peers,
     floor: Floor,
     /// Runs that this process has started and not yet recorded the end of.
-    executing: BTreeMap<RunId, Run>,
+    executing: BTreeMap<RunId, Arc<Run>>,
+    /// Runs that this process still executes though another node has taken them over.
+    abandoned: BTreeMap<RunId, Arc<Run>>,
     /// Completions that are not yet in the ledger.
     unrecorded: Vec<Completion>,
     horizon: Horizon,
-    /// The pools that had room when the horizon was filled.
+    /// The pools that have room, as of the last look.
     open_pools: Vec<String>,
     /// Whether a write failed, so that what is held in memory may be wrong.
-    stale: bool,
+    is_stale: bool,
+    /// Whether the other nodes were met in this step.
+    has_met_now: bool,
+    /// Steps in a row that another node has undone.
+    conflicts: u32,
+    /// What was asked in them.
+    put_off: Vec<Command>,
     phase: Phase,
     /// Since when no job fires, if someone paused the scheduler.
     paused_since: Option<Timestamp>,
@@ -71,21 +101,27 @@ pub struct Scheduler<S, X> {
 }
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
-    /// A scheduler that has not looked at its store yet. `seed` keeps its run ids apart from those of others.
-    pub fn new(store: S, executor: X, rules: Rules, node: String, seed: u64) -> Self {
-        let floor = Floor::new(&rules.executors);
+    /// A scheduler that has not looked at its store yet.
+    pub fn new(store: S, executor: X, rules: Rules, identity: Identity) -> Self {
+        let is_shared = store.is_shared();
         Self {
+            floor: Floor::new(&rules.executors, is_shared),
+            peers: Peers::new(identity.lease),
+            ids: RunIds::new(identity.seed),
             store,
             executor,
             rules,
-            ids: RunIds::new(seed),
-            node,
-            floor,
+            identity,
+            is_shared,
             executing: BTreeMap::new(),
+            abandoned: BTreeMap::new(),
             unrecorded: Vec::new(),
             horizon: Horizon::default(),
             open_pools: Vec::new(),
-            stale: false,
+            is_stale: false,
+            has_met_now: false,
+            conflicts: 0,
+            put_off: Vec::new(),
             phase: Phase::Firing,
             paused_since: None,
             status: watch::Sender::new(Status::default()),
@@ -107,6 +143,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.phase = Phase::Draining;
     }
 
+    /// Another node has said that there is something to see.
+    pub fn hint(&mut self) {
+        self.peers.hint();
+    }
+
     /// Runs that were started and whose end is not recorded.
     pub fn running(&self) -> usize {
         self.floor.running()
@@ -120,40 +161,52 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         commands: Vec<Command>,
         completions: Vec<Completion>,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let result = self.step(now, commands, completions).await;
-        if let Err(error) = &result {
-            self.status.send_modify(|status| status.store_error = Some(error.to_string()));
+        self.unrecorded.extend(completions);
+        let mut asked = std::mem::take(&mut self.put_off);
+        asked.extend(commands);
+        match self.step(now, asked).await {
+            Ok(next) => {
+                self.conflicts = 0;
+                Ok(next)
+            }
+            Err(StoreError::Conflict(what)) if self.conflicts < CONFLICTS_MAX => {
+                self.conflicts += 1;
+                tracing::debug!(%what, "another node was faster; looking again");
+                Ok(Some(now))
+            }
+            Err(error) => {
+                self.status.send_modify(|status| status.store_error = Some(error.to_string()));
+                Err(error)
+            }
         }
-        result
     }
 
     async fn step(
         &mut self,
         now: Timestamp,
         commands: Vec<Command>,
-        completions: Vec<Completion>,
     ) -> Result<Option<Timestamp>, StoreError> {
-        self.unrecorded.extend(completions);
-        if let Err(error) = self.resync_if_stale(now).await {
-            refuse_all(commands, &error);
-            return Err(error);
-        }
-        let mut step = match self.load(now, &commands).await {
-            Ok(jobs) => Step::new(now, jobs, self.paused_since),
+        let mut step = match self.prepare(now, &commands).await {
+            Ok(step) => step,
             Err(error) => {
-                refuse_all(commands, &error);
+                self.refuse(commands, &error);
                 return Err(error);
             }
         };
         self.record_completions(&mut step);
+        let known = match self.look(&mut step, &commands).await {
+            Ok(known) => known,
+            Err(error) => {
+                self.refuse(commands, &error);
+                return Err(self.give_up(step, error));
+            }
+        };
         self.apply_commands(&mut step, commands);
-        if let Err(error) = self.fire_due(&mut step).await {
-            return Err(self.give_up(step, error));
-        }
-        self.start_waiting(&mut step);
-        let changes = step.changes();
+        self.fire_due(&mut step);
+        self.start_waiting(&mut step, known);
+        let changes = step.changes(|job| self.owner_of(job));
         if !changes.is_empty()
-            && let Err(error) = self.store.commit(&changes).await
+            && let Err(error) = self.store.commit(changes).await
         {
             return Err(self.give_up(step, error));
         }
@@ -162,6 +215,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let next = self.next_wake(now);
         self.publish(next);
         Ok(next)
+    }
+
+    /// Brings memory up to date, and a step with the jobs that the commands speak of.
+    async fn prepare(&mut self, now: Timestamp, commands: &[Command]) -> Result<Step, StoreError> {
+        self.meet_if_due(now).await?;
+        self.resync_if_stale(now).await?;
+        let jobs = self.load(now, commands).await?;
+        Ok(Step::new(now, Arc::clone(&self.identity.node), jobs, self.paused_since))
     }
 
     /// The jobs that the commands speak of.
@@ -197,9 +258,13 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     fn record_completions(&mut self, step: &mut Step) {
         for completion in &self.unrecorded {
-            let Some(run) = self.executing.get(&completion.run_id) else { continue };
-            self.floor.free(&run.id);
-            step.end_run(run.clone(), completion);
+            self.floor.free(&completion.run_id);
+            if self.abandoned.remove(&completion.run_id).is_some() {
+                continue;
+            }
+            if let Some(run) = self.executing.get(&completion.run_id) {
+                step.end_run((**run).clone(), completion);
+            }
         }
     }
 
@@ -209,105 +274,22 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             floor: &mut self.floor,
             rules: &mut self.rules,
             ids: &mut self.ids,
-            node: &self.node,
+            node: &self.identity.node,
+            is_shared: self.is_shared,
         }
     }
 
     fn apply_commands(&mut self, step: &mut Step, commands: Vec<Command>) {
         for Command { request, reply } in commands {
+            if self.is_shared {
+                step.asked.push(request.clone());
+            }
             let answer = match self.phase {
                 Phase::Firing => self.desk(step).apply(request),
                 Phase::Draining => Err(Refusal::Stopping),
             };
             step.replies.push(Reply { to: reply, answer });
         }
-    }
-
-    /// Plans the jobs that are due.
-    async fn fire_due(&mut self, step: &mut Step) -> Result<(), StoreError> {
-        let open = self.floor.open_pools();
-        if open != self.open_pools {
-            self.horizon.clear();
-            self.open_pools.clone_from(&open);
-        }
-        if self.phase == Phase::Draining || step.paused_since().is_some() || open.is_empty() {
-            return Ok(());
-        }
-        if self.horizon.needs_filling(step.now) {
-            let jobs = self.store.due(Timestamp::MAX_UTC, &open, HORIZON_JOBS).await?;
-            for job in self.horizon.fill(jobs) {
-                self.fire(step, job);
-            }
-        }
-        let due: Vec<Job> = self.horizon.due_at(step.now).take(DUE_PER_TICK).cloned().collect();
-        for job in due {
-            self.fire(step, job);
-        }
-        Ok(())
-    }
-
-    fn fire(&mut self, step: &mut Step, job: Job) {
-        // What a command of this step has changed is looked at again in the next one.
-        if step.knows(&job.id) {
-            return;
-        }
-        if let JobState::Broken { reason, .. } = &job.state {
-            tracing::warn!(job = %job.id, %reason, "the job is broken; it is kept, and does not fire");
-            step.learn(job.clone());
-            step.put(Job { updated_at: step.now, ..job });
-            return;
-        }
-        if !self.floor.has_room(&job.executor) {
-            return;
-        }
-        step.learn(job.clone());
-        let room = if self.floor.admits(&job) { Room::Free } else { Room::Taken };
-        let plan = plan::plan(&job, step.now, room);
-        let mut desk = self.desk(step);
-        for skipped in plan.skipped {
-            let run = desk.skipped_run(&job, skipped);
-            tracing::info!(job = %job.id, reason = skipped.reason.word(), count = skipped.span.count, "skipped");
-            desk.step.insert_run(run);
-        }
-        let run_count = job.run_count.saturating_add(u64::try_from(plan.runs.len()).unwrap_or(0));
-        for due in plan.runs {
-            let run = desk.pending_run(&job, Cause::Schedule, Some(due.scheduled_at), due.due_at);
-            desk.step.insert_run(run.clone());
-            desk.floor.wait(Waiting { run, job: job.clone() });
-        }
-        let state = plan.next.map_or(JobState::Finished, |next| JobState::Active { next });
-        step.put(Job { state, run_count, ..job });
-    }
-
-    /// Gives waiting runs the free workers; a run that has waited too long is skipped instead.
-    fn start_waiting(&mut self, step: &mut Step) {
-        if self.phase == Phase::Draining {
-            return;
-        }
-        loop {
-            let startable = self.floor.take_startable();
-            if startable.is_empty() {
-                return;
-            }
-            for waiting in startable {
-                self.start(step, waiting);
-            }
-        }
-    }
-
-    fn start(&mut self, step: &mut Step, Waiting { mut run, job }: Waiting) {
-        let too_late = run.scheduled_at.is_some() && plan::is_missed(&job, run.due_at, step.now);
-        if too_late {
-            self.floor.free(&run.id);
-            run.skip(SkipReason::Missed);
-            step.update_run(run);
-            return;
-        }
-        run.start(step.now);
-        run.node.clone_from(&self.node);
-        step.update_run(run.clone());
-        step.starts.push((run.executor.clone(), assignment(&run, job)));
-        self.executing.insert(run.id.clone(), run);
     }
 
     /// The step is written: starts what it starts and answers whom it answers.
@@ -319,8 +301,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         for (id, job) in step.written() {
             match job {
-                Some(job) if self.open_pools.contains(&job.executor) => self.horizon.put(job),
-                Some(_) | None => self.horizon.remove(&id),
+                Some(job) => self.horizon.put(job),
+                None => self.horizon.remove(&id),
             }
         }
         for (pool, assignment) in step.starts {
@@ -332,11 +314,18 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
-    /// The step could not be written: nobody gets what he asked for, and memory is no longer trusted.
+    /// The step could not be written, and memory is no longer trusted. Where only another node was faster, what was
+    /// asked is asked again; else nobody gets what he asked for.
     fn give_up(&mut self, step: Step, error: StoreError) -> StoreError {
-        self.stale = true;
+        self.is_stale = true;
         for (_, assignment) in &step.starts {
             self.executing.remove(&assignment.run_id);
+        }
+        if self.is_outrun(&error) {
+            let asked = step.asked.into_iter().zip(step.replies);
+            let again = asked.map(|(request, Reply { to, .. })| Command { request, reply: to });
+            self.put_off.extend(again);
+            return error;
         }
         for Reply { to, answer } in step.replies {
             let answer = answer.and_then(|_| Err(Refusal::Unavailable(error.to_string())));
@@ -345,15 +334,34 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         error
     }
 
+    /// Commands that could not be looked at.
+    fn refuse(&mut self, commands: Vec<Command>, error: &StoreError) {
+        if self.is_outrun(error) {
+            self.put_off.extend(commands);
+            return;
+        }
+        for command in commands {
+            drop(command.reply.send(Err(Refusal::Unavailable(error.to_string()))));
+        }
+    }
+
+    /// Whether another node was faster, and it is worth trying again at once.
+    fn is_outrun(&self, error: &StoreError) -> bool {
+        let is_conflict = matches!(error, StoreError::Conflict(_));
+        self.is_shared && is_conflict && self.conflicts < CONFLICTS_MAX
+    }
+
     /// When to be called again, if nothing arrives before.
     fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
-        match (self.phase, self.horizon.next()) {
-            (Phase::Draining, _) => None,
-            // Without a pool that has room a completion is what to wait for, in a pause its end.
-            (Phase::Firing, _) if self.open_pools.is_empty() || self.paused_since.is_some() => None,
-            (Phase::Firing, Next::Unknown) => Some(now),
-            (Phase::Firing, Next::At(at)) => at,
-        }
+        let meeting = self.peers.next().filter(|_| self.is_shared);
+        // Without a pool that has room a completion is what to wait for, in a pause its end.
+        let is_held = self.paused_since.is_some() || self.phase == Phase::Draining;
+        let due = match self.horizon.next(&self.floor.open_pools()) {
+            _ if is_held => None,
+            Next::Unknown => Some(now),
+            Next::At(at) => at,
+        };
+        [meeting, due].into_iter().flatten().min()
     }
 
     fn publish(&self, next_wake: Option<Timestamp>) {
@@ -366,22 +374,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             status.draining = self.phase == Phase::Draining;
             status.pools.clear();
             status.pools.extend(self.floor.usage().map(handle::PoolStatus::from));
+            if status.nodes != self.peers.nodes() {
+                status.nodes = self.peers.nodes().to_vec();
+            }
         });
-    }
-}
-
-fn assignment(run: &Run, job: Job) -> Assignment {
-    Assignment {
-        run_id: run.id.clone(),
-        job_id: job.id,
-        attempt: run.attempt,
-        scheduled_at: run.scheduled_at,
-        task: job.task,
-    }
-}
-
-fn refuse_all(commands: Vec<Command>, error: &StoreError) {
-    for command in commands {
-        drop(command.reply.send(Err(Refusal::Unavailable(error.to_string()))));
     }
 }

@@ -5,16 +5,18 @@
 //! that it never handed it over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::Scheduler;
+use super::firing::assignment;
 use super::floor::{Floor, Waiting};
-use super::{Scheduler, assignment};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
 use crate::run::{Outcome, Run, RunState, SkipReason};
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Change, Holder, Store, StoreError};
 
-/// What became of runs that were in flight when their daemon ended.
+/// What became of runs that were in flight when their node ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Runs that wait again, as their next attempt.
@@ -24,31 +26,72 @@ pub struct Recovered {
 }
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
-    /// Decides about each run that the ledger calls running and that nobody executes any more: at the start, and at
-    /// the end for those that did not finish in time. `why` is what the ledger will say of a lost one.
+    /// Looks at the store for the first time: takes up what a crash, or a node that is gone, has left in flight.
+    /// `why` is what the ledger will say of a lost run.
     pub async fn recover(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
-        let runs = self.store.in_flight().await?;
+        if self.is_shared {
+            self.meet(now).await?;
+        } else {
+            self.paused_since = self.store.paused_since().await?;
+        }
+        let recovered = self.take_over(now, why).await?;
+        self.is_stale = true;
+        Ok(recovered)
+    }
+
+    /// Decides about the runs of this node that were interrupted, at its end.
+    pub async fn recover_own(
+        &mut self,
+        now: Timestamp,
+        why: &str,
+    ) -> Result<Recovered, StoreError> {
+        let me = Arc::clone(&self.identity.node);
+        let recovered = self.recover_from(now, Holder::Node(&me), why).await?;
+        self.executing.clear();
+        self.unrecorded.clear();
+        Ok(recovered)
+    }
+
+    /// Decides about each run in flight that nobody executes any more: it is this node's from now on, or lost.
+    pub(super) async fn recover_from(
+        &mut self,
+        now: Timestamp,
+        holder: Holder<'_>,
+        why: &str,
+    ) -> Result<Recovered, StoreError> {
+        let runs = self.store.in_flight(holder).await?;
+        // Where there are other nodes, one of them may have the pool that this one lacks.
+        let is_mine =
+            |run: &Run| !self.is_shared || self.rules.executors.contains_key(&run.executor);
+        let runs: Vec<Run> = runs.into_iter().filter(is_mine).collect();
         let jobs = self.jobs_of(&runs).await?;
         let mut recovered = Recovered::default();
         let mut changes = Vec::new();
         for mut run in runs {
-            let RunState::Running { started_at } = run.state else { continue };
-            if self.may_rerun(jobs.get(&run.job_id), &run) {
-                run.retry_after_crash();
-                recovered.rerun += 1;
-            } else {
-                run.end(started_at, now, Outcome::Lost { error: why.to_owned() });
-                recovered.lost += 1;
+            let held_by = Arc::clone(&run.node);
+            match run.state {
+                RunState::Running { started_at }
+                    if !self.may_rerun(jobs.get(&run.job_id), &run) =>
+                {
+                    run.end(started_at, now, Outcome::Lost { error: why.to_owned() });
+                    recovered.lost += 1;
+                }
+                RunState::Running { .. } => {
+                    run.retry_after_crash();
+                    recovered.rerun += 1;
+                }
+                RunState::Pending if run.node == self.identity.node => continue,
+                RunState::Pending | RunState::Ended { .. } | RunState::Skipped { .. } => {}
             }
-            changes.push(Change::UpdateRun(Box::new(run)));
+            if !run.state.is_final() {
+                run.node = Arc::clone(&self.identity.node);
+            }
+            changes.push(Change::UpdateRun { run: Arc::new(run), held_by });
         }
         if !changes.is_empty() {
-            self.store.commit(&changes).await?;
+            self.store.commit(changes).await?;
+            self.is_stale = true;
         }
-        self.paused_since = self.store.paused_since().await?;
-        self.executing.clear();
-        self.unrecorded.clear();
-        self.stale = true;
         Ok(recovered)
     }
 
@@ -60,59 +103,87 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     async fn jobs_of(&self, runs: &[Run]) -> Result<BTreeMap<JobId, Job>, StoreError> {
         let ids: BTreeSet<&JobId> = runs.iter().map(|run| &run.job_id).collect();
         let ids: Vec<JobId> = ids.into_iter().cloned().collect();
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let jobs = self.store.load(&ids).await?;
         Ok(jobs.into_iter().map(|job| (job.id.clone(), job)).collect())
     }
 
     /// Makes memory what the ledger says, if there is doubt.
     pub(super) async fn resync_if_stale(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        if !self.stale {
+        if !self.is_stale {
             return Ok(());
         }
-        self.paused_since = self.store.paused_since().await?;
-        let mut runs = self.store.in_flight().await?;
-        let mut jobs = self.jobs_of(&runs).await?;
+        if !self.is_shared {
+            self.paused_since = self.store.paused_since().await?;
+        }
+        let me = Arc::clone(&self.identity.node);
+        let mut runs = self.store.in_flight(Holder::Node(&me)).await?;
+        let jobs = self.jobs_of(&runs).await?;
+        let jobs: BTreeMap<JobId, Arc<Job>> =
+            jobs.into_iter().map(|(id, job)| (id, Arc::new(job))).collect();
         runs.sort_by_key(|run| run.due_at);
-        let mut floor = Floor::new(&self.rules.executors);
+        let mut floor = Floor::new(&self.rules.executors, self.is_shared);
         let mut changes = Vec::new();
         let mut unstarted = Vec::new();
+        let mut executing = BTreeMap::new();
         for mut run in runs {
             let job =
                 jobs.get(&run.job_id).filter(|_| self.rules.executors.contains_key(&run.executor));
             match (&run.state, job) {
                 (RunState::Running { .. }, _) if self.executing.contains_key(&run.id) => {
                     floor.occupy(&run);
+                    executing.insert(run.id.clone(), Arc::new(run));
                 }
-                (RunState::Running { .. }, Some(_)) => {
+                (RunState::Running { .. }, Some(job)) => {
                     floor.occupy(&run);
-                    unstarted.push(run);
+                    unstarted.push((Arc::new(run), Arc::clone(job)));
                 }
                 (RunState::Running { started_at }, None) => {
                     let started_at = *started_at;
                     run.end(started_at, now, Outcome::Lost { error: "its job is gone".to_owned() });
-                    changes.push(Change::UpdateRun(Box::new(run)));
+                    changes.push(self.own_change(run));
                 }
-                (_, Some(job)) => floor.wait(Waiting { job: job.clone(), run }),
+                (_, Some(job)) => floor.wait(Waiting {
+                    run: Arc::new(run),
+                    job: Arc::clone(job),
+                    is_contested: self.is_shared,
+                }),
                 (_, None) => {
                     run.skip(SkipReason::Removed);
-                    changes.push(Change::UpdateRun(Box::new(run)));
+                    changes.push(self.own_change(run));
                 }
             }
         }
         if !changes.is_empty() {
-            self.store.commit(&changes).await?;
+            self.store.commit(changes).await?;
         }
-        for run in unstarted {
+        self.abandon(&executing, &mut floor);
+        self.executing = executing;
+        for (run, job) in unstarted {
             // Marked as running by a write whose answer was lost: certainly not started, so it is started now.
-            if let Some(job) = jobs.remove(&run.job_id) {
-                self.executor.start(&run.executor, assignment(&run, job.clone()));
-                jobs.insert(run.job_id.clone(), job);
-                self.executing.insert(run.id.clone(), run);
-            }
+            self.executor.start(&run.executor, assignment(&run, &job));
+            self.executing.insert(run.id.clone(), run);
         }
         self.floor = floor;
         self.horizon.clear();
-        self.stale = false;
+        self.is_stale = false;
         Ok(())
+    }
+
+    fn own_change(&self, run: Run) -> Change {
+        Change::UpdateRun { run: Arc::new(run), held_by: Arc::clone(&self.identity.node) }
+    }
+
+    /// Lets go of runs that this process executes and no longer holds. They keep their workers until they end.
+    fn abandon(&mut self, held: &BTreeMap<crate::run::RunId, Arc<Run>>, floor: &mut Floor) {
+        for (id, run) in std::mem::take(&mut self.executing) {
+            if !held.contains_key(&id) {
+                tracing::warn!(job = %run.job_id, run = %id, "the run goes on here, but another node has taken it over");
+                self.abandoned.insert(id, run);
+            }
+        }
+        self.abandoned.values().for_each(|run| floor.occupy_worker(run));
     }
 }

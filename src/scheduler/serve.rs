@@ -30,6 +30,8 @@ pub struct Inlets {
     pub commands: mpsc::Receiver<Command>,
     /// What has ended.
     pub completions: mpsc::Receiver<Completion>,
+    /// That other nodes have said that there is something to see.
+    pub hints: mpsc::Receiver<()>,
     /// The end of the loop.
     pub shutdown: CancellationToken,
 }
@@ -69,6 +71,7 @@ pub async fn serve<S: Store, X: Executor, C: Clock>(
             () = inlets.shutdown.cancelled() => break,
             _ = inlets.completions.recv_many(&mut completions, BATCH) => {}
             _ = inlets.commands.recv_many(&mut commands, BATCH) => {}
+            Some(()) = inlets.hints.recv() => scheduler.hint(),
             woken = alarm.wait_until(next) => woken?,
         }
         take_waiting(&mut inlets.completions, &mut completions);
@@ -76,14 +79,14 @@ pub async fn serve<S: Store, X: Executor, C: Clock>(
         let result = scheduler.tick(clock.now(), commands, completions).await;
         next = back_off.next(result, clock.now());
     }
-    drain(scheduler, &clock, inlets, drain_limit).await
+    drain(scheduler, &clock, inlets, (alarm, drain_limit)).await
 }
 
 async fn drain<S: Store, X: Executor, C: Clock>(
     mut scheduler: Scheduler<S, X>,
     clock: &C,
     mut inlets: Inlets,
-    limit: Duration,
+    (mut alarm, limit): (Alarm, Duration),
 ) -> Result<Drained, ServeError> {
     scheduler.drain();
     inlets.commands.close();
@@ -93,8 +96,9 @@ async fn drain<S: Store, X: Executor, C: Clock>(
         let mut commands = Vec::new();
         take_waiting(&mut inlets.commands, &mut commands);
         take_waiting(&mut inlets.completions, &mut completions);
-        scheduler.tick(clock.now(), commands, std::mem::take(&mut completions)).await?;
+        let next = scheduler.tick(clock.now(), commands, std::mem::take(&mut completions)).await?;
         if scheduler.running() == 0 {
+            scheduler.leave(clock.now()).await?;
             return Ok(Drained { interrupted: 0 });
         }
         tracing::info!(running = scheduler.running(), "waiting for runs to end");
@@ -102,12 +106,14 @@ async fn drain<S: Store, X: Executor, C: Clock>(
             biased;
             _ = inlets.completions.recv_many(&mut completions, BATCH) => {}
             () = &mut deadline => break,
+            woken = alarm.wait_until(next) => woken?,
         }
     }
     scheduler.executor().stop().await;
     take_waiting(&mut inlets.completions, &mut completions);
     scheduler.tick(clock.now(), Vec::new(), completions).await?;
-    let recovered = scheduler.recover(clock.now(), NOT_WAITED_FOR).await?;
+    let recovered = scheduler.recover_own(clock.now(), NOT_WAITED_FOR).await?;
+    scheduler.leave(clock.now()).await?;
     Ok(Drained { interrupted: recovered.rerun + recovered.lost })
 }
 

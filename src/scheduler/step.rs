@@ -3,22 +3,36 @@
 //! store has committed it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::command::{Answer, Refusal};
+use super::command::{Answer, Refusal, Request};
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Completion};
 use crate::job::{Job, JobId};
-use crate::run::Run;
+use crate::run::{Run, RunId};
 use crate::store::Change;
+
+/// What a step writes of a job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Written {
+    /// Nothing.
+    #[default]
+    Not,
+    /// Its place in the schedule.
+    Advanced,
+    /// All of it.
+    Defined,
+}
 
 /// A job before this step and after it.
 #[derive(Debug, Default)]
 struct Entry {
-    before: Option<Job>,
-    after: Option<Job>,
-    touched: bool,
+    before: Option<Arc<Job>>,
+    /// Its revision is the one that it will have.
+    after: Option<Arc<Job>>,
+    written: Written,
 }
 
 /// An answer that is given once the step is committed.
@@ -32,70 +46,96 @@ pub(super) struct Reply {
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) now: Timestamp,
+    node: Arc<str>,
     jobs: BTreeMap<JobId, Entry>,
     ledger: Vec<Change>,
+    /// Where in the ledger the rows are that this step adds.
+    added: BTreeMap<RunId, usize>,
     /// Since when the scheduler is paused, as of this step.
     paused_since: Option<Timestamp>,
     pub(super) starts: Vec<(String, Assignment)>,
     pub(super) replies: Vec<Reply>,
+    /// What was asked, where it may have to be asked again.
+    pub(super) asked: Vec<Request>,
     /// Runs whose end this step records.
-    pub(super) ended: Vec<Run>,
+    pub(super) ended: Vec<Arc<Run>>,
 }
 
 impl Step {
-    /// A step at `now` that knows these jobs, of a scheduler that is paused since then or not.
-    pub(super) fn new(now: Timestamp, jobs: Vec<Job>, paused_since: Option<Timestamp>) -> Self {
+    /// A step of this node at `now` that knows these jobs, of a scheduler that is paused since then or not.
+    pub(super) fn new(
+        now: Timestamp,
+        node: Arc<str>,
+        jobs: Vec<Job>,
+        paused_since: Option<Timestamp>,
+    ) -> Self {
         let mut step = Self {
             now,
+            node,
             jobs: BTreeMap::new(),
             ledger: Vec::new(),
+            added: BTreeMap::new(),
             paused_since,
             starts: Vec::new(),
             replies: Vec::new(),
+            asked: Vec::new(),
             ended: Vec::new(),
         };
         for job in jobs {
-            step.learn(job);
+            step.learn(Arc::new(job));
         }
         step
     }
 
     /// A job as it stands in this step.
-    pub(super) fn job(&self, id: &JobId) -> Option<&Job> {
+    pub(super) fn job(&self, id: &JobId) -> Option<&Arc<Job>> {
         self.jobs.get(id)?.after.as_ref()
     }
 
     /// The jobs that this step knows, as they stand.
-    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
         self.jobs.values().filter_map(|entry| entry.after.as_ref())
     }
 
-    /// Whether this step has looked at the job: then the store's copy may be behind.
-    pub(super) fn knows(&self, id: &JobId) -> bool {
-        self.jobs.contains_key(id)
+    /// Whether this step changes the job.
+    pub(super) fn writes(&self, id: &JobId) -> bool {
+        self.jobs.get(id).is_some_and(|entry| entry.written != Written::Not)
     }
 
     /// Takes up a job that the store gave.
-    pub(super) fn learn(&mut self, job: Job) {
-        let entry = Entry { before: Some(job.clone()), after: Some(job.clone()), touched: false };
-        self.jobs.entry(job.id).or_insert(entry);
+    pub(super) fn learn(&mut self, job: Arc<Job>) {
+        let entry = Entry {
+            before: Some(Arc::clone(&job)),
+            after: Some(Arc::clone(&job)),
+            ..Entry::default()
+        };
+        self.jobs.entry(job.id.clone()).or_insert(entry);
     }
 
-    /// Makes a job this from now on. The revision shown is the one that the store will give it.
-    pub(super) fn put(&mut self, job: Job) -> Job {
+    /// Makes a job this from now on.
+    pub(super) fn put(&mut self, job: Job) -> Arc<Job> {
+        self.write(job, Written::Defined)
+    }
+
+    /// Gives a job another place in the schedule, and nothing else.
+    pub(super) fn advance(&mut self, job: Job) -> Arc<Job> {
+        self.write(job, Written::Advanced)
+    }
+
+    fn write(&mut self, job: Job, written: Written) -> Arc<Job> {
         let entry = self.jobs.entry(job.id.clone()).or_default();
         let stored = entry.before.as_ref().map_or(0, |before| before.revision);
-        let shown = Job { revision: stored + 1, ..job.clone() };
-        entry.after = Some(Job { revision: stored, ..job });
-        entry.touched = true;
-        shown
+        let job = Arc::new(Job { revision: stored + 1, ..job });
+        entry.after = Some(Arc::clone(&job));
+        entry.written = entry.written.max(written);
+        job
     }
 
     /// Removes a job.
     pub(super) fn delete(&mut self, id: &JobId) {
         let entry = self.jobs.entry(id.clone()).or_default();
         entry.after = None;
-        entry.touched = true;
+        entry.written = Written::Defined;
     }
 
     /// Since when the scheduler is paused.
@@ -112,25 +152,20 @@ impl Step {
     }
 
     /// Adds a row to the ledger.
-    pub(super) fn insert_run(&mut self, run: Run) {
-        self.ledger.push(Change::InsertRun(Box::new(run)));
+    pub(super) fn insert_run(&mut self, run: Arc<Run>) {
+        self.added.insert(run.id.clone(), self.ledger.len());
+        self.ledger.push(Change::InsertRun(run));
     }
 
     /// Writes a row of the ledger anew. A row that this same step added is simply added as it now is.
-    pub(super) fn update_run(&mut self, run: Run) {
-        let added = self.ledger.iter_mut().rev().find_map(|change| match change {
-            Change::InsertRun(known) if known.id == run.id => Some(known),
-            Change::InsertRun(_)
-            | Change::UpdateRun(_)
-            | Change::InsertJob(_)
-            | Change::UpdateJob(_)
-            | Change::DeleteJob(_)
-            | Change::PutOutput { .. }
-            | Change::SetPaused(_) => None,
-        });
+    pub(super) fn update_run(&mut self, run: Arc<Run>) {
+        let added = self.added.get(&run.id).and_then(|number| self.ledger.get_mut(*number));
         match added {
-            Some(known) => **known = run,
-            None => self.ledger.push(Change::UpdateRun(Box::new(run))),
+            Some(change) => *change = Change::InsertRun(run),
+            None => {
+                let held_by = Arc::clone(&self.node);
+                self.ledger.push(Change::UpdateRun { run, held_by });
+            }
         }
     }
 
@@ -142,27 +177,53 @@ impl Step {
             let (run_id, bytes) = (run.id.clone(), output.total());
             self.ledger.push(Change::PutOutput { run_id, tail: output.into_text(), bytes });
         }
-        self.ended.push(run.clone());
-        self.ledger.push(Change::UpdateRun(Box::new(run)));
+        let run = Arc::new(run);
+        self.ended.push(Arc::clone(&run));
+        self.update_run(run);
     }
 
-    /// Everything that is to be written, in one transaction.
-    pub(super) fn changes(&self) -> Vec<Change> {
-        let jobs = self.jobs.iter().filter(|(_, entry)| entry.touched);
-        let jobs = jobs.filter_map(|(id, entry)| match (&entry.before, &entry.after) {
-            (None, Some(job)) => Some(Change::InsertJob(Box::new(job.clone()))),
-            (Some(_), Some(job)) => Some(Change::UpdateJob(Box::new(job.clone()))),
-            (Some(_), None) => Some(Change::DeleteJob(id.clone())),
-            (None, None) => None,
+    /// Everything that is to be written, in one transaction. `owner` says who holds a job from now on.
+    pub(super) fn changes(&mut self, owner: impl Fn(&Job) -> Option<Arc<str>>) -> Vec<Change> {
+        let mut changes = Vec::with_capacity(self.jobs.len() + self.ledger.len());
+        for (id, entry) in &mut self.jobs {
+            if let Some(job) = entry.after.as_mut().filter(|_| entry.written != Written::Not) {
+                let owner = owner(job);
+                if job.owner != owner {
+                    Arc::make_mut(job).owner = owner;
+                }
+            }
+            let change = match (&entry.before, &entry.after, entry.written) {
+                (_, _, Written::Not) | (None, None, _) => continue,
+                (None, Some(job), _) => Change::InsertJob(Arc::clone(job)),
+                (Some(_), Some(job), Written::Advanced) => Change::AdvanceJob(Arc::clone(job)),
+                (Some(_), Some(job), Written::Defined) => Change::UpdateJob(Arc::clone(job)),
+                (Some(before), None, _) => {
+                    Change::DeleteJob { id: id.clone(), revision: before.revision }
+                }
+            };
+            changes.push(change);
+        }
+        // Like changes share a statement: rows of one kind follow each other, and keep their order.
+        let mut ledger = self.ledger.clone();
+        ledger.sort_by_key(|change| match change {
+            Change::InsertRun(_) => 0,
+            Change::UpdateRun { .. } => 1,
+            Change::PutOutput { .. } => 2,
+            Change::InsertJob(_)
+            | Change::UpdateJob(_)
+            | Change::AdvanceJob(_)
+            | Change::DeleteJob { .. }
+            | Change::SetPaused(_) => 3,
         });
-        jobs.chain(self.ledger.iter().cloned()).collect()
+        changes.sort_by_key(|change| matches!(change, Change::AdvanceJob(_)));
+        changes.append(&mut ledger);
+        changes
     }
 
     /// The jobs as they are now that the step has been written; none for one that is gone.
-    pub(super) fn written(&mut self) -> impl Iterator<Item = (JobId, Option<Job>)> + use<> {
-        let touched = std::mem::take(&mut self.jobs).into_iter().filter(|(_, entry)| entry.touched);
-        touched.map(|(id, entry)| {
-            (id, entry.after.map(|job| Job { revision: job.revision + 1, ..job }))
-        })
+    pub(super) fn written(&mut self) -> impl Iterator<Item = (JobId, Option<Arc<Job>>)> + use<> {
+        let jobs = std::mem::take(&mut self.jobs).into_iter();
+        let written = jobs.filter(|(_, entry)| entry.written != Written::Not);
+        written.map(|(id, entry)| (id, entry.after))
     }
 }

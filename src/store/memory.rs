@@ -6,17 +6,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Archive, Change, Reading, Store, StoreError};
+use super::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::filter::{JobFilter, RunFilter};
 use crate::job::{Job, JobId, JobState, Origin};
-use crate::run::{Output, Run, RunId};
+use crate::run::{Output, Run, RunId, RunState};
 
 #[derive(Debug, Clone, Default)]
 struct Tables {
-    jobs: BTreeMap<JobId, Job>,
-    runs: BTreeMap<RunId, Run>,
+    jobs: BTreeMap<JobId, Arc<Job>>,
+    runs: BTreeMap<RunId, Arc<Run>>,
     outputs: BTreeMap<RunId, Output>,
+    nodes: BTreeMap<String, Node>,
     paused_since: Option<Timestamp>,
 }
 
@@ -24,12 +25,22 @@ struct Tables {
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
     tables: Arc<Mutex<Tables>>,
+    is_shared: bool,
 }
 
 impl MemoryStore {
+    /// A store that several nodes work on.
+    pub fn shared() -> Self {
+        Self { is_shared: true, ..Self::default() }
+    }
+
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn conflict(what: &str, id: impl std::fmt::Display) -> StoreError {
+    StoreError::Conflict(format!("{what} {id}"))
 }
 
 impl Tables {
@@ -37,18 +48,20 @@ impl Tables {
         match change {
             Change::InsertJob(job) => {
                 if self.jobs.contains_key(&job.id) {
-                    return Err(StoreError::Conflict(format!("job \"{}\"", job.id)));
+                    return Err(conflict("job", &job.id));
                 }
-                self.jobs.insert(job.id.clone(), Job { revision: 1, ..(**job).clone() });
+                self.jobs.insert(job.id.clone(), Arc::clone(job));
             }
-            Change::UpdateJob(job) => {
-                let known =
-                    self.jobs.get_mut(&job.id).filter(|known| known.revision == job.revision);
-                let known =
-                    known.ok_or_else(|| StoreError::Conflict(format!("job \"{}\"", job.id)))?;
-                *known = Job { revision: job.revision + 1, ..(**job).clone() };
+            Change::UpdateJob(job) | Change::AdvanceJob(job) => {
+                let known = self.jobs.get_mut(&job.id);
+                let known = known.filter(|known| known.revision + 1 == job.revision);
+                *known.ok_or_else(|| conflict("job", &job.id))? = Arc::clone(job);
             }
-            Change::DeleteJob(id) => {
+            Change::DeleteJob { id, revision } => {
+                self.jobs
+                    .get(id)
+                    .filter(|known| known.revision == *revision)
+                    .ok_or_else(|| conflict("job", id))?;
                 self.jobs.remove(id);
             }
             Change::InsertRun(run) => {
@@ -60,17 +73,14 @@ impl Tables {
                             && known.scheduled_at == run.scheduled_at)
                 });
                 if taken {
-                    return Err(StoreError::Conflict(format!(
-                        "an occurrence of job \"{}\"",
-                        run.job_id
-                    )));
+                    return Err(conflict("an occurrence of job", &run.job_id));
                 }
-                self.runs.insert(run.id.clone(), (**run).clone());
+                self.runs.insert(run.id.clone(), Arc::clone(run));
             }
-            Change::UpdateRun(run) => {
+            Change::UpdateRun { run, held_by } => {
                 let known = self.runs.get_mut(&run.id);
-                let known = known.ok_or_else(|| StoreError::Conflict(format!("run {}", run.id)))?;
-                *known = (**run).clone();
+                let known = known.filter(|known| known.node == *held_by && !known.state.is_final());
+                *known.ok_or_else(|| conflict("run", &run.id))? = Arc::clone(run);
             }
             Change::PutOutput { run_id, tail, bytes } => {
                 self.outputs.insert(run_id.clone(), Output { tail: tail.clone(), bytes: *bytes });
@@ -80,30 +90,57 @@ impl Tables {
         Ok(())
     }
 
-    fn active<'a>(&'a self, executors: &'a [String]) -> impl Iterator<Item = (Timestamp, &'a Job)> {
-        self.jobs
-            .values()
-            .filter(|job| executors.contains(&job.executor))
-            .filter_map(|job| Some((job.next()?.due_at, job)))
+    fn in_flight(&self) -> impl Iterator<Item = &Run> {
+        self.runs.values().map(AsRef::as_ref).filter(|run| !run.state.is_final())
     }
 }
 
 impl Store for MemoryStore {
-    async fn load(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
-        let tables = self.tables();
-        Ok(ids.iter().filter_map(|id| tables.jobs.get(id).cloned()).collect())
+    fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
-    async fn due(
-        &self,
-        until: Timestamp,
-        executors: &[String],
-        limit: usize,
-    ) -> Result<Vec<Job>, StoreError> {
+    async fn load(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
         let tables = self.tables();
-        let mut due: Vec<_> = tables.active(executors).filter(|(at, _)| *at <= until).collect();
-        due.sort_by_key(|(at, _)| *at);
-        Ok(due.into_iter().take(limit).map(|(_, job)| job.clone()).collect())
+        Ok(ids.iter().filter_map(|id| tables.jobs.get(id).map(|job| (**job).clone())).collect())
+    }
+
+    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
+        let mut tables = self.tables();
+        let is_free = |job: &Job| {
+            let owner = job.owner.as_deref().filter(|owner| *owner != claim.node);
+            owner.is_none_or(|owner| claim.live.iter().all(|live| live != owner))
+        };
+        let jobs = tables.jobs.values_mut();
+        let mut due: Vec<(Timestamp, &mut Arc<Job>)> = jobs
+            .filter(|job| claim.executors.contains(&job.executor))
+            .filter(|job| !self.is_shared || is_free(job))
+            .filter_map(|job| Some((job.next()?.due_at, job)))
+            .filter(|(due_at, _)| *due_at <= claim.until)
+            .collect();
+        due.sort_by_key(|(due_at, _)| *due_at);
+        let taken = due.into_iter().take(claim.limit).map(|(_, job)| {
+            if self.is_shared {
+                Arc::make_mut(job).owner = Some(claim.node.into());
+            }
+            (**job).clone()
+        });
+        Ok(taken.collect())
+    }
+
+    async fn release(
+        &self,
+        node: &str,
+        executor: &str,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        for job in self.tables().jobs.values_mut() {
+            let is_due = job.next().is_some_and(|next| next.due_at <= until);
+            if is_due && job.executor == executor && job.owner.as_deref() == Some(node) {
+                Arc::make_mut(job).owner = None;
+            }
+        }
+        Ok(())
     }
 
     async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {
@@ -113,21 +150,74 @@ impl Store for MemoryStore {
                 || matches!(job.state, JobState::Broken { .. })
                 || !executors.contains(&job.executor)
         });
+        Ok(wanted.map(|job| (**job).clone()).collect())
+    }
+
+    async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
+        let tables = self.tables();
+        let wanted = tables.in_flight().filter(|run| match holder {
+            Holder::Node(name) => *run.node == *name,
+            Holder::NoneOf(names) => names.iter().all(|name| *run.node != **name),
+        });
         Ok(wanted.cloned().collect())
     }
 
-    async fn in_flight(&self) -> Result<Vec<Run>, StoreError> {
-        Ok(self.tables().runs.values().filter(|run| !run.state.is_final()).cloned().collect())
+    async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
+        let tables = self.tables();
+        let mut found: BTreeMap<JobId, InFlight> = BTreeMap::new();
+        for run in tables.in_flight().filter(|run| *run.node != *node) {
+            let count = found.entry(run.job_id.clone()).or_default();
+            match run.state {
+                RunState::Running { .. } => count.running += 1,
+                RunState::Pending | RunState::Ended { .. } | RunState::Skipped { .. } => {
+                    count.waiting += 1;
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    async fn meet(
+        &self,
+        node: &str,
+        started_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Meeting, StoreError> {
+        let mut tables = self.tables();
+        let is_new = !tables.nodes.contains_key(node);
+        let new = || Node { name: node.to_owned(), beat: 0, started_at, seen_at: now };
+        let me = tables.nodes.entry(node.to_owned()).or_insert_with(new);
+        (me.beat, me.seen_at) = (me.beat + 1, now);
+        let nodes = tables.nodes.values().cloned().collect();
+        Ok(Meeting { is_new, nodes, paused_since: tables.paused_since })
+    }
+
+    async fn bury(&self, dead: &[Node]) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        let known = |node: &&Node| {
+            tables.nodes.get(&node.name).is_some_and(|known| known.beat == node.beat)
+        };
+        if let Some(alive) = dead.iter().find(|node| !known(node)) {
+            return Err(conflict("node", &alive.name));
+        }
+        for node in dead {
+            tables.nodes.remove(&node.name);
+        }
+        Ok(())
     }
 
     async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.tables().paused_since)
     }
 
-    async fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+    async fn hinted(&self) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let mut tables = self.tables();
         let mut after = tables.clone();
-        for change in changes {
+        for change in &changes {
             after.apply(change)?;
         }
         *tables = after;
@@ -138,7 +228,9 @@ impl Store for MemoryStore {
 impl Archive for MemoryStore {
     fn job<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Job>> {
         Box::pin(async move {
-            Ok(self.tables().jobs.values().find(|job| job.id.as_str() == id).cloned())
+            let tables = self.tables();
+            let found = tables.jobs.values().find(|job| job.id.as_str() == id);
+            Ok(found.map(|job| (**job).clone()))
         })
     }
 
@@ -152,12 +244,15 @@ impl Archive for MemoryStore {
                     && filter.prefix.as_deref().is_none_or(|prefix| id.starts_with(prefix))
                     && filter.after.as_deref().is_none_or(|after| id > after)
             });
-            Ok(wanted.take(filter.limit).cloned().collect())
+            Ok(wanted.take(filter.limit).map(|job| (**job).clone()).collect())
         })
     }
 
     fn run<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Run>> {
-        Box::pin(async move { Ok(self.tables().runs.get(&RunId(id.to_owned())).cloned()) })
+        Box::pin(async move {
+            let tables = self.tables();
+            Ok(tables.runs.get(&RunId(id.into())).map(|run| (**run).clone()))
+        })
     }
 
     fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Vec<Run>> {
@@ -168,14 +263,14 @@ impl Archive for MemoryStore {
                     && filter.state.as_deref().is_none_or(|state| run.state.word() == state)
                     && filter.occurrence.is_none_or(|at| run.covers(at))
                     && filter.since.is_none_or(|since| run.created_at >= since)
-                    && filter.before.as_deref().is_none_or(|before| run.id.0.as_str() < before)
+                    && filter.before.as_deref().is_none_or(|before| &*run.id.0 < before)
             });
-            Ok(wanted.take(filter.limit).cloned().collect())
+            Ok(wanted.take(filter.limit).map(|run| (**run).clone()).collect())
         })
     }
 
     fn output<'a>(&'a self, run_id: &'a str) -> Reading<'a, Option<Output>> {
-        Box::pin(async move { Ok(self.tables().outputs.get(&RunId(run_id.to_owned())).cloned()) })
+        Box::pin(async move { Ok(self.tables().outputs.get(&RunId(run_id.into())).cloned()) })
     }
 
     fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>> {

@@ -2,13 +2,16 @@
 //!
 //! The core decides, a store remembers. [`Store::commit`] takes everything that one step of the
 //! scheduler decided and writes it in one transaction, so that a job is never advanced without
-//! its ledger row. [`Archive`] is for readers and never waits for the writer.
+//! its ledger row. Every write says what it is based on: a job's revision, the node that holds a
+//! run. So the same core is right alone on a file and with other nodes on a server.
+//! [`Archive`] is for readers and never waits for the writer.
 
 pub mod memory;
 pub mod sql;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::filter::{JobFilter, RunFilter};
@@ -32,16 +35,28 @@ pub enum StoreError {
 /// One write. A transaction is a list of them.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// A new job; its id must be free.
-    InsertJob(Box<Job>),
-    /// A job as it is from now on. Its revision is the one that was read; the store counts it up.
-    UpdateJob(Box<Job>),
-    /// A job goes; its ledger stays.
-    DeleteJob(JobId),
+    /// A new job of revision 1; its id must be free.
+    InsertJob(Arc<Job>),
+    /// A job as it is from now on, if its stored revision is the one before.
+    UpdateJob(Arc<Job>),
+    /// The same where only its place in the schedule is another: state, next occurrence, count of runs, owner.
+    AdvanceJob(Arc<Job>),
+    /// A job goes, if its revision is still this; its ledger stays.
+    DeleteJob {
+        /// Which one.
+        id: JobId,
+        /// The revision that was read.
+        revision: i64,
+    },
     /// A new row of the ledger; its occurrence must have none yet.
-    InsertRun(Box<Run>),
-    /// A row of the ledger as it is from now on.
-    UpdateRun(Box<Run>),
+    InsertRun(Arc<Run>),
+    /// A row of the ledger as it is from now on, if it has not ended and is held by a node of this name.
+    UpdateRun {
+        /// The row.
+        run: Arc<Run>,
+        /// The node that holds it until now.
+        held_by: Arc<str>,
+    },
     /// The tail of a run's output, and how many bytes it had in all.
     PutOutput {
         /// Whose output.
@@ -55,18 +70,81 @@ pub enum Change {
     SetPaused(Option<Timestamp>),
 }
 
+/// Which jobs a node wants to hold: what nobody else holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// Who.
+    pub node: &'a str,
+    /// Active jobs that are due at or before this.
+    pub until: Timestamp,
+    /// Of these executors.
+    pub executors: &'a [String],
+    /// At most so many, the earliest first.
+    pub limit: usize,
+    /// The nodes that are alive: what one of the others holds is not free.
+    pub live: &'a [String],
+}
+
+/// Runs in flight, by the node that holds them.
+#[derive(Debug, Clone, Copy)]
+pub enum Holder<'a> {
+    /// This node.
+    Node(&'a str),
+    /// None of these nodes.
+    NoneOf(&'a [String]),
+}
+
+/// Runs of one job that are in flight on other nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InFlight {
+    /// Those that were started.
+    pub running: u32,
+    /// Those that wait.
+    pub waiting: u32,
+}
+
+/// A node, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Counts its signs of life. Others judge by whether this changes, not by its clock.
+    pub beat: i64,
+    /// When it started, by its own clock.
+    pub started_at: Timestamp,
+    /// Its last sign of life, by its own clock.
+    pub seen_at: Timestamp,
+}
+
+/// What a node finds when it gives a sign of life.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meeting {
+    /// Whether the others had given this node up, or did not know it yet.
+    pub is_new: bool,
+    /// All nodes, this one among them.
+    pub nodes: Vec<Node>,
+    /// Since when the scheduler is paused.
+    pub paused_since: Option<Timestamp>,
+}
+
 /// What the scheduler needs of a store.
 pub trait Store: std::fmt::Debug + Send + Sync + 'static {
+    /// Whether other nodes may work on it at the same time.
+    fn is_shared(&self) -> bool;
+
     /// The jobs of these ids that exist.
     fn load(&self, ids: &[JobId]) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
 
-    /// Active jobs of these executors that are due at or before an instant, earliest first, at most `limit`.
-    fn due(
+    /// Takes jobs that are due, earliest first. On a store of one node that is only a reading.
+    fn claim(&self, claim: Claim<'_>) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
+
+    /// Gives jobs of this executor that are due at or before an instant to whoever wants them.
+    fn release(
         &self,
+        node: &str,
+        executor: &str,
         until: Timestamp,
-        executors: &[String],
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Jobs that a start or a reload looks at: those that the file declared, those that are broken, and those whose
     /// executor is none of these.
@@ -76,13 +154,36 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
 
     /// Runs that are pending or running, oldest first.
-    fn in_flight(&self) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
+    fn in_flight(
+        &self,
+        holder: Holder<'_>,
+    ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
+
+    /// How many runs of each job are in flight on nodes other than this.
+    fn in_flight_elsewhere(
+        &self,
+        node: &str,
+    ) -> impl Future<Output = Result<Vec<(JobId, InFlight)>, StoreError>> + Send;
+
+    /// A sign of life: the node is known from now on.
+    fn meet(
+        &self,
+        node: &str,
+        started_at: Timestamp,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Meeting, StoreError>> + Send;
+
+    /// Forgets nodes whose beat is still this: those that are dead, and the node itself when it leaves.
+    fn bury(&self, dead: &[Node]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Since when the scheduler is paused, if it is.
     fn paused_since(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
 
+    /// Returns when another node has said that there is something to see; that it does not says nothing.
+    fn hinted(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Writes all changes, or none.
-    fn commit(&self, changes: &[Change]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn commit(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 /// A future of a reading.

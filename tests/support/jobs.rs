@@ -45,7 +45,7 @@ pub(crate) fn run(job_id: &str, scheduled_at: Option<Timestamp>) -> Run {
     use std::sync::atomic::{AtomicU64, Ordering};
     static MADE: AtomicU64 = AtomicU64::new(0);
     Run {
-        id: RunId(format!("run-{:06}", MADE.fetch_add(1, Ordering::Relaxed))),
+        id: RunId(format!("run-{:06}", MADE.fetch_add(1, Ordering::Relaxed)).into()),
         job_id: JobId::parse(job_id).unwrap(),
         anchor: at(0),
         cause: Cause::Schedule,
@@ -53,7 +53,7 @@ pub(crate) fn run(job_id: &str, scheduled_at: Option<Timestamp>) -> Run {
         due_at: scheduled_at.unwrap_or(at(10)),
         attempt: 1,
         executor: "default".to_owned(),
-        node: "here".to_owned(),
+        node: "here".into(),
         created_at: at(10),
         state: RunState::Pending,
     }

@@ -4,15 +4,16 @@
 
 use std::sync::{Arc, Mutex};
 
+use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Completion, Executor};
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
 use punctual::run::{Outcome, Run, RunState};
-use punctual::scheduler::Scheduler;
 use punctual::scheduler::command::{Answer, Command, Difference, Existing, Refusal, Request};
+use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::memory::MemoryStore;
-use punctual::store::{Archive, Change, Store, StoreError};
+use punctual::store::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
 use punctual::task::output::Tail;
 use tokio::sync::oneshot;
 
@@ -35,32 +36,61 @@ pub(crate) struct FaultyStore {
 }
 
 impl Store for FaultyStore {
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     async fn load(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
         self.inner.load(ids).await
     }
 
-    async fn due(
+    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
+        self.inner.claim(claim).await
+    }
+
+    async fn release(
         &self,
+        node: &str,
+        executor: &str,
         until: Timestamp,
-        executors: &[String],
-        limit: usize,
-    ) -> Result<Vec<Job>, StoreError> {
-        self.inner.due(until, executors, limit).await
+    ) -> Result<(), StoreError> {
+        self.inner.release(node, executor, until).await
     }
 
     async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {
         self.inner.to_review(executors).await
     }
 
-    async fn in_flight(&self) -> Result<Vec<Run>, StoreError> {
-        self.inner.in_flight().await
+    async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
+        self.inner.in_flight(holder).await
+    }
+
+    async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
+        self.inner.in_flight_elsewhere(node).await
+    }
+
+    async fn meet(
+        &self,
+        node: &str,
+        started_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Meeting, StoreError> {
+        self.inner.meet(node, started_at, now).await
+    }
+
+    async fn bury(&self, dead: &[Node]) -> Result<(), StoreError> {
+        self.inner.bury(dead).await
     }
 
     async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
         self.inner.paused_since().await
     }
 
-    async fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+    async fn hinted(&self) -> Result<(), StoreError> {
+        self.inner.hinted().await
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let fault = self.fault.lock().unwrap().take();
         if fault != Some(Fault::Before) {
             self.inner.commit(changes).await?;
@@ -129,7 +159,13 @@ impl World {
         seed: u64,
     ) -> Scheduler<FaultyStore, NotingExecutor> {
         let executor = NotingExecutor { notes: notes.clone(), store: store.inner.clone() };
-        Scheduler::new(store.clone(), executor, rules(workers), "here".to_owned(), seed)
+        let identity = Identity {
+            node: format!("node-{seed}").into(),
+            started_at: at(0),
+            seed,
+            lease: TimeDelta::seconds(10),
+        };
+        Scheduler::new(store.clone(), executor, rules(workers), identity)
     }
 
     pub(crate) async fn try_tick(

@@ -1,66 +1,113 @@
-//! Words to parameters: what the statements that write are given, in their order.
-
-use sqlx::Sqlite;
+//! Words to parameters: what the statements that write are given, in the order of their columns.
 
 use super::row::count;
+use super::value::Bind;
 use crate::clock::Timestamp;
 use crate::job::{Due, Job, JobState, Origin};
 use crate::run::{Outcome, Run, RunState};
 
-pub(super) type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;
+/// Columns of a job that its definition decides.
+const DEFINED: [&str; 15] = [
+    "name",
+    "trigger_spec",
+    "task",
+    "executor",
+    "misfire_grace_time",
+    "coalesce_rule",
+    "max_instances",
+    "overlap",
+    "on_crash",
+    "max_runs",
+    "tags",
+    "description",
+    "origin",
+    "anchor",
+    "updated_at",
+];
 
-/// A job's columns, in the order of the statements; its id is the last.
-pub(super) fn job<'q>(query: Query<'q>, job: &Job) -> Query<'q> {
-    let (next, reason) = match &job.state {
-        JobState::Active { next } => ((Some(next.scheduled_at), Some(next.due_at)), None),
+/// Columns of a job that change whenever it fires.
+pub(super) const ADVANCED: [&str; 6] =
+    ["state", "reason", "scheduled_at", "next_run_time", "run_count", "owner"];
+
+/// All columns of a job that are ever written anew.
+pub(super) fn job_columns() -> Vec<&'static str> {
+    ADVANCED.into_iter().chain(DEFINED).collect()
+}
+
+/// What tells a new job beside them.
+pub(super) const NEW_JOB: [&str; 3] = ["created_at", "id", "revision"];
+/// What tells which job is written anew.
+pub(super) const JOB_KEYS: [&str; 2] = ["id", "revision"];
+
+/// The columns of [`ADVANCED`].
+pub(super) fn advanced(to: &mut impl Bind, job: &Job) {
+    let (scheduled_at, next_run_time, reason) = match &job.state {
+        JobState::Active { next } => (Some(next.scheduled_at), Some(next.due_at), None),
         // A paused job keeps its place in the schedule, but is not due.
-        JobState::Paused { next: Due { scheduled_at, .. } } => ((Some(*scheduled_at), None), None),
-        JobState::Finished => ((None, None), None),
-        JobState::Broken { reason, since } => ((*since, None), Some(reason.clone())),
+        JobState::Paused { next: Due { scheduled_at, .. } } => (Some(*scheduled_at), None, None),
+        JobState::Finished => (None, None, None),
+        JobState::Broken { reason, since } => (*since, None, Some(reason.as_str())),
     };
-    let origin = match job.origin {
+    to.text(Some(job.state.word()));
+    to.text(reason);
+    to.instant(scheduled_at);
+    to.instant(next_run_time);
+    to.integer(Some(count(job.run_count)));
+    to.text(job.owner.as_deref());
+}
+
+/// The columns of [`job_columns`].
+pub(super) fn job(to: &mut impl Bind, job: &Job) {
+    advanced(to, job);
+    let policy = &job.policy;
+    to.text(Some(&job.name));
+    to.text(Some(&job.trigger.spec().to_string()));
+    to.text(Some(&job.task.to_value().to_string()));
+    to.text(Some(&job.executor));
+    to.integer(policy.misfire_grace.and_then(|grace| grace.num_microseconds()));
+    to.text(Some(policy.coalesce.word()));
+    to.integer(Some(i64::from(policy.max_instances)));
+    to.text(Some(policy.overlap.word()));
+    to.text(Some(policy.on_crash.word()));
+    to.integer(policy.max_runs.map(count));
+    to.text(Some(&serde_json::Value::from(job.tags.clone()).to_string()));
+    to.text(Some(&job.description));
+    to.text(Some(match job.origin {
         Origin::File => "file",
         Origin::Socket => "socket",
-    };
-    query
-        .bind(job.name.clone())
-        .bind(job.state.word())
-        .bind(reason)
-        .bind(job.trigger.spec().to_string())
-        .bind(job.task.to_value().to_string())
-        .bind(job.executor.clone())
-        .bind(job.policy.misfire_grace.and_then(|grace| grace.num_microseconds()))
-        .bind(job.policy.coalesce.word())
-        .bind(i64::from(job.policy.max_instances))
-        .bind(job.policy.on_crash.word())
-        .bind(job.policy.max_runs.map(count))
-        .bind(count(job.run_count))
-        .bind(serde_json::Value::from(job.tags.clone()).to_string())
-        .bind(job.description.clone())
-        .bind(origin)
-        .bind(job.anchor.timestamp_micros())
-        .bind(next.0.map(|at| at.timestamp_micros()))
-        .bind(next.1.map(|at| at.timestamp_micros()))
-        .bind(job.created_at.timestamp_micros())
-        .bind(job.updated_at.timestamp_micros())
-        .bind(job.policy.overlap.word())
-        .bind(job.id.as_str().to_owned())
+    }));
+    to.instant(Some(job.anchor));
+    to.instant(Some(job.updated_at));
+}
+
+/// The columns of [`NEW_JOB`].
+pub(super) fn new_job(to: &mut impl Bind, job: &Job) {
+    self::job(to, job);
+    to.instant(Some(job.created_at));
+    to.text(Some(job.id.as_str()));
+    to.integer(Some(job.revision));
+}
+
+/// The columns of [`JOB_KEYS`].
+pub(super) fn job_keys(to: &mut impl Bind, id: &str, revision: i64) {
+    to.text(Some(id));
+    to.integer(Some(revision));
 }
 
 /// The columns of a run that its state decides.
 #[derive(Default)]
-struct StateColumns {
+struct StateColumns<'a> {
     reason: Option<&'static str>,
     last_scheduled_at: Option<Timestamp>,
     count: u64,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
     exit_code: Option<i32>,
-    error: Option<String>,
+    error: Option<&'a str>,
     result: Option<String>,
 }
 
-fn state_columns(state: &RunState) -> StateColumns {
+fn state_columns(state: &RunState) -> StateColumns<'_> {
     let blank = StateColumns { count: 1, ..StateColumns::default() };
     match state {
         RunState::Pending => blank,
@@ -84,42 +131,69 @@ fn state_columns(state: &RunState) -> StateColumns {
                 }
                 Outcome::Failed { error, exit_code, permanent } => StateColumns {
                     reason: permanent.then_some("permanent"),
-                    error: Some(error.clone()),
+                    error: Some(error),
                     exit_code: *exit_code,
                     ..ended
                 },
-                Outcome::Lost { error } => StateColumns { error: Some(error.clone()), ..ended },
+                Outcome::Lost { error } => StateColumns { error: Some(error), ..ended },
             }
         }
     }
 }
 
-/// The columns of a run that change, and its id.
-pub(super) fn run<'q>(query: Query<'q>, run: &Run) -> Query<'q> {
+/// Columns of a run that change.
+pub(super) const RUN: [&str; 11] = [
+    "state",
+    "reason",
+    "last_scheduled_at",
+    "occurrences",
+    "attempt",
+    "started_at",
+    "finished_at",
+    "exit_code",
+    "error",
+    "result",
+    "node",
+];
+
+/// Columns of a run that never change.
+pub(super) const NEW_RUN: [&str; 8] =
+    ["id", "job_id", "anchor", "cause", "scheduled_at", "due_at", "executor", "created_at"];
+
+/// What tells which run is written anew.
+pub(super) const RUN_KEYS: [&str; 2] = ["id", "node"];
+
+/// The columns of [`RUN`].
+pub(super) fn run(to: &mut impl Bind, run: &Run) {
     let columns = state_columns(&run.state);
-    query
-        .bind(run.state.word())
-        .bind(columns.reason)
-        .bind(columns.last_scheduled_at.map(|at| at.timestamp_micros()))
-        .bind(count(columns.count))
-        .bind(i64::from(run.attempt))
-        .bind(columns.started_at.map(|at| at.timestamp_micros()))
-        .bind(columns.finished_at.map(|at| at.timestamp_micros()))
-        .bind(columns.exit_code)
-        .bind(columns.error)
-        .bind(columns.result)
-        .bind(run.node.clone())
-        .bind(run.id.0.clone())
+    to.text(Some(run.state.word()));
+    to.text(columns.reason);
+    to.instant(columns.last_scheduled_at);
+    to.integer(Some(count(columns.count)));
+    to.integer(Some(i64::from(run.attempt)));
+    to.instant(columns.started_at);
+    to.instant(columns.finished_at);
+    to.integer(columns.exit_code.map(i64::from));
+    to.text(columns.error);
+    to.text(columns.result.as_deref());
+    to.text(Some(&run.node));
 }
 
-/// All columns of a run.
-pub(super) fn new_run<'q>(query: Query<'q>, new: &Run) -> Query<'q> {
-    run(query, new)
-        .bind(new.job_id.as_str().to_owned())
-        .bind(new.anchor.timestamp_micros())
-        .bind(new.cause.word())
-        .bind(new.scheduled_at.map(|at| at.timestamp_micros()))
-        .bind(new.due_at.timestamp_micros())
-        .bind(new.executor.clone())
-        .bind(new.created_at.timestamp_micros())
+/// The columns of [`RUN`] and [`NEW_RUN`].
+pub(super) fn new_run(to: &mut impl Bind, new: &Run) {
+    run(to, new);
+    to.text(Some(&new.id.0));
+    to.text(Some(new.job_id.as_str()));
+    to.instant(Some(new.anchor));
+    to.text(Some(new.cause.word()));
+    to.instant(new.scheduled_at);
+    to.instant(Some(new.due_at));
+    to.text(Some(&new.executor));
+    to.instant(Some(new.created_at));
+}
+
+/// The columns of [`RUN_KEYS`].
+pub(super) fn run_keys(to: &mut impl Bind, run: &Run, held_by: &str) {
+    to.text(Some(&run.id.0));
+    to.text(Some(held_by));
 }

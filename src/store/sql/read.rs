@@ -1,202 +1,212 @@
-//! Statements that read.
+//! Statements that only read.
 
-use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqlitePool};
-
+use super::SqlStore;
+use super::dialect::{Dialect, Query};
 use super::row::{self, JOB_COLUMNS, RUN_COLUMNS};
+use super::value::Row;
 use super::write::PAUSED_SINCE;
-use super::{SqlStore, unavailable};
 use crate::clock::Timestamp;
 use crate::filter::{JobFilter, RunFilter};
 use crate::job::{Job, JobId};
 use crate::run::{Output, Run};
-use crate::store::{Archive, Reading, StoreError};
+use crate::store::{Archive, Holder, Reading, StoreError};
 
-/// Ids in one `in (…)` list: far below SQLite's 32,766 parameters.
+/// Ids in one `in (…)` list: far below the parameters that any of the databases takes.
 const IDS_PER_STATEMENT: usize = 500;
 
-type Query = QueryBuilder<Sqlite>;
-
-fn select(columns: &str, table: &str) -> Query {
-    Query::new(format!("select {columns} from {table} where true"))
+pub(super) fn jobs(rows: Vec<Row>) -> Result<Vec<Job>, StoreError> {
+    rows.into_iter().map(row::job).collect()
 }
 
-async fn jobs(mut query: Query, pool: &SqlitePool) -> Result<Vec<Job>, StoreError> {
-    let rows = query.build().fetch_all(pool).await.map_err(unavailable)?;
-    rows.iter().map(row::job).collect()
-}
-
-async fn runs(mut query: Query, pool: &SqlitePool) -> Result<Vec<Run>, StoreError> {
-    let rows = query.build().fetch_all(pool).await.map_err(unavailable)?;
-    rows.iter().map(row::run).collect()
-}
-
-fn push_list<'a>(query: &mut Query, items: impl Iterator<Item = &'a str>) {
-    let mut list = query.separated(", ");
-    for item in items {
-        list.push_bind(item.to_owned());
-    }
-    query.push(")");
-}
-
-fn push_limit(query: &mut Query, limit: usize) {
-    query.push(" limit ").push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+fn runs(rows: Vec<Row>) -> Result<Vec<Run>, StoreError> {
+    rows.into_iter().map(row::run).collect()
 }
 
 impl SqlStore {
+    pub(super) fn select(&self, columns: &str, table: &str) -> Query {
+        self.query(format!("select {columns} from {table} where true"))
+    }
+
     pub(super) async fn paused_setting(&self) -> Result<Option<Timestamp>, StoreError> {
-        let value: Option<String> = sqlx::query_scalar("select value from settings where name = ?")
-            .bind(PAUSED_SINCE)
-            .fetch_optional(&self.writer)
-            .await
-            .map_err(unavailable)?;
-        let unusable = |value: &str| {
+        let mut query = self.select("value", "settings");
+        query.push(" and name = ").bind(PAUSED_SINCE);
+        let Some(mut found) = self.read_newest(query).await?.pop() else { return Ok(None) };
+        let value = found.text()?;
+        let instant = value.parse().ok().and_then(Timestamp::from_timestamp_micros);
+        let unusable = || {
             StoreError::Unusable(format!(
                 "the setting {PAUSED_SINCE} is \"{value}\", not an instant"
             ))
         };
-        let instant = |value: String| {
-            let micros = value.parse().ok().and_then(Timestamp::from_timestamp_micros);
-            micros.ok_or_else(|| unusable(&value))
-        };
-        value.map(instant).transpose()
+        instant.map(Some).ok_or_else(unusable)
     }
 
     pub(super) async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
         let mut found = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(IDS_PER_STATEMENT) {
-            let mut query = select(JOB_COLUMNS, "jobs");
-            query.push(" and id in (");
-            push_list(&mut query, chunk.iter().map(JobId::as_str));
-            found.extend(jobs(query, &self.writer).await?);
+            let mut query = self.select(JOB_COLUMNS, "jobs");
+            query.push(" and id in ").list(chunk.iter().map(JobId::as_str));
+            found.extend(jobs(self.read_newest(query).await?)?);
         }
         Ok(found)
-    }
-
-    pub(super) async fn due_jobs(
-        &self,
-        until: Timestamp,
-        executors: &[String],
-        limit: usize,
-    ) -> Result<Vec<Job>, StoreError> {
-        let mut query = select(JOB_COLUMNS, "jobs");
-        query.push(" and next_run_time <= ").push_bind(until.timestamp_micros());
-        query.push(" and executor in (");
-        push_list(&mut query, executors.iter().map(String::as_str));
-        query.push(" order by next_run_time");
-        push_limit(&mut query, limit);
-        jobs(query, &self.writer).await
     }
 
     pub(super) async fn jobs_to_review(
         &self,
         executors: &[String],
     ) -> Result<Vec<Job>, StoreError> {
-        let mut query = select(JOB_COLUMNS, "jobs");
-        query.push(" and (origin = 'file' or state = 'broken' or executor not in (");
-        push_list(&mut query, executors.iter().map(String::as_str));
-        query.push(")");
-        jobs(query, &self.writer).await
+        let mut query = self.select(JOB_COLUMNS, "jobs");
+        query.push(" and (origin = 'file' or state = 'broken'");
+        if executors.is_empty() {
+            query.push(" or true)");
+        } else {
+            query.push(" or executor not in ");
+            query.list(executors.iter().map(String::as_str)).push(")");
+        }
+        jobs(self.read_newest(query).await?)
     }
 
-    pub(super) async fn runs_in_flight(&self) -> Result<Vec<Run>, StoreError> {
-        let mut query = select(RUN_COLUMNS, "runs");
-        query.push(" and state in ('pending', 'running') order by id");
-        runs(query, &self.writer).await
+    pub(super) async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
+        let mut query = self.select(RUN_COLUMNS, "runs");
+        query.push(" and state in ('pending', 'running')");
+        match holder {
+            Holder::Node(name) => {
+                query.push(" and node = ").bind(name);
+            }
+            Holder::NoneOf([]) => {}
+            Holder::NoneOf(names) => {
+                query.push(" and node not in ").list(names.iter().map(String::as_str));
+            }
+        }
+        query.push(" order by id");
+        runs(self.read_newest(query).await?)
     }
 }
 
 impl Archive for SqlStore {
     fn job<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Job>> {
         Box::pin(async move {
-            let mut query = select(JOB_COLUMNS, "jobs");
-            query.push(" and id = ").push_bind(id);
-            Ok(jobs(query, &self.readers).await?.pop())
+            let mut query = self.select(JOB_COLUMNS, "jobs");
+            query.push(" and id = ").bind(id);
+            Ok(jobs(self.read(query).await?)?.pop())
         })
     }
 
     fn jobs<'a>(&'a self, filter: &'a JobFilter) -> Reading<'a, Vec<Job>> {
         Box::pin(async move {
-            let mut query = select(JOB_COLUMNS, "jobs");
+            let mut query = self.select(JOB_COLUMNS, "jobs");
             if let Some(state) = &filter.state {
-                query.push(" and state = ").push_bind(state);
+                query.push(" and state = ").bind(state.as_str());
             }
             if let Some(tag) = &filter.tag {
                 // Tags are a JSON list: the quoted tag stands in it as it stands alone.
                 let quoted = serde_json::Value::from(tag.as_str()).to_string();
-                query.push(" and instr(tags, ").push_bind(quoted).push(") > 0");
+                let function = match self.statements.dialect {
+                    Dialect::Postgres => " and strpos(tags, ",
+                    Dialect::Sqlite => " and instr(tags, ",
+                    // Bytes, so that the collation does not make "A" an "a".
+                    Dialect::MySql => " and instr(cast(tags as binary), ",
+                };
+                query.push(function).bind(quoted.as_str()).push(") > 0");
             }
             if let Some(prefix) = &filter.prefix {
-                let length = i64::try_from(prefix.chars().count()).unwrap_or(i64::MAX);
-                query.push(" and id >= ").push_bind(prefix);
-                query.push(" and substr(id, 1, ").push_bind(length).push(") = ").push_bind(prefix);
+                query.push(" and id >= ").bind(prefix.as_str());
+                if let Some(end) = after_prefix(prefix) {
+                    query.push(" and id < ").bind(end.as_str());
+                }
             }
             if let Some(after) = &filter.after {
-                query.push(" and id > ").push_bind(after);
+                query.push(" and id > ").bind(after.as_str());
             }
-            query.push(" order by id");
-            push_limit(&mut query, filter.limit);
-            jobs(query, &self.readers).await
+            query.push(" order by id").limit(filter.limit);
+            jobs(self.read(query).await?)
         })
     }
 
     fn run<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Run>> {
         Box::pin(async move {
-            let mut query = select(RUN_COLUMNS, "runs");
-            query.push(" and id = ").push_bind(id);
-            Ok(runs(query, &self.readers).await?.pop())
+            let mut query = self.select(RUN_COLUMNS, "runs");
+            query.push(" and id = ").bind(id);
+            Ok(runs(self.read(query).await?)?.pop())
         })
     }
 
     fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Vec<Run>> {
         Box::pin(async move {
-            let mut query = select(RUN_COLUMNS, "runs");
+            let mut query = self.select(RUN_COLUMNS, "runs");
             if let Some(job_id) = &filter.job_id {
-                query.push(" and job_id = ").push_bind(job_id);
+                query.push(" and job_id = ").bind(job_id.as_str());
             }
             if let Some(state) = &filter.state {
-                query.push(" and state = ").push_bind(state);
+                query.push(" and state = ").bind(state.as_str());
             }
             if let Some(at) = filter.occurrence {
-                query.push(" and scheduled_at <= ").push_bind(at.timestamp_micros());
-                query.push(" and coalesce(last_scheduled_at, scheduled_at) >= ");
-                query.push_bind(at.timestamp_micros());
+                query.push(" and scheduled_at <= ").bind(at);
+                query.push(" and coalesce(last_scheduled_at, scheduled_at) >= ").bind(at);
             }
             if let Some(since) = filter.since {
-                query.push(" and created_at >= ").push_bind(since.timestamp_micros());
+                query.push(" and created_at >= ").bind(since);
             }
             if let Some(before) = &filter.before {
-                query.push(" and id < ").push_bind(before);
+                query.push(" and id < ").bind(before.as_str());
             }
-            query.push(" order by id desc");
-            push_limit(&mut query, filter.limit);
-            runs(query, &self.readers).await
+            query.push(" order by id desc").limit(filter.limit);
+            runs(self.read(query).await?)
         })
     }
 
     fn output<'a>(&'a self, run_id: &'a str) -> Reading<'a, Option<Output>> {
         Box::pin(async move {
-            let found: Option<(String, i64)> =
-                sqlx::query_as("select tail, bytes from outputs where run_id = ?")
-                    .bind(run_id)
-                    .fetch_optional(&self.readers)
-                    .await
-                    .map_err(unavailable)?;
-            Ok(found.map(|(tail, bytes)| Output { tail, bytes: u64::try_from(bytes).unwrap_or(0) }))
+            let mut query = self.select("tail, bytes", "outputs");
+            query.push(" and run_id = ").bind(run_id);
+            let Some(mut found) = self.read(query).await?.pop() else { return Ok(None) };
+            Ok(Some(Output { tail: found.text()?, bytes: found.count()? }))
         })
     }
 
     fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>> {
         Box::pin(async move {
-            let counts: Vec<(String, i64)> = sqlx::query_as(AssertSqlSafe(
-                "select state, count(*) from jobs group by state order by state",
-            ))
-            .fetch_all(&self.readers)
-            .await
-            .map_err(unavailable)?;
-            Ok(counts
-                .into_iter()
-                .map(|(state, count)| (state, u64::try_from(count).unwrap_or(0)))
-                .collect())
+            let text = "select state, count(*) from jobs group by state order by state";
+            let rows = self.read(self.query(text)).await?;
+            rows.into_iter().map(|mut row| Ok((row.text()?, row.count()?))).collect()
         })
+    }
+}
+
+/// The first text after all that begin with `prefix`, as ids are sorted; none if there is no end to them.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let mut rest: Vec<char> = prefix.chars().collect();
+    while let Some(last) = rest.pop() {
+        if last == char::MAX {
+            continue;
+        }
+        let next = match last {
+            // What lies between is no character.
+            '\u{d7ff}' => Some('\u{e000}'),
+            other => char::from_u32(u32::from(other) + 1),
+        };
+        rest.push(next?);
+        return Some(rest.into_iter().collect());
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_text_of_its_length() {
+        let cases = [
+            ("a", Some("b")),
+            ("a:", Some("a;")),
+            ("\u{d7ff}", Some("\u{e000}")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{10ffff}", None),
+            ("", None),
+        ];
+        for (prefix, end) in cases {
+            assert_eq!(after_prefix(prefix).as_deref(), end, "{prefix:?}");
+        }
     }
 }

@@ -1,262 +1,340 @@
-//! Statements that write: one transaction takes a list of changes, or nothing.
+//! Statements of a commit: one transaction takes a list of changes, or nothing.
 //!
-//! Changes of one kind that follow each other share a statement: what a statement costs beside the
-//! database, and there is a change of threads in it, is then paid once for many rows.
+//! SQLite is written row by row, by statements that are prepared once, on one thread. A server is
+//! a journey away: there, changes of one kind that follow each other share a statement.
 
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use std::sync::Arc;
 
-use super::bind::{self, Query};
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::bind::{self, ADVANCED, JOB_KEYS, NEW_JOB, NEW_RUN, RUN, RUN_KEYS, job_columns};
+use super::dialect::{Dialect, Query, Update};
 use super::row::count;
-use super::{SqlStore, unavailable};
+use super::server::Write;
+use super::sqlite::{Parameters, is_taken, unavailable};
+use super::value::Bind;
+use super::{Database, SqlStore};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::run::Run;
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
 
 /// Rows of one statement, the most first. There are few sizes, so that each statement is prepared once and kept.
-const ROWS: [usize; 7] = [ROWS_MAX, 32, 16, 8, 4, 2, 1];
-const ROWS_MAX: usize = 64;
-
-/// A statement for several rows: what stands before, for each of, and after them.
-struct Statement {
-    before: &'static str,
-    row: &'static str,
-    after: &'static str,
-}
-
-const INSERT_JOBS: Statement = Statement {
-    before: "insert into jobs (name, state, reason, trigger_spec, task, executor, misfire_grace_time, coalesce_rule, \
-        max_instances, on_crash, max_runs, run_count, tags, description, origin, anchor, scheduled_at, next_run_time, \
-        created_at, updated_at, overlap, id, revision) values ",
-    row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
-    after: "",
-};
-
-const UPDATE_JOBS: Statement = Statement {
-    before: "with new (name, state, reason, trigger_spec, task, executor, misfire_grace_time, coalesce_rule, \
-        max_instances, on_crash, max_runs, run_count, tags, description, origin, anchor, scheduled_at, next_run_time, \
-        created_at, updated_at, overlap, id, revision) as (values ",
-    row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    after: ") update jobs set name = new.name, state = new.state, reason = new.reason, trigger_spec = new.trigger_spec, \
-        task = new.task, executor = new.executor, misfire_grace_time = new.misfire_grace_time, \
-        coalesce_rule = new.coalesce_rule, max_instances = new.max_instances, on_crash = new.on_crash, \
-        max_runs = new.max_runs, run_count = new.run_count, tags = new.tags, description = new.description, \
-        origin = new.origin, anchor = new.anchor, scheduled_at = new.scheduled_at, next_run_time = new.next_run_time, \
-        created_at = new.created_at, updated_at = new.updated_at, overlap = new.overlap, \
-        revision = new.revision + 1 from new where jobs.id = new.id and jobs.revision = new.revision",
-};
-
-const INSERT_RUNS: Statement = Statement {
-    before: "insert into runs (state, reason, last_scheduled_at, occurrences, attempt, started_at, finished_at, \
-        exit_code, error, result, node, id, job_id, anchor, cause, scheduled_at, due_at, executor, created_at) values ",
-    row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    after: "",
-};
-
-const UPDATE_RUNS: Statement = Statement {
-    before: "with new (state, reason, last_scheduled_at, occurrences, attempt, started_at, finished_at, exit_code, \
-        error, result, node, id) as (values ",
-    row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    after: ") update runs set state = new.state, reason = new.reason, last_scheduled_at = new.last_scheduled_at, \
-        occurrences = new.occurrences, attempt = new.attempt, started_at = new.started_at, \
-        finished_at = new.finished_at, exit_code = new.exit_code, error = new.error, result = new.result, \
-        node = new.node from new where runs.id = new.id",
-};
-
-const PUT_OUTPUTS: Statement = Statement {
-    before: "insert into outputs (run_id, tail, bytes) values ",
-    row: "(?, ?, ?)",
-    after: " on conflict (run_id) do update set tail = excluded.tail, bytes = excluded.bytes",
-};
-
-const PUT_SETTING: &str = "insert into settings (name, value) values (?, ?) \
-    on conflict (name) do update set value = excluded.value";
+const ROWS: [usize; 8] = [ROWS_MAX, 64, 32, 16, 8, 4, 2, 1];
+const ROWS_MAX: usize = 256;
 
 /// The setting that says since when the scheduler is paused: an instant in microseconds.
 pub(super) const PAUSED_SINCE: &str = "paused_since";
 
-impl Statement {
-    fn text(&self, rows: usize) -> String {
-        let list = vec![self.row; rows].join(", ");
-        format!("{}{list}{}", self.before, self.after)
+/// What a statement does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    InsertJob,
+    UpdateJob,
+    AdvanceJob,
+    DeleteJob,
+    InsertRun,
+    UpdateRun,
+    PutOutput,
+    PutSetting,
+    DeleteSetting,
+}
+
+const KINDS: [Kind; 9] = [
+    Kind::InsertJob,
+    Kind::UpdateJob,
+    Kind::AdvanceJob,
+    Kind::DeleteJob,
+    Kind::InsertRun,
+    Kind::UpdateRun,
+    Kind::PutOutput,
+    Kind::PutSetting,
+    Kind::DeleteSetting,
+];
+
+impl Kind {
+    fn of(change: &Change) -> Self {
+        match change {
+            Change::InsertJob(_) => Self::InsertJob,
+            Change::UpdateJob(_) => Self::UpdateJob,
+            Change::AdvanceJob(_) => Self::AdvanceJob,
+            Change::DeleteJob { .. } => Self::DeleteJob,
+            Change::InsertRun(_) => Self::InsertRun,
+            Change::UpdateRun { .. } => Self::UpdateRun,
+            Change::PutOutput { .. } => Self::PutOutput,
+            Change::SetPaused(Some(_)) => Self::PutSetting,
+            Change::SetPaused(None) => Self::DeleteSetting,
+        }
     }
-}
 
-/// Changes of one kind that follow each other.
-enum Group<'a> {
-    InsertJobs(Vec<&'a Job>),
-    UpdateJobs(Vec<&'a Job>),
-    InsertRuns(Vec<&'a Run>),
-    UpdateRuns(Vec<&'a Run>),
-    PutOutputs(Vec<(&'a str, &'a str, u64)>),
-    DeleteJob(&'a JobId),
-    SetPaused(Option<Timestamp>),
-}
+    /// Whether several of the kind can share a statement.
+    fn is_shared(self) -> bool {
+        !matches!(self, Self::DeleteJob | Self::PutSetting | Self::DeleteSetting)
+    }
 
-impl Group<'_> {
-    /// Whether one statement writes it all or nothing, and so needs no transaction around it.
-    fn is_one_statement(&self) -> bool {
+    /// Whether there must be a row for each change.
+    fn must_write(self) -> bool {
+        !matches!(self, Self::PutOutput | Self::PutSetting | Self::DeleteSetting)
+    }
+
+    fn text(self, dialect: Dialect, rows: usize) -> String {
+        let all = job_columns();
+        let update_jobs = |columns| Update {
+            table: "jobs",
+            columns,
+            keys: &JOB_KEYS,
+            count_up: Some("revision"),
+            only: None,
+        };
         match self {
-            Self::InsertJobs(jobs) => ROWS.contains(&jobs.len()),
-            Self::InsertRuns(runs) => ROWS.contains(&runs.len()),
-            Self::PutOutputs(outputs) => ROWS.contains(&outputs.len()),
-            // Of several rows to update some may be there and some not, which is found out afterwards.
-            Self::UpdateJobs(jobs) => jobs.len() == 1,
-            Self::UpdateRuns(runs) => runs.len() == 1,
-            Self::DeleteJob(_) | Self::SetPaused(_) => true,
+            Self::InsertJob => {
+                let columns: Vec<&str> = all.into_iter().chain(NEW_JOB).collect();
+                dialect.insert("jobs", &columns, rows)
+            }
+            Self::UpdateJob => dialect.update(&update_jobs(&all), rows),
+            Self::AdvanceJob => dialect.update(&update_jobs(&ADVANCED), rows),
+            Self::DeleteJob => dialect.delete("jobs", &JOB_KEYS),
+            Self::InsertRun => {
+                let columns: Vec<&str> = RUN.into_iter().chain(NEW_RUN).collect();
+                dialect.insert("runs", &columns, rows)
+            }
+            Self::UpdateRun => {
+                let only = Some("runs.state in ('pending', 'running')");
+                let update =
+                    Update { table: "runs", columns: &RUN, keys: &RUN_KEYS, count_up: None, only };
+                dialect.update(&update, rows)
+            }
+            Self::PutOutput => {
+                dialect.upsert("outputs", "run_id", &["run_id", "tail", "bytes"], rows)
+            }
+            Self::PutSetting => dialect.upsert("settings", "name", &["name", "value"], 1),
+            Self::DeleteSetting => dialect.delete("settings", &["name"]),
         }
     }
 }
 
-/// The changes in groups, in their order.
-fn groups(changes: &[Change]) -> Vec<Group<'_>> {
-    let mut groups: Vec<Group<'_>> = Vec::new();
+/// The text of every statement that a commit needs.
+#[derive(Debug)]
+pub(super) struct Statements {
+    pub(super) dialect: Dialect,
+    /// Of each kind, for each of [`ROWS`].
+    texts: Vec<Vec<String>>,
+}
+
+impl Statements {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        let texts = KINDS.map(|kind| ROWS.map(|rows| kind.text(dialect, rows)).to_vec());
+        Self { dialect, texts: texts.to_vec() }
+    }
+
+    fn text(&self, kind: Kind, rows: usize) -> &str {
+        let kind = KINDS.iter().position(|known| *known == kind);
+        let rows = ROWS.iter().position(|known| *known == rows);
+        let text = kind.zip(rows).and_then(|(kind, rows)| self.texts.get(kind)?.get(rows));
+        text.map_or("", String::as_str)
+    }
+}
+
+/// Gives a change to its statement.
+fn bind(to: &mut impl Bind, change: &Change) {
+    match change {
+        Change::InsertJob(job) => bind::new_job(to, job),
+        Change::UpdateJob(job) => {
+            bind::job(to, job);
+            bind::job_keys(to, job.id.as_str(), job.revision - 1);
+        }
+        Change::AdvanceJob(job) => {
+            bind::advanced(to, job);
+            bind::job_keys(to, job.id.as_str(), job.revision - 1);
+        }
+        Change::DeleteJob { id, revision } => bind::job_keys(to, id.as_str(), *revision),
+        Change::InsertRun(run) => bind::new_run(to, run),
+        Change::UpdateRun { run, held_by } => {
+            bind::run(to, run);
+            bind::run_keys(to, run, held_by);
+        }
+        Change::PutOutput { run_id, tail, bytes } => {
+            to.text(Some(&run_id.0));
+            to.text(Some(tail));
+            to.integer(Some(count(*bytes)));
+        }
+        Change::SetPaused(since) => {
+            to.text(Some(PAUSED_SINCE));
+            if let Some(since) = since {
+                to.text(Some(&since.timestamp_micros().to_string()));
+            }
+        }
+    }
+}
+
+/// What was changed by someone else, if a change could not be written.
+fn name(change: &Change) -> String {
+    match change {
+        Change::InsertJob(job) | Change::UpdateJob(job) | Change::AdvanceJob(job) => {
+            format!("job \"{}\"", job.id)
+        }
+        Change::DeleteJob { id, .. } => format!("job \"{id}\""),
+        Change::InsertRun(run) => format!("an occurrence of job \"{}\"", run.job_id),
+        Change::UpdateRun { run, .. } => format!("run {}", run.id),
+        Change::PutOutput { run_id, .. } => format!("the output of run {run_id}"),
+        Change::SetPaused(_) => "the pause".to_owned(),
+    }
+}
+
+/// Writes all changes to a file, or none.
+fn commit_to_file(
+    connection: &mut Connection,
+    statements: &Statements,
+    changes: &[Change],
+) -> Result<(), StoreError> {
+    // One statement is a transaction of its own.
+    if let [change] = changes {
+        return write_row(connection, statements, change);
+    }
+    // "Immediate" takes the write lock at once: a transaction that only later asks for it can be refused
+    // without any waiting.
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(unavailable)?;
     for change in changes {
-        match (change, groups.last_mut()) {
-            (Change::InsertJob(job), Some(Group::InsertJobs(jobs)))
-            | (Change::UpdateJob(job), Some(Group::UpdateJobs(jobs))) => jobs.push(job),
-            (Change::InsertRun(run), Some(Group::InsertRuns(runs))) => runs.push(run),
-            // Two rows for the same run in one statement would leave it to the database which one counts.
-            (Change::UpdateRun(run), Some(Group::UpdateRuns(runs)))
-                if runs.len() < ROWS_MAX && runs.iter().all(|other| other.id != run.id) =>
-            {
-                runs.push(run);
-            }
-            (Change::PutOutput { run_id, tail, bytes }, Some(Group::PutOutputs(outputs))) => {
-                outputs.push((&run_id.0, tail, *bytes));
-            }
-            (Change::InsertJob(job), _) => groups.push(Group::InsertJobs(vec![job])),
-            (Change::UpdateJob(job), _) => groups.push(Group::UpdateJobs(vec![job])),
-            (Change::InsertRun(run), _) => groups.push(Group::InsertRuns(vec![run])),
-            (Change::UpdateRun(run), _) => groups.push(Group::UpdateRuns(vec![run])),
-            (Change::PutOutput { run_id, tail, bytes }, _) => {
-                groups.push(Group::PutOutputs(vec![(&run_id.0, tail, *bytes)]));
-            }
-            (Change::DeleteJob(id), _) => groups.push(Group::DeleteJob(id)),
-            (Change::SetPaused(since), _) => groups.push(Group::SetPaused(*since)),
-        }
+        write_row(&transaction, statements, change)?;
     }
-    groups
+    transaction.commit().map_err(unavailable)
 }
 
-/// The items in as few slices as the sizes of statements allow.
-fn batches<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let size = ROWS.into_iter().find(|size| *size <= items.len())?;
-        let (batch, rest) = items.split_at(size);
-        items = rest;
-        Some(batch)
-    })
+fn write_row(
+    connection: &Connection,
+    statements: &Statements,
+    change: &Change,
+) -> Result<(), StoreError> {
+    let kind = Kind::of(change);
+    let text = statements.text(kind, 1);
+    let mut statement = connection.prepare_cached(text).map_err(unavailable)?;
+    let mut parameters = Parameters::of(&mut statement);
+    bind(&mut parameters, change);
+    parameters.finish().map_err(unavailable)?;
+    match statement.raw_execute() {
+        Ok(0) if kind.must_write() => Err(StoreError::Conflict(name(change))),
+        Ok(_) => Ok(()),
+        Err(error) if is_taken(&error) => Err(StoreError::Conflict(name(change))),
+        Err(error) => Err(unavailable(error)),
+    }
+}
+
+/// The changes as few statements, in their order.
+fn writes(statements: &Statements, changes: &[Change]) -> Vec<Write> {
+    let together = |first: &Change, second: &Change| {
+        Kind::of(first) == Kind::of(second) && Kind::of(first).is_shared()
+    };
+    let mut writes = Vec::new();
+    for group in changes.chunk_by(together) {
+        let mut rest = group;
+        while let Some(rows) = ROWS.into_iter().find(|rows| *rows <= rest.len()) {
+            let (batch, more) = rest.split_at(rows);
+            writes.push(write(statements, batch));
+            rest = more;
+        }
+    }
+    writes
+}
+
+/// Changes of one kind as one statement. A conflict is named by the first of them.
+fn write(statements: &Statements, batch: &[Change]) -> Write {
+    let Some(first) = batch.first() else {
+        let query = Query::new(statements.dialect, "select 1");
+        return Write { query, rows: None, conflict: String::new() };
+    };
+    let kind = Kind::of(first);
+    let mut query = Query::new(statements.dialect, statements.text(kind, batch.len()));
+    batch.iter().for_each(|change| bind(&mut query.values, change));
+    let rows = kind.must_write().then(|| u64::try_from(batch.len()).unwrap_or(u64::MAX));
+    Write { query, rows, conflict: name(first) }
+}
+
+/// Whether other nodes should look at what was changed before they do so of themselves.
+fn concerns_others(change: &Change) -> bool {
+    match change {
+        Change::UpdateJob(_) | Change::DeleteJob { .. } | Change::SetPaused(_) => true,
+        Change::InsertJob(_)
+        | Change::AdvanceJob(_)
+        | Change::InsertRun(_)
+        | Change::UpdateRun { .. }
+        | Change::PutOutput { .. } => false,
+    }
 }
 
 impl Store for SqlStore {
+    fn is_shared(&self) -> bool {
+        matches!(self.database.as_ref(), Database::Server(_))
+    }
+
     async fn load(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
         self.load_jobs(ids).await
     }
 
-    async fn due(
+    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
+        self.claim_jobs(claim).await
+    }
+
+    async fn release(
         &self,
+        node: &str,
+        executor: &str,
         until: Timestamp,
-        executors: &[String],
-        limit: usize,
-    ) -> Result<Vec<Job>, StoreError> {
-        self.due_jobs(until, executors, limit).await
+    ) -> Result<(), StoreError> {
+        self.release_jobs(node, executor, until).await
     }
 
     async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {
         self.jobs_to_review(executors).await
     }
 
-    async fn in_flight(&self) -> Result<Vec<Run>, StoreError> {
-        self.runs_in_flight().await
+    async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
+        self.runs_in_flight(holder).await
+    }
+
+    async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
+        self.count_elsewhere(node).await
+    }
+
+    async fn meet(
+        &self,
+        node: &str,
+        started_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Meeting, StoreError> {
+        self.meet_nodes(node, started_at, now).await
+    }
+
+    async fn bury(&self, dead: &[Node]) -> Result<(), StoreError> {
+        self.bury_nodes(dead).await
     }
 
     async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
         self.paused_setting().await
     }
 
-    async fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut groups = groups(changes);
-        if groups.len() == 1
-            && let Some(group) = groups.pop_if(|group| group.is_one_statement())
-        {
-            let mut connection = self.writer.acquire().await.map_err(unavailable)?;
-            return apply(group, &mut connection).await;
-        }
-        // "Immediate" takes the write lock at once: a transaction that only later asks for it can be refused
-        // without any waiting.
-        let mut transaction =
-            self.writer.begin_with("begin immediate").await.map_err(unavailable)?;
-        for group in groups {
-            apply(group, &mut transaction).await?;
-        }
-        transaction.commit().await.map_err(unavailable)
-    }
-}
-
-async fn apply(group: Group<'_>, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let named = |job: &&Job| format!("job \"{}\"", job.id);
-    let occurrence = |run: &&Run| format!("an occurrence of job \"{}\"", run.job_id);
-    let to_update = |query, job: &&Job| bind::job(query, job).bind(job.revision);
-    match group {
-        Group::InsertJobs(jobs) => {
-            write(connection, &INSERT_JOBS, &jobs, |query, job| bind::job(query, job), named).await
-        }
-        Group::UpdateJobs(jobs) => write(connection, &UPDATE_JOBS, &jobs, to_update, named).await,
-        Group::InsertRuns(runs) => {
-            let row = |query, run: &&Run| bind::new_run(query, run);
-            write(connection, &INSERT_RUNS, &runs, row, occurrence).await
-        }
-        Group::UpdateRuns(runs) => {
-            let row = |query, run: &&Run| bind::run(query, run);
-            write(connection, &UPDATE_RUNS, &runs, row, |run| format!("run {}", run.id)).await
-        }
-        Group::PutOutputs(outputs) => {
-            let row = |query: Query<'static>, (id, tail, bytes): &(&str, &str, u64)| {
-                query.bind((*id).to_owned()).bind((*tail).to_owned()).bind(count(*bytes))
-            };
-            write(connection, &PUT_OUTPUTS, &outputs, row, |(id, ..)| format!("run {id}")).await
-        }
-        Group::DeleteJob(id) => {
-            let query = sqlx::query("delete from jobs where id = ?").bind(id.as_str().to_owned());
-            query.execute(connection).await.map(drop).map_err(unavailable)
-        }
-        Group::SetPaused(since) => {
-            set_paused(since).execute(connection).await.map(drop).map_err(unavailable)
-        }
-    }
-}
-
-/// Writes the items. One that has no row to update, or whose place is taken, is a conflict; it is named by the first
-/// of its statement, which the callers that can do something about it write alone.
-async fn write<T>(
-    connection: &mut SqliteConnection,
-    statement: &Statement,
-    items: &[T],
-    bind: impl Fn(Query<'static>, &T) -> Query<'static>,
-    name: impl Fn(&T) -> String,
-) -> Result<(), StoreError> {
-    for batch in batches(items) {
-        let text = AssertSqlSafe(statement.text(batch.len()));
-        let query = batch.iter().fold(sqlx::query(text), &bind);
-        let conflict = || StoreError::Conflict(batch.first().map(&name).unwrap_or_default());
-        match query.execute(&mut *connection).await {
-            Ok(done) if done.rows_affected() == u64::try_from(batch.len()).unwrap_or(0) => {}
-            Ok(_) => return Err(conflict()),
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                return Err(conflict());
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        match self.database.as_ref() {
+            Database::Sqlite(file) => {
+                let statements = Arc::clone(&self.statements);
+                file.on_writer(move |connection| commit_to_file(connection, &statements, &changes))
+                    .await
             }
-            Err(error) => return Err(unavailable(error)),
+            Database::Server(server) => {
+                let mut writes = writes(&self.statements, &changes);
+                if changes.iter().any(concerns_others) {
+                    writes.extend(server.hint());
+                }
+                server.write(writes).await
+            }
         }
     }
-    Ok(())
-}
 
-fn set_paused(since: Option<Timestamp>) -> Query<'static> {
-    match since {
-        Some(since) => {
-            sqlx::query(PUT_SETTING).bind(PAUSED_SINCE).bind(since.timestamp_micros().to_string())
+    async fn hinted(&self) -> Result<(), StoreError> {
+        match self.database.as_ref() {
+            Database::Sqlite(_) => std::future::pending().await,
+            Database::Server(server) => server.hinted().await,
         }
-        None => sqlx::query("delete from settings where name = ?").bind(PAUSED_SINCE),
     }
 }

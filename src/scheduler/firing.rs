@@ -1,0 +1,178 @@
+//! From due to started: which jobs fall due in a step, which runs they make, and which of those
+//! get a worker.
+
+use std::sync::Arc;
+
+use super::floor::{Known, Waiting};
+use super::horizon::{Asked, HORIZON_JOBS};
+use super::plan::{self, Room};
+use super::step::Step;
+use super::{Phase, Scheduler};
+use crate::clock::Timestamp;
+use crate::executor::{Assignment, Executor};
+use crate::job::{Job, JobState};
+use crate::run::{Cause, Run, SkipReason};
+use crate::store::{Claim, Store, StoreError};
+use chrono::TimeDelta;
+
+/// Due jobs of a pool that one tick takes up; the next tick follows at once. It keeps a transaction short.
+const DUE_PER_TICK: usize = 500;
+/// How far ahead a node takes jobs of a shared store: long enough that it is there in time, and short enough that
+/// the nodes share what is due.
+const CLAIM_AHEAD: TimeDelta = TimeDelta::seconds(5);
+/// Jobs of a pool that a node takes from a shared store at once, and beyond that four for each worker.
+const CLAIM_JOBS: usize = 256;
+
+impl<S: Store, X: Executor> Scheduler<S, X> {
+    /// Makes sure that what is due is in memory.
+    pub(super) async fn fill_horizon(&mut self, step: &mut Step) -> Result<(), StoreError> {
+        self.open_pools = self.floor.open_pools();
+        if !self.may_fire(step) {
+            return Ok(());
+        }
+        for pool in self.open_pools.clone() {
+            if !self.horizon.needs_filling(&pool, step.now) {
+                continue;
+            }
+            let asked = self.asked_of(&pool, step.now);
+            let claim = Claim {
+                node: &self.identity.node,
+                until: asked.until.unwrap_or(Timestamp::MAX_UTC),
+                executors: std::slice::from_ref(&pool),
+                limit: asked.limit,
+                live: &self.peers.live(),
+            };
+            let jobs = self.store.claim(claim).await?;
+            for job in self.horizon.fill(&pool, asked, jobs) {
+                break_down(step, job);
+            }
+        }
+        Ok(())
+    }
+
+    /// How much of a pool's jobs to take into memory.
+    fn asked_of(&self, pool: &str, now: Timestamp) -> Asked {
+        if !self.is_shared {
+            return Asked { until: None, limit: HORIZON_JOBS };
+        }
+        let workers = self.rules.executors.get(pool).map_or(0, |pool| pool.max_workers);
+        Asked {
+            until: now.checked_add_signed(CLAIM_AHEAD),
+            limit: workers.saturating_mul(4).clamp(CLAIM_JOBS, HORIZON_JOBS),
+        }
+    }
+
+    /// Who holds a job from now on, on a store that nodes share: this node, if it has it in memory.
+    pub(super) fn owner_of(&self, job: &Job) -> Option<Arc<str>> {
+        let due_at = job.next().filter(|_| self.is_shared)?.due_at;
+        let holds = self.horizon.reaches(&job.executor, due_at);
+        holds.then(|| Arc::clone(&self.identity.node))
+    }
+
+    fn may_fire(&self, step: &Step) -> bool {
+        self.phase == Phase::Firing && step.paused_since().is_none()
+    }
+
+    /// The jobs in memory that are due, where there is room for their runs.
+    pub(super) fn due_jobs(&self, step: &Step) -> Vec<Arc<Job>> {
+        if !self.may_fire(step) {
+            return Vec::new();
+        }
+        self.horizon.due_at(&self.open_pools, step.now, DUE_PER_TICK).cloned().collect()
+    }
+
+    /// Plans the jobs that are due.
+    pub(super) fn fire_due(&mut self, step: &mut Step) {
+        for job in self.due_jobs(step) {
+            // What this step has changed already is looked at again in the next one.
+            if !step.writes(&job.id) && self.floor.has_room(&job.executor) {
+                self.fire(step, job);
+            }
+        }
+    }
+
+    fn fire(&mut self, step: &mut Step, job: Arc<Job>) {
+        // What was read in this step is newer than what was in memory.
+        let job = step.job(&job.id).cloned().unwrap_or(job);
+        step.learn(Arc::clone(&job));
+        let (is_free, admits) = (self.floor.is_free(&job), self.floor.admits(&job));
+        let room = if admits { Room::Free } else { Room::Taken };
+        let plan = plan::plan(&job, step.now, room);
+        let mut desk = self.desk(step);
+        for skipped in plan.skipped {
+            let run = desk.skipped_run(&job, skipped);
+            tracing::info!(job = %job.id, reason = skipped.reason.word(), count = skipped.span.count, "skipped");
+            desk.step.insert_run(Arc::new(run));
+        }
+        let planned = plan.runs.len();
+        let run_count = job.run_count.saturating_add(u64::try_from(planned).unwrap_or(0));
+        let is_contested = desk.is_shared && (!is_free || planned > 1);
+        for due in plan.runs {
+            let run = desk.pending_run(&job, Cause::Schedule, Some(due.scheduled_at), due.due_at);
+            let run = Arc::new(run);
+            desk.step.insert_run(Arc::clone(&run));
+            desk.floor.wait(Waiting { run, job: Arc::clone(&job), is_contested });
+        }
+        let state = plan.next.map_or(JobState::Finished, |next| JobState::Active { next });
+        step.advance(Job { state, run_count, ..(*job).clone() });
+    }
+
+    /// Gives waiting runs the free workers; a run that has waited too long is skipped instead.
+    pub(super) fn start_waiting(&mut self, step: &mut Step, known: Known) {
+        if self.phase == Phase::Draining {
+            return;
+        }
+        loop {
+            let startable = self.floor.take_startable(known);
+            if startable.is_empty() {
+                return;
+            }
+            for waiting in startable {
+                self.start(step, waiting);
+            }
+        }
+    }
+
+    fn start(&mut self, step: &mut Step, Waiting { mut run, job, is_contested }: Waiting) {
+        let now = step.now;
+        let too_late = run.scheduled_at.is_some() && plan::is_missed(&job, run.due_at, now);
+        if too_late {
+            self.floor.free(&run.id);
+            Arc::make_mut(&mut run).skip(SkipReason::Missed);
+            step.update_run(run);
+            return;
+        }
+        if is_contested && !step.writes(&job.id) {
+            // Two nodes that start a run of the same job at the same time change its revision, and one of them fails.
+            let fresh = step.job(&job.id).unwrap_or(&job).clone();
+            step.advance((*fresh).clone());
+        }
+        Arc::make_mut(&mut run).start(now);
+        step.update_run(Arc::clone(&run));
+        step.starts.push((run.executor.clone(), assignment(&run, &job)));
+        self.executing.insert(run.id.clone(), run);
+    }
+}
+
+/// A job that was found unreadable is broken from now on; it is kept.
+fn break_down(step: &mut Step, job: Job) {
+    if step.writes(&job.id) {
+        return;
+    }
+    if let JobState::Broken { reason, .. } = &job.state {
+        tracing::warn!(job = %job.id, %reason, "the job is broken; it is kept, and does not fire");
+        step.learn(Arc::new(job.clone()));
+        step.put(Job { updated_at: step.now, ..job });
+    }
+}
+
+/// What the executor is told of a run.
+pub(super) fn assignment(run: &Run, job: &Job) -> Assignment {
+    Assignment {
+        run_id: run.id.clone(),
+        job_id: run.job_id.clone(),
+        attempt: run.attempt,
+        scheduled_at: run.scheduled_at,
+        task: job.task.clone(),
+    }
+}

@@ -1,0 +1,133 @@
+//! Life among other nodes: signs of life, taking over what a dead node held, and asking what runs
+//! elsewhere before a job gets another run. On a store of one node, nothing of this happens.
+
+use std::sync::Arc;
+
+use super::command::{Command, Request};
+use super::floor::Known;
+use super::recovery::Recovered;
+use super::step::Step;
+use super::{Phase, Scheduler};
+use crate::clock::Timestamp;
+use crate::executor::Executor;
+use crate::job::JobId;
+use crate::run::SkipReason;
+use crate::store::{Holder, Store, StoreError};
+
+/// What the ledger says of a run whose node was silent for too long and that is not run again.
+const NODE_GONE: &str = "its node was gone while it ran";
+/// A job's revision while nobody has touched it since it was added.
+const UNTOUCHED: i64 = 1;
+
+impl<S: Store, X: Executor> Scheduler<S, X> {
+    /// Gives a sign of life when it is time, and looks what the others are doing.
+    pub(super) async fn meet_if_due(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        if self.is_shared && self.peers.is_due(now) {
+            self.meet(now).await?;
+            self.take_over(now, NODE_GONE).await?;
+        }
+        Ok(())
+    }
+
+    /// Meets the other nodes, and buries the dead.
+    pub(super) async fn meet(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let me = Arc::clone(&self.identity.node);
+        let meeting = self.store.meet(&me, self.identity.started_at, now).await?;
+        if meeting.is_new && self.peers.has_met() {
+            tracing::warn!(
+                "this node was silent for too long: the others have taken over what it held"
+            );
+            self.is_stale = true;
+        }
+        self.paused_since = meeting.paused_since;
+        let dead = self.peers.observe(now, &me, meeting.nodes);
+        if !dead.is_empty() {
+            self.store.bury(&dead).await?;
+            for node in &dead {
+                tracing::warn!(node = %node.name, seen_at = %node.seen_at, "a node is gone; what it held is taken over");
+            }
+        }
+        // Others may have changed what is held here, or left something: it is read again.
+        for pool in self.floor.closed_pools() {
+            self.store.release(&me, &pool, now).await?;
+        }
+        self.horizon.clear();
+        self.has_met_now = true;
+        Ok(())
+    }
+
+    /// Decides about runs in flight that no living node holds.
+    pub(super) async fn take_over(
+        &mut self,
+        now: Timestamp,
+        why: &str,
+    ) -> Result<Recovered, StoreError> {
+        let mut live = self.peers.live();
+        let me = self.identity.node.to_string();
+        if !live.contains(&me) {
+            live.push(me);
+        }
+        self.recover_from(now, Holder::NoneOf(&live), why).await
+    }
+
+    /// Looks at everything that a decision of this step needs: what is due, and what runs elsewhere.
+    pub(super) async fn look(
+        &mut self,
+        step: &mut Step,
+        commands: &[Command],
+    ) -> Result<Known, StoreError> {
+        self.fill_horizon(step).await?;
+        if !self.is_shared {
+            return Ok(Known::Everywhere);
+        }
+        let has_met = std::mem::take(&mut self.has_met_now);
+        let may_start = self.floor.has_contested() && !self.unrecorded.is_empty();
+        if has_met || may_start {
+            self.look_at_waiting(step).await?;
+        }
+        let asks_for_run =
+            commands.iter().any(|command| matches!(command.request, Request::Run(_)));
+        // The jobs were read before: who makes a run of one of them from now on changes its revision.
+        let fires_again = self.due_jobs(step).iter().any(|job| job.revision > UNTOUCHED);
+        if has_met || may_start || asks_for_run || fires_again {
+            let elsewhere = self.store.in_flight_elsewhere(&self.identity.node).await?;
+            self.floor.set_elsewhere(elsewhere);
+        }
+        let is_known = has_met || may_start;
+        Ok(if is_known { Known::Everywhere } else { Known::Here })
+    }
+
+    /// Has waiting runs follow what other nodes have made of their jobs.
+    async fn look_at_waiting(&mut self, step: &mut Step) -> Result<(), StoreError> {
+        let waiting = self.floor.waiting_jobs();
+        if waiting.is_empty() || self.phase == Phase::Draining {
+            return Ok(());
+        }
+        let ids: Vec<JobId> = waiting.into_iter().collect();
+        for job in self.store.load(&ids).await? {
+            step.learn(Arc::new(job));
+        }
+        for id in &ids {
+            if let Some(job) = step.job(id) {
+                self.floor.redefine(job);
+                continue;
+            }
+            for mut run in self.floor.take_waiting(id) {
+                Arc::make_mut(&mut run).skip(SkipReason::Removed);
+                step.update_run(run);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes leave of the others, so that they need not wait for a lease to end.
+    pub async fn leave(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        if !self.is_shared {
+            return Ok(());
+        }
+        self.meet(now).await?;
+        let me = self.peers.nodes().iter().filter(|node| *node.name == *self.identity.node);
+        let me: Vec<_> = me.cloned().collect();
+        self.store.bury(&me).await
+    }
+}

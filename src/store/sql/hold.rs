@@ -1,0 +1,155 @@
+//! Statements of a store that nodes share: who is there, and who holds which job.
+
+use super::dialect::Query;
+use super::read::jobs;
+use super::row::JOB_COLUMNS;
+use super::server::Write;
+use super::value::{Cell, Value};
+use super::{Database, SqlStore};
+use crate::clock::Timestamp;
+use crate::job::{Job, JobId};
+use crate::store::{Claim, InFlight, Meeting, Node, StoreError};
+
+impl SqlStore {
+    pub(super) async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
+        let mut query = self.select(JOB_COLUMNS, "jobs");
+        query.push(" and next_run_time <= ").bind(claim.until);
+        query.push(" and executor in ").list(claim.executors.iter().map(String::as_str));
+        let order = " order by next_run_time";
+        let server = match self.database.as_ref() {
+            // There is nobody else.
+            Database::Sqlite(file) => {
+                query.push(order).limit(claim.limit);
+                return jobs(file.read_newest(query).await?);
+            }
+            Database::Server(server) => server,
+        };
+        let others = claim.live.iter().map(String::as_str);
+        let others: Vec<&str> = others.filter(|name| *name != claim.node).collect();
+        query.push(" and (owner is null");
+        if others.is_empty() {
+            query.push(" or true)");
+        } else {
+            query.push(" or owner not in ").list(others).push(")");
+        }
+        query.push(order).limit(claim.limit).push(" for update skip locked");
+        let rows = server.read_and_write(query, |rows| self.take(claim.node, rows)).await?;
+        let owner = Some(claim.node.into());
+        let jobs = jobs(rows)?;
+        Ok(jobs.into_iter().map(|job| Job { owner: Clone::clone(&owner), ..job }).collect())
+    }
+
+    /// Makes the node the owner of the jobs in these rows that it does not own yet.
+    fn take(&self, node: &str, rows: &[Vec<Cell>]) -> Vec<Write> {
+        let owner = JOB_COLUMNS.split(", ").position(|name| name.trim() == "owner").unwrap_or(0);
+        let mine = Cell::Text(node.to_owned());
+        let others = rows.iter().filter(|row| row.get(owner) != Some(&mine));
+        let ids: Vec<&str> = others
+            .filter_map(|row| match row.first() {
+                Some(Cell::Text(id)) => Some(id.as_str()),
+                Some(Cell::Integer(_) | Cell::Null) | None => None,
+            })
+            .collect();
+        if ids.is_empty() {
+            return Vec::new();
+        }
+        let mut query = self.query("update jobs set owner = ");
+        query.bind(node).push(" where id in ").list(ids);
+        vec![Write { query, rows: None, conflict: String::new() }]
+    }
+
+    pub(super) async fn release_jobs(
+        &self,
+        node: &str,
+        executor: &str,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut query = self.query("update jobs set owner = null where owner = ");
+        query.bind(node).push(" and executor = ").bind(executor);
+        query.push(" and next_run_time <= ").bind(until);
+        self.write(vec![Write { query, rows: None, conflict: String::new() }]).await
+    }
+
+    pub(super) async fn count_elsewhere(
+        &self,
+        node: &str,
+    ) -> Result<Vec<(JobId, InFlight)>, StoreError> {
+        let mut query = self.query(
+            "select job_id, count(case when state = 'running' then 1 end), count(*) from runs \
+             where state in ('pending', 'running') and node <> ",
+        );
+        query.bind(node).push(" group by job_id");
+        let rows = self.read_newest(query).await?;
+        let in_flight = |mut row: super::Row| {
+            let id = JobId::parse(&row.text()?)
+                .map_err(|invalid| StoreError::Unusable(invalid.to_string()))?;
+            let (running, all) = (row.count()?, row.count()?);
+            let narrow = |count| u32::try_from(count).unwrap_or(u32::MAX);
+            let waiting = narrow(all.saturating_sub(running));
+            Ok((id, InFlight { running: narrow(running), waiting }))
+        };
+        rows.into_iter().map(in_flight).collect()
+    }
+
+    pub(super) async fn meet_nodes(
+        &self,
+        node: &str,
+        started_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Meeting, StoreError> {
+        let query = self.query("select name, beat, started_at, seen_at from nodes order by name");
+        let read = |mut row: super::Row| {
+            Ok(Node {
+                name: row.text()?,
+                beat: row.integer()?,
+                started_at: row.instant()?,
+                seen_at: row.instant()?,
+            })
+        };
+        let rows = self.read_newest(query).await?;
+        let mut nodes = rows.into_iter().map(read).collect::<Result<Vec<Node>, StoreError>>()?;
+        let known = nodes.iter_mut().find(|known| known.name == node);
+        let is_new = known.is_none();
+        let query = if let Some(known) = known {
+            let mut query = self.query("update nodes set beat = beat + 1, seen_at = ");
+            query.bind(now).push(" where ");
+            same_beat(&mut query, known);
+            (known.beat, known.seen_at) = (known.beat + 1, now);
+            query
+        } else {
+            let me = Node { name: node.to_owned(), beat: 1, started_at, seen_at: now };
+            let columns = ["name", "beat", "started_at", "seen_at"];
+            let mut query = self.query(self.statements.dialect.insert("nodes", &columns, 1));
+            let instants = [me.started_at, me.seen_at].map(Value::from);
+            query.values = vec![Value::from(node), Value::from(me.beat)];
+            query.values.extend(instants);
+            nodes.push(me);
+            query
+        };
+        let conflict = format!("node {node}");
+        self.write(vec![Write { query, rows: Some(1), conflict }]).await?;
+        Ok(Meeting { is_new, nodes, paused_since: self.paused_setting().await? })
+    }
+
+    pub(super) async fn bury_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {
+        let bury = |node: &Node| {
+            let mut query = self.query("delete from nodes where ");
+            same_beat(&mut query, node);
+            Write { query, rows: Some(1), conflict: format!("node {}", node.name) }
+        };
+        self.write(dead.iter().map(bury).collect()).await
+    }
+
+    /// Writes all or nothing.
+    async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        match self.database.as_ref() {
+            Database::Sqlite(file) => file.write(writes).await,
+            Database::Server(server) => server.write(writes).await,
+        }
+    }
+}
+
+/// Only the node as it was read: one that has given a sign of life meanwhile is not meant.
+fn same_beat(query: &mut Query, node: &Node) {
+    query.push("name = ").bind(node.name.as_str()).push(" and beat = ").bind(node.beat);
+}

@@ -1,0 +1,68 @@
+//! The schema: brought to this version at every start, forwards only. What a newer version has
+//! written is refused, not guessed at.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use sqlx::{MySqlPool, PgPool, SqlStr};
+
+const SQLITE: &[(&str, &str)] = &[
+    ("init", include_str!("../../../migrations/sqlite/0001_init.sql")),
+    ("overlap", include_str!("../../../migrations/sqlite/0002_overlap.sql")),
+    ("settings", include_str!("../../../migrations/sqlite/0003_settings.sql")),
+    ("nodes", include_str!("../../../migrations/sqlite/0004_nodes.sql")),
+];
+
+const POSTGRES: &[(&str, &str)] =
+    &[("init", include_str!("../../../migrations/postgres/0001_init.sql"))];
+
+/// One statement each: this database cannot take back a change of the schema that failed half way.
+const MYSQL: &[(&str, &str)] = &[
+    ("jobs", include_str!("../../../migrations/mysql/0001_jobs.sql")),
+    ("runs", include_str!("../../../migrations/mysql/0002_runs.sql")),
+    ("outputs", include_str!("../../../migrations/mysql/0003_outputs.sql")),
+    ("settings", include_str!("../../../migrations/mysql/0004_settings.sql")),
+    ("nodes", include_str!("../../../migrations/mysql/0005_nodes.sql")),
+];
+
+fn migrator(list: &'static [(&str, &str)]) -> Migrator {
+    let migration = |(version, (name, sql)): (i64, &(&'static str, &'static str))| {
+        let sql = SqlStr::from_static(sql);
+        Migration::new(version, (*name).into(), MigrationType::Simple, sql, false)
+    };
+    Migrator::with_migrations((1..).zip(list).map(migration).collect())
+}
+
+fn explain(result: Result<(), MigrateError>, known: usize) -> Result<(), String> {
+    result.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => format!(
+            "it was written by a newer version of punctual (schema {version}, this one knows {known})"
+        ),
+        #[expect(clippy::wildcard_enum_match_arm, reason = "all others say it themselves")]
+        other => other.to_string(),
+    })
+}
+
+/// Brings a file to this version, creating it where there is none.
+pub(super) async fn sqlite(path: &Path) -> Result<(), String> {
+    let options = SqliteConnectOptions::from_str("sqlite://").map_err(|error| error.to_string())?;
+    let options =
+        options.filename(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+    let pool = pool.map_err(|error| error.to_string())?;
+    let result = migrator(SQLITE).run(&pool).await;
+    pool.close().await;
+    explain(result, SQLITE.len())
+}
+
+/// Brings a database to this version. Nodes that start together take turns.
+pub(super) async fn postgres(pool: &PgPool) -> Result<(), String> {
+    explain(migrator(POSTGRES).run(pool).await, POSTGRES.len())
+}
+
+/// Brings a database to this version. Nodes that start together take turns.
+pub(super) async fn mysql(pool: &MySqlPool) -> Result<(), String> {
+    explain(migrator(MYSQL).run(pool).await, MYSQL.len())
+}

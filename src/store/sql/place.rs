@@ -1,0 +1,119 @@
+//! Where a store is: what `[store] url` names.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use sqlx::mysql::MySqlConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::invalid::Invalid;
+
+/// A database that was named, and looks as if it could be one.
+#[derive(Debug, Clone)]
+pub enum StorePlace {
+    /// A file of one daemon.
+    Sqlite(PathBuf),
+    /// A server that several daemons may share.
+    Postgres(Box<PgConnectOptions>, Shown),
+    /// The same.
+    MySql(Box<MySqlConnectOptions>, Shown),
+}
+
+/// A URL without its password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown(String);
+
+impl StorePlace {
+    /// Reads a URL.
+    pub fn parse(url: &str) -> Result<Self, Invalid> {
+        let refuse = |why: &str| Err(Invalid::new("url", why));
+        match url.split_once("://") {
+            Some(("sqlite", "" | ":memory:")) => {
+                refuse("must name a file, such as sqlite://punctual.db")
+            }
+            Some(("sqlite", path)) if path.contains('?') => {
+                refuse("takes no options after \"?\", such as sqlite://punctual.db")
+            }
+            Some(("sqlite", path)) => Ok(Self::Sqlite(PathBuf::from(path))),
+            Some(("postgres" | "postgresql", _)) => {
+                let options = PgConnectOptions::from_str(url).map_err(|error| bad(&error))?;
+                Ok(Self::Postgres(Box::new(options), Shown::new(url)))
+            }
+            Some(("mysql" | "mariadb", rest)) => {
+                let url = format!("mysql://{rest}");
+                let options = MySqlConnectOptions::from_str(&url).map_err(|error| bad(&error))?;
+                if options.get_database().is_none_or(str::is_empty) {
+                    return refuse("must name a database, such as mysql://user@host/punctual");
+                }
+                Ok(Self::MySql(Box::new(options), Shown::new(&url)))
+            }
+            _ => refuse(
+                "must begin with sqlite://, postgres:// or mysql://, such as sqlite://punctual.db",
+            ),
+        }
+    }
+}
+
+fn bad(error: &sqlx::Error) -> Invalid {
+    Invalid::new("url", error.to_string())
+}
+
+impl Shown {
+    fn new(url: &str) -> Self {
+        let hidden = || {
+            let (scheme, rest) = url.split_once("://")?;
+            // A password may contain the sign that ends it: the last one counts.
+            let (user, place) = rest.rsplit_once('@')?;
+            let (name, _) = user.split_once(':')?;
+            Some(format!("{scheme}://{name}:…@{place}"))
+        };
+        let text = hidden().unwrap_or_else(|| url.to_owned());
+        // Options may hold a password too.
+        Self(text.split('?').next().unwrap_or_default().to_owned())
+    }
+}
+
+impl fmt::Display for StorePlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(formatter, "sqlite://{}", path.display()),
+            Self::Postgres(_, Shown(url)) | Self::MySql(_, Shown(url)) => formatter.write_str(url),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        let cases = [
+            ("sqlite://a/b.db", "sqlite://a/b.db"),
+            ("postgres://me:se:cr@et@host:5/db?password=x", "postgres://me:…@host:5/db"),
+            ("mariadb://me:secret@host/db", "mysql://me:…@host/db"),
+            ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ];
+        for (url, shown) in cases {
+            assert_eq!(StorePlace::parse(url).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_url_that_names_no_database_is_refused() {
+        let cases = [
+            "",
+            "punctual.db",
+            "sqlite://",
+            "sqlite://:memory:",
+            "sqlite://a?mode=ro",
+            "http://a/b",
+            "mysql://root@localhost",
+            "postgres://host:port/db",
+        ];
+        for url in cases {
+            assert_eq!(StorePlace::parse(url).unwrap_err().field, "url", "{url}");
+        }
+    }
+}

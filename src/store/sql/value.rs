@@ -1,0 +1,126 @@
+//! What goes into a database and comes out of it: integers and text, and nothing else. So three
+//! databases need no more than one reading and one writing of every word.
+
+use crate::clock::Timestamp;
+use crate::store::StoreError;
+
+/// A parameter of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    /// A whole number: a count, or an instant in microseconds.
+    Integer(Option<i64>),
+    /// Text.
+    Text(Option<String>),
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(Some(number))
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(Some(text.to_owned()))
+    }
+}
+
+impl From<Timestamp> for Value {
+    fn from(at: Timestamp) -> Self {
+        Self::Integer(Some(at.timestamp_micros()))
+    }
+}
+
+/// Takes the parameters of a statement, one after the other.
+pub(super) trait Bind {
+    /// A whole number.
+    fn integer(&mut self, number: Option<i64>);
+
+    /// Text.
+    fn text(&mut self, text: Option<&str>);
+
+    /// An instant.
+    fn instant(&mut self, at: Option<Timestamp>) {
+        self.integer(at.map(|at| at.timestamp_micros()));
+    }
+}
+
+impl Bind for Vec<Value> {
+    fn integer(&mut self, number: Option<i64>) {
+        self.push(Value::Integer(number));
+    }
+
+    fn text(&mut self, text: Option<&str>) {
+        // PostgreSQL keeps no NUL in text; what a command wrote may have one, and must not stop the ledger.
+        self.push(Value::Text(text.map(|text| text.replace('\0', "\u{fffd}"))));
+    }
+}
+
+/// A column of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cell {
+    /// Nothing.
+    Null,
+    /// A whole number.
+    Integer(i64),
+    /// Text.
+    Text(String),
+}
+
+/// A row, read column by column in the order of the statement.
+#[derive(Debug)]
+pub(super) struct Row {
+    cells: std::vec::IntoIter<Cell>,
+}
+
+impl Row {
+    /// A row of these columns.
+    pub(super) fn new(cells: Vec<Cell>) -> Self {
+        Self { cells: cells.into_iter() }
+    }
+
+    fn missing(what: &str) -> StoreError {
+        StoreError::Unusable(format!("a column holds no {what} where one is needed"))
+    }
+
+    pub(super) fn text_option(&mut self) -> Result<Option<String>, StoreError> {
+        match self.cells.next() {
+            Some(Cell::Text(text)) => Ok(Some(text)),
+            Some(Cell::Null) => Ok(None),
+            Some(Cell::Integer(_)) | None => Err(Self::missing("text")),
+        }
+    }
+
+    pub(super) fn text(&mut self) -> Result<String, StoreError> {
+        self.text_option()?.ok_or_else(|| Self::missing("text"))
+    }
+
+    pub(super) fn integer_option(&mut self) -> Result<Option<i64>, StoreError> {
+        match self.cells.next() {
+            Some(Cell::Integer(number)) => Ok(Some(number)),
+            Some(Cell::Null) => Ok(None),
+            Some(Cell::Text(_)) | None => Err(Self::missing("number")),
+        }
+    }
+
+    pub(super) fn integer(&mut self) -> Result<i64, StoreError> {
+        self.integer_option()?.ok_or_else(|| Self::missing("number"))
+    }
+
+    pub(super) fn count(&mut self) -> Result<u64, StoreError> {
+        Ok(u64::try_from(self.integer()?).unwrap_or(0))
+    }
+
+    pub(super) fn instant_option(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let instant = |micros| {
+            Timestamp::from_timestamp_micros(micros).ok_or_else(|| {
+                StoreError::Unusable(format!("{micros} is not an instant in microseconds"))
+            })
+        };
+        self.integer_option()?.map(instant).transpose()
+    }
+
+    pub(super) fn instant(&mut self) -> Result<Timestamp, StoreError> {
+        self.instant_option()?.ok_or_else(|| Self::missing("instant"))
+    }
+}
