@@ -113,7 +113,11 @@ async fn step(world: &mut World, dice: &mut Dice, now: Timestamp) {
 }
 
 /// Nothing starts early, nothing starts twice at the same attempt, and the ledger says so before.
-fn check_starts(world: &World, known: &mut BTreeSet<(std::sync::Arc<str>, u32)>, latest: Timestamp) {
+fn check_starts(
+    world: &World,
+    known: &mut BTreeSet<(std::sync::Arc<str>, u32)>,
+    latest: Timestamp,
+) {
     for (assignment, row) in world.starts().into_iter().skip(known.len()) {
         assert!(row.due_at <= latest, "{row:?} was started early, at {latest}");
         assert!(

@@ -8,6 +8,8 @@
 
 #[path = "support/jobs.rs"]
 mod jobs;
+#[path = "support/servers.rs"]
+mod servers;
 
 use std::sync::Arc;
 
@@ -17,9 +19,12 @@ use punctual::filter::{JobFilter, RunFilter};
 use punctual::job::{Due, Job, JobId, JobState};
 use punctual::run::{Cause, Outcome, Run, RunState, SkipReason};
 use punctual::store::memory::MemoryStore;
-use punctual::store::sql::SqlStore;
+use punctual::store::sql::{SqlStore, StorePlace};
 use punctual::store::{Archive, Change, Claim, Holder, Store, StoreError};
 use serde_json::json;
+use servers::mariadb::MariaDbServer;
+use servers::postgres::PostgresServer;
+use servers::{Kind, Server};
 use tempfile::TempDir;
 
 fn insert_job(job: &Job) -> Change {
@@ -66,6 +71,34 @@ fn pools() -> Vec<String> {
     vec!["default".to_owned()]
 }
 
+/// A store in a database of its own, on the server that the tests of this file share.
+async fn on_server<K: Kind>(servers: Option<&Server<K>>, name: &str) -> Option<SqlStore> {
+    let url = servers?.database(name);
+    Some(SqlStore::open(&StorePlace::parse(&url).unwrap()).await.unwrap())
+}
+
+/// Runs a test on each server.
+macro_rules! on_every_server {
+    ($($name:ident)*) => {
+        mod postgres {
+            $(#[tokio::test] async fn $name() {
+                let server = super::PostgresServer::shared();
+                if let Some(store) = super::on_server(server, stringify!($name)).await {
+                    super::$name(store).await;
+                }
+            })*
+        }
+        mod mariadb {
+            $(#[tokio::test] async fn $name() {
+                let server = super::MariaDbServer::shared();
+                if let Some(store) = super::on_server(server, stringify!($name)).await {
+                    super::$name(store).await;
+                }
+            })*
+        }
+    };
+}
+
 /// Runs a test on each store.
 macro_rules! on_every_store {
     ($($name:ident)*) => {
@@ -78,6 +111,7 @@ macro_rules! on_every_store {
                 super::$name(super::SqlStore::open_file(&folder.path().join("p.db")).await.unwrap()).await;
             })*
         }
+        on_every_server! { $($name)* }
     };
 }
 

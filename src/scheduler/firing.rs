@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::command::{Command, Request};
 use super::floor::{Known, Waiting};
 use super::horizon::{Asked, HORIZON_JOBS};
 use super::plan::{self, Room};
@@ -25,9 +26,15 @@ const CLAIM_JOBS: usize = 256;
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Makes sure that what is due is in memory.
-    pub(super) async fn fill_horizon(&mut self, step: &mut Step) -> Result<(), StoreError> {
+    pub(super) async fn fill_horizon(
+        &mut self,
+        step: &mut Step,
+        commands: &[Command],
+    ) -> Result<(), StoreError> {
         self.open_pools = self.floor.open_pools();
-        if !self.may_fire(step) {
+        let ends_pause =
+            commands.iter().any(|command| matches!(command.request, Request::ResumeAll));
+        if self.phase == Phase::Draining || (step.paused_since().is_some() && !ends_pause) {
             return Ok(());
         }
         for pool in self.open_pools.clone() {
@@ -94,7 +101,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     fn fire(&mut self, step: &mut Step, job: Arc<Job>) {
         // What was read in this step is newer than what was in memory.
         let job = step.job(&job.id).cloned().unwrap_or(job);
-        step.learn(Arc::clone(&job));
+        step.learn(&job);
         let (is_free, admits) = (self.floor.is_free(&job), self.floor.admits(&job));
         let room = if admits { Room::Free } else { Room::Taken };
         let plan = plan::plan(&job, step.now, room);
@@ -144,8 +151,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         if is_contested && !step.writes(&job.id) {
             // Two nodes that start a run of the same job at the same time change its revision, and one of them fails.
-            let fresh = step.job(&job.id).unwrap_or(&job).clone();
-            step.advance((*fresh).clone());
+            let fresh = step.job(&job.id).unwrap_or(&job).as_ref().clone();
+            step.advance(fresh);
         }
         Arc::make_mut(&mut run).start(now);
         step.update_run(Arc::clone(&run));
@@ -161,7 +168,7 @@ fn break_down(step: &mut Step, job: Job) {
     }
     if let JobState::Broken { reason, .. } = &job.state {
         tracing::warn!(job = %job.id, %reason, "the job is broken; it is kept, and does not fire");
-        step.learn(Arc::new(job.clone()));
+        step.learn(&Arc::new(job.clone()));
         step.put(Job { updated_at: step.now, ..job });
     }
 }

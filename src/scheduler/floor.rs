@@ -61,16 +61,44 @@ impl Slots {
     }
 }
 
+/// The runs in flight of each job.
+#[derive(Debug, Default)]
+struct Instances {
+    here: BTreeMap<JobId, Count>,
+    /// On other nodes, as far as is known.
+    elsewhere: BTreeMap<JobId, InFlight>,
+}
+
+impl Instances {
+    fn here(&self, id: &JobId) -> Count {
+        self.here.get(id).copied().unwrap_or_default()
+    }
+
+    /// Whether another run of the job is within its `max_instances`, over all nodes.
+    fn is_free(&self, job: &Job) -> bool {
+        let Count { running, waiting } = self.here(&job.id);
+        let elsewhere = self.elsewhere.get(&job.id).copied().unwrap_or_default();
+        let all = [running, waiting, elsewhere.running, elsewhere.waiting];
+        all.into_iter().fold(0, u32::saturating_add) < job.policy.max_instances
+    }
+
+    fn may_start(&self, waiting: &Waiting, known: Known) -> bool {
+        let job = &waiting.job;
+        let there = self.elsewhere.get(&job.id).map_or(0, |count| count.running);
+        let running = self.here(&job.id).running.saturating_add(there);
+        let is_known = !waiting.is_contested || known == Known::Everywhere;
+        is_known && running < job.policy.max_instances
+    }
+}
+
 /// The pools' places and the jobs' instances.
 #[derive(Debug, Default)]
 pub(super) struct Floor {
     pools: BTreeMap<String, Slots>,
-    jobs: BTreeMap<JobId, Count>,
+    instances: Instances,
     running: BTreeMap<RunId, (JobId, String)>,
     /// Runs that only take a worker, and their pools.
     abandoned: BTreeMap<RunId, String>,
-    /// Runs of jobs that are in flight on other nodes, as far as is known.
-    elsewhere: BTreeMap<JobId, InFlight>,
 }
 
 impl Floor {
@@ -113,22 +141,18 @@ impl Floor {
 
     /// Takes up what is in flight on other nodes.
     pub(super) fn set_elsewhere(&mut self, in_flight: Vec<(JobId, InFlight)>) {
-        self.elsewhere = in_flight.into_iter().collect();
+        self.instances.elsewhere = in_flight.into_iter().collect();
     }
 
     /// Whether another run of the job is within its `max_instances`, over all nodes.
     pub(super) fn is_free(&self, job: &Job) -> bool {
-        let Count { running, waiting } = self.jobs.get(&job.id).copied().unwrap_or_default();
-        let elsewhere = self.elsewhere.get(&job.id).copied().unwrap_or_default();
-        let here = running.saturating_add(waiting);
-        let elsewhere = elsewhere.running.saturating_add(elsewhere.waiting);
-        here.saturating_add(elsewhere) < job.policy.max_instances
+        self.instances.is_free(job)
     }
 
     /// Whether another run of the job may be made now: it has an instance free, or may wait for one.
     pub(super) fn admits(&self, job: &Job) -> bool {
-        let waiting = self.jobs.get(&job.id).map_or(0, |count| count.waiting);
-        self.is_free(job) || (job.policy.overlap == Overlap::Queue && waiting < QUEUE_LIMIT_PER_JOB)
+        let may_wait = self.instances.here(&job.id).waiting < QUEUE_LIMIT_PER_JOB;
+        self.is_free(job) || (job.policy.overlap == Overlap::Queue && may_wait)
     }
 
     /// The jobs of the runs that wait.
@@ -158,7 +182,7 @@ impl Floor {
     /// Puts a run at the end of its pool's queue.
     pub(super) fn wait(&mut self, waiting: Waiting) {
         let Some(slots) = self.pools.get_mut(&waiting.run.executor) else { return };
-        self.jobs.entry(waiting.job.id.clone()).or_default().waiting += 1;
+        self.instances.here.entry(waiting.job.id.clone()).or_default().waiting += 1;
         slots.queue.push_back(waiting);
     }
 
@@ -166,16 +190,10 @@ impl Floor {
     pub(super) fn take_startable(&mut self, known: Known) -> Vec<Waiting> {
         let mut startable = Vec::new();
         for (name, slots) in &mut self.pools {
-            loop {
-                let (jobs, elsewhere) = (&self.jobs, &self.elsewhere);
-                let may_start = |waiting: &Waiting| {
-                    let here = jobs.get(&waiting.job.id).map_or(0, |count| count.running);
-                    let there = elsewhere.get(&waiting.job.id).map_or(0, |count| count.running);
-                    let is_known = !waiting.is_contested || known == Known::Everywhere;
-                    is_known && here.saturating_add(there) < waiting.job.policy.max_instances
-                };
-                let Some(waiting) = slots.take_startable(may_start) else { break };
-                let count = self.jobs.entry(waiting.job.id.clone()).or_default();
+            while let Some(waiting) =
+                slots.take_startable(|waiting| self.instances.may_start(waiting, known))
+            {
+                let count = self.instances.here.entry(waiting.job.id.clone()).or_default();
                 count.waiting = count.waiting.saturating_sub(1);
                 count.running += 1;
                 self.running.insert(waiting.run.id.clone(), (waiting.job.id.clone(), name.clone()));
@@ -198,7 +216,7 @@ impl Floor {
         if let Some(slots) = self.pools.get_mut(&run.executor) {
             slots.busy += 1;
         }
-        self.jobs.entry(run.job_id.clone()).or_default().running += 1;
+        self.instances.here.entry(run.job_id.clone()).or_default().running += 1;
         self.running.insert(run.id.clone(), (run.job_id.clone(), run.executor.clone()));
     }
 
@@ -213,17 +231,17 @@ impl Floor {
         if let Some(slots) = self.pools.get_mut(&pool) {
             slots.busy = slots.busy.saturating_sub(1);
         }
-        if let Some(count) = self.jobs.get_mut(&job_id) {
+        if let Some(count) = self.instances.here.get_mut(&job_id) {
             count.running = count.running.saturating_sub(1);
             if count.running == 0 && count.waiting == 0 {
-                self.jobs.remove(&job_id);
+                self.instances.here.remove(&job_id);
             }
         }
     }
 
     /// Has waiting runs of a job follow its new definition.
     pub(super) fn redefine(&mut self, job: &Arc<Job>) {
-        if self.jobs.get(&job.id).is_some_and(|count| count.waiting > 0) {
+        if self.instances.here.get(&job.id).is_some_and(|count| count.waiting > 0) {
             let waiting = self.pools.values_mut().flat_map(|slots| slots.queue.iter_mut());
             waiting
                 .filter(|waiting| waiting.job.id == job.id)
@@ -234,7 +252,7 @@ impl Floor {
     /// Takes the waiting runs of a job out of the queues.
     pub(super) fn take_waiting(&mut self, job_id: &JobId) -> Vec<Arc<Run>> {
         let mut taken = Vec::new();
-        if self.jobs.get(job_id).is_none_or(|count| count.waiting == 0) {
+        if self.instances.here.get(job_id).is_none_or(|count| count.waiting == 0) {
             return taken;
         }
         for slots in self.pools.values_mut() {
@@ -243,7 +261,7 @@ impl Floor {
             slots.queue = others;
             taken.extend(VecDeque::into_iter(of_job).map(|waiting| waiting.run));
         }
-        if let Some(count) = self.jobs.get_mut(job_id) {
+        if let Some(count) = self.instances.here.get_mut(job_id) {
             count.waiting = 0;
         }
         taken

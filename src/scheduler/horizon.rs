@@ -92,7 +92,7 @@ impl Horizon {
                 Next::Unknown => return Next::Unknown,
                 Next::At(None) => {}
                 Next::At(Some(at)) => {
-                    first = Some(first.map_or(at, |first: Timestamp| first.min(at)))
+                    first = Some(first.map_or(at, |first: Timestamp| first.min(at)));
                 }
             }
         }

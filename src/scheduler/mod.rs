@@ -52,6 +52,14 @@ enum Phase {
     Draining,
 }
 
+/// Whether what is held in memory is what the store says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Sure,
+    /// A write failed, or another node was in the way: it has to be read again.
+    Doubtful,
+}
+
 /// Who a scheduler is among those of its store.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -86,8 +94,7 @@ pub struct Scheduler<S, X> {
     horizon: Horizon,
     /// The pools that have room, as of the last look.
     open_pools: Vec<String>,
-    /// Whether a write failed, so that what is held in memory may be wrong.
-    is_stale: bool,
+    memory: Memory,
     /// Whether the other nodes were met in this step.
     has_met_now: bool,
     /// Steps in a row that another node has undone.
@@ -118,7 +125,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             unrecorded: Vec::new(),
             horizon: Horizon::default(),
             open_pools: Vec::new(),
-            is_stale: false,
+            memory: Memory::Sure,
             has_met_now: false,
             conflicts: 0,
             put_off: Vec::new(),
@@ -317,7 +324,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// The step could not be written, and memory is no longer trusted. Where only another node was faster, what was
     /// asked is asked again; else nobody gets what he asked for.
     fn give_up(&mut self, step: Step, error: StoreError) -> StoreError {
-        self.is_stale = true;
+        self.memory = Memory::Doubtful;
         for (_, assignment) in &step.starts {
             self.executing.remove(&assignment.run_id);
         }

@@ -7,7 +7,7 @@ use super::command::{Command, Request};
 use super::floor::Known;
 use super::recovery::Recovered;
 use super::step::Step;
-use super::{Phase, Scheduler};
+use super::{Memory, Phase, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::JobId;
@@ -37,7 +37,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             tracing::warn!(
                 "this node was silent for too long: the others have taken over what it held"
             );
-            self.is_stale = true;
+            self.memory = Memory::Doubtful;
         }
         self.paused_since = meeting.paused_since;
         let dead = self.peers.observe(now, &me, meeting.nodes);
@@ -76,7 +76,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         step: &mut Step,
         commands: &[Command],
     ) -> Result<Known, StoreError> {
-        self.fill_horizon(step).await?;
+        self.fill_horizon(step, commands).await?;
         if !self.is_shared {
             return Ok(Known::Everywhere);
         }
@@ -105,7 +105,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         let ids: Vec<JobId> = waiting.into_iter().collect();
         for job in self.store.load(&ids).await? {
-            step.learn(Arc::new(job));
+            step.learn(&Arc::new(job));
         }
         for id in &ids {
             if let Some(job) = step.job(id) {

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Scheduler;
 use super::firing::assignment;
 use super::floor::{Floor, Waiting};
+use super::{Memory, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
-use crate::run::{Outcome, Run, RunState, SkipReason};
+use crate::run::{Outcome, Run, RunId, RunState, SkipReason};
 use crate::store::{Change, Holder, Store, StoreError};
 
 /// What became of runs that were in flight when their node ended.
@@ -35,7 +35,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.paused_since = self.store.paused_since().await?;
         }
         let recovered = self.take_over(now, why).await?;
-        self.is_stale = true;
+        self.memory = Memory::Doubtful;
         Ok(recovered)
     }
 
@@ -90,7 +90,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         if !changes.is_empty() {
             self.store.commit(changes).await?;
-            self.is_stale = true;
+            self.memory = Memory::Doubtful;
         }
         Ok(recovered)
     }
@@ -112,7 +112,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// Makes memory what the ledger says, if there is doubt.
     pub(super) async fn resync_if_stale(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        if !self.is_stale {
+        if self.memory == Memory::Sure {
             return Ok(());
         }
         if !self.is_shared {
@@ -168,7 +168,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         self.floor = floor;
         self.horizon.clear();
-        self.is_stale = false;
+        self.memory = Memory::Sure;
         Ok(())
     }
 
@@ -177,7 +177,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// Lets go of runs that this process executes and no longer holds. They keep their workers until they end.
-    fn abandon(&mut self, held: &BTreeMap<crate::run::RunId, Arc<Run>>, floor: &mut Floor) {
+    fn abandon(&mut self, held: &BTreeMap<RunId, Arc<Run>>, floor: &mut Floor) {
         for (id, run) in std::mem::take(&mut self.executing) {
             if !held.contains_key(&id) {
                 tracing::warn!(job = %run.job_id, run = %id, "the run goes on here, but another node has taken it over");

@@ -35,6 +35,19 @@ struct Entry {
     written: Written,
 }
 
+impl Entry {
+    /// Says who holds the job, if it is written.
+    fn set_owner(&mut self, owner: impl Fn(&Job) -> Option<Arc<str>>) {
+        let Some(job) = self.after.as_mut().filter(|_| self.written != Written::Not) else {
+            return;
+        };
+        let owner = owner(job);
+        if job.owner != owner {
+            Arc::make_mut(job).owner = owner;
+        }
+    }
+}
+
 /// An answer that is given once the step is committed.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -82,7 +95,7 @@ impl Step {
             ended: Vec::new(),
         };
         for job in jobs {
-            step.learn(Arc::new(job));
+            step.learn(&Arc::new(job));
         }
         step
     }
@@ -103,10 +116,10 @@ impl Step {
     }
 
     /// Takes up a job that the store gave.
-    pub(super) fn learn(&mut self, job: Arc<Job>) {
+    pub(super) fn learn(&mut self, job: &Arc<Job>) {
         let entry = Entry {
-            before: Some(Arc::clone(&job)),
-            after: Some(Arc::clone(&job)),
+            before: Some(Arc::clone(job)),
+            after: Some(Arc::clone(job)),
             ..Entry::default()
         };
         self.jobs.entry(job.id.clone()).or_insert(entry);
@@ -160,12 +173,11 @@ impl Step {
     /// Writes a row of the ledger anew. A row that this same step added is simply added as it now is.
     pub(super) fn update_run(&mut self, run: Arc<Run>) {
         let added = self.added.get(&run.id).and_then(|number| self.ledger.get_mut(*number));
-        match added {
-            Some(change) => *change = Change::InsertRun(run),
-            None => {
-                let held_by = Arc::clone(&self.node);
-                self.ledger.push(Change::UpdateRun { run, held_by });
-            }
+        if let Some(change) = added {
+            *change = Change::InsertRun(run);
+        } else {
+            let held_by = Arc::clone(&self.node);
+            self.ledger.push(Change::UpdateRun { run, held_by });
         }
     }
 
@@ -186,12 +198,7 @@ impl Step {
     pub(super) fn changes(&mut self, owner: impl Fn(&Job) -> Option<Arc<str>>) -> Vec<Change> {
         let mut changes = Vec::with_capacity(self.jobs.len() + self.ledger.len());
         for (id, entry) in &mut self.jobs {
-            if let Some(job) = entry.after.as_mut().filter(|_| entry.written != Written::Not) {
-                let owner = owner(job);
-                if job.owner != owner {
-                    Arc::make_mut(job).owner = owner;
-                }
-            }
+            entry.set_owner(&owner);
             let change = match (&entry.before, &entry.after, entry.written) {
                 (_, _, Written::Not) | (None, None, _) => continue,
                 (None, Some(job), _) => Change::InsertJob(Arc::clone(job)),

@@ -53,10 +53,13 @@ impl Dialect {
 
     /// Deletes the row of these keys.
     pub(super) fn delete(self, table: &str, keys: &[&str]) -> String {
-        let key =
-            |(number, key): (usize, &&str)| format!("{key} = {}", self.placeholder(number + 1));
-        let keys: Vec<String> = keys.iter().enumerate().map(key).collect();
-        format!("delete from {table} where {}", keys.join(" and "))
+        format!("delete from {table} where {}", self.pairs(keys, 0).join(" and "))
+    }
+
+    /// Each name with its placeholder, after the first `before`.
+    fn pairs(self, names: &[&str], before: usize) -> Vec<String> {
+        let numbered = (before + 1..).zip(names);
+        numbered.map(|(number, name)| format!("{name} = {}", self.placeholder(number))).collect()
     }
 
     fn tuples(self, columns: usize, rows: usize) -> String {
@@ -70,14 +73,8 @@ impl Dialect {
         let counted = count_up.map(|column| format!("{column} = {table}.{column} + 1"));
         let only = only.map(|only| format!(" and {only}")).unwrap_or_default();
         if rows == 1 {
-            let numbered = |names: &[&str], before: usize| -> Vec<String> {
-                let pair = |(number, name): (usize, &&str)| {
-                    format!("{name} = {}", self.placeholder(before + number + 1))
-                };
-                names.iter().enumerate().map(pair).collect()
-            };
-            let set: Vec<String> = numbered(columns, 0).into_iter().chain(counted).collect();
-            let keys = numbered(keys, columns.len()).join(" and ");
+            let set: Vec<String> = self.pairs(columns, 0).into_iter().chain(counted).collect();
+            let keys = self.pairs(keys, columns.len()).join(" and ");
             return format!("update {table} set {} where {keys}{only}", set.join(", "));
         }
         // Two names may be the same column: its value and its key.

@@ -111,9 +111,9 @@ impl Archive for SqlStore {
             }
             if let Some(prefix) = &filter.prefix {
                 query.push(" and id >= ").bind(prefix.as_str());
-                if let Some(end) = after_prefix(prefix) {
-                    query.push(" and id < ").bind(end.as_str());
-                }
+            }
+            if let Some(end) = filter.prefix.as_deref().and_then(after_prefix) {
+                query.push(" and id < ").bind(end.as_str());
             }
             if let Some(after) = &filter.after {
                 query.push(" and id > ").bind(after.as_str());

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlPool, MySqlPoolOptions, MySqlRow};
-use sqlx::postgres::{PgListener, PgPool, PgPoolOptions, PgRow};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions, MySqlRow};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Column, Row as _, TypeInfo, ValueRef};
 use tokio::sync::Mutex;
 
@@ -31,6 +31,13 @@ pub(super) struct Write {
     pub(super) rows: Option<u64>,
     /// What was changed by someone else if it did not.
     pub(super) conflict: String,
+}
+
+impl Write {
+    /// Whether it can be told without a transaction: of several rows some may be there and some not.
+    fn is_whole(&self) -> bool {
+        self.rows.is_none_or(|rows| rows == 1)
+    }
 }
 
 /// The pools of a server.
@@ -70,54 +77,44 @@ macro_rules! prepared {
     }};
 }
 
+/// Executes statements on a connection, until one has not done what it must.
+macro_rules! written {
+    ($connection:expr, $writes:expr) => {
+        for Write { query, rows, conflict } in $writes {
+            let done = prepared!(query).execute(&mut *$connection).await;
+            let done = done.map_err(|error| taken(error, &conflict))?;
+            check(done.rows_affected(), rows, conflict)?;
+        }
+    };
+}
+
+/// Executes a statement that is a transaction of its own.
+macro_rules! alone {
+    ($pool:expr, $writes:expr) => {{
+        let mut connection = $pool.acquire().await.map_err(failure)?;
+        written!(connection, $writes);
+        Ok(())
+    }};
+}
+
+/// Executes statements that are one transaction.
+macro_rules! together {
+    ($pool:expr, $writes:expr) => {{
+        let mut transaction = $pool.begin().await.map_err(failure)?;
+        written!(transaction, $writes);
+        transaction.commit().await.map_err(failure)
+    }};
+}
+
 impl Server {
     /// Connects, and brings the schema to this version.
     pub(super) async fn open(place: &StorePlace) -> Result<Self, StoreError> {
-        let unusable = |error: String| StoreError::Unusable(format!("{place}: {error}"));
-        let failed = |error: sqlx::Error| unusable(error.to_string());
-        let pools = match place {
-            StorePlace::Postgres(options, _) => {
-                let pool = || PgPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
-                let options = options.as_ref().clone().application_name("punctual");
-                let core = pool()
-                    .max_connections(1)
-                    .idle_timeout(None)
-                    .max_lifetime(None)
-                    .test_before_acquire(false)
-                    .connect_with(options.clone())
-                    .await
-                    .map_err(failed)?;
-                migrate::postgres(&core).await.map_err(unusable)?;
-                let readers = pool().max_connections(READERS).connect_lazy_with(options);
-                Pools::Postgres { core, readers }
-            }
-            StorePlace::MySql(options, _) => {
-                let pool = || {
-                    MySqlPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT).after_connect(
-                        |connection, _| {
-                            Box::pin(async move {
-                                // What others have committed is seen by every statement, and no gaps are locked.
-                                let sql = "set session transaction isolation level read committed";
-                                sqlx::query(sql).execute(connection).await.map(drop)
-                            })
-                        },
-                    )
-                };
-                let options = options.as_ref().clone();
-                let core = pool()
-                    .max_connections(1)
-                    .idle_timeout(None)
-                    .max_lifetime(None)
-                    .test_before_acquire(false)
-                    .connect_with(options.clone())
-                    .await
-                    .map_err(failed)?;
-                migrate::mysql(&core).await.map_err(unusable)?;
-                let readers = pool().max_connections(READERS).connect_lazy_with(options);
-                Pools::MySql { core, readers }
-            }
-            StorePlace::Sqlite(_) => return Err(unusable("it is a file".to_owned())),
+        let opened = match place {
+            StorePlace::Postgres(options, _) => postgres(options).await,
+            StorePlace::MySql(options, _) => mysql(options).await,
+            StorePlace::Sqlite(_) => Err("it is a file".to_owned()),
         };
+        let pools = opened.map_err(|error| StoreError::Unusable(format!("{place}: {error}")))?;
         let id = uuid::Uuid::now_v7().to_string();
         Ok(Self { pools, id, listener: Mutex::default() })
     }
@@ -155,11 +152,7 @@ impl Server {
                 let mut transaction = pool.begin().await.map_err(failure)?;
                 let rows = prepared!(query).fetch_all(&mut *transaction).await.map_err(failure)?;
                 let cells = rows.iter().map(Cells::cells).collect::<Result<Vec<_>, _>>()?;
-                for Write { query, rows, conflict } in writes(&cells) {
-                    let done =
-                        prepared!(query).execute(&mut *transaction).await.map_err(failure)?;
-                    check(done.rows_affected(), rows, conflict)?;
-                }
+                written!(transaction, writes(&cells));
                 transaction.commit().await.map_err(failure)?;
                 Ok(cells.into_iter().map(Row::new).collect())
             })
@@ -168,25 +161,14 @@ impl Server {
     }
 
     /// Writes all or nothing.
-    pub(super) async fn write(&self, mut writes: Vec<Write>) -> Result<(), StoreError> {
+    pub(super) async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         in_time(async {
-            on_pool!(&self.pools, core, |pool| {
-                if writes.len() == 1
-                    && let Some(Write { query, rows, conflict }) =
-                        writes.pop_if(|write| write.rows.is_none_or(|rows| rows == 1))
-                {
-                    let done = prepared!(query).execute(pool).await;
-                    let done = done.map_err(|error| taken(error, &conflict))?;
-                    return check(done.rows_affected(), rows, conflict);
+            match writes.as_slice() {
+                [write] if write.is_whole() => {
+                    on_pool!(&self.pools, core, |pool| alone!(pool, writes))
                 }
-                let mut transaction = pool.begin().await.map_err(failure)?;
-                for Write { query, rows, conflict } in writes {
-                    let done = prepared!(query).execute(&mut *transaction).await;
-                    let done = done.map_err(|error| taken(error, &conflict))?;
-                    check(done.rows_affected(), rows, conflict)?;
-                }
-                transaction.commit().await.map_err(failure)
-            })
+                _ => on_pool!(&self.pools, core, |pool| together!(pool, writes)),
+            }
         })
         .await
     }
@@ -228,6 +210,37 @@ impl Server {
         on_pool!(&self.pools, readers, |pool| pool.close().await);
         on_pool!(&self.pools, core, |pool| pool.close().await);
     }
+}
+
+async fn postgres(options: &PgConnectOptions) -> Result<Pools, String> {
+    let options = options.clone().application_name("punctual");
+    let pool = || PgPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
+    // The core finds out by itself that its connection is gone, and tries again.
+    let core = pool().max_connections(1).idle_timeout(None).max_lifetime(None);
+    let core = core.test_before_acquire(false).connect_with(options.clone()).await;
+    let core = core.map_err(|error| error.to_string())?;
+    migrate::postgres(&core).await?;
+    let readers = pool().max_connections(READERS).connect_lazy_with(options);
+    Ok(Pools::Postgres { core, readers })
+}
+
+async fn mysql(options: &MySqlConnectOptions) -> Result<Pools, String> {
+    let pool = || {
+        let pool = MySqlPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
+        pool.after_connect(|connection, _| Box::pin(see_what_others_commit(connection)))
+    };
+    let core = pool().max_connections(1).idle_timeout(None).max_lifetime(None);
+    let core = core.test_before_acquire(false).connect_with(options.clone()).await;
+    let core = core.map_err(|error| error.to_string())?;
+    migrate::mysql(&core).await?;
+    let readers = pool().max_connections(READERS).connect_lazy_with(options.clone());
+    Ok(Pools::MySql { core, readers })
+}
+
+/// Every statement of a transaction sees what others have committed, as in PostgreSQL, and no gaps are locked.
+async fn see_what_others_commit(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    let sql = "set session transaction isolation level read committed";
+    sqlx::query(sql).execute(connection).await.map(drop)
 }
 
 /// Waits for an answer, but not for ever.

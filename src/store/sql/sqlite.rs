@@ -127,21 +127,7 @@ impl Sqlite {
 
     /// Writes all or nothing.
     pub(super) async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
-        self.on_writer(move |connection| {
-            let transaction = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .map_err(unavailable)?;
-            for Write { query, rows, conflict } in writes {
-                let mut statement = transaction.prepare_cached(&query.text).map_err(unavailable)?;
-                bind_all(&mut statement, &query.values).map_err(unavailable)?;
-                let done = statement.raw_execute().map_err(unavailable)?;
-                if rows.is_some_and(|rows| u64::try_from(done) != Ok(rows)) {
-                    return Err(StoreError::Conflict(conflict));
-                }
-            }
-            transaction.commit().map_err(unavailable)
-        })
-        .await
+        self.on_writer(move |connection| write_all(connection, writes)).await
     }
 
     /// Closes the connections, so that the WAL is folded into the file.
@@ -200,6 +186,21 @@ fn rows(connection: &Connection, query: &Query) -> Result<Vec<Row>, StoreError> 
         found.push(Row::new(cells.map_err(unavailable)?));
     }
     Ok(found)
+}
+
+fn write_all(connection: &mut Connection, writes: Vec<Write>) -> Result<(), StoreError> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(unavailable)?;
+    for Write { query, rows, conflict } in writes {
+        let mut statement = transaction.prepare_cached(&query.text).map_err(unavailable)?;
+        bind_all(&mut statement, &query.values).map_err(unavailable)?;
+        let done = statement.raw_execute().map_err(unavailable)?;
+        if rows.is_some_and(|rows| u64::try_from(done) != Ok(rows)) {
+            return Err(StoreError::Conflict(conflict));
+        }
+    }
+    transaction.commit().map_err(unavailable)
 }
 
 fn bind_all(statement: &mut Statement<'_>, values: &[Value]) -> rusqlite::Result<()> {

@@ -3,6 +3,7 @@
 //! SQLite is written row by row, by statements that are prepared once, on one thread. A server is
 //! a journey away: there, changes of one kind that follow each other share a statement.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -223,19 +224,42 @@ fn write_row(
 
 /// The changes as few statements, in their order.
 fn writes(statements: &Statements, changes: &[Change]) -> Vec<Write> {
-    let together = |first: &Change, second: &Change| {
-        Kind::of(first) == Kind::of(second) && Kind::of(first).is_shared()
-    };
     let mut writes = Vec::new();
-    for group in changes.chunk_by(together) {
-        let mut rest = group;
-        while let Some(rows) = ROWS.into_iter().find(|rows| *rows <= rest.len()) {
-            let (batch, more) = rest.split_at(rows);
+    let mut rest = changes;
+    while let Some(first) = rest.first() {
+        let (group, more) = rest.split_at(together(Kind::of(first), rest));
+        let mut group = group;
+        while let Some(rows) = ROWS.into_iter().find(|rows| *rows <= group.len()) {
+            let (batch, others) = group.split_at(rows);
             writes.push(write(statements, batch));
-            rest = more;
+            group = others;
         }
+        rest = more;
     }
     writes
+}
+
+/// How many of the changes from the first on can share a statement.
+fn together(kind: Kind, changes: &[Change]) -> usize {
+    if !kind.is_shared() {
+        return 1;
+    }
+    let mut runs = BTreeSet::new();
+    let end = changes.iter().position(|change| {
+        let is_second = match change {
+            // Of two rows for the same run in one statement, the database would choose.
+            Change::UpdateRun { run, .. } => !runs.insert(&run.id),
+            Change::InsertJob(_)
+            | Change::UpdateJob(_)
+            | Change::AdvanceJob(_)
+            | Change::DeleteJob { .. }
+            | Change::InsertRun(_)
+            | Change::PutOutput { .. }
+            | Change::SetPaused(_) => false,
+        };
+        is_second || Kind::of(change) != kind
+    });
+    end.unwrap_or(changes.len())
 }
 
 /// Changes of one kind as one statement. A conflict is named by the first of them.
