@@ -6,17 +6,18 @@
 
 mod command;
 mod process;
+mod started;
 mod thread;
 mod worker;
 
-pub use worker::serve as serve_worker;
+pub use worker::{WorkerProgram, serve as serve_worker};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,7 @@ use crate::run::{Outcome, RunId};
 use crate::task::builtin::Registry;
 use crate::task::output::Tail;
 use process::ProcessPool;
+use started::Started;
 
 /// Bytes of a builtin's result that the ledger keeps.
 const RESULT_BYTES_MAX: usize = 64 * 1024;
@@ -109,6 +111,10 @@ pub trait Executor: std::fmt::Debug + Send + 'static {
     /// Begins to execute a run in the named pool, without waiting for it.
     fn start(&mut self, pool: &str, assignment: Assignment);
 
+    /// Asks a run that was started to end, without waiting for it. Its completion says [`Outcome::Cancelled`] if this
+    /// ended it, and what it came to if it ended before, or cannot be ended. For a run that is not there, this does nothing.
+    fn cancel(&mut self, run_id: &RunId, reason: &str);
+
     /// Ends what can be ended, and returns when it has ended.
     fn stop(&mut self) -> impl Future<Output = ()> + Send;
 }
@@ -133,28 +139,29 @@ enum Pool {
 #[derive(Debug)]
 pub struct Pools {
     shared: Shared,
-    pools: BTreeMap<String, Pool>,
+    by_name: BTreeMap<String, Pool>,
+    started: Started,
 }
 
 impl Pools {
-    /// Makes the pools. Completions go to `completions`; `worker_hello` is what a worker process is told first, so
-    /// that it can build the same registry.
+    /// Makes the pools. Completions go to `completions`; `worker` is what runs builtins for a pool of processes.
     pub fn new(
         settings: &BTreeMap<String, PoolSettings>,
         registry: Registry,
         clock: Arc<dyn Clock>,
         completions: mpsc::Sender<Completion>,
-        worker_hello: &Value,
+        worker: &WorkerProgram,
     ) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let shared = Shared { registry, clock, completions, tracker, stop };
         let pool = |settings: &PoolSettings| match settings.kind {
             ExecutorKind::ThreadPool => Pool::Thread,
-            ExecutorKind::ProcessPool => Pool::Process(ProcessPool::new(worker_hello.clone())),
+            ExecutorKind::ProcessPool => Pool::Process(ProcessPool::new(worker.clone())),
         };
-        let pools =
+        let by_name =
             settings.iter().map(|(name, settings)| (name.clone(), pool(settings))).collect();
-        Self { shared, pools }
+        let workers = settings.values().map(|pool| pool.max_workers).sum();
+        Self { shared, by_name, started: Started::new(workers) }
     }
 }
 
@@ -162,13 +169,16 @@ impl Executor for Pools {
     fn start(&mut self, pool: &str, assignment: Assignment) {
         let shared = self.shared.clone();
         let tracker = shared.tracker.clone();
-        match self.pools.get(pool) {
+        let cancellation = self.started.add(assignment.run_id.clone());
+        match self.by_name.get(pool) {
             Some(Pool::Thread) => {
-                tracker.spawn_blocking(move || thread::execute(&shared, assignment));
+                tracker.spawn_blocking(move || thread::execute(&shared, assignment, &cancellation));
             }
             Some(Pool::Process(processes)) => {
                 let processes = processes.clone();
-                tracker.spawn(async move { processes.execute(&shared, assignment).await });
+                tracker.spawn(async move {
+                    processes.execute(&shared, assignment, &cancellation).await;
+                });
             }
             None => {
                 let error = format!("executor \"{pool}\" is not configured");
@@ -180,6 +190,10 @@ impl Executor for Pools {
                 });
             }
         }
+    }
+
+    fn cancel(&mut self, run_id: &RunId, reason: &str) {
+        self.started.cancel(run_id, reason);
     }
 
     async fn stop(&mut self) {
@@ -237,13 +251,18 @@ fn bounded(outcome: Outcome) -> Outcome {
             };
             Outcome::Succeeded { result: Some(result), exit_code }
         }
-        Outcome::Failed { mut error, exit_code, permanent } => {
-            if error.len() > ERROR_BYTES_MAX {
-                error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
-                error.push('…');
-            }
-            Outcome::Failed { error, exit_code, permanent }
+        Outcome::Failed { error, exit_code, permanent } => {
+            Outcome::Failed { error: bounded_text(error), exit_code, permanent }
         }
+        Outcome::Cancelled { reason } => Outcome::Cancelled { reason: bounded_text(reason) },
         other @ (Outcome::Succeeded { .. } | Outcome::Lost { .. }) => other,
     }
+}
+
+fn bounded_text(mut text: String) -> String {
+    if text.len() > ERROR_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
+        text.push('…');
+    }
+    text
 }

@@ -8,7 +8,7 @@ use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Completion, Executor};
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
-use punctual::run::{Outcome, Run, RunState};
+use punctual::run::{Outcome, Run, RunId, RunState};
 use punctual::scheduler::Scheduler;
 use punctual::scheduler::command::{Answer, Command, Difference, Existing, Refusal, Request};
 use punctual::store::memory::MemoryStore;
@@ -76,6 +76,8 @@ struct Notes {
     starts: Arc<Mutex<Vec<(Assignment, Run)>>>,
     /// Starts that nobody has completed.
     open: Arc<Mutex<Vec<Assignment>>>,
+    /// Every cancel, with its reason.
+    cancels: Arc<Mutex<Vec<(RunId, String)>>>,
 }
 
 /// An executor that only notes what it is given.
@@ -95,6 +97,10 @@ impl Executor for NotingExecutor {
         };
         self.notes.starts.lock().unwrap().push((assignment.clone(), row));
         self.notes.open.lock().unwrap().push(assignment);
+    }
+
+    fn cancel(&mut self, run_id: &RunId, reason: &str) {
+        self.notes.cancels.lock().unwrap().push((run_id.clone(), reason.to_owned()));
     }
 
     async fn stop(&mut self) {}
@@ -277,6 +283,11 @@ impl World {
     /// Every start so far: what was handed over, and the row that the ledger had for it then.
     pub(crate) fn starts(&self) -> Vec<(Assignment, Run)> {
         self.notes.starts.lock().unwrap().clone()
+    }
+
+    /// Every cancel so far, with its reason. It ends nothing: that is up to `complete`.
+    pub(crate) fn cancels(&self) -> Vec<(RunId, String)> {
+        self.notes.cancels.lock().unwrap().clone()
     }
 
     /// Ends the nth of the runs that were started, well or not.

@@ -88,7 +88,9 @@ fn state_columns(state: &RunState) -> StateColumns {
                     exit_code: *exit_code,
                     ..ended
                 },
-                Outcome::Lost { error } => StateColumns { error: Some(error.clone()), ..ended },
+                Outcome::Cancelled { reason: error } | Outcome::Lost { error } => {
+                    StateColumns { error: Some(error.clone()), ..ended }
+                }
             }
         }
     }

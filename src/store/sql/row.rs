@@ -184,6 +184,7 @@ fn run_state(row: &SqliteRow) -> Result<RunState, StoreError> {
             let permanent = reason.as_deref() == Some("permanent");
             ended(Outcome::Failed { error: error()?, exit_code: exit_code()?, permanent })
         }
+        "cancelled" => ended(Outcome::Cancelled { reason: error()? }),
         "lost" => ended(Outcome::Lost { error: error()? }),
         "skipped" => Ok(RunState::Skipped {
             reason: reason.as_deref().and_then(SkipReason::parse).unwrap_or(SkipReason::Missed),
