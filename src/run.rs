@@ -1,8 +1,8 @@
 //! A row of the ledger: the execution of an occurrence, or the reason why it was skipped.
 //!
 //! Every legal transition is a function here; nothing else changes a run's state:
-//! `pending → running → succeeded | failed | lost`, `running → running` as the next attempt
-//! after a crash, `pending → skipped`.
+//! `pending → running → succeeded | failed | cancelled | lost`, `running → running` as the next
+//! attempt after a crash, `pending → skipped | cancelled`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -142,6 +142,11 @@ pub enum Outcome {
         /// Whether the task said that trying again cannot help.
         permanent: bool,
     },
+    /// Someone ended it before it ended by itself.
+    Cancelled {
+        /// Who or what, and why, in words.
+        reason: String,
+    },
     /// Nobody knows: its daemon died, or stopped waiting, while it ran.
     Lost {
         /// When that was found, in words.
@@ -155,6 +160,7 @@ impl Outcome {
         match self {
             Self::Succeeded { .. } => "succeeded",
             Self::Failed { .. } => "failed",
+            Self::Cancelled { .. } => "cancelled",
             Self::Lost { .. } => "lost",
         }
     }
@@ -259,6 +265,12 @@ impl Run {
             RunState::Ended { started_at, finished_at: finished_at.max(started_at), outcome };
     }
 
+    /// Cancels a waiting run: it ends without having begun.
+    pub fn cancel_pending(&mut self, now: Timestamp, reason: String) {
+        debug_assert_eq!(self.state, RunState::Pending, "a run that was started ends by itself");
+        self.end(now, now, Outcome::Cancelled { reason });
+    }
+
     /// Skips a waiting run.
     pub fn skip(&mut self, reason: SkipReason) {
         let last_scheduled_at = self.scheduled_at.unwrap_or(self.due_at);
@@ -314,7 +326,7 @@ impl Run {
                         set("exit_code", json!(exit_code));
                         set("reason", json!(permanent.then_some("permanent")));
                     }
-                    Outcome::Lost { error } => {
+                    Outcome::Cancelled { reason: error } | Outcome::Lost { error } => {
                         set("error", error.as_str().into());
                     }
                 }
@@ -341,5 +353,37 @@ mod tests {
         assert!(made.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!(uuid::Uuid::parse_str(&made[0].0).unwrap().get_version_num(), 7);
         assert_ne!(RunIds::new(2).next(now), made[0]);
+    }
+
+    #[test]
+    fn a_cancelled_run_shows_its_reason_and_when_it_ended() {
+        let instant = |seconds: i64| Timestamp::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
+        let run = Run {
+            id: RunId("run".into()),
+            job_id: JobId::parse("job").unwrap(),
+            anchor: instant(0),
+            cause: Cause::Manual,
+            scheduled_at: None,
+            due_at: instant(0),
+            attempt: 1,
+            executor: "default".to_owned(),
+            node: "here".into(),
+            created_at: instant(0),
+            state: RunState::Pending,
+        };
+        let (mut waiting, mut running) = (run.clone(), run);
+        waiting.cancel_pending(instant(2), "by hand".to_owned());
+        running.start(instant(1));
+        running.end(instant(1), instant(2), Outcome::Cancelled { reason: "by hand".to_owned() });
+        for (run, started_at) in [(waiting, instant(2)), (running, instant(1))] {
+            assert!(run.state.is_final());
+            let value = run.to_value();
+            assert_eq!(
+                (&value["state"], &value["error"]),
+                (&"cancelled".into(), &"by hand".into())
+            );
+            let times = [&value["started_at"], &value["finished_at"]];
+            assert_eq!(times, [&Value::from(rfc3339(started_at)), &rfc3339(instant(2)).into()]);
+        }
     }
 }

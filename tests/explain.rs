@@ -10,6 +10,7 @@ use jobs::{at, job};
 use punctual::clock::Timestamp;
 use punctual::explain::{Facts, explain};
 use punctual::job::JobId;
+use punctual::run::{Outcome, Run, RunState};
 use punctual::scheduler::command::Request;
 use serde_json::{Value, json};
 use world::World;
@@ -117,6 +118,29 @@ async fn a_crash_shows_in_the_attempt_and_in_what_was_lost() {
         let told = said(&world, at(10), at(14), None).await;
         assert!(told.contains(expected), "{told}");
     }
+}
+
+#[tokio::test]
+async fn a_run_that_was_cancelled_says_why_and_whether_it_had_begun() {
+    let mut world = world_with(json!({})).await;
+    world.tick(at(10)).await;
+    let job = world.job("a").await.unwrap();
+    let running = world.runs("a").await.remove(0);
+    let told = |run: Run| {
+        let (asked, now) = (at(10), at(20));
+        let occurrence = Some(asked);
+        let facts = Facts { job: &job, asked, occurrence, row: Some(run), paused_since: None, now };
+        explain(facts).lines.join(" ")
+    };
+    let mut ended = running.clone();
+    ended.end(at(10), at(12), Outcome::Cancelled { reason: "by hand".to_owned() });
+    let ended = told(ended);
+    assert!(ended.contains("ran on time and was cancelled: by hand (after 2.0s)."), "{ended}");
+    let mut waiting = Run { state: RunState::Pending, ..running };
+    waiting.cancel_pending(at(15), "by hand".to_owned());
+    let waiting = told(waiting);
+    let expected = "It was due at 2027-01-15 08:00:10 +00:00 and was cancelled: by hand. It runs";
+    assert!(waiting.contains(expected), "{waiting}");
 }
 
 #[tokio::test]

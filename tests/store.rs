@@ -367,11 +367,11 @@ async fn many_changes_are_written_all_or_none<S: Store + Archive>(store: S) {
         bytes: 7,
     };
     changes.extend(runs.iter().map(output));
-    store.commit(changes.to_vec()).await.unwrap();
+    store.commit(changes.clone()).await.unwrap();
     let renamed = |job: &Job, revision| Job { name: "new".to_owned(), revision, ..job.clone() };
     let mut updates: Vec<Change> = jobs.iter().map(|job| update_job(&renamed(job, 1))).collect();
     updates[70] = update_job(&renamed(&jobs[70], 5));
-    assert!(is_conflict(store.commit(updates.to_vec()).await));
+    assert!(is_conflict(store.commit(updates.clone()).await));
     assert_eq!(store.job("j000").await.unwrap().unwrap().name, "j000", "not even the first");
     updates[70] = update_job(&renamed(&jobs[70], 1));
     updates.extend(runs.iter().map(|run| {
@@ -379,7 +379,7 @@ async fn many_changes_are_written_all_or_none<S: Store + Archive>(store: S) {
         run.start(at(11));
         update_run(&run)
     }));
-    store.commit(updates.to_vec()).await.unwrap();
+    store.commit(updates.clone()).await.unwrap();
     let ids: Vec<_> = jobs.iter().map(|job| job.id.clone()).collect();
     let loaded = store.load(&ids).await.unwrap();
     assert!(loaded.iter().all(|job| job.name == "new" && job.revision == 2) && loaded.len() == 150);
@@ -405,7 +405,7 @@ async fn a_conflict_in_writes_of_one_kind_changes_nothing_at_all<S: Store + Arch
     let jobs: Vec<Job> = (0..4).map(|number| job(&json!({"id": format!("j{number}")}))).collect();
     store.commit(vec![insert_job(&jobs[2])]).await.unwrap();
     let inserts: Vec<Change> = jobs.iter().map(insert_job).collect();
-    assert!(is_conflict(store.commit(inserts.to_vec()).await));
+    assert!(is_conflict(store.commit(inserts.clone()).await));
     assert!(store.job("j0").await.unwrap().is_none());
     store.commit(vec![insert_job(&jobs[0])]).await.unwrap();
     let renamed = |job: &Job, revision| Job { name: "new".to_owned(), revision, ..job.clone() };

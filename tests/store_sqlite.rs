@@ -8,6 +8,7 @@ use std::sync::Arc;
 use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Executor, ExecutorKind, PoolSettings};
 use punctual::job::{Definition, GivenPolicy, Job, JobState, Origin, Overlap};
+use punctual::run::RunId;
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Command, Request};
 use punctual::scheduler::{Identity, Scheduler};
@@ -129,6 +130,10 @@ struct Idle;
 impl Executor for Idle {
     fn start(&mut self, _pool: &str, assignment: Assignment) {
         unreachable!("{assignment:?} is not due");
+    }
+
+    fn cancel(&mut self, run_id: &RunId, _reason: &str) {
+        unreachable!("{run_id} was not started");
     }
 
     async fn stop(&mut self) {}

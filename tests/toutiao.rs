@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::TimeDelta;
 use punctual::clock::{Clock, SystemClock};
-use punctual::task::builtin::{Args, Call, Registry};
+use punctual::task::builtin::{Args, Call, Registry, TaskError};
+use punctual::task::cancellation::Cancellation;
 use punctual::toutiao::orders::{Order, Status};
 use punctual::toutiao::{Settings, Toutiao, demo};
 use serde_json::{Value, json};
@@ -116,6 +117,23 @@ async fn a_repair_tells_in_words_what_it_did() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_is_cancelled_ends_at_once_and_the_next_one_does_its_work() {
+    let site = Site::open(Settings::default()).await;
+    site.sql(ROWS).await;
+    let mut registry = Registry::default();
+    site.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
+    let cancellation = Arc::new(Cancellation::default());
+    let args: Args = json!({"settle_seconds": 60}).as_object().unwrap().clone();
+    let call = Call::new("run".to_owned(), "job".to_owned(), 1, args)
+        .cancelled_by(Arc::clone(&cancellation));
+    let repair = tokio::task::spawn_blocking(move || registry.run("toutiao.fix_statistics", &call));
+    cancellation.cancel("not now");
+    assert_eq!(repair.await.unwrap(), Err(TaskError::Cancelled));
+    site.fix(0.0).await;
+    assert_all_equal(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_can_be_called_differently() {
     let keys = [("user_followers".to_owned(), "count:user:fans".to_owned())].into();
     let site = Site::open(Settings { keys, ..Settings::default() }).await;
@@ -157,8 +175,8 @@ async fn a_metric_that_fails_does_not_stop_the_others() {
     site.sql(ROWS).await;
     site.sql("drop table news_comment_liking").await;
     let error = site.run("toutiao.fix_statistics", json!({"settle_seconds": 0})).await.unwrap_err();
-    assert!(error.message.starts_with("comment_likes (count:comm:liking): "), "{error}");
-    assert!(!error.permanent);
+    let TaskError::Passing(message) = error else { panic!("{error:?}") };
+    assert!(message.starts_with("comment_likes (count:comm:liking): "), "{message}");
     for (key, statement) in TRUTH.into_iter().filter(|(key, _)| *key != "count:comm:liking") {
         assert_eq!(published(&site, key).await, site.counted(statement).await, "{key}");
     }

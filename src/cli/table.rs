@@ -56,7 +56,7 @@ fn color(state: &str) -> Option<u8> {
     match state {
         "active" | "succeeded" | "running" => Some(GREEN),
         "failed" | "broken" | "lost" => Some(RED),
-        "paused" | "pending" | "skipped" | "draining" => Some(YELLOW),
+        "paused" | "pending" | "skipped" | "cancelled" | "draining" => Some(YELLOW),
         _ => None,
     }
 }

@@ -20,7 +20,8 @@ use crate::run::Run;
 const WAIT_SECONDS_MAX: u64 = 300;
 
 /// States that a list can be asked for.
-const STATES: [&str; 6] = ["pending", "running", "succeeded", "failed", "lost", "skipped"];
+const STATES: [&str; 7] =
+    ["pending", "running", "succeeded", "failed", "cancelled", "lost", "skipped"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::control::{self, Api, ReloadAnswer, Reloaded};
-use crate::executor::{Completion, Pools};
+use crate::executor::{Completion, Pools, WorkerProgram};
 use crate::history::History;
 use crate::job::Job;
 use crate::scheduler::admission::Rules;
@@ -107,7 +107,7 @@ impl Parts {
             app.registry(),
             Arc::new(clock),
             completions_in,
-            app.worker_hello(),
+            &WorkerProgram::own(app.worker_hello().clone()),
         );
         let mut scheduler = Scheduler::new(store.clone(), pools, rules.clone(), identity.clone());
         let recovered =

@@ -16,6 +16,7 @@ use super::{Assignment, failed};
 use crate::clock::rfc3339;
 use crate::job::Command;
 use crate::run::Outcome;
+use crate::task::cancellation::Cancellation;
 use crate::task::output::Tail;
 
 /// Time between the request to end and the end by force.
@@ -27,30 +28,32 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Bytes of one read from a pipe.
 const READ_BYTES: usize = 8 * 1024;
 
-/// Runs a command to its end. None if `stop` came first: then the whole group has been ended.
+/// Runs a command to its end, or ends its whole group when it is cancelled. None if `stop` came first, which ends the
+/// group as well.
 pub(super) async fn execute(
     command: &Command,
     assignment: &Assignment,
     stop: &CancellationToken,
+    cancellation: &Cancellation,
 ) -> Option<(Outcome, Tail)> {
-    let (mut child, pipe) = match spawn(command, assignment) {
-        Ok(started) => started,
+    let mut process = match spawn(command, assignment) {
+        Ok((child, pipe)) => Process::new(child, pipe),
         Err(error) => return Some((failed(error, None), Tail::default())),
     };
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let mut output = Tail::default();
-    let status = tokio::select! {
-        status = wait_and_read(&mut child, pipe, &mut output) => status,
+    let outcome = tokio::select! {
+        biased;
+        status = process.wait() => outcome(status),
         () = stop.cancelled() => {
-            end_group(&mut child, group).await;
+            process.end_group().await;
             return None;
         }
+        reason = cancellation.cancelled() => {
+            process.end_group().await;
+            Outcome::Cancelled { reason }
+        }
     };
-    let outcome = match status {
-        Ok(status) => outcome(status),
-        Err(error) => failed(format!("the command could not be waited for: {error}"), None),
-    };
-    Some((outcome, output))
+    process.read_rest().await;
+    Some((outcome, process.output))
 }
 
 /// Everything that a child is given goes the fast way (`posix_spawn`): an absolute path, a group, no hook. Both of its
@@ -108,47 +111,69 @@ fn find_program(name: &str, path: &str, cwd: Option<&str>) -> Option<PathBuf> {
     })
 }
 
-async fn wait_and_read(
-    child: &mut Child,
+/// A command that was started, and what it has written so far.
+struct Process {
+    child: Child,
+    group: Option<Pid>,
     pipe: pipe::Receiver,
-    output: &mut Tail,
-) -> std::io::Result<ExitStatus> {
-    let mut reading = std::pin::pin!(read_all(pipe, output));
-    let status = tokio::select! {
-        status = child.wait() => status,
-        () = &mut reading => return child.wait().await,
-    };
-    if tokio::time::timeout(OUTPUT_GRACE, reading).await.is_err() {
-        tracing::debug!("a command has ended while another process holds its output open");
-    }
-    status
+    output: Tail,
 }
 
-async fn read_all(mut pipe: pipe::Receiver, output: &mut Tail) {
+impl Process {
+    fn new(child: Child, pipe: pipe::Receiver) -> Self {
+        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        Self { child, group, pipe, output: Tail::default() }
+    }
+
+    /// Waits for the command itself, while it reads what the command writes. It can be broken off and begun again.
+    async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        tokio::select! {
+            status = self.child.wait() => return status,
+            () = read_all(&mut self.pipe, &mut self.output) => {}
+        }
+        self.child.wait().await
+    }
+
+    /// Reads what is left after the end.
+    async fn read_rest(&mut self) {
+        let reading = read_all(&mut self.pipe, &mut self.output);
+        if tokio::time::timeout(OUTPUT_GRACE, reading).await.is_err() {
+            tracing::debug!("a command has ended while another process holds its output open");
+        }
+    }
+
+    /// Asks the whole group to end, then makes it.
+    async fn end_group(&mut self) {
+        let Some(group) = self.group else { return };
+        // An error means that nothing of the group is left, which is what is wanted.
+        let signal = |signal: Signal| kill_process_group(group, signal).is_ok();
+        if signal(Signal::TERM) && tokio::time::timeout(KILL_GRACE, self.wait()).await.is_err() {
+            tracing::warn!(
+                process_group = group.as_raw_nonzero().get(),
+                "a command did not end when asked to; it is killed"
+            );
+        }
+        signal(Signal::KILL);
+        if let Err(error) = self.child.wait().await {
+            tracing::warn!(%error, "a command could not be waited for");
+        }
+    }
+}
+
+async fn read_all(pipe: &mut pipe::Receiver, output: &mut Tail) {
     let mut buffer = vec![0; READ_BYTES];
     while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
         output.push(buffer.get(..count).unwrap_or_default());
     }
 }
 
-/// Asks the whole group to end, then makes it.
-async fn end_group(child: &mut Child, group: Option<Pid>) {
-    let Some(group) = group else { return };
-    // An error means that nothing of the group is left, which is what is wanted.
-    let signal = |signal: Signal| kill_process_group(group, signal).is_ok();
-    if signal(Signal::TERM) && tokio::time::timeout(KILL_GRACE, child.wait()).await.is_err() {
-        tracing::warn!(
-            process_group = group.as_raw_nonzero().get(),
-            "a command did not end when asked to; it is killed"
-        );
-    }
-    signal(Signal::KILL);
-    if let Err(error) = child.wait().await {
-        tracing::warn!(%error, "a command could not be waited for");
-    }
-}
-
-fn outcome(status: ExitStatus) -> Outcome {
+fn outcome(status: std::io::Result<ExitStatus>) -> Outcome {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            return failed(format!("the command could not be waited for: {error}"), None);
+        }
+    };
     match (status.code(), status.signal()) {
         (Some(0), _) => Outcome::Succeeded { result: None, exit_code: Some(0) },
         (Some(code), _) => failed(format!("exit code {code}"), Some(code)),

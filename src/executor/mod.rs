@@ -6,17 +6,18 @@
 
 mod command;
 mod process;
+mod started;
 mod thread;
 mod worker;
 
-pub use worker::serve as serve_worker;
+pub use worker::{WorkerProgram, serve as serve_worker};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,7 @@ use crate::run::{Outcome, RunId};
 use crate::task::builtin::Registry;
 use crate::task::output::Tail;
 use process::ProcessPool;
+use started::Started;
 
 /// Bytes of a builtin's result that the ledger keeps.
 const RESULT_BYTES_MAX: usize = 64 * 1024;
@@ -89,11 +91,22 @@ pub struct Assignment {
     pub task: Task,
 }
 
+/// An attempt of a run.
+type Execution = (RunId, u32);
+
+impl Assignment {
+    fn execution(&self) -> Execution {
+        (self.run_id.clone(), self.attempt)
+    }
+}
+
 /// How an execution ended.
 #[derive(Debug)]
 pub struct Completion {
     /// The run.
     pub run_id: RunId,
+    /// Which of its attempts.
+    pub attempt: u32,
     /// When the work really began.
     pub started_at: Timestamp,
     /// When it ended.
@@ -108,6 +121,10 @@ pub struct Completion {
 pub trait Executor: std::fmt::Debug + Send + 'static {
     /// Begins to execute a run in the named pool, without waiting for it.
     fn start(&mut self, pool: &str, assignment: Assignment);
+
+    /// Asks a run that was started to end, without waiting for it. Its completion says [`Outcome::Cancelled`] if this
+    /// ended it, and what it came to if it ended before, or cannot be ended. For a run that is not there, this does nothing.
+    fn cancel(&mut self, run_id: &RunId, reason: &str);
 
     /// Ends what can be ended, and returns when it has ended.
     fn stop(&mut self) -> impl Future<Output = ()> + Send;
@@ -133,28 +150,29 @@ enum Pool {
 #[derive(Debug)]
 pub struct Pools {
     shared: Shared,
-    pools: BTreeMap<String, Pool>,
+    by_name: BTreeMap<String, Pool>,
+    started: Started,
 }
 
 impl Pools {
-    /// Makes the pools. Completions go to `completions`; `worker_hello` is what a worker process is told first, so
-    /// that it can build the same registry.
+    /// Makes the pools. Completions go to `completions`; `worker` is what runs builtins for a pool of processes.
     pub fn new(
         settings: &BTreeMap<String, PoolSettings>,
         registry: Registry,
         clock: Arc<dyn Clock>,
         completions: mpsc::Sender<Completion>,
-        worker_hello: &Value,
+        worker: &WorkerProgram,
     ) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let shared = Shared { registry, clock, completions, tracker, stop };
         let pool = |settings: &PoolSettings| match settings.kind {
             ExecutorKind::ThreadPool => Pool::Thread,
-            ExecutorKind::ProcessPool => Pool::Process(ProcessPool::new(worker_hello.clone())),
+            ExecutorKind::ProcessPool => Pool::Process(ProcessPool::new(worker.clone())),
         };
-        let pools =
+        let by_name =
             settings.iter().map(|(name, settings)| (name.clone(), pool(settings))).collect();
-        Self { shared, pools }
+        let workers = settings.values().map(|pool| pool.max_workers).sum();
+        Self { shared, by_name, started: Started::new(workers) }
     }
 }
 
@@ -162,24 +180,31 @@ impl Executor for Pools {
     fn start(&mut self, pool: &str, assignment: Assignment) {
         let shared = self.shared.clone();
         let tracker = shared.tracker.clone();
-        match self.pools.get(pool) {
+        let cancellation = self.started.add(assignment.run_id.clone());
+        match self.by_name.get(pool) {
             Some(Pool::Thread) => {
-                tracker.spawn_blocking(move || thread::execute(&shared, assignment));
+                tracker.spawn_blocking(move || thread::execute(&shared, assignment, &cancellation));
             }
             Some(Pool::Process(processes)) => {
                 let processes = processes.clone();
-                tracker.spawn(async move { processes.execute(&shared, assignment).await });
+                tracker.spawn(async move {
+                    processes.execute(&shared, assignment, &cancellation).await;
+                });
             }
             None => {
                 let error = format!("executor \"{pool}\" is not configured");
                 tracker.spawn(async move {
                     let now = shared.clock.now();
                     shared
-                        .report(assignment.run_id, now, failed(error, None), Tail::default())
+                        .report(assignment.execution(), now, failed(error, None), Tail::default())
                         .await;
                 });
             }
         }
+    }
+
+    fn cancel(&mut self, run_id: &RunId, reason: &str) {
+        self.started.cancel(run_id, reason);
     }
 
     async fn stop(&mut self) {
@@ -198,13 +223,14 @@ impl Executor for Pools {
 impl Shared {
     fn completion(
         &self,
-        run_id: RunId,
+        (run_id, attempt): Execution,
         started_at: Timestamp,
         outcome: Outcome,
         output: Tail,
     ) -> Completion {
         Completion {
             run_id,
+            attempt,
             started_at,
             finished_at: self.clock.now(),
             outcome: bounded(outcome),
@@ -212,8 +238,8 @@ impl Shared {
         }
     }
 
-    async fn report(&self, run_id: RunId, started_at: Timestamp, outcome: Outcome, output: Tail) {
-        let completion = self.completion(run_id, started_at, outcome, output);
+    async fn report(&self, of: Execution, started_at: Timestamp, outcome: Outcome, output: Tail) {
+        let completion = self.completion(of, started_at, outcome, output);
         // The scheduler is gone only when the daemon is: then the next start finds the run in the ledger.
         if self.completions.send(completion).await.is_err() {
             tracing::debug!("a completion came after the scheduler had stopped");
@@ -237,13 +263,18 @@ fn bounded(outcome: Outcome) -> Outcome {
             };
             Outcome::Succeeded { result: Some(result), exit_code }
         }
-        Outcome::Failed { mut error, exit_code, permanent } => {
-            if error.len() > ERROR_BYTES_MAX {
-                error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
-                error.push('…');
-            }
-            Outcome::Failed { error, exit_code, permanent }
+        Outcome::Failed { error, exit_code, permanent } => {
+            Outcome::Failed { error: bounded_text(error), exit_code, permanent }
         }
+        Outcome::Cancelled { reason } => Outcome::Cancelled { reason: bounded_text(reason) },
         other @ (Outcome::Succeeded { .. } | Outcome::Lost { .. }) => other,
     }
+}
+
+fn bounded_text(mut text: String) -> String {
+    if text.len() > ERROR_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
+        text.push('…');
+    }
+    text
 }

@@ -3,12 +3,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::Value;
-
-use super::worker::Worker;
+use super::worker::{Worker, WorkerProgram};
 use super::{Assignment, Shared, command, failed};
 use crate::job::Task;
 use crate::run::Outcome;
+use crate::task::cancellation::Cancellation;
 use crate::task::output::Tail;
 
 /// Worker processes that wait for work, and how to start another.
@@ -16,38 +15,52 @@ use crate::task::output::Tail;
 pub(super) struct ProcessPool {
     /// The scheduler hands over at most `max_workers` runs, so there are never more workers than that.
     idle: Arc<Mutex<Vec<Worker>>>,
-    hello: Arc<Value>,
+    program: Arc<WorkerProgram>,
 }
 
 impl ProcessPool {
     /// A pool without workers; they are started when they are needed.
-    pub(super) fn new(hello: Value) -> Self {
-        Self { idle: Arc::default(), hello: Arc::new(hello) }
+    pub(super) fn new(program: WorkerProgram) -> Self {
+        Self { idle: Arc::default(), program: Arc::new(program) }
     }
 
     /// Executes a run and reports how it ended; says nothing if the pool is stopped meanwhile.
-    pub(super) async fn execute(&self, shared: &Shared, assignment: Assignment) {
+    pub(super) async fn execute(
+        &self,
+        shared: &Shared,
+        assignment: Assignment,
+        cancellation: &Cancellation,
+    ) {
         let started_at = shared.clock.now();
-        let run_id = assignment.run_id.clone();
-        let ended = match &assignment.task {
-            Task::Command(command) => command::execute(command, &assignment, &shared.stop).await,
-            Task::Builtin { .. } => tokio::select! {
-                ended = self.call_worker(&assignment) => Some(ended),
+        let execution = assignment.execution();
+        let ended = match (&assignment.task, cancellation.reason()) {
+            (_, Some(reason)) => Some((Outcome::Cancelled { reason }, Tail::default())),
+            (Task::Command(command), None) => {
+                command::execute(command, &assignment, &shared.stop, cancellation).await
+            }
+            (Task::Builtin { .. }, None) => tokio::select! {
+                ended = self.call_worker(&assignment, cancellation) => Some(ended),
                 // Dropping the worker kills it.
                 () = shared.stop.cancelled() => None,
             },
-            Task::Unreadable(_) => Some((failed("the task cannot be read", None), Tail::default())),
+            (Task::Unreadable(_), None) => {
+                Some((failed("the task cannot be read", None), Tail::default()))
+            }
         };
         if let Some((outcome, output)) = ended {
-            shared.report(run_id, started_at, outcome, output).await;
+            shared.report(execution, started_at, outcome, output).await;
         }
     }
 
-    async fn call_worker(&self, assignment: &Assignment) -> (Outcome, Tail) {
+    async fn call_worker(
+        &self,
+        assignment: &Assignment,
+        cancellation: &Cancellation,
+    ) -> (Outcome, Tail) {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let started = match idle {
             Some(worker) => Ok(worker),
-            None => Worker::start(&self.hello).await,
+            None => Worker::start(&self.program).await,
         };
         let mut worker = match started {
             Ok(worker) => worker,
@@ -58,7 +71,16 @@ impl ProcessPool {
                 );
             }
         };
-        match worker.call(assignment).await {
+        let called = tokio::select! {
+            biased;
+            called = worker.call(assignment) => called,
+            reason = cancellation.cancelled() => {
+                // When the run has ended, nothing of it goes on.
+                worker.death().await;
+                return (Outcome::Cancelled { reason }, Tail::default());
+            }
+        };
+        match called {
             Ok(ended) => {
                 self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
                 ended

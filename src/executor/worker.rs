@@ -6,8 +6,9 @@
 //! does not outlive its daemon, however that ends.
 
 use std::io::{BufRead, Write};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -24,8 +25,23 @@ use crate::task::output::Tail;
 /// Bytes of one line: an answer's output and result are bounded far below it, even with every byte escaped.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The program itself, even after an upgrade has replaced its file.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+/// How a worker process is started.
+#[derive(Debug, Clone)]
+pub struct WorkerProgram {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// What it is told first, so that it can build the same registry.
+    pub hello: Value,
+}
+
+impl WorkerProgram {
+    /// The program itself, even after an upgrade has replaced its file.
+    pub fn own(hello: Value) -> Self {
+        Self { program: "/proc/self/exe".into(), arguments: vec!["worker".to_owned()], hello }
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
@@ -55,9 +71,9 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts a worker and tells it what it needs to know.
-    pub(super) async fn start(hello: &Value) -> std::io::Result<Self> {
-        let mut child = tokio::process::Command::new(OWN_PROGRAM)
-            .arg("worker")
+    pub(super) async fn start(program: &WorkerProgram) -> std::io::Result<Self> {
+        let mut child = tokio::process::Command::new(&program.program)
+            .args(&program.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -67,7 +83,7 @@ impl Worker {
         let requests = child.stdin.take().ok_or_else(missing)?;
         let answers = BufReader::new(child.stdout.take().ok_or_else(missing)?);
         let mut worker = Self { child, requests, answers };
-        worker.send(hello).await?;
+        worker.send(&program.hello).await?;
         Ok(worker)
     }
 
@@ -103,7 +119,7 @@ impl Worker {
         Ok((outcome, output))
     }
 
-    /// How a worker that broke off has ended, in words.
+    /// Ends a worker that broke off, or is to; how it ended, in words.
     pub(super) async fn death(mut self) -> String {
         drop(self.requests);
         let killed = self.child.start_kill();
@@ -178,7 +194,7 @@ fn answer(registry: &Registry, request: Request) -> Answer {
         scheduled_at: request.scheduled_at,
         task: Task::Builtin { name: request.name, args: request.args },
     };
-    let (outcome, output) = thread::call(registry, assignment);
+    let (outcome, output) = thread::call(registry, assignment, &Arc::default());
     let output = output.into_text();
     match bounded(outcome) {
         Outcome::Succeeded { result, .. } => {
@@ -187,6 +203,7 @@ fn answer(registry: &Registry, request: Request) -> Answer {
         Outcome::Failed { error, permanent, .. } => {
             Answer { result: None, error: Some(error), permanent, output }
         }
-        Outcome::Lost { error } => refused(error),
+        // Whoever cancels ends the worker, and need not be answered.
+        Outcome::Cancelled { reason: error } | Outcome::Lost { error } => refused(error),
     }
 }

@@ -98,7 +98,7 @@ pub(super) struct Floor {
     instances: Instances,
     running: BTreeMap<RunId, (JobId, String)>,
     /// Runs that only take a worker, and their pools.
-    abandoned: BTreeMap<RunId, String>,
+    abandoned: BTreeMap<(RunId, u32), String>,
 }
 
 impl Floor {
@@ -208,7 +208,16 @@ impl Floor {
         if let Some(slots) = self.pools.get_mut(&run.executor) {
             slots.busy += 1;
         }
-        self.abandoned.insert(run.id.clone(), run.executor.clone());
+        self.abandoned.insert((run.id.clone(), run.attempt), run.executor.clone());
+    }
+
+    /// Frees the worker of such a run.
+    pub(super) fn free_worker(&mut self, execution: &(RunId, u32)) {
+        if let Some(pool) = self.abandoned.remove(execution)
+            && let Some(slots) = self.pools.get_mut(&pool)
+        {
+            slots.busy = slots.busy.saturating_sub(1);
+        }
     }
 
     /// Counts a run that is running already.
@@ -222,11 +231,6 @@ impl Floor {
 
     /// Frees the places of a run that has ended, or that was taken from the queue and not started after all.
     pub(super) fn free(&mut self, run_id: &RunId) {
-        if let Some(pool) = self.abandoned.remove(run_id)
-            && let Some(slots) = self.pools.get_mut(&pool)
-        {
-            slots.busy = slots.busy.saturating_sub(1);
-        }
         let Some((job_id, pool)) = self.running.remove(run_id) else { return };
         if let Some(slots) = self.pools.get_mut(&pool) {
             slots.busy = slots.busy.saturating_sub(1);

@@ -88,7 +88,7 @@ pub struct Scheduler<S, X> {
     /// Runs that this process has started and not yet recorded the end of.
     executing: BTreeMap<RunId, Arc<Run>>,
     /// Runs that this process still executes though another node has taken them over.
-    abandoned: BTreeMap<RunId, Arc<Run>>,
+    abandoned: BTreeMap<(RunId, u32), Arc<Run>>,
     /// Completions that are not yet in the ledger.
     unrecorded: Vec<Completion>,
     horizon: Horizon,
@@ -265,12 +265,13 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     fn record_completions(&mut self, step: &mut Step) {
         for completion in &self.unrecorded {
-            self.floor.free(&completion.run_id);
-            if self.abandoned.remove(&completion.run_id).is_some() {
-                continue;
-            }
-            if let Some(run) = self.executing.get(&completion.run_id) {
+            let execution = (completion.run_id.clone(), completion.attempt);
+            let run = self.executing.get(&completion.run_id);
+            if let Some(run) = run.filter(|run| run.attempt == completion.attempt) {
+                self.floor.free(&run.id);
                 step.end_run((**run).clone(), completion);
+            } else if self.abandoned.remove(&execution).is_some() {
+                self.floor.free_worker(&execution);
             }
         }
     }

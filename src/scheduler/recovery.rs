@@ -132,7 +132,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             let job =
                 jobs.get(&run.job_id).filter(|_| self.rules.executors.contains_key(&run.executor));
             match (&run.state, job) {
-                (RunState::Running { .. }, _) if self.executing.contains_key(&run.id) => {
+                (RunState::Running { .. }, _) if self.executes(&run) => {
                     floor.occupy(&run);
                     executing.insert(run.id.clone(), Arc::new(run));
                 }
@@ -172,6 +172,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         Ok(())
     }
 
+    /// Whether this process executes that attempt.
+    fn executes(&self, run: &Run) -> bool {
+        self.executing.get(&run.id).is_some_and(|known| known.attempt == run.attempt)
+    }
+
     fn own_change(&self, run: Run) -> Change {
         Change::UpdateRun { run: Arc::new(run), held_by: Arc::clone(&self.identity.node) }
     }
@@ -179,9 +184,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Lets go of runs that this process executes and no longer holds. They keep their workers until they end.
     fn abandon(&mut self, held: &BTreeMap<RunId, Arc<Run>>, floor: &mut Floor) {
         for (id, run) in std::mem::take(&mut self.executing) {
-            if !held.contains_key(&id) {
-                tracing::warn!(job = %run.job_id, run = %id, "the run goes on here, but another node has taken it over");
-                self.abandoned.insert(id, run);
+            if held.get(&id).is_none_or(|held| held.attempt != run.attempt) {
+                tracing::warn!(job = %run.job_id, run = %id, "another node has taken the run over; here it is ended");
+                self.executor.cancel(&id, "another node has taken it over");
+                self.abandoned.insert((id, run.attempt), run);
             }
         }
         self.abandoned.values().for_each(|run| floor.occupy_worker(run));

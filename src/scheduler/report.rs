@@ -22,6 +22,9 @@ pub(super) fn ended(run: &Run) {
         Outcome::Failed { error, .. } => {
             tracing::warn!(target: TARGET, %job, run = %id, attempt, late_us, took_us, %error, "failed");
         }
+        Outcome::Cancelled { reason } => {
+            tracing::info!(target: TARGET, %job, run = %id, attempt, late_us, took_us, %reason, "cancelled");
+        }
         Outcome::Lost { error } => {
             tracing::warn!(target: TARGET, %job, run = %id, attempt, %error, "lost");
         }

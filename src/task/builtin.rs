@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::cancellation::Cancellation;
 use super::output::Tail;
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
@@ -30,12 +32,22 @@ pub struct Call {
     pub args: Args,
     /// What the builtin has said so far.
     output: Mutex<Tail>,
+    /// Whether the run is to end.
+    cancellation: Arc<Cancellation>,
 }
 
 impl Call {
-    /// A call with an empty output.
+    /// A call with an empty output, which nobody cancels.
     pub fn new(run_id: String, job_id: String, attempt: u32, args: Args) -> Self {
-        Self { run_id, job_id, attempt, scheduled_at: None, args, output: Mutex::default() }
+        Self {
+            run_id,
+            job_id,
+            attempt,
+            scheduled_at: None,
+            args,
+            output: Mutex::default(),
+            cancellation: Arc::default(),
+        }
     }
 
     /// Sets the due instant.
@@ -43,6 +55,28 @@ impl Call {
     pub fn scheduled_at(mut self, at: Option<Timestamp>) -> Self {
         self.scheduled_at = at;
         self
+    }
+
+    /// Sets by what it is cancelled.
+    #[must_use]
+    pub fn cancelled_by(mut self, cancellation: Arc<Cancellation>) -> Self {
+        self.cancellation = cancellation;
+        self
+    }
+
+    /// Whether the run is to end. What takes long looks now and then, and ends with [`TaskError::Cancelled`].
+    pub fn is_cancelled(&self) -> bool {
+        self.cancellation.is_cancelled()
+    }
+
+    /// Waits for `limit`, or until the run is to end: then it answers true.
+    pub fn wait(&self, limit: Duration) -> bool {
+        self.cancellation.wait(limit)
+    }
+
+    /// Waits until the run is to end, for what awaits.
+    pub async fn cancelled(&self) {
+        self.cancellation.cancelled().await;
     }
 
     /// Adds a line to the run's output.
@@ -58,25 +92,29 @@ impl Call {
     }
 }
 
-/// Why a builtin failed.
+/// Why a builtin did not do its work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct TaskError {
-    /// What went wrong, for a person.
-    pub message: String,
-    /// Whether trying again cannot help.
-    pub permanent: bool,
+pub enum TaskError {
+    /// It failed in a way that may pass; what went wrong, for a person.
+    #[error("{0}")]
+    Passing(String),
+    /// It failed in a way that stays, however often it is tried.
+    #[error("{0}")]
+    Permanent(String),
+    /// It ended early because its run was cancelled.
+    #[error("it ended because it was cancelled")]
+    Cancelled,
 }
 
 impl TaskError {
     /// A failure that may pass.
     pub fn passing(message: impl Into<String>) -> Self {
-        Self { message: message.into(), permanent: false }
+        Self::Passing(message.into())
     }
 
     /// A failure that stays, however often it is tried.
     pub fn permanent(message: impl Into<String>) -> Self {
-        Self { message: message.into(), permanent: true }
+        Self::Permanent(message.into())
     }
 }
 

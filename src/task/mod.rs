@@ -1,5 +1,6 @@
 //! What a job does: the seam between a run and the code that does its work.
 
 pub mod builtin;
+pub mod cancellation;
 pub mod output;
 pub mod standard;

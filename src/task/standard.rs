@@ -67,14 +67,12 @@ impl Builtin for Sleep {
         Err(Invalid::new("seconds", format!("must be between 0 and {SLEEP_SECONDS_MAX}")))
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a builtin has a thread of its own, and this one is to block it"
-    )]
     fn run(&self, call: &Call) -> Result<Value, TaskError> {
         self.check(&call.args).map_err(|invalid| unreadable(&invalid))?;
         let SleepArgs { seconds } = read(&call.args).map_err(|invalid| unreadable(&invalid))?;
-        std::thread::sleep(Duration::from_secs_f64(seconds));
+        if call.wait(Duration::from_secs_f64(seconds)) {
+            return Err(TaskError::Cancelled);
+        }
         Ok(json!({ "seconds": seconds }))
     }
 }
@@ -104,6 +102,6 @@ impl Builtin for Fail {
         let FailArgs { message, permanent } =
             read(&call.args).map_err(|invalid| unreadable(&invalid))?;
         let message = message.unwrap_or_else(|| "failed as asked".to_owned());
-        Err(TaskError { message, permanent })
+        Err(if permanent { TaskError::Permanent(message) } else { TaskError::Passing(message) })
     }
 }

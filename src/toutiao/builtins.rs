@@ -35,6 +35,24 @@ struct Ground {
     runtime: Handle,
 }
 
+impl Ground {
+    /// Blocks until the work is done, or the run is cancelled: then the work is dropped where it stands, which does no
+    /// more harm than a crash does.
+    fn finish<T, E: Into<TaskError>>(
+        &self,
+        call: &Call,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, TaskError> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                done = work => done.map_err(Into::into),
+                () = call.cancelled() => Err(TaskError::Cancelled),
+            }
+        })
+    }
+}
+
 impl From<ToutiaoError> for TaskError {
     fn from(error: ToutiaoError) -> Self {
         match error {
@@ -89,7 +107,7 @@ impl Builtin for FixStatistics {
 
     fn run(&self, call: &Call) -> Result<Value, TaskError> {
         let settle = Self::settle(&call.args)?;
-        let report = self.0.runtime.block_on(statistics::repair(&self.0.toutiao, settle))?;
+        let report = self.0.finish(call, statistics::repair(&self.0.toutiao, settle))?;
         for line in report.lines() {
             call.say(&line);
         }
@@ -150,7 +168,7 @@ impl Builtin for Expire {
 
     fn run(&self, call: &Call) -> Result<Value, TaskError> {
         let id = Self::order_id(&call.args)?;
-        let (expired, status) = self.0.runtime.block_on(self.expire(id, call))?;
+        let (expired, status) = self.0.finish(call, self.expire(id, call))?;
         Ok(json!({"order_id": id.to_string(), "expired": expired, "status": status}))
     }
 }
@@ -186,7 +204,7 @@ impl Builtin for ExpireOverdue {
 
     fn run(&self, call: &Call) -> Result<Value, TaskError> {
         known(&call.args, &[])?;
-        let (count, first) = self.0.runtime.block_on(self.sweep())?;
+        let (count, first) = self.0.finish(call, self.sweep())?;
         call.say(&format!("{count} overdue orders have expired"));
         let ids: Vec<String> = first.iter().map(ToString::to_string).collect();
         Ok(json!({"expired": count, "order_ids": ids, "complete": ids.len() == count}))

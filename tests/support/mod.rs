@@ -198,8 +198,16 @@ impl Daemon {
     /// The next message to the service manager, line by line.
     pub(crate) fn message(&mut self) -> Vec<String> {
         let mut buffer = [0; 4096];
-        let Ok(length) = self.messages.recv(&mut buffer) else {
-            panic!("the daemon says nothing:\n{}", std::fs::read_to_string(&self.log).unwrap());
+        let length = loop {
+            match self.messages.recv(&mut buffer) {
+                Ok(length) => break length,
+                // The end of another child process interrupts a wait that has a limit.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let log = std::fs::read_to_string(&self.log).unwrap();
+                    panic!("the daemon says nothing ({error}):\n{log}");
+                }
+            }
         };
         String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned).collect()
     }

@@ -9,7 +9,7 @@ use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Completion, Executor};
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
-use punctual::run::{Outcome, Run, RunState};
+use punctual::run::{Outcome, Run, RunId, RunState};
 use punctual::scheduler::command::{Answer, Command, Difference, Existing, Refusal, Request};
 use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::memory::MemoryStore;
@@ -106,6 +106,8 @@ struct Notes {
     starts: Arc<Mutex<Vec<(Assignment, Run)>>>,
     /// Starts that nobody has completed.
     open: Arc<Mutex<Vec<Assignment>>>,
+    /// Every cancel, with its reason.
+    cancels: Arc<Mutex<Vec<(RunId, String)>>>,
 }
 
 /// An executor that only notes what it is given.
@@ -117,14 +119,18 @@ pub(crate) struct NotingExecutor {
 
 impl Executor for NotingExecutor {
     fn start(&mut self, _: &str, assignment: Assignment) {
-        let id = assignment.run_id.0.clone();
-        let mut reading = std::pin::pin!(self.store.run(&id));
+        let id = assignment.run_id.clone();
+        let mut reading = std::pin::pin!(self.store.run(&id.0));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         let std::task::Poll::Ready(Ok(Some(row))) = reading.as_mut().poll(&mut context) else {
             panic!("started without a row in the ledger: {assignment:?}");
         };
         self.notes.starts.lock().unwrap().push((assignment.clone(), row));
         self.notes.open.lock().unwrap().push(assignment);
+    }
+
+    fn cancel(&mut self, run_id: &RunId, reason: &str) {
+        self.notes.cancels.lock().unwrap().push((run_id.clone(), reason.to_owned()));
     }
 
     async fn stop(&mut self) {}
@@ -252,6 +258,7 @@ impl World {
     pub(crate) fn complete_all(&mut self, now: Timestamp) {
         for assignment in self.notes.open.lock().unwrap().drain(..) {
             self.completions.push(Completion {
+                attempt: assignment.attempt,
                 run_id: assignment.run_id,
                 started_at: now,
                 finished_at: now,
@@ -315,14 +322,20 @@ impl World {
         self.notes.starts.lock().unwrap().clone()
     }
 
+    /// Every cancel so far, with its reason. It ends nothing: that is up to `complete`.
+    pub(crate) fn cancels(&self) -> Vec<(RunId, String)> {
+        self.notes.cancels.lock().unwrap().clone()
+    }
+
     /// Ends the nth of the runs that were started, well or not.
     pub(crate) fn complete(&mut self, number: usize, now: Timestamp, outcome: Outcome) {
         let mut open = self.notes.open.lock().unwrap();
         if number < open.len() {
-            let run_id = open.remove(number).run_id;
+            let Assignment { run_id, attempt, .. } = open.remove(number);
             let output = Tail::default();
             self.completions.push(Completion {
                 run_id,
+                attempt,
                 started_at: now,
                 finished_at: now,
                 outcome,

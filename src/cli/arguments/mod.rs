@@ -246,7 +246,7 @@ pub struct RunsArguments {
     /// Only runs of this job
     job: Option<String>,
     /// Only runs in this state
-    #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "lost", "skipped"])]
+    #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "cancelled", "lost", "skipped"])]
     state: Option<String>,
     /// Only runs of the last DURATION (1h), or since a time (RFC 3339)
     #[arg(long, value_name = "TIME")]

@@ -135,7 +135,9 @@ fn state_columns(state: &RunState) -> StateColumns<'_> {
                     exit_code: *exit_code,
                     ..ended
                 },
-                Outcome::Lost { error } => StateColumns { error: Some(error), ..ended },
+                Outcome::Cancelled { reason: error } | Outcome::Lost { error } => {
+                    StateColumns { error: Some(error), ..ended }
+                }
             }
         }
     }

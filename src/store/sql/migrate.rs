@@ -36,13 +36,12 @@ fn migrator(list: &'static [(&str, &str)]) -> Migrator {
 }
 
 fn explain(result: Result<(), MigrateError>, known: usize) -> Result<(), String> {
-    result.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => format!(
+    if let Err(MigrateError::VersionMissing(version)) = result {
+        return Err(format!(
             "it was written by a newer version of punctual (schema {version}, this one knows {known})"
-        ),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "all others say it themselves")]
-        other => other.to_string(),
-    })
+        ));
+    }
+    result.map_err(|error| error.to_string())
 }
 
 /// Brings a file to this version, creating it where there is none.

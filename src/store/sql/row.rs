@@ -153,6 +153,7 @@ fn run_state(row: &mut Row, run: &Run) -> Result<RunState, StoreError> {
             let permanent = reason.as_deref() == Some("permanent");
             Outcome::Failed { error: error(), exit_code, permanent }
         }
+        "cancelled" => Outcome::Cancelled { reason: error() },
         "lost" => Outcome::Lost { error: error() },
         _ => return Err(StoreError::Unusable(format!("unknown run state \"{word}\""))),
     };

@@ -270,7 +270,9 @@ fn write(statements: &Statements, batch: &[Change]) -> Write {
     };
     let kind = Kind::of(first);
     let mut query = Query::new(statements.dialect, statements.text(kind, batch.len()));
-    batch.iter().for_each(|change| bind(&mut query.values, change));
+    for change in batch {
+        bind(&mut query.values, change);
+    }
     let rows = kind.must_write().then(|| u64::try_from(batch.len()).unwrap_or(u64::MAX));
     Write { query, rows, conflict: name(first) }
 }
