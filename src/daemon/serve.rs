@@ -32,8 +32,8 @@ use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Identity, Scheduler};
 use crate::server;
-use crate::store::Store;
 use crate::store::sql::SqlStore;
+use crate::store::{Store, StoreError};
 use crate::zone::Zone;
 
 /// What the ledger says of a run whose daemon died and that is not run again.
@@ -84,7 +84,8 @@ struct Parts {
 
 impl Parts {
     /// Checks everything that can be checked, then opens the store and finds out what a crash has left.
-    async fn build(config: &Config) -> Result<Self, Failure> {
+    /// None if the daemon was asked to stop while it waited for the store.
+    async fn build(config: &Config, signals: &mut Signals) -> Result<Option<Self>, Failure> {
         let clock = SystemClock;
         let state = config::state_directory();
         let app =
@@ -93,7 +94,8 @@ impl Parts {
         let rules = files::rules(config, app.registry());
         let jobs = files::declared_jobs(config, &rules, clock.now())?;
         let place = files::store_place(config, &state)?;
-        let store = SqlStore::open(&place).await.map_err(|error| refused(&error))?;
+        let opened = super::store::open(&place, signals).await;
+        let Some(store) = opened.map_err(|error| refused(&error))? else { return Ok(None) };
         let identity = Identity {
             node: node_name().into(),
             started_at: clock.now(),
@@ -110,8 +112,13 @@ impl Parts {
             &WorkerProgram::own(app.worker_hello().clone()),
         );
         let mut scheduler = Scheduler::new(store.clone(), pools, rules.clone(), identity.clone());
-        let recovered =
-            scheduler.recover(clock.now(), DIED).await.map_err(|error| refused(&error))?;
+        let recovered = loop {
+            match scheduler.recover(clock.now(), DIED).await {
+                // Another node that has just started took the same runs: what is left is looked at again.
+                Err(StoreError::Conflict(_)) => {}
+                other => break other.map_err(|error| refused(&error))?,
+            }
+        };
         if recovered.rerun + recovered.lost > 0 {
             tracing::warn!(
                 rerun = recovered.rerun,
@@ -119,7 +126,7 @@ impl Parts {
                 "runs were in flight when the last daemon ended"
             );
         }
-        Ok(Self { app, store, scheduler, completions, rules, jobs, identity })
+        Ok(Some(Self { app, store, scheduler, completions, rules, jobs, identity }))
     }
 }
 
@@ -135,8 +142,8 @@ struct Daemon {
 
 async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| refused(&error))?;
-    let Parts { app, store, scheduler, completions, rules, jobs, identity } =
-        Parts::build(&config).await?;
+    let Some(parts) = Parts::build(&config, &mut signals).await? else { return Ok(()) };
+    let Parts { app, store, scheduler, completions, rules, jobs, identity } = parts;
     let listener =
         control::unix::bind(&config.socket, config.socket_mode).map_err(|error| refused(&error))?;
     let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);

@@ -109,12 +109,11 @@ macro_rules! together {
 impl Server {
     /// Connects, and brings the schema to this version.
     pub(super) async fn open(place: &StorePlace) -> Result<Self, StoreError> {
-        let opened = match place {
-            StorePlace::Postgres(options, _) => postgres(options).await,
-            StorePlace::MySql(options, _) => mysql(options).await,
-            StorePlace::Sqlite(_) => Err("it is a file".to_owned()),
+        let pools = match place {
+            StorePlace::Postgres(options, _) => postgres(options, place).await?,
+            StorePlace::MySql(options, _) => mysql(options, place).await?,
+            StorePlace::Sqlite(_) => return Err(unusable(place, "it is a file")),
         };
-        let pools = opened.map_err(|error| StoreError::Unusable(format!("{place}: {error}")))?;
         let id = uuid::Uuid::now_v7().to_string();
         Ok(Self { pools, id, listener: Mutex::default() })
     }
@@ -212,27 +211,44 @@ impl Server {
     }
 }
 
-async fn postgres(options: &PgConnectOptions) -> Result<Pools, String> {
+fn unusable(place: &StorePlace, error: &str) -> StoreError {
+    StoreError::Unusable(format!("{place}: {error}"))
+}
+
+/// A connection that could not be made: because nobody is there yet, or because it will never be allowed.
+fn unreachable(place: &StorePlace, error: &sqlx::Error) -> StoreError {
+    // It is starting up, or has no connection free.
+    let is_busy = error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .is_some_and(|code| ["57P03", "53300", "08004"].contains(&code.as_ref()));
+    if is_busy || matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) {
+        return StoreError::Unavailable(format!("{place}: {error}"));
+    }
+    unusable(place, &error.to_string())
+}
+
+async fn postgres(options: &PgConnectOptions, place: &StorePlace) -> Result<Pools, StoreError> {
     let options = options.clone().application_name("punctual");
     let pool = || PgPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
     // The core finds out by itself that its connection is gone, and tries again.
     let core = pool().max_connections(1).idle_timeout(None).max_lifetime(None);
     let core = core.test_before_acquire(false).connect_with(options.clone()).await;
-    let core = core.map_err(|error| error.to_string())?;
-    migrate::postgres(&core).await?;
+    let core = core.map_err(|error| unreachable(place, &error))?;
+    migrate::postgres(&core).await.map_err(|error| unusable(place, &error))?;
     let readers = pool().max_connections(READERS).connect_lazy_with(options);
     Ok(Pools::Postgres { core, readers })
 }
 
-async fn mysql(options: &MySqlConnectOptions) -> Result<Pools, String> {
+async fn mysql(options: &MySqlConnectOptions, place: &StorePlace) -> Result<Pools, StoreError> {
     let pool = || {
         let pool = MySqlPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
         pool.after_connect(|connection, _| Box::pin(see_what_others_commit(connection)))
     };
     let core = pool().max_connections(1).idle_timeout(None).max_lifetime(None);
     let core = core.test_before_acquire(false).connect_with(options.clone()).await;
-    let core = core.map_err(|error| error.to_string())?;
-    migrate::mysql(&core).await?;
+    let core = core.map_err(|error| unreachable(place, &error))?;
+    migrate::mysql(&core).await.map_err(|error| unusable(place, &error))?;
     let readers = pool().max_connections(READERS).connect_lazy_with(options.clone());
     Ok(Pools::MySql { core, readers })
 }
