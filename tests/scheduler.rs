@@ -8,7 +8,7 @@ mod world;
 
 use jobs::{at, job, job_at};
 use punctual::job::{Job, JobState};
-use punctual::scheduler::command::{Answer, Existing, Refusal, Request};
+use punctual::scheduler::command::{Addition, Answer, Existing, Refusal, Request};
 use serde_json::{Value, json};
 use world::{Fault, World};
 
@@ -174,9 +174,8 @@ async fn a_next_run_time_is_held_back_by_a_pause_and_kept_or_set_by_a_redefiniti
         |next: Value, second| job_at(&json!({"id": "a", "next_run_time": next}), at(second));
     let id = world.add(given(Value::Null, 0), at(0)).await;
     assert!(matches!(world.job("a").await.unwrap().state, JobState::Paused { .. }));
-    let redefine = |next: Value, second, existing| Request::Add {
-        job: Box::new(given(next, second)),
-        existing,
+    let redefine = |next: Value, second, existing| {
+        Request::Add(Addition { job: Box::new(given(next, second)), existing })
     };
     let named = json!("2027-01-15 08:00:33");
     world.ask(redefine(named.clone(), 1, Existing::Reschedule), at(1)).await.unwrap();
@@ -306,13 +305,13 @@ async fn requests_of_one_step_see_each_other_in_their_order() {
     let answers = world
         .ask_all(
             vec![
-                Request::Add { job: new(), existing: Existing::Refuse },
-                Request::Add { job: new(), existing: Existing::Refuse },
-                Request::Add { job: new(), existing: Existing::Redefine },
+                Request::Add(Addition { job: new(), existing: Existing::Refuse }),
+                Request::Add(Addition { job: new(), existing: Existing::Refuse }),
+                Request::Add(Addition { job: new(), existing: Existing::Redefine }),
                 Request::Pause(id.clone()),
                 Request::Remove(id.clone()),
                 Request::Pause(id.clone()),
-                Request::Add { job: new(), existing: Existing::Refuse },
+                Request::Add(Addition { job: new(), existing: Existing::Refuse }),
             ],
             at(1),
         )
@@ -444,8 +443,10 @@ async fn a_job_that_max_runs_has_ended_goes_on_when_its_new_definition_lets_it()
     world.tick(at(10)).await;
     world.finish_all(at(11)).await;
     for (max_runs, state) in [(1, "finished"), (2, "active")] {
-        let request =
-            Request::Add { job: Box::new(limited(max_runs)), existing: Existing::Redefine };
+        let request = Request::Add(Addition {
+            job: Box::new(limited(max_runs)),
+            existing: Existing::Redefine,
+        });
         world.ask(request, at(15)).await.unwrap();
         assert_eq!(world.job("a").await.unwrap().state.word(), state, "{max_runs}");
     }

@@ -18,7 +18,7 @@ use jobs::{at, job_at};
 use punctual::clock::Timestamp;
 use punctual::job::{Job, JobState};
 use punctual::run::{Cause, Outcome, RunState};
-use punctual::scheduler::command::{Existing, Request};
+use punctual::scheduler::command::{Addition, Existing, Request};
 use serde_json::{Value, json};
 use world::{Fault, World};
 
@@ -84,10 +84,10 @@ async fn step(world: &mut World, dice: &mut Dice, now: Timestamp) {
         1..=3 => Some(Request::Pause(job.id)),
         4..=8 => Some(Request::Resume(job.id)),
         9..=11 => Some(Request::Run(job.id)),
-        12..=14 => Some(Request::Add { job: Box::new(job), existing: Existing::Refuse }),
+        12..=14 => Some(Request::Add(Addition { job: Box::new(job), existing: Existing::Refuse })),
         16 => Some(Request::PauseAll),
         17..=20 => Some(Request::ResumeAll),
-        15 => Some(Request::Add { job: Box::new(job), existing: Existing::Redefine }),
+        15 => Some(Request::Add(Addition { job: Box::new(job), existing: Existing::Redefine })),
         _ => None,
     };
     match dice.roll(30) {

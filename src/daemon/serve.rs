@@ -285,7 +285,7 @@ impl Daemon {
                     unchanged = difference.unchanged, "declared jobs");
                 Ok(difference)
             }
-            Ok(Answer::Job(_) | Answer::Run(_) | Answer::Paused(_)) => {
+            Ok(Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Added(_)) => {
                 Err("the scheduler gave another answer than asked for".to_owned())
             }
             Err(refusal) => Err(refusal.to_string()),

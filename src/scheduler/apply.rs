@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::admission::Rules;
-use super::command::{Answer, Difference, Existing, Refusal, Request};
+use super::command::{Added, Addition, Answer, Difference, Existing, Refusal, Request};
 use super::floor::{Floor, Waiting};
 use super::plan;
 use super::step::Step;
@@ -29,7 +29,11 @@ impl Desk<'_> {
     /// Applies a request to the step.
     pub(super) fn apply(&mut self, request: Request) -> Result<Answer, Refusal> {
         match request {
-            Request::Add { job, existing } => self.add(*job, existing),
+            Request::Add(Addition { job, existing }) => self.add(*job, existing),
+            Request::AddAll(additions) => {
+                let added = additions.into_iter().map(|addition| self.add_one_of_many(addition));
+                Ok(Answer::Added(added.collect()))
+            }
             Request::Remove(id) => self.remove(&id),
             Request::Pause(id) => self.pause(&id),
             Request::Resume(id) => self.resume(&id),
@@ -66,6 +70,12 @@ impl Desk<'_> {
             Existing::Refuse | Existing::Redefine => known.redefined(job),
         };
         Ok(self.put(redefined))
+    }
+
+    fn add_one_of_many(&mut self, Addition { job, existing }: Addition) -> Result<Added, Refusal> {
+        let is_known = self.step.job(&job.id).is_some();
+        self.add(*job, existing)?;
+        Ok(if is_known { Added::Replaced } else { Added::New })
     }
 
     fn remove(&mut self, id: &JobId) -> Result<Answer, Refusal> {

@@ -238,8 +238,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let mut review = None;
         for command in commands {
             match &command.request {
-                Request::Add { job, .. } => {
-                    ids.insert(&job.id);
+                Request::Add(addition) => {
+                    ids.insert(&addition.job.id);
+                }
+                Request::AddAll(additions) => {
+                    ids.extend(additions.iter().map(|addition| &addition.job.id));
                 }
                 Request::Remove(id)
                 | Request::Pause(id)

@@ -220,7 +220,7 @@ fn unreachable(place: &StorePlace, error: &sqlx::Error) -> StoreError {
     // It is starting up, or has no connection free.
     let is_busy = error
         .as_database_error()
-        .and_then(|error| error.code())
+        .and_then(sqlx::error::DatabaseError::code)
         .is_some_and(|code| ["57P03", "53300", "08004"].contains(&code.as_ref()));
     if is_busy || matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) {
         return StoreError::Unavailable(format!("{place}: {error}"));
