@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -61,14 +62,15 @@ pub(super) fn check_state(given: Option<&str>, known: &[&str]) -> Result<(), Inv
     }
 }
 
-pub(super) async fn add(
-    State(api): State<Api>,
-    Bytes(body): Bytes,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+pub(super) async fn add(State(api): State<Api>, Bytes(body): Bytes) -> Result<Response, ApiError> {
     let rules = Arc::clone(&api.rules.borrow());
     let addition = addition(definition(&body)?, &rules, api.clock.now())?;
     let answer = api.handle.ask(Request::Add(addition)).await?;
-    Ok((StatusCode::CREATED, Json(to_value(answer))))
+    // Thousands of these a second need no detour by a value.
+    if let Answer::Job(job) = &answer {
+        return Ok((StatusCode::CREATED, Json(job.shown())).into_response());
+    }
+    Ok((StatusCode::CREATED, Json(to_value(answer))).into_response())
 }
 
 /// A definition as it is added, or which of its fields is wrong.

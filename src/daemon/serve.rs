@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::control::{self, Api, ReloadAnswer, Reloaded};
-use crate::executor::{Completion, Pools, WorkerProgram};
+use crate::executor::{AHEAD_MAX, Completion, Pools, WorkerProgram};
 use crate::history::History;
 use crate::job::Job;
 use crate::scheduler::admission::Rules;
@@ -38,8 +38,8 @@ use crate::zone::Zone;
 
 /// What the ledger says of a run whose daemon died and that is not run again.
 const DIED: &str = "the daemon died while it ran";
-/// Threads for blocking work beside those of the pools: reading files, names, preview.
-const SPARE_THREADS: usize = 64;
+/// Threads for blocking work beside those of the pools: reading the store, files, names, preview.
+const BLOCKING_THREADS: usize = 64;
 /// How long to wait before hints of other nodes are listened to again.
 const HINT_PAUSE: Duration = Duration::from_secs(1);
 /// Reloads that wait for their turn.
@@ -55,10 +55,9 @@ pub fn serve(file: &Path, demo: bool) -> ExitCode {
 
 fn load_and_run(source: Source, demo: Demo) -> Result<(), Failure> {
     let config = source.load()?;
-    let threads: usize = config.executors.values().map(|pool| pool.max_workers).sum();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .max_blocking_threads(threads + SPARE_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| refused(&format!("the runtime could not be started: {error}")))?;
     let result = runtime.block_on(run(source, config, demo));
@@ -103,7 +102,8 @@ impl Parts {
             lease: config.lease,
         };
         let workers: usize = config.executors.values().map(|pool| pool.max_workers).sum();
-        let (completions_in, completions) = mpsc::channel(workers.max(1));
+        let handed_over = workers + AHEAD_MAX * config.executors.len();
+        let (completions_in, completions) = mpsc::channel(handed_over.max(1));
         let pools = Pools::new(
             &config.executors,
             app.registry(),

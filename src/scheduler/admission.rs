@@ -2,6 +2,7 @@
 //! against what this daemon has. Pure: the same for the socket, the file and `punctual check`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::executor::{ExecutorKind, PoolSettings};
@@ -54,8 +55,8 @@ impl Rules {
         Ok(Job {
             name: definition.name.unwrap_or_else(|| id.to_string()),
             id,
-            trigger,
-            task,
+            trigger: Arc::new(trigger),
+            task: Arc::new(task),
             executor,
             policy,
             tags: definition.tags,

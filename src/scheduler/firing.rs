@@ -16,8 +16,6 @@ use crate::run::{Cause, Run, SkipReason};
 use crate::store::{Claim, Store, StoreError};
 use chrono::TimeDelta;
 
-/// Due jobs of a pool that one tick takes up; the next tick follows at once. It keeps a transaction short.
-const DUE_PER_TICK: usize = 500;
 /// How far ahead a node takes jobs of a shared store: long enough that it is there in time, and short enough that
 /// the nodes share what is due.
 const CLAIM_AHEAD: TimeDelta = TimeDelta::seconds(5);
@@ -85,7 +83,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if !self.may_fire(step) {
             return Vec::new();
         }
-        self.horizon.due_at(&self.open_pools, step.now, DUE_PER_TICK).cloned().collect()
+        let pools = self.open_pools.iter();
+        let due = pools.flat_map(|pool| {
+            self.horizon.due_at(pool, step.now).take(self.floor.due_per_step(pool))
+        });
+        due.cloned().collect()
     }
 
     /// Plans the jobs that are due.
@@ -144,7 +146,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let now = step.now;
         let too_late = run.scheduled_at.is_some() && plan::is_missed(&job, run.due_at, now);
         if too_late {
-            self.floor.free(&run.id);
+            self.floor.free(&run.id, None);
             Arc::make_mut(&mut run).skip(SkipReason::Missed);
             step.update_run(run);
             return;
@@ -180,6 +182,6 @@ pub(super) fn assignment(run: &Run, job: &Job) -> Assignment {
         job_id: run.job_id.clone(),
         attempt: run.attempt,
         scheduled_at: run.scheduled_at,
-        task: job.task.clone(),
+        task: Arc::clone(&job.task),
     }
 }

@@ -271,7 +271,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             let execution = (completion.run_id.clone(), completion.attempt);
             let run = self.executing.get(&completion.run_id);
             if let Some(run) = run.filter(|run| run.attempt == completion.attempt) {
-                self.floor.free(&run.id);
+                let took = completion.finished_at - completion.started_at;
+                self.floor.free(&run.id, Some(took));
                 step.end_run((**run).clone(), completion);
             } else if self.abandoned.remove(&execution).is_some() {
                 self.floor.free_worker(&execution);

@@ -189,37 +189,40 @@ fn commit_to_file(
     changes: &[Change],
 ) -> Result<(), StoreError> {
     // One statement is a transaction of its own.
-    if let [change] = changes {
-        return write_row(connection, statements, change);
+    if changes.len() == 1 {
+        return write_rows(connection, statements, changes);
     }
     // "Immediate" takes the write lock at once: a transaction that only later asks for it can be refused
     // without any waiting.
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(unavailable)?;
-    for change in changes {
-        write_row(&transaction, statements, change)?;
+    for group in changes.chunk_by(|first, second| Kind::of(first) == Kind::of(second)) {
+        write_rows(&transaction, statements, group)?;
     }
     transaction.commit().map_err(unavailable)
 }
 
-fn write_row(
+/// Writes changes of one kind, row by row.
+fn write_rows(
     connection: &Connection,
     statements: &Statements,
-    change: &Change,
+    changes: &[Change],
 ) -> Result<(), StoreError> {
-    let kind = Kind::of(change);
-    let text = statements.text(kind, 1);
-    let mut statement = connection.prepare_cached(text).map_err(unavailable)?;
-    let mut parameters = Parameters::of(&mut statement);
-    bind(&mut parameters, change);
-    parameters.finish().map_err(unavailable)?;
-    match statement.raw_execute() {
-        Ok(0) if kind.must_write() => Err(StoreError::Conflict(name(change))),
-        Ok(_) => Ok(()),
-        Err(error) if is_taken(&error) => Err(StoreError::Conflict(name(change))),
-        Err(error) => Err(unavailable(error)),
+    let Some(kind) = changes.first().map(Kind::of) else { return Ok(()) };
+    let mut statement = connection.prepare_cached(statements.text(kind, 1)).map_err(unavailable)?;
+    for change in changes {
+        let mut parameters = Parameters::of(&mut statement);
+        bind(&mut parameters, change);
+        parameters.finish().map_err(unavailable)?;
+        match statement.raw_execute() {
+            Ok(0) if kind.must_write() => return Err(StoreError::Conflict(name(change))),
+            Ok(_) => {}
+            Err(error) if is_taken(&error) => return Err(StoreError::Conflict(name(change))),
+            Err(error) => return Err(unavailable(error)),
+        }
     }
+    Ok(())
 }
 
 /// The changes as few statements, in their order.
