@@ -67,7 +67,8 @@ create table runs_new (
     finished_at       bigint,
     exit_code         bigint,
     error             text,
-    result            text
+    result            text,
+    end_reason        text
 ) without rowid;
 
 insert into runs_new (id, job_id, anchor, cause, state, reason, scheduled_at, last_scheduled_at, occurrences, due_at,

@@ -160,6 +160,7 @@ impl Desk<'_> {
             return Err(Refusal::QueueFull(job.executor.clone()));
         }
         let is_contested = self.is_shared && !self.floor.is_free(&job);
+        self.make_room(&job, 1);
         let job = if self.is_shared {
             // Who counts the instances of a job on another node at the same time will find its revision changed.
             self.step.advance((*job).clone())

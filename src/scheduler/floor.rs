@@ -206,7 +206,21 @@ impl Floor {
     /// Whether another run of the job may be made now: it has an instance free, or may wait for one.
     pub(super) fn admits(&self, job: &Job) -> bool {
         let may_wait = self.instances.here(&job.id).waiting < QUEUE_LIMIT_PER_JOB;
-        self.is_free(job) || (job.policy.overlap == Overlap::Queue && may_wait)
+        self.is_free(job)
+            || match job.policy.overlap {
+                Overlap::Skip => false,
+                Overlap::Queue => may_wait,
+                Overlap::Replace => true,
+            }
+    }
+
+    /// The runs of a job that were started here, the oldest first, and how many there are on all nodes.
+    pub(super) fn running_of(&self, job: &Job) -> (Vec<RunId>, usize) {
+        let here = self.running.iter().filter(|(_, (job_id, _))| *job_id == job.id);
+        let here: Vec<RunId> = here.map(|(run_id, _)| run_id.clone()).collect();
+        let elsewhere = self.instances.elsewhere.get(&job.id).map_or(0, |count| count.running);
+        let all = here.len().saturating_add(usize::try_from(elsewhere).unwrap_or(usize::MAX));
+        (here, all)
     }
 
     /// The jobs of the runs that wait.

@@ -14,6 +14,7 @@ mod floor;
 pub mod handle;
 mod horizon;
 mod node;
+mod overlap;
 mod peers;
 mod plan;
 mod recovery;
@@ -319,6 +320,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         for (pool, assignment) in step.starts {
             self.executor.start(&pool, assignment);
+        }
+        for (run_id, reason) in step.cancels {
+            self.executor.cancel(&run_id, &reason);
         }
         for Reply { to, answer } in step.replies {
             // Nobody may be waiting any more; what was asked is done all the same.

@@ -40,6 +40,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.memory = Memory::Doubtful;
         }
         self.paused_since = meeting.paused_since;
+        for (run_id, reason) in &meeting.asked_to_end {
+            self.executor.cancel(run_id, reason);
+        }
         let dead = self.peers.observe(now, &me, meeting.nodes);
         if !dead.is_empty() {
             self.store.bury(&dead).await?;

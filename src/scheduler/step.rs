@@ -67,6 +67,8 @@ pub(super) struct Step {
     /// Since when the scheduler is paused, as of this step.
     paused_since: Option<Timestamp>,
     pub(super) starts: Vec<(String, Assignment)>,
+    /// Runs that are asked to end, and why.
+    pub(super) cancels: Vec<(RunId, String)>,
     pub(super) replies: Vec<Reply>,
     /// What was asked, where it may have to be asked again.
     pub(super) asked: Vec<Request>,
@@ -90,6 +92,7 @@ impl Step {
             added: BTreeMap::new(),
             paused_since,
             starts: Vec::new(),
+            cancels: Vec::new(),
             replies: Vec::new(),
             asked: Vec::new(),
             ended: Vec::new(),
@@ -164,6 +167,11 @@ impl Step {
         }
     }
 
+    /// Adds a change that is about no row of its own.
+    pub(super) fn note(&mut self, change: Change) {
+        self.ledger.push(change);
+    }
+
     /// Adds a row to the ledger.
     pub(super) fn insert_run(&mut self, run: Arc<Run>) {
         self.added.insert(run.id.clone(), self.ledger.len());
@@ -220,6 +228,7 @@ impl Step {
             | Change::UpdateJob(_)
             | Change::AdvanceJob(_)
             | Change::DeleteJob { .. }
+            | Change::AskToEnd { .. }
             | Change::SetPaused(_) => 3,
         });
         changes.sort_by_key(|change| matches!(change, Change::AdvanceJob(_)));
