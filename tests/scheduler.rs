@@ -8,6 +8,7 @@ mod world;
 
 use jobs::{at, job, job_at};
 use punctual::job::{Job, JobState};
+use punctual::run::Outcome;
 use punctual::scheduler::command::{Addition, Answer, Existing, Refusal, Request};
 use serde_json::{Value, json};
 use world::{Fault, World};
@@ -468,4 +469,71 @@ async fn a_drain_starts_nothing_more_and_refuses_requests() {
     assert_eq!(world.ledger("a").await, ["10 succeeded", "20 pending"]);
     let refused = world.ask(Request::Pause(job(&json!({"id": "a"})).id), at(32)).await;
     assert_eq!(refused.unwrap_err(), Refusal::Stopping);
+}
+
+#[tokio::test]
+async fn a_replaced_run_is_asked_to_end_and_the_newest_starts_when_it_has() {
+    let mut world = World::new(5).await;
+    world.add(job(&json!({"id": "a", "overlap": "replace"})), at(0)).await;
+    world.tick(at(10)).await;
+    world.tick(at(20)).await;
+    assert_eq!(world.ledger("a").await, ["10 running", "20 pending"]);
+    let asked: Vec<String> =
+        world.cancels().into_iter().map(|(run_id, reason)| format!("{run_id} {reason}")).collect();
+    let first = world.runs("a").await.remove(0).id;
+    assert_eq!(asked, [format!("{first} replaced by a newer run of the job")]);
+    // It takes its time: the one that waited for it is no longer the newest.
+    world.tick(at(30)).await;
+    assert_eq!(world.ledger("a").await, ["10 running", "20 overlap", "30 pending"]);
+    let reason = "replaced by a newer run of the job".to_owned();
+    world.complete(0, at(31), Outcome::Cancelled { reason });
+    world.tick(at(31)).await;
+    assert_eq!(world.ledger("a").await, ["10 cancelled", "20 overlap", "30 running"]);
+}
+
+#[tokio::test]
+async fn of_the_runs_that_are_made_together_the_newest_replace_the_others() {
+    let mut world = World::new(5).await;
+    let given = json!({"id": "a", "overlap": "replace", "coalesce": "all", "max_instances": 2});
+    world.add(job(&given), at(0)).await;
+    world.tick(at(55)).await;
+    assert_eq!(world.ledger("a").await, ["10..30 overlap 3", "40 running", "50 running"]);
+    assert!(world.cancels().is_empty());
+    world.tick(at(60)).await;
+    let cancelled: Vec<_> = world.cancels().into_iter().map(|(run_id, _)| run_id).collect();
+    assert_eq!(cancelled, [world.runs("a").await.remove(1).id], "the older one of the two");
+}
+
+#[tokio::test]
+async fn a_run_by_hand_replaces_too() {
+    let mut world = World::new(5).await;
+    let id = world.add(job(&json!({"id": "a", "overlap": "replace"})), at(0)).await;
+    world.tick(at(10)).await;
+    world.ask(Request::Run(id), at(12)).await.unwrap();
+    assert_eq!((world.ledger("a").await, world.cancels().len()), (vec!["10 running".to_owned(), "- pending".to_owned()], 1));
+}
+
+#[tokio::test]
+async fn short_runs_are_handed_over_ahead_of_their_workers_and_long_ones_are_not() {
+    let mut world = World::of_threads(2).await;
+    let once = |number: u32| {
+        let trigger = json!({"type": "date", "run_date": "2027-01-15T08:00:10Z"});
+        let on_crash = if number == 39 { "lose" } else { "rerun" };
+        job(&json!({"id": format!("j{number:02}"), "trigger": trigger, "on_crash": on_crash}))
+    };
+    for number in 0..40 {
+        world.add(once(number), at(0)).await;
+    }
+    world.tick(at(10)).await;
+    assert_eq!(world.started().len(), 2, "nothing is known of them yet");
+    while world.started().len() == 2 {
+        world.finish_all(at(10)).await;
+    }
+    assert!(world.started().len() > 2, "they took no time at all");
+    while world.started().len() > 2 {
+        assert!(!world.started().contains(&"j39".to_owned()), "it must not be lost unstarted");
+        world.finish_all(at(10)).await;
+    }
+    world.finish_all(at(10)).await;
+    assert_eq!(world.ledger("j39").await, ["10 succeeded"], "when a worker was free");
 }
