@@ -16,7 +16,7 @@ use punctual::store::{Change, Claim, Holder, InFlight, Meeting, Node, Store, Sto
 use crate::dice::Dice;
 use crate::ledger::{Ledger, words};
 
-/// Lines of the trace that are shown when a promise is broken.
+/// Lines of the trace that are shown when a promise is broken, unless `SIM_TRACE` says how many.
 const TRACE_SHOWN: usize = 120;
 
 /// What all processes of a world share, beside the store.
@@ -48,7 +48,8 @@ impl Shared {
     }
 
     pub(crate) fn last_events(&self) -> String {
-        let from = self.trace.len().saturating_sub(TRACE_SHOWN);
+        let shown = crate::number("SIM_TRACE").and_then(|lines| usize::try_from(lines).ok());
+        let from = self.trace.len().saturating_sub(shown.unwrap_or(TRACE_SHOWN));
         self.trace.get(from..).unwrap_or_default().join("\n")
     }
 }
