@@ -216,8 +216,8 @@ impl Desk<'_> {
         }
         let now = self.step.now;
         let next = match since {
-            // The clock was set back meanwhile: what came before has its rows.
-            Some(since) if since > now => job.trigger.next_from(since),
+            // The clock was set back meanwhile: what came before has its rows, and this is still to come.
+            Some(since) if since > now => Some(since),
             Some(since) => {
                 self.skip_since(job, since, SkipReason::Broken);
                 job.trigger.next_after(now)

@@ -31,6 +31,8 @@ use world::{Mode, World};
 /// Seeds of worlds with several nodes, and with one.
 const SEEDS_TOGETHER: u64 = 300;
 const SEEDS_ALONE: u64 = 100;
+/// Characters that are shown of what was found in other worlds.
+const PROMISE_SHOWN: usize = 100;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
@@ -70,13 +72,16 @@ fn live_through(mode: Mode, seeds: u64, (part, parts): (u64, u64)) {
             broken.insert(seed, how);
         }
     }
-    if let Some((seed, how)) = broken.first_key_value() {
-        let Broken { promise, last_events } = how;
-        let (others, mode) = (broken.len() - 1, mode.word());
+    if let Some((seed, Broken { promise, last_events })) = broken.first_key_value() {
+        let others = broken.iter().skip(1).map(|(seed, how)| {
+            let promise: String = how.promise.chars().take(PROMISE_SHOWN).collect();
+            format!("{seed}: {promise}\n")
+        });
         panic!(
-            "{last_events}\n\n{promise}\n\nto see it again, and {others} others like {:?}: \
-             SIM_SEED={seed} cargo test --test simulation {mode}",
-            broken.keys().take(9).collect::<Vec<_>>(),
+            "{last_events}\n\n{promise}\n\nto see it again: \
+             SIM_SEED={seed} cargo test --test simulation {}\n\nothers:\n{}",
+            mode.word(),
+            others.collect::<String>(),
         );
     }
 }

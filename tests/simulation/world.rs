@@ -210,6 +210,7 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, number: usize) {
+        self.tick_on();
         self.processes += 1;
         let rules = self.rules();
         let now = self.now;
