@@ -99,8 +99,6 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     fn fire(&mut self, step: &mut Step, job: Arc<Job>) {
-        // What was read in this step is newer than what was in memory.
-        let job = step.job(&job.id).cloned().unwrap_or(job);
         step.learn(&job);
         let (is_free, admits) = (self.floor.is_free(&job), self.floor.admits(&job));
         let room = if admits { Room::Free } else { Room::Taken };

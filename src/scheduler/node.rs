@@ -32,6 +32,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Meets the other nodes, and buries the dead.
     pub(super) async fn meet(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let me = Arc::clone(&self.identity.node);
+        if self.peers.were_met_after(now) {
+            // By this clock it will be long until what is held here is due; the others need not wait for that.
+            for pool in self.rules.executors.keys() {
+                self.store.release(&me, pool, Timestamp::MAX_UTC).await?;
+            }
+        }
         let meeting = self.store.meet(&me, self.identity.started_at, now).await?;
         if meeting.is_new && self.peers.has_met() {
             tracing::warn!(
@@ -85,6 +91,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if has_met || may_start {
             self.look_at_waiting(step).await?;
         }
+        // Another node may have paused or moved what is due here.
+        self.horizon.renew(step.jobs());
         let asks_for_run =
             commands.iter().any(|command| matches!(command.request, Request::Run(_)));
         // The jobs were read before: who makes a run of one of them from now on changes its revision.
