@@ -83,6 +83,25 @@ impl Ledger {
         self.given_up.insert(node.to_owned());
     }
 
+    /// A node holds these jobs from now on.
+    pub(crate) fn claimed(&mut self, node: &Arc<str>, jobs: &[Job]) {
+        for job in jobs.iter().filter(|_| self.is_shared) {
+            if let Some(known) = self.jobs.get_mut(&job.id) {
+                Arc::make_mut(known).owner = Some(Arc::clone(node));
+            }
+        }
+    }
+
+    /// A node gives these jobs to whoever wants them.
+    pub(crate) fn released(&mut self, node: &str, executor: &str, until: Timestamp) {
+        for job in self.jobs.values_mut().filter(|job| job.executor == executor) {
+            let is_due = job.next().is_some_and(|next| next.due_at <= until);
+            if is_due && job.owner.as_deref() == Some(node) {
+                Arc::make_mut(job).owner = None;
+            }
+        }
+    }
+
     /// Runs that have not ended.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.in_flight.iter().filter_map(|id| self.runs.get(id))

@@ -39,10 +39,8 @@ pub(crate) enum Property {
     Definition,
     /// A node that is asked to go on at once does not do so for ever.
     Rests,
-    /// When nothing fails any more, no run stays in flight for ever.
+    /// When nothing fails any more, no run stays in flight for ever, what is due is fired, and nobody holds a job back.
     Settles,
-    /// When nothing fails any more, what is due is fired.
-    Fires,
     /// When nothing fails any more, no step fails.
     Recovers,
     /// What was learnt from the writes is what the store says.

@@ -143,8 +143,9 @@ impl Store for SimStore {
 
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
         let note = |shared: &mut Shared, jobs: &Vec<Job>| {
-            let ids = || jobs.iter().map(|job| job.id.as_str()).collect::<Vec<_>>().join(" ");
-            shared.note(|| format!("{} claims [{}]", self.node, ids()));
+            let ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
+            shared.note(|| format!("{} claims [{}]", self.node, ids.join(" ")));
+            shared.ledger.claimed(&self.node, jobs);
         };
         self.call("claim", self.inner.claim(claim), note).await
     }
@@ -155,7 +156,11 @@ impl Store for SimStore {
         executor: &str,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        self.call("release", self.inner.release(node, executor, until), nothing).await
+        let learn = |shared: &mut Shared, (): &()| {
+            shared.note(|| format!("{node} releases what is due until {until}"));
+            shared.ledger.released(node, executor, until);
+        };
+        self.call("release", self.inner.release(node, executor, until), learn).await
     }
 
     async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {

@@ -307,7 +307,8 @@ impl World {
         let shared = self.shared();
         let known = |job: &punctual::job::Job| {
             shared.ledger.jobs.get(&job.id).is_some_and(|known| {
-                known.revision == job.revision && known.state == job.state
+                (known.revision, &known.state, &known.owner)
+                    == (job.revision, &job.state, &job.owner)
             })
         };
         let same_jobs = jobs.iter().all(known) && jobs.len() == shared.ledger.jobs.len();
