@@ -231,6 +231,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     async fn prepare(&mut self, now: Timestamp, commands: &[Command]) -> Result<Step, StoreError> {
         self.meet_if_due(now).await?;
         self.resync_if_stale(now).await?;
+        if commands.iter().any(|command| command.request.is_of_all()) {
+            // Another node may have paused or resumed since the last meeting.
+            self.paused_since = self.store.paused_since().await?;
+        }
         let jobs = self.load(now, commands).await?;
         Ok(Step::new(now, Arc::clone(&self.identity.node), jobs, self.paused_since))
     }

@@ -60,7 +60,8 @@ impl Ledger {
                 written.into_iter().any(|known| is_this(&known))
             }
             (_, Answer::Run(run)) => self.runs.contains_key(&run.id),
-            (_, Answer::Paused(_) | Answer::Difference(_)) => true,
+            (_, Answer::Paused(since)) => self.was_paused(*since, asked),
+            (_, Answer::Difference(_)) => true,
         };
         Property::Acknowledged.holds(holds, || format!("{request:?} was answered {answer:?}"));
     }

@@ -53,8 +53,8 @@ pub(crate) struct Ledger {
     /// Who marked an attempt as running.
     marked: BTreeMap<(RunId, u32), Arc<str>>,
     started: BTreeSet<(RunId, u32)>,
-    /// Since which write the scheduler is paused.
-    paused: Option<u64>,
+    /// The pauses of the scheduler, and since which write each.
+    pauses: Vec<(u64, Option<Timestamp>)>,
     views: BTreeMap<Arc<str>, View>,
     given_up: BTreeSet<String>,
 }
@@ -118,6 +118,13 @@ impl Ledger {
         versions.iter().skip(known).filter_map(|version| version.job.as_ref()).collect()
     }
 
+    /// Whether the scheduler was paused since then, or not, at that write or at a later one.
+    pub(crate) fn was_paused(&self, since: Option<Timestamp>, write: u64) -> bool {
+        let before = self.pauses.partition_point(|(then, _)| *then <= write);
+        let current = before.checked_sub(1).map_or(None, |last| self.pauses[last].1);
+        current == since || self.pauses[before..].iter().any(|(_, later)| *later == since)
+    }
+
     /// A write was taken.
     pub(crate) fn committed(&mut self, node: &Arc<str>, changes: &[Change]) {
         self.writes += 1;
@@ -167,7 +174,7 @@ impl Ledger {
             Change::InsertRun(run) => self.insert(node, run),
             Change::UpdateRun { run, held_by } => self.update(node, run, held_by),
             Change::PutOutput { .. } => {}
-            Change::SetPaused(since) => self.paused = since.map(|_| self.writes),
+            Change::SetPaused(since) => self.pauses.push((self.writes, *since)),
         }
     }
 
@@ -176,7 +183,8 @@ impl Ledger {
         let view = self.view(node);
         let is_active = self.jobs.get(&run.job_id).is_some_and(|job| job.next().is_some());
         Property::Paused.holds(is_active, || format!("{run:?}"));
-        let knew = self.paused.is_some_and(|since| since <= view.knows) && !resumes;
+        let paused = self.pauses.last().filter(|(_, since)| since.is_some() && !resumes);
+        let knew = paused.is_some_and(|(write, _)| *write <= view.knows);
         Property::Paused.holds(!knew, || format!("the scheduler: {run:?}"));
         let is_fresh = view.met_at.is_some_and(|met_at| met_at <= view.now && view.now - met_at < BEAT);
         let is_fresh = !self.is_shared || is_fresh;
