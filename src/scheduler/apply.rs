@@ -212,7 +212,7 @@ impl Desk<'_> {
     /// The state of a job that is whole again: it fires from now on, and what it missed is accounted for.
     fn mended(&mut self, job: &Job, since: Option<Timestamp>) -> JobState {
         if job.trigger.is_one_shot() {
-            return state_from(job, job.trigger.first());
+            return state_from(job, since.or_else(|| job.trigger.first()));
         }
         let now = self.step.now;
         let next = match since {

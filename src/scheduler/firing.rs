@@ -130,11 +130,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         loop {
             let startable = self.floor.take_startable(known);
             if startable.is_empty() {
-                return;
+                break;
             }
             for waiting in startable {
                 self.start(step, waiting);
             }
+        }
+        if self.is_shared {
+            self.floor.contest();
         }
     }
 

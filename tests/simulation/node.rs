@@ -263,7 +263,7 @@ impl Node {
                 Ok(Err(_)) => {}
                 Ok(Ok(answer)) => {
                     let id = job_of(&asked.request);
-                    reloads |= id.is_none();
+                    reloads |= matches!(asked.request, Request::Reload { .. });
                     last.retain(|(known, ..)| known.is_none() || *known != id);
                     last.push((id, asked, answer));
                 }
@@ -271,7 +271,7 @@ impl Node {
         }
         let shared = self.shared.lock().unwrap();
         // A reload changes many jobs; what else was asked in its step is not the last word.
-        for (_, asked, answer) in last.into_iter().filter(|_| !reloads) {
+        for (_, asked, answer) in last.into_iter().filter(|(id, ..)| id.is_none() || !reloads) {
             shared.ledger.answered(asked.writes, &asked.request, &answer);
         }
     }
