@@ -16,8 +16,6 @@ use crate::store::{Holder, Store, StoreError};
 
 /// What the ledger says of a run whose node was silent for too long and that is not run again.
 const NODE_GONE: &str = "its node was gone while it ran";
-/// A job's revision while nobody has touched it since it was added.
-const UNTOUCHED: i64 = 1;
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Gives a sign of life when it is time, and looks what the others are doing.
@@ -95,9 +93,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.horizon.renew(step.jobs());
         let asks_for_run =
             commands.iter().any(|command| matches!(command.request, Request::Run(_)));
-        // The jobs were read before: who makes a run of one of them from now on changes its revision.
-        let fires_again = self.due_jobs(step).iter().any(|job| job.revision > UNTOUCHED);
-        if has_met || may_start || asks_for_run || fires_again {
+        // The jobs were read before: who makes a run of one of them from now on changes its revision. Also a job that
+        // is new may have runs elsewhere: those of a job that had its id and was removed.
+        let fires = !self.due_jobs(step).is_empty();
+        if has_met || may_start || asks_for_run || fires {
             let elsewhere = self.store.in_flight_elsewhere(&self.identity.node).await?;
             self.floor.set_elsewhere(elsewhere);
         }

@@ -73,10 +73,10 @@ impl Ledger {
         }
     }
 
-    /// A node has seen how things stand.
-    pub(crate) fn met(&mut self, node: &Arc<str>, now: Timestamp) {
+    /// A node has seen how things stood after so many writes.
+    pub(crate) fn met(&mut self, node: &Arc<str>, knows: u64, now: Timestamp) {
         let view = self.views.entry(Arc::clone(node)).or_default();
-        (view.knows, view.met_at) = (self.writes, Some(now));
+        (view.knows, view.met_at) = (knows, Some(now));
     }
 
     pub(crate) fn buried(&mut self, node: &str) {

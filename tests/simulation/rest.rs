@@ -19,6 +19,8 @@ const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 /// How late a job may be at rest, and how far ahead a node may hold it.
 const LATE: TimeDelta = TimeDelta::seconds(4);
 const AHEAD: TimeDelta = TimeDelta::seconds(7);
+/// How many runs of one worker end in a step, at most.
+const RUNS_PER_STEP: u32 = 30;
 const STEP: TimeDelta = TimeDelta::milliseconds(250);
 
 impl World {
@@ -65,18 +67,29 @@ impl World {
         self.shared().ledger.in_flight().map(|run| run.id.clone()).collect()
     }
 
-    /// Time passes, and whatever was started ends.
+    /// Time passes, and whatever was started ends, again and again.
     fn go_on(&mut self) {
         self.now += STEP;
-        let now = self.now;
+        self.run_until_quiet();
+        for _ in 0..RUNS_PER_STEP {
+            if !self.end_all() {
+                break;
+            }
+            self.run_until_quiet();
+        }
+    }
+
+    fn end_all(&mut self) -> bool {
+        let mut has_ended = false;
         for node in &mut self.nodes {
             let ended = std::mem::take(&mut *node.workplace.lock().unwrap());
             let well = Outcome::Succeeded { result: None, exit_code: None };
-            let at = now + node.offset;
+            let at = self.now + node.offset;
             let told = ended.iter().map(|execution| execution.completion(at, well.clone()));
             node.completions.extend(told);
+            has_ended |= !ended.is_empty();
         }
-        self.run_until_quiet();
+        has_ended
     }
 
     fn wait_for(&mut self, what: &str, left: impl Fn(&Self) -> usize) {

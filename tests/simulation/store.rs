@@ -181,12 +181,15 @@ impl Store for SimStore {
         started_at: Timestamp,
         now: Timestamp,
     ) -> Result<Meeting, StoreError> {
+        let mut knows = 0;
         let learn = |shared: &mut Shared, meeting: &Meeting| {
             let count = meeting.nodes.len();
             shared.note(|| format!("{} meets {count}, new: {}", self.node, meeting.is_new));
-            shared.ledger.met(&self.node, now);
+            knows = shared.ledger.writes;
         };
-        self.call("meet", self.inner.meet(node, started_at, now), learn).await
+        let meeting = self.call("meet", self.inner.meet(node, started_at, now), learn).await?;
+        self.shared.lock().unwrap().ledger.met(&self.node, knows, now);
+        Ok(meeting)
     }
 
     async fn bury(&self, dead: &[Node]) -> Result<(), StoreError> {
