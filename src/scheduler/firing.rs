@@ -32,9 +32,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         commands: &[Command],
     ) -> Result<(), StoreError> {
         self.open_pools = self.floor.open_pools();
-        let ends_pause =
-            commands.iter().any(|command| matches!(command.request, Request::ResumeAll));
-        if self.phase == Phase::Draining || (step.paused_since().is_some() && !ends_pause) {
+        if !self.will_fire(step, commands) {
             return Ok(());
         }
         for pool in self.open_pools.clone() {
@@ -80,16 +78,23 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.phase == Phase::Firing && step.paused_since().is_none()
     }
 
+    /// Whether jobs may fire once these commands are applied.
+    pub(super) fn will_fire(&self, step: &Step, commands: &[Command]) -> bool {
+        let mut requests = commands.iter().map(|command| &command.request);
+        let ends_pause = requests.any(|request| matches!(request, Request::ResumeAll));
+        self.phase == Phase::Firing && (step.paused_since().is_none() || ends_pause)
+    }
+
     /// The jobs in memory that are due, where there is room for their runs.
     pub(super) fn due_jobs(&self, step: &Step) -> Vec<Arc<Job>> {
-        if !self.may_fire(step) {
-            return Vec::new();
-        }
         self.horizon.due_at(&self.open_pools, step.now, DUE_PER_TICK).cloned().collect()
     }
 
     /// Plans the jobs that are due.
     pub(super) fn fire_due(&mut self, step: &mut Step) {
+        if !self.may_fire(step) {
+            return;
+        }
         for job in self.due_jobs(step) {
             // What this step has changed already is looked at again in the next one.
             if !step.writes(&job.id) && self.floor.has_room(&job.executor) {
