@@ -66,12 +66,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         now: Timestamp,
         why: &str,
     ) -> Result<Recovered, StoreError> {
-        let mut live = self.peers.live();
-        let me = self.identity.node.to_string();
-        if !live.contains(&me) {
-            live.push(me);
-        }
-        self.recover_from(now, Holder::NoneOf(&live), why).await
+        let me = Arc::clone(&self.identity.node);
+        self.recover_from(now, Holder::Gone { but: &me }, why).await
     }
 
     /// Looks at everything that a decision of this step needs: what is due, and what runs elsewhere.
