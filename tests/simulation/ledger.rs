@@ -248,7 +248,14 @@ impl Ledger {
 
     /// A run was marked as running: its job is there, and allows so many.
     fn may_run(&self, node: &Arc<str>, run: &Run) {
-        let versions = self.versions_since(&run.job_id, self.view(node).knows);
+        let view = self.view(node);
+        let versions = self.versions_since(&run.job_id, view.knows);
+        let in_time = |job: &&Arc<Job>| {
+            let grace = job.policy.misfire_grace.filter(|_| run.scheduled_at.is_some());
+            grace.is_none_or(|grace| view.now - run.due_at <= grace)
+        };
+        let is_in_time = versions.is_empty() || versions.iter().any(in_time);
+        Property::NotTooLate.holds(is_in_time, || format!("at {}: {run:?}", view.now));
         Property::Removed.holds(!versions.is_empty(), || format!("{run:?}"));
         let most = versions.iter().map(|job| job.policy.max_instances).max().unwrap_or(0);
         let of_job = self.in_flight().filter(|other| other.job_id == run.job_id);

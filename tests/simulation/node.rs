@@ -276,6 +276,14 @@ impl Node {
         }
     }
 
+    /// Where nothing is in flight, nothing is counted as if it were.
+    pub(crate) fn check_leaks(&self) {
+        let Process::Idle(core) = &self.process else { return };
+        let status = core.status().borrow().clone();
+        let is_free = status.pools.iter().all(|pool| pool.busy == 0 && pool.waiting == 0);
+        Property::NothingLeaks.holds(is_free && status.running == 0, || format!("{status:?}"));
+    }
+
     /// Whether everything that was asked is answered.
     pub(crate) fn owes_answers(&self) -> bool {
         !self.asked.is_empty()

@@ -15,6 +15,8 @@ pub(crate) enum Property {
     Accounted,
     /// No occurrence is made a run, or skipped, before it is due by the clock of the node that does it.
     NotEarly,
+    /// No occurrence is started later than its grace time allows.
+    NotTooLate,
     /// What is started is running in the ledger before, as this attempt and on this node.
     RowBeforeStart,
     /// A job has no more runs in flight than it may, over all nodes.
@@ -37,6 +39,10 @@ pub(crate) enum Property {
     TakesFromTheDead,
     /// A step that only moves a job in its schedule leaves its definition alone.
     Definition,
+    /// A job makes no more runs than `max_runs`.
+    MaxRuns,
+    /// A node that has nothing in flight has no busy workers and nothing that waits.
+    NothingLeaks,
     /// A node that is asked to go on at once does not do so for ever.
     Rests,
     /// When nothing fails any more, no run stays in flight for ever, what is due is fired, and nobody holds a job back.

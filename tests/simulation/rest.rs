@@ -39,6 +39,9 @@ impl World {
         self.wait_for("jobs are neglected", |world| world.neglected().len());
         self.nodes[0].ask(Request::PauseAll);
         self.wait_for("runs are left", |world| world.in_flight().len());
+        for node in &self.nodes {
+            node.check_leaks();
+        }
         let owes = self.nodes.iter().any(Node::owes_answers);
         Property::Answered.holds(!owes, || "a command was forgotten".to_owned());
     }

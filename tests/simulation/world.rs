@@ -69,7 +69,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, mode: Mode) -> Self {
         let mut dice = Dice::new(seed);
-        let workers = usize::try_from(2 + dice.roll(2)).unwrap();
+        let workers = usize::try_from(1 + dice.roll(3)).unwrap();
         let (store, count) = match mode {
             Mode::Alone => (MemoryStore::default(), 1),
             Mode::Together => (MemoryStore::shared(), dice.pick(&[2, 2, 2, 3])),
@@ -82,7 +82,7 @@ impl World {
             waits: dice.pick(&[0, 60]),
         };
         let ledger = Ledger::new(mode == Mode::Together, workers);
-        let (faults, yields) = (dice.pick(&[0, 300, 60]), dice.pick(&[0, 5, 2]));
+        let (faults, yields) = (dice.pick(&[0, 300, 60]), dice.pick(&[0, 5, 2, 1]));
         let shared = Shared::new(Dice::new(seed ^ 0x5eed), ledger, faults, yields);
         let shared = Arc::new(Mutex::new(shared));
         let nodes = (0..count).map(|_| Node::new(&shared, rules(workers))).collect();
