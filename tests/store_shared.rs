@@ -231,13 +231,13 @@ async fn runs_in_flight_are_counted_on_other_nodes_and_found_when_their_node_is_
     let counted = InFlight { running: 1, waiting: 1 };
     assert_eq!(elsewhere, [(running.job_id.clone(), counted)]);
     assert!(b.in_flight_elsewhere("b").await.unwrap().is_empty());
-    let [a_name, b_name] = ["a", "b"].map(str::to_owned);
-    let of_none = |live: Vec<String>| {
-        let store = &a;
-        async move { store.in_flight(Holder::NoneOf(&live)).await.unwrap().len() }
-    };
-    assert_eq!(of_none(vec![a_name.clone(), b_name]).await, 0);
-    assert_eq!(of_none(vec![a_name]).await, 2);
+    meet(&a, "a", 4).await;
+    let of_gone = async || a.in_flight(Holder::Gone { but: "a" }).await.unwrap().len();
+    assert_eq!(of_gone().await, 2, "nobody knows the other node");
+    let nodes = meet(&b, "b", 4).await.nodes;
+    assert_eq!(of_gone().await, 0);
+    a.bury(&nodes).await.unwrap();
+    assert_eq!(of_gone().await, 2, "it is known no more");
     assert_eq!(a.in_flight(Holder::Node("b")).await.unwrap().len(), 2);
 }
 

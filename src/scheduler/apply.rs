@@ -223,12 +223,12 @@ impl Desk<'_> {
     /// The state of a job that is whole again: it fires from now on, and what it missed is accounted for.
     fn mended(&mut self, job: &Job, since: Option<Timestamp>) -> JobState {
         if job.trigger.is_one_shot() {
-            return state_from(job, job.trigger.first());
+            return state_from(job, since.or_else(|| job.trigger.first()));
         }
         let now = self.step.now;
         let next = match since {
-            // The clock was set back meanwhile: what came before has its rows.
-            Some(since) if since > now => job.trigger.next_from(since),
+            // The clock was set back meanwhile: what came before has its rows, and this is still to come.
+            Some(since) if since > now => Some(since),
             Some(since) => {
                 self.skip_since(job, since, SkipReason::Broken);
                 job.trigger.next_after(now)

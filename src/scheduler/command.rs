@@ -66,6 +66,13 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it pauses or resumes the scheduler as a whole.
+    pub(super) fn is_of_all(&self) -> bool {
+        matches!(self, Self::PauseAll | Self::ResumeAll)
+    }
+}
+
 /// What a request led to.
 #[derive(Debug, Clone)]
 pub enum Answer {

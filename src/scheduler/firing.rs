@@ -30,9 +30,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         commands: &[Command],
     ) -> Result<(), StoreError> {
         self.open_pools = self.floor.open_pools();
-        let ends_pause =
-            commands.iter().any(|command| matches!(command.request, Request::ResumeAll));
-        if self.phase == Phase::Draining || (step.paused_since().is_some() && !ends_pause) {
+        if !self.will_fire(step, commands) {
             return Ok(());
         }
         for pool in self.open_pools.clone() {
@@ -78,11 +76,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.phase == Phase::Firing && step.paused_since().is_none()
     }
 
+    /// Whether jobs may fire once these commands are applied.
+    pub(super) fn will_fire(&self, step: &Step, commands: &[Command]) -> bool {
+        let mut requests = commands.iter().map(|command| &command.request);
+        let ends_pause = requests.any(|request| matches!(request, Request::ResumeAll));
+        self.phase == Phase::Firing && (step.paused_since().is_none() || ends_pause)
+    }
+
     /// The jobs in memory that are due, where there is room for their runs.
     pub(super) fn due_jobs(&self, step: &Step) -> Vec<Arc<Job>> {
-        if !self.may_fire(step) {
-            return Vec::new();
-        }
         let pools = self.open_pools.iter();
         let due = pools.flat_map(|pool| {
             self.horizon.due_at(pool, step.now).take(self.floor.due_per_step(pool))
@@ -92,6 +94,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// Plans the jobs that are due.
     pub(super) fn fire_due(&mut self, step: &mut Step) {
+        if !self.may_fire(step) {
+            return;
+        }
         for job in self.due_jobs(step) {
             // What this step has changed already is looked at again in the next one.
             if !step.writes(&job.id) && self.floor.has_room(&job.executor) {
@@ -101,8 +106,6 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     fn fire(&mut self, step: &mut Step, job: Arc<Job>) {
-        // What was read in this step is newer than what was in memory.
-        let job = step.job(&job.id).cloned().unwrap_or(job);
         step.learn(&job);
         let (is_free, admits) = (self.floor.is_free(&job), self.floor.admits(&job));
         let room = if admits { Room::Free } else { Room::Taken };
@@ -136,11 +139,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         loop {
             let startable = self.floor.take_startable(known);
             if startable.is_empty() {
-                return;
+                break;
             }
             for waiting in startable {
                 self.start(step, waiting);
             }
+        }
+        if self.is_shared {
+            self.floor.contest();
         }
     }
 

@@ -31,7 +31,8 @@ const AHEAD_MICROS: u64 = 5000;
 pub(super) struct Waiting {
     pub(super) run: Arc<Run>,
     pub(super) job: Arc<Job>,
-    /// Whether it was made beyond `max_instances`: then it may start only when it is known, of all nodes, that it may.
+    /// Whether another node may start a run of its job before it: because it was made beyond `max_instances`, or has
+    /// waited since an earlier step. Then it may start only when it is known, of all nodes, that it may.
     pub(super) is_contested: bool,
 }
 
@@ -270,6 +271,12 @@ impl Floor {
             }
         }
         startable
+    }
+
+    /// From now on, what waits has to look at the other nodes before it starts.
+    pub(super) fn contest(&mut self) {
+        let waiting = self.pools.values_mut().flat_map(|slots| slots.queue.iter_mut());
+        waiting.for_each(|waiting| waiting.is_contested = true);
     }
 
     /// Counts a run that takes a worker and is no instance of its job any more.

@@ -106,6 +106,15 @@ impl Horizon {
         }
     }
 
+    /// Jobs were read again: those that are held are this from now on.
+    pub(super) fn renew<'a>(&mut self, jobs: impl Iterator<Item = &'a Arc<Job>>) {
+        for job in jobs {
+            if self.pools.values().any(|near| near.due.contains_key(&job.id)) {
+                self.put(Arc::clone(job));
+            }
+        }
+    }
+
     /// A job is gone.
     pub(super) fn remove(&mut self, id: &JobId) {
         for near in self.pools.values_mut() {

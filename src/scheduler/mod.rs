@@ -90,8 +90,8 @@ pub struct Scheduler<S, X> {
     executing: BTreeMap<RunId, Arc<Run>>,
     /// Runs that this process still executes though another node has taken them over.
     abandoned: BTreeMap<(RunId, u32), Arc<Run>>,
-    /// Completions that are not yet in the ledger.
-    unrecorded: Vec<Completion>,
+    /// Completions that are not yet in the ledger, by run and attempt: one that is told twice counts once.
+    unrecorded: BTreeMap<(RunId, u32), Completion>,
     horizon: Horizon,
     /// The pools that have room, as of the last look.
     open_pools: Vec<String>,
@@ -123,7 +123,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             is_shared,
             executing: BTreeMap::new(),
             abandoned: BTreeMap::new(),
-            unrecorded: Vec::new(),
+            unrecorded: BTreeMap::new(),
             horizon: Horizon::default(),
             open_pools: Vec::new(),
             memory: Memory::Sure,
@@ -169,7 +169,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         commands: Vec<Command>,
         completions: Vec<Completion>,
     ) -> Result<Option<Timestamp>, StoreError> {
-        self.unrecorded.extend(completions);
+        for completion in completions {
+            let execution = (completion.run_id.clone(), completion.attempt);
+            self.unrecorded.entry(execution).or_insert(completion);
+        }
         let mut asked = std::mem::take(&mut self.put_off);
         asked.extend(commands);
         match self.step(now, asked).await {
@@ -229,6 +232,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     async fn prepare(&mut self, now: Timestamp, commands: &[Command]) -> Result<Step, StoreError> {
         self.meet_if_due(now).await?;
         self.resync_if_stale(now).await?;
+        if commands.iter().any(|command| command.request.is_of_all()) {
+            // Another node may have paused or resumed since the last meeting.
+            self.paused_since = self.store.paused_since().await?;
+        }
         let jobs = self.load(now, commands).await?;
         Ok(Step::new(now, Arc::clone(&self.identity.node), jobs, self.paused_since))
     }
@@ -268,15 +275,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     fn record_completions(&mut self, step: &mut Step) {
-        for completion in &self.unrecorded {
-            let execution = (completion.run_id.clone(), completion.attempt);
+        for (execution, completion) in &self.unrecorded {
             let run = self.executing.get(&completion.run_id);
             if let Some(run) = run.filter(|run| run.attempt == completion.attempt) {
                 let took = completion.finished_at - completion.started_at;
                 self.floor.free(&run.id, Some(took));
                 step.end_run((**run).clone(), completion);
-            } else if self.abandoned.remove(&execution).is_some() {
-                self.floor.free_worker(&execution);
+            } else if self.abandoned.remove(execution).is_some() {
+                self.floor.free_worker(execution);
             }
         }
     }

@@ -16,8 +16,6 @@ use crate::store::{Holder, Store, StoreError};
 
 /// What the ledger says of a run whose node was silent for too long and that is not run again.
 const NODE_GONE: &str = "its node was gone while it ran";
-/// A job's revision while nobody has touched it since it was added.
-const UNTOUCHED: i64 = 1;
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Gives a sign of life when it is time, and looks what the others are doing.
@@ -32,6 +30,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Meets the other nodes, and buries the dead.
     pub(super) async fn meet(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let me = Arc::clone(&self.identity.node);
+        if self.peers.were_met_after(now) {
+            // By this clock it will be long until what is held here is due; the others need not wait for that.
+            for pool in self.rules.executors.keys() {
+                self.store.release(&me, pool, Timestamp::MAX_UTC).await?;
+            }
+        }
         let meeting = self.store.meet(&me, self.identity.started_at, now).await?;
         if meeting.is_new && self.peers.has_met() {
             tracing::warn!(
@@ -65,12 +69,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         now: Timestamp,
         why: &str,
     ) -> Result<Recovered, StoreError> {
-        let mut live = self.peers.live();
-        let me = self.identity.node.to_string();
-        if !live.contains(&me) {
-            live.push(me);
-        }
-        self.recover_from(now, Holder::NoneOf(&live), why).await
+        let me = Arc::clone(&self.identity.node);
+        self.recover_from(now, Holder::Gone { but: &me }, why).await
     }
 
     /// Looks at everything that a decision of this step needs: what is due, and what runs elsewhere.
@@ -88,11 +88,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if has_met || may_start {
             self.look_at_waiting(step).await?;
         }
+        // Another node may have paused or moved what is due here.
+        self.horizon.renew(step.jobs());
         let asks_for_run =
             commands.iter().any(|command| matches!(command.request, Request::Run(_)));
-        // The jobs were read before: who makes a run of one of them from now on changes its revision.
-        let fires_again = self.due_jobs(step).iter().any(|job| job.revision > UNTOUCHED);
-        if has_met || may_start || asks_for_run || fires_again {
+        // The jobs were read before: who makes a run of one of them from now on changes its revision. Also a job that
+        // is new may have runs elsewhere: those of a job that had its id and was removed.
+        let fires = self.will_fire(step, commands) && !self.due_jobs(step).is_empty();
+        if has_met || may_start || asks_for_run || fires {
             let elsewhere = self.store.in_flight_elsewhere(&self.identity.node).await?;
             self.floor.set_elsewhere(elsewhere);
         }

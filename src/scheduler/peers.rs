@@ -49,6 +49,11 @@ impl Peers {
         self.hinted || self.met_at.is_none_or(|met_at| now < met_at || now - met_at >= BEAT)
     }
 
+    /// Whether the last meeting was later than now: the clock was set back.
+    pub(super) fn were_met_after(&self, now: Timestamp) -> bool {
+        self.met_at.is_some_and(|met_at| met_at > now)
+    }
+
     /// When the next sign of life is due; none before the first.
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.met_at.and_then(|met_at| met_at.checked_add_signed(BEAT))

@@ -134,12 +134,18 @@ fn keep_all(job: &Job, due: Span, now: Timestamp) -> Plan {
 fn split_missed(job: &Job, span: Span, now: Timestamp) -> (Option<Skipped>, Option<Span>) {
     let Some(grace) = job.policy.misfire_grace else { return (None, Some(span)) };
     let Some(oldest) = now.checked_sub_signed(grace) else { return (None, Some(span)) };
-    // With jitter an occurrence is late only after its delay; the first one in question is judged by that.
-    let oldest = oldest.checked_sub_signed(job.trigger.jitter()).unwrap_or(oldest);
-    let missed = job.trigger.occurrences(span.first, before(oldest).min(span.last));
-    let rest = job.trigger.occurrences(span.first.max(oldest), span.last);
+    let occurrences = |from, to| job.trigger.occurrences(from, to);
+    let mut missed = occurrences(span.first, before(oldest).min(span.last));
+    let mut rest_from = span.first.max(oldest);
+    // Its delay may save the last of them; it ends before the next occurrence, so it saves no other.
+    if let Some(last) = missed.map(|missed| missed.last)
+        && due(&job.id, &job.trigger, last).due_at >= oldest
+    {
+        missed = occurrences(span.first, before(last));
+        rest_from = last;
+    }
     let missed = missed.map(|span| Skipped { reason: SkipReason::Missed, span });
-    (missed, rest)
+    (missed, occurrences(rest_from, span.last))
 }
 
 /// Whether an occurrence that was due at `due_at` is too late to start at `now`.

@@ -167,7 +167,7 @@ impl Store for MemoryStore {
         let tables = self.tables();
         let wanted = tables.in_flight().filter(|run| match holder {
             Holder::Node(name) => *run.node == *name,
-            Holder::NoneOf(names) => names.iter().all(|name| *run.node != **name),
+            Holder::Gone { but } => *run.node != *but && !tables.nodes.contains_key(&*run.node),
         });
         Ok(wanted.cloned().collect())
     }

@@ -99,8 +99,12 @@ pub struct Claim<'a> {
 pub enum Holder<'a> {
     /// This node.
     Node(&'a str),
-    /// None of these nodes.
-    NoneOf(&'a [String]),
+    /// A node that the store does not know any more; this one is not meant. That is judged when the runs are read: who
+    /// has come meanwhile is known before it holds any.
+    Gone {
+        /// Who asks.
+        but: &'a str,
+    },
 }
 
 /// Runs of one job that are in flight on other nodes.

@@ -73,9 +73,8 @@ impl SqlStore {
             Holder::Node(name) => {
                 query.push(" and node = ").bind(name);
             }
-            Holder::NoneOf([]) => {}
-            Holder::NoneOf(names) => {
-                query.push(" and node not in ").list(names.iter().map(String::as_str));
+            Holder::Gone { but } => {
+                query.push(" and node not in (select name from nodes) and node <> ").bind(but);
             }
         }
         query.push(" order by id");

@@ -1,0 +1,99 @@
+//! What every job owes: a row for each of its occurrences, and what was answered about it.
+
+use std::sync::Arc;
+
+use punctual::clock::Timestamp;
+use punctual::job::{Job, JobId, JobState};
+use punctual::run::Run;
+use punctual::scheduler::command::{Answer, Request};
+
+use crate::ledger::{Ledger, Version, is_skipped, last_of};
+use crate::properties::Property;
+
+/// The first occurrence of a job that has no row.
+fn held(job: &Job) -> Option<Timestamp> {
+    match &job.state {
+        JobState::Active { next } | JobState::Paused { next } => Some(next.scheduled_at),
+        JobState::Broken { since, .. } => *since,
+        JobState::Finished => None,
+    }
+}
+
+fn is_broken(job: &Job) -> bool {
+    matches!(job.state, JobState::Broken { .. })
+}
+
+impl Ledger {
+    /// A job becomes this, and these rows of its schedule are written with it.
+    pub(crate) fn account(&mut self, id: &JobId, after: Option<&Arc<Job>>, rows: &[Arc<Run>]) {
+        let before = self.jobs.get(id).cloned();
+        if let Some(before) = &before {
+            let rows: Vec<&Run> =
+                rows.iter().map(AsRef::as_ref).filter(|row| row.anchor == before.anchor).collect();
+            let same = after.filter(|after| after.anchor == before.anchor);
+            account_rows(before, same.map(AsRef::as_ref), &rows);
+        }
+        let version = Version { since: self.writes, job: after.cloned() };
+        self.versions.entry(id.clone()).or_default().push(version);
+        match after {
+            Some(after) => self.jobs.insert(id.clone(), Arc::clone(after)),
+            None => self.jobs.remove(id),
+        };
+    }
+
+    /// Something that was asked after so many writes was answered with this.
+    pub(crate) fn answered(&self, asked: u64, request: &Request, answer: &Answer) {
+        let versions = |id: &JobId| self.versions.get(id).map(Vec::as_slice).unwrap_or_default();
+        let holds = match (request, answer) {
+            (Request::Remove(id), _) => {
+                let gone = versions(id).iter().rev().take_while(|version| version.since > asked);
+                !self.jobs.contains_key(id) || gone.into_iter().any(|version| version.job.is_none())
+            }
+            (_, Answer::Job(job)) => {
+                let written = versions(&job.id).iter().rev().filter_map(|v| v.job.as_ref());
+                let is_this = |known: &&Arc<Job>| {
+                    known.revision == job.revision
+                        && known.anchor == job.anchor
+                        && known.state == job.state
+                        && known.same_definition(job)
+                };
+                written.into_iter().any(|known| is_this(&known))
+            }
+            (_, Answer::Run(run)) => self.runs.contains_key(&run.id),
+            (_, Answer::Paused(since)) => self.was_paused(*since, asked),
+            (_, Answer::Difference(_) | Answer::Added(_)) => true,
+        };
+        Property::Acknowledged.holds(holds, || format!("{request:?} was answered {answer:?}"));
+    }
+}
+
+/// The rows follow each other from the job's next occurrence on, up to its next one afterwards.
+fn account_rows(before: &Job, after: Option<&Job>, rows: &[&Run]) {
+    let id = &before.id;
+    let mut expected = held(before);
+    if is_broken(before) && expected.is_none() {
+        // Since when it was broken is not known, so neither is what it owes.
+        return;
+    }
+    let ends_by_count = after.is_some_and(|after| {
+        after.policy.max_runs.is_some_and(|most| after.run_count >= most)
+            && after.state == JobState::Finished
+    });
+    for row in rows {
+        let first = row.scheduled_at.unwrap();
+        let follows = Some(first) == expected || ends_by_count;
+        Property::Accounted.holds(follows, || format!("{id}: {expected:?}, but {row:?}"));
+        expected = before.trigger.next_after(last_of(row));
+    }
+    let Some(after) = after else { return };
+    let made = rows.iter().filter(|row| !is_skipped(row)).count();
+    let counts = after.run_count == before.run_count + u64::try_from(made).unwrap();
+    Property::Accounted
+        .holds(counts, || format!("{id}: {made} were made: {before:?} {after:?} {rows:?}"));
+    let is_within = made == 0 || after.policy.max_runs.is_none_or(|most| after.run_count <= most);
+    Property::MaxRuns.holds(is_within, || format!("{after:?}"));
+    let next = held(after);
+    let is_kept = next == expected || (next.is_none() && ends_by_count);
+    let what = || format!("{id}: {expected:?} is owed, {next:?} is next: {before:?} {after:?}");
+    Property::Accounted.holds(is_kept, what);
+}

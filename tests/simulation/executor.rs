@@ -1,0 +1,70 @@
+//! An executor that only notes what it is given. Its executions live and die with their process,
+//! and end when the world says so.
+
+use std::sync::{Arc, Mutex};
+
+use punctual::clock::Timestamp;
+use punctual::executor::{Assignment, Completion, Executor};
+use punctual::run::{Outcome, RunId};
+use punctual::task::output::Tail;
+
+use crate::store::Shared;
+
+/// A run that is being executed.
+#[derive(Debug, Clone)]
+pub(crate) struct Execution {
+    pub(crate) run_id: RunId,
+    pub(crate) attempt: u32,
+    /// It ends only with its process, or when the world comes to rest.
+    pub(crate) is_stuck: bool,
+    /// Why it was asked to end.
+    pub(crate) cancelled: Option<String>,
+}
+
+impl Execution {
+    /// What the scheduler is told of its end.
+    pub(crate) fn completion(&self, now: Timestamp, outcome: Outcome) -> Completion {
+        Completion {
+            run_id: self.run_id.clone(),
+            attempt: self.attempt,
+            started_at: now,
+            finished_at: now,
+            outcome,
+            output: Tail::default(),
+        }
+    }
+}
+
+/// What one process executes; the world looks into it.
+pub(crate) type Workplace = Arc<Mutex<Vec<Execution>>>;
+
+/// The executor of one process.
+#[derive(Debug)]
+pub(crate) struct SimExecutor {
+    pub(crate) node: Arc<str>,
+    pub(crate) workplace: Workplace,
+    pub(crate) shared: Arc<Mutex<Shared>>,
+}
+
+impl Executor for SimExecutor {
+    fn start(&mut self, pool: &str, assignment: Assignment) {
+        let mut shared = self.shared.lock().unwrap();
+        let mut workplace = self.workplace.lock().unwrap();
+        shared.note(|| {
+            format!("{} starts {} of {}", self.node, assignment.attempt, assignment.job_id)
+        });
+        shared.ledger.started(&self.node, pool, &assignment, workplace.len());
+        let is_stuck = shared.is_wild && shared.dice.once_in(12);
+        let Assignment { run_id, attempt, .. } = assignment;
+        workplace.push(Execution { run_id, attempt, is_stuck, cancelled: None });
+    }
+
+    fn cancel(&mut self, run_id: &RunId, reason: &str) {
+        let mut workplace = self.workplace.lock().unwrap();
+        for execution in workplace.iter_mut().filter(|execution| execution.run_id == *run_id) {
+            execution.cancelled = Some(reason.to_owned());
+        }
+    }
+
+    async fn stop(&mut self) {}
+}

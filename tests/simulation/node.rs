@@ -1,0 +1,305 @@
+//! A node of a world: one process after the other, each with a name of its own, a clock that may
+//! be wrong, and what waits to be told to it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use chrono::TimeDelta;
+use punctual::clock::Timestamp;
+use punctual::executor::Completion;
+use punctual::job::JobId;
+use punctual::scheduler::admission::Rules;
+use punctual::scheduler::command::{Addition, Answer, Command, Refusal, Request};
+use punctual::scheduler::{Identity, Scheduler};
+use punctual::store::StoreError;
+use punctual::store::memory::MemoryStore;
+use tokio::sync::oneshot;
+
+use crate::executor::{SimExecutor, Workplace};
+use crate::properties::Property;
+use crate::store::{Shared, SimStore};
+
+/// How long a node may be silent before others take over.
+pub(crate) const LEASE: TimeDelta = TimeDelta::seconds(10);
+/// When a step that failed is tried again.
+const BACK_OFF: TimeDelta = TimeDelta::milliseconds(300);
+/// Steps in a row at the same instant, each of which asks to be called again at once.
+const STEPS_AT_ONCE: u32 = 60;
+/// Runs that wait in a queue: those that fill it, those of one plan beyond that, and those of nodes that are gone.
+const WAITING_MAX: usize = 4 * 2000;
+
+type Core = Scheduler<SimStore, SimExecutor>;
+
+/// What a process has done.
+enum Done {
+    Recovered(Result<(), StoreError>),
+    Ticked(Timestamp, Result<Option<Timestamp>, StoreError>),
+    Left,
+}
+
+type Doing = Pin<Box<dyn Future<Output = (Box<Core>, Done)>>>;
+
+/// Where a process stands. What it is doing goes on when it is polled, and ends with it.
+enum Process {
+    Dead,
+    Idle(Box<Core>),
+    Busy(Doing),
+}
+
+/// A request whose answer is awaited.
+struct Asked {
+    /// How many writes there had been then.
+    writes: u64,
+    request: Request,
+    answer: oneshot::Receiver<Result<Answer, Refusal>>,
+}
+
+/// A node.
+pub(crate) struct Node {
+    pub(crate) name: Arc<str>,
+    /// How far its clock is off.
+    pub(crate) offset: TimeDelta,
+    /// Until when it is stopped.
+    pub(crate) stopped_until: Option<Timestamp>,
+    /// When another process is started, if this one is dead.
+    pub(crate) starts_at: Option<Timestamp>,
+    pub(crate) workplace: Workplace,
+    /// What has ended and was not told yet.
+    pub(crate) completions: Vec<Completion>,
+    pub(crate) is_draining: bool,
+    /// What the process judges by.
+    pub(crate) rules: Rules,
+    pub(crate) failures: u32,
+    process: Process,
+    wake: Option<Timestamp>,
+    commands: Vec<Command>,
+    asked: Vec<Asked>,
+    at_once: u32,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Node {
+    pub(crate) fn new(shared: &Arc<Mutex<Shared>>, rules: Rules) -> Self {
+        Self {
+            name: "nobody".into(),
+            offset: TimeDelta::zero(),
+            stopped_until: None,
+            starts_at: None,
+            workplace: Workplace::default(),
+            completions: Vec::new(),
+            is_draining: false,
+            rules,
+            failures: 0,
+            process: Process::Dead,
+            wake: None,
+            commands: Vec::new(),
+            asked: Vec::new(),
+            at_once: 0,
+            shared: Arc::clone(shared),
+        }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        !matches!(self.process, Process::Dead)
+    }
+
+    /// A process begins: it looks at the store, and then at its file.
+    pub(crate) fn start(&mut self, store: &MemoryStore, seed: u64, now: Timestamp) {
+        self.die();
+        let now = now + self.offset;
+        self.name = format!("node-{seed}").into();
+        self.workplace = Workplace::default();
+        (self.starts_at, self.is_draining, self.failures) = (None, false, 0);
+        let (node, shared) = (Arc::clone(&self.name), Arc::clone(&self.shared));
+        let executor = SimExecutor {
+            node,
+            workplace: Arc::clone(&self.workplace),
+            shared: Arc::clone(&shared),
+        };
+        let node = Arc::clone(&self.name);
+        let identity = Identity { node: Arc::clone(&node), started_at: now, seed, lease: LEASE };
+        let store = SimStore { inner: store.clone(), node, shared };
+        let mut core = Box::new(Scheduler::new(store, executor, self.rules.clone(), identity));
+        self.begins(now, "recovers");
+        self.process = Process::Busy(Box::pin(async move {
+            let recovered = core.recover(now, "its daemon died").await;
+            (core, Done::Recovered(recovered.map(drop)))
+        }));
+    }
+
+    /// The process ends at once, whatever it was doing; what it executed is gone.
+    pub(crate) fn die(&mut self) {
+        self.process = Process::Dead;
+        self.workplace.lock().unwrap().clear();
+        self.completions.clear();
+        self.commands.clear();
+        self.asked.clear();
+        self.stopped_until = None;
+    }
+
+    pub(crate) fn ask(&mut self, request: Request) {
+        let (reply, answer) = oneshot::channel();
+        let writes = self.shared.lock().unwrap().ledger.writes;
+        self.commands.push(Command { request: request.clone(), reply });
+        self.asked.push(Asked { writes, request, answer });
+    }
+
+    /// Another node has said that there is something to see.
+    pub(crate) fn hint(&mut self) {
+        if let Process::Idle(core) = &mut self.process {
+            core.hint();
+            self.wake = None;
+        }
+    }
+
+    pub(crate) fn drain(&mut self) {
+        if let Process::Idle(core) = &mut self.process {
+            core.drain();
+            self.is_draining = true;
+        }
+    }
+
+    /// When it wants to be called of itself, by the world's time.
+    pub(crate) fn wakes_at(&self) -> Option<Timestamp> {
+        let is_idle = self.stopped_until.is_none() && matches!(self.process, Process::Idle(_));
+        self.wake.filter(|_| is_idle).map(|wake| wake - self.offset)
+    }
+
+    /// Whether it has something to do.
+    pub(crate) fn is_ready(&self, now: Timestamp) -> bool {
+        let has_arrived = !self.commands.is_empty() || !self.completions.is_empty();
+        let is_due = self.wakes_at().is_some_and(|wake| wake <= now);
+        match &self.process {
+            _ if self.stopped_until.is_some() => false,
+            Process::Dead => false,
+            Process::Busy(_) => true,
+            Process::Idle(_) => has_arrived || is_due,
+        }
+    }
+
+    /// Goes on with what it does, or begins a step.
+    pub(crate) fn go_on(&mut self, now: Timestamp) {
+        match std::mem::replace(&mut self.process, Process::Dead) {
+            Process::Dead => {}
+            Process::Idle(core) => self.process = Process::Busy(self.step(core, now)),
+            Process::Busy(mut doing) => {
+                let mut context = Context::from_waker(Waker::noop());
+                match doing.as_mut().poll(&mut context) {
+                    Poll::Pending => self.process = Process::Busy(doing),
+                    Poll::Ready((core, done)) => self.has_done(core, done, now),
+                }
+            }
+        }
+    }
+
+    fn begins(&self, now: Timestamp, what: &str) {
+        let mut shared = self.shared.lock().unwrap();
+        shared.note(|| format!("{} {what} at {}", self.name, now.format("%H:%M:%S%.6f")));
+        shared.ledger.begins(&self.name, now);
+    }
+
+    fn step(&mut self, mut core: Box<Core>, now: Timestamp) -> Doing {
+        let now = now + self.offset;
+        self.begins(now, "ticks");
+        let commands = std::mem::take(&mut self.commands);
+        let completions = std::mem::take(&mut self.completions);
+        Box::pin(async move {
+            let next = core.tick(now, commands, completions).await;
+            (core, Done::Ticked(now, next))
+        })
+    }
+
+    fn has_done(&mut self, mut core: Box<Core>, done: Done, now: Timestamp) {
+        match done {
+            // A start that fails is a start again.
+            Done::Recovered(Err(_)) => {
+                self.die();
+                self.starts_at = Some(now);
+                return;
+            }
+            Done::Left => return self.die(),
+            Done::Recovered(Ok(())) => self.wake = Some(now + self.offset),
+            Done::Ticked(at, Ok(next)) => {
+                let again = next.is_some_and(|next| next <= at);
+                self.at_once = if again { self.at_once + 1 } else { 0 };
+                let rests = self.at_once < STEPS_AT_ONCE;
+                Property::Rests.holds(rests, || format!("{} at {at}: {next:?}", self.name));
+                (self.wake, self.failures) = (next, 0);
+            }
+            Done::Ticked(at, Err(error)) => {
+                self.wake = Some(at + BACK_OFF);
+                self.failures += 1;
+                let is_wild = self.shared.lock().unwrap().is_wild;
+                Property::Recovers.holds(is_wild, || format!("{}: {error}", self.name));
+            }
+        }
+        self.take_answers();
+        for pool in &core.status().borrow().pools {
+            let is_short = pool.waiting <= WAITING_MAX;
+            Property::Queues.holds(is_short, || format!("{}: {pool:?}", self.name));
+        }
+        self.process = if self.is_draining && core.running() == 0 {
+            let at = now + self.offset;
+            Process::Busy(Box::pin(async move {
+                // Where the leave fails, the lease ends it.
+                drop(core.leave(at).await);
+                (core, Done::Left)
+            }))
+        } else {
+            Process::Idle(core)
+        };
+    }
+
+    /// Of what one step did to a job, the last word counts.
+    fn take_answers(&mut self) {
+        let mut last: Vec<(Option<JobId>, Asked, Answer)> = Vec::new();
+        let mut reloads = false;
+        for mut asked in std::mem::take(&mut self.asked) {
+            match asked.answer.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => self.asked.push(asked),
+                Err(oneshot::error::TryRecvError::Closed) => {
+                    Property::Answered.holds(false, || format!("{:?}", asked.request));
+                }
+                Ok(Err(_)) => {}
+                Ok(Ok(answer)) => {
+                    let id = job_of(&asked.request);
+                    reloads |= matches!(asked.request, Request::Reload { .. });
+                    last.retain(|(known, ..)| known.is_none() || *known != id);
+                    last.push((id, asked, answer));
+                }
+            }
+        }
+        let shared = self.shared.lock().unwrap();
+        // A reload changes many jobs; what else was asked in its step is not the last word.
+        for (_, asked, answer) in last.into_iter().filter(|(id, ..)| id.is_none() || !reloads) {
+            shared.ledger.answered(asked.writes, &asked.request, &answer);
+        }
+    }
+
+    /// Where nothing is in flight, nothing is counted as if it were.
+    pub(crate) fn check_leaks(&self) {
+        let Process::Idle(core) = &self.process else { return };
+        let status = core.status().borrow().clone();
+        let is_free = status.pools.iter().all(|pool| pool.busy == 0 && pool.waiting == 0);
+        Property::NothingLeaks.holds(is_free && status.running == 0, || format!("{status:?}"));
+    }
+
+    /// Whether everything that was asked is answered.
+    pub(crate) fn owes_answers(&self) -> bool {
+        !self.asked.is_empty()
+    }
+}
+
+fn job_of(request: &Request) -> Option<JobId> {
+    match request {
+        Request::Add(Addition { job, .. }) => Some(job.id.clone()),
+        Request::Remove(id) | Request::Pause(id) | Request::Resume(id) | Request::Run(id) => {
+            Some(id.clone())
+        }
+        Request::AddAll(_) | Request::PauseAll | Request::ResumeAll | Request::Reload { .. } => {
+            None
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The promises, each by its name: what is found broken says which one.
+
+/// What always holds, whatever happens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Property {
+    /// What was answered with success is in the store, and stays there until something else is asked.
+    Acknowledged,
+    /// Every command is answered while its node lives.
+    Answered,
+    /// An occurrence has at most one row of the ledger.
+    OneRow,
+    /// An attempt of a run is started at most once, over all nodes and crashes.
+    OneStart,
+    /// Every occurrence from a job's definition to its next one has a row, in order, and `next` never goes back.
+    Accounted,
+    /// No occurrence is made a run, or skipped, before it is due by the clock of the node that does it.
+    NotEarly,
+    /// No occurrence is started later than its grace time allows.
+    NotTooLate,
+    /// What is started is running in the ledger before, as this attempt and on this node.
+    RowBeforeStart,
+    /// A job has no more runs in flight than it may, over all nodes.
+    MaxInstances,
+    /// A pool has no more busy workers than it has, also while it still executes what it has lost.
+    Workers,
+    /// A run of a job with `on_crash = "lose"` has one attempt.
+    AtMostOnce,
+    /// A job, or a scheduler, that is paused makes no run of its schedule.
+    Paused,
+    /// A removed job starts nothing more, as soon as its node can know.
+    Removed,
+    /// A step writes no more rows than its limits say, however the clock jumps.
+    Bounded,
+    /// A queue in memory is no longer than its limit.
+    Queues,
+    /// A run goes from state to state as the ledger's head says, by the hand of the node that holds it.
+    LegalSteps,
+    /// A node takes only what nobody holds: what it had itself, or what a node held that was given up.
+    TakesFromTheDead,
+    /// A step that only moves a job in its schedule leaves its definition alone.
+    Definition,
+    /// A job makes no more runs than `max_runs`.
+    MaxRuns,
+    /// A node that has nothing in flight has no busy workers and nothing that waits.
+    NothingLeaks,
+    /// A node that is asked to go on at once does not do so for ever.
+    Rests,
+    /// When nothing fails any more, no run stays in flight for ever, what is due is fired, and nobody holds a job back.
+    Settles,
+    /// When nothing fails any more, no step fails.
+    Recovers,
+    /// What was learnt from the writes is what the store says.
+    Mirrored,
+}
+
+impl Property {
+    /// Ends the world if the property does not hold.
+    #[track_caller]
+    pub(crate) fn holds(self, it_does: bool, found: impl FnOnce() -> String) {
+        assert!(it_does, "{self:?} does not hold: {}", found());
+    }
+}

@@ -1,0 +1,93 @@
+//! What clients of a world ask for: jobs of every kind, and what can be done to them.
+
+use chrono::TimeDelta;
+use punctual::clock::Timestamp;
+use punctual::job::{Job, JobId, Origin};
+use punctual::scheduler::admission::Rules;
+use punctual::scheduler::command::{Addition, Existing, Request};
+use serde_json::{Value, json};
+
+use crate::dice::Dice;
+use crate::jobs::job_at;
+
+const JOBS: [&str; 5] = ["a", "b", "c", "d", "e"];
+const DECLARED: [&str; 2] = ["file-1", "file-2"];
+
+/// A trigger that fires every few seconds, of any type that can, or once.
+fn trigger(dice: &mut Dice, seconds: u64, now: Timestamp) -> Value {
+    let every = json!({"type": "interval", "seconds": seconds});
+    let cron = json!({"type": "cron", "second": format!("*/{seconds}")});
+    match dice.roll(8) {
+        0 => cron,
+        1 => json!({"type": "crontab", "expression": format!("3-58/{seconds} * * * * *")}),
+        2 => json!({"type": "or", "triggers": [every, cron]}),
+        3 => json!({"type": "and", "triggers": [cron, {"type": "cron", "second": "*/2"}]}),
+        4 => {
+            let at = now + TimeDelta::seconds(dice.below(20) - 5);
+            json!({"type": "date", "run_date": at.format("%Y-%m-%d %H:%M:%S").to_string()})
+        }
+        _ => every,
+    }
+}
+
+fn new_job(id: &str, dice: &mut Dice, now: Timestamp) -> Job {
+    let coalesce = dice.pick(&["latest", "earliest", "all"]);
+    // Each occurrence of an outage of an hour is run: then they are fewer.
+    let seconds = if coalesce == "all" { 5 + dice.roll(20) } else { 1 + dice.roll(9) };
+    let mut given = json!({
+        "id": id,
+        "trigger": trigger(dice, seconds, now),
+        "coalesce": coalesce,
+        "max_instances": 1 + dice.roll(3),
+        "overlap": dice.pick(&["skip", "skip", "queue"]),
+        "on_crash": dice.pick(&["rerun", "lose"]),
+    });
+    if dice.once_in(3) && given["trigger"]["type"] != "date" {
+        given["trigger"]["jitter"] = (1 + dice.roll(5)).into();
+    }
+    if dice.once_in(2) {
+        given["misfire_grace_time"] = (1 + dice.roll(30)).into();
+    }
+    if dice.once_in(5) {
+        given["max_runs"] = (1 + dice.roll(10)).into();
+    }
+    if dice.once_in(12) {
+        let at = now + TimeDelta::milliseconds(dice.below(20_000) - 5000);
+        given["next_run_time"] = at.format("%Y-%m-%d %H:%M:%S%.6f").to_string().into();
+    }
+    job_at(&given, now)
+}
+
+/// A reload as a daemon does it at its start, too: its rules, and the jobs that its file declares.
+pub(crate) fn reload(dice: &mut Dice, rules: &Rules, now: Timestamp) -> Request {
+    let mut jobs = Vec::new();
+    for id in DECLARED {
+        if dice.once_in(2) {
+            jobs.push(Job { origin: Origin::File, ..new_job(id, dice, now) });
+        }
+    }
+    Request::Reload { rules: Box::new(rules.clone()), jobs }
+}
+
+/// Anything, to a node that judges by these rules.
+pub(crate) fn any(dice: &mut Dice, rules: &Rules, now: Timestamp) -> Request {
+    let id = if dice.once_in(6) { dice.pick(&DECLARED) } else { dice.pick(&JOBS) };
+    let named = JobId::parse(id).unwrap();
+    match dice.roll(60) {
+        0..=1 => Request::Remove(named),
+        2..=6 => Request::Pause(named),
+        7..=13 => Request::Resume(named),
+        14..=21 => Request::Run(named),
+        22 => Request::PauseAll,
+        23..=26 => Request::ResumeAll,
+        27..=28 => reload(dice, rules, now),
+        number => {
+            let existing = match number {
+                29..=32 => Existing::Redefine,
+                33..=35 => Existing::Reschedule,
+                _ => Existing::Refuse,
+            };
+            Request::Add(Addition { job: Box::new(new_job(id, dice, now)), existing })
+        }
+    }
+}
