@@ -209,8 +209,9 @@ impl Server {
         }
     }
 
-    /// Closes the connections.
+    /// Closes the connections. The one that listens is given back first: a pool waits for all of its connections.
     pub(super) async fn close(&self) {
+        drop(self.listener.lock().await.take());
         on_pool!(&self.pools, readers, |pool| pool.close().await);
         on_pool!(&self.pools, core, |pool| pool.close().await);
     }
