@@ -135,6 +135,11 @@ impl Book {
         sure.filter_map(|(id, stands)| Some((id.as_str(), stands.first()?.as_ref()?))).collect()
     }
 
+    /// Whether a job is not certainly gone.
+    pub(crate) fn may_be_there(&self, id: &str) -> bool {
+        self.jobs.get(id).is_none_or(|stands| stands.iter().any(Option::is_some))
+    }
+
     /// How many jobs are certainly gone.
     pub(crate) fn gone(&self) -> usize {
         self.jobs.values().filter(|stands| **stands == BTreeSet::from([None])).count()
