@@ -1,6 +1,6 @@
 //! Daemons that share a database server, of which one after the other is killed or stopped: what any of them has
 //! acknowledged is kept, and nothing happens twice.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
 
 #[path = "support/audit.rs"]
 mod audit;
@@ -10,9 +10,10 @@ mod load;
 mod servers;
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use audit::{check_end, check_now, nothing_is_left, settle, tick};
+use audit::{check_end, check_nodes, check_now, nothing_is_left, settle, tick};
 use load::{Book, Caller, Random, Shift, noted};
 use punctual::client::Client;
 use rustix::process::Signal;
@@ -50,15 +51,28 @@ enum Blow {
 struct Cluster {
     homes: Vec<Home>,
     daemons: Vec<Option<Daemon>>,
+    /// The folder of each node that was ever there.
+    folders: BTreeMap<String, PathBuf>,
     book: Book,
 }
 
 impl Cluster {
-    fn start(url: &str) -> Self {
+    async fn start(url: &str) -> Self {
         let config = format!("[store]\nurl = \"{url}\"\nlease_seconds = 3\n");
         let homes: Vec<Home> = (0..NODES).map(|_| Home::new(&config)).collect();
-        let daemons = homes.iter().map(|home| Some(home.start())).collect();
-        Self { homes, daemons, book: Book::default() }
+        let daemons = homes.iter().map(|_| None).collect();
+        let folders = BTreeMap::new();
+        let mut cluster = Self { homes, daemons, folders, book: Book::default() };
+        for number in 0..cluster.homes.len() {
+            cluster.start_node(number).await;
+        }
+        cluster
+    }
+
+    async fn start_node(&mut self, number: usize) {
+        let home = &self.homes[number];
+        self.daemons[number] = Some(home.start());
+        self.folders.insert(node(&home.client()).await, home.path().to_owned());
     }
 
     fn clients(&self) -> Vec<Client> {
@@ -84,7 +98,7 @@ impl Cluster {
             Blow::Kill => {
                 self.daemons[number].take().unwrap().kill();
                 shift.go_on_for(random.millis(WORK_MILLIS), &mut self.book).await;
-                self.daemons[number] = Some(self.homes[number].start());
+                self.start_node(number).await;
             }
             Blow::Pause => {
                 self.signal(number, Signal::STOP);
@@ -123,7 +137,7 @@ async fn nodes(client: &Client) -> BTreeSet<String> {
 
 async fn torture<K: Kind>(rounds: u64) {
     let Some(server) = Server::<K>::shared() else { return };
-    let mut cluster = Cluster::start(&server.database("torture"));
+    let mut cluster = Cluster::start(&server.database("torture")).await;
     let file = cluster.homes[0].path().join("ran.txt");
     let mut random = Random(SEED);
     let caller =
@@ -142,6 +156,7 @@ async fn torture<K: Kind>(rounds: u64) {
     settle(&clients[0], &mut cluster.homes[0].signal("pulse")).await;
     let again = check_end(&clients[1], &cluster.book, &file).await;
     assert!(again > 0, "blows met runs");
+    check_nodes(&clients[1], &cluster.folders, &file).await;
     for daemon in &mut cluster.daemons {
         assert!(daemon.take().unwrap().stop().success());
     }
