@@ -7,12 +7,10 @@ mod load;
 mod support;
 
 use audit::{check_end, check_now, nothing_is_left, settle, tick};
-use load::{Book, Caller, Random, Shift};
+use load::{Book, Caller, Random, Shift, seed};
 use serde_json::json;
 use support::Home;
 
-/// Another seed is another order of calls and crashes.
-const SEED: u64 = 20_261_106;
 const ROUNDS: u64 = 50;
 const CALLERS: u64 = 4;
 /// A daemon is killed within this time after it was ready.
@@ -26,9 +24,9 @@ const LOOK_ROUNDS: u64 = 10;
 async fn what_was_acknowledged_outlives_any_crash_and_nothing_runs_twice() {
     let home = Home::new("");
     let (client, file) = (home.client(), home.path().join("ran.txt"));
-    let (mut random, mut book) = (Random(SEED), Book::default());
+    let (mut random, mut book) = (Random(seed()), Book::default());
     let caller =
-        |number| Caller::new(format!("caller-{number}"), Random(SEED + number), file.clone());
+        |number| Caller::new(format!("caller-{number}"), Random(seed() + number), file.clone());
     let mut callers: Vec<Caller> = (1..=CALLERS).map(caller).collect();
     for round in 0..ROUNDS {
         if round % 5 == 4 {

@@ -235,7 +235,7 @@ async fn hammer(client: Client) -> Vec<String> {
         match client.run("job").await {
             Ok(run) => made.push(text(&run, "id").to_owned()),
             Err(ClientError::Refused { status: 409, code, .. }) => {
-                assert_eq!(code, "max_instances")
+                assert_eq!(code, "max_instances");
             }
             Err(error) => panic!("{error}"),
         }

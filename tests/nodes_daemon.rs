@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use audit::{check_end, check_nodes, check_now, nothing_is_left, settle, tick};
-use load::{Book, Caller, Random, Shift, noted};
+use load::{Book, Caller, Random, Shift, noted, seed};
 use punctual::client::Client;
 use rustix::process::Signal;
 use servers::mariadb::MariaDb;
@@ -22,7 +22,6 @@ use servers::postgres::Postgres;
 use servers::{Kind, Server};
 use support::{Daemon, Home, text};
 
-const SEED: u64 = 20_261_106;
 const NODES: u64 = 3;
 const CALLERS: u64 = 6;
 /// How long all work, before something happens to one of them.
@@ -139,9 +138,9 @@ async fn torture<K: Kind>(rounds: u64) {
     let Some(server) = Server::<K>::shared() else { return };
     let mut cluster = Cluster::start(&server.database("torture")).await;
     let file = cluster.homes[0].path().join("ran.txt");
-    let mut random = Random(SEED);
+    let mut random = Random(seed());
     let caller =
-        |number| Caller::new(format!("caller-{number}"), Random(SEED + number), file.clone());
+        |number| Caller::new(format!("caller-{number}"), Random(seed() + number), file.clone());
     let mut callers: Vec<Caller> = (1..=CALLERS).map(caller).collect();
     let clients = cluster.clients();
     clients[0].add(&tick(&noted(&file))).await.unwrap();

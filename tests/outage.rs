@@ -18,7 +18,7 @@ use std::process::Command;
 
 use audit::{check_end, settle, tick};
 use chrono::TimeDelta;
-use load::{Book, Caller, Random, Shift, noted, once};
+use load::{Book, Caller, Random, Shift, noted, once, seed};
 use punctual::client::{Client, ClientError};
 use punctual::clock::{Clock, SystemClock};
 use serde_json::Value;
@@ -28,7 +28,6 @@ use servers::{Kind, Server};
 use sqlx::Connection;
 use support::{Home, text};
 
-const SEED: u64 = 20_261_106;
 /// How long callers call before the database goes, and after it is back.
 const WORK_MILLIS: u64 = 300;
 
@@ -96,11 +95,12 @@ async fn a_write_lock_that_a_shell_holds_for_a_moment_delays_and_nobody_is_refus
 async fn outage(home: &Home, take_away: impl Fn(), give_back: impl Fn()) {
     let daemon = home.start();
     let (client, file) = (home.client(), home.path().join("ran.txt"));
-    let (mut book, mut random) = (Book::default(), Random(SEED));
+    let (mut book, mut random) = (Book::default(), Random(seed()));
     let mut pulse = home.signal("pulse");
     client.add(&tick(&noted(&file))).await.unwrap();
-    let callers = (1..=3)
-        .map(|number| Caller::new(format!("caller-{number}"), Random(SEED + number), file.clone()));
+    let callers = (1..=3).map(|number| {
+        Caller::new(format!("caller-{number}"), Random(seed() + number), file.clone())
+    });
     let mut shift = Shift::begin(callers.collect(), &[home.client()]);
     shift.go_on_for(random.millis(WORK_MILLIS), &mut book).await;
     // It falls due while the database is away.

@@ -24,6 +24,11 @@ pub(crate) const SOON_MILLIS: u64 = 400;
 /// From one occurrence to the next, of jobs that have many.
 pub(crate) const EVERY_MILLIS: i64 = 250;
 
+/// Another seed is another order of calls and crashes: `PUNCTUAL_TEST_SEED`, or one that is always the same.
+pub(crate) fn seed() -> u64 {
+    std::env::var("PUNCTUAL_TEST_SEED").map_or(20_261_106, |seed| seed.parse().unwrap())
+}
+
 /// Numbers that look random, and are the same every time.
 #[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
