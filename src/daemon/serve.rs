@@ -27,7 +27,7 @@ use crate::executor::{AHEAD_MAX, Completion, Pools, WorkerProgram};
 use crate::history::History;
 use crate::job::Job;
 use crate::scheduler::admission::Rules;
-use crate::scheduler::command::{Answer, Request};
+use crate::scheduler::command::{Answer, Refusal, Request};
 use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Identity, Scheduler};
@@ -153,7 +153,7 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let api = Api {
         handle: handle.clone(),
         history: History::new(Arc::new(store.clone()), handle.clone()),
-        rules: rules_out,
+        rules: rules_out.clone(),
         clock: Arc::new(SystemClock),
         reload: reload_in,
         identity: Arc::new(facts(&config, &identity)?),
@@ -164,6 +164,9 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let (hints_in, hints) = mpsc::channel(1);
     tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
     let inlets = Inlets { commands, completions, hints, shutdown: core.clone() };
+    // It is there before the first step, so that no job fires as the file of yesterday had it.
+    let request = declare(&rules_out.borrow(), jobs);
+    let declaring = handle.begin_to_ask(request).await.map_err(|error| refused(&error))?;
     let mut serving =
         tracker.spawn(scheduler::serve::serve(scheduler, SystemClock, inlets, config.drain_limit));
     let door = server::serve(
@@ -176,7 +179,7 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let socket = config.socket.clone();
     let mut daemon = Daemon { source, rules: rules_in, handle, reloads, config };
     let up = async {
-        daemon.apply(jobs).await.map_err(|error| refused(&error))?;
+        declared(declaring.answer().await).map_err(|error| refused(&error))?;
         let client = Client::new(&socket);
         start_app(&app, &tracker, client, &doors, demo)
             .await
@@ -271,25 +274,29 @@ impl Daemon {
         };
         let now = SystemClock.now();
         let jobs = files::declared_jobs(&config, &rules, now).map_err(|error| error.to_string())?;
+        let jobs = declared(self.handle.ask(declare(&rules, jobs)).await)?;
         self.rules.send_replace(Arc::new(rules));
-        let jobs = self.apply(jobs).await?;
         Ok(Reloaded { jobs, restart_needed })
     }
+}
 
-    /// Makes the declared jobs these.
-    async fn apply(&self, jobs: Vec<Job>) -> Result<control::Difference, String> {
-        let rules = Box::new((**self.rules.borrow()).clone());
-        match self.handle.ask(Request::Reload { rules, jobs }).await {
-            Ok(Answer::Difference(difference)) => {
-                tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
-                    unchanged = difference.unchanged, "declared jobs");
-                Ok(difference)
-            }
-            Ok(Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Added(_)) => {
-                Err("the scheduler gave another answer than asked for".to_owned())
-            }
-            Err(refusal) => Err(refusal.to_string()),
+/// Makes the declared jobs these, and the rules.
+fn declare(rules: &Rules, jobs: Vec<Job>) -> Request {
+    Request::Reload { rules: Box::new(rules.clone()), jobs }
+}
+
+/// How the declared jobs have changed.
+fn declared(answer: Result<Answer, Refusal>) -> Result<control::Difference, String> {
+    match answer {
+        Ok(Answer::Difference(difference)) => {
+            tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
+                unchanged = difference.unchanged, "declared jobs");
+            Ok(difference)
         }
+        Ok(Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Added(_)) => {
+            Err("the scheduler gave another answer than asked for".to_owned())
+        }
+        Err(refusal) => Err(refusal.to_string()),
     }
 }
 

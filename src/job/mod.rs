@@ -145,7 +145,7 @@ pub struct Job {
     /// When its trigger was defined. An occurrence is unique by (job, anchor, scheduled instant), so a job that
     /// is removed and added again, or gets another trigger, starts a ledger of its own.
     pub anchor: Timestamp,
-    /// Occurrences that were started so far, for `max_runs`.
+    /// Occurrences for which a run was made so far, for `max_runs`.
     pub run_count: u64,
     /// The node that holds it, on a store that nodes share.
     pub owner: Option<Arc<str>>,
@@ -170,7 +170,10 @@ impl Job {
     /// next occurrence, pause, and the count of runs.
     #[must_use]
     pub fn redefined(&self, new: Self) -> Self {
-        let same_trigger = self.trigger.spec() == new.trigger.spec();
+        // "Now" is another instant each time.
+        let is_now = self.trigger.is_one_shot() && self.trigger.spec().get("run_date").is_none();
+        let same_trigger = self.trigger.spec() == new.trigger.spec()
+            && !(is_now && self.state == JobState::Finished);
         // A job that `max_runs` has ended goes on if the new definition lets it.
         let goes_on = same_trigger
             && self.state == JobState::Finished
@@ -179,7 +182,14 @@ impl Job {
         let keeps_schedule =
             same_trigger && !goes_on && !matches!(self.state, JobState::Broken { .. });
         let (state, anchor, run_count, trigger) = if keeps_schedule {
-            (self.state.clone(), self.anchor, self.run_count, Arc::clone(&self.trigger))
+            let state = match (&self.state, &new.state) {
+                // A definition that says so pauses; one that does not say it leaves a pause alone.
+                (JobState::Active { next }, JobState::Paused { .. }) => {
+                    JobState::Paused { next: *next }
+                }
+                (state, _) => state.clone(),
+            };
+            (state, self.anchor, self.run_count, Arc::clone(&self.trigger))
         } else if goes_on {
             (new.state, new.anchor, self.run_count, new.trigger)
         } else {

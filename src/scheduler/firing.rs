@@ -107,6 +107,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     fn fire(&mut self, step: &mut Step, job: &Arc<Job>) {
         step.learn(job);
+        if let Err(invalid) = self.rules.can_run(job) {
+            let reason = invalid.to_string();
+            tracing::warn!(job = %job.id, %reason, "the job is broken; it is kept, and does not fire");
+            let state =
+                JobState::Broken { reason, since: job.next().map(|next| next.scheduled_at) };
+            step.put(Job { state, updated_at: step.now, ..(**job).clone() });
+            return;
+        }
         let (is_free, admits) = (self.floor.is_free(job), self.floor.admits(job));
         let room = if admits { Room::Free } else { Room::Taken };
         let mut plan = plan::plan(job, step.now, room);
@@ -152,7 +160,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     fn start(&mut self, step: &mut Step, Waiting { mut run, job, is_contested }: Waiting) {
         let now = step.now;
-        let too_late = run.scheduled_at.is_some() && plan::is_missed(&job, run.due_at, now);
+        // What had begun when its node died is not missed: it is run again.
+        let is_first = run.scheduled_at.is_some() && run.attempt == 1;
+        let too_late = is_first && plan::is_missed(&job, run.due_at, now);
         if too_late {
             self.floor.free(&run.id, None);
             Arc::make_mut(&mut run).skip(SkipReason::Missed);

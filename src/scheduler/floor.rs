@@ -327,7 +327,8 @@ impl Floor {
         if self.instances.here.get(&job.id).is_some_and(|count| count.waiting > 0) {
             let waiting = self.pools.values_mut().flat_map(|slots| slots.queue.iter_mut());
             waiting
-                .filter(|waiting| waiting.job.id == job.id)
+                // A task of another executor could not run in the pool in which this one waits.
+                .filter(|waiting| waiting.job.id == job.id && waiting.run.executor == job.executor)
                 .for_each(|waiting| waiting.job = Arc::clone(job));
         }
     }

@@ -340,6 +340,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// asked is asked again; else nobody gets what he asked for.
     fn give_up(&mut self, step: Step, error: StoreError) -> StoreError {
         self.memory = Memory::Doubtful;
+        if let Some(rules) = step.former_rules {
+            self.rules = rules;
+        }
         for (_, assignment) in &step.starts {
             self.executing.remove(&assignment.run_id);
         }

@@ -16,6 +16,14 @@ use crate::job::{Job, JobId, OnCrash};
 use crate::run::{Outcome, Run, RunId, RunState, SkipReason};
 use crate::store::{Change, Holder, Store, StoreError};
 
+/// Attempts of a run that crashes may cost. A run that has seen so many ends its node itself, and would for ever.
+const ATTEMPTS_MAX: u32 = 10;
+
+/// Whether a run belongs to this job, and not to one of the same id that was there before.
+fn is_of(job: &Job, run: &Run) -> bool {
+    run.created_at >= job.created_at
+}
+
 /// What became of runs that were in flight when their node ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -96,8 +104,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     fn may_rerun(&self, job: Option<&Job>, run: &Run) -> bool {
-        job.is_some_and(|job| job.policy.on_crash == OnCrash::Rerun)
+        job.is_some_and(|job| job.policy.on_crash == OnCrash::Rerun && is_of(job, run))
             && self.rules.executors.contains_key(&run.executor)
+            && run.attempt < ATTEMPTS_MAX
     }
 
     async fn jobs_of(&self, runs: &[Run]) -> Result<BTreeMap<JobId, Job>, StoreError> {
@@ -129,8 +138,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let mut unstarted = Vec::new();
         let mut executing = BTreeMap::new();
         for mut run in runs {
-            let job =
-                jobs.get(&run.job_id).filter(|_| self.rules.executors.contains_key(&run.executor));
+            let job = jobs
+                .get(&run.job_id)
+                .filter(|job| is_of(job, &run) && self.rules.executors.contains_key(&run.executor));
             match (&run.state, job) {
                 (RunState::Running { .. }, _) if self.executes(&run) => {
                     floor.occupy(&run);

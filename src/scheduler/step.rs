@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::admission::Rules;
 use super::command::{Answer, Refusal, Request};
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Completion};
@@ -72,6 +73,8 @@ pub(super) struct Step {
     pub(super) replies: Vec<Reply>,
     /// What was asked, where it may have to be asked again.
     pub(super) asked: Vec<Request>,
+    /// The rules before this step, if it has changed them.
+    pub(super) former_rules: Option<Rules>,
     /// Runs whose end this step records.
     pub(super) ended: Vec<Arc<Run>>,
 }
@@ -95,6 +98,7 @@ impl Step {
             cancels: Vec::new(),
             replies: Vec::new(),
             asked: Vec::new(),
+            former_rules: None,
             ended: Vec::new(),
         };
         for job in jobs {

@@ -252,7 +252,9 @@ impl Ledger {
         let view = self.view(node);
         let versions = self.versions_since(&run.job_id, view.knows);
         let in_time = |job: &&Arc<Job>| {
-            let grace = job.policy.misfire_grace.filter(|_| run.scheduled_at.is_some());
+            // What had begun before is not missed.
+            let judged = run.scheduled_at.is_some() && run.attempt == 1;
+            let grace = job.policy.misfire_grace.filter(|_| judged);
             grace.is_none_or(|grace| view.now - run.due_at <= grace)
         };
         let is_in_time = versions.is_empty() || versions.iter().any(in_time);

@@ -238,6 +238,13 @@ impl World {
         self.ask(Request::Reload { rules: Box::new(rules), jobs: Vec::new() }, now).await.unwrap();
     }
 
+    /// A crash, and a process without builtins.
+    pub(crate) async fn without_builtins(&mut self, now: Timestamp) {
+        let mut rules = rules(self.workers);
+        rules.registry = punctual::task::builtin::Registry::default();
+        self.ask(Request::Reload { rules: Box::new(rules), jobs: Vec::new() }, now).await.unwrap();
+    }
+
     pub(crate) fn drain(&mut self) {
         self.scheduler.drain();
     }
