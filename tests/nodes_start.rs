@@ -1,6 +1,6 @@
 //! Daemons that share a database server and start at the same moment: on an empty database, and after all of them have
 //! crashed. Each finds the same to do, and none of them may fail because another one was faster.
-#![expect(clippy::indexing_slicing, reason = "a test that cannot go on ends")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
 
 #[path = "support/servers.rs"]
 mod servers;
@@ -43,7 +43,9 @@ async fn on_mariadb_nodes_that_start_together_all_start_and_take_over_what_is_le
 /// Starts all at once.
 fn start_all(homes: &[Home]) -> Vec<Daemon> {
     let mut daemons: Vec<Daemon> = homes.iter().map(|home| home.spawn(&[])).collect();
-    daemons.iter_mut().for_each(|daemon| daemon.wait_for("READY=1"));
+    for daemon in &mut daemons {
+        daemon.wait_for("READY=1");
+    }
     daemons
 }
 
@@ -70,7 +72,7 @@ async fn start_together<K: Kind>() {
     for number in 0..RUNS {
         let id = format!("job-{number}");
         let job = json!({"id": id, "trigger": trigger, "task": task});
-        homes[number % NODES].client().add(&job).await.expect("it is added");
+        homes[number % NODES].client().add(&job).await.unwrap();
         assert_eq!(signal.next().await, "1");
     }
     daemons.into_iter().for_each(Daemon::kill);
@@ -87,7 +89,9 @@ async fn start_together<K: Kind>() {
         let run = ended(&client, text(&rows[0], "id")).await;
         assert_eq!((text(&run, "state"), &run["attempt"]), ("succeeded", &json!(2)));
     }
-    daemons.iter().for_each(|daemon| daemon.signal(rustix::process::Signal::TERM));
+    for daemon in &daemons {
+        daemon.signal(rustix::process::Signal::TERM);
+    }
     for daemon in daemons {
         assert!(daemon.ended().success());
     }
