@@ -23,7 +23,7 @@ use support::{Daemon, Home, Signal, ended, ledger, text};
 use tokio::task::JoinSet;
 
 /// Until a node sees that all are paused: a beat, and time to spare on a busy machine.
-const SEEN_WITHIN: TimeDelta = TimeDelta::milliseconds(1500);
+const SEEN_WITHIN: TimeDelta = TimeDelta::seconds(2);
 /// Callers that each ask a node for runs of the same job, until they were let in so often.
 const HAMMERS: usize = 6;
 const LET_IN: usize = 3;

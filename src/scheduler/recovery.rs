@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::firing::assignment;
 use super::floor::{Floor, Waiting};
-use super::{Memory, Scheduler};
+use super::{CONFLICTS_MAX, Memory, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
@@ -42,7 +42,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         } else {
             self.paused_since = self.store.paused_since().await?;
         }
-        let recovered = self.take_over(now, why).await?;
+        let recovered = match self.take_over(now, why).await {
+            // A node that started at the same moment was faster. What it has left is taken at the next meeting.
+            Err(StoreError::Conflict(_)) if self.is_shared => Recovered::default(),
+            recovered => recovered?,
+        };
         self.memory = Memory::Doubtful;
         Ok(recovered)
     }
@@ -54,7 +58,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         why: &str,
     ) -> Result<Recovered, StoreError> {
         let me = Arc::clone(&self.identity.node);
-        let recovered = self.recover_from(now, Holder::Node(&me), why).await?;
+        let mut recovered = self.recover_from(now, Holder::Node(&me), why).await;
+        for _ in 0..CONFLICTS_MAX {
+            // Another node has taken a run over meanwhile: the others are still to be decided about.
+            if !matches!(recovered, Err(StoreError::Conflict(_))) {
+                break;
+            }
+            recovered = self.recover_from(now, Holder::Node(&me), why).await;
+        }
+        let recovered = recovered?;
         self.executing.clear();
         self.unrecorded.clear();
         Ok(recovered)
