@@ -41,7 +41,7 @@ fn update_job(job: &Job) -> Change {
 }
 
 fn delete_job(id: &JobId, revision: i64) -> Change {
-    Change::DeleteJob { id: id.clone(), revision }
+    Change::DeleteJob { id: id.clone(), revision, created_at: at(0) }
 }
 
 fn insert_run(run: &Run) -> Change {

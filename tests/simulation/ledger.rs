@@ -316,7 +316,7 @@ pub(crate) fn words(change: &Change) -> String {
         Change::InsertJob(new) => job("new", new),
         Change::UpdateJob(new) => job("update", new),
         Change::AdvanceJob(new) => job("advance", new),
-        Change::DeleteJob { id, revision } => format!("delete {id} r{revision}"),
+        Change::DeleteJob { id, revision, .. } => format!("delete {id} r{revision}"),
         Change::InsertRun(new) => run("new", new),
         Change::UpdateRun { run: new, held_by } => format!("{} from {held_by}", run("update", new)),
         Change::PutOutput { run_id, .. } => format!("output {run_id}"),
