@@ -468,3 +468,45 @@ async fn a_drain_starts_nothing_more_and_refuses_requests() {
     let refused = world.ask(Request::Pause(job(&json!({"id": "a"})).id), at(32)).await;
     assert_eq!(refused.unwrap_err(), Refusal::Stopping);
 }
+
+#[tokio::test]
+async fn a_completion_that_is_told_twice_counts_once() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    world.tick(at(10)).await;
+    world.complete_all_twice(at(11));
+    world.tick(at(11)).await;
+    assert_eq!(world.tick(at(20)).await, Some(at(30)));
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "20 running"]);
+}
+
+#[tokio::test]
+async fn a_next_run_time_is_kept_while_its_job_is_broken() {
+    // The clock is set back meanwhile, or it is a one-shot that was to run later than it says.
+    let crontab = json!({"type": "interval", "seconds": 10});
+    let date = json!({"type": "date", "run_date": "2027-01-15 08:00:10"});
+    for (trigger, mended_at) in [(crontab, 1), (date, 20)] {
+        let mut world = World::new(1).await;
+        let named = "2027-01-15 08:00:33";
+        let given = json!({"id": "a", "trigger": trigger, "next_run_time": named});
+        world.add(job(&given), at(0)).await;
+        world.without_pools(at(5)).await;
+        world.reload(Vec::new(), at(mended_at)).await;
+        let next = world.job("a").await.unwrap().next().unwrap();
+        assert_eq!(next.scheduled_at, at(33), "{given}");
+    }
+}
+
+#[tokio::test]
+async fn with_jitter_the_earliest_occurrence_that_is_not_too_late_is_the_one_that_runs() {
+    for number in 0..50 {
+        let mut world = World::new(1).await;
+        let trigger = json!({"type": "interval", "seconds": 10, "jitter": 9});
+        let id = format!("job-{number}");
+        let (rule, grace) = ("earliest", 25);
+        let given = json!({"id": id, "trigger": trigger, "coalesce": rule, "misfire_grace_time": grace});
+        world.add(job(&given), at(0)).await;
+        world.tick(at(59)).await;
+        assert_eq!(world.started(), [id.clone()], "{:?}", world.ledger(&id).await);
+    }
+}
