@@ -152,11 +152,9 @@ async fn a_run_that_waits_for_a_worker_does_not_start_beside_one_on_another_node
     one.add(job(&json!({"id": "a", "overlap": "queue"})), at(0)).await;
     one.ask(Request::Run(id("a")), at(1)).await.unwrap();
     assert_eq!(one.ledger("a").await, ["- pending"], "there is no worker for it");
-    other.ask(Request::Run(id("a")), at(2)).await.unwrap();
-    one.tick_on(millis(2500)).await;
-    other.tick_on(at(3)).await;
+    other.ask(Request::Run(id("a")), millis(1500)).await.unwrap();
     assert_eq!(other.started(), ["a"], "here there is one");
-    one.finish_all(millis(3200)).await;
+    one.finish_all(millis(1900)).await;
     assert!(one.started().is_empty(), "max_instances is 1");
     other.finish_all(at(5)).await;
     one.tick_on(at(5)).await;
