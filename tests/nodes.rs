@@ -1,6 +1,8 @@
 //! Several schedulers on one store: what they share, what they take over, and what one of them
 //! must know of the others. Each test is a small story in whole seconds.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: they may end one")]
+
 #[path = "support/jobs.rs"]
 mod jobs;
 #[path = "support/world.rs"]
@@ -12,7 +14,7 @@ use punctual::clock::Timestamp;
 use punctual::job::{JobId, JobState};
 use punctual::scheduler::command::{Answer, Existing, Refusal, Request};
 use punctual::store::memory::MemoryStore;
-use serde_json::json;
+use serde_json::{Value, json};
 use world::World;
 
 /// Two nodes with so many workers each, at the beginning.
@@ -46,8 +48,8 @@ async fn pass_alone(node: &mut World, seconds: std::ops::RangeInclusive<i64>) {
     }
 }
 
-fn add(given: serde_json::Value, now: Timestamp) -> Request {
-    Request::Add { job: Box::new(job_at(&given, now)), existing: Existing::Refuse }
+fn add(given: &Value, now: Timestamp) -> Request {
+    Request::Add { job: Box::new(job_at(given, now)), existing: Existing::Refuse }
 }
 
 #[tokio::test]
@@ -138,7 +140,7 @@ async fn a_new_job_counts_the_runs_of_the_one_that_had_its_id() {
     one.ask(Request::Run(id("a")), millis(1100)).await.unwrap();
     other.ask(Request::Remove(id("a")), millis(1200)).await.unwrap();
     let given = json!({"id": "a", "next_run_time": "2027-01-15 08:00:01.4"});
-    other.ask(add(given, millis(1300)), millis(1300)).await.unwrap();
+    other.ask(add(&given, millis(1300)), millis(1300)).await.unwrap();
     other.tick_on(millis(1300)).await;
     other.tick_on(millis(1400)).await;
     assert_eq!(other.ledger("a").await, ["- running", "1 overlap"]);
@@ -184,10 +186,9 @@ async fn a_job_is_changed_through_one_node_while_another_one_holds_it() {
         let request = match change {
             "pause" => Request::Pause(id("a")),
             "remove" => Request::Remove(id("a")),
-            _ => Request::Add {
-                job: Box::new(job_at(&twenty, at(9))),
-                existing: Existing::Redefine,
-            },
+            _ => {
+                Request::Add { job: Box::new(job_at(&twenty, at(9))), existing: Existing::Redefine }
+            }
         };
         other.ask(request, millis(9500)).await.unwrap();
         // The holder has not heard of it when the job falls due.
@@ -208,7 +209,7 @@ async fn a_job_that_another_node_has_just_paused_stays_paused_when_it_falls_due(
     one.tick_on(millis(9200)).await;
     other.ask(Request::Pause(id("a")), millis(9500)).await.unwrap();
     // It reads the job to answer a request about it, at the instant at which it believes it to be due.
-    let exists = one.ask(add(json!({"id": "a"}), at(0)), at(10)).await;
+    let exists = one.ask(add(&json!({"id": "a"}), at(0)), at(10)).await;
     assert!(matches!(exists, Err(Refusal::Exists(_))), "{exists:?}");
     assert!(matches!(one.job("a").await.unwrap().state, JobState::Paused { .. }));
 }
@@ -221,7 +222,7 @@ async fn a_job_that_was_removed_and_added_again_is_not_the_one_that_a_node_holds
     one.tick_on(millis(9200)).await;
     other.ask(Request::Remove(id("a")), millis(9400)).await.unwrap();
     let later = json!({"id": "a", "trigger": {"type": "interval", "seconds": 30}});
-    other.ask(add(later, millis(9500)), millis(9500)).await.unwrap();
+    other.ask(add(&later, millis(9500)), millis(9500)).await.unwrap();
     one.tick_on(at(10)).await;
     assert!(one.ledger("a").await.is_empty());
     assert_eq!(one.job("a").await.unwrap().next().unwrap().due_at, millis(39_500));

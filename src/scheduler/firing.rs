@@ -98,19 +98,19 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         for job in self.due_jobs(step) {
             // What this step has changed already is looked at again in the next one.
             if !step.writes(&job.id) && self.floor.has_room(&job.executor) {
-                self.fire(step, job);
+                self.fire(step, &job);
             }
         }
     }
 
-    fn fire(&mut self, step: &mut Step, job: Arc<Job>) {
-        step.learn(&job);
-        let (is_free, admits) = (self.floor.is_free(&job), self.floor.admits(&job));
+    fn fire(&mut self, step: &mut Step, job: &Arc<Job>) {
+        step.learn(job);
+        let (is_free, admits) = (self.floor.is_free(job), self.floor.admits(job));
         let room = if admits { Room::Free } else { Room::Taken };
-        let plan = plan::plan(&job, step.now, room);
+        let plan = plan::plan(job, step.now, room);
         let mut desk = self.desk(step);
         for skipped in plan.skipped {
-            let run = desk.skipped_run(&job, skipped);
+            let run = desk.skipped_run(job, skipped);
             tracing::info!(job = %job.id, reason = skipped.reason.word(), count = skipped.span.count, "skipped");
             desk.step.insert_run(Arc::new(run));
         }
@@ -118,13 +118,13 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let run_count = job.run_count.saturating_add(u64::try_from(planned).unwrap_or(0));
         let is_contested = desk.is_shared && (!is_free || planned > 1);
         for due in plan.runs {
-            let run = desk.pending_run(&job, Cause::Schedule, Some(due.scheduled_at), due.due_at);
+            let run = desk.pending_run(job, Cause::Schedule, Some(due.scheduled_at), due.due_at);
             let run = Arc::new(run);
             desk.step.insert_run(Arc::clone(&run));
-            desk.floor.wait(Waiting { run, job: Arc::clone(&job), is_contested });
+            desk.floor.wait(Waiting { run, job: Arc::clone(job), is_contested });
         }
         let state = plan.next.map_or(JobState::Finished, |next| JobState::Active { next });
-        step.advance(Job { state, run_count, ..(*job).clone() });
+        step.advance(Job { state, run_count, ..(**job).clone() });
     }
 
     /// Gives waiting runs the free workers; a run that has waited too long is skipped instead.

@@ -63,9 +63,7 @@ impl Tables {
             Change::DeleteJob { id, revision, created_at } => {
                 self.jobs
                     .get(id)
-                    .filter(|known| {
-                        (known.revision, known.created_at) == (*revision, *created_at)
-                    })
+                    .filter(|known| (known.revision, known.created_at) == (*revision, *created_at))
                     .ok_or_else(|| conflict("job", id))?;
                 self.jobs.remove(id);
             }

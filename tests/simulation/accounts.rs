@@ -88,7 +88,8 @@ fn account_rows(before: &Job, after: Option<&Job>, rows: &[&Run]) {
     let Some(after) = after else { return };
     let made = rows.iter().filter(|row| !is_skipped(row)).count();
     let counts = after.run_count == before.run_count + u64::try_from(made).unwrap();
-    Property::Accounted.holds(counts, || format!("{id}: {made} were made: {before:?} {after:?} {rows:?}"));
+    Property::Accounted
+        .holds(counts, || format!("{id}: {made} were made: {before:?} {after:?} {rows:?}"));
     let is_within = made == 0 || after.policy.max_runs.is_none_or(|most| after.run_count <= most);
     Property::MaxRuns.holds(is_within, || format!("{after:?}"));
     let next = held(after);

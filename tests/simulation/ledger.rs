@@ -121,7 +121,7 @@ impl Ledger {
     /// Whether the scheduler was paused since then, or not, at that write or at a later one.
     pub(crate) fn was_paused(&self, since: Option<Timestamp>, write: u64) -> bool {
         let before = self.pauses.partition_point(|(then, _)| *then <= write);
-        let current = before.checked_sub(1).map_or(None, |last| self.pauses[last].1);
+        let current = before.checked_sub(1).and_then(|last| self.pauses[last].1);
         current == since || self.pauses[before..].iter().any(|(_, later)| *later == since)
     }
 
@@ -186,7 +186,8 @@ impl Ledger {
         let paused = self.pauses.last().filter(|(_, since)| since.is_some() && !resumes);
         let knew = paused.is_some_and(|(write, _)| *write <= view.knows);
         Property::Paused.holds(!knew, || format!("the scheduler: {run:?}"));
-        let is_fresh = view.met_at.is_some_and(|met_at| met_at <= view.now && view.now - met_at < BEAT);
+        let is_fresh =
+            view.met_at.is_some_and(|met_at| met_at <= view.now && view.now - met_at < BEAT);
         let is_fresh = !self.is_shared || is_fresh;
         Property::Paused.holds(is_fresh, || format!("knows nothing newer than {view:?}: {run:?}"));
     }

@@ -5,6 +5,7 @@
 //! `SIM_SEED=n` runs one seed, `SIM_SEEDS=n` so many of each kind.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a world that cannot go on ends"
 )]

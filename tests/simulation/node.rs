@@ -113,11 +113,13 @@ impl Node {
         self.workplace = Workplace::default();
         (self.starts_at, self.is_draining, self.failures) = (None, false, 0);
         let (node, shared) = (Arc::clone(&self.name), Arc::clone(&self.shared));
-        let executor =
-            SimExecutor { node, workplace: Arc::clone(&self.workplace), shared: Arc::clone(&shared) };
+        let executor = SimExecutor {
+            node,
+            workplace: Arc::clone(&self.workplace),
+            shared: Arc::clone(&shared),
+        };
         let node = Arc::clone(&self.name);
-        let identity =
-            Identity { node: Arc::clone(&node), started_at: now, seed, lease: LEASE };
+        let identity = Identity { node: Arc::clone(&node), started_at: now, seed, lease: LEASE };
         let store = SimStore { inner: store.clone(), node, shared };
         let mut core = Box::new(Scheduler::new(store, executor, self.rules.clone(), identity));
         self.begins(now, "recovers");

@@ -9,10 +9,11 @@ use punctual::clock::Timestamp;
 use punctual::filter::{JobFilter, RunFilter};
 use punctual::run::Outcome;
 use punctual::scheduler::admission::Rules;
-use punctual::store::memory::MemoryStore;
 use punctual::store::Archive;
+use punctual::store::memory::MemoryStore;
 
 use crate::dice::Dice;
+use crate::executor::Execution;
 use crate::jobs::{at, rules};
 use crate::ledger::Ledger;
 use crate::node::{LEASE, Node};
@@ -249,25 +250,17 @@ impl World {
     /// Some of what is executed ends, well or not; what has ended may be told twice.
     fn end_some(&mut self) {
         for node in &mut self.nodes {
-            let mut workplace = node.workplace.lock().unwrap();
-            let mut stay = Vec::new();
-            for execution in workplace.drain(..) {
-                let is_heard = execution.cancelled.is_some() && self.dice.once_in(2);
-                if !is_heard && (execution.is_stuck || !self.dice.once_in(4)) {
-                    stay.push(execution);
+            let executions = std::mem::take(&mut *node.workplace.lock().unwrap());
+            for execution in executions {
+                let Some(outcome) = end_of(&execution, &mut self.dice) else {
+                    node.workplace.lock().unwrap().push(execution);
                     continue;
-                }
-                let outcome = match &execution.cancelled {
-                    Some(reason) if is_heard => Outcome::Cancelled { reason: reason.clone() },
-                    _ => outcome(&mut self.dice),
                 };
+                let times = if self.dice.once_in(20) { 2 } else { 1 };
                 let now = self.now + node.offset;
-                if self.dice.once_in(20) {
-                    node.completions.push(execution.completion(now, outcome.clone()));
-                }
-                node.completions.push(execution.completion(now, outcome));
+                let told = (0..times).map(|_| execution.completion(now, outcome.clone()));
+                node.completions.extend(told);
             }
-            *workplace = stay;
         }
     }
 
@@ -318,18 +311,22 @@ impl World {
     }
 }
 
-fn outcome(dice: &mut Dice) -> Outcome {
-    if dice.once_in(4) {
-        let error = "as it happens".to_owned();
-        return Outcome::Failed { error, exit_code: None, permanent: false };
+/// How an execution ends, if it ends now. One that was asked to end may not hear it.
+fn end_of(execution: &Execution, dice: &mut Dice) -> Option<Outcome> {
+    if let Some(reason) = execution.cancelled.clone().filter(|_| dice.once_in(2)) {
+        return Some(Outcome::Cancelled { reason });
     }
-    Outcome::Succeeded { result: None, exit_code: None }
+    if execution.is_stuck || !dice.once_in(4) {
+        return None;
+    }
+    let error = "as it happens".to_owned();
+    let failed = Outcome::Failed { error, exit_code: None, permanent: false };
+    let well = Outcome::Succeeded { result: None, exit_code: None };
+    Some(if dice.once_in(4) { failed } else { well })
 }
 
 /// The result of a call that does not wait.
-fn now_or_never<T>(
-    call: impl Future<Output = Result<T, punctual::store::StoreError>>,
-) -> T {
+fn now_or_never<T>(call: impl Future<Output = Result<T, punctual::store::StoreError>>) -> T {
     let mut call = std::pin::pin!(call);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match call.as_mut().poll(&mut context) {
