@@ -252,14 +252,9 @@ impl World {
         for node in &mut self.nodes {
             let executions = std::mem::take(&mut *node.workplace.lock().unwrap());
             for execution in executions {
-                let Some(outcome) = end_of(&execution, &mut self.dice) else {
-                    node.workplace.lock().unwrap().push(execution);
-                    continue;
-                };
-                let times = if self.dice.once_in(20) { 2 } else { 1 };
-                let now = self.now + node.offset;
-                let told = (0..times).map(|_| execution.completion(now, outcome.clone()));
-                node.completions.extend(told);
+                let outcome = end_of(&execution, &mut self.dice);
+                let times = 1 + usize::from(self.dice.once_in(20));
+                node.execution_ends(execution, outcome, times, self.now);
             }
         }
     }
