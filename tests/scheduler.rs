@@ -610,3 +610,47 @@ async fn a_job_whose_builtin_is_gone_is_broken_when_it_is_due() {
     let reason = "task.name: unknown builtin \"noop\"".to_owned();
     assert_eq!(state, JobState::Broken { reason, since: Some(at(10)) });
 }
+
+#[tokio::test]
+async fn a_completion_that_is_told_twice_counts_once() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    world.tick(at(10)).await;
+    world.complete_all_twice(at(11));
+    world.tick(at(11)).await;
+    assert_eq!(world.tick(at(20)).await, Some(at(30)));
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "20 running"]);
+}
+
+#[tokio::test]
+async fn a_next_run_time_is_kept_while_its_job_is_broken() {
+    // The clock is set back meanwhile, or it is a one-shot that was to run later than it says.
+    let crontab = json!({"type": "interval", "seconds": 10});
+    let date = json!({"type": "date", "run_date": "2027-01-15 08:00:10"});
+    for (trigger, mended_at) in [(crontab, 1), (date, 20)] {
+        let mut world = World::new(1).await;
+        let named = "2027-01-15 08:00:33";
+        let given = json!({"id": "a", "trigger": trigger, "next_run_time": named});
+        world.add(job(&given), at(0)).await;
+        world.without_pools(at(5)).await;
+        world.reload(Vec::new(), at(mended_at)).await;
+        let next = world.job("a").await.unwrap().next().unwrap();
+        assert_eq!(next.scheduled_at, at(33), "{given}");
+    }
+}
+
+#[tokio::test]
+async fn with_jitter_the_earliest_occurrence_that_is_not_too_late_is_the_one_that_runs() {
+    for number in 0..50 {
+        let mut world = World::new(1).await;
+        let trigger = json!({"type": "interval", "seconds": 10, "jitter": 9});
+        let id = format!("job-{number}");
+        let (rule, grace) = ("earliest", 25);
+        let given =
+            json!({"id": id, "trigger": trigger, "coalesce": rule, "misfire_grace_time": grace});
+        world.add(job(&given), at(0)).await;
+        world.tick(at(59)).await;
+        let started = world.started();
+        assert_eq!(started, std::slice::from_ref(&id), "{:?}", world.ledger(&id).await);
+    }
+}

@@ -41,7 +41,7 @@ fn update_job(job: &Job) -> Change {
 }
 
 fn delete_job(id: &JobId, revision: i64) -> Change {
-    Change::DeleteJob { id: id.clone(), revision }
+    Change::DeleteJob { id: id.clone(), revision, created_at: at(0) }
 }
 
 fn insert_run(run: &Run) -> Change {
@@ -129,6 +129,8 @@ on_every_store! {
     runs_in_flight_are_found_the_oldest_first
     lists_are_filtered_and_paged
     an_output_is_replaced
+    a_job_that_is_added_again_is_another_one
+    runs_of_a_node_that_is_not_known_are_found
 }
 
 async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {
@@ -415,4 +417,32 @@ async fn a_conflict_in_writes_of_one_kind_changes_nothing_at_all<S: Store + Arch
     let runs = [Some(at(10)), Some(at(20)), Some(at(10)), None].map(|at| run("j0", at));
     assert!(is_conflict(store.commit(runs.iter().map(insert_run).collect()).await));
     assert_eq!(in_flight(&store).await, []);
+}
+
+async fn a_job_that_is_added_again_is_another_one<S: Store + Archive>(store: S) {
+    let old = job(&json!({"id": "a", "name": "old"}));
+    let new = Job { created_at: at(5), name: "new".to_owned(), ..old.clone() };
+    store.commit(vec![insert_job(&old)]).await.unwrap();
+    store.commit(vec![delete_job(&old.id, 1), insert_job(&new)]).await.unwrap();
+    let old = Job { revision: 1, ..old };
+    let stale =
+        [update_job(&old), Change::AdvanceJob(next(&old)), delete_job(&old.id, old.revision)];
+    for change in stale {
+        assert!(is_conflict(store.commit(vec![change]).await));
+    }
+    assert_eq!(store.job("a").await.unwrap().unwrap().name, "new");
+    store.commit(vec![update_job(&Job { revision: 1, ..new })]).await.unwrap();
+}
+
+async fn runs_of_a_node_that_is_not_known_are_found<S: Store + Archive>(store: S) {
+    let mut held = run("a", Some(at(10)));
+    held.node = "there".into();
+    store.commit(vec![insert_job(&job(&json!({"id": "a"}))), insert_run(&held)]).await.unwrap();
+    let gone = async |but| store.in_flight(Holder::Gone { but }).await.unwrap();
+    assert_eq!(gone("here").await, std::slice::from_ref(&held), "it is not known");
+    assert_eq!(gone("there").await, [], "who asks is not gone");
+    let meeting = store.meet("there", at(0), at(1)).await.unwrap();
+    assert_eq!(gone("here").await, [], "now it is known");
+    store.bury(&meeting.nodes).await.unwrap();
+    assert_eq!(gone("here").await, [held]);
 }

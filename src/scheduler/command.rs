@@ -73,6 +73,19 @@ impl Request {
     }
 }
 
+impl Request {
+    /// The jobs that it speaks of by their ids.
+    pub(super) fn jobs(&self) -> Vec<&JobId> {
+        match self {
+            Self::Add(addition) => vec![&addition.job.id],
+            Self::AddAll(additions) => additions.iter().map(|addition| &addition.job.id).collect(),
+            Self::Remove(id) | Self::Pause(id) | Self::Resume(id) | Self::Run(id) => vec![id],
+            Self::PauseAll | Self::ResumeAll => Vec::new(),
+            Self::Reload { jobs, .. } => jobs.iter().map(|job| &job.id).collect(),
+        }
+    }
+}
+
 /// What a request led to.
 #[derive(Debug, Clone)]
 pub enum Answer {

@@ -236,39 +236,29 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             // Another node may have paused or resumed since the last meeting.
             self.paused_since = self.store.paused_since().await?;
         }
-        let jobs = self.load(now, commands).await?;
+        let jobs = self.load(commands).await?;
         Ok(Step::new(now, Arc::clone(&self.identity.node), jobs, self.paused_since))
     }
 
     /// The jobs that the commands speak of.
-    async fn load(&self, now: Timestamp, commands: &[Command]) -> Result<Vec<Job>, StoreError> {
-        let mut ids: BTreeSet<&JobId> = BTreeSet::new();
-        let mut review = None;
-        for command in commands {
-            match &command.request {
-                Request::Add(addition) => {
-                    ids.insert(&addition.job.id);
-                }
-                Request::AddAll(additions) => {
-                    ids.extend(additions.iter().map(|addition| &addition.job.id));
-                }
-                Request::Remove(id)
-                | Request::Pause(id)
-                | Request::Resume(id)
-                | Request::Run(id) => {
-                    ids.insert(id);
-                }
-                Request::PauseAll | Request::ResumeAll => {}
-                Request::Reload { rules, jobs } => {
-                    ids.extend(jobs.iter().map(|job| &job.id));
-                    review = Some(rules.executors.keys().cloned().collect::<Vec<_>>());
-                }
-            }
-        }
-        let ids: Vec<JobId> = ids.into_iter().cloned().collect();
+    async fn load(&self, commands: &[Command]) -> Result<Vec<Job>, StoreError> {
+        let requests = || commands.iter().map(|command| &command.request);
+        let ids: BTreeSet<JobId> = requests().flat_map(Request::jobs).cloned().collect();
+        let ids: Vec<JobId> = ids.into_iter().collect();
         let mut jobs = if ids.is_empty() { Vec::new() } else { self.store.load(&ids).await? };
-        if let Some(executors) = review {
-            tracing::debug!(%now, "reviewing the stored jobs");
+        let review = requests().filter_map(|request| match request {
+            Request::Reload { rules, .. } => Some(rules),
+            Request::Add(_)
+            | Request::AddAll(_)
+            | Request::Remove(_)
+            | Request::Pause(_)
+            | Request::Resume(_)
+            | Request::Run(_)
+            | Request::PauseAll
+            | Request::ResumeAll => None,
+        });
+        if let Some(rules) = review.last() {
+            let executors: Vec<String> = rules.executors.keys().cloned().collect();
             jobs.extend(self.store.to_review(&executors).await?);
         }
         Ok(jobs)

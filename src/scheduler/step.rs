@@ -144,8 +144,10 @@ impl Step {
 
     fn write(&mut self, job: Job, written: Written) -> Arc<Job> {
         let entry = self.jobs.entry(job.id.clone()).or_default();
-        let stored = entry.before.as_ref().map_or(0, |before| before.revision);
-        let job = Arc::new(Job { revision: stored + 1, ..job });
+        // One that this step also removed is the same one to the store.
+        let stored = entry.before.as_ref().map(|before| (before.revision, before.created_at));
+        let (revision, created_at) = stored.unwrap_or((0, job.created_at));
+        let job = Arc::new(Job { revision: revision + 1, created_at, ..job });
         entry.after = Some(Arc::clone(&job));
         entry.written = entry.written.max(written);
         job
@@ -217,7 +219,8 @@ impl Step {
                 (Some(_), Some(job), Written::Advanced) => Change::AdvanceJob(Arc::clone(job)),
                 (Some(_), Some(job), Written::Defined) => Change::UpdateJob(Arc::clone(job)),
                 (Some(before), None, _) => {
-                    Change::DeleteJob { id: id.clone(), revision: before.revision }
+                    let (revision, created_at) = (before.revision, before.created_at);
+                    Change::DeleteJob { id: id.clone(), revision, created_at }
                 }
             };
             changes.push(change);

@@ -55,13 +55,16 @@ impl Tables {
             }
             Change::UpdateJob(job) | Change::AdvanceJob(job) => {
                 let known = self.jobs.get_mut(&job.id);
-                let known = known.filter(|known| known.revision + 1 == job.revision);
+                let is_this = |known: &&mut Arc<Job>| {
+                    (known.revision + 1, known.created_at) == (job.revision, job.created_at)
+                };
+                let known = known.filter(is_this);
                 *known.ok_or_else(|| conflict("job", &job.id))? = Arc::clone(job);
             }
-            Change::DeleteJob { id, revision } => {
+            Change::DeleteJob { id, revision, created_at } => {
                 self.jobs
                     .get(id)
-                    .filter(|known| known.revision == *revision)
+                    .filter(|known| (known.revision, known.created_at) == (*revision, *created_at))
                     .ok_or_else(|| conflict("job", id))?;
                 self.jobs.remove(id);
             }

@@ -37,7 +37,8 @@ pub enum StoreError {
 pub enum Change {
     /// A new job of revision 1; its id must be free.
     InsertJob(Arc<Job>),
-    /// A job as it is from now on, if its stored revision is the one before.
+    /// A job as it is from now on, if its stored revision is the one before, and it was added at the same time: a job
+    /// that was removed and added again begins to count anew.
     UpdateJob(Arc<Job>),
     /// The same where only its place in the schedule is another: state, next occurrence, count of runs, owner.
     AdvanceJob(Arc<Job>),
@@ -47,6 +48,8 @@ pub enum Change {
         id: JobId,
         /// The revision that was read.
         revision: i64,
+        /// When it was added.
+        created_at: Timestamp,
     },
     /// A new row of the ledger; its occurrence must have none yet.
     InsertRun(Arc<Run>),

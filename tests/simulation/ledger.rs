@@ -121,7 +121,7 @@ impl Ledger {
     /// Whether the scheduler was paused since then, or not, at that write or at a later one.
     pub(crate) fn was_paused(&self, since: Option<Timestamp>, write: u64) -> bool {
         let before = self.pauses.partition_point(|(then, _)| *then <= write);
-        let current = before.checked_sub(1).map_or(None, |last| self.pauses[last].1);
+        let current = before.checked_sub(1).and_then(|last| self.pauses[last].1);
         current == since || self.pauses[before..].iter().any(|(_, later)| *later == since)
     }
 
@@ -319,7 +319,7 @@ pub(crate) fn words(change: &Change) -> String {
         Change::InsertJob(new) => job("new", new),
         Change::UpdateJob(new) => job("update", new),
         Change::AdvanceJob(new) => job("advance", new),
-        Change::DeleteJob { id, revision } => format!("delete {id} r{revision}"),
+        Change::DeleteJob { id, revision, .. } => format!("delete {id} r{revision}"),
         Change::InsertRun(new) => run("new", new),
         Change::UpdateRun { run: new, held_by } => format!("{} from {held_by}", run("update", new)),
         Change::PutOutput { run_id, .. } => format!("output {run_id}"),

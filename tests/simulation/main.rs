@@ -3,7 +3,12 @@
 //! checked at every write.
 //!
 //! `SIM_SEED=n` runs one seed, `SIM_SEEDS=n` so many of each kind.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a world that cannot go on ends")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a world that cannot go on ends"
+)]
 
 mod accounts;
 mod dice;

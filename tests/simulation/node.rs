@@ -10,6 +10,7 @@ use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::executor::Completion;
 use punctual::job::JobId;
+use punctual::run::Outcome;
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Addition, Answer, Command, Refusal, Request};
 use punctual::scheduler::{Identity, Scheduler};
@@ -17,7 +18,7 @@ use punctual::store::StoreError;
 use punctual::store::memory::MemoryStore;
 use tokio::sync::oneshot;
 
-use crate::executor::{SimExecutor, Workplace};
+use crate::executor::{Execution, SimExecutor, Workplace};
 use crate::properties::Property;
 use crate::store::{Shared, SimStore};
 
@@ -137,6 +138,23 @@ impl Node {
         self.commands.clear();
         self.asked.clear();
         self.stopped_until = None;
+    }
+
+    /// Something that it executes ends, which it is told so many times; or goes on.
+    pub(crate) fn execution_ends(
+        &mut self,
+        execution: Execution,
+        outcome: Option<Outcome>,
+        times: usize,
+        now: Timestamp,
+    ) {
+        let Some(outcome) = outcome else {
+            self.workplace.lock().unwrap().push(execution);
+            return;
+        };
+        let now = now + self.offset;
+        let told = (0..times).map(|_| execution.completion(now, outcome.clone()));
+        self.completions.extend(told);
     }
 
     pub(crate) fn ask(&mut self, request: Request) {

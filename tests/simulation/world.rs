@@ -13,6 +13,7 @@ use punctual::store::Archive;
 use punctual::store::memory::MemoryStore;
 
 use crate::dice::Dice;
+use crate::executor::Execution;
 use crate::jobs::{at, rules};
 use crate::ledger::Ledger;
 use crate::node::{LEASE, Node};
@@ -249,25 +250,12 @@ impl World {
     /// Some of what is executed ends, well or not; what has ended may be told twice.
     fn end_some(&mut self) {
         for node in &mut self.nodes {
-            let mut workplace = node.workplace.lock().unwrap();
-            let mut stay = Vec::new();
-            for execution in workplace.drain(..) {
-                let is_heard = execution.cancelled.is_some() && self.dice.once_in(2);
-                if !is_heard && (execution.is_stuck || !self.dice.once_in(4)) {
-                    stay.push(execution);
-                    continue;
-                }
-                let outcome = match &execution.cancelled {
-                    Some(reason) if is_heard => Outcome::Cancelled { reason: reason.clone() },
-                    _ => outcome(&mut self.dice),
-                };
-                let now = self.now + node.offset;
-                if self.dice.once_in(20) {
-                    node.completions.push(execution.completion(now, outcome.clone()));
-                }
-                node.completions.push(execution.completion(now, outcome));
+            let executions = std::mem::take(&mut *node.workplace.lock().unwrap());
+            for execution in executions {
+                let outcome = end_of(&execution, &mut self.dice);
+                let times = 1 + usize::from(self.dice.once_in(20));
+                node.execution_ends(execution, outcome, times, self.now);
             }
-            *workplace = stay;
         }
     }
 
@@ -318,12 +306,18 @@ impl World {
     }
 }
 
-fn outcome(dice: &mut Dice) -> Outcome {
-    if dice.once_in(4) {
-        let error = "as it happens".to_owned();
-        return Outcome::Failed { error, exit_code: None, permanent: false };
+/// How an execution ends, if it ends now. One that was asked to end may not hear it.
+fn end_of(execution: &Execution, dice: &mut Dice) -> Option<Outcome> {
+    if let Some(reason) = execution.cancelled.clone().filter(|_| dice.once_in(2)) {
+        return Some(Outcome::Cancelled { reason });
     }
-    Outcome::Succeeded { result: None, exit_code: None }
+    if execution.is_stuck || !dice.once_in(4) {
+        return None;
+    }
+    let error = "as it happens".to_owned();
+    let failed = Outcome::Failed { error, exit_code: None, permanent: false };
+    let well = Outcome::Succeeded { result: None, exit_code: None };
+    Some(if dice.once_in(4) { failed } else { well })
 }
 
 /// The result of a call that does not wait.

@@ -159,6 +159,23 @@ impl World {
         world
     }
 
+    /// A node on a store that several share, with a number that no other one has.
+    pub(crate) async fn join(
+        store: &MemoryStore,
+        number: u64,
+        workers: usize,
+        now: Timestamp,
+    ) -> Self {
+        let store = FaultyStore { inner: store.clone(), fault: Arc::default() };
+        let notes = Notes::default();
+        let scheduler = Self::scheduler(&store, &notes, workers, number);
+        let (processes, completions) = (number + 1, Vec::new());
+        let mut world = Self { store, notes, workers, processes, scheduler, completions };
+        world.scheduler.recover(now, "its node is gone").await.unwrap();
+        world.tick(now).await;
+        world
+    }
+
     /// Each process has a seed of its own, so that its run ids are its own.
     fn scheduler(
         store: &FaultyStore,
@@ -249,6 +266,20 @@ impl World {
         self.scheduler.drain();
     }
 
+    /// Takes leave of the other nodes.
+    pub(crate) async fn leave(&mut self, now: Timestamp) {
+        self.scheduler.leave(now).await.unwrap();
+    }
+
+    /// Ticks until it does not ask to go on at once.
+    pub(crate) async fn tick_on(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let mut next = self.tick(now).await;
+        while next.is_some_and(|next| next <= now) {
+            next = self.tick(now).await;
+        }
+        next
+    }
+
     pub(crate) fn fail_next(&mut self, fault: Fault) {
         *self.store.fault.lock().unwrap() = Some(fault);
     }
@@ -261,6 +292,14 @@ impl World {
         self.processes += 1;
         // A start that fails is a start again.
         while self.scheduler.recover(now, "crashed").await.is_err() {}
+    }
+
+    /// Everything that was started ends well, and that is told twice.
+    pub(crate) fn complete_all_twice(&mut self, now: Timestamp) {
+        let open = self.notes.open.lock().unwrap().clone();
+        self.complete_all(now);
+        *self.notes.open.lock().unwrap() = open;
+        self.complete_all(now);
     }
 
     /// Everything that was started ends well.

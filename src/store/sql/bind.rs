@@ -3,7 +3,7 @@
 use super::row::count;
 use super::value::Bind;
 use crate::clock::Timestamp;
-use crate::job::{Due, Job, JobState, Origin};
+use crate::job::{Due, Job, JobId, JobState, Origin};
 use crate::run::{Outcome, Run, RunState};
 
 /// Columns of a job that its definition decides.
@@ -37,7 +37,7 @@ pub(super) fn job_columns() -> Vec<&'static str> {
 /// What tells a new job beside them.
 pub(super) const NEW_JOB: [&str; 3] = ["created_at", "id", "revision"];
 /// What tells which job is written anew.
-pub(super) const JOB_KEYS: [&str; 2] = ["id", "revision"];
+pub(super) const JOB_KEYS: [&str; 3] = ["id", "revision", "created_at"];
 
 /// The columns of [`ADVANCED`].
 pub(super) fn advanced(to: &mut impl Bind, job: &Job) {
@@ -94,9 +94,10 @@ pub(super) fn new_job(to: &mut impl Bind, job: &Job) {
 }
 
 /// The columns of [`JOB_KEYS`].
-pub(super) fn job_keys(to: &mut impl Bind, id: &str, revision: i64) {
-    to.text(Some(id));
+pub(super) fn job_keys(to: &mut impl Bind, id: &JobId, revision: i64, created_at: Timestamp) {
+    to.text(Some(id.as_str()));
     to.integer(Some(revision));
+    to.instant(Some(created_at));
 }
 
 /// The columns of a run that its state decides.

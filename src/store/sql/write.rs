@@ -157,13 +157,15 @@ fn bind(to: &mut impl Bind, change: &Change) {
         Change::InsertJob(job) => bind::new_job(to, job),
         Change::UpdateJob(job) => {
             bind::job(to, job);
-            bind::job_keys(to, job.id.as_str(), job.revision - 1);
+            bind::job_keys(to, &job.id, job.revision - 1, job.created_at);
         }
         Change::AdvanceJob(job) => {
             bind::advanced(to, job);
-            bind::job_keys(to, job.id.as_str(), job.revision - 1);
+            bind::job_keys(to, &job.id, job.revision - 1, job.created_at);
         }
-        Change::DeleteJob { id, revision } => bind::job_keys(to, id.as_str(), *revision),
+        Change::DeleteJob { id, revision, created_at } => {
+            bind::job_keys(to, id, *revision, *created_at);
+        }
         Change::InsertRun(run) => bind::new_run(to, run),
         Change::UpdateRun { run, held_by } => {
             bind::run(to, run);
