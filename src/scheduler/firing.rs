@@ -8,7 +8,7 @@ use super::floor::{Known, Waiting};
 use super::horizon::{Asked, HORIZON_JOBS};
 use super::plan::{self, Room};
 use super::step::Step;
-use super::{Phase, Scheduler, overlap};
+use super::{Phase, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Executor};
 use crate::job::{Job, JobState};
@@ -117,8 +117,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         let (is_free, admits) = (self.floor.is_free(job), self.floor.admits(job));
         let room = if admits { Room::Free } else { Room::Taken };
-        let mut plan = plan::plan(job, step.now, room);
-        overlap::keep_newest(&mut plan, job);
+        let plan = plan::plan(job, step.now, room);
         let mut desk = self.desk(step);
         desk.make_room(job, plan.runs.len());
         for skipped in plan.skipped {

@@ -246,7 +246,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let ids: BTreeSet<JobId> = requests().flat_map(Request::jobs).cloned().collect();
         let ids: Vec<JobId> = ids.into_iter().collect();
         let mut jobs = if ids.is_empty() { Vec::new() } else { self.store.load(&ids).await? };
-        let review = requests().filter_map(|request| match request {
+        let mut reviews = requests().filter_map(|request| match request {
             Request::Reload { rules, .. } => Some(rules),
             Request::Add(_)
             | Request::AddAll(_)
@@ -257,7 +257,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             | Request::PauseAll
             | Request::ResumeAll => None,
         });
-        if let Some(rules) = review.last() {
+        if let Some(rules) = reviews.next_back() {
             let executors: Vec<String> = rules.executors.keys().cloned().collect();
             jobs.extend(self.store.to_review(&executors).await?);
         }

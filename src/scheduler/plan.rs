@@ -5,7 +5,7 @@
 use chrono::TimeDelta;
 
 use crate::clock::Timestamp;
-use crate::job::{Coalesce, Due, Job, JobId};
+use crate::job::{Coalesce, Due, Job, JobId, Overlap};
 use crate::run::SkipReason;
 use crate::trigger::{Span, Trigger};
 
@@ -57,7 +57,12 @@ pub(crate) fn plan(job: &Job, now: Timestamp, room: Room) -> Plan {
     plan.next = job.trigger.next_after(last).map(|at| self::due(&job.id, &job.trigger, at));
     // A one-shot is never dropped because something else of the job is running: it waits.
     if room == Room::Taken && !job.trigger.is_one_shot() {
-        plan.skip_runs(SkipReason::Overlap);
+        plan.skip_runs(plan.runs.len(), SkipReason::Overlap);
+    }
+    if job.policy.overlap == Overlap::Replace {
+        // Of the runs that this makes, only the newest would be left.
+        let allowed = usize::try_from(job.policy.max_instances).unwrap_or(usize::MAX);
+        plan.skip_runs(plan.runs.len().saturating_sub(allowed), SkipReason::Overlap);
     }
     if let Some(max_runs) = job.policy.max_runs {
         let left = usize::try_from(max_runs.saturating_sub(job.run_count)).unwrap_or(usize::MAX);
@@ -201,14 +206,16 @@ impl Plan {
         run.max(self.skipped.last().map(|skipped| skipped.span.last))
     }
 
-    fn skip_runs(&mut self, reason: SkipReason) {
-        let Some((first, last)) = self.runs.first().zip(self.runs.last()) else { return };
+    /// Skips the first of the runs, so many of them.
+    fn skip_runs(&mut self, count: usize, reason: SkipReason) {
+        let rest = self.runs.split_off(count.min(self.runs.len()));
+        let skipped = std::mem::replace(&mut self.runs, rest);
+        let Some((first, last)) = skipped.first().zip(skipped.last()) else { return };
         let span = Span {
             first: first.scheduled_at,
             last: last.scheduled_at,
-            count: u64::try_from(self.runs.len()).unwrap_or(u64::MAX),
+            count: u64::try_from(skipped.len()).unwrap_or(u64::MAX),
         };
-        self.runs.clear();
         self.skipped.push(Skipped { reason, span });
     }
 }

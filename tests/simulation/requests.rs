@@ -39,7 +39,7 @@ fn new_job(id: &str, dice: &mut Dice, now: Timestamp) -> Job {
         "trigger": trigger(dice, seconds, now),
         "coalesce": coalesce,
         "max_instances": 1 + dice.roll(3),
-        "overlap": dice.pick(&["skip", "skip", "queue"]),
+        "overlap": dice.pick(&["skip", "skip", "queue", "replace"]),
         "on_crash": dice.pick(&["rerun", "lose"]),
     });
     if dice.once_in(3) && given["trigger"]["type"] != "date" {
