@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::firing::assignment;
 use super::floor::{Floor, Waiting};
-use super::{Memory, Scheduler};
+use super::{CONFLICTS_MAX, Memory, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
@@ -29,6 +29,17 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Looks at the store for the first time: takes up what a crash, or a node that is gone, has left in flight.
     /// `why` is what the ledger will say of a lost run.
     pub async fn recover(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
+        let mut conflicts = 0;
+        loop {
+            match self.look_first(now, why).await {
+                // Nodes that start at the same time take up the same; what another one was faster with is gone now.
+                Err(StoreError::Conflict(_)) if conflicts < CONFLICTS_MAX => conflicts += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn look_first(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
         if self.is_shared {
             self.meet(now).await?;
         } else {
