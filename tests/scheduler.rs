@@ -498,6 +498,20 @@ async fn a_next_run_time_is_kept_while_its_job_is_broken() {
 }
 
 #[tokio::test]
+async fn a_next_run_time_that_is_an_occurrence_has_no_jitter() {
+    for number in 0..20 {
+        let mut world = World::new(1).await;
+        let trigger = json!({"type": "interval", "seconds": 10, "jitter": 9});
+        let named = "2027-01-15 08:00:20";
+        let given =
+            json!({"id": format!("job-{number}"), "trigger": trigger, "next_run_time": named});
+        world.add(job(&given), at(0)).await;
+        world.tick(at(20)).await;
+        assert_eq!(world.starts()[0].1.due_at, at(20));
+    }
+}
+
+#[tokio::test]
 async fn with_jitter_the_earliest_occurrence_that_is_not_too_late_is_the_one_that_runs() {
     for number in 0..50 {
         let mut world = World::new(1).await;

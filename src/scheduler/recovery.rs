@@ -100,8 +100,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             changes.push(Change::UpdateRun { run: Arc::new(run), held_by });
         }
         if !changes.is_empty() {
-            self.store.commit(changes).await?;
+            // Also where the answer is lost, these runs may be this node's from now on.
             self.memory = Memory::Doubtful;
+            self.store.commit(changes).await?;
         }
         Ok(recovered)
     }
