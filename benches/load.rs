@@ -17,6 +17,8 @@
 mod daemon;
 #[path = "load/disk.rs"]
 mod disk;
+#[path = "../tests/support/servers.rs"]
+mod servers;
 
 use std::time::Duration;
 
@@ -24,11 +26,19 @@ use chrono::{DateTime, TimeDelta, Utc};
 use daemon::{Caller, Daemon};
 use punctual::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
+use servers::postgres::PostgresServer;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 /// How long each rate of adds is measured.
 const ADD_TIME: Duration = Duration::from_secs(4);
+/// Jobs of one batch, and batches.
+const BATCH_JOBS: usize = 1000;
+const BATCHES: usize = 50;
+/// Jobs that wait, in another batch for each second.
+const WAITING: usize = 1_000_000;
+/// How long an idle daemon is watched.
+const IDLE: Duration = Duration::from_secs(5);
 /// One-shots that fall due together.
 const BURST: usize = 20_000;
 /// Commands that fall due together.
@@ -55,19 +65,57 @@ fn quantile<T: Copy>(sorted: &[T], share: f64) -> T {
 
 #[tokio::main]
 async fn main() {
-    let before = disk::probe().await;
-    report("disk", &before, "");
+    // Cargo passes `--bench` on; what is left names the stores to measure.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let wants = |store: &str| wanted.is_empty() || wanted.iter().any(|word| word == store);
+    if wants("sqlite") {
+        println!("SQLite");
+        report("disk", &disk::probe().await, "");
+        measure("sqlite://punctual.db").await;
+        report("disk, again", &disk::probe().await, "");
+    }
+    if wants("postgres") {
+        println!("PostgreSQL");
+        let Some(server) = PostgresServer::start() else { return };
+        report("server", &disk::probe_postgres(&server.url()).await, "");
+        measure(&server.database("load")).await;
+        report("server, again", &disk::probe_postgres(&server.url()).await, "");
+    }
+}
+
+/// All figures, with one store.
+async fn measure(store: &str) {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let daemon = Daemon::start(home.path()).await;
+    let daemon = Daemon::start(home.path(), store).await;
     for (clients, goal) in [(1, "≥ 3.5 k/s"), (8, "≥ 15 k/s"), (64, "≥ 50 k/s, p99 ≤ 5 ms")]
     {
         adds(&daemon, clients, goal).await;
     }
+    batches(&daemon).await;
     lateness(&daemon).await;
     burst(&daemon).await;
     commands(&daemon).await;
-    restart(daemon, home.path()).await;
-    report("disk, again", &disk::probe().await, "");
+    waiting(daemon, home.path(), store).await;
+}
+
+/// Durable adds in batches, one after the other.
+async fn batches(daemon: &Daemon) {
+    let far = DateTime::from_timestamp(4_102_444_800, 0).unwrap();
+    let mut caller = daemon.caller();
+    // What the caller needs to write a batch down is not the daemon's time.
+    let bodies: Vec<Value> = (0..BATCHES)
+        .map(|batch| {
+            let job = |number| once(&format!("batch-{batch}-{number}"), far, &noop());
+            json!({"jobs": (0..BATCH_JOBS).map(job).collect::<Vec<_>>()})
+        })
+        .collect();
+    let began = Instant::now();
+    for body in &bodies {
+        let answer = caller.post("/v1/jobs/batch", body).await;
+        assert_eq!(answer["results"][BATCH_JOBS - 1]["status"], "added");
+    }
+    let rate = (BATCHES * BATCH_JOBS) as f64 / began.elapsed().as_secs_f64();
+    report("durable adds, batches of 1,000", &format!("{rate:.0}/s"), "≥ 250 k/s");
 }
 
 /// Durable adds, each client one after the other.
@@ -207,18 +255,44 @@ async fn commands(daemon: &Daemon) {
     );
 }
 
-/// All the jobs that were added are still there: what they cost a daemon that starts.
-async fn restart(daemon: Daemon, home: &std::path::Path) {
-    let jobs = daemon.caller().get("/v1/status").await["jobs"]["active"].as_u64().unwrap_or(0);
-    daemon.stop().await;
-    let began = Instant::now();
-    let daemon = Daemon::start(home).await;
-    let (ready, resident) = (began.elapsed(), daemon.resident_megabytes());
+/// Many jobs that wait: what they cost a daemon that starts, and one that does nothing.
+async fn waiting(daemon: Daemon, home: &std::path::Path, store: &str) {
+    let far = DateTime::from_timestamp(4_102_444_800, 0).unwrap();
     let mut caller = daemon.caller();
     let began = Instant::now();
-    caller.get("/v1/jobs?limit=100&prefix=add-64-7").await;
-    let list = began.elapsed();
-    let figure = format!("ready after {ready:.0?}, {resident} MB, list of 100 in {list:.1?}");
-    report(&format!("a start with {jobs} waiting jobs"), &figure, "1 M: ≤ 1 s, ≤ 100 MB");
+    for batch in 0..WAITING / BATCH_JOBS {
+        let job = |number| {
+            let at = far + TimeDelta::seconds(i64::try_from(batch).unwrap());
+            once(&format!("waiting-{batch}-{number}"), at, &noop())
+        };
+        let body = json!({"jobs": (0..BATCH_JOBS).map(job).collect::<Vec<_>>()});
+        caller.post("/v1/jobs/batch", &body).await;
+    }
+    let adding = began.elapsed();
+    let jobs = caller.get("/v1/status").await["jobs"]["active"].as_u64().unwrap();
+    daemon.stop().await;
+    let began = Instant::now();
+    let daemon = Daemon::start(home, store).await;
+    let ready = began.elapsed();
+    let mut caller = daemon.caller();
+    let mut time = async |path: &str| {
+        let began = Instant::now();
+        caller.get(path).await;
+        began.elapsed()
+    };
+    let list = time("/v1/jobs?limit=100&prefix=waiting-7").await;
+    let show = time("/v1/jobs/waiting-500-500").await;
+    let status = time("/v1/status").await;
+    let before = daemon.processor_ticks();
+    tokio::time::sleep(IDLE).await;
+    let idle = daemon.processor_ticks() - before;
+    let resident = daemon.resident_megabytes();
+    let figure = format!("ready after {ready:.0?}, {resident} MB resident");
+    report(&format!("{jobs} jobs waiting"), &figure, "1 M: ≤ 1 s, ≤ 100 MB");
+    let figure = format!("list of 100 {list:.1?}, show {show:.1?}, status {status:.1?}");
+    report("  the same, reading", &figure, "");
+    let share = idle as f64 / IDLE.as_secs_f64();
+    let figure = format!("{share:.1} % of a processor; {WAITING} were added in {adding:.0?}");
+    report("  the same, idle", &figure, "no wake-up, no query");
     daemon.stop().await;
 }

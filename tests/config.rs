@@ -121,7 +121,7 @@ fn a_bad_setting_is_refused_at_its_key() {
         "2:18",
         "job_defaults.coalesce",
     );
-    refused("[store]\nurl = \"postgres://h/x\"\n", "2:1", "store.url");
+    refused("[store]\nurl = \"redis://h/x\"\n", "2:1", "store.url");
     refused("[executors.x]\ntype = \"fibers\"\n", "2:1", "executors.x.type");
     refused("\n[executors.x]\nmax_workers = 1\n", "2:12", "executors.x");
     refused(

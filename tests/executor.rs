@@ -115,7 +115,7 @@ impl Bench {
             job_id: JobId::parse("job").unwrap(),
             attempt: 1,
             scheduled_at: None,
-            task: Task::parse(task).unwrap(),
+            task: Task::parse(task).unwrap().into(),
         };
         self.pools.start(pool, assignment);
         run_id

@@ -12,7 +12,7 @@ use chrono::TimeDelta;
 use jobs::{at, job, job_at};
 use punctual::clock::Timestamp;
 use punctual::job::{JobId, JobState};
-use punctual::scheduler::command::{Answer, Existing, Refusal, Request};
+use punctual::scheduler::command::{Addition, Answer, Existing, Refusal, Request};
 use punctual::store::memory::MemoryStore;
 use serde_json::{Value, json};
 use world::{Fault, World};
@@ -49,7 +49,7 @@ async fn pass_alone(node: &mut World, seconds: std::ops::RangeInclusive<i64>) {
 }
 
 fn add(given: &Value, now: Timestamp) -> Request {
-    Request::Add { job: Box::new(job_at(given, now)), existing: Existing::Refuse }
+    Request::Add(Addition { job: Box::new(job_at(given, now)), existing: Existing::Refuse })
 }
 
 #[tokio::test]
@@ -199,9 +199,10 @@ async fn a_job_is_changed_through_one_node_while_another_one_holds_it() {
         let request = match change {
             "pause" => Request::Pause(id("a")),
             "remove" => Request::Remove(id("a")),
-            _ => {
-                Request::Add { job: Box::new(job_at(&twenty, at(9))), existing: Existing::Redefine }
-            }
+            _ => Request::Add(Addition {
+                job: Box::new(job_at(&twenty, at(9))),
+                existing: Existing::Redefine,
+            }),
         };
         other.ask(request, millis(9500)).await.unwrap();
         // The holder has not heard of it when the job falls due.

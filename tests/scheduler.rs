@@ -7,8 +7,9 @@ mod jobs;
 mod world;
 
 use jobs::{at, job, job_at};
-use punctual::job::{Job, JobState};
-use punctual::scheduler::command::{Answer, Existing, Refusal, Request};
+use punctual::job::{Definition, Job, JobState, Origin};
+use punctual::run::Outcome;
+use punctual::scheduler::command::{Addition, Answer, Existing, Refusal, Request};
 use serde_json::{Value, json};
 use world::{Fault, World};
 
@@ -174,9 +175,8 @@ async fn a_next_run_time_is_held_back_by_a_pause_and_kept_or_set_by_a_redefiniti
         |next: Value, second| job_at(&json!({"id": "a", "next_run_time": next}), at(second));
     let id = world.add(given(Value::Null, 0), at(0)).await;
     assert!(matches!(world.job("a").await.unwrap().state, JobState::Paused { .. }));
-    let redefine = |next: Value, second, existing| Request::Add {
-        job: Box::new(given(next, second)),
-        existing,
+    let redefine = |next: Value, second, existing| {
+        Request::Add(Addition { job: Box::new(given(next, second)), existing })
     };
     let named = json!("2027-01-15 08:00:33");
     world.ask(redefine(named.clone(), 1, Existing::Reschedule), at(1)).await.unwrap();
@@ -306,13 +306,13 @@ async fn requests_of_one_step_see_each_other_in_their_order() {
     let answers = world
         .ask_all(
             vec![
-                Request::Add { job: new(), existing: Existing::Refuse },
-                Request::Add { job: new(), existing: Existing::Refuse },
-                Request::Add { job: new(), existing: Existing::Redefine },
+                Request::Add(Addition { job: new(), existing: Existing::Refuse }),
+                Request::Add(Addition { job: new(), existing: Existing::Refuse }),
+                Request::Add(Addition { job: new(), existing: Existing::Redefine }),
                 Request::Pause(id.clone()),
                 Request::Remove(id.clone()),
                 Request::Pause(id.clone()),
-                Request::Add { job: new(), existing: Existing::Refuse },
+                Request::Add(Addition { job: new(), existing: Existing::Refuse }),
             ],
             at(1),
         )
@@ -377,7 +377,7 @@ async fn a_reload_makes_the_declared_jobs_the_files_and_breaks_what_can_no_longe
     let mut world = World::new(1).await;
     let declared = |id: &str, seconds: u32| {
         let job = job(&json!({"id": id, "trigger": {"type": "interval", "seconds": seconds}}));
-        Job { origin: punctual::job::Origin::File, ..job }
+        Job { origin: Origin::File, ..job }
     };
     world.add(job(&json!({"id": "mine"})), at(0)).await;
     let first = world
@@ -444,8 +444,10 @@ async fn a_job_that_max_runs_has_ended_goes_on_when_its_new_definition_lets_it()
     world.tick(at(10)).await;
     world.finish_all(at(11)).await;
     for (max_runs, state) in [(1, "finished"), (2, "active")] {
-        let request =
-            Request::Add { job: Box::new(limited(max_runs)), existing: Existing::Redefine };
+        let request = Request::Add(Addition {
+            job: Box::new(limited(max_runs)),
+            existing: Existing::Redefine,
+        });
         world.ask(request, at(15)).await.unwrap();
         assert_eq!(world.job("a").await.unwrap().state.word(), state, "{max_runs}");
     }
@@ -525,4 +527,144 @@ async fn with_jitter_the_earliest_occurrence_that_is_not_too_late_is_the_one_tha
         let started = world.started();
         assert_eq!(started, std::slice::from_ref(&id), "{:?}", world.ledger(&id).await);
     }
+}
+
+#[tokio::test]
+async fn a_replaced_run_is_asked_to_end_and_the_newest_starts_when_it_has() {
+    let mut world = World::new(5).await;
+    world.add(job(&json!({"id": "a", "overlap": "replace"})), at(0)).await;
+    world.tick(at(10)).await;
+    world.tick(at(20)).await;
+    assert_eq!(world.ledger("a").await, ["10 running", "20 pending"]);
+    let asked: Vec<String> =
+        world.cancels().into_iter().map(|(run_id, reason)| format!("{run_id} {reason}")).collect();
+    let first = world.runs("a").await.remove(0).id;
+    assert_eq!(asked, [format!("{first} replaced by a newer run of the job")]);
+    // It takes its time: the one that waited for it is no longer the newest.
+    world.tick(at(30)).await;
+    assert_eq!(world.ledger("a").await, ["10 running", "20 overlap", "30 pending"]);
+    let reason = "replaced by a newer run of the job".to_owned();
+    world.complete(0, at(31), Outcome::Cancelled { reason });
+    world.tick(at(31)).await;
+    assert_eq!(world.ledger("a").await, ["10 cancelled", "20 overlap", "30 running"]);
+}
+
+#[tokio::test]
+async fn of_the_runs_that_are_made_together_the_newest_replace_the_others() {
+    let mut world = World::new(5).await;
+    let given = json!({"id": "a", "overlap": "replace", "coalesce": "all", "max_instances": 2});
+    world.add(job(&given), at(0)).await;
+    world.tick(at(55)).await;
+    assert_eq!(world.ledger("a").await, ["10..30 overlap 3", "40 running", "50 running"]);
+    assert!(world.cancels().is_empty());
+    world.tick(at(60)).await;
+    let cancelled: Vec<_> = world.cancels().into_iter().map(|(run_id, _)| run_id).collect();
+    assert_eq!(cancelled, [world.runs("a").await.remove(1).id], "the older one of the two");
+}
+
+#[tokio::test]
+async fn a_run_by_hand_replaces_too() {
+    let mut world = World::new(5).await;
+    let id = world.add(job(&json!({"id": "a", "overlap": "replace"})), at(0)).await;
+    world.tick(at(10)).await;
+    world.ask(Request::Run(id), at(12)).await.unwrap();
+    assert_eq!(
+        (world.ledger("a").await, world.cancels().len()),
+        (vec!["10 running".to_owned(), "- pending".to_owned()], 1)
+    );
+}
+
+#[tokio::test]
+async fn a_declared_job_whose_last_day_is_over_is_finished_and_no_fault_of_the_file() {
+    let given = json!({"id": "a", "trigger": {"type": "interval", "seconds": 10, "end_date": "2027-01-15T08:00:30Z"},
+        "task": {"type": "builtin", "name": "noop"}});
+    let admit =
+        |origin| jobs::rules(1).admit(Definition::parse(given.clone()).unwrap(), origin, at(100));
+    assert_eq!(admit(Origin::Socket).unwrap_err().field, "trigger");
+    let mut world = World::new(1).await;
+    let difference = world.reload(vec![admit(Origin::File).unwrap()], at(100)).await;
+    assert_eq!(difference.added, ["a"]);
+    assert_eq!(world.job("a").await.unwrap().state, JobState::Finished);
+    let difference = world.reload(vec![admit(Origin::File).unwrap()], at(200)).await;
+    assert_eq!(difference.unchanged, 1);
+}
+
+#[tokio::test]
+async fn what_had_begun_when_its_process_died_is_run_again_however_late() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a", "misfire_grace_time": 3, "max_runs": 1})), at(0)).await;
+    world.tick(at(10)).await;
+    world.crash(at(1000)).await;
+    world.tick(at(1000)).await;
+    assert_eq!(world.starts_with_attempts(), ["a 1", "a 2"]);
+}
+
+#[tokio::test]
+async fn a_run_that_ends_its_process_every_time_is_lost_in_the_end() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a", "max_runs": 1})), at(0)).await;
+    world.tick(at(10)).await;
+    for second in 11..30 {
+        world.crash(at(second)).await;
+        world.tick(at(second)).await;
+    }
+    assert_eq!(world.starts_with_attempts().len(), 10);
+    assert_eq!(world.ledger("a").await, ["10 lost"]);
+}
+
+#[tokio::test]
+async fn a_run_of_a_removed_job_is_not_run_again_as_that_of_a_new_one_of_its_id() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    world.tick(at(10)).await;
+    world.remove("a", at(11)).await;
+    world.add(job_at(&json!({"id": "a"}), at(12)), at(12)).await;
+    world.crash(at(13)).await;
+    world.tick(at(13)).await;
+    assert_eq!(world.ledger("a").await, ["10 lost"]);
+}
+
+#[tokio::test]
+async fn a_replacement_that_says_so_pauses() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    let replace = |given: Value| {
+        Request::Add(Addition {
+            job: Box::new(job_at(&given, at(5))),
+            existing: Existing::Redefine,
+        })
+    };
+    world.ask(replace(json!({"id": "a", "paused": true})), at(5)).await.unwrap();
+    world.tick(at(30)).await;
+    assert_eq!(world.ledger("a").await, [""; 0]);
+    world.ask(replace(json!({"id": "a"})), at(35)).await.unwrap();
+    assert_eq!(world.job("a").await.unwrap().state.word(), "paused", "and the next one leaves it");
+    // Another trigger starts anew; what the pause held back is accounted for.
+    let every_minute = json!({"id": "a", "trigger": {"type": "interval", "minutes": 1}});
+    world.ask(replace(every_minute), at(35)).await.unwrap();
+    assert_eq!(world.ledger("a").await, ["10..30 paused 3"]);
+}
+
+#[tokio::test]
+async fn a_job_that_runs_now_runs_again_when_it_is_replaced() {
+    let mut world = World::new(1).await;
+    let now = json!({"id": "a", "trigger": {"type": "date"}});
+    world.add(job_at(&now, at(5)), at(5)).await;
+    world.tick(at(5)).await;
+    world.finish_all(at(6)).await;
+    let again = Addition { job: Box::new(job_at(&now, at(9))), existing: Existing::Redefine };
+    world.ask(Request::Add(again), at(9)).await.unwrap();
+    world.tick(at(9)).await;
+    assert_eq!(world.ledger("a").await, ["5 succeeded", "9 running"]);
+}
+
+#[tokio::test]
+async fn a_job_whose_builtin_is_gone_is_broken_when_it_is_due() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    world.without_builtins(at(5)).await;
+    world.tick(at(10)).await;
+    let state = world.job("a").await.unwrap().state;
+    let reason = "task.name: unknown builtin \"noop\"".to_owned();
+    assert_eq!(state, JobState::Broken { reason, since: Some(at(10)) });
 }

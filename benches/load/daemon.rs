@@ -25,8 +25,9 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Starts a daemon, and waits until it says that it is ready.
-    pub(crate) async fn start(home: &Path) -> Self {
-        std::fs::write(home.join("jobs.toml"), CONFIG).unwrap();
+    pub(crate) async fn start(home: &Path, store: &str) -> Self {
+        let config = format!("[store]\nurl = \"{store}\"\n{CONFIG}");
+        std::fs::write(home.join("jobs.toml"), config).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_punctual"))
             .arg("serve")
             .current_dir(home)
@@ -58,6 +59,15 @@ impl Daemon {
         let status = status.unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
+    /// Time that the process has used the processors, in hundredths of a second.
+    pub(crate) fn processor_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id().unwrap()));
+        let stat = stat.unwrap();
+        // After the name, which is in brackets and may hold anything.
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
     pub(crate) async fn stop(mut self) {

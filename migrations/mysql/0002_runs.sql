@@ -20,6 +20,7 @@ create table runs (
     exit_code         bigint,
     error             longtext,
     result            longtext,
+    end_reason        text,
     unique index runs_occurrence (job_id, anchor, scheduled_at),
     index runs_in_flight (state, id)
 ) engine = InnoDB default charset = utf8mb4;

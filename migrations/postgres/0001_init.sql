@@ -49,7 +49,8 @@ create table runs (
     finished_at       bigint,
     exit_code         bigint,
     error             text,
-    result            text
+    result            text,
+    end_reason        text
 );
 
 -- An occurrence is one row: this index is the promise.

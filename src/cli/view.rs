@@ -232,10 +232,14 @@ pub(super) fn logs(answer: &Value) -> String {
 
 /// The daemon.
 pub(super) fn status(status: &Value, now: Timestamp) -> String {
-    let jobs = status.get("jobs").and_then(Value::as_object);
-    let jobs = jobs.map(|jobs| {
-        jobs.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
-    });
+    let jobs = match status.get("jobs").and_then(Value::as_object) {
+        None => "unknown".to_owned(),
+        Some(jobs) if jobs.is_empty() => "none".to_owned(),
+        Some(jobs) => {
+            let counts = jobs.iter().map(|(state, count)| format!("{count} {state}"));
+            counts.collect::<Vec<_>>().join(", ")
+        }
+    };
     let next =
         instant(status, "next_wake").map(|at| format!("{} ({})", local(at), relative(at, now)));
     let started =
@@ -251,7 +255,7 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         ("store", format!("{} {trouble}", text(status, "store")).trim_end().to_owned()),
         ("socket", text(status, "socket").to_owned()),
         ("time zone", format!("{} ({})", text(status, "timezone"), text(status, "timezone_rules"))),
-        ("jobs", jobs.filter(|jobs| !jobs.is_empty()).unwrap_or_else(|| "none".to_owned())),
+        ("jobs", jobs),
         ("running", plain_value(status, "running")),
         ("next wake-up", next.unwrap_or_else(|| "none".to_owned())),
     ];
@@ -266,7 +270,22 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
                 .to_vec(),
         );
     }
-    format!("{}\n\n{table}", lines.join("\n"))
+    format!("{}\n\n{table}{}", lines.join("\n"), nodes(rows(status, "nodes"), now))
+}
+
+/// The daemons that share the store, if there are several.
+fn nodes(nodes: &[Value], now: Timestamp) -> String {
+    if nodes.len() < 2 {
+        return String::new();
+    }
+    let mut table = Table::new(&["NODE", "STARTED", "SEEN"]);
+    for node in nodes {
+        let here = if node.get("here") == Some(&true.into()) { " (here)" } else { "" };
+        let seen = instant(node, "seen_at").map(|at| relative(at, now)).unwrap_or_default();
+        let name = format!("{}{here}", text(node, "name"));
+        table.row("", vec![name, local_option(node, "started_at"), seen]);
+    }
+    format!("\n{table}")
 }
 
 /// Why a job ran or did not.

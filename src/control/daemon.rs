@@ -13,12 +13,15 @@ use crate::invalid::Invalid;
 use crate::preview::Preview;
 use crate::scheduler::handle::Node;
 
-pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+/// How the daemon stands. It answers also when its store does not: then nobody knows how many jobs there are.
+pub(super) async fn status(State(api): State<Api>) -> Json<Value> {
     let (now, identity) = (api.clock.now(), &api.identity);
-    let counts = api.history.job_counts().await?;
-    let jobs: Map<String, Value> =
-        counts.into_iter().map(|(state, count)| (state, count.into())).collect();
+    let counts = api.history.job_counts().await;
     let status = api.handle.status();
+    let read_error = counts.as_ref().err().map(ToString::to_string);
+    let jobs: Option<Map<String, Value>> = counts
+        .ok()
+        .map(|counts| counts.into_iter().map(|(state, count)| (state, count.into())).collect());
     let rules = api.rules.borrow().clone();
     let executors: Vec<Value> = status
         .pools
@@ -44,14 +47,14 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
                 "seen_at": rfc3339(node.seen_at), "here": node.name == identity.node})
         })
         .collect();
-    Ok(Json(json!({
+    Json(json!({
         "state": match (status.draining, status.paused_since) {
             (true, _) => "draining",
             (false, Some(_)) => "paused",
             (false, None) => "running",
         },
         "paused_since": status.paused_since.map(rfc3339),
-        "store_error": status.store_error,
+        "store_error": status.store_error.or(read_error),
         "version": env!("CARGO_PKG_VERSION"),
         "node": identity.node,
         "pid": std::process::id(),
@@ -67,7 +70,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, ApiErr
         "next_wake": status.next_wake.map(rfc3339),
         "executors": executors,
         "nodes": nodes,
-    })))
+    }))
 }
 
 /// That the process answers at all.

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::history::HistoryError;
 use crate::invalid::Invalid;
@@ -29,6 +29,11 @@ impl ApiError {
     /// What was sent cannot be read.
     pub(super) fn unreadable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "unreadable", message)
+    }
+
+    /// What the contract shows of it.
+    pub(super) fn to_value(&self) -> Value {
+        json!({"code": self.code, "message": self.message, "field": self.field})
     }
 
     /// What was named does not exist.
@@ -98,8 +103,7 @@ impl From<Refusal> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body =
-            json!({"error": {"code": self.code, "message": self.message, "field": self.field}});
+        let body = json!({"error": self.to_value()});
         let mut response = (self.status, Json(body)).into_response();
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             let value = header::HeaderValue::from_static(RETRY_AFTER_SECONDS);

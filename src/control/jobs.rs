@@ -1,20 +1,24 @@
 //! Requests about jobs.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
-use super::request::{JsonBody, Parameters};
-use crate::clock::rfc3339;
+use super::request::{Bytes, Parameters, definition};
+use crate::clock::{Timestamp, rfc3339};
 use crate::filter::JobFilter;
 use crate::history::PAGE_DEFAULT;
 use crate::invalid::Invalid;
 use crate::job::{Definition, Job, JobId, Origin};
-use crate::scheduler::command::{Answer, Existing, Request};
+use crate::scheduler::admission::Rules;
+use crate::scheduler::command::{Addition, Answer, Existing, Request};
 use crate::zone::parse_instant;
 
 /// States that a list can be asked for.
@@ -58,20 +62,30 @@ pub(super) fn check_state(given: Option<&str>, known: &[&str]) -> Result<(), Inv
     }
 }
 
-pub(super) async fn add(
-    State(api): State<Api>,
-    JsonBody(body): JsonBody,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let definition = Definition::parse(body)?;
+pub(super) async fn add(State(api): State<Api>, Bytes(body): Bytes) -> Result<Response, ApiError> {
+    let rules = Arc::clone(&api.rules.borrow());
+    let addition = addition(definition(&body)?, &rules, api.clock.now())?;
+    let answer = api.handle.ask(Request::Add(addition)).await?;
+    // Thousands of these a second need no detour by a value.
+    if let Answer::Job(job) = &answer {
+        return Ok((StatusCode::CREATED, Json(job.shown())).into_response());
+    }
+    Ok((StatusCode::CREATED, Json(to_value(answer))).into_response())
+}
+
+/// A definition as it is added, or which of its fields is wrong.
+pub(super) fn addition(
+    definition: Definition,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<Addition, Invalid> {
     let existing = match (definition.replace_existing, &definition.next_run_time) {
         (false, _) => Existing::Refuse,
         (true, None) => Existing::Redefine,
         (true, Some(_)) => Existing::Reschedule,
     };
-    let rules = api.rules.borrow().clone();
-    let job = rules.admit(definition, Origin::Socket, api.clock.now())?;
-    let answer = api.handle.ask(Request::Add { job: Box::new(job), existing }).await?;
-    Ok((StatusCode::CREATED, Json(to_value(answer))))
+    let job = Box::new(rules.admit(definition, Origin::Socket, now)?);
+    Ok(Addition { job, existing })
 }
 
 /// The job of that id.
@@ -151,6 +165,7 @@ fn to_value(answer: Answer) -> Value {
         Answer::Job(job) => job.to_value(),
         Answer::Run(run) => run.to_value(),
         Answer::Difference(difference) => json!(difference),
+        Answer::Added(added) => json!({"added": added.len()}),
         Answer::Paused(since) => {
             let state = if since.is_some() { "paused" } else { "running" };
             json!({"state": state, "paused_since": since.map(rfc3339)})

@@ -4,6 +4,7 @@
 //! Requests that change something go through the scheduler's handle and are answered once they
 //! are on disk; requests that read go to the history. Nothing here decides anything.
 
+mod batch;
 mod daemon;
 mod error;
 mod jobs;
@@ -74,6 +75,7 @@ pub struct Api {
 pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/jobs", get(jobs::list).post(jobs::add))
+        .route("/v1/jobs/batch", post(batch::add))
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::remove))
         .route("/v1/jobs/{id}/pause", post(jobs::pause))
         .route("/v1/jobs/{id}/resume", post(jobs::resume))

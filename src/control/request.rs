@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::ApiError;
+use crate::job::Definition;
 
 /// Bytes of a body: thousands of times a usual job.
 pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -18,6 +19,21 @@ const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A body of at most so many bytes.
+#[derive(Debug)]
+pub(super) struct Bytes<const MAX: usize = BODY_BYTES_MAX>(pub(super) Vec<u8>);
+
+impl<S: Send + Sync, const MAX: usize> FromRequest<S> for Bytes<MAX> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body(), MAX))
+            .await
+            .map_err(|_| ApiError::too_slow())?
+            .map(Self)
+    }
+}
+
 /// A JSON body.
 #[derive(Debug)]
 pub(super) struct JsonBody(pub(super) Value);
@@ -25,20 +41,30 @@ pub(super) struct JsonBody(pub(super) Value);
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let bytes = tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body()))
-            .await
-            .map_err(|_| ApiError::too_slow())??;
-        let value = serde_json::from_slice(&bytes).map_err(|error| {
-            let what =
-                if bytes.is_empty() { "the body is empty".to_owned() } else { error.to_string() };
-            ApiError::unreadable(format!("the body is not JSON: {what}"))
-        })?;
-        Ok(Self(value))
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let Bytes(bytes) = Bytes::<BODY_BYTES_MAX>::from_request(request, state).await?;
+        json(&bytes).map(Self)
     }
 }
 
-async fn read_body(mut body: Body) -> Result<Vec<u8>, ApiError> {
+/// A body as JSON.
+fn json(bytes: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let what =
+            if bytes.is_empty() { "the body is empty".to_owned() } else { error.to_string() };
+        ApiError::unreadable(format!("the body is not JSON: {what}"))
+    })
+}
+
+/// A body as a job's definition; an error names the field.
+pub(super) fn definition(bytes: &[u8]) -> Result<Definition, ApiError> {
+    match Definition::read(bytes) {
+        Some(definition) => Ok(definition),
+        None => Ok(Definition::parse(json(bytes)?)?),
+    }
+}
+
+async fn read_body(mut body: Body, max: usize) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     let mut total = 0_usize;
     while let Some(frame) = body.frame().await {
@@ -49,13 +75,13 @@ async fn read_body(mut body: Body) -> Result<Vec<u8>, ApiError> {
         if total > DRAIN_BYTES_MAX {
             break;
         }
-        if total <= BODY_BYTES_MAX {
+        if total <= max {
             bytes.extend_from_slice(&data);
         } else {
             bytes = Vec::new();
         }
     }
-    if total > BODY_BYTES_MAX { Err(ApiError::too_large(BODY_BYTES_MAX)) } else { Ok(bytes) }
+    if total > max { Err(ApiError::too_large(max)) } else { Ok(bytes) }
 }
 
 /// The parameters after the question mark; an unknown one is an error.

@@ -9,10 +9,14 @@ use super::files::Demo;
 /// Variable that sets the level, such as `debug` or `warn,punctual::store=debug`.
 const LEVEL_VARIABLE: &str = "PUNCTUAL_LOG";
 
+/// A database driver reports what it also returns: a loss would be told several times, and each start by a notice.
+const DRIVERS: &str = "sqlx=error,sqlx_core=error";
+
 /// Begins to log. A demonstration shows every run; a daemon shows those that went wrong.
 pub(super) fn start(demo: Demo) {
     let level = if demo == Demo::Yes { "info,ledger=debug" } else { "info" };
-    let filter = EnvFilter::try_from_env(LEVEL_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = EnvFilter::try_from_env(LEVEL_VARIABLE)
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},{DRIVERS}")));
     let terminal = std::io::stderr().is_terminal();
     let layer = tracing_subscriber::fmt()
         .with_env_filter(filter)

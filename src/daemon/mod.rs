@@ -9,6 +9,7 @@ mod logging;
 mod notify;
 mod serve;
 mod signals;
+mod store;
 mod worker;
 
 pub use check::check;

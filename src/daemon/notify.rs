@@ -14,6 +14,11 @@ pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// Something is waited for before the daemon can be ready.
+pub(super) fn waiting(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
 /// The configuration is being read again. systemd wants the time in the same message.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {

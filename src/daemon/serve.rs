@@ -23,23 +23,23 @@ use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::control::{self, Api, ReloadAnswer, Reloaded};
-use crate::executor::{Completion, Pools, WorkerProgram};
+use crate::executor::{AHEAD_MAX, Completion, Pools, WorkerProgram};
 use crate::history::History;
 use crate::job::Job;
 use crate::scheduler::admission::Rules;
-use crate::scheduler::command::{Answer, Request};
+use crate::scheduler::command::{Answer, Refusal, Request};
 use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Identity, Scheduler};
 use crate::server;
-use crate::store::Store;
 use crate::store::sql::SqlStore;
+use crate::store::{Store, StoreError};
 use crate::zone::Zone;
 
 /// What the ledger says of a run whose daemon died and that is not run again.
 const DIED: &str = "the daemon died while it ran";
-/// Threads for blocking work beside those of the pools: reading files, names, preview.
-const SPARE_THREADS: usize = 64;
+/// Threads for blocking work beside those of the pools: reading the store, files, names, preview.
+const BLOCKING_THREADS: usize = 64;
 /// How long to wait before hints of other nodes are listened to again.
 const HINT_PAUSE: Duration = Duration::from_secs(1);
 /// Reloads that wait for their turn.
@@ -55,10 +55,9 @@ pub fn serve(file: &Path, demo: bool) -> ExitCode {
 
 fn load_and_run(source: Source, demo: Demo) -> Result<(), Failure> {
     let config = source.load()?;
-    let threads: usize = config.executors.values().map(|pool| pool.max_workers).sum();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .max_blocking_threads(threads + SPARE_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| refused(&format!("the runtime could not be started: {error}")))?;
     let result = runtime.block_on(run(source, config, demo));
@@ -84,7 +83,8 @@ struct Parts {
 
 impl Parts {
     /// Checks everything that can be checked, then opens the store and finds out what a crash has left.
-    async fn build(config: &Config) -> Result<Self, Failure> {
+    /// None if the daemon was asked to stop while it waited for the store.
+    async fn build(config: &Config, signals: &mut Signals) -> Result<Option<Self>, Failure> {
         let clock = SystemClock;
         let state = config::state_directory();
         let app =
@@ -93,7 +93,8 @@ impl Parts {
         let rules = files::rules(config, app.registry());
         let jobs = files::declared_jobs(config, &rules, clock.now())?;
         let place = files::store_place(config, &state)?;
-        let store = SqlStore::open(&place).await.map_err(|error| refused(&error))?;
+        let opened = super::store::open(&place, signals).await;
+        let Some(store) = opened.map_err(|error| refused(&error))? else { return Ok(None) };
         let identity = Identity {
             node: node_name().into(),
             started_at: clock.now(),
@@ -101,7 +102,8 @@ impl Parts {
             lease: config.lease,
         };
         let workers: usize = config.executors.values().map(|pool| pool.max_workers).sum();
-        let (completions_in, completions) = mpsc::channel(workers.max(1));
+        let handed_over = workers + AHEAD_MAX * config.executors.len();
+        let (completions_in, completions) = mpsc::channel(handed_over.max(1));
         let pools = Pools::new(
             &config.executors,
             app.registry(),
@@ -110,8 +112,13 @@ impl Parts {
             &WorkerProgram::own(app.worker_hello().clone()),
         );
         let mut scheduler = Scheduler::new(store.clone(), pools, rules.clone(), identity.clone());
-        let recovered =
-            scheduler.recover(clock.now(), DIED).await.map_err(|error| refused(&error))?;
+        let recovered = loop {
+            match scheduler.recover(clock.now(), DIED).await {
+                // Another node that has just started took the same runs: what is left is looked at again.
+                Err(StoreError::Conflict(_)) => {}
+                other => break other.map_err(|error| refused(&error))?,
+            }
+        };
         if recovered.rerun + recovered.lost > 0 {
             tracing::warn!(
                 rerun = recovered.rerun,
@@ -119,7 +126,7 @@ impl Parts {
                 "runs were in flight when the last daemon ended"
             );
         }
-        Ok(Self { app, store, scheduler, completions, rules, jobs, identity })
+        Ok(Some(Self { app, store, scheduler, completions, rules, jobs, identity }))
     }
 }
 
@@ -135,8 +142,8 @@ struct Daemon {
 
 async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| refused(&error))?;
-    let Parts { app, store, scheduler, completions, rules, jobs, identity } =
-        Parts::build(&config).await?;
+    let Some(parts) = Parts::build(&config, &mut signals).await? else { return Ok(()) };
+    let Parts { app, store, scheduler, completions, rules, jobs, identity } = parts;
     let listener =
         control::unix::bind(&config.socket, config.socket_mode).map_err(|error| refused(&error))?;
     let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
@@ -146,7 +153,7 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let api = Api {
         handle: handle.clone(),
         history: History::new(Arc::new(store.clone()), handle.clone()),
-        rules: rules_out,
+        rules: rules_out.clone(),
         clock: Arc::new(SystemClock),
         reload: reload_in,
         identity: Arc::new(facts(&config, &identity)?),
@@ -157,6 +164,9 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let (hints_in, hints) = mpsc::channel(1);
     tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
     let inlets = Inlets { commands, completions, hints, shutdown: core.clone() };
+    // It is there before the first step, so that no job fires as the file of yesterday had it.
+    let request = declare(&rules_out.borrow(), jobs);
+    let declaring = handle.begin_to_ask(request).await.map_err(|error| refused(&error))?;
     let mut serving =
         tracker.spawn(scheduler::serve::serve(scheduler, SystemClock, inlets, config.drain_limit));
     let door = server::serve(
@@ -169,7 +179,7 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let socket = config.socket.clone();
     let mut daemon = Daemon { source, rules: rules_in, handle, reloads, config };
     let up = async {
-        daemon.apply(jobs).await.map_err(|error| refused(&error))?;
+        declared(declaring.answer().await).map_err(|error| refused(&error))?;
         let client = Client::new(&socket);
         start_app(&app, &tracker, client, &doors, demo)
             .await
@@ -264,25 +274,29 @@ impl Daemon {
         };
         let now = SystemClock.now();
         let jobs = files::declared_jobs(&config, &rules, now).map_err(|error| error.to_string())?;
+        let jobs = declared(self.handle.ask(declare(&rules, jobs)).await)?;
         self.rules.send_replace(Arc::new(rules));
-        let jobs = self.apply(jobs).await?;
         Ok(Reloaded { jobs, restart_needed })
     }
+}
 
-    /// Makes the declared jobs these.
-    async fn apply(&self, jobs: Vec<Job>) -> Result<control::Difference, String> {
-        let rules = Box::new((**self.rules.borrow()).clone());
-        match self.handle.ask(Request::Reload { rules, jobs }).await {
-            Ok(Answer::Difference(difference)) => {
-                tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
-                    unchanged = difference.unchanged, "declared jobs");
-                Ok(difference)
-            }
-            Ok(Answer::Job(_) | Answer::Run(_) | Answer::Paused(_)) => {
-                Err("the scheduler gave another answer than asked for".to_owned())
-            }
-            Err(refusal) => Err(refusal.to_string()),
+/// Makes the declared jobs these, and the rules.
+fn declare(rules: &Rules, jobs: Vec<Job>) -> Request {
+    Request::Reload { rules: Box::new(rules.clone()), jobs }
+}
+
+/// How the declared jobs have changed.
+fn declared(answer: Result<Answer, Refusal>) -> Result<control::Difference, String> {
+    match answer {
+        Ok(Answer::Difference(difference)) => {
+            tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
+                unchanged = difference.unchanged, "declared jobs");
+            Ok(difference)
         }
+        Ok(Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Added(_)) => {
+            Err("the scheduler gave another answer than asked for".to_owned())
+        }
+        Err(refusal) => Err(refusal.to_string()),
     }
 }
 

@@ -11,12 +11,17 @@ pub(super) enum Asked {
     Reload,
 }
 
+/// The signal of a write beyond the size that a file may have (`RLIMIT_FSIZE`).
+const FILE_TOO_LARGE: i32 = rustix::process::Signal::XFSZ.as_raw();
+
 /// Listens to signals.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Nobody waits for it: while it is listened to, such a write fails, and does not end the process.
+    _file_too_large: Signal,
 }
 
 impl Signals {
@@ -26,6 +31,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_too_large: signal(SignalKind::from_raw(FILE_TOO_LARGE))?,
         })
     }
 

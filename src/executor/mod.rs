@@ -1,8 +1,8 @@
 //! Where runs are executed: named pools with a fixed number of workers.
 //!
-//! A pool has no queue. The scheduler counts its free workers and never hands over more runs
-//! than that; what waits, waits in the ledger, where it can be seen and outlives a crash. An
-//! executor never touches the store: it reports a [`Completion`], and the scheduler writes.
+//! A pool has hardly a queue. The scheduler counts its free workers and hands over no more runs than
+//! that, but for very short ones; what waits, waits in the ledger, where it can be seen and outlives
+//! a crash. An executor never touches the store: it reports a [`Completion`], and the scheduler writes.
 
 mod command;
 mod process;
@@ -29,6 +29,7 @@ use crate::task::builtin::Registry;
 use crate::task::output::Tail;
 use process::ProcessPool;
 use started::Started;
+use thread::ThreadPool;
 
 /// Bytes of a builtin's result that the ledger keeps.
 const RESULT_BYTES_MAX: usize = 64 * 1024;
@@ -36,6 +37,8 @@ const RESULT_BYTES_MAX: usize = 64 * 1024;
 const ERROR_BYTES_MAX: usize = 8 * 1024;
 /// Workers of one pool, at most: a thread or a process each.
 pub const WORKERS_MAX: usize = 1000;
+/// Runs that a pool of threads may be handed beyond its workers.
+pub const AHEAD_MAX: usize = 500;
 /// How long a stop waits for processes to go, beyond their own grace time.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -88,7 +91,7 @@ pub struct Assignment {
     /// The occurrence; none for a manual run.
     pub scheduled_at: Option<Timestamp>,
     /// What to do.
-    pub task: Task,
+    pub task: Arc<Task>,
 }
 
 /// An attempt of a run.
@@ -131,7 +134,7 @@ pub trait Executor: std::fmt::Debug + Send + 'static {
 }
 
 /// What every pool shares.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Shared {
     registry: Registry,
     clock: Arc<dyn Clock>,
@@ -142,14 +145,14 @@ struct Shared {
 
 #[derive(Debug)]
 enum Pool {
-    Thread,
+    Thread(ThreadPool),
     Process(ProcessPool),
 }
 
 /// The configured pools.
 #[derive(Debug)]
 pub struct Pools {
-    shared: Shared,
+    shared: Arc<Shared>,
     by_name: BTreeMap<String, Pool>,
     started: Started,
 }
@@ -164,9 +167,9 @@ impl Pools {
         worker: &WorkerProgram,
     ) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let shared = Shared { registry, clock, completions, tracker, stop };
+        let shared = Arc::new(Shared { registry, clock, completions, tracker, stop });
         let pool = |settings: &PoolSettings| match settings.kind {
-            ExecutorKind::ThreadPool => Pool::Thread,
+            ExecutorKind::ThreadPool => Pool::Thread(ThreadPool::new(settings.max_workers)),
             ExecutorKind::ProcessPool => Pool::Process(ProcessPool::new(worker.clone())),
         };
         let by_name =
@@ -178,13 +181,11 @@ impl Pools {
 
 impl Executor for Pools {
     fn start(&mut self, pool: &str, assignment: Assignment) {
-        let shared = self.shared.clone();
+        let shared = Arc::clone(&self.shared);
         let tracker = shared.tracker.clone();
         let cancellation = self.started.add(assignment.run_id.clone());
         match self.by_name.get(pool) {
-            Some(Pool::Thread) => {
-                tracker.spawn_blocking(move || thread::execute(&shared, assignment, &cancellation));
-            }
+            Some(Pool::Thread(threads)) => threads.execute(shared, assignment, cancellation),
             Some(Pool::Process(processes)) => {
                 let processes = processes.clone();
                 tracker.spawn(async move {

@@ -33,7 +33,7 @@ impl ProcessPool {
     ) {
         let started_at = shared.clock.now();
         let execution = assignment.execution();
-        let ended = match (&assignment.task, cancellation.reason()) {
+        let ended = match (&*assignment.task, cancellation.reason()) {
             (_, Some(reason)) => Some((Outcome::Cancelled { reason }, Tail::default())),
             (Task::Command(command), None) => {
                 command::execute(command, &assignment, &shared.stop, cancellation).await

@@ -92,7 +92,7 @@ impl Worker {
         &mut self,
         assignment: &Assignment,
     ) -> std::io::Result<(Outcome, Tail)> {
-        let Task::Builtin { name, args } = &assignment.task else {
+        let Task::Builtin { name, args } = &*assignment.task else {
             return Ok((failed("a worker process runs builtin tasks only", None), Tail::default()));
         };
         let request = Request {
@@ -192,9 +192,9 @@ fn answer(registry: &Registry, request: Request) -> Answer {
         job_id,
         attempt: request.attempt,
         scheduled_at: request.scheduled_at,
-        task: Task::Builtin { name: request.name, args: request.args },
+        task: Arc::new(Task::Builtin { name: request.name, args: request.args }),
     };
-    let (outcome, output) = thread::call(registry, assignment, &Arc::default());
+    let (outcome, output) = thread::call(registry, &assignment, &Arc::default());
     let output = output.into_text();
     match bounded(outcome) {
         Outcome::Succeeded { result, .. } => {

@@ -54,6 +54,13 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// Reads JSON text that is in order, as nearly all is. None says that it is not: [`Definition::parse`] tells why.
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let definition: Self = serde_json::from_slice(text).ok()?;
+        definition.check_words().ok()?;
+        Some(definition)
+    }
+
     /// Reads the JSON form; an error names the field.
     pub fn parse(value: Value) -> Result<Self, Invalid> {
         if !value.is_object() {

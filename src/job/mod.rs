@@ -5,6 +5,7 @@
 
 mod definition;
 mod policy;
+mod shown;
 mod task;
 
 pub use definition::Definition;
@@ -15,9 +16,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::clock::{Timestamp, rfc3339};
+use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::trigger::Trigger;
 
@@ -126,9 +127,9 @@ pub struct Job {
     /// A name for people; the id unless one was given.
     pub name: String,
     /// When it is due.
-    pub trigger: Trigger,
+    pub trigger: Arc<Trigger>,
     /// What it does.
-    pub task: Task,
+    pub task: Arc<Task>,
     /// The pool in which it runs.
     pub executor: String,
     /// How it behaves when late, busy or interrupted.
@@ -144,7 +145,7 @@ pub struct Job {
     /// When its trigger was defined. An occurrence is unique by (job, anchor, scheduled instant), so a job that
     /// is removed and added again, or gets another trigger, starts a ledger of its own.
     pub anchor: Timestamp,
-    /// Occurrences that were started so far, for `max_runs`.
+    /// Occurrences for which a run was made so far, for `max_runs`.
     pub run_count: u64,
     /// The node that holds it, on a store that nodes share.
     pub owner: Option<Arc<str>>,
@@ -169,7 +170,10 @@ impl Job {
     /// next occurrence, pause, and the count of runs.
     #[must_use]
     pub fn redefined(&self, new: Self) -> Self {
-        let same_trigger = self.trigger.spec() == new.trigger.spec();
+        // "Now" is another instant each time.
+        let is_now = self.trigger.is_one_shot() && self.trigger.spec().get("run_date").is_none();
+        let same_trigger = self.trigger.spec() == new.trigger.spec()
+            && !(is_now && self.state == JobState::Finished);
         // A job that `max_runs` has ended goes on if the new definition lets it.
         let goes_on = same_trigger
             && self.state == JobState::Finished
@@ -178,7 +182,14 @@ impl Job {
         let keeps_schedule =
             same_trigger && !goes_on && !matches!(self.state, JobState::Broken { .. });
         let (state, anchor, run_count, trigger) = if keeps_schedule {
-            (self.state.clone(), self.anchor, self.run_count, self.trigger.clone())
+            let state = match (&self.state, &new.state) {
+                // A definition that says so pauses; one that does not say it leaves a pause alone.
+                (JobState::Active { next }, JobState::Paused { .. }) => {
+                    JobState::Paused { next: *next }
+                }
+                (state, _) => state.clone(),
+            };
+            (state, self.anchor, self.run_count, Arc::clone(&self.trigger))
         } else if goes_on {
             (new.state, new.anchor, self.run_count, new.trigger)
         } else {
@@ -210,47 +221,10 @@ impl Job {
 
     /// What was given, with defaults filled in: the part of a job that a definition decides.
     pub fn definition(&self) -> Map<String, Value> {
-        let Value::Object(map) = json!({
-            "id": self.id,
-            "name": self.name,
-            "trigger": self.trigger.spec(),
-            "task": self.task.to_value(),
-            "executor": self.executor,
-            "misfire_grace_time": self.policy.misfire_grace_seconds(),
-            "coalesce": self.policy.coalesce,
-            "max_instances": self.policy.max_instances,
-            "overlap": self.policy.overlap,
-            "on_crash": self.policy.on_crash,
-            "max_runs": self.policy.max_runs,
-            "tags": self.tags,
-            "description": self.description,
-        }) else {
-            return Map::new();
-        };
-        map
-    }
-
-    /// The job as the contract shows it.
-    pub fn to_value(&self) -> Value {
-        let reason = match &self.state {
-            JobState::Broken { reason, .. } => Some(reason.as_str()),
-            JobState::Active { .. } | JobState::Paused { .. } | JobState::Finished => None,
-        };
-        let mut map = self.definition();
-        let state = json!({
-            "state": self.state.word(),
-            "reason": reason,
-            "next_run_time": self.next().map(|next| rfc3339(next.due_at)),
-            "run_count": self.run_count,
-            "origin": self.origin,
-            "revision": self.revision,
-            "created_at": rfc3339(self.created_at),
-            "updated_at": rfc3339(self.updated_at),
-        });
-        if let Value::Object(state) = state {
-            map.extend(state);
+        match serde_json::to_value(self.defined()) {
+            Ok(Value::Object(map)) => map,
+            Ok(_) | Err(_) => Map::new(),
         }
-        Value::Object(map)
     }
 }
 

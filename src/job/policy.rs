@@ -72,12 +72,14 @@ pub enum Overlap {
     Skip,
     /// It waits until one of them ends.
     Queue,
+    /// The oldest of them is ended, and it waits for that.
+    Replace,
 }
 
 impl Overlap {
     /// The rule of that name.
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Skip, Self::Queue].into_iter().find(|rule| rule.word() == word)
+        [Self::Skip, Self::Queue, Self::Replace].into_iter().find(|rule| rule.word() == word)
     }
 
     /// The rule's name.
@@ -85,6 +87,7 @@ impl Overlap {
         match self {
             Self::Skip => "skip",
             Self::Queue => "queue",
+            Self::Replace => "replace",
         }
     }
 }
@@ -242,7 +245,7 @@ mod tests {
             (json!({"max_instances": -1}), "max_instances"),
             (json!({"max_runs": 0}), "max_runs"),
             (json!({"coalesce": "no"}), "coalesce"),
-            (json!({"overlap": "replace"}), "overlap"),
+            (json!({"overlap": "explode"}), "overlap"),
             (json!({"on_crash": "explode"}), "on_crash"),
         ];
         for (given, field) in cases {

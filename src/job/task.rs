@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::invalid::{self, Invalid};
@@ -43,6 +43,30 @@ pub enum Task {
     Command(Command),
     /// A stored task that can no longer be read: kept as it is, never run.
     Unreadable(Value),
+}
+
+impl Serialize for Task {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Builtin<'a> {
+            r#type: &'static str,
+            name: &'a str,
+            args: &'a Map<String, Value>,
+        }
+        #[derive(Serialize)]
+        struct Tagged<'a> {
+            r#type: &'static str,
+            #[serde(flatten)]
+            command: &'a Command,
+        }
+        match self {
+            Self::Builtin { name, args } => {
+                Builtin { r#type: "builtin", name, args }.serialize(serializer)
+            }
+            Self::Command(command) => Tagged { r#type: "command", command }.serialize(serializer),
+            Self::Unreadable(value) => value.serialize(serializer),
+        }
+    }
 }
 
 impl Task {
@@ -96,21 +120,7 @@ impl Task {
 
     /// The JSON form.
     pub fn to_value(&self) -> Value {
-        let (word, rest) = match self {
-            Self::Unreadable(value) => return value.clone(),
-            Self::Builtin { name, args } => {
-                ("builtin", serde_json::json!({"name": name, "args": args}))
-            }
-            Self::Command(command) => {
-                ("command", serde_json::to_value(command).unwrap_or_default())
-            }
-        };
-        let mut map = Map::new();
-        map.insert("type".to_owned(), word.into());
-        if let Value::Object(rest) = rest {
-            map.extend(rest);
-        }
-        Value::Object(map)
+        serde_json::to_value(self).unwrap_or_default()
     }
 
     /// The task in a few words, for tables and logs.

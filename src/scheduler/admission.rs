@@ -2,6 +2,7 @@
 //! against what this daemon has. Pure: the same for the socket, the file and `punctual check`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::executor::{ExecutorKind, PoolSettings};
@@ -41,21 +42,28 @@ impl Rules {
             Some(id) => JobId::parse(id)?,
             None => JobId::parse(&uuid::Uuid::now_v7().to_string())?,
         };
-        let trigger = Trigger::parse(&definition.trigger, &self.zone, now)
-            .map_err(|invalid| invalid.within("trigger"))?;
+        let trigger = self.trigger(&definition, origin, now);
+        let trigger = trigger.map_err(|invalid| invalid.within("trigger"))?;
         let task = Task::parse(&definition.task).map_err(|invalid| invalid.within("task"))?;
         if let Task::Builtin { name, args } = &task {
             self.registry.check(name, args).map_err(|invalid| invalid.within("task"))?;
         }
         let executor = self.executor_for(definition.executor.as_deref(), &task)?;
-        let next = next_run(&definition, &id, &trigger, now)?;
         let is_paused = definition.paused || definition.next_run_time == Some(None);
-        let state = if is_paused { JobState::Paused { next } } else { JobState::Active { next } };
+        let state = match next_run(&definition, &id, &trigger, now)? {
+            Some(next) if is_paused => JobState::Paused { next },
+            Some(next) => JobState::Active { next },
+            None if origin == Origin::File => JobState::Finished,
+            None => {
+                let message = "has no occurrence left: its last one is in the past";
+                return Err(Invalid::new("trigger", message));
+            }
+        };
         Ok(Job {
             name: definition.name.unwrap_or_else(|| id.to_string()),
             id,
-            trigger,
-            task,
+            trigger: Arc::new(trigger),
+            task: Arc::new(task),
             executor,
             policy,
             tags: definition.tags,
@@ -71,6 +79,20 @@ impl Rules {
         })
     }
 
+    /// Compiles the trigger. A file that was right yesterday is not wrong because a job's last day is over.
+    fn trigger(
+        &self,
+        definition: &Definition,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Trigger, Invalid> {
+        let trigger = Trigger::compile(&definition.trigger, &self.zone, now)?;
+        if origin == Origin::File && trigger.end().is_some_and(|end| end < now) {
+            return Ok(trigger);
+        }
+        Trigger::parse(&definition.trigger, &self.zone, now)
+    }
+
     /// Judges a stored job again: its task and executor may no longer, or at last, be there.
     pub fn check(&self, job: &Job) -> Result<(), Invalid> {
         Trigger::parse(job.trigger.spec(), &self.zone, job.anchor)
@@ -78,6 +100,16 @@ impl Rules {
         let task = Task::parse(&job.task.to_value()).map_err(|invalid| invalid.within("task"))?;
         if let Task::Builtin { name, args } = &task {
             self.registry.check(name, args).map_err(|invalid| invalid.within("task"))?;
+        }
+        self.executor_for(Some(&job.executor), &job.task).map(drop)
+    }
+
+    /// Whether a stored job that is due can run here: its builtin and its executor may be gone.
+    pub(super) fn can_run(&self, job: &Job) -> Result<(), Invalid> {
+        if let Task::Builtin { name, .. } = &*job.task
+            && self.registry.get(name).is_none()
+        {
+            return Err(Invalid::new("task.name", format!("unknown builtin \"{name}\"")));
         }
         self.executor_for(Some(&job.executor), &job.task).map(drop)
     }
@@ -118,16 +150,13 @@ fn next_run(
     id: &JobId,
     trigger: &Trigger,
     now: Timestamp,
-) -> Result<Due, Invalid> {
+) -> Result<Option<Due>, Invalid> {
     if let Some(Some(text)) = &definition.next_run_time {
         let at = parse_instant(text, trigger.zone())
             .map_err(|why| Invalid::new("next_run_time", why))?;
-        return Ok(Due { scheduled_at: at, due_at: at });
+        return Ok(Some(Due { scheduled_at: at, due_at: at }));
     }
-    let first = first_occurrence(trigger, now).ok_or_else(|| {
-        Invalid::new("trigger", "has no occurrence left: its last one is in the past")
-    })?;
-    Ok(plan::due(id, trigger, first))
+    Ok(first_occurrence(trigger, now).map(|first| plan::due(id, trigger, first)))
 }
 
 /// The first occurrence of a job that is defined at `now`: what has passed is past, except for a one-shot, which

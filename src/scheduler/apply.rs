@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use super::admission::Rules;
-use super::command::{Answer, Difference, Existing, Refusal, Request};
+use super::command::{Added, Addition, Answer, Difference, Existing, Refusal, Request};
 use super::floor::{Floor, Waiting};
 use super::plan;
 use super::step::Step;
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId, JobState, Origin};
+use crate::job::{Due, Job, JobId, JobState, Origin};
 use crate::run::{Cause, Run, RunIds, RunState, SkipReason};
 use crate::trigger::Span;
 
@@ -29,7 +29,11 @@ impl Desk<'_> {
     /// Applies a request to the step.
     pub(super) fn apply(&mut self, request: Request) -> Result<Answer, Refusal> {
         match request {
-            Request::Add { job, existing } => self.add(*job, existing),
+            Request::Add(Addition { job, existing }) => self.add(*job, existing),
+            Request::AddAll(additions) => {
+                let added = additions.into_iter().map(|addition| self.add_one_of_many(addition));
+                Ok(Answer::Added(added.collect()))
+            }
             Request::Remove(id) => self.remove(&id),
             Request::Pause(id) => self.pause(&id),
             Request::Resume(id) => self.resume(&id),
@@ -37,7 +41,7 @@ impl Desk<'_> {
             Request::PauseAll => Ok(self.set_paused(true)),
             Request::ResumeAll => Ok(self.set_paused(false)),
             Request::Reload { rules, jobs } => {
-                *self.rules = *rules;
+                self.step.former_rules = Some(std::mem::replace(self.rules, *rules));
                 Ok(Answer::Difference(self.reload(jobs)))
             }
         }
@@ -54,7 +58,7 @@ impl Desk<'_> {
     }
 
     fn add(&mut self, job: Job, existing: Existing) -> Result<Answer, Refusal> {
-        let Some(known) = self.step.job(&job.id) else { return Ok(self.put(job)) };
+        let Some(known) = self.step.job(&job.id).cloned() else { return Ok(self.put(job)) };
         if existing == Existing::Refuse {
             return Err(Refusal::Exists(job.id));
         }
@@ -65,7 +69,33 @@ impl Desk<'_> {
             Existing::Reschedule => known.rescheduled(job),
             Existing::Refuse | Existing::Redefine => known.redefined(job),
         };
+        self.account_for_former(&known, &redefined);
         Ok(self.put(redefined))
+    }
+
+    /// What a job has held back until it is redefined with another schedule is accounted for.
+    fn account_for_former(&mut self, known: &Job, redefined: &Job) {
+        let same_schedule = known.anchor == redefined.anchor;
+        match &known.state {
+            JobState::Paused { next } if !same_schedule && next.due_at <= self.step.now => {
+                self.skip_since(known, next.scheduled_at, SkipReason::Paused);
+            }
+            JobState::Broken { since: Some(since), .. }
+                if !same_schedule && *since <= self.step.now =>
+            {
+                self.skip_since(known, *since, SkipReason::Broken);
+            }
+            JobState::Active { .. }
+            | JobState::Paused { .. }
+            | JobState::Broken { .. }
+            | JobState::Finished => {}
+        }
+    }
+
+    fn add_one_of_many(&mut self, Addition { job, existing }: Addition) -> Result<Added, Refusal> {
+        let is_known = self.step.job(&job.id).is_some();
+        self.add(*job, existing)?;
+        Ok(if is_known { Added::Replaced } else { Added::New })
     }
 
     fn remove(&mut self, id: &JobId) -> Result<Answer, Refusal> {
@@ -100,7 +130,10 @@ impl Desk<'_> {
         let job = self.known(id)?;
         let next = match &job.state {
             // The delay is found anew: of what a pause holds back, a store keeps the instant only.
-            JobState::Paused { next } => plan::due(&job.id, &job.trigger, next.scheduled_at),
+            JobState::Paused { next } if job.trigger.matches(next.scheduled_at) => {
+                plan::due(&job.id, &job.trigger, next.scheduled_at)
+            }
+            JobState::Paused { next } => Due { due_at: next.scheduled_at, ..*next },
             JobState::Active { .. } => return Ok(Answer::Job(job)),
             JobState::Finished | JobState::Broken { .. } => return Err(wrong_state(&job)),
         };
@@ -150,6 +183,7 @@ impl Desk<'_> {
             return Err(Refusal::QueueFull(job.executor.clone()));
         }
         let is_contested = self.is_shared && !self.floor.is_free(&job);
+        self.make_room(&job, 1);
         let job = if self.is_shared {
             // Who counts the instances of a job on another node at the same time will find its revision changed.
             self.step.advance((*job).clone())
@@ -185,7 +219,9 @@ impl Desk<'_> {
                 Some(known) if is_as_declared(&known, &job) => difference.unchanged += 1,
                 Some(known) => {
                     difference.changed.push(id);
-                    self.put(known.redefined(job));
+                    let redefined = known.redefined(job);
+                    self.account_for_former(&known, &redefined);
+                    self.put(redefined);
                 }
             }
         }

@@ -20,16 +20,31 @@ pub enum Existing {
     Reschedule,
 }
 
+/// A job to add.
+#[derive(Debug, Clone)]
+pub struct Addition {
+    /// The job, admitted.
+    pub job: Box<Job>,
+    /// What happens if there is a job of that id.
+    pub existing: Existing,
+}
+
+/// What adding a job did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// There was none of that id.
+    New,
+    /// The one of that id is redefined.
+    Replaced,
+}
+
 /// A request that changes something.
 #[derive(Debug, Clone)]
 pub enum Request {
     /// Add a job.
-    Add {
-        /// The job, admitted.
-        job: Box<Job>,
-        /// What happens if there is a job of that id.
-        existing: Existing,
-    },
+    Add(Addition),
+    /// Add jobs, in one transaction; one that is refused does not hold up the others.
+    AddAll(Vec<Addition>),
     /// Remove a job. A run of it that was started goes on.
     Remove(JobId),
     /// Fire no more until resumed.
@@ -65,6 +80,8 @@ pub enum Answer {
     Job(Arc<Job>),
     /// The run that was made.
     Run(Arc<Run>),
+    /// What became of each job that was to be added, in order.
+    Added(Vec<Result<Added, Refusal>>),
     /// Since when the scheduler is paused; none if it is not.
     Paused(Option<Timestamp>),
     /// What a reload changed.

@@ -8,7 +8,7 @@ use super::floor::{Known, Waiting};
 use super::horizon::{Asked, HORIZON_JOBS};
 use super::plan::{self, Room};
 use super::step::Step;
-use super::{Phase, Scheduler};
+use super::{Phase, Scheduler, overlap};
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Executor};
 use crate::job::{Job, JobState};
@@ -16,8 +16,6 @@ use crate::run::{Cause, Run, SkipReason};
 use crate::store::{Claim, Store, StoreError};
 use chrono::TimeDelta;
 
-/// Due jobs of a pool that one tick takes up; the next tick follows at once. It keeps a transaction short.
-const DUE_PER_TICK: usize = 500;
 /// How far ahead a node takes jobs of a shared store: long enough that it is there in time, and short enough that
 /// the nodes share what is due.
 const CLAIM_AHEAD: TimeDelta = TimeDelta::seconds(5);
@@ -87,7 +85,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// The jobs in memory that are due, where there is room for their runs.
     pub(super) fn due_jobs(&self, step: &Step) -> Vec<Arc<Job>> {
-        self.horizon.due_at(&self.open_pools, step.now, DUE_PER_TICK).cloned().collect()
+        let pools = self.open_pools.iter();
+        let due = pools.flat_map(|pool| {
+            self.horizon.due_at(pool, step.now).take(self.floor.due_per_step(pool))
+        });
+        due.cloned().collect()
     }
 
     /// Plans the jobs that are due.
@@ -105,10 +107,20 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     fn fire(&mut self, step: &mut Step, job: &Arc<Job>) {
         step.learn(job);
+        if let Err(invalid) = self.rules.can_run(job) {
+            let reason = invalid.to_string();
+            tracing::warn!(job = %job.id, %reason, "the job is broken; it is kept, and does not fire");
+            let state =
+                JobState::Broken { reason, since: job.next().map(|next| next.scheduled_at) };
+            step.put(Job { state, updated_at: step.now, ..(**job).clone() });
+            return;
+        }
         let (is_free, admits) = (self.floor.is_free(job), self.floor.admits(job));
         let room = if admits { Room::Free } else { Room::Taken };
-        let plan = plan::plan(job, step.now, room);
+        let mut plan = plan::plan(job, step.now, room);
+        overlap::keep_newest(&mut plan, job);
         let mut desk = self.desk(step);
+        desk.make_room(job, plan.runs.len());
         for skipped in plan.skipped {
             let run = desk.skipped_run(job, skipped);
             tracing::info!(job = %job.id, reason = skipped.reason.word(), count = skipped.span.count, "skipped");
@@ -148,9 +160,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     fn start(&mut self, step: &mut Step, Waiting { mut run, job, is_contested }: Waiting) {
         let now = step.now;
-        let too_late = run.scheduled_at.is_some() && plan::is_missed(&job, run.due_at, now);
+        // What had begun when its node died is not missed: it is run again.
+        let is_first = run.scheduled_at.is_some() && run.attempt == 1;
+        let too_late = is_first && plan::is_missed(&job, run.due_at, now);
         if too_late {
-            self.floor.free(&run.id);
+            self.floor.free(&run.id, None);
             Arc::make_mut(&mut run).skip(SkipReason::Missed);
             step.update_run(run);
             return;
@@ -186,6 +200,6 @@ pub(super) fn assignment(run: &Run, job: &Job) -> Assignment {
         job_id: run.job_id.clone(),
         attempt: run.attempt,
         scheduled_at: run.scheduled_at,
-        task: job.task.clone(),
+        task: Arc::clone(&job.task),
     }
 }

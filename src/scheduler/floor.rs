@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::executor::PoolSettings;
-use crate::job::{Job, JobId, Overlap};
+use chrono::TimeDelta;
+
+use crate::executor::{AHEAD_MAX, ExecutorKind, PoolSettings};
+use crate::job::{Job, JobId, OnCrash, Overlap};
 use crate::run::{Run, RunId};
 use crate::store::InFlight;
 
@@ -15,6 +17,14 @@ pub(super) const QUEUE_LIMIT: usize = 1000;
 
 /// Runs of one job that wait in memory for an earlier one to end, so that one slow job does not fill its pool's queue.
 const QUEUE_LIMIT_PER_JOB: u32 = 100;
+
+/// Due jobs of a pool that one step takes up, at least and at most; the next step follows at once. It keeps a
+/// transaction short.
+const DUE_PER_STEP_LEAST: usize = 64;
+const DUE_PER_STEP_MOST: usize = 500;
+
+/// How long a run that was handed over may have to wait for its worker, in microseconds, if runs take as long as usual.
+const AHEAD_MICROS: u64 = 5000;
 
 /// A run that waits for a worker, or for an earlier run of its job to end.
 #[derive(Debug, Clone)]
@@ -42,6 +52,10 @@ struct Slots {
     queue: VecDeque<Waiting>,
     /// Due runs that the queue takes from the schedule.
     queue_limit: usize,
+    /// Whether runs can be handed over before a worker is free.
+    takes_ahead: bool,
+    /// How long runs took lately, in microseconds.
+    usual_micros: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -51,11 +65,48 @@ struct Count {
 }
 
 impl Slots {
-    /// The first waiting run that may start, if a worker is free for it.
+    fn new(settings: &PoolSettings, is_shared: bool) -> Self {
+        Self {
+            max_workers: settings.max_workers,
+            busy: 0,
+            queue: VecDeque::new(),
+            queue_limit: if is_shared { settings.max_workers } else { QUEUE_LIMIT },
+            takes_ahead: settings.kind == ExecutorKind::ThreadPool,
+            // Until it is known, a run is taken to be long.
+            usual_micros: AHEAD_MICROS,
+        }
+    }
+
+    /// Runs that may be handed over beyond the workers: as many as are done in a moment. Were it none, workers whose
+    /// runs are short would wait for the disk most of the time.
+    fn ahead(&self) -> usize {
+        let per_worker = AHEAD_MICROS / self.usual_micros.max(1);
+        let ahead = usize::try_from(per_worker).unwrap_or(usize::MAX).saturating_sub(1);
+        if self.takes_ahead { ahead.saturating_mul(self.max_workers).min(AHEAD_MAX) } else { 0 }
+    }
+
+    /// Places for runs that can be handed over now.
+    fn free(&self) -> usize {
+        (self.max_workers + self.ahead()).saturating_sub(self.busy)
+    }
+
+    /// A run has taken so long.
+    fn note(&mut self, took: TimeDelta) {
+        let micros = u64::try_from(took.num_microseconds().unwrap_or(i64::MAX)).unwrap_or(0);
+        // A long one counts at once, short ones have to be many.
+        self.usual_micros = micros.max((7 * self.usual_micros.min(AHEAD_MICROS) + micros) / 8);
+    }
+
+    /// The first waiting run that may start, if there is a place for it.
     fn take_startable(&mut self, may_start: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
-        if self.busy >= self.max_workers {
+        if self.free() == 0 {
             return None;
         }
+        // Before a worker is free only what may be run again: else a crash would lose what had not begun.
+        let is_ahead = self.busy >= self.max_workers;
+        let may_start = |waiting: &Waiting| {
+            may_start(waiting) && (!is_ahead || waiting.job.policy.on_crash == OnCrash::Rerun)
+        };
         let position = self.queue.iter().position(may_start)?;
         self.busy += 1;
         self.queue.remove(position)
@@ -105,14 +156,17 @@ pub(super) struct Floor {
 impl Floor {
     /// An empty floor with these pools. Where nodes share the work, no more of it waits here than soon gets a worker.
     pub(super) fn new(pools: &BTreeMap<String, PoolSettings>, is_shared: bool) -> Self {
-        let slots = |settings: &PoolSettings| Slots {
-            max_workers: settings.max_workers,
-            busy: 0,
-            queue: VecDeque::new(),
-            queue_limit: if is_shared { settings.max_workers } else { QUEUE_LIMIT },
+        let slots = |(name, settings): (&String, &PoolSettings)| {
+            (name.clone(), Slots::new(settings, is_shared))
         };
-        let pools = pools.iter().map(|(name, settings)| (name.clone(), slots(settings))).collect();
-        Self { pools, ..Self::default() }
+        Self { pools: pools.iter().map(slots).collect(), ..Self::default() }
+    }
+
+    /// Due jobs of a pool to take up in one step: as many as can start, and some to wait. Fewer mean that the first of
+    /// many starts sooner.
+    pub(super) fn due_per_step(&self, pool: &str) -> usize {
+        let free = self.pools.get(pool).map_or(0, Slots::free);
+        free.clamp(DUE_PER_STEP_LEAST, DUE_PER_STEP_MOST)
     }
 
     /// Names of the pools that have room for another due run.
@@ -153,7 +207,21 @@ impl Floor {
     /// Whether another run of the job may be made now: it has an instance free, or may wait for one.
     pub(super) fn admits(&self, job: &Job) -> bool {
         let may_wait = self.instances.here(&job.id).waiting < QUEUE_LIMIT_PER_JOB;
-        self.is_free(job) || (job.policy.overlap == Overlap::Queue && may_wait)
+        self.is_free(job)
+            || match job.policy.overlap {
+                Overlap::Skip => false,
+                Overlap::Queue => may_wait,
+                Overlap::Replace => true,
+            }
+    }
+
+    /// The runs of a job that were started here, the oldest first, and how many there are on all nodes.
+    pub(super) fn running_of(&self, job: &Job) -> (Vec<RunId>, usize) {
+        let here = self.running.iter().filter(|(_, (job_id, _))| *job_id == job.id);
+        let here: Vec<RunId> = here.map(|(run_id, _)| run_id.clone()).collect();
+        let elsewhere = self.instances.elsewhere.get(&job.id).map_or(0, |count| count.running);
+        let all = here.len().saturating_add(usize::try_from(elsewhere).unwrap_or(usize::MAX));
+        (here, all)
     }
 
     /// The jobs of the runs that wait.
@@ -175,9 +243,10 @@ impl Floor {
 
     /// Busy workers, workers and waiting runs of each pool.
     pub(super) fn usage(&self) -> impl Iterator<Item = (&str, usize, usize, usize)> {
-        self.pools
-            .iter()
-            .map(|(name, slots)| (name.as_str(), slots.busy, slots.max_workers, slots.queue.len()))
+        self.pools.iter().map(|(name, slots)| {
+            let busy = slots.busy.min(slots.max_workers);
+            (name.as_str(), busy, slots.max_workers, slots.queue.len() + slots.busy - busy)
+        })
     }
 
     /// Puts a run at the end of its pool's queue.
@@ -236,11 +305,14 @@ impl Floor {
         self.running.insert(run.id.clone(), (run.job_id.clone(), run.executor.clone()));
     }
 
-    /// Frees the places of a run that has ended, or that was taken from the queue and not started after all.
-    pub(super) fn free(&mut self, run_id: &RunId) {
+    /// Frees the places of a run that has ended after so long, or that was taken from the queue and not started after all.
+    pub(super) fn free(&mut self, run_id: &RunId, took: Option<TimeDelta>) {
         let Some((job_id, pool)) = self.running.remove(run_id) else { return };
         if let Some(slots) = self.pools.get_mut(&pool) {
             slots.busy = slots.busy.saturating_sub(1);
+            if let Some(took) = took {
+                slots.note(took);
+            }
         }
         if let Some(count) = self.instances.here.get_mut(&job_id) {
             count.running = count.running.saturating_sub(1);
@@ -255,7 +327,8 @@ impl Floor {
         if self.instances.here.get(&job.id).is_some_and(|count| count.waiting > 0) {
             let waiting = self.pools.values_mut().flat_map(|slots| slots.queue.iter_mut());
             waiting
-                .filter(|waiting| waiting.job.id == job.id)
+                // A task of another executor could not run in the pool in which this one waits.
+                .filter(|waiting| waiting.job.id == job.id && waiting.run.executor == job.executor)
                 .for_each(|waiting| waiting.job = Arc::clone(job));
         }
     }

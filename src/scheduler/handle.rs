@@ -50,6 +50,19 @@ pub struct Status {
     pub nodes: Vec<Node>,
 }
 
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub struct Asked {
+    answer: oneshot::Receiver<Result<Answer, Refusal>>,
+}
+
+impl Asked {
+    /// The answer, once it is there.
+    pub async fn answer(self) -> Result<Answer, Refusal> {
+        self.answer.await.map_err(|_| Refusal::Stopping)?
+    }
+}
+
 /// A way to ask the scheduler.
 #[derive(Debug, Clone)]
 pub struct Handle {
@@ -65,9 +78,14 @@ impl Handle {
 
     /// Asks, and waits for the answer. The answer `Ok` means: it is on disk.
     pub async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
+        self.begin_to_ask(request).await?.answer().await
+    }
+
+    /// Asks, and returns as soon as the scheduler can find the request.
+    pub async fn begin_to_ask(&self, request: Request) -> Result<Asked, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command { request, reply }).await.map_err(|_| Refusal::Stopping)?;
-        answer.await.map_err(|_| Refusal::Stopping)?
+        Ok(Asked { answer })
     }
 
     /// The status as of the last step.

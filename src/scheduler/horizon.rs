@@ -73,15 +73,9 @@ impl Horizon {
         unreadable
     }
 
-    /// The held jobs of these pools that are due at `now`, at most so many of each, earliest first.
-    pub(super) fn due_at<'a>(
-        &'a self,
-        pools: &'a [String],
-        now: Timestamp,
-        limit: usize,
-    ) -> impl Iterator<Item = &'a Arc<Job>> {
-        let near = pools.iter().filter_map(|pool| self.pools.get(pool));
-        near.flat_map(move |near| near.due_at(now).take(limit))
+    /// The held jobs of a pool that are due at `now`, earliest first.
+    pub(super) fn due_at(&self, pool: &str, now: Timestamp) -> impl Iterator<Item = &Arc<Job>> {
+        self.pools.get(pool).into_iter().flat_map(move |near| near.due_at(now))
     }
 
     /// When to look again, if these pools have room.

@@ -14,6 +14,7 @@ mod floor;
 pub mod handle;
 mod horizon;
 mod node;
+mod overlap;
 mod peers;
 mod plan;
 mod recovery;
@@ -245,8 +246,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let mut review = None;
         for command in commands {
             match &command.request {
-                Request::Add { job, .. } => {
-                    ids.insert(&job.id);
+                Request::Add(addition) => {
+                    ids.insert(&addition.job.id);
+                }
+                Request::AddAll(additions) => {
+                    ids.extend(additions.iter().map(|addition| &addition.job.id));
                 }
                 Request::Remove(id)
                 | Request::Pause(id)
@@ -274,7 +278,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         for (execution, completion) in &self.unrecorded {
             let run = self.executing.get(&completion.run_id);
             if let Some(run) = run.filter(|run| run.attempt == completion.attempt) {
-                self.floor.free(&run.id);
+                let took = completion.finished_at - completion.started_at;
+                self.floor.free(&run.id, Some(took));
                 step.end_run((**run).clone(), completion);
             } else if self.abandoned.remove(execution).is_some() {
                 self.floor.free_worker(execution);
@@ -322,6 +327,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         for (pool, assignment) in step.starts {
             self.executor.start(&pool, assignment);
         }
+        for (run_id, reason) in step.cancels {
+            self.executor.cancel(&run_id, &reason);
+        }
         for Reply { to, answer } in step.replies {
             // Nobody may be waiting any more; what was asked is done all the same.
             drop(to.send(answer));
@@ -332,6 +340,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// asked is asked again; else nobody gets what he asked for.
     fn give_up(&mut self, step: Step, error: StoreError) -> StoreError {
         self.memory = Memory::Doubtful;
+        if let Some(rules) = step.former_rules {
+            self.rules = rules;
+        }
         for (_, assignment) in &step.starts {
             self.executing.remove(&assignment.run_id);
         }

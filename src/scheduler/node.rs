@@ -7,7 +7,7 @@ use super::command::{Command, Request};
 use super::floor::Known;
 use super::recovery::Recovered;
 use super::step::Step;
-use super::{Memory, Phase, Scheduler};
+use super::{CONFLICTS_MAX, Memory, Phase, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::JobId;
@@ -44,6 +44,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.memory = Memory::Doubtful;
         }
         self.paused_since = meeting.paused_since;
+        for (run_id, reason) in &meeting.asked_to_end {
+            self.executor.cancel(run_id, reason);
+        }
         let dead = self.peers.observe(now, &me, meeting.nodes);
         if !dead.is_empty() {
             self.store.bury(&dead).await?;
@@ -128,6 +131,18 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if !self.is_shared {
             return Ok(());
         }
+        for _ in 0..CONFLICTS_MAX {
+            match self.take_leave(now).await {
+                // Another node has buried someone at the same moment.
+                Err(StoreError::Conflict(_)) => {}
+                result => return result,
+            }
+        }
+        // Then the others find out by the end of the lease.
+        Ok(())
+    }
+
+    async fn take_leave(&mut self, now: Timestamp) -> Result<(), StoreError> {
         self.meet(now).await?;
         let me = self.peers.nodes().iter().filter(|node| *node.name == *self.identity.node);
         let me: Vec<_> = me.cloned().collect();

@@ -16,6 +16,14 @@ use crate::job::{Job, JobId, OnCrash};
 use crate::run::{Outcome, Run, RunId, RunState, SkipReason};
 use crate::store::{Change, Holder, Store, StoreError};
 
+/// Attempts of a run that crashes may cost. A run that has seen so many ends its node itself, and would for ever.
+const ATTEMPTS_MAX: u32 = 10;
+
+/// Whether a run belongs to this job, and not to one of the same id that was there before.
+fn is_of(job: &Job, run: &Run) -> bool {
+    run.created_at >= job.created_at
+}
+
 /// What became of runs that were in flight when their node ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -45,7 +53,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         } else {
             self.paused_since = self.store.paused_since().await?;
         }
-        let recovered = self.take_over(now, why).await?;
+        let recovered = match self.take_over(now, why).await {
+            // A node that started at the same moment was faster. What it has left is taken at the next meeting.
+            Err(StoreError::Conflict(_)) if self.is_shared => Recovered::default(),
+            recovered => recovered?,
+        };
         self.memory = Memory::Doubtful;
         Ok(recovered)
     }
@@ -57,7 +69,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         why: &str,
     ) -> Result<Recovered, StoreError> {
         let me = Arc::clone(&self.identity.node);
-        let recovered = self.recover_from(now, Holder::Node(&me), why).await?;
+        let mut recovered = self.recover_from(now, Holder::Node(&me), why).await;
+        for _ in 0..CONFLICTS_MAX {
+            // Another node has taken a run over meanwhile: the others are still to be decided about.
+            if !matches!(recovered, Err(StoreError::Conflict(_))) {
+                break;
+            }
+            recovered = self.recover_from(now, Holder::Node(&me), why).await;
+        }
+        let recovered = recovered?;
         self.executing.clear();
         self.unrecorded.clear();
         Ok(recovered)
@@ -108,8 +128,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     fn may_rerun(&self, job: Option<&Job>, run: &Run) -> bool {
-        job.is_some_and(|job| job.policy.on_crash == OnCrash::Rerun)
+        job.is_some_and(|job| job.policy.on_crash == OnCrash::Rerun && is_of(job, run))
             && self.rules.executors.contains_key(&run.executor)
+            && run.attempt < ATTEMPTS_MAX
     }
 
     async fn jobs_of(&self, runs: &[Run]) -> Result<BTreeMap<JobId, Job>, StoreError> {
@@ -141,8 +162,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let mut unstarted = Vec::new();
         let mut executing = BTreeMap::new();
         for mut run in runs {
-            let job =
-                jobs.get(&run.job_id).filter(|_| self.rules.executors.contains_key(&run.executor));
+            let job = jobs
+                .get(&run.job_id)
+                .filter(|job| is_of(job, &run) && self.rules.executors.contains_key(&run.executor));
             match (&run.state, job) {
                 (RunState::Running { .. }, _) if self.executes(&run) => {
                     floor.occupy(&run);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::admission::Rules;
 use super::command::{Answer, Refusal, Request};
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Completion};
@@ -67,9 +68,13 @@ pub(super) struct Step {
     /// Since when the scheduler is paused, as of this step.
     paused_since: Option<Timestamp>,
     pub(super) starts: Vec<(String, Assignment)>,
+    /// Runs that are asked to end, and why.
+    pub(super) cancels: Vec<(RunId, String)>,
     pub(super) replies: Vec<Reply>,
     /// What was asked, where it may have to be asked again.
     pub(super) asked: Vec<Request>,
+    /// The rules before this step, if it has changed them.
+    pub(super) former_rules: Option<Rules>,
     /// Runs whose end this step records.
     pub(super) ended: Vec<Arc<Run>>,
 }
@@ -90,8 +95,10 @@ impl Step {
             added: BTreeMap::new(),
             paused_since,
             starts: Vec::new(),
+            cancels: Vec::new(),
             replies: Vec::new(),
             asked: Vec::new(),
+            former_rules: None,
             ended: Vec::new(),
         };
         for job in jobs {
@@ -166,6 +173,11 @@ impl Step {
         }
     }
 
+    /// Adds a change that is about no row of its own.
+    pub(super) fn note(&mut self, change: Change) {
+        self.ledger.push(change);
+    }
+
     /// Adds a row to the ledger.
     pub(super) fn insert_run(&mut self, run: Arc<Run>) {
         self.added.insert(run.id.clone(), self.ledger.len());
@@ -223,6 +235,7 @@ impl Step {
             | Change::UpdateJob(_)
             | Change::AdvanceJob(_)
             | Change::DeleteJob { .. }
+            | Change::AskToEnd { .. }
             | Change::SetPaused(_) => 3,
         });
         changes.sort_by_key(|change| matches!(change, Change::AdvanceJob(_)));

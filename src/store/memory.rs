@@ -18,6 +18,7 @@ struct Tables {
     runs: BTreeMap<RunId, Arc<Run>>,
     outputs: BTreeMap<RunId, Output>,
     nodes: BTreeMap<String, Node>,
+    asked_to_end: BTreeMap<RunId, String>,
     paused_since: Option<Timestamp>,
 }
 
@@ -87,6 +88,15 @@ impl Tables {
             }
             Change::PutOutput { run_id, tail, bytes } => {
                 self.outputs.insert(run_id.clone(), Output { tail: tail.clone(), bytes: *bytes });
+            }
+            Change::AskToEnd { job_id, reason, except_node } => {
+                let meant: Vec<RunId> = self
+                    .in_flight()
+                    .filter(|run| run.job_id == *job_id && run.node != *except_node)
+                    .filter(|run| matches!(run.state, RunState::Running { .. }))
+                    .map(|run| run.id.clone())
+                    .collect();
+                self.asked_to_end.extend(meant.into_iter().map(|id| (id, reason.clone())));
             }
             Change::SetPaused(since) => self.paused_since = *since,
         }
@@ -192,7 +202,12 @@ impl Store for MemoryStore {
         let me = tables.nodes.entry(node.to_owned()).or_insert_with(new);
         (me.beat, me.seen_at) = (me.beat + 1, now);
         let nodes = tables.nodes.values().cloned().collect();
-        Ok(Meeting { is_new, nodes, paused_since: tables.paused_since })
+        let mine = tables.in_flight().filter(|run| *run.node == *node);
+        let asked = mine.filter_map(|run| {
+            tables.asked_to_end.get(&run.id).map(|reason| (run.id.clone(), reason.clone()))
+        });
+        let asked_to_end = asked.collect();
+        Ok(Meeting { is_new, nodes, paused_since: tables.paused_since, asked_to_end })
     }
 
     async fn bury(&self, dead: &[Node]) -> Result<(), StoreError> {

@@ -69,6 +69,15 @@ pub enum Change {
         /// Its length.
         bytes: u64,
     },
+    /// Runs of a job that were started on other nodes are to end; those find out when they meet.
+    AskToEnd {
+        /// Of which job.
+        job_id: JobId,
+        /// Why.
+        reason: String,
+        /// The node whose runs are not meant.
+        except_node: Arc<str>,
+    },
     /// Since when the scheduler is paused; none if it is not.
     SetPaused(Option<Timestamp>),
 }
@@ -132,6 +141,8 @@ pub struct Meeting {
     pub nodes: Vec<Node>,
     /// Since when the scheduler is paused.
     pub paused_since: Option<Timestamp>,
+    /// Runs on this node that another one has asked to end, and why.
+    pub asked_to_end: Vec<(RunId, String)>,
 }
 
 /// What the scheduler needs of a store.

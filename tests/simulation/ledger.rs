@@ -173,7 +173,7 @@ impl Ledger {
             Change::DeleteJob { id, .. } => self.account(id, None, rows(id)),
             Change::InsertRun(run) => self.insert(node, run),
             Change::UpdateRun { run, held_by } => self.update(node, run, held_by),
-            Change::PutOutput { .. } => {}
+            Change::PutOutput { .. } | Change::AskToEnd { .. } => {}
             Change::SetPaused(since) => self.pauses.push((self.writes, *since)),
         }
     }
@@ -252,7 +252,9 @@ impl Ledger {
         let view = self.view(node);
         let versions = self.versions_since(&run.job_id, view.knows);
         let in_time = |job: &&Arc<Job>| {
-            let grace = job.policy.misfire_grace.filter(|_| run.scheduled_at.is_some());
+            // What had begun before is not missed.
+            let judged = run.scheduled_at.is_some() && run.attempt == 1;
+            let grace = job.policy.misfire_grace.filter(|_| judged);
             grace.is_none_or(|grace| view.now - run.due_at <= grace)
         };
         let is_in_time = versions.is_empty() || versions.iter().any(in_time);
@@ -321,6 +323,7 @@ pub(crate) fn words(change: &Change) -> String {
         Change::InsertRun(new) => run("new", new),
         Change::UpdateRun { run: new, held_by } => format!("{} from {held_by}", run("update", new)),
         Change::PutOutput { run_id, .. } => format!("output {run_id}"),
+        Change::AskToEnd { job_id, .. } => format!("end {job_id}"),
         Change::SetPaused(since) => format!("paused {}", since.is_some()),
     }
 }

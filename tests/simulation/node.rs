@@ -12,7 +12,7 @@ use punctual::executor::Completion;
 use punctual::job::JobId;
 use punctual::run::Outcome;
 use punctual::scheduler::admission::Rules;
-use punctual::scheduler::command::{Answer, Command, Refusal, Request};
+use punctual::scheduler::command::{Addition, Answer, Command, Refusal, Request};
 use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::StoreError;
 use punctual::store::memory::MemoryStore;
@@ -322,10 +322,12 @@ impl Node {
 
 fn job_of(request: &Request) -> Option<JobId> {
     match request {
-        Request::Add { job, .. } => Some(job.id.clone()),
+        Request::Add(Addition { job, .. }) => Some(job.id.clone()),
         Request::Remove(id) | Request::Pause(id) | Request::Resume(id) | Request::Run(id) => {
             Some(id.clone())
         }
-        Request::PauseAll | Request::ResumeAll | Request::Reload { .. } => None,
+        Request::AddAll(_) | Request::PauseAll | Request::ResumeAll | Request::Reload { .. } => {
+            None
+        }
     }
 }

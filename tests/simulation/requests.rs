@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId, Origin};
 use punctual::scheduler::admission::Rules;
-use punctual::scheduler::command::{Existing, Request};
+use punctual::scheduler::command::{Addition, Existing, Request};
 use serde_json::{Value, json};
 
 use crate::dice::Dice;
@@ -87,7 +87,7 @@ pub(crate) fn any(dice: &mut Dice, rules: &Rules, now: Timestamp) -> Request {
                 33..=35 => Existing::Reschedule,
                 _ => Existing::Refuse,
             };
-            Request::Add { job: Box::new(new_job(id, dice, now)), existing }
+            Request::Add(Addition { job: Box::new(new_job(id, dice, now)), existing })
         }
     }
 }

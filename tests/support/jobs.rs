@@ -19,11 +19,11 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
 }
 
-/// Rules with one pool of threads, called `default`.
+/// Rules with one pool, called `default`, of processes: nothing is handed over before one of them is free.
 pub(crate) fn rules(max_workers: usize) -> Rules {
     let mut registry = Registry::default();
     standard::register(&mut registry);
-    let pool = PoolSettings { kind: ExecutorKind::ThreadPool, max_workers };
+    let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers };
     let executors = BTreeMap::from([("default".to_owned(), pool)]);
     Rules { zone: Zone::utc(), defaults: GivenPolicy::default(), executors, registry }
 }

@@ -212,6 +212,13 @@ impl Daemon {
         String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned).collect()
     }
 
+    /// Waits until the daemon says anything, but only for so long.
+    pub(crate) fn hear_for(&mut self, time: Duration) {
+        self.messages.set_read_timeout(Some(time.max(Duration::from_micros(1)))).unwrap();
+        drop(self.messages.recv(&mut [0; 4096]));
+        self.messages.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+
     pub(crate) fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child)
     }

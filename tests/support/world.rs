@@ -10,7 +10,9 @@ use punctual::executor::{Assignment, Completion, Executor};
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
 use punctual::run::{Outcome, Run, RunId, RunState};
-use punctual::scheduler::command::{Answer, Command, Difference, Existing, Refusal, Request};
+use punctual::scheduler::command::{
+    Addition, Answer, Command, Difference, Existing, Refusal, Request,
+};
 use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::memory::MemoryStore;
 use punctual::store::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
@@ -229,7 +231,7 @@ impl World {
 
     pub(crate) async fn add(&mut self, job: Job, now: Timestamp) -> JobId {
         let id = job.id.clone();
-        self.ask(Request::Add { job: Box::new(job), existing: Existing::Refuse }, now)
+        self.ask(Request::Add(Addition { job: Box::new(job), existing: Existing::Refuse }), now)
             .await
             .unwrap();
         id
@@ -250,6 +252,13 @@ impl World {
     pub(crate) async fn without_pools(&mut self, now: Timestamp) {
         let mut rules = rules(self.workers);
         rules.executors.clear();
+        self.ask(Request::Reload { rules: Box::new(rules), jobs: Vec::new() }, now).await.unwrap();
+    }
+
+    /// A crash, and a process without builtins.
+    pub(crate) async fn without_builtins(&mut self, now: Timestamp) {
+        let mut rules = rules(self.workers);
+        rules.registry = punctual::task::builtin::Registry::default();
         self.ask(Request::Reload { rules: Box::new(rules), jobs: Vec::new() }, now).await.unwrap();
     }
 

@@ -61,8 +61,8 @@ pub(super) fn job(to: &mut impl Bind, job: &Job) {
     advanced(to, job);
     let policy = &job.policy;
     to.text(Some(&job.name));
-    to.text(Some(&job.trigger.spec().to_string()));
-    to.text(Some(&job.task.to_value().to_string()));
+    to.text(Some(&json(job.trigger.spec())));
+    to.text(Some(&json(&*job.task)));
     to.text(Some(&job.executor));
     to.integer(policy.misfire_grace.and_then(|grace| grace.num_microseconds()));
     to.text(Some(policy.coalesce.word()));
@@ -70,7 +70,7 @@ pub(super) fn job(to: &mut impl Bind, job: &Job) {
     to.text(Some(policy.overlap.word()));
     to.text(Some(policy.on_crash.word()));
     to.integer(policy.max_runs.map(count));
-    to.text(Some(&serde_json::Value::from(job.tags.clone()).to_string()));
+    to.text(Some(&json(&job.tags)));
     to.text(Some(&job.description));
     to.text(Some(match job.origin {
         Origin::File => "file",
@@ -78,6 +78,11 @@ pub(super) fn job(to: &mut impl Bind, job: &Job) {
     }));
     to.instant(Some(job.anchor));
     to.instant(Some(job.updated_at));
+}
+
+/// What has a structure is JSON text.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// The columns of [`NEW_JOB`].

@@ -12,7 +12,7 @@ pub(super) enum Dialect {
 
 impl Dialect {
     /// The placeholder of the parameter of that number, from 1.
-    fn placeholder(self, number: usize) -> String {
+    pub(super) fn placeholder(self, number: usize) -> String {
         match self {
             Self::Sqlite | Self::MySql => "?".to_owned(),
             Self::Postgres => format!("${number}"),

@@ -1,6 +1,6 @@
 //! Statements of a store that nodes share: who is there, and who holds which job.
 
-use super::dialect::Query;
+use super::dialect::{Dialect, Query};
 use super::read::jobs;
 use super::row::JOB_COLUMNS;
 use super::server::Write;
@@ -8,11 +8,17 @@ use super::value::{Cell, Value};
 use super::{Database, SqlStore};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
+use crate::run::RunId;
 use crate::store::{Claim, InFlight, Meeting, Node, StoreError};
 
 impl SqlStore {
     pub(super) async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
-        let mut query = self.select(JOB_COLUMNS, "jobs");
+        let table = match self.statements.dialect {
+            Dialect::Sqlite | Dialect::Postgres => "jobs",
+            // Read in any other order, every row that is due would be locked, and not only the earliest.
+            Dialect::MySql => "jobs force index (jobs_due)",
+        };
+        let mut query = self.select(JOB_COLUMNS, table);
         query.push(" and next_run_time <= ").bind(claim.until);
         query.push(" and executor in ").list(claim.executors.iter().map(String::as_str));
         let order = " order by next_run_time";
@@ -128,7 +134,20 @@ impl SqlStore {
         };
         let conflict = format!("node {node}");
         self.write(vec![Write { query, rows: Some(1), conflict }]).await?;
-        Ok(Meeting { is_new, nodes, paused_since: self.paused_setting().await? })
+        Ok(Meeting {
+            is_new,
+            nodes,
+            paused_since: self.paused_setting().await?,
+            asked_to_end: self.runs_to_end(node).await?,
+        })
+    }
+
+    async fn runs_to_end(&self, node: &str) -> Result<Vec<(RunId, String)>, StoreError> {
+        let mut query = self.select("id, end_reason", "runs");
+        query.push(" and state in ('pending', 'running') and end_reason is not null and node = ");
+        query.bind(node);
+        let rows = self.read_newest(query).await?;
+        rows.into_iter().map(|mut row| Ok((RunId(row.text()?.into()), row.text()?))).collect()
     }
 
     pub(super) async fn bury_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {

@@ -61,7 +61,20 @@ pub(super) async fn postgres(pool: &PgPool) -> Result<(), String> {
     explain(migrator(POSTGRES).run(pool).await, POSTGRES.len())
 }
 
-/// Brings a database to this version. Nodes that start together take turns.
+/// Brings a database to this version. Nodes that start together take turns, with a lock of our own: the migrator waits
+/// for its lock "for ever", by a number of seconds that MariaDB refuses, and then goes on without it.
 pub(super) async fn mysql(pool: &MySqlPool) -> Result<(), String> {
-    explain(migrator(MYSQL).run(pool).await, MYSQL.len())
+    let failed = |error: sqlx::Error| error.to_string();
+    let mut connection = pool.acquire().await.map_err(failed)?;
+    let lock = "select get_lock(concat('punctual ', md5(database())), 60)";
+    let taken: Option<i64> =
+        sqlx::query_scalar(lock).fetch_one(&mut *connection).await.map_err(failed)?;
+    if taken != Some(1) {
+        return Err("another node has been changing the schema for a minute".to_owned());
+    }
+    let mut migrator = migrator(MYSQL);
+    let result = migrator.set_locking(false).run(&mut *connection).await;
+    let unlock = "do release_lock(concat('punctual ', md5(database())))";
+    sqlx::query(unlock).execute(&mut *connection).await.map_err(failed)?;
+    explain(result, MYSQL.len())
 }

@@ -1,5 +1,7 @@
 //! Rows to words and back: the only place where states become strings and instants integers.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use serde_json::Value;
 
@@ -49,8 +51,8 @@ pub(super) fn job(mut row: Row) -> Result<Job, StoreError> {
     };
     Ok(Job {
         id,
-        trigger,
-        task,
+        trigger: Arc::new(trigger),
+        task: Arc::new(task),
         state,
         anchor,
         name: row.text()?,

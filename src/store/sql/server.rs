@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions, MySqlRow};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, Column, Row as _, TypeInfo, ValueRef};
+use sqlx::{AssertSqlSafe, Column, Connection as _, Row as _, TypeInfo, ValueRef};
 use tokio::sync::Mutex;
 
 use super::dialect::Query;
@@ -20,6 +20,14 @@ const READERS: u32 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer is waited for, so that a server that has vanished without a word is noticed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The core's `PostgreSQL` session. A node that is stopped in the middle of a transaction must not hold its rows for
+/// longer than this: the others wait for them, and lose their own leases.
+const POSTGRES_SESSION: &str = "set idle_in_transaction_session_timeout = 2000";
+/// The same for MariaDB. MySQL has no such limit: there, a session ends that was idle for many times a sign of life.
+const MYSQL_SESSION: &str =
+    "set session wait_timeout = 30 /*M!100301 , idle_transaction_timeout = 2 */";
+/// Every statement of a transaction sees what others have committed, as in PostgreSQL, and no gaps are locked.
+const MYSQL_ISOLATION: &str = "set session transaction isolation level read committed";
 /// The channel on which a node tells the others that there is something to see.
 const CHANNEL: &str = "punctual";
 
@@ -66,6 +74,27 @@ macro_rules! on_pool {
     };
 }
 
+/// Runs an expression on a connection, and waits for its answer, but not for ever. A connection that has not answered
+/// is closed: it would take its place in the pool until the server, or the network, gives it up.
+macro_rules! on_connection {
+    ($pools:expr, $which:ident, |$connection:ident| $body:expr) => {
+        on_pool!($pools, $which, |pool| {
+            let mut pooled = pool.acquire().await.map_err(failure)?;
+            let answer = async {
+                let $connection = &mut *pooled;
+                $body
+            };
+            match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    pooled.close_on_drop();
+                    Err(StoreError::Unavailable(format!("no answer within {ANSWER_TIMEOUT:?}")))
+                }
+            }
+        })
+    };
+}
+
 /// A statement of sqlx with its parameters.
 macro_rules! prepared {
     ($query:expr) => {{
@@ -88,57 +117,32 @@ macro_rules! written {
     };
 }
 
-/// Executes a statement that is a transaction of its own.
-macro_rules! alone {
-    ($pool:expr, $writes:expr) => {{
-        let mut connection = $pool.acquire().await.map_err(failure)?;
-        written!(connection, $writes);
-        Ok(())
-    }};
-}
-
-/// Executes statements that are one transaction.
-macro_rules! together {
-    ($pool:expr, $writes:expr) => {{
-        let mut transaction = $pool.begin().await.map_err(failure)?;
-        written!(transaction, $writes);
-        transaction.commit().await.map_err(failure)
-    }};
-}
-
 impl Server {
     /// Connects, and brings the schema to this version.
     pub(super) async fn open(place: &StorePlace) -> Result<Self, StoreError> {
-        let opened = match place {
-            StorePlace::Postgres(options, _) => postgres(options).await,
-            StorePlace::MySql(options, _) => mysql(options).await,
-            StorePlace::Sqlite(_) => Err("it is a file".to_owned()),
+        let pools = match place {
+            StorePlace::Postgres(options, _) => postgres(options, place).await?,
+            StorePlace::MySql(options, _) => mysql(options, place).await?,
+            StorePlace::Sqlite(_) => return Err(unusable(place, "it is a file")),
         };
-        let pools = opened.map_err(|error| StoreError::Unusable(format!("{place}: {error}")))?;
         let id = uuid::Uuid::now_v7().to_string();
         Ok(Self { pools, id, listener: Mutex::default() })
     }
 
     /// Reads rows on the core's connection.
     pub(super) async fn read_newest(&self, query: Query) -> Result<Vec<Row>, StoreError> {
-        in_time(async {
-            on_pool!(&self.pools, core, |pool| {
-                let rows = prepared!(query).fetch_all(pool).await.map_err(failure)?;
-                rows.iter().map(Cells::row).collect()
-            })
+        on_connection!(&self.pools, core, |connection| {
+            let rows = prepared!(query).fetch_all(connection).await.map_err(failure)?;
+            rows.iter().map(Cells::row).collect()
         })
-        .await
     }
 
     /// Reads rows on a reader's connection.
     pub(super) async fn read(&self, query: Query) -> Result<Vec<Row>, StoreError> {
-        in_time(async {
-            on_pool!(&self.pools, readers, |pool| {
-                let rows = prepared!(query).fetch_all(pool).await.map_err(failure)?;
-                rows.iter().map(Cells::row).collect()
-            })
+        on_connection!(&self.pools, readers, |connection| {
+            let rows = prepared!(query).fetch_all(connection).await.map_err(failure)?;
+            rows.iter().map(Cells::row).collect()
         })
-        .await
     }
 
     /// Reads rows, then writes what depends on them, in one transaction.
@@ -147,30 +151,29 @@ impl Server {
         query: Query,
         writes: impl FnOnce(&[Vec<Cell>]) -> Vec<Write> + Send,
     ) -> Result<Vec<Row>, StoreError> {
-        in_time(async {
-            on_pool!(&self.pools, core, |pool| {
-                let mut transaction = pool.begin().await.map_err(failure)?;
-                let rows = prepared!(query).fetch_all(&mut *transaction).await.map_err(failure)?;
-                let cells = rows.iter().map(Cells::cells).collect::<Result<Vec<_>, _>>()?;
-                written!(transaction, writes(&cells));
-                transaction.commit().await.map_err(failure)?;
-                Ok(cells.into_iter().map(Row::new).collect())
-            })
+        on_connection!(&self.pools, core, |connection| {
+            let mut transaction = connection.begin().await.map_err(failure)?;
+            let rows = prepared!(query).fetch_all(&mut *transaction).await.map_err(failure)?;
+            let cells = rows.iter().map(Cells::cells).collect::<Result<Vec<_>, _>>()?;
+            written!(transaction, writes(&cells));
+            transaction.commit().await.map_err(failure)?;
+            Ok(cells.into_iter().map(Row::new).collect())
         })
-        .await
     }
 
     /// Writes all or nothing.
     pub(super) async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
-        in_time(async {
-            match writes.as_slice() {
-                [write] if write.is_whole() => {
-                    on_pool!(&self.pools, core, |pool| alone!(pool, writes))
-                }
-                _ => on_pool!(&self.pools, core, |pool| together!(pool, writes)),
+        let is_alone = matches!(writes.as_slice(), [write] if write.is_whole());
+        on_connection!(&self.pools, core, |connection| {
+            if is_alone {
+                // One statement is a transaction of its own.
+                written!(connection, writes);
+                return Ok(());
             }
+            let mut transaction = connection.begin().await.map_err(failure)?;
+            written!(transaction, writes);
+            transaction.commit().await.map_err(failure)
         })
-        .await
     }
 
     /// A statement that tells the other nodes to look, once it is committed; none where there is no such thing.
@@ -205,49 +208,68 @@ impl Server {
         }
     }
 
-    /// Closes the connections.
+    /// Closes the connections. The one that listens is given back first: a pool waits for all of its connections.
     pub(super) async fn close(&self) {
+        drop(self.listener.lock().await.take());
         on_pool!(&self.pools, readers, |pool| pool.close().await);
         on_pool!(&self.pools, core, |pool| pool.close().await);
     }
 }
 
-async fn postgres(options: &PgConnectOptions) -> Result<Pools, String> {
+fn unusable(place: &StorePlace, error: &str) -> StoreError {
+    StoreError::Unusable(format!("{place}: {error}"))
+}
+
+/// A connection that could not be made: because nobody is there yet, or because it will never be allowed.
+fn unreachable(place: &StorePlace, error: &sqlx::Error) -> StoreError {
+    // It is starting up, or has no connection free.
+    let is_busy = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| ["57P03", "53300", "08004"].contains(&code.as_ref()));
+    if is_busy || matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) {
+        return StoreError::Unavailable(format!("{place}: {error}"));
+    }
+    unusable(place, &error.to_string())
+}
+
+async fn postgres(options: &PgConnectOptions, place: &StorePlace) -> Result<Pools, StoreError> {
     let options = options.clone().application_name("punctual");
     let pool = || PgPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
     // The core finds out by itself that its connection is gone, and tries again.
     let core = pool().max_connections(1).idle_timeout(None).max_lifetime(None);
+    let core = core.after_connect(|connection, _| {
+        Box::pin(async { sqlx::query(POSTGRES_SESSION).execute(connection).await.map(drop) })
+    });
     let core = core.test_before_acquire(false).connect_with(options.clone()).await;
-    let core = core.map_err(|error| error.to_string())?;
-    migrate::postgres(&core).await?;
+    let core = core.map_err(|error| unreachable(place, &error))?;
+    migrate::postgres(&core).await.map_err(|error| unusable(place, &error))?;
     let readers = pool().max_connections(READERS).connect_lazy_with(options);
     Ok(Pools::Postgres { core, readers })
 }
 
-async fn mysql(options: &MySqlConnectOptions) -> Result<Pools, String> {
-    let pool = || {
+async fn mysql(options: &MySqlConnectOptions, place: &StorePlace) -> Result<Pools, StoreError> {
+    let pool = |settings: &'static [&str]| {
         let pool = MySqlPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
-        pool.after_connect(|connection, _| Box::pin(see_what_others_commit(connection)))
+        pool.after_connect(|connection, _| Box::pin(set(connection, settings)))
     };
-    let core = pool().max_connections(1).idle_timeout(None).max_lifetime(None);
+    let core = pool(&[MYSQL_ISOLATION, MYSQL_SESSION]);
+    let core = core.max_connections(1).idle_timeout(None).max_lifetime(None);
     let core = core.test_before_acquire(false).connect_with(options.clone()).await;
-    let core = core.map_err(|error| error.to_string())?;
-    migrate::mysql(&core).await?;
-    let readers = pool().max_connections(READERS).connect_lazy_with(options.clone());
-    Ok(Pools::MySql { core, readers })
+    let core = core.map_err(|error| unreachable(place, &error))?;
+    migrate::mysql(&core).await.map_err(|error| unusable(place, &error))?;
+    let readers = pool(&[MYSQL_ISOLATION]).max_connections(READERS);
+    Ok(Pools::MySql { core, readers: readers.connect_lazy_with(options.clone()) })
 }
 
-/// Every statement of a transaction sees what others have committed, as in PostgreSQL, and no gaps are locked.
-async fn see_what_others_commit(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-    let sql = "set session transaction isolation level read committed";
-    sqlx::query(sql).execute(connection).await.map(drop)
-}
-
-/// Waits for an answer, but not for ever.
-async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| {
-        Err(StoreError::Unavailable(format!("no answer within {ANSWER_TIMEOUT:?}")))
-    })
+async fn set(
+    connection: &mut MySqlConnection,
+    settings: &[&'static str],
+) -> Result<(), sqlx::Error> {
+    for setting in settings {
+        sqlx::query(*setting).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 fn check(done: u64, wanted: Option<u64>, conflict: String) -> Result<(), StoreError> {
@@ -276,6 +298,10 @@ fn failure(error: sqlx::Error) -> StoreError {
         && database.code().is_some_and(|code| IN_THE_WAY.contains(&code.as_ref()))
     {
         return StoreError::Conflict("a row".to_owned());
+    }
+    if matches!(error, sqlx::Error::PoolTimedOut) {
+        let message = format!("the database server cannot be reached within {CONNECT_TIMEOUT:?}");
+        return StoreError::Unavailable(message);
     }
     StoreError::Unavailable(error.to_string())
 }

@@ -37,11 +37,12 @@ enum Kind {
     InsertRun,
     UpdateRun,
     PutOutput,
+    AskToEnd,
     PutSetting,
     DeleteSetting,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::InsertJob,
     Kind::UpdateJob,
     Kind::AdvanceJob,
@@ -49,6 +50,7 @@ const KINDS: [Kind; 9] = [
     Kind::InsertRun,
     Kind::UpdateRun,
     Kind::PutOutput,
+    Kind::AskToEnd,
     Kind::PutSetting,
     Kind::DeleteSetting,
 ];
@@ -63,6 +65,7 @@ impl Kind {
             Change::InsertRun(_) => Self::InsertRun,
             Change::UpdateRun { .. } => Self::UpdateRun,
             Change::PutOutput { .. } => Self::PutOutput,
+            Change::AskToEnd { .. } => Self::AskToEnd,
             Change::SetPaused(Some(_)) => Self::PutSetting,
             Change::SetPaused(None) => Self::DeleteSetting,
         }
@@ -70,12 +73,12 @@ impl Kind {
 
     /// Whether several of the kind can share a statement.
     fn is_shared(self) -> bool {
-        !matches!(self, Self::DeleteJob | Self::PutSetting | Self::DeleteSetting)
+        !matches!(self, Self::DeleteJob | Self::AskToEnd | Self::PutSetting | Self::DeleteSetting)
     }
 
     /// Whether there must be a row for each change.
     fn must_write(self) -> bool {
-        !matches!(self, Self::PutOutput | Self::PutSetting | Self::DeleteSetting)
+        !matches!(self, Self::PutOutput | Self::AskToEnd | Self::PutSetting | Self::DeleteSetting)
     }
 
     fn text(self, dialect: Dialect, rows: usize) -> String {
@@ -107,6 +110,18 @@ impl Kind {
             }
             Self::PutOutput => {
                 dialect.upsert("outputs", "run_id", &["run_id", "tail", "bytes"], rows)
+            }
+            Self::AskToEnd => {
+                dialect.update(
+                    &Update {
+                        table: "runs",
+                        columns: &["end_reason"],
+                        keys: &["job_id"],
+                        count_up: None,
+                        only: Some("runs.state = 'running' and runs.node <> "),
+                    },
+                    1,
+                ) + &dialect.placeholder(3)
             }
             Self::PutSetting => dialect.upsert("settings", "name", &["name", "value"], 1),
             Self::DeleteSetting => dialect.delete("settings", &["name"]),
@@ -161,6 +176,11 @@ fn bind(to: &mut impl Bind, change: &Change) {
             to.text(Some(tail));
             to.integer(Some(count(*bytes)));
         }
+        Change::AskToEnd { job_id, reason, except_node } => {
+            to.text(Some(reason));
+            to.text(Some(job_id.as_str()));
+            to.text(Some(except_node));
+        }
         Change::SetPaused(since) => {
             to.text(Some(PAUSED_SINCE));
             if let Some(since) = since {
@@ -180,6 +200,7 @@ fn name(change: &Change) -> String {
         Change::InsertRun(run) => format!("an occurrence of job \"{}\"", run.job_id),
         Change::UpdateRun { run, .. } => format!("run {}", run.id),
         Change::PutOutput { run_id, .. } => format!("the output of run {run_id}"),
+        Change::AskToEnd { job_id, .. } => format!("runs of job \"{job_id}\""),
         Change::SetPaused(_) => "the pause".to_owned(),
     }
 }
@@ -191,37 +212,40 @@ fn commit_to_file(
     changes: &[Change],
 ) -> Result<(), StoreError> {
     // One statement is a transaction of its own.
-    if let [change] = changes {
-        return write_row(connection, statements, change);
+    if changes.len() == 1 {
+        return write_rows(connection, statements, changes);
     }
     // "Immediate" takes the write lock at once: a transaction that only later asks for it can be refused
     // without any waiting.
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(unavailable)?;
-    for change in changes {
-        write_row(&transaction, statements, change)?;
+    for group in changes.chunk_by(|first, second| Kind::of(first) == Kind::of(second)) {
+        write_rows(&transaction, statements, group)?;
     }
     transaction.commit().map_err(unavailable)
 }
 
-fn write_row(
+/// Writes changes of one kind, row by row.
+fn write_rows(
     connection: &Connection,
     statements: &Statements,
-    change: &Change,
+    changes: &[Change],
 ) -> Result<(), StoreError> {
-    let kind = Kind::of(change);
-    let text = statements.text(kind, 1);
-    let mut statement = connection.prepare_cached(text).map_err(unavailable)?;
-    let mut parameters = Parameters::of(&mut statement);
-    bind(&mut parameters, change);
-    parameters.finish().map_err(unavailable)?;
-    match statement.raw_execute() {
-        Ok(0) if kind.must_write() => Err(StoreError::Conflict(name(change))),
-        Ok(_) => Ok(()),
-        Err(error) if is_taken(&error) => Err(StoreError::Conflict(name(change))),
-        Err(error) => Err(unavailable(error)),
+    let Some(kind) = changes.first().map(Kind::of) else { return Ok(()) };
+    let mut statement = connection.prepare_cached(statements.text(kind, 1)).map_err(unavailable)?;
+    for change in changes {
+        let mut parameters = Parameters::of(&mut statement);
+        bind(&mut parameters, change);
+        parameters.finish().map_err(unavailable)?;
+        match statement.raw_execute() {
+            Ok(0) if kind.must_write() => return Err(StoreError::Conflict(name(change))),
+            Ok(_) => {}
+            Err(error) if is_taken(&error) => return Err(StoreError::Conflict(name(change))),
+            Err(error) => return Err(unavailable(error)),
+        }
     }
+    Ok(())
 }
 
 /// The changes as few statements, in their order.
@@ -257,6 +281,7 @@ fn together(kind: Kind, changes: &[Change]) -> usize {
             | Change::DeleteJob { .. }
             | Change::InsertRun(_)
             | Change::PutOutput { .. }
+            | Change::AskToEnd { .. }
             | Change::SetPaused(_) => false,
         };
         is_second || Kind::of(change) != kind
@@ -282,7 +307,10 @@ fn write(statements: &Statements, batch: &[Change]) -> Write {
 /// Whether other nodes should look at what was changed before they do so of themselves.
 fn concerns_others(change: &Change) -> bool {
     match change {
-        Change::UpdateJob(_) | Change::DeleteJob { .. } | Change::SetPaused(_) => true,
+        Change::UpdateJob(_)
+        | Change::DeleteJob { .. }
+        | Change::AskToEnd { .. }
+        | Change::SetPaused(_) => true,
         Change::InsertJob(_)
         | Change::AdvanceJob(_)
         | Change::InsertRun(_)

@@ -1,0 +1,91 @@
+//! Many jobs in one request: what is valid is added in one transaction, the rest is named.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::ApiError;
+use super::jobs::addition;
+use super::request::{Bytes, definition};
+use crate::clock::Timestamp;
+use crate::invalid::Invalid;
+use crate::job::JobId;
+use crate::scheduler::admission::Rules;
+use crate::scheduler::command::{Added, Addition, Answer, Refusal, Request};
+
+/// Jobs of one batch, at most. It bounds a transaction, and how long others wait for it.
+const JOBS_MAX: usize = 10_000;
+/// Bytes of a batch.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The body, job by job unread: a faulty one must not spoil the others.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenBatch<'a> {
+    #[serde(borrow)]
+    jobs: Vec<&'a RawValue>,
+}
+
+/// What became of a job, as far as it is known: it waits for its addition, or was refused.
+type Judged = Result<JobId, ApiError>;
+
+pub(super) async fn add(
+    State(api): State<Api>,
+    Bytes(body): Bytes<BATCH_BYTES_MAX>,
+) -> Result<Json<Value>, ApiError> {
+    let (rules, now) = (Arc::clone(&api.rules.borrow()), api.clock.now());
+    // Thousands of jobs are milliseconds of arithmetic: they must not hold up other requests.
+    let judging = tokio::task::spawn_blocking(move || judge_all(&body, &rules, now));
+    let judged = judging.await.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let (judged, additions) = judged?;
+    let added = match api.handle.ask(Request::AddAll(additions)).await? {
+        Answer::Added(added) => added,
+        Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Difference(_) => Vec::new(),
+    };
+    let mut added = added.into_iter();
+    let results = judged.into_iter().map(|judged| match judged {
+        Ok(id) => shown(&id, added.next()),
+        Err(error) => refused(&Value::Null, &error),
+    });
+    Ok(Json(json!({"results": results.collect::<Vec<_>>()})))
+}
+
+fn judge_all(
+    body: &[u8],
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<(Vec<Judged>, Vec<Addition>), ApiError> {
+    let batch: GivenBatch<'_> = serde_json::from_slice(body).map_err(|error| {
+        ApiError::unreadable(format!("the body is no {{\"jobs\": […]}}: {error}"))
+    })?;
+    if batch.jobs.len() > JOBS_MAX {
+        return Err(Invalid::new("jobs", format!("at most {JOBS_MAX} jobs")).into());
+    }
+    let mut additions = Vec::with_capacity(batch.jobs.len());
+    let judged = batch.jobs.into_iter().map(|given| {
+        let addition = addition(definition(given.get().as_bytes())?, rules, now)?;
+        let id = addition.job.id.clone();
+        additions.push(addition);
+        Ok(id)
+    });
+    let judged = judged.collect();
+    Ok((judged, additions))
+}
+
+fn shown(id: &JobId, added: Option<Result<Added, Refusal>>) -> Value {
+    match added {
+        Some(Ok(Added::New)) => json!({"id": id, "status": "added", "error": null}),
+        Some(Ok(Added::Replaced)) => json!({"id": id, "status": "replaced", "error": null}),
+        Some(Err(refusal)) => refused(&json!(id), &ApiError::from(refusal)),
+        None => refused(&json!(id), &ApiError::unavailable("it was not answered")),
+    }
+}
+
+fn refused(id: &Value, error: &ApiError) -> Value {
+    json!({"id": id, "status": "error", "error": error.to_value()})
+}

@@ -1,0 +1,95 @@
+//! A job as the contract shows it, written without a detour: thousands of answers a second are jobs.
+
+use serde::{Serialize, Serializer};
+use serde_json::{Number, Value};
+
+use super::{Coalesce, Job, JobId, JobState, OnCrash, Origin, Overlap, Task};
+use crate::clock::{Timestamp, rfc3339};
+
+/// The part that a definition decides.
+#[derive(Debug, Serialize)]
+pub struct Defined<'a> {
+    id: &'a JobId,
+    name: &'a str,
+    trigger: &'a Value,
+    task: &'a Task,
+    executor: &'a str,
+    misfire_grace_time: Option<Number>,
+    coalesce: Coalesce,
+    max_instances: u32,
+    overlap: Overlap,
+    on_crash: OnCrash,
+    max_runs: Option<u64>,
+    tags: &'a [String],
+    description: &'a str,
+}
+
+/// All of it.
+#[derive(Debug, Serialize)]
+pub struct Shown<'a> {
+    #[serde(flatten)]
+    defined: Defined<'a>,
+    state: &'static str,
+    reason: Option<&'a str>,
+    next_run_time: Option<Instant>,
+    run_count: u64,
+    origin: Origin,
+    revision: i64,
+    created_at: Instant,
+    updated_at: Instant,
+}
+
+/// An instant as the contract shows it.
+#[derive(Debug)]
+struct Instant(Timestamp);
+
+impl Serialize for Instant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&rfc3339(self.0))
+    }
+}
+
+impl Job {
+    /// The part that a definition decides.
+    pub fn defined(&self) -> Defined<'_> {
+        Defined {
+            id: &self.id,
+            name: &self.name,
+            trigger: self.trigger.spec(),
+            task: &self.task,
+            executor: &self.executor,
+            misfire_grace_time: self.policy.misfire_grace_seconds(),
+            coalesce: self.policy.coalesce,
+            max_instances: self.policy.max_instances,
+            overlap: self.policy.overlap,
+            on_crash: self.policy.on_crash,
+            max_runs: self.policy.max_runs,
+            tags: &self.tags,
+            description: &self.description,
+        }
+    }
+
+    /// The job as the contract shows it.
+    pub fn shown(&self) -> Shown<'_> {
+        let reason = match &self.state {
+            JobState::Broken { reason, .. } => Some(reason.as_str()),
+            JobState::Active { .. } | JobState::Paused { .. } | JobState::Finished => None,
+        };
+        Shown {
+            defined: self.defined(),
+            state: self.state.word(),
+            reason,
+            next_run_time: self.next().map(|next| Instant(next.due_at)),
+            run_count: self.run_count,
+            origin: self.origin,
+            revision: self.revision,
+            created_at: Instant(self.created_at),
+            updated_at: Instant(self.updated_at),
+        }
+    }
+
+    /// The same as a value.
+    pub fn to_value(&self) -> Value {
+        serde_json::to_value(self.shown()).unwrap_or_default()
+    }
+}
