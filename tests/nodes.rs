@@ -15,7 +15,7 @@ use punctual::job::{JobId, JobState};
 use punctual::scheduler::command::{Addition, Answer, Existing, Refusal, Request};
 use punctual::store::memory::MemoryStore;
 use serde_json::{Value, json};
-use world::World;
+use world::{Fault, World};
 
 /// Two nodes with so many workers each, at the beginning.
 async fn two(workers: usize) -> (World, World) {
@@ -92,6 +92,19 @@ async fn what_a_dead_node_held_is_taken_over_after_the_lease() {
     pass_alone(&mut other, 15..=16).await;
     assert_eq!(other.starts_with_attempts(), ["again 2", "waits 1"]);
     assert_eq!(one.ledger("lost").await, ["10 lost"]);
+}
+
+#[tokio::test]
+async fn what_was_taken_over_by_a_write_whose_answer_was_lost_is_not_forgotten() {
+    let (mut one, mut other) = two(2).await;
+    one.add(job(&json!({"id": "a"})), at(0)).await;
+    one.ask(Request::Run(id("a")), at(0)).await.unwrap();
+    pass_alone(&mut other, 1..=9).await;
+    other.fail_next(Fault::After);
+    assert!(other.try_tick(at(10)).await.is_err());
+    assert_eq!(other.ledger("a").await, ["- pending"]);
+    pass_alone(&mut other, 11..=11).await;
+    assert_eq!(other.starts_with_attempts(), ["a 2"]);
 }
 
 #[tokio::test]

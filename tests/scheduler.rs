@@ -654,3 +654,17 @@ async fn with_jitter_the_earliest_occurrence_that_is_not_too_late_is_the_one_tha
         assert_eq!(started, std::slice::from_ref(&id), "{:?}", world.ledger(&id).await);
     }
 }
+
+#[tokio::test]
+async fn a_next_run_time_that_is_an_occurrence_has_no_jitter() {
+    for number in 0..20 {
+        let mut world = World::new(1).await;
+        let trigger = json!({"type": "interval", "seconds": 10, "jitter": 9});
+        let named = "2027-01-15 08:00:20";
+        let given =
+            json!({"id": format!("job-{number}"), "trigger": trigger, "next_run_time": named});
+        world.add(job(&given), at(0)).await;
+        world.tick(at(20)).await;
+        assert_eq!(world.starts()[0].1.due_at, at(20));
+    }
+}

@@ -71,9 +71,22 @@ impl Request {
     pub(super) fn is_of_all(&self) -> bool {
         matches!(self, Self::PauseAll | Self::ResumeAll)
     }
-}
 
-impl Request {
+    /// The rules that hold from it on, if it brings some.
+    pub(super) fn new_rules(&self) -> Option<&Rules> {
+        match self {
+            Self::Reload { rules, .. } => Some(rules),
+            Self::Add(_)
+            | Self::AddAll(_)
+            | Self::Remove(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Run(_)
+            | Self::PauseAll
+            | Self::ResumeAll => None,
+        }
+    }
+
     /// The jobs that it speaks of by their ids.
     pub(super) fn jobs(&self) -> Vec<&JobId> {
         match self {

@@ -17,12 +17,13 @@ mod node;
 mod overlap;
 mod peers;
 mod plan;
+mod prepare;
 mod recovery;
 mod report;
 pub mod serve;
 mod step;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -30,12 +31,11 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor};
-use crate::job::{Job, JobId};
 use crate::run::{Run, RunId, RunIds};
 use crate::store::{Store, StoreError};
 use admission::Rules;
 use apply::Desk;
-use command::{Command, Refusal, Request};
+use command::{Command, Refusal};
 use floor::Floor;
 use handle::Status;
 use horizon::{Horizon, Next};
@@ -226,42 +226,6 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let next = self.next_wake(now);
         self.publish(next);
         Ok(next)
-    }
-
-    /// Brings memory up to date, and a step with the jobs that the commands speak of.
-    async fn prepare(&mut self, now: Timestamp, commands: &[Command]) -> Result<Step, StoreError> {
-        self.meet_if_due(now).await?;
-        self.resync_if_stale(now).await?;
-        if commands.iter().any(|command| command.request.is_of_all()) {
-            // Another node may have paused or resumed since the last meeting.
-            self.paused_since = self.store.paused_since().await?;
-        }
-        let jobs = self.load(commands).await?;
-        Ok(Step::new(now, Arc::clone(&self.identity.node), jobs, self.paused_since))
-    }
-
-    /// The jobs that the commands speak of.
-    async fn load(&self, commands: &[Command]) -> Result<Vec<Job>, StoreError> {
-        let requests = || commands.iter().map(|command| &command.request);
-        let ids: BTreeSet<JobId> = requests().flat_map(Request::jobs).cloned().collect();
-        let ids: Vec<JobId> = ids.into_iter().collect();
-        let mut jobs = if ids.is_empty() { Vec::new() } else { self.store.load(&ids).await? };
-        let mut reviews = requests().filter_map(|request| match request {
-            Request::Reload { rules, .. } => Some(rules),
-            Request::Add(_)
-            | Request::AddAll(_)
-            | Request::Remove(_)
-            | Request::Pause(_)
-            | Request::Resume(_)
-            | Request::Run(_)
-            | Request::PauseAll
-            | Request::ResumeAll => None,
-        });
-        if let Some(rules) = reviews.next_back() {
-            let executors: Vec<String> = rules.executors.keys().cloned().collect();
-            jobs.extend(self.store.to_review(&executors).await?);
-        }
-        Ok(jobs)
     }
 
     fn record_completions(&mut self, step: &mut Step) {

@@ -53,6 +53,11 @@ pub(crate) fn plan(job: &Job, now: Timestamp, room: Room) -> Plan {
         Coalesce::Earliest => keep_earliest(job, due, now),
         Coalesce::All => keep_all(job, due, now),
     };
+    // What `next_run_time` named has no delay, also where it is an occurrence that would have one.
+    plan.runs
+        .iter_mut()
+        .filter(|run| run.scheduled_at == next.scheduled_at)
+        .for_each(|run| *run = next);
     let last = plan.last_seen().unwrap_or(due.last);
     plan.next = job.trigger.next_after(last).map(|at| self::due(&job.id, &job.trigger, at));
     // A one-shot is never dropped because something else of the job is running: it waits.

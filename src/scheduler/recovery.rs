@@ -37,6 +37,17 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Looks at the store for the first time: takes up what a crash, or a node that is gone, has left in flight.
     /// `why` is what the ledger will say of a lost run.
     pub async fn recover(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
+        let mut conflicts = 0;
+        loop {
+            match self.look_first(now, why).await {
+                // Nodes that start at the same time take up the same; what another one was faster with is gone now.
+                Err(StoreError::Conflict(_)) if conflicts < CONFLICTS_MAX => conflicts += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn look_first(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
         if self.is_shared {
             self.meet(now).await?;
         } else {
@@ -109,8 +120,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             changes.push(Change::UpdateRun { run: Arc::new(run), held_by });
         }
         if !changes.is_empty() {
-            self.store.commit(changes).await?;
+            // Also where the answer is lost, these runs may be this node's from now on.
             self.memory = Memory::Doubtful;
+            self.store.commit(changes).await?;
         }
         Ok(recovered)
     }

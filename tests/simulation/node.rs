@@ -164,11 +164,17 @@ impl Node {
         self.asked.push(Asked { writes, request, answer });
     }
 
+    /// The clock is set; the alarm of a daemon tells it.
+    pub(crate) fn set_clock(&mut self, by: TimeDelta) {
+        self.offset += by;
+        self.wake = Some(Timestamp::MIN_UTC);
+    }
+
     /// Another node has said that there is something to see.
     pub(crate) fn hint(&mut self) {
         if let Process::Idle(core) = &mut self.process {
             core.hint();
-            self.wake = None;
+            self.wake = Some(Timestamp::MIN_UTC);
         }
     }
 
@@ -182,7 +188,9 @@ impl Node {
     /// When it wants to be called of itself, by the world's time.
     pub(crate) fn wakes_at(&self) -> Option<Timestamp> {
         let is_idle = self.stopped_until.is_none() && matches!(self.process, Process::Idle(_));
-        self.wake.filter(|_| is_idle).map(|wake| wake - self.offset)
+        self.wake
+            .filter(|_| is_idle)
+            .map(|wake| wake.checked_sub_signed(self.offset).unwrap_or(wake))
     }
 
     /// Whether it has something to do.
@@ -232,7 +240,9 @@ impl Node {
     fn has_done(&mut self, mut core: Box<Core>, done: Done, now: Timestamp) {
         match done {
             // A start that fails is a start again.
-            Done::Recovered(Err(_)) => {
+            Done::Recovered(Err(error)) => {
+                let is_wild = self.shared.lock().unwrap().is_wild;
+                Property::Recovers.holds(is_wild, || format!("{}: {error}", self.name));
                 self.die();
                 self.starts_at = Some(now);
                 return;

@@ -184,7 +184,7 @@ impl World {
         let far = self.dice.pick(&[1000, 1000, 60_000, 60_000, 60_000, 3_600_000]);
         let far = TimeDelta::milliseconds(far + self.dice.below(1000));
         let node = &mut self.nodes[number];
-        node.offset += if self.dice.once_in(2) { far } else { -far };
+        node.set_clock(if self.dice.once_in(2) { far } else { -far });
         let line = format!("the clock of {} is off by {}", node.name, node.offset);
         self.shared().note(|| line);
     }

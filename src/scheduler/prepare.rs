@@ -1,0 +1,44 @@
+//! What a step must know before it decides: how the other nodes stand, what is in flight, whether
+//! the scheduler is paused, and the jobs that are spoken of.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Scheduler;
+use super::command::{Command, Request};
+use super::step::Step;
+use crate::clock::Timestamp;
+use crate::executor::Executor;
+use crate::job::{Job, JobId};
+use crate::store::{Store, StoreError};
+
+impl<S: Store, X: Executor> Scheduler<S, X> {
+    /// Brings memory up to date, and a step with the jobs that the commands speak of.
+    pub(super) async fn prepare(
+        &mut self,
+        now: Timestamp,
+        commands: &[Command],
+    ) -> Result<Step, StoreError> {
+        self.meet_if_due(now).await?;
+        self.resync_if_stale(now).await?;
+        if commands.iter().any(|command| command.request.is_of_all()) {
+            // Another node may have paused or resumed since the last meeting.
+            self.paused_since = self.store.paused_since().await?;
+        }
+        let jobs = self.load(commands).await?;
+        Ok(Step::new(now, Arc::clone(&self.identity.node), jobs, self.paused_since))
+    }
+
+    /// The jobs that the commands speak of.
+    async fn load(&self, commands: &[Command]) -> Result<Vec<Job>, StoreError> {
+        let requests = || commands.iter().map(|command| &command.request);
+        let ids: BTreeSet<JobId> = requests().flat_map(Request::jobs).cloned().collect();
+        let ids: Vec<JobId> = ids.into_iter().collect();
+        let mut jobs = if ids.is_empty() { Vec::new() } else { self.store.load(&ids).await? };
+        if let Some(rules) = requests().filter_map(Request::new_rules).next_back() {
+            let executors: Vec<String> = rules.executors.keys().cloned().collect();
+            jobs.extend(self.store.to_review(&executors).await?);
+        }
+        Ok(jobs)
+    }
+}
