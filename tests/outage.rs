@@ -41,6 +41,18 @@ async fn a_mariadb_that_goes_away_and_comes_back_delays_and_nothing_more() {
     goes_away::<MariaDb>().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_asked_to_end_while_its_server_is_away_ends_and_says_what_is_missing() {
+    let Some(server) = Server::<Postgres>::start() else { return };
+    let home = Home::new(&format!("[store]\nurl = \"{}\"\n", server.url()));
+    let daemon = home.start();
+    home.client().ready().await.unwrap();
+    server.stop();
+    assert_eq!(daemon.stop().code(), Some(1));
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert!(log.contains("not everything was recorded before the end"), "{log}");
+}
+
 /// Stops a server under load, and starts it again.
 async fn goes_away<K: Kind>() {
     let Some(server) = Server::<K>::start() else { return };
