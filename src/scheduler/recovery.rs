@@ -149,6 +149,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Ok(());
         }
         if !self.is_shared {
+            self.prove_writable(now).await?;
             self.paused_since = self.store.paused_since().await?;
         }
         let me = Arc::clone(&self.identity.node);
@@ -204,6 +205,16 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.horizon.clear();
         self.memory = Memory::Sure;
         Ok(())
+    }
+
+    /// Writes something, if the last step failed: a full disk can be read. On a shared store a sign of life does that.
+    async fn prove_writable(&self, now: Timestamp) -> Result<(), StoreError> {
+        if self.status.borrow().store_error.is_none() {
+            return Ok(());
+        }
+        let identity = &self.identity;
+        let meeting = self.store.meet(&identity.node, identity.started_at, now).await?;
+        self.store.bury(&meeting.nodes).await
     }
 
     /// Whether this process executes that attempt.

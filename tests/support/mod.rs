@@ -23,6 +23,9 @@ use tokio::net::unix::pipe;
 /// How long any signal may take. Only a test that fails waits for so long.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Lines of a daemon's log that a test shows when it fails.
+const LOG_LINES: usize = 20;
+
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_punctual");
 
@@ -246,7 +249,18 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
+    #[expect(
+        clippy::print_stderr,
+        reason = "why a test failed may stand in the daemon's log alone"
+    )]
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (ended, log) = (self.child.try_wait(), std::fs::read_to_string(&self.log));
+            let log = log.unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();
+            let last: Vec<&str> = last.into_iter().rev().collect();
+            eprintln!("the daemon ({ended:?}) said last:\n{}", last.join("\n"));
+        }
         // It may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
