@@ -229,11 +229,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Lets go of runs that this process executes and no longer holds. They keep their workers until they end.
     fn abandon(&mut self, held: &BTreeMap<RunId, Arc<Run>>, floor: &mut Floor) {
         for (id, run) in std::mem::take(&mut self.executing) {
-            if held.get(&id).is_none_or(|held| held.attempt != run.attempt) {
-                tracing::warn!(job = %run.job_id, run = %id, "another node has taken the run over; here it is ended");
-                self.executor.cancel(&id, "another node has taken it over");
-                self.abandoned.insert((id, run.attempt), run);
+            let execution = (id, run.attempt);
+            let is_held = held.get(&run.id).is_some_and(|held| held.attempt == run.attempt);
+            // One whose end is known here has ended: its record was written, and only the answer was lost.
+            if is_held || self.unrecorded.contains_key(&execution) {
+                continue;
             }
+            tracing::warn!(job = %run.job_id, run = %run.id, "another node has taken the run over; here it is ended");
+            self.executor.cancel(&run.id, "another node has taken it over");
+            self.abandoned.insert(execution, run);
         }
         self.abandoned.values().for_each(|run| floor.occupy_worker(run));
     }

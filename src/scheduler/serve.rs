@@ -129,7 +129,14 @@ fn take_waiting<T>(inlet: &mut mpsc::Receiver<T>, taken: &mut Vec<T>) {
 /// When to try again while the store fails; says so once, not at each try.
 #[derive(Debug, Default)]
 struct BackOff {
-    pause: Option<TimeDelta>,
+    waiting: Option<Waiting>,
+}
+
+/// A pause, and when it ends.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    pause: TimeDelta,
+    until: Timestamp,
 }
 
 impl BackOff {
@@ -138,22 +145,57 @@ impl BackOff {
         result: Result<Option<Timestamp>, StoreError>,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        match (result, self.pause) {
+        match (result, self.waiting) {
             (Ok(next), None) => next,
             (Ok(next), Some(_)) => {
                 tracing::info!("the store can be used again");
-                self.pause = None;
+                self.waiting = None;
                 next
             }
-            (Err(error), pause) => {
-                if pause.is_none() {
+            // Who asks meanwhile is answered, and makes the pause no longer; a clock that went back does not either.
+            (Err(_), Some(Waiting { pause, until })) if now < until && until - now <= pause => {
+                Some(until)
+            }
+            (Err(error), waiting) => {
+                if waiting.is_none() {
                     tracing::error!(%error, "the store failed; trying again");
                 }
-                let pause =
-                    pause.map_or(BACK_OFF_FIRST, |pause| (pause + pause).min(BACK_OFF_LAST));
-                self.pause = Some(pause);
-                now.checked_add_signed(pause)
+                let doubled = |waiting: Waiting| (waiting.pause + waiting.pause).min(BACK_OFF_LAST);
+                let pause = waiting.map_or(BACK_OFF_FIRST, doubled);
+                let until = now.checked_add_signed(pause)?;
+                self.waiting = Some(Waiting { pause, until });
+                Some(until)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_timestamp_millis(1_800_000_000_000 + millis).unwrap()
+    }
+
+    #[test]
+    fn pauses_grow_while_the_store_fails_however_often_someone_asks() {
+        let mut back_off = BackOff::default();
+        let mut fail = |millis| {
+            let error = StoreError::Unavailable("gone".to_owned());
+            let next = back_off.next(Err(error), at(millis)).unwrap();
+            (next - at(0)).num_milliseconds()
+        };
+        assert_eq!(fail(0), 100);
+        assert_eq!([fail(10), fail(20), fail(99)], [100; 3], "requests meanwhile");
+        assert_eq!([fail(100), fail(150), fail(300), fail(700)], [300, 300, 700, 1500]);
+        for number in 1..20 {
+            fail(20_000 * number);
+        }
+        assert_eq!(fail(2_000_000), 2_010_000, "ten seconds at most");
+        assert_eq!(fail(0), 10_000, "the clock went back");
+        assert_eq!(back_off.next(Ok(Some(at(7))), at(5)), Some(at(7)));
+        let error = StoreError::Unavailable("gone".to_owned());
+        assert_eq!(back_off.next(Err(error), at(50)), Some(at(150)), "from the beginning");
     }
 }
