@@ -3,6 +3,7 @@
 
 mod app;
 mod check;
+mod core;
 mod demo;
 mod files;
 mod logging;

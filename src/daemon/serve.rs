@@ -167,8 +167,8 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     // It is there before the first step, so that no job fires as the file of yesterday had it.
     let request = declare(&rules_out.borrow(), jobs);
     let declaring = handle.begin_to_ask(request).await.map_err(|error| refused(&error))?;
-    let mut serving =
-        tracker.spawn(scheduler::serve::serve(scheduler, SystemClock, inlets, config.drain_limit));
+    let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, &tracker);
+    let mut serving = serving.map_err(|error| refused(&error))?;
     let door = server::serve(
         listener,
         control::router(api),

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -153,6 +154,8 @@ enum Pool {
 #[derive(Debug)]
 pub struct Pools {
     shared: Arc<Shared>,
+    /// Where processes are looked after, whoever starts them.
+    runtime: Handle,
     by_name: BTreeMap<String, Pool>,
     started: Started,
 }
@@ -175,7 +178,8 @@ impl Pools {
         let by_name =
             settings.iter().map(|(name, settings)| (name.clone(), pool(settings))).collect();
         let workers = settings.values().map(|pool| pool.max_workers).sum();
-        Self { shared, by_name, started: Started::new(workers) }
+        let runtime = Handle::current();
+        Self { shared, runtime, by_name, started: Started::new(workers) }
     }
 }
 
@@ -188,18 +192,18 @@ impl Executor for Pools {
             Some(Pool::Thread(threads)) => threads.execute(shared, assignment, cancellation),
             Some(Pool::Process(processes)) => {
                 let processes = processes.clone();
-                tracker.spawn(async move {
+                let executing = async move {
                     processes.execute(&shared, assignment, &cancellation).await;
-                });
+                };
+                tracker.spawn_on(executing, &self.runtime);
             }
             None => {
-                let error = format!("executor \"{pool}\" is not configured");
-                tracker.spawn(async move {
+                let error = failed(format!("executor \"{pool}\" is not configured"), None);
+                let reporting = async move {
                     let now = shared.clock.now();
-                    shared
-                        .report(assignment.execution(), now, failed(error, None), Tail::default())
-                        .await;
-                });
+                    shared.report(assignment.execution(), now, error, Tail::default()).await;
+                };
+                tracker.spawn_on(reporting, &self.runtime);
             }
         }
     }

@@ -26,7 +26,7 @@ impl SqlStore {
             // There is nobody else.
             Database::Sqlite(file) => {
                 query.push(order).limit(claim.limit);
-                return jobs(file.read_newest(query).await?);
+                return jobs(file.read_newest(&query)?);
             }
             Database::Server(server) => server,
         };
@@ -162,7 +162,7 @@ impl SqlStore {
     /// Writes all or nothing.
     async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         match self.database.as_ref() {
-            Database::Sqlite(file) => file.write(writes).await,
+            Database::Sqlite(file) => file.write(writes),
             Database::Server(server) => server.write(writes).await,
         }
     }

@@ -79,7 +79,7 @@ impl SqlStore {
     /// Reads rows as the core needs them: what was committed last is seen.
     async fn read_newest(&self, query: Query) -> Result<Vec<Row>, StoreError> {
         match self.database.as_ref() {
-            Database::Sqlite(file) => file.read_newest(query).await,
+            Database::Sqlite(file) => file.read_newest(&query),
             Database::Server(server) => server.read_newest(query).await,
         }
     }

@@ -1,15 +1,14 @@
-//! SQLite. One thread owns the connection that writes, so that a transaction of any number of
-//! statements costs one change of threads; a few other connections read, and in WAL mode never
-//! wait for the writer. The file belongs to one daemon at a time, which holds a lock beside it.
+//! SQLite. One connection writes, on the thread of whoever calls: the core, which does nothing else
+//! meanwhile. A few other connections read, on threads for that, and in WAL mode never wait for the
+//! writer. The file belongs to one daemon at a time, which holds a lock beside it.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, TransactionBehavior};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use super::dialect::Query;
 use super::lock::FileLock;
@@ -26,29 +25,19 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const WAL_PAGES: i64 = 4000;
 /// Statements that each connection keeps prepared.
 const PREPARED: usize = 64;
-/// Tasks that wait for the writer. The core has one at a time.
-const WRITER_QUEUE: usize = 16;
 /// The oldest SQLite without the WAL-reset corruption bug, as its version number counts.
 const SQLITE_AT_LEAST: i32 = 3_051_003;
-
-type Task = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A database file.
 #[derive(Debug)]
 pub(super) struct Sqlite {
     path: PathBuf,
     /// None once it is closed.
-    writer: Mutex<Option<Writer>>,
+    writer: Mutex<Option<Connection>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
     /// Held until the store goes.
     _lock: FileLock,
-}
-
-#[derive(Debug)]
-struct Writer {
-    tasks: SyncSender<Task>,
-    thread: std::thread::JoinHandle<()>,
 }
 
 impl Sqlite {
@@ -66,44 +55,29 @@ impl Sqlite {
         migrate::sqlite(path).await.map_err(unusable)?;
         let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
             .map_err(|error| unusable(error.to_string()))?;
-        let (tasks, queue) = sync_channel(WRITER_QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("punctual-store".to_owned())
-            .spawn(move || work(connection, &queue))
-            .map_err(|error| unusable(error.to_string()))?;
         Ok(Self {
             path: path.to_owned(),
-            writer: Mutex::new(Some(Writer { tasks, thread })),
+            writer: Mutex::new(Some(connection)),
             readers: Arc::default(),
             places: Arc::new(Semaphore::new(READERS)),
             _lock: lock,
         })
     }
 
-    /// Does something on the writer's thread.
-    pub(super) async fn on_writer<T: Send + 'static>(
+    /// Does something on the connection that writes, on this very thread: the core has one of its own, and to change
+    /// threads would cost more than most statements do.
+    pub(super) fn on_writer<T>(
         &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let task: Task = Box::new(move |connection| drop(answer.send(work(connection))));
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = || StoreError::Unavailable("the store is closed".to_owned());
-        {
-            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            match writer.as_ref().ok_or_else(closed)?.tasks.try_send(task) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_)) => {
-                    return Err(StoreError::Unavailable("the store is busy".to_owned()));
-                }
-                Err(TrySendError::Disconnected(_)) => return Err(closed()),
-            }
-        }
-        answered.await.map_err(|_| closed())?
+        work(writer.as_mut().ok_or_else(closed)?)
     }
 
     /// Reads rows on the writer's connection: what was written last is seen.
-    pub(super) async fn read_newest(&self, query: Query) -> Result<Vec<Row>, StoreError> {
-        self.on_writer(move |connection| rows(connection, &query)).await
+    pub(super) fn read_newest(&self, query: &Query) -> Result<Vec<Row>, StoreError> {
+        self.on_writer(|connection| rows(connection, query))
     }
 
     /// Reads rows without the writer.
@@ -126,8 +100,8 @@ impl Sqlite {
     }
 
     /// Writes all or nothing.
-    pub(super) async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
-        self.on_writer(move |connection| write_all(connection, writes)).await
+    pub(super) fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        self.on_writer(|connection| write_all(connection, writes))
     }
 
     /// Closes the connections, so that the WAL is folded into the file.
@@ -137,21 +111,11 @@ impl Sqlite {
         let readers = Arc::clone(&self.readers);
         let closing = tokio::task::spawn_blocking(move || {
             readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            if let Some(Writer { tasks, thread }) = writer {
-                drop(tasks);
-                drop(thread.join());
-            }
+            drop(writer);
         });
         if let Err(error) = closing.await {
             tracing::warn!(%error, "the database could not be closed");
         }
-    }
-}
-
-/// The writer's thread: one task after the other, until nobody can send any more.
-fn work(mut connection: Connection, tasks: &Receiver<Task>) {
-    while let Ok(task) = tasks.recv() {
-        task(&mut connection);
     }
 }
 

@@ -4,7 +4,6 @@
 //! a journey away: there, changes of one kind that follow each other share a statement.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -373,9 +372,7 @@ impl Store for SqlStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         match self.database.as_ref() {
             Database::Sqlite(file) => {
-                let statements = Arc::clone(&self.statements);
-                file.on_writer(move |connection| commit_to_file(connection, &statements, &changes))
-                    .await
+                file.on_writer(|connection| commit_to_file(connection, &self.statements, &changes))
             }
             Database::Server(server) => {
                 let mut writes = writes(&self.statements, &changes);
