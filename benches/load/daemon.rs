@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio_util::task::TaskTracker;
@@ -49,6 +49,11 @@ impl Daemon {
         Self { child, socket: home.join("punctual.sock") }
     }
 
+    /// A connection for adding many jobs one after the other.
+    pub(crate) async fn adder(&self) -> Adder {
+        Adder { stream: UnixStream::connect(&self.socket).await.unwrap(), answer: Vec::new() }
+    }
+
     pub(crate) fn caller(&self) -> Caller {
         Caller { socket: self.socket.clone(), sender: None }
     }
@@ -75,6 +80,44 @@ impl Daemon {
         let process = rustix::process::Pid::from_raw(id).unwrap();
         rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
         assert!(self.child.wait().await.unwrap().success());
+    }
+}
+
+/// A client that does as little as it can, since what it takes of the processors the daemon does not have.
+pub(crate) struct Adder {
+    stream: UnixStream,
+    answer: Vec<u8>,
+}
+
+impl Adder {
+    /// Posts a body, and waits for the whole answer, which has to be a success.
+    pub(crate) async fn post(&mut self, path: &str, body: &str) {
+        let length = body.len();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: punctual\r\ncontent-length: {length}\r\n\r\n");
+        self.stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.unwrap();
+        self.answer.clear();
+        while !self.is_whole() {
+            assert!(self.stream.read_buf(&mut self.answer).await.unwrap() > 0, "it hung up");
+        }
+        let answer = String::from_utf8_lossy(&self.answer);
+        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+        assert!(!answer.contains("\"status\":\"error\""), "{answer}");
+    }
+
+    pub(crate) async fn post_all(&mut self, path: &str, bodies: &[String]) {
+        for body in bodies {
+            self.post(path, body).await;
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        let Some(end) = self.answer.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return false;
+        };
+        let head = String::from_utf8_lossy(&self.answer[..end]).to_ascii_lowercase();
+        let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap();
+        self.answer.len() == end + 4 + length.parse::<usize>().unwrap()
     }
 }
 
