@@ -136,6 +136,7 @@ fn every_policy_option_arrives_in_the_job() {
         ("--coalesce", "all", "coalesce", json!("all")),
         ("--max-instances", "3", "max_instances", json!(3)),
         ("--overlap", "queue", "overlap", json!("queue")),
+        ("--overlap", "replace", "overlap", json!("replace")),
         ("--max-runs", "5", "max_runs", json!(5)),
         ("--on-crash", "lose", "on_crash", json!("lose")),
         ("--name", "A name", "name", json!("A name")),

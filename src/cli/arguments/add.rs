@@ -89,7 +89,7 @@ pub struct AddArguments {
     #[arg(long, value_name = "N", help_heading = "How")]
     pub max_instances: Option<u32>,
     /// An occurrence while that many run: skip it, or queue it until one ends [default: skip]
-    #[arg(long, value_name = "RULE", value_parser = ["skip", "queue"], help_heading = "How")]
+    #[arg(long, value_name = "RULE", value_parser = ["skip", "queue", "replace"], help_heading = "How")]
     pub overlap: Option<String>,
     /// After N occurrences the job is finished
     #[arg(long, value_name = "N", help_heading = "How")]
