@@ -499,3 +499,37 @@ async fn replacing_keeps_the_schedule_where_the_trigger_is_the_same() {
         "another trigger begins anew"
     );
 }
+
+#[tokio::test]
+async fn a_run_that_is_replaced_is_ended_whatever_executes_it_and_the_newest_runs() {
+    let home = Home::new("[scheduler]\ndrain_seconds = 0\n");
+    let daemon = home.start();
+    let client = home.client();
+    let mut started = home.signal("started");
+    let script = format!("echo $PUNCTUAL_RUN_ID > {}; sleep 600", started.path.display());
+    let tasks = [
+        ("processpool", json!({"type": "command", "argv": ["/bin/sh", "-c", script]})),
+        ("processpool", json!({"type": "builtin", "name": "sleep", "args": {"seconds": 600}})),
+        ("default", json!({"type": "builtin", "name": "sleep", "args": {"seconds": 600}})),
+    ];
+    for (number, (executor, task)) in tasks.into_iter().enumerate() {
+        let id = format!("job-{number}");
+        let mut job = once(&id, NEVER, task.clone());
+        job["overlap"] = "replace".into();
+        job["executor"] = executor.into();
+        client.add(&job).await.unwrap();
+        let first = client.run(&id).await.unwrap();
+        if task["type"] == "command" {
+            assert_eq!(started.next().await, text(&first, "id"));
+        }
+        let second = client.run(&id).await.unwrap();
+        let replaced = ended(&client, text(&first, "id")).await;
+        let reason = "replaced by a newer run of the job";
+        assert_eq!((text(&replaced, "state"), text(&replaced, "error")), ("cancelled", reason));
+        client.remove(&id).await.unwrap();
+        if task["type"] == "command" {
+            assert_eq!(started.next().await, text(&second, "id"), "the newest runs");
+        }
+    }
+    assert!(daemon.stop().success());
+}

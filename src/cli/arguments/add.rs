@@ -88,7 +88,7 @@ pub struct AddArguments {
     /// Runs at the same time [default: 1]
     #[arg(long, value_name = "N", help_heading = "How")]
     pub max_instances: Option<u32>,
-    /// An occurrence while that many run: skip it, or queue it until one ends [default: skip]
+    /// An occurrence while that many run: skip it, queue it until one ends, or replace the oldest [default: skip]
     #[arg(long, value_name = "RULE", value_parser = ["skip", "queue", "replace"], help_heading = "How")]
     pub overlap: Option<String>,
     /// After N occurrences the job is finished
