@@ -215,6 +215,13 @@ impl Executor for Pools {
     async fn stop(&mut self) {
         self.shared.stop.cancel();
         self.shared.tracker.close();
+        for pool in self.by_name.values() {
+            match pool {
+                Pool::Thread(threads) => threads.stop(),
+                // These heed the token.
+                Pool::Process(_) => {}
+            }
+        }
         // Threads cannot be ended from outside, so this does not wait for them for ever.
         if tokio::time::timeout(STOP_LIMIT, self.shared.tracker.wait()).await.is_err() {
             tracing::warn!(
