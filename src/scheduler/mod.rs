@@ -189,7 +189,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 // The next step has to find out whether the store can be read and written, also if it has nothing to do.
                 self.memory = Memory::Doubtful;
                 self.peers.hint();
-                self.status.send_modify(|status| status.store_error = Some(error.to_string()));
+                self.tell_trouble(&error);
                 Err(error)
             }
         }
@@ -225,9 +225,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Err(self.give_up(step, error));
         }
         self.unrecorded.clear();
-        self.act(step);
+        let replies = self.act(step);
         let next = self.next_wake(now);
+        // Who is answered may look at the status, and has to find it as it was answered.
         self.publish(next);
+        for Reply { to, answer } in replies {
+            // Nobody may be waiting any more; what was asked is done all the same.
+            drop(to.send(answer));
+        }
         Ok(next)
     }
 
@@ -268,8 +273,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
-    /// The step is written: starts what it starts and answers whom it answers.
-    fn act(&mut self, mut step: Step) {
+    /// The step is written: starts what it starts, and returns whom to answer.
+    fn act(&mut self, mut step: Step) -> Vec<Reply> {
         self.paused_since = step.paused_since();
         for run in &step.ended {
             self.executing.remove(&run.id);
@@ -287,10 +292,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         for (run_id, reason) in step.cancels {
             self.executor.cancel(&run_id, &reason);
         }
-        for Reply { to, answer } in step.replies {
-            // Nobody may be waiting any more; what was asked is done all the same.
-            drop(to.send(answer));
-        }
+        step.replies
     }
 
     /// The step could not be written, and memory is no longer trusted. Where only another node was faster, what was
@@ -309,6 +311,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.put_off.extend(again);
             return error;
         }
+        self.tell_trouble(&error);
         for Reply { to, answer } in step.replies {
             let answer = answer.and_then(|_| Err(Refusal::Unavailable(error.to_string())));
             drop(to.send(answer));
@@ -322,9 +325,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.put_off.extend(commands);
             return;
         }
+        self.tell_trouble(error);
         for command in commands {
             drop(command.reply.send(Err(Refusal::Unavailable(error.to_string()))));
         }
+    }
+
+    /// Has the status say what is wrong.
+    fn tell_trouble(&self, error: &StoreError) {
+        self.status.send_modify(|status| status.store_error = Some(error.to_string()));
     }
 
     /// Whether another node was faster, and it is worth trying again at once.
