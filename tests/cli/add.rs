@@ -135,7 +135,6 @@ fn every_policy_option_arrives_in_the_job() {
         ("--misfire-grace-time", "2m", "misfire_grace_time", json!(120)),
         ("--coalesce", "all", "coalesce", json!("all")),
         ("--max-instances", "3", "max_instances", json!(3)),
-        ("--overlap", "queue", "overlap", json!("queue")),
         ("--overlap", "replace", "overlap", json!("replace")),
         ("--max-runs", "5", "max_runs", json!(5)),
         ("--on-crash", "lose", "on_crash", json!("lose")),
