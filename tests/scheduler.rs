@@ -668,3 +668,32 @@ async fn a_next_run_time_that_is_an_occurrence_has_no_jitter() {
         assert_eq!(world.starts()[0].1.due_at, at(20));
     }
 }
+
+#[tokio::test]
+async fn short_runs_are_handed_over_ahead_of_their_workers_but_none_that_a_crash_would_lose() {
+    let mut world = World::of_threads(2).await;
+    for number in 0..60 {
+        let on_crash = if number == 0 { "rerun" } else { "lose" };
+        let trigger = json!({"type": "date", "run_date": "2027-01-15T08:00:10Z"});
+        for on_crash in [on_crash, "rerun"] {
+            let id = format!("{on_crash}-{number:02}");
+            let given = json!({"id": id, "trigger": trigger, "on_crash": on_crash});
+            let add = Addition { job: Box::new(job(&given)), existing: Existing::Redefine };
+            world.ask(Request::Add(add), at(0)).await.unwrap();
+        }
+    }
+    world.tick(at(10)).await;
+    assert_eq!(world.started().len(), 2, "how long they take is not known yet");
+    let (mut most, mut most_to_lose) = (0, 0);
+    for _ in 0..120 {
+        let started = world.started();
+        most = most.max(started.len());
+        let to_lose = started.iter().filter(|id| id.starts_with("lose")).count();
+        most_to_lose = most_to_lose.max(to_lose);
+        world.finish_all(at(10)).await;
+    }
+    assert!(most > 10, "they took no time at all, and yet only {most} were handed over");
+    assert!(most_to_lose <= 2, "{most_to_lose} would have been lost without having begun");
+    assert!(world.started().is_empty());
+    assert_eq!(world.ledger("lose-59").await, ["10 succeeded"]);
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Completion, Executor};
+use punctual::executor::{Assignment, Completion, Executor, ExecutorKind, PoolSettings};
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
 use punctual::run::{Outcome, Run, RunId, RunState};
@@ -155,6 +155,21 @@ impl World {
         let scheduler = Self::scheduler(&store, &notes, workers, 0);
         let mut world =
             Self { store, notes, workers, scheduler, processes: 1, completions: Vec::new() };
+        world.tick(at(0)).await;
+        world
+    }
+
+    /// A world whose pool takes short runs before a worker is free for them.
+    pub(crate) async fn of_threads(workers: usize) -> Self {
+        let mut world = Self::new(workers).await;
+        let mut rules = rules(workers);
+        let threads = PoolSettings { kind: ExecutorKind::ThreadPool, max_workers: workers };
+        rules.executors.insert("default".to_owned(), threads);
+        let executor =
+            NotingExecutor { notes: world.notes.clone(), store: world.store.inner.clone() };
+        let lease = TimeDelta::seconds(10);
+        let identity = Identity { node: "threads".into(), started_at: at(0), seed: 99, lease };
+        world.scheduler = Scheduler::new(world.store.clone(), executor, rules, identity);
         world.tick(at(0)).await;
         world
     }
