@@ -170,7 +170,11 @@ impl Store for MemoryStore {
         let tables = self.tables();
         let wanted = tables.in_flight().filter(|run| match holder {
             Holder::Node(name) => *run.node == *name,
-            Holder::Gone { but } => *run.node != *but && !tables.nodes.contains_key(&*run.node),
+            Holder::Gone { but } => {
+                // Who is alone may find the name of one who was before, which means nothing.
+                let is_known = self.is_shared && tables.nodes.contains_key(&*run.node);
+                *run.node != *but && !is_known
+            }
         });
         Ok(wanted.cloned().collect())
     }

@@ -102,8 +102,8 @@ pub struct Claim<'a> {
 pub enum Holder<'a> {
     /// This node.
     Node(&'a str),
-    /// A node that the store does not know any more; this one is not meant. That is judged when the runs are read: who
-    /// has come meanwhile is known before it holds any.
+    /// A node that the store does not know any more, or on a store of one node any other; this one is not meant. That
+    /// is judged when the runs are read: who has come meanwhile is known before it holds any.
     Gone {
         /// Who asks.
         but: &'a str,

@@ -237,12 +237,18 @@ impl Node {
         })
     }
 
+    /// Nothing fails in a calm world, but for a call that the wild one has failed before.
+    fn may_fail(&self, error: &StoreError) {
+        let was_failed = matches!(error, StoreError::Unavailable(_));
+        let is_wild = self.shared.lock().unwrap().is_wild;
+        Property::Recovers.holds(is_wild || was_failed, || format!("{}: {error}", self.name));
+    }
+
     fn has_done(&mut self, mut core: Box<Core>, done: Done, now: Timestamp) {
         match done {
             // A start that fails is a start again.
             Done::Recovered(Err(error)) => {
-                let is_wild = self.shared.lock().unwrap().is_wild;
-                Property::Recovers.holds(is_wild, || format!("{}: {error}", self.name));
+                self.may_fail(&error);
                 self.die();
                 self.starts_at = Some(now);
                 return;
@@ -259,8 +265,7 @@ impl Node {
             Done::Ticked(at, Err(error)) => {
                 self.wake = Some(at + BACK_OFF);
                 self.failures += 1;
-                let is_wild = self.shared.lock().unwrap().is_wild;
-                Property::Recovers.holds(is_wild, || format!("{}: {error}", self.name));
+                self.may_fail(&error);
             }
         }
         self.take_answers();

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::filter::{JobFilter, RunFilter};
 use crate::job::{Job, JobId};
 use crate::run::{Output, Run};
-use crate::store::{Archive, Holder, Reading, StoreError};
+use crate::store::{Archive, Holder, Reading, Store, StoreError};
 
 /// Ids in one `in (…)` list: far below the parameters that any of the databases takes.
 const IDS_PER_STATEMENT: usize = 500;
@@ -74,7 +74,11 @@ impl SqlStore {
                 query.push(" and node = ").bind(name);
             }
             Holder::Gone { but } => {
-                query.push(" and node not in (select name from nodes) and node <> ").bind(but);
+                query.push(" and node <> ").bind(but);
+                // A file has one node, whoever may have left his name in it.
+                if self.is_shared() {
+                    query.push(" and node not in (select name from nodes)");
+                }
             }
         }
         query.push(" order by id");
