@@ -240,7 +240,15 @@ pub struct Run {
     pub state: RunState,
 }
 
+/// An attempt of a run.
+pub type Execution = (RunId, u32);
+
 impl Run {
+    /// The attempt that it is in.
+    pub fn execution(&self) -> Execution {
+        (self.id.clone(), self.attempt)
+    }
+
     /// Whether this row stands for the occurrence at `at`.
     pub fn covers(&self, at: Timestamp) -> bool {
         let last = match &self.state {

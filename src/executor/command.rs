@@ -10,7 +10,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::Child;
-use tokio_util::sync::CancellationToken;
 
 use super::{Assignment, failed};
 use crate::clock::rfc3339;
@@ -28,32 +27,26 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Bytes of one read from a pipe.
 const READ_BYTES: usize = 8 * 1024;
 
-/// Runs a command to its end, or ends its whole group when it is cancelled. None if `stop` came first, which ends the
-/// group as well.
+/// Runs a command to its end, or ends its whole group when it is cancelled.
 pub(super) async fn execute(
     command: &Command,
     assignment: &Assignment,
-    stop: &CancellationToken,
     cancellation: &Cancellation,
-) -> Option<(Outcome, Tail)> {
+) -> (Outcome, Tail) {
     let mut process = match spawn(command, assignment) {
         Ok((child, pipe)) => Process::new(child, pipe),
-        Err(error) => return Some((failed(error, None), Tail::default())),
+        Err(error) => return (failed(error, None), Tail::default()),
     };
     let outcome = tokio::select! {
         biased;
         status = process.wait() => outcome(status),
-        () = stop.cancelled() => {
-            process.end_group().await;
-            return None;
-        }
         reason = cancellation.cancelled() => {
             process.end_group().await;
             Outcome::Cancelled { reason }
         }
     };
     process.read_rest().await;
-    Some((outcome, process.output))
+    (outcome, process.output)
 }
 
 /// Everything that a child is given goes the fast way (`posix_spawn`): an absolute path, a group, no hook. Both of its

@@ -20,12 +20,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, Task};
-use crate::run::{Outcome, RunId};
+use crate::run::{Execution, Outcome, RunId};
 use crate::task::builtin::Registry;
 use crate::task::output::Tail;
 use process::ProcessPool;
@@ -40,6 +39,8 @@ const ERROR_BYTES_MAX: usize = 8 * 1024;
 pub const WORKERS_MAX: usize = 1000;
 /// Runs that a pool of threads may be handed beyond its workers.
 pub const AHEAD_MAX: usize = 500;
+/// Why a run is to end at a stop.
+const STOPPED: &str = "the daemon stops";
 /// How long a stop waits for processes to go, beyond their own grace time.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -95,11 +96,9 @@ pub struct Assignment {
     pub task: Arc<Task>,
 }
 
-/// An attempt of a run.
-type Execution = (RunId, u32);
-
 impl Assignment {
-    fn execution(&self) -> Execution {
+    /// Which attempt of which run it is.
+    pub fn execution(&self) -> Execution {
         (self.run_id.clone(), self.attempt)
     }
 }
@@ -119,6 +118,13 @@ pub struct Completion {
     pub outcome: Outcome,
     /// The end of what it wrote.
     pub output: Tail,
+}
+
+impl Completion {
+    /// Which attempt of which run it is about.
+    pub fn execution(&self) -> Execution {
+        (self.run_id.clone(), self.attempt)
+    }
 }
 
 /// Starts runs. Each start is answered by one completion, unless the executor is stopped first.
@@ -141,7 +147,6 @@ struct Shared {
     clock: Arc<dyn Clock>,
     completions: mpsc::Sender<Completion>,
     tracker: TaskTracker,
-    stop: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -169,8 +174,8 @@ impl Pools {
         completions: mpsc::Sender<Completion>,
         worker: &WorkerProgram,
     ) -> Self {
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let shared = Arc::new(Shared { registry, clock, completions, tracker, stop });
+        let tracker = TaskTracker::new();
+        let shared = Arc::new(Shared { registry, clock, completions, tracker });
         let pool = |settings: &PoolSettings| match settings.kind {
             ExecutorKind::ThreadPool => Pool::Thread(ThreadPool::new(settings.max_workers)),
             ExecutorKind::ProcessPool => Pool::Process(ProcessPool::new(worker.clone())),
@@ -213,15 +218,8 @@ impl Executor for Pools {
     }
 
     async fn stop(&mut self) {
-        self.shared.stop.cancel();
         self.shared.tracker.close();
-        for pool in self.by_name.values() {
-            match pool {
-                Pool::Thread(threads) => threads.stop(),
-                // These heed the token.
-                Pool::Process(_) => {}
-            }
-        }
+        self.started.cancel_all(STOPPED);
         // Threads cannot be ended from outside, so this does not wait for them for ever.
         if tokio::time::timeout(STOP_LIMIT, self.shared.tracker.wait()).await.is_err() {
             tracing::warn!(
@@ -233,25 +231,31 @@ impl Executor for Pools {
 }
 
 impl Shared {
+    /// What is told of the end of a run; nothing of one that the stop has interrupted, since whoever records that
+    /// decides whether it is run again.
     fn completion(
         &self,
         (run_id, attempt): Execution,
         started_at: Timestamp,
         outcome: Outcome,
         output: Tail,
-    ) -> Completion {
-        Completion {
+    ) -> Option<Completion> {
+        if matches!(&outcome, Outcome::Cancelled { reason } if reason == STOPPED) {
+            return None;
+        }
+        Some(Completion {
             run_id,
             attempt,
             started_at,
             finished_at: self.clock.now(),
             outcome: bounded(outcome),
             output,
-        }
+        })
     }
 
     async fn report(&self, of: Execution, started_at: Timestamp, outcome: Outcome, output: Tail) {
         let completion = self.completion(of, started_at, outcome, output);
+        let Some(completion) = completion else { return };
         // The scheduler is gone only when the daemon is: then the next start finds the run in the ledger.
         if self.completions.send(completion).await.is_err() {
             tracing::debug!("a completion came after the scheduler had stopped");

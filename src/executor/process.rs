@@ -24,7 +24,7 @@ impl ProcessPool {
         Self { idle: Arc::default(), program: Arc::new(program) }
     }
 
-    /// Executes a run and reports how it ended; says nothing if the pool is stopped meanwhile.
+    /// Executes a run and reports how it ended.
     pub(super) async fn execute(
         &self,
         shared: &Shared,
@@ -33,23 +33,17 @@ impl ProcessPool {
     ) {
         let started_at = shared.clock.now();
         let execution = assignment.execution();
-        let ended = match (&*assignment.task, cancellation.reason()) {
-            (_, Some(reason)) => Some((Outcome::Cancelled { reason }, Tail::default())),
+        let (outcome, output) = match (&*assignment.task, cancellation.reason()) {
+            (_, Some(reason)) => (Outcome::Cancelled { reason }, Tail::default()),
             (Task::Command(command), None) => {
-                command::execute(command, &assignment, &shared.stop, cancellation).await
+                command::execute(command, &assignment, cancellation).await
             }
-            (Task::Builtin { .. }, None) => tokio::select! {
-                ended = self.call_worker(&assignment, cancellation) => Some(ended),
-                // Dropping the worker kills it.
-                () = shared.stop.cancelled() => None,
-            },
+            (Task::Builtin { .. }, None) => self.call_worker(&assignment, cancellation).await,
             (Task::Unreadable(_), None) => {
-                Some((failed("the task cannot be read", None), Tail::default()))
+                (failed("the task cannot be read", None), Tail::default())
             }
         };
-        if let Some((outcome, output)) = ended {
-            shared.report(execution, started_at, outcome, output).await;
-        }
+        shared.report(execution, started_at, outcome, output).await;
     }
 
     async fn call_worker(

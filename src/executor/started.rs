@@ -31,6 +31,11 @@ impl Started {
         cancellation
     }
 
+    /// Asks all runs to end that have not.
+    pub(super) fn cancel_all(&self, reason: &str) {
+        self.runs.values().filter_map(Weak::upgrade).for_each(|run| run.cancel(reason));
+    }
+
     /// Asks a run to end, if it has not.
     pub(super) fn cancel(&self, run_id: &RunId, reason: &str) {
         if let Some(cancellation) = self.runs.get(run_id).and_then(Weak::upgrade) {

@@ -33,8 +33,6 @@ struct Queue {
     waiting: VecDeque<Work>,
     threads: usize,
     idle: usize,
-    /// The runs that are being executed, to be asked to end at a stop.
-    active: Vec<Arc<Cancellation>>,
 }
 
 #[derive(Debug, Default)]
@@ -58,16 +56,10 @@ impl Desk {
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         queue.idle -= 1;
         let work = queue.waiting.pop_front();
-        match &work {
-            Some(work) => queue.active.push(Arc::clone(&work.cancellation)),
-            None => queue.threads -= 1,
+        if work.is_none() {
+            queue.threads -= 1;
         }
         work
-    }
-
-    /// A run has been executed.
-    fn done(&self, cancellation: &Arc<Cancellation>) {
-        self.queue().active.retain(|active| !Arc::ptr_eq(active, cancellation));
     }
 }
 
@@ -82,11 +74,6 @@ impl ThreadPool {
     /// A pool without threads; they are started when they are needed.
     pub(super) fn new(max_workers: usize) -> Self {
         Self { desk: Arc::default(), max_workers }
-    }
-
-    /// Asks all that is executed to end; who looks ends, and says nothing of it.
-    pub(super) fn stop(&self) {
-        self.desk.queue().active.iter().for_each(|run| run.cancel("the daemon stops"));
     }
 
     /// Has a run executed as soon as a thread is free.
@@ -119,11 +106,7 @@ impl ThreadPool {
 /// A thread's life: one run after the other.
 fn serve(desk: &Desk) {
     while let Some(Work { shared, assignment, cancellation, _token }) = desk.next() {
-        // At a stop, what has not begun does not begin; it is still in the ledger.
-        if !shared.stop.is_cancelled() {
-            execute(&shared, &assignment, &cancellation);
-        }
-        desk.done(&cancellation);
+        execute(&shared, &assignment, &cancellation);
     }
 }
 
@@ -134,11 +117,8 @@ fn execute(shared: &Shared, assignment: &Assignment, cancellation: &Arc<Cancella
         Some(reason) => (Outcome::Cancelled { reason }, Tail::default()),
         None => call(&shared.registry, assignment, cancellation),
     };
-    if shared.stop.is_cancelled() && matches!(outcome, Outcome::Cancelled { .. }) {
-        // It was interrupted; whoever records that knows whether it is run again.
-        return;
-    }
     let completion = shared.completion(assignment.execution(), started_at, outcome, output);
+    let Some(completion) = completion else { return };
     if shared.completions.blocking_send(completion).is_err() {
         tracing::debug!("a completion came after the scheduler had stopped");
     }

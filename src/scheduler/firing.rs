@@ -176,7 +176,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         Arc::make_mut(&mut run).start(now);
         step.update_run(Arc::clone(&run));
         step.starts.push((run.executor.clone(), assignment(&run, &job)));
-        self.executing.insert(run.id.clone(), run);
+        self.executing.insert(run.execution(), run);
     }
 }
 

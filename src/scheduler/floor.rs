@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 
 use crate::executor::{AHEAD_MAX, ExecutorKind, PoolSettings};
 use crate::job::{Job, JobId, OnCrash, Overlap};
-use crate::run::{Run, RunId};
+use crate::run::{Execution, Run, RunId};
 use crate::store::InFlight;
 
 /// Runs that wait in memory for a worker of one pool. What falls due beyond that waits in the store.
@@ -150,7 +150,7 @@ pub(super) struct Floor {
     instances: Instances,
     running: BTreeMap<RunId, (JobId, String)>,
     /// Runs that only take a worker, and their pools.
-    abandoned: BTreeMap<(RunId, u32), String>,
+    abandoned: BTreeMap<Execution, String>,
 }
 
 impl Floor {
@@ -284,11 +284,11 @@ impl Floor {
         if let Some(slots) = self.pools.get_mut(&run.executor) {
             slots.busy += 1;
         }
-        self.abandoned.insert((run.id.clone(), run.attempt), run.executor.clone());
+        self.abandoned.insert(run.execution(), run.executor.clone());
     }
 
     /// Frees the worker of such a run.
-    pub(super) fn free_worker(&mut self, execution: &(RunId, u32)) {
+    pub(super) fn free_worker(&mut self, execution: &Execution) {
         if let Some(pool) = self.abandoned.remove(execution)
             && let Some(slots) = self.pools.get_mut(&pool)
         {

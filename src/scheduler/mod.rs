@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor};
-use crate::run::{Run, RunId, RunIds};
+use crate::run::{Execution, Run, RunIds};
 use crate::store::{Store, StoreError};
 use admission::Rules;
 use apply::Desk;
@@ -87,11 +87,11 @@ pub struct Scheduler<S, X> {
     peers: Peers,
     floor: Floor,
     /// Runs that this process has started and not yet recorded the end of.
-    executing: BTreeMap<RunId, Arc<Run>>,
+    executing: BTreeMap<Execution, Arc<Run>>,
     /// Runs that this process still executes though another node has taken them over.
-    abandoned: BTreeMap<(RunId, u32), Arc<Run>>,
-    /// Completions that are not yet in the ledger, by run and attempt: one that is told twice counts once.
-    unrecorded: BTreeMap<(RunId, u32), Completion>,
+    abandoned: BTreeMap<Execution, Arc<Run>>,
+    /// Completions that are not yet in the ledger: one that is told twice counts once.
+    unrecorded: BTreeMap<Execution, Completion>,
     horizon: Horizon,
     /// The pools that have room, as of the last look.
     open_pools: Vec<String>,
@@ -170,8 +170,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         completions: Vec<Completion>,
     ) -> Result<Option<Timestamp>, StoreError> {
         for completion in completions {
-            let execution = (completion.run_id.clone(), completion.attempt);
-            self.unrecorded.entry(execution).or_insert(completion);
+            self.unrecorded.entry(completion.execution()).or_insert(completion);
         }
         let mut asked = std::mem::take(&mut self.put_off);
         asked.extend(commands);
@@ -238,8 +237,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     fn record_completions(&mut self, step: &mut Step) {
         for (execution, completion) in &self.unrecorded {
-            let run = self.executing.get(&completion.run_id);
-            if let Some(run) = run.filter(|run| run.attempt == completion.attempt) {
+            if let Some(run) = self.executing.get(execution) {
                 let took = completion.finished_at - completion.started_at;
                 self.floor.free(&run.id, Some(took));
                 step.end_run((**run).clone(), completion);
@@ -277,7 +275,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     fn act(&mut self, mut step: Step) -> Vec<Reply> {
         self.paused_since = step.paused_since();
         for run in &step.ended {
-            self.executing.remove(&run.id);
+            self.executing.remove(&run.execution());
             report::ended(run);
         }
         for (id, job) in step.written() {
@@ -303,7 +301,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.rules = rules;
         }
         for (_, assignment) in &step.starts {
-            self.executing.remove(&assignment.run_id);
+            self.executing.remove(&assignment.execution());
         }
         if self.is_outrun(&error) {
             let asked = step.asked.into_iter().zip(step.replies);

@@ -13,7 +13,7 @@ use super::{CONFLICTS_MAX, Memory, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
-use crate::run::{Outcome, Run, RunId, RunState, SkipReason};
+use crate::run::{Execution, Outcome, Run, RunState, SkipReason};
 use crate::store::{Change, Holder, Store, StoreError};
 
 /// Attempts of a run that crashes may cost. A run that has seen so many ends its node itself, and would for ever.
@@ -127,20 +127,20 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         Ok(recovered)
     }
 
-    fn may_rerun(&self, job: Option<&Job>, run: &Run) -> bool {
+    fn may_rerun(&self, job: Option<&Arc<Job>>, run: &Run) -> bool {
         job.is_some_and(|job| job.policy.on_crash == OnCrash::Rerun && is_of(job, run))
             && self.rules.executors.contains_key(&run.executor)
             && run.attempt < ATTEMPTS_MAX
     }
 
-    async fn jobs_of(&self, runs: &[Run]) -> Result<BTreeMap<JobId, Job>, StoreError> {
+    async fn jobs_of(&self, runs: &[Run]) -> Result<BTreeMap<JobId, Arc<Job>>, StoreError> {
         let ids: BTreeSet<&JobId> = runs.iter().map(|run| &run.job_id).collect();
         let ids: Vec<JobId> = ids.into_iter().cloned().collect();
         if ids.is_empty() {
             return Ok(BTreeMap::new());
         }
         let jobs = self.store.load(&ids).await?;
-        Ok(jobs.into_iter().map(|job| (job.id.clone(), job)).collect())
+        Ok(jobs.into_iter().map(|job| (job.id.clone(), Arc::new(job))).collect())
     }
 
     /// Makes memory what the ledger says, if there is doubt.
@@ -155,8 +155,6 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let me = Arc::clone(&self.identity.node);
         let mut runs = self.store.in_flight(Holder::Node(&me)).await?;
         let jobs = self.jobs_of(&runs).await?;
-        let jobs: BTreeMap<JobId, Arc<Job>> =
-            jobs.into_iter().map(|(id, job)| (id, Arc::new(job))).collect();
         runs.sort_by_key(|run| run.due_at);
         let mut floor = Floor::new(&self.rules.executors, self.is_shared);
         let mut changes = Vec::new();
@@ -167,9 +165,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 .get(&run.job_id)
                 .filter(|job| is_of(job, &run) && self.rules.executors.contains_key(&run.executor));
             match (&run.state, job) {
-                (RunState::Running { .. }, _) if self.executes(&run) => {
+                (RunState::Running { .. }, _) if self.executing.contains_key(&run.execution()) => {
                     floor.occupy(&run);
-                    executing.insert(run.id.clone(), Arc::new(run));
+                    executing.insert(run.execution(), Arc::new(run));
                 }
                 (RunState::Running { .. }, Some(job)) => {
                     floor.occupy(&run);
@@ -199,7 +197,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         for (run, job) in unstarted {
             // Marked as running by a write whose answer was lost: certainly not started, so it is started now.
             self.executor.start(&run.executor, assignment(&run, &job));
-            self.executing.insert(run.id.clone(), run);
+            self.executing.insert(run.execution(), run);
         }
         self.floor = floor;
         self.horizon.clear();
@@ -217,22 +215,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.store.bury(&meeting.nodes).await
     }
 
-    /// Whether this process executes that attempt.
-    fn executes(&self, run: &Run) -> bool {
-        self.executing.get(&run.id).is_some_and(|known| known.attempt == run.attempt)
-    }
-
     fn own_change(&self, run: Run) -> Change {
         Change::UpdateRun { run: Arc::new(run), held_by: Arc::clone(&self.identity.node) }
     }
 
     /// Lets go of runs that this process executes and no longer holds. They keep their workers until they end.
-    fn abandon(&mut self, held: &BTreeMap<RunId, Arc<Run>>, floor: &mut Floor) {
-        for (id, run) in std::mem::take(&mut self.executing) {
-            let execution = (id, run.attempt);
-            let is_held = held.get(&run.id).is_some_and(|held| held.attempt == run.attempt);
+    fn abandon(&mut self, held: &BTreeMap<Execution, Arc<Run>>, floor: &mut Floor) {
+        for (execution, run) in std::mem::take(&mut self.executing) {
             // One whose end is known here has ended: its record was written, and only the answer was lost.
-            if is_held || self.unrecorded.contains_key(&execution) {
+            if held.contains_key(&execution) || self.unrecorded.contains_key(&execution) {
                 continue;
             }
             tracing::warn!(job = %run.job_id, run = %run.id, "another node has taken the run over; here it is ended");
