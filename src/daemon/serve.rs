@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::control::{self, Api, ReloadAnswer, Reloaded};
-use crate::executor::{AHEAD_MAX, Completion, Pools, WorkerProgram};
+use crate::executor::{Completion, Pools, WorkerProgram, handed_over_max};
 use crate::history::History;
 use crate::job::Job;
 use crate::scheduler::admission::Rules;
@@ -32,8 +32,8 @@ use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Identity, Scheduler};
 use crate::server;
+use crate::store::Store;
 use crate::store::sql::SqlStore;
-use crate::store::{Store, StoreError};
 use crate::zone::Zone;
 
 /// What the ledger says of a run whose daemon died and that is not run again.
@@ -101,9 +101,8 @@ impl Parts {
             seed: seed(),
             lease: config.lease,
         };
-        let workers: usize = config.executors.values().map(|pool| pool.max_workers).sum();
-        let handed_over = workers + AHEAD_MAX * config.executors.len();
-        let (completions_in, completions) = mpsc::channel(handed_over.max(1));
+        let (completions_in, completions) =
+            mpsc::channel(handed_over_max(&config.executors).max(1));
         let pools = Pools::new(
             &config.executors,
             app.registry(),
@@ -112,13 +111,8 @@ impl Parts {
             &WorkerProgram::own(app.worker_hello().clone()),
         );
         let mut scheduler = Scheduler::new(store.clone(), pools, rules.clone(), identity.clone());
-        let recovered = loop {
-            match scheduler.recover(clock.now(), DIED).await {
-                // Another node that has just started took the same runs: what is left is looked at again.
-                Err(StoreError::Conflict(_)) => {}
-                other => break other.map_err(|error| refused(&error))?,
-            }
-        };
+        let recovered =
+            scheduler.recover(clock.now(), DIED).await.map_err(|error| refused(&error))?;
         if recovered.rerun + recovered.lost > 0 {
             tracing::warn!(
                 rerun = recovered.rerun,

@@ -81,6 +81,11 @@ pub struct PoolSettings {
     pub max_workers: usize,
 }
 
+/// Runs that these pools may have been handed at a time.
+pub fn handed_over_max(settings: &BTreeMap<String, PoolSettings>) -> usize {
+    settings.values().map(|pool| pool.max_workers + AHEAD_MAX).sum()
+}
+
 /// A run, handed over to be executed.
 #[derive(Debug, Clone)]
 pub struct Assignment {
@@ -182,9 +187,8 @@ impl Pools {
         };
         let by_name =
             settings.iter().map(|(name, settings)| (name.clone(), pool(settings))).collect();
-        let workers = settings.values().map(|pool| pool.max_workers).sum();
-        let runtime = Handle::current();
-        Self { shared, runtime, by_name, started: Started::new(workers) }
+        let started = Started::new(handed_over_max(settings));
+        Self { shared, runtime: Handle::current(), by_name, started }
     }
 }
 

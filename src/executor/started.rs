@@ -17,8 +17,8 @@ pub(super) struct Started {
 
 impl Started {
     /// None yet, of at most so many at a time.
-    pub(super) fn new(workers: usize) -> Self {
-        Self { runs: BTreeMap::new(), sweep_at: workers.max(1) * 2 }
+    pub(super) fn new(most: usize) -> Self {
+        Self { runs: BTreeMap::new(), sweep_at: most.max(1) * 2 }
     }
 
     /// The cancellation of a run that is being started. An earlier attempt of the run is out of reach from then on.

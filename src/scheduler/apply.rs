@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::admission::Rules;
 use super::command::{Added, Addition, Answer, Difference, Existing, Refusal, Request};
 use super::floor::{Floor, Waiting};
-use super::plan;
 use super::step::Step;
+use super::{plan, report};
 use crate::clock::Timestamp;
 use crate::job::{Due, Job, JobId, JobState, Origin};
 use crate::run::{Cause, Run, RunIds, RunState, SkipReason};
@@ -41,7 +41,9 @@ impl Desk<'_> {
             Request::PauseAll => Ok(self.set_paused(true)),
             Request::ResumeAll => Ok(self.set_paused(false)),
             Request::Reload { rules, jobs } => {
-                self.step.former_rules = Some(std::mem::replace(self.rules, *rules));
+                let former = std::mem::replace(self.rules, *rules);
+                // Of two reloads in one step, the rules before both of them are those before the step.
+                self.step.former_rules.get_or_insert(former);
                 Ok(Answer::Difference(self.reload(jobs)))
             }
         }
@@ -69,27 +71,23 @@ impl Desk<'_> {
             Existing::Reschedule => known.rescheduled(job),
             Existing::Refuse | Existing::Redefine => known.redefined(job),
         };
-        self.account_for_former(&known, &redefined);
-        Ok(self.put(redefined))
+        Ok(self.replace(&known, redefined))
     }
 
-    /// What a job has held back until it is redefined with another schedule is accounted for.
-    fn account_for_former(&mut self, known: &Job, redefined: &Job) {
-        let same_schedule = known.anchor == redefined.anchor;
-        match &known.state {
-            JobState::Paused { next } if !same_schedule && next.due_at <= self.step.now => {
-                self.skip_since(known, next.scheduled_at, SkipReason::Paused);
+    /// Puts a job in the place of its former self. What that has held back is accounted for, if its schedule ends.
+    fn replace(&mut self, known: &Job, redefined: Job) -> Answer {
+        let held_back = match &known.state {
+            JobState::Paused { next } => Some((*next, SkipReason::Paused)),
+            JobState::Broken { since: Some(since), .. } => {
+                Some((Due { scheduled_at: *since, due_at: *since }, SkipReason::Broken))
             }
-            JobState::Broken { since: Some(since), .. }
-                if !same_schedule && *since <= self.step.now =>
-            {
-                self.skip_since(known, *since, SkipReason::Broken);
-            }
-            JobState::Active { .. }
-            | JobState::Paused { .. }
-            | JobState::Broken { .. }
-            | JobState::Finished => {}
+            JobState::Active { .. } | JobState::Broken { .. } | JobState::Finished => None,
+        };
+        let held_back = held_back.filter(|(next, _)| next.due_at <= self.step.now);
+        if let Some((next, reason)) = held_back.filter(|_| known.anchor != redefined.anchor) {
+            self.skip_since(known, next.scheduled_at, reason);
         }
+        self.put(redefined)
     }
 
     fn add_one_of_many(&mut self, Addition { job, existing }: Addition) -> Result<Added, Refusal> {
@@ -219,9 +217,7 @@ impl Desk<'_> {
                 Some(known) if is_as_declared(&known, &job) => difference.unchanged += 1,
                 Some(known) => {
                     difference.changed.push(id);
-                    let redefined = known.redefined(job);
-                    self.account_for_former(&known, &redefined);
-                    self.put(redefined);
+                    self.replace(&known, known.redefined(job));
                 }
             }
         }
@@ -233,8 +229,9 @@ impl Desk<'_> {
         let now = self.step.now;
         let state = match (self.rules.check(job), &job.state) {
             (Err(invalid), JobState::Active { next }) => {
-                tracing::warn!(job = %job.id, reason = %invalid, "the job is broken; it is kept, and does not fire");
-                JobState::Broken { reason: invalid.to_string(), since: Some(next.scheduled_at) }
+                let reason = invalid.to_string();
+                report::broken(&job.id, &reason);
+                JobState::Broken { reason, since: Some(next.scheduled_at) }
             }
             (Ok(()), JobState::Broken { since, .. }) => {
                 tracing::info!(job = %job.id, "the job is whole again");

@@ -8,7 +8,7 @@ use super::floor::{Known, Waiting};
 use super::horizon::{Asked, HORIZON_JOBS};
 use super::plan::{self, Room};
 use super::step::Step;
-use super::{Phase, Scheduler};
+use super::{Phase, Scheduler, report};
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Executor};
 use crate::job::{Job, JobState};
@@ -109,7 +109,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         step.learn(job);
         if let Err(invalid) = self.rules.can_run(job) {
             let reason = invalid.to_string();
-            tracing::warn!(job = %job.id, %reason, "the job is broken; it is kept, and does not fire");
+            report::broken(&job.id, &reason);
             let state =
                 JobState::Broken { reason, since: job.next().map(|next| next.scheduled_at) };
             step.put(Job { state, updated_at: step.now, ..(**job).clone() });
@@ -186,7 +186,7 @@ fn break_down(step: &mut Step, job: Job) {
         return;
     }
     if let JobState::Broken { reason, .. } = &job.state {
-        tracing::warn!(job = %job.id, %reason, "the job is broken; it is kept, and does not fire");
+        report::broken(&job.id, reason);
         step.learn(&Arc::new(job.clone()));
         step.put(Job { updated_at: step.now, ..job });
     }

@@ -85,6 +85,11 @@ impl Slots {
         if self.takes_ahead { ahead.saturating_mul(self.max_workers).min(AHEAD_MAX) } else { 0 }
     }
 
+    /// Whether the queue takes another run from the schedule.
+    fn has_room(&self) -> bool {
+        self.queue.len() < self.queue_limit
+    }
+
     /// Places for runs that can be handed over now.
     fn free(&self) -> usize {
         (self.max_workers + self.ahead()).saturating_sub(self.busy)
@@ -173,20 +178,20 @@ impl Floor {
     pub(super) fn open_pools(&self) -> Vec<String> {
         self.pools
             .iter()
-            .filter(|(_, slots)| slots.queue.len() < slots.queue_limit)
+            .filter(|(_, slots)| slots.has_room())
             .map(|(name, _)| name.clone())
             .collect()
     }
 
     /// Names of the other pools.
     pub(super) fn closed_pools(&self) -> Vec<String> {
-        let open = self.open_pools();
-        self.pools.keys().filter(|name| !open.contains(name)).cloned().collect()
+        let closed = self.pools.iter().filter(|(_, slots)| !slots.has_room());
+        closed.map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether the pool's queue takes another run from the schedule.
     pub(super) fn has_room(&self, pool: &str) -> bool {
-        self.pools.get(pool).is_some_and(|slots| slots.queue.len() < slots.queue_limit)
+        self.pools.get(pool).is_some_and(Slots::has_room)
     }
 
     /// Whether the pool's queue takes another run that someone asks for.

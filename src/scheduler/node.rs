@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::command::{Command, Request};
 use super::floor::Known;
-use super::recovery::Recovered;
+use super::recovery::{Recovered, Tries};
 use super::step::Step;
-use super::{CONFLICTS_MAX, Memory, Phase, Scheduler};
+use super::{Memory, Phase, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::JobId;
@@ -131,15 +131,19 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if !self.is_shared {
             return Ok(());
         }
-        for _ in 0..CONFLICTS_MAX {
-            match self.take_leave(now).await {
-                // Another node has buried someone at the same moment.
-                Err(StoreError::Conflict(_)) => {}
-                result => return result,
+        let mut tries = Tries::default();
+        loop {
+            // Another node may bury someone at the same moment.
+            let result = self.take_leave(now).await;
+            if tries.go_on(&result) {
+                continue;
             }
+            return match result {
+                // Then the others find out by the end of the lease.
+                Err(StoreError::Conflict(_)) => Ok(()),
+                result => result,
+            };
         }
-        // Then the others find out by the end of the lease.
-        Ok(())
     }
 
     async fn take_leave(&mut self, now: Timestamp) -> Result<(), StoreError> {

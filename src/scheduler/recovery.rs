@@ -33,16 +33,28 @@ pub struct Recovered {
     pub lost: usize,
 }
 
+/// How often other nodes were faster with what this one tries to do.
+#[derive(Debug, Default)]
+pub(super) struct Tries(u32);
+
+impl Tries {
+    /// Whether it is worth trying again: another node was faster, and not for too many times.
+    pub(super) fn go_on<T>(&mut self, result: &Result<T, StoreError>) -> bool {
+        self.0 += 1;
+        matches!(result, Err(StoreError::Conflict(_))) && self.0 <= CONFLICTS_MAX
+    }
+}
+
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Looks at the store for the first time: takes up what a crash, or a node that is gone, has left in flight.
     /// `why` is what the ledger will say of a lost run.
     pub async fn recover(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
-        let mut conflicts = 0;
+        let mut tries = Tries::default();
         loop {
-            match self.look_first(now, why).await {
-                // Nodes that start at the same time take up the same; what another one was faster with is gone now.
-                Err(StoreError::Conflict(_)) if conflicts < CONFLICTS_MAX => conflicts += 1,
-                result => return result,
+            // Nodes that start at the same time take up the same; what another one was faster with is gone now.
+            let result = self.look_first(now, why).await;
+            if !tries.go_on(&result) {
+                return result;
             }
         }
     }
@@ -69,15 +81,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         why: &str,
     ) -> Result<Recovered, StoreError> {
         let me = Arc::clone(&self.identity.node);
-        let mut recovered = self.recover_from(now, Holder::Node(&me), why).await;
-        for _ in 0..CONFLICTS_MAX {
-            // Another node has taken a run over meanwhile: the others are still to be decided about.
-            if !matches!(recovered, Err(StoreError::Conflict(_))) {
-                break;
+        let mut tries = Tries::default();
+        let recovered = loop {
+            // Another node may take a run over meanwhile: the others are still to be decided about.
+            let result = self.recover_from(now, Holder::Node(&me), why).await;
+            if !tries.go_on(&result) {
+                break result?;
             }
-            recovered = self.recover_from(now, Holder::Node(&me), why).await;
-        }
-        let recovered = recovered?;
+        };
         self.executing.clear();
         self.unrecorded.clear();
         Ok(recovered)

@@ -2,10 +2,16 @@
 //! `PUNCTUAL_LOG=info,ledger=debug` it shows every run.
 
 use crate::clock::Timestamp;
+use crate::job::JobId;
 use crate::run::{Outcome, Run, RunState};
 
 /// The target under which runs are logged.
 const TARGET: &str = "ledger";
+
+/// Reports that a job cannot fire any more.
+pub(super) fn broken(job: &JobId, reason: &str) {
+    tracing::warn!(%job, %reason, "the job is broken; it is kept, and does not fire");
+}
 
 /// Reports the end of a run.
 pub(super) fn ended(run: &Run) {

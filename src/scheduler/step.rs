@@ -225,21 +225,16 @@ impl Step {
             };
             changes.push(change);
         }
-        // Like changes share a statement: rows of one kind follow each other, and keep their order.
-        let mut ledger = self.ledger.clone();
-        ledger.sort_by_key(|change| match change {
-            Change::InsertRun(_) => 0,
-            Change::UpdateRun { .. } => 1,
-            Change::PutOutput { .. } => 2,
-            Change::InsertJob(_)
-            | Change::UpdateJob(_)
-            | Change::AdvanceJob(_)
-            | Change::DeleteJob { .. }
-            | Change::AskToEnd { .. }
-            | Change::SetPaused(_) => 3,
+        changes.append(&mut self.ledger);
+        // Like changes share a statement: those of one kind follow each other, and keep their order.
+        changes.sort_by_key(|change| match change {
+            Change::InsertJob(_) | Change::UpdateJob(_) | Change::DeleteJob { .. } => 0,
+            Change::AdvanceJob(_) => 1,
+            Change::InsertRun(_) => 2,
+            Change::UpdateRun { .. } => 3,
+            Change::PutOutput { .. } => 4,
+            Change::AskToEnd { .. } | Change::SetPaused(_) => 5,
         });
-        changes.sort_by_key(|change| matches!(change, Change::AdvanceJob(_)));
-        changes.append(&mut ledger);
         changes
     }
 
