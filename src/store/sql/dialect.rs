@@ -163,9 +163,39 @@ impl Query {
         self.push(")")
     }
 
+    /// Adds that a column is none of these; of none at all, every one is.
+    pub(super) fn none_of<'a>(
+        &mut self,
+        column: &str,
+        items: impl IntoIterator<Item = &'a str>,
+    ) -> &mut Self {
+        let mut items = items.into_iter().peekable();
+        if items.peek().is_none() {
+            return self.push("true");
+        }
+        self.push(column).push(" not in ").list(items)
+    }
+
     /// Ends the list of rows after so many.
     pub(super) fn limit(&mut self, limit: usize) -> &mut Self {
         self.push(" limit ").bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    }
+}
+
+/// A statement that writes, and what it must have done.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) query: Query,
+    /// Rows that it must have written, if that matters.
+    pub(super) rows: Option<u64>,
+    /// What was changed by someone else if it did not.
+    pub(super) conflict: String,
+}
+
+impl Write {
+    /// Whether it can be told without a transaction: of several rows some may be there and some not.
+    pub(super) fn is_whole(&self) -> bool {
+        self.rows.is_none_or(|rows| rows == 1)
     }
 }
 
@@ -217,5 +247,12 @@ mod tests {
         query.list([]).push(" or b in ").list(["x", "y"]).limit(3);
         assert_eq!(query.text, "a in (null) or b in ($1, $2) limit $3");
         assert_eq!(query.values.len(), 3);
+    }
+
+    #[test]
+    fn everything_is_none_of_nothing() {
+        let mut query = Query::new(Dialect::MySql, "");
+        query.none_of("a", []).push(" and ").none_of("b", ["x", "y"]);
+        assert_eq!(query.text, "true and b not in (?, ?)");
     }
 }

@@ -1,10 +1,11 @@
 //! Statements of a store that nodes share: who is there, and who holds which job.
 
-use super::dialect::{Dialect, Query};
+use std::sync::Arc;
+
+use super::dialect::{Dialect, Query, Write};
 use super::read::jobs;
 use super::row::JOB_COLUMNS;
-use super::server::Write;
-use super::value::{Cell, Value};
+use super::value::Value;
 use super::{Database, SqlStore};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
@@ -30,32 +31,19 @@ impl SqlStore {
             }
             Database::Server(server) => server,
         };
-        let others = claim.live.iter().map(String::as_str);
-        let others: Vec<&str> = others.filter(|name| *name != claim.node).collect();
-        query.push(" and (owner is null");
-        if others.is_empty() {
-            query.push(" or true)");
-        } else {
-            query.push(" or owner not in ").list(others).push(")");
-        }
+        let others = claim.live.iter().map(String::as_str).filter(|name| *name != claim.node);
+        query.push(" and (owner is null or ").none_of("owner", others).push(")");
         query.push(order).limit(claim.limit).push(" for update skip locked");
-        let rows = server.read_and_write(query, |rows| self.take(claim.node, rows)).await?;
-        let owner = Some(claim.node.into());
-        let jobs = jobs(rows)?;
-        Ok(jobs.into_iter().map(|job| Job { owner: Clone::clone(&owner), ..job }).collect())
+        let taken = server.read_and_write(query, jobs, |jobs| self.take(claim.node, jobs));
+        let owner: Arc<str> = claim.node.into();
+        let held = |job| Job { owner: Some(Arc::clone(&owner)), ..job };
+        Ok(taken.await?.into_iter().map(held).collect())
     }
 
-    /// Makes the node the owner of the jobs in these rows that it does not own yet.
-    fn take(&self, node: &str, rows: &[Vec<Cell>]) -> Vec<Write> {
-        let owner = JOB_COLUMNS.split(", ").position(|name| name.trim() == "owner").unwrap_or(0);
-        let mine = Cell::Text(node.to_owned());
-        let others = rows.iter().filter(|row| row.get(owner) != Some(&mine));
-        let ids: Vec<&str> = others
-            .filter_map(|row| match row.first() {
-                Some(Cell::Text(id)) => Some(id.as_str()),
-                Some(Cell::Integer(_) | Cell::Null) | None => None,
-            })
-            .collect();
+    /// Makes the node the owner of those of the jobs that it does not own yet.
+    fn take(&self, node: &str, jobs: &[Job]) -> Vec<Write> {
+        let others = jobs.iter().filter(|job| job.owner.as_deref() != Some(node));
+        let ids: Vec<&str> = others.map(|job| job.id.as_str()).collect();
         if ids.is_empty() {
             return Vec::new();
         }

@@ -56,13 +56,8 @@ impl SqlStore {
         executors: &[String],
     ) -> Result<Vec<Job>, StoreError> {
         let mut query = self.select(JOB_COLUMNS, "jobs");
-        query.push(" and (origin = 'file' or state = 'broken'");
-        if executors.is_empty() {
-            query.push(" or true)");
-        } else {
-            query.push(" or executor not in ");
-            query.list(executors.iter().map(String::as_str)).push(")");
-        }
+        query.push(" and (origin = 'file' or state = 'broken' or ");
+        query.none_of("executor", executors.iter().map(String::as_str)).push(")");
         jobs(self.read_newest(query).await?)
     }
 

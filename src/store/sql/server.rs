@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow}
 use sqlx::{AssertSqlSafe, Column, Connection as _, Row as _, TypeInfo, ValueRef};
 use tokio::sync::Mutex;
 
-use super::dialect::Query;
+use super::dialect::{Dialect, Query, Write};
 use super::migrate;
 use super::place::StorePlace;
 use super::value::{Cell, Row, Value};
@@ -30,23 +30,6 @@ const MYSQL_SESSION: &str =
 const MYSQL_ISOLATION: &str = "set session transaction isolation level read committed";
 /// The channel on which a node tells the others that there is something to see.
 const CHANNEL: &str = "punctual";
-
-/// A statement that writes, and what it must have done.
-#[derive(Debug)]
-pub(super) struct Write {
-    pub(super) query: Query,
-    /// Rows that it must have written, if that matters.
-    pub(super) rows: Option<u64>,
-    /// What was changed by someone else if it did not.
-    pub(super) conflict: String,
-}
-
-impl Write {
-    /// Whether it can be told without a transaction: of several rows some may be there and some not.
-    fn is_whole(&self) -> bool {
-        self.rows.is_none_or(|rows| rows == 1)
-    }
-}
 
 /// The pools of a server.
 #[derive(Debug)]
@@ -145,19 +128,20 @@ impl Server {
         })
     }
 
-    /// Reads rows, then writes what depends on them, in one transaction.
-    pub(super) async fn read_and_write(
+    /// Reads rows, makes something of them, and writes what follows from that, in one transaction.
+    pub(super) async fn read_and_write<T>(
         &self,
         query: Query,
-        writes: impl FnOnce(&[Vec<Cell>]) -> Vec<Write> + Send,
-    ) -> Result<Vec<Row>, StoreError> {
+        read: impl FnOnce(Vec<Row>) -> Result<T, StoreError> + Send,
+        writes: impl FnOnce(&T) -> Vec<Write> + Send,
+    ) -> Result<T, StoreError> {
         on_connection!(&self.pools, core, |connection| {
             let mut transaction = connection.begin().await.map_err(failure)?;
             let rows = prepared!(query).fetch_all(&mut *transaction).await.map_err(failure)?;
-            let cells = rows.iter().map(Cells::cells).collect::<Result<Vec<_>, _>>()?;
-            written!(transaction, writes(&cells));
+            let found = read(rows.iter().map(Cells::row).collect::<Result<_, _>>()?)?;
+            written!(transaction, writes(&found));
             transaction.commit().await.map_err(failure)?;
-            Ok(cells.into_iter().map(Row::new).collect())
+            Ok(found)
         })
     }
 
@@ -179,7 +163,7 @@ impl Server {
     /// A statement that tells the other nodes to look, once it is committed; none where there is no such thing.
     pub(super) fn hint(&self) -> Option<Write> {
         let Pools::Postgres { .. } = self.pools else { return None };
-        let mut query = Query::new(super::dialect::Dialect::Postgres, "select pg_notify(");
+        let mut query = Query::new(Dialect::Postgres, "select pg_notify(");
         query.bind(CHANNEL).push(", ").bind(self.id.as_str()).push(")");
         Some(Write { query, rows: None, conflict: String::new() })
     }
@@ -310,12 +294,9 @@ fn failure(error: sqlx::Error) -> StoreError {
 trait Cells: sqlx::Row {
     fn cell(&self, column: usize) -> Result<Cell, sqlx::Error>;
 
-    fn cells(&self) -> Result<Vec<Cell>, StoreError> {
-        (0..self.len()).map(|column| self.cell(column).map_err(failure)).collect()
-    }
-
     fn row(&self) -> Result<Row, StoreError> {
-        self.cells().map(Row::new)
+        let cells = (0..self.len()).map(|column| self.cell(column).map_err(failure));
+        cells.collect::<Result<_, _>>().map(Row::new)
     }
 }
 

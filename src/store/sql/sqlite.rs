@@ -10,10 +10,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, TransactionBehavior};
 use tokio::sync::Semaphore;
 
-use super::dialect::Query;
+use super::dialect::{Query, Write};
 use super::lock::FileLock;
 use super::migrate;
-use super::server::Write;
 use super::value::{Bind, Cell, Row, Value};
 use crate::store::StoreError;
 
@@ -131,8 +130,10 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 /// Refuses to write with a SQLite that is known to corrupt a WAL, should the build ever link one.
 fn check_version() -> Result<(), StoreError> {
     if rusqlite::version_number() < SQLITE_AT_LEAST {
-        let version = rusqlite::version();
-        let message = format!("SQLite {version} is too old: 3.51.3 or newer is needed");
+        let (version, least) = (rusqlite::version(), SQLITE_AT_LEAST);
+        let (major, minor, patch) = (least / 1_000_000, least / 1000 % 1000, least % 1000);
+        let message =
+            format!("SQLite {version} is too old: {major}.{minor}.{patch} or newer is needed");
         return Err(StoreError::Unusable(message));
     }
     Ok(())

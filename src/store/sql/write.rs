@@ -3,14 +3,13 @@
 //! SQLite is written row by row, by statements that are prepared once, on one thread. A server is
 //! a journey away: there, changes of one kind that follow each other share a statement.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::bind::{self, ADVANCED, JOB_KEYS, NEW_JOB, NEW_RUN, RUN, RUN_KEYS, job_columns};
-use super::dialect::{Dialect, Query, Update};
+use super::dialect::{Dialect, Query, Update, Write};
 use super::row::count;
-use super::server::Write;
 use super::sqlite::{Parameters, is_taken, unavailable};
 use super::value::Bind;
 use super::{Database, SqlStore};
@@ -27,7 +26,7 @@ const ROWS_MAX: usize = 256;
 pub(super) const PAUSED_SINCE: &str = "paused_since";
 
 /// What a statement does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     InsertJob,
     UpdateJob,
@@ -132,21 +131,24 @@ impl Kind {
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) dialect: Dialect,
-    /// Of each kind, for each of [`ROWS`].
-    texts: Vec<Vec<String>>,
+    /// By kind and number of rows.
+    texts: BTreeMap<(Kind, usize), String>,
 }
 
 impl Statements {
     pub(super) fn new(dialect: Dialect) -> Self {
-        let texts = KINDS.map(|kind| ROWS.map(|rows| kind.text(dialect, rows)).to_vec());
-        Self { dialect, texts: texts.to_vec() }
+        let sizes = |kind: Kind| {
+            // SQLite is written row by row.
+            let is_shared = kind.is_shared() && dialect != Dialect::Sqlite;
+            ROWS.into_iter().filter(move |rows| is_shared || *rows == 1)
+        };
+        let keys = KINDS.into_iter().flat_map(|kind| sizes(kind).map(move |rows| (kind, rows)));
+        let texts = keys.map(|(kind, rows)| ((kind, rows), kind.text(dialect, rows))).collect();
+        Self { dialect, texts }
     }
 
     fn text(&self, kind: Kind, rows: usize) -> &str {
-        let kind = KINDS.iter().position(|known| *known == kind);
-        let rows = ROWS.iter().position(|known| *known == rows);
-        let text = kind.zip(rows).and_then(|(kind, rows)| self.texts.get(kind)?.get(rows));
-        text.map_or("", String::as_str)
+        self.texts.get(&(kind, rows)).map_or("", String::as_str)
     }
 }
 
@@ -251,12 +253,11 @@ fn write_rows(
 fn writes(statements: &Statements, changes: &[Change]) -> Vec<Write> {
     let mut writes = Vec::new();
     let mut rest = changes;
-    while let Some(first) = rest.first() {
-        let (group, more) = rest.split_at(together(Kind::of(first), rest));
-        let mut group = group;
+    while let Some(kind) = rest.first().map(Kind::of) {
+        let (mut group, more) = rest.split_at(together(kind, rest));
         while let Some(rows) = ROWS.into_iter().find(|rows| *rows <= group.len()) {
             let (batch, others) = group.split_at(rows);
-            writes.push(write(statements, batch));
+            writes.push(write(statements, kind, batch));
             group = others;
         }
         rest = more;
@@ -289,18 +290,13 @@ fn together(kind: Kind, changes: &[Change]) -> usize {
 }
 
 /// Changes of one kind as one statement. A conflict is named by the first of them.
-fn write(statements: &Statements, batch: &[Change]) -> Write {
-    let Some(first) = batch.first() else {
-        let query = Query::new(statements.dialect, "select 1");
-        return Write { query, rows: None, conflict: String::new() };
-    };
-    let kind = Kind::of(first);
+fn write(statements: &Statements, kind: Kind, batch: &[Change]) -> Write {
     let mut query = Query::new(statements.dialect, statements.text(kind, batch.len()));
     for change in batch {
         bind(&mut query.values, change);
     }
     let rows = kind.must_write().then(|| u64::try_from(batch.len()).unwrap_or(u64::MAX));
-    Write { query, rows, conflict: name(first) }
+    Write { query, rows, conflict: batch.first().map(name).unwrap_or_default() }
 }
 
 /// Whether other nodes should look at what was changed before they do so of themselves.
