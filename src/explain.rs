@@ -141,16 +141,20 @@ impl Facts<'_> {
                 )
             }
             // What was cancelled while it waited has a start and an end at the same instant.
-            RunState::Ended { started_at, finished_at, outcome: Outcome::Cancelled { reason } }
-                if started_at == finished_at =>
-            {
+            RunState::Ended {
+                started_at,
+                finished_at,
+                outcome: Outcome::Cancelled { reason },
+                ..
+            } if started_at == finished_at => {
                 format!("It was due at {due} and was cancelled: {reason}{}.", attempt(row))
             }
-            RunState::Ended { started_at, finished_at, outcome } => {
+            RunState::Ended { started_at, finished_at, outcome, .. } => {
                 let ended = match outcome {
                     Outcome::Succeeded { .. } => "succeeded".to_owned(),
                     Outcome::Failed { error, .. } => format!("failed: {error}"),
                     Outcome::Cancelled { reason } => format!("was cancelled: {reason}"),
+                    Outcome::TimedOut { error } => format!("timed out: {error}"),
                     Outcome::Lost { error } => format!("was lost: {error}"),
                 };
                 let took = duration(finished_at.signed_duration_since(*started_at));

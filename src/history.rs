@@ -8,7 +8,8 @@ use crate::clock::Timestamp;
 use crate::explain::{Explanation, Facts, explain};
 use crate::filter::{JobFilter, PAGE_LIMIT, RunFilter};
 use crate::job::Job;
-use crate::run::{Output, Run};
+use crate::output::Output;
+use crate::run::{Attempt, Run};
 use crate::scheduler::handle::Handle;
 use crate::store::{Archive, StoreError};
 
@@ -121,9 +122,14 @@ impl History {
         Ok(self.archive.runs(&filter).await?.pop())
     }
 
-    /// The output of a run, if it wrote any.
-    pub async fn output(&self, run_id: &str) -> Result<Option<Output>, HistoryError> {
-        Ok(self.archive.output(run_id).await?)
+    /// The attempts of a run before its last one.
+    pub async fn attempts(&self, run_id: &str) -> Result<Vec<Attempt>, HistoryError> {
+        Ok(self.archive.attempts(run_id).await?)
+    }
+
+    /// The output of an attempt of a run, if it wrote any.
+    pub async fn output(&self, run_id: &str, attempt: u32) -> Result<Option<Output>, HistoryError> {
+        Ok(self.archive.output(run_id, attempt).await?)
     }
 
     /// How many jobs are in each state.

@@ -10,23 +10,25 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Words: each other, and nothing else.
     ("clock", &[]),
     ("invalid", &[]),
+    ("secret", &[]),
+    ("output", &["clock"]),
     ("zone", &["clock", "invalid"]),
     ("trigger", &["clock", "invalid", "zone"]),
-    ("job", &["clock", "invalid", "trigger"]),
+    ("job", &["clock", "invalid", "secret", "trigger"]),
     ("run", &["clock", "job"]),
     ("filter", &["clock"]),
     ("preview", &["clock", "invalid", "trigger", "zone"]),
     // Seams: words.
-    ("task", &["clock", "invalid"]),
-    ("executor", &["clock", "job", "run", "task"]),
-    ("store", &["clock", "filter", "invalid", "job", "run", "trigger", "zone"]),
+    ("task", &["clock", "invalid", "output"]),
+    ("executor", &["clock", "job", "output", "run", "secret", "task"]),
+    ("store", &["clock", "filter", "invalid", "job", "output", "run", "trigger", "zone"]),
     // Core: words and seams.
     (
         "scheduler",
         &["clock", "executor", "invalid", "job", "run", "store", "task", "trigger", "zone"],
     ),
     ("explain", &["clock", "job", "run"]),
-    ("history", &["clock", "explain", "filter", "job", "run", "scheduler", "store"]),
+    ("history", &["clock", "explain", "filter", "job", "output", "run", "scheduler", "store"]),
     // Doors: the core's handles, never its seams.
     (
         "control",

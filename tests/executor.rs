@@ -116,6 +116,8 @@ impl Bench {
             attempt: 1,
             scheduled_at: None,
             task: Task::parse(task).unwrap().into(),
+            timeout: None,
+            event: None,
         };
         self.pools.start(pool, assignment);
         run_id
@@ -195,7 +197,7 @@ async fn a_command_that_is_cancelled_may_clean_up_and_is_cancelled_whatever_its_
     bench.pools.cancel(&run, "too slow");
     let completion = bench.ended().await;
     assert_eq!((completion.run_id, completion.outcome), (run, cancelled("too slow")));
-    assert_eq!(completion.output.into_text(), "before\ncleaning up\n");
+    assert_eq!(completion.output.text(), "before\ncleaning up\n");
     held.released().await;
     bench.assert_nothing_more().await;
 }
@@ -212,7 +214,7 @@ async fn a_command_that_does_not_want_to_end_is_gone_with_all_its_children_and_i
     bench.pools.cancel(&run, "second");
     let completion = bench.ended().await;
     assert_eq!(completion.outcome, cancelled("first"));
-    assert_eq!(completion.output.into_text(), "before\n");
+    assert_eq!(completion.output.text(), "before\n");
     held.released().await;
     bench.assert_nothing_more().await;
 }
@@ -263,7 +265,7 @@ async fn a_sleep_on_a_thread_that_is_cancelled_ends_at_once_with_its_output() {
     bench.pools.cancel(&run, "now");
     let completion = bench.ended().await;
     assert_eq!(completion.outcome, cancelled("wake up"));
-    assert_eq!(completion.output.into_text(), "sleeping\n");
+    assert_eq!(completion.output.text(), "sleeping\n");
     bench.assert_nothing_more().await;
 }
 
@@ -305,7 +307,7 @@ async fn a_worker_process_whose_run_is_cancelled_is_gone_and_another_one_takes_t
     bench.start("processes", "third", &builtin("noop", json!({})));
     let completion = bench.ended().await;
     assert_eq!(completion.outcome, answered);
-    assert_eq!(completion.output.into_text(), "said");
+    assert_eq!(completion.output.text(), "said\n");
     bench.assert_nothing_more().await;
 }
 

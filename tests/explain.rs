@@ -10,7 +10,7 @@ use jobs::{at, job};
 use punctual::clock::Timestamp;
 use punctual::explain::{Facts, explain};
 use punctual::job::JobId;
-use punctual::run::{Outcome, Run, RunState};
+use punctual::run::{Cost, Outcome, Run, RunState};
 use punctual::scheduler::command::Request;
 use serde_json::{Value, json};
 use world::World;
@@ -133,7 +133,8 @@ async fn a_run_that_was_cancelled_says_why_and_whether_it_had_begun() {
         explain(facts).lines.join(" ")
     };
     let mut ended = running.clone();
-    ended.end(at(10), at(12), Outcome::Cancelled { reason: "by hand".to_owned() });
+    let outcome = Outcome::Cancelled { reason: "by hand".to_owned() };
+    ended.end(at(10), at(12), outcome, Cost::default());
     let ended = told(ended);
     assert!(ended.contains("ran on time and was cancelled: by hand (after 2.0s)."), "{ended}");
     let mut waiting = Run { state: RunState::Pending, ..running };

@@ -17,7 +17,8 @@ use jobs::{at, job, run};
 use punctual::clock::Timestamp;
 use punctual::filter::{JobFilter, RunFilter};
 use punctual::job::{Due, Job, JobId, JobState};
-use punctual::run::{Cause, Outcome, Run, RunState, SkipReason};
+use punctual::output::{Line, Output, Stream};
+use punctual::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::memory::MemoryStore;
 use punctual::store::sql::{SqlStore, StorePlace};
 use punctual::store::{Archive, Change, Claim, Holder, Store, StoreError};
@@ -129,6 +130,7 @@ on_every_store! {
     runs_in_flight_are_found_the_oldest_first
     lists_are_filtered_and_paged
     an_output_is_replaced
+    attempts_of_a_run_are_kept_in_their_order
     a_job_that_is_added_again_is_another_one
     runs_of_a_node_that_is_not_known_are_found
 }
@@ -143,7 +145,9 @@ async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {
     ];
     for (number, state) in states.into_iter().enumerate() {
         let full = json!({"id": format!("j{number}"), "name": "A name", "tags": ["a", "b\"c"], "description": "é\n",
-            "misfire_grace_time": 1.5, "coalesce": "all", "max_instances": 3, "on_crash": "lose", "max_runs": 7});
+            "misfire_grace_time": 1.5, "coalesce": "all", "max_instances": 3, "on_crash": "lose", "max_runs": 7,
+            "timeout": 90, "retry": {"max_attempts": 3}, "priority": -7, "heartbeat": {"env": "URL"},
+            "on_failure": {"type": "builtin", "name": "noop", "args": {"é": 1}}});
         let job = Job { state, run_count: 2, ..job(&full) };
         store.commit(vec![insert_job(&job)]).await.unwrap();
         let read = store.load(std::slice::from_ref(&job.id)).await.unwrap().remove(0);
@@ -162,7 +166,10 @@ async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {
 }
 
 async fn a_run_survives_in_every_state<S: Store + Archive>(store: S) {
-    let ended = |outcome| RunState::Ended { started_at: at(11), finished_at: at(12), outcome };
+    let ended = |outcome| {
+        let cost = Cost { cpu_micros: Some(1234), peak_memory: Some(5_000_000_000) };
+        RunState::Ended { started_at: at(11), finished_at: at(12), outcome, cost }
+    };
     let reasons = [
         SkipReason::Missed,
         SkipReason::Coalesced,
@@ -179,9 +186,17 @@ async fn a_run_survives_in_every_state<S: Store + Archive>(store: S) {
         ended(Outcome::Failed {
             error: "exit code 3".to_owned(),
             exit_code: Some(3),
+            signal: None,
             permanent: false,
         }),
-        ended(Outcome::Failed { error: "never".to_owned(), exit_code: None, permanent: true }),
+        ended(Outcome::Failed {
+            error: "never".to_owned(),
+            exit_code: None,
+            signal: Some(9),
+            permanent: true,
+        }),
+        ended(Outcome::TimedOut { error: "too slow".to_owned() }),
+        ended(Outcome::Cancelled { reason: "by hand".to_owned() }),
         ended(Outcome::Lost { error: "gone".to_owned() }),
     ];
     states.extend(reasons.map(|reason| RunState::Skipped {
@@ -192,10 +207,41 @@ async fn a_run_survives_in_every_state<S: Store + Archive>(store: S) {
     for (number, state) in (0_u32..).zip(states) {
         let mut run = run("j", Some(at(i64::from(number))));
         store.commit(vec![insert_run(&run)]).await.unwrap();
-        run = Run { state, attempt: 2, ..run };
+        run = Run { state, attempt: 2, due_at: at(1000), ..run };
         store.commit(vec![update_run(&run)]).await.unwrap();
         assert_eq!(Archive::run(&store, &run.id.0).await.unwrap().unwrap(), run);
+        assert_eq!(store.load_runs(std::slice::from_ref(&run.id)).await.unwrap(), [run]);
     }
+    let subject = run("j", None).id;
+    for event in Event::ALL {
+        let cause = Cause::Event { event, subject: subject.clone() };
+        let telling = Run { cause, ..run("j", None) };
+        store.commit(vec![insert_run(&telling)]).await.unwrap();
+        assert_eq!(Archive::run(&store, &telling.id.0).await.unwrap().unwrap(), telling);
+    }
+}
+
+async fn attempts_of_a_run_are_kept_in_their_order<S: Store + Archive>(store: S) {
+    let id = run("a", None).id;
+    let attempt = |number: u32| Attempt {
+        run_id: id.clone(),
+        number,
+        node: "there".into(),
+        started_at: at(1),
+        finished_at: at(2),
+        outcome: Outcome::Failed {
+            error: format!("for the {number}th time"),
+            exit_code: Some(7),
+            signal: None,
+            permanent: false,
+        },
+        cost: Cost { cpu_micros: Some(1), peak_memory: None },
+    };
+    let change = |number| Change::InsertAttempt(Arc::new(attempt(number)));
+    store.commit(vec![change(2), change(10), change(1)]).await.unwrap();
+    assert_eq!(store.attempts(&id.0).await.unwrap(), [attempt(1), attempt(2), attempt(10)]);
+    assert!(is_conflict(store.commit(vec![change(2)]).await), "an attempt is one row");
+    assert_eq!(store.attempts("nothing").await.unwrap(), []);
 }
 
 async fn a_write_on_an_old_revision_changes_nothing_at_all<S: Store + Archive>(store: S) {
@@ -338,15 +384,24 @@ async fn lists_are_filtered_and_paged<S: Store + Archive>(store: S) {
     assert_eq!(runs(RunFilter { since: Some(at(1_000_000)), ..all }).await, []);
 }
 
+fn output(text: &str) -> Output {
+    let line = Line { at: at(1), stream: Stream::Stderr, text: text.to_owned() };
+    Output { head: vec![line], cut: 3, tail: Vec::new(), bytes: 70_000 }
+}
+
+fn put_output(run_id: &RunId, attempt: u32, text: &str) -> Change {
+    let output = Arc::new(output(text));
+    Change::PutOutput { run_id: run_id.clone(), attempt, output }
+}
+
 async fn an_output_is_replaced<S: Store + Archive>(store: S) {
     let id = run("a", None).id;
-    for (tail, bytes) in [("first", 5), ("second", 70_000)] {
-        let change = Change::PutOutput { run_id: id.clone(), tail: tail.to_owned(), bytes };
-        store.commit(vec![change]).await.unwrap();
+    for (attempt, text) in [(1, "first"), (2, "another attempt"), (1, "second")] {
+        store.commit(vec![put_output(&id, attempt, text)]).await.unwrap();
     }
-    let output = Archive::output(&store, &id.0).await.unwrap().unwrap();
-    assert_eq!((output.tail.as_str(), output.bytes), ("second", 70_000));
-    assert_eq!(Archive::output(&store, "nothing").await.unwrap(), None);
+    assert_eq!(store.output(&id.0, 1).await.unwrap(), Some(output("second")));
+    assert_eq!(store.output(&id.0, 2).await.unwrap(), Some(output("another attempt")));
+    assert_eq!(store.output("nothing", 1).await.unwrap(), None);
 }
 
 async fn a_pause_is_kept_until_it_ends<S: Store + Archive>(store: S) {
@@ -363,12 +418,7 @@ async fn many_changes_are_written_all_or_none<S: Store + Archive>(store: S) {
     let mut changes: Vec<Change> = jobs.iter().map(insert_job).collect();
     let runs: Vec<Run> = jobs.iter().map(|job| run(job.id.as_str(), Some(at(10)))).collect();
     changes.extend(runs.iter().map(insert_run));
-    let output = |run: &Run| Change::PutOutput {
-        run_id: run.id.clone(),
-        tail: run.id.0.to_string(),
-        bytes: 7,
-    };
-    changes.extend(runs.iter().map(output));
+    changes.extend(runs.iter().map(|run| put_output(&run.id, 1, &run.id.0)));
     store.commit(changes.clone()).await.unwrap();
     let renamed = |job: &Job, revision| Job { name: "new".to_owned(), revision, ..job.clone() };
     let mut updates: Vec<Change> = jobs.iter().map(|job| update_job(&renamed(job, 1))).collect();
@@ -389,7 +439,7 @@ async fn many_changes_are_written_all_or_none<S: Store + Archive>(store: S) {
     assert!(running.iter().all(|run| run.state == RunState::Running { started_at: at(11) }));
     assert_eq!(running.len(), 150);
     for run in &runs {
-        assert_eq!(Archive::output(&store, &run.id.0).await.unwrap().unwrap().tail, *run.id.0);
+        assert_eq!(store.output(&run.id.0, 1).await.unwrap(), Some(output(&run.id.0)));
     }
 }
 

@@ -136,6 +136,8 @@ impl Executor for Idle {
         unreachable!("{run_id} was not started");
     }
 
+    fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
+
     async fn stop(&mut self) {}
 }
 

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use chrono::TimeDelta;
 use punctual::clock::{Clock, SystemClock};
 use punctual::task::builtin::{Args, Call, Registry, TaskError};
-use punctual::task::cancellation::Cancellation;
+use punctual::task::cancellation::Ending;
+use punctual::task::context::Context;
 use punctual::toutiao::orders::{Order, Status};
 use punctual::toutiao::{Settings, Toutiao, demo};
 use serde_json::{Value, json};
@@ -104,10 +105,12 @@ async fn a_repair_tells_in_words_what_it_did() {
     let mut registry = Registry::default();
     site.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
     let args: Args = json!({"settle_seconds": 0}).as_object().unwrap().clone();
-    let call = Call::new("run".to_owned(), "job".to_owned(), 1, args);
+    let context = Arc::new(Context::default());
+    let call = Call::new("run".to_owned(), "job".to_owned(), 1, args)
+        .within(Arc::clone(&context), Arc::new(SystemClock));
     let said = tokio::task::spawn_blocking(move || {
         registry.run("toutiao.fix_statistics", &call).unwrap();
-        call.take_output().into_text()
+        context.log.close(SystemClock.now()).text()
     });
     let said = said.await.unwrap();
     assert!(
@@ -122,12 +125,12 @@ async fn a_repair_that_is_cancelled_ends_at_once_and_the_next_one_does_its_work(
     site.sql(ROWS).await;
     let mut registry = Registry::default();
     site.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
-    let cancellation = Arc::new(Cancellation::default());
+    let context = Arc::new(Context::default());
     let args: Args = json!({"settle_seconds": 60}).as_object().unwrap().clone();
     let call = Call::new("run".to_owned(), "job".to_owned(), 1, args)
-        .cancelled_by(Arc::clone(&cancellation));
+        .within(Arc::clone(&context), Arc::new(SystemClock));
     let repair = tokio::task::spawn_blocking(move || registry.run("toutiao.fix_statistics", &call));
-    cancellation.cancel("not now");
+    context.cancellation.cancel(Ending::Cancelled("not now".to_owned()));
     assert_eq!(repair.await.unwrap(), Err(TaskError::Cancelled));
     site.fix(0.0).await;
     assert_all_equal(&site).await;

@@ -11,17 +11,17 @@ use super::Api;
 use super::error::ApiError;
 use super::jobs::check_state;
 use super::request::Parameters;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, rfc3339};
 use crate::filter::RunFilter;
 use crate::history::PAGE_DEFAULT;
-use crate::run::Run;
+use crate::run::{Attempt, Run};
 
 /// Seconds for which one request waits at most.
 const WAIT_SECONDS_MAX: u64 = 300;
 
 /// States that a list can be asked for.
-const STATES: [&str; 7] =
-    ["pending", "running", "succeeded", "failed", "cancelled", "lost", "skipped"];
+const STATES: [&str; 8] =
+    ["pending", "running", "succeeded", "failed", "timed_out", "cancelled", "lost", "skipped"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,20 +68,42 @@ pub(super) async fn show(
         }
         None => api.history.run(&id).await?,
     };
-    Ok(Json(run.ok_or_else(|| unknown(&id))?.to_value()))
+    let mut shown = run.ok_or_else(|| unknown(&id))?.to_value();
+    let attempts = api.history.attempts(&id).await?;
+    if let Value::Object(map) = &mut shown {
+        map.insert("attempts".to_owned(), attempts.iter().map(Attempt::to_value).collect());
+    }
+    Ok(Json(shown))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OutputParameters {
+    attempt: Option<u32>,
 }
 
 pub(super) async fn output(
     State(api): State<Api>,
     Path(id): Path<String>,
+    Parameters(given): Parameters<OutputParameters>,
 ) -> Result<Json<Value>, ApiError> {
     let run = api.history.run(&id).await?.ok_or_else(|| unknown(&id))?;
-    let output = api.history.output(&id).await?;
-    let (tail, bytes) = output.map_or_else(Default::default, |output| (output.tail, output.bytes));
-    let state = run.state.word();
-    Ok(Json(
-        json!({"run_id": id, "job_id": run.job_id, "state": state, "output": tail, "bytes": bytes}),
-    ))
+    let attempt = given.attempt.unwrap_or(run.attempt);
+    let output = api.history.output(&id, attempt).await?.unwrap_or_default();
+    let lines: Vec<Value> = output
+        .lines()
+        .map(|line| json!({"at": rfc3339(line.at), "stream": line.stream, "text": line.text}))
+        .collect();
+    Ok(Json(json!({
+        "run_id": id,
+        "job_id": run.job_id,
+        "state": run.state.word(),
+        "attempt": attempt,
+        "output": output.text(),
+        "lines": lines,
+        "cut": output.cut,
+        "bytes": output.bytes,
+    })))
 }
 
 fn unknown(id: &str) -> ApiError {

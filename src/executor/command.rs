@@ -4,6 +4,7 @@ use std::io::PipeWriter;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -11,12 +12,14 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::Child;
 
-use super::{Assignment, failed};
-use crate::clock::rfc3339;
+use super::Assignment;
+use super::report::{Ended, failed};
+use crate::clock::{Clock, rfc3339};
 use crate::job::Command;
+use crate::output::Stream;
 use crate::run::Outcome;
-use crate::task::cancellation::Cancellation;
-use crate::task::output::Tail;
+use crate::task::context::Context;
+use crate::task::log::Log;
 
 /// Time between the request to end and the end by force.
 const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -31,22 +34,23 @@ const READ_BYTES: usize = 8 * 1024;
 pub(super) async fn execute(
     command: &Command,
     assignment: &Assignment,
-    cancellation: &Cancellation,
-) -> (Outcome, Tail) {
+    context: &Context,
+    clock: &Arc<dyn Clock>,
+) -> Ended {
     let mut process = match spawn(command, assignment) {
-        Ok((child, pipe)) => Process::new(child, pipe),
-        Err(error) => return (failed(error, None), Tail::default()),
+        Ok((child, pipe)) => Process::new(child, pipe, &context.log, clock),
+        Err(error) => return failed(error).into(),
     };
     let outcome = tokio::select! {
         biased;
         status = process.wait() => outcome(status),
-        reason = cancellation.cancelled() => {
+        ending = context.cancellation.cancelled() => {
             process.end_group().await;
-            Outcome::Cancelled { reason }
+            ending.into()
         }
     };
     process.read_rest().await;
-    (outcome, process.output)
+    outcome.into()
 }
 
 /// Everything that a child is given goes the fast way (`posix_spawn`): an absolute path, a group, no hook. Both of its
@@ -105,31 +109,32 @@ fn find_program(name: &str, path: &str, cwd: Option<&str>) -> Option<PathBuf> {
 }
 
 /// A command that was started, and what it has written so far.
-struct Process {
+struct Process<'a> {
     child: Child,
     group: Option<Pid>,
     pipe: pipe::Receiver,
-    output: Tail,
+    log: &'a Log,
+    clock: &'a Arc<dyn Clock>,
 }
 
-impl Process {
-    fn new(child: Child, pipe: pipe::Receiver) -> Self {
+impl<'a> Process<'a> {
+    fn new(child: Child, pipe: pipe::Receiver, log: &'a Log, clock: &'a Arc<dyn Clock>) -> Self {
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Self { child, group, pipe, output: Tail::default() }
+        Self { child, group, pipe, log, clock }
     }
 
     /// Waits for the command itself, while it reads what the command writes. It can be broken off and begun again.
     async fn wait(&mut self) -> std::io::Result<ExitStatus> {
         tokio::select! {
             status = self.child.wait() => return status,
-            () = read_all(&mut self.pipe, &mut self.output) => {}
+            () = read_all(&mut self.pipe, self.log, self.clock) => {}
         }
         self.child.wait().await
     }
 
     /// Reads what is left after the end.
     async fn read_rest(&mut self) {
-        let reading = read_all(&mut self.pipe, &mut self.output);
+        let reading = read_all(&mut self.pipe, self.log, self.clock);
         if tokio::time::timeout(OUTPUT_GRACE, reading).await.is_err() {
             tracing::debug!("a command has ended while another process holds its output open");
         }
@@ -153,24 +158,28 @@ impl Process {
     }
 }
 
-async fn read_all(pipe: &mut pipe::Receiver, output: &mut Tail) {
+async fn read_all(pipe: &mut pipe::Receiver, log: &Log, clock: &Arc<dyn Clock>) {
     let mut buffer = vec![0; READ_BYTES];
     while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
-        output.push(buffer.get(..count).unwrap_or_default());
+        log.write(clock.now(), Stream::Stdout, buffer.get(..count).unwrap_or_default());
     }
 }
 
 fn outcome(status: std::io::Result<ExitStatus>) -> Outcome {
     let status = match status {
         Ok(status) => status,
-        Err(error) => {
-            return failed(format!("the command could not be waited for: {error}"), None);
-        }
+        Err(error) => return failed(format!("the command could not be waited for: {error}")),
+    };
+    let failed = |error: String| Outcome::Failed {
+        error,
+        exit_code: status.code(),
+        signal: status.signal(),
+        permanent: false,
     };
     match (status.code(), status.signal()) {
         (Some(0), _) => Outcome::Succeeded { result: None, exit_code: Some(0) },
-        (Some(code), _) => failed(format!("exit code {code}"), Some(code)),
-        (None, Some(signal)) => failed(format!("ended by signal {signal}"), None),
-        (None, None) => failed(status.to_string(), None),
+        (Some(code), _) => failed(format!("exit code {code}")),
+        (None, Some(signal)) => failed(format!("ended by signal {signal}")),
+        (None, None) => failed(status.to_string()),
     }
 }

@@ -5,11 +5,13 @@
 //! a crash. An executor never touches the store: it reports a [`Completion`], and the scheduler writes.
 
 mod command;
+mod live;
 mod process;
-mod started;
+mod report;
 mod thread;
 mod worker;
 
+pub use live::Live;
 pub use worker::{WorkerProgram, serve as serve_worker};
 
 use std::collections::BTreeMap;
@@ -17,24 +19,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, Task};
-use crate::run::{Execution, Outcome, RunId};
+use crate::output::Output;
+use crate::run::{Cost, Execution, Outcome, RunId};
 use crate::task::builtin::Registry;
-use crate::task::output::Tail;
 use process::ProcessPool;
-use started::Started;
+use report::{Shared, failed};
 use thread::ThreadPool;
 
-/// Bytes of a builtin's result that the ledger keeps.
-const RESULT_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of an error that the ledger keeps.
-const ERROR_BYTES_MAX: usize = 8 * 1024;
 /// Workers of one pool, at most: a thread or a process each.
 pub const WORKERS_MAX: usize = 1000;
 /// Runs that a pool of threads may be handed beyond its workers.
@@ -99,12 +97,26 @@ pub struct Assignment {
     pub scheduled_at: Option<Timestamp>,
     /// What to do.
     pub task: Arc<Task>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+    /// What happened to which run, if this one tells of it.
+    pub event: Option<Arc<Value>>,
 }
 
 impl Assignment {
     /// Which attempt of which run it is.
     pub fn execution(&self) -> Execution {
         (self.run_id.clone(), self.attempt)
+    }
+
+    /// The trace that the run is, with this attempt as its span, as the W3C's `traceparent` has it: whatever the task
+    /// calls can be found by the run's id.
+    pub fn traceparent(&self) -> String {
+        let id: String = self.run_id.0.chars().filter(char::is_ascii_hexdigit).collect();
+        // The span must be another one for each attempt, and not zero: the random half of the id, with the attempt.
+        let random = id.get(16..32).and_then(|half| u64::from_str_radix(half, 16).ok());
+        let span = random.unwrap_or(1).wrapping_add(u64::from(self.attempt));
+        format!("00-{id:0>32}-{:016x}-01", span.max(1))
     }
 }
 
@@ -121,8 +133,10 @@ pub struct Completion {
     pub finished_at: Timestamp,
     /// How it ended.
     pub outcome: Outcome,
-    /// The end of what it wrote.
-    pub output: Tail,
+    /// What it cost.
+    pub cost: Cost,
+    /// What is kept of what it wrote.
+    pub output: Arc<Output>,
 }
 
 impl Completion {
@@ -141,17 +155,11 @@ pub trait Executor: std::fmt::Debug + Send + 'static {
     /// ended it, and what it came to if it ended before, or cannot be ended. For a run that is not there, this does nothing.
     fn cancel(&mut self, run_id: &RunId, reason: &str);
 
+    /// Adapts the pools to new settings: their sizes, and pools that are new. What runs goes on.
+    fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>);
+
     /// Ends what can be ended, and returns when it has ended.
     fn stop(&mut self) -> impl Future<Output = ()> + Send;
-}
-
-/// What every pool shares.
-#[derive(Debug)]
-struct Shared {
-    registry: Registry,
-    clock: Arc<dyn Clock>,
-    completions: mpsc::Sender<Completion>,
-    tracker: TaskTracker,
 }
 
 #[derive(Debug)]
@@ -164,10 +172,9 @@ enum Pool {
 #[derive(Debug)]
 pub struct Pools {
     shared: Arc<Shared>,
-    /// Where processes are looked after, whoever starts them.
-    runtime: Handle,
     by_name: BTreeMap<String, Pool>,
-    started: Started,
+    worker: WorkerProgram,
+    live: Live,
 }
 
 impl Pools {
@@ -179,51 +186,70 @@ impl Pools {
         completions: mpsc::Sender<Completion>,
         worker: &WorkerProgram,
     ) -> Self {
-        let tracker = TaskTracker::new();
-        let shared = Arc::new(Shared { registry, clock, completions, tracker });
-        let pool = |settings: &PoolSettings| match settings.kind {
-            ExecutorKind::ThreadPool => Pool::Thread(ThreadPool::new(settings.max_workers)),
-            ExecutorKind::ProcessPool => Pool::Process(ProcessPool::new(worker.clone())),
-        };
-        let by_name =
-            settings.iter().map(|(name, settings)| (name.clone(), pool(settings))).collect();
-        let started = Started::new(handed_over_max(settings));
-        Self { shared, runtime: Handle::current(), by_name, started }
+        let (tracker, runtime) = (TaskTracker::new(), Handle::current());
+        let shared = Arc::new(Shared { registry, clock, completions, tracker, runtime });
+        let live = Live::new(handed_over_max(settings));
+        let mut pools = Self { shared, by_name: BTreeMap::new(), worker: worker.clone(), live };
+        pools.resize(settings);
+        pools
+    }
+
+    /// The runs that were started here and have not ended.
+    pub fn live(&self) -> Live {
+        self.live.clone()
     }
 }
 
 impl Executor for Pools {
     fn start(&mut self, pool: &str, assignment: Assignment) {
         let shared = Arc::clone(&self.shared);
-        let tracker = shared.tracker.clone();
-        let cancellation = self.started.add(assignment.run_id.clone());
+        let context = self.live.add(assignment.execution());
         match self.by_name.get(pool) {
-            Some(Pool::Thread(threads)) => threads.execute(shared, assignment, cancellation),
+            Some(Pool::Thread(threads)) => threads.execute(shared, assignment, context),
             Some(Pool::Process(processes)) => {
                 let processes = processes.clone();
-                let executing = async move {
-                    processes.execute(&shared, assignment, &cancellation).await;
-                };
-                tracker.spawn_on(executing, &self.runtime);
+                let executing =
+                    async move { processes.execute(&shared, assignment, context).await };
+                self.shared.tracker.spawn_on(executing, &self.shared.runtime);
             }
             None => {
-                let error = failed(format!("executor \"{pool}\" is not configured"), None);
+                let error = failed(format!("executor \"{pool}\" is not configured"));
                 let reporting = async move {
                     let now = shared.clock.now();
-                    shared.report(assignment.execution(), now, error, Tail::default()).await;
+                    shared.report(&assignment, &context, now, error.into()).await;
                 };
-                tracker.spawn_on(reporting, &self.runtime);
+                self.shared.tracker.spawn_on(reporting, &self.shared.runtime);
             }
         }
     }
 
     fn cancel(&mut self, run_id: &RunId, reason: &str) {
-        self.started.cancel(run_id, reason);
+        self.live.cancel(run_id, reason);
+    }
+
+    fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>) {
+        self.live.resize(handed_over_max(settings));
+        for (name, PoolSettings { kind, max_workers }) in settings {
+            match (kind, self.by_name.get_mut(name)) {
+                (ExecutorKind::ThreadPool, Some(Pool::Thread(threads))) => {
+                    threads.resize(*max_workers);
+                }
+                (ExecutorKind::ThreadPool, _) => {
+                    let threads = ThreadPool::new(*max_workers);
+                    self.by_name.insert(name.clone(), Pool::Thread(threads));
+                }
+                (ExecutorKind::ProcessPool, Some(Pool::Process(_))) => {}
+                (ExecutorKind::ProcessPool, _) => {
+                    let processes = ProcessPool::new(self.worker.clone());
+                    self.by_name.insert(name.clone(), Pool::Process(processes));
+                }
+            }
+        }
     }
 
     async fn stop(&mut self) {
         self.shared.tracker.close();
-        self.started.cancel_all(STOPPED);
+        self.live.cancel_all(STOPPED);
         // Threads cannot be ended from outside, so this does not wait for them for ever.
         if tokio::time::timeout(STOP_LIMIT, self.shared.tracker.wait()).await.is_err() {
             tracing::warn!(
@@ -232,69 +258,4 @@ impl Executor for Pools {
             );
         }
     }
-}
-
-impl Shared {
-    /// What is told of the end of a run; nothing of one that the stop has interrupted, since whoever records that
-    /// decides whether it is run again.
-    fn completion(
-        &self,
-        (run_id, attempt): Execution,
-        started_at: Timestamp,
-        outcome: Outcome,
-        output: Tail,
-    ) -> Option<Completion> {
-        if matches!(&outcome, Outcome::Cancelled { reason } if reason == STOPPED) {
-            return None;
-        }
-        Some(Completion {
-            run_id,
-            attempt,
-            started_at,
-            finished_at: self.clock.now(),
-            outcome: bounded(outcome),
-            output,
-        })
-    }
-
-    async fn report(&self, of: Execution, started_at: Timestamp, outcome: Outcome, output: Tail) {
-        let completion = self.completion(of, started_at, outcome, output);
-        let Some(completion) = completion else { return };
-        // The scheduler is gone only when the daemon is: then the next start finds the run in the ledger.
-        if self.completions.send(completion).await.is_err() {
-            tracing::debug!("a completion came after the scheduler had stopped");
-        }
-    }
-}
-
-fn failed(error: impl Into<String>, exit_code: Option<i32>) -> Outcome {
-    Outcome::Failed { error: error.into(), exit_code, permanent: false }
-}
-
-/// Cuts what would not fit into a row of the ledger.
-fn bounded(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Succeeded { result: Some(result), exit_code } => {
-            let bytes = result.to_string().len();
-            let result = if bytes > RESULT_BYTES_MAX {
-                json!({"cut": true, "bytes": bytes})
-            } else {
-                result
-            };
-            Outcome::Succeeded { result: Some(result), exit_code }
-        }
-        Outcome::Failed { error, exit_code, permanent } => {
-            Outcome::Failed { error: bounded_text(error), exit_code, permanent }
-        }
-        Outcome::Cancelled { reason } => Outcome::Cancelled { reason: bounded_text(reason) },
-        other @ (Outcome::Succeeded { .. } | Outcome::Lost { .. }) => other,
-    }
-}
-
-fn bounded_text(mut text: String) -> String {
-    if text.len() > ERROR_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
-        text.push('…');
-    }
-    text
 }

@@ -3,12 +3,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::report::{Shared, failed};
 use super::worker::{Worker, WorkerProgram};
-use super::{Assignment, Shared, command, failed};
+use super::{Assignment, command};
 use crate::job::Task;
+use crate::output::Stream;
 use crate::run::Outcome;
-use crate::task::cancellation::Cancellation;
-use crate::task::output::Tail;
+use crate::task::context::Context;
 
 /// Worker processes that wait for work, and how to start another.
 #[derive(Debug, Clone)]
@@ -29,28 +30,29 @@ impl ProcessPool {
         &self,
         shared: &Shared,
         assignment: Assignment,
-        cancellation: &Cancellation,
+        context: Arc<Context>,
     ) {
         let started_at = shared.clock.now();
-        let execution = assignment.execution();
-        let (outcome, output) = match (&*assignment.task, cancellation.reason()) {
-            (_, Some(reason)) => (Outcome::Cancelled { reason }, Tail::default()),
+        let _limit = shared.limit(assignment.timeout, &context);
+        let ended = match (&*assignment.task, context.cancellation.ending()) {
+            (_, Some(ending)) => Outcome::from(ending).into(),
             (Task::Command(command), None) => {
-                command::execute(command, &assignment, cancellation).await
+                command::execute(command, &assignment, &context, &shared.clock).await
             }
-            (Task::Builtin { .. }, None) => self.call_worker(&assignment, cancellation).await,
-            (Task::Unreadable(_), None) => {
-                (failed("the task cannot be read", None), Tail::default())
+            (Task::Builtin { .. }, None) => {
+                self.call_worker(shared, &assignment, &context).await.into()
             }
+            (Task::Unreadable(_), None) => failed("the task cannot be read").into(),
         };
-        shared.report(execution, started_at, outcome, output).await;
+        shared.report(&assignment, &context, started_at, ended).await;
     }
 
     async fn call_worker(
         &self,
+        shared: &Shared,
         assignment: &Assignment,
-        cancellation: &Cancellation,
-    ) -> (Outcome, Tail) {
+        context: &Context,
+    ) -> Outcome {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let started = match idle {
             Some(worker) => Ok(worker),
@@ -59,27 +61,25 @@ impl ProcessPool {
         let mut worker = match started {
             Ok(worker) => worker,
             Err(error) => {
-                return (
-                    failed(format!("a worker process could not be started: {error}"), None),
-                    Tail::default(),
-                );
+                return failed(format!("a worker process could not be started: {error}"));
             }
         };
         let called = tokio::select! {
             biased;
             called = worker.call(assignment) => called,
-            reason = cancellation.cancelled() => {
+            ending = context.cancellation.cancelled() => {
                 // When the run has ended, nothing of it goes on.
                 worker.death().await;
-                return (Outcome::Cancelled { reason }, Tail::default());
+                return ending.into();
             }
         };
         match called {
-            Ok(ended) => {
+            Ok((outcome, output)) => {
+                context.log.write(shared.clock.now(), Stream::Stdout, output.as_bytes());
                 self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
-                ended
+                outcome
             }
-            Err(_) => (failed(worker.death().await, None), Tail::default()),
+            Err(_) => failed(worker.death().await),
         }
     }
 }

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{Assignment, Shared, failed};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::Assignment;
+use super::report::{Ended, Shared, failed};
+use crate::clock::Clock;
 use crate::job::Task;
-use crate::run::Outcome;
+use crate::run::{Cost, Outcome};
 use crate::task::builtin::{Call, Registry, TaskError};
-use crate::task::cancellation::Cancellation;
-use crate::task::output::Tail;
+use crate::task::context::Context;
 
 /// How long a thread waits for more before it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -23,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(10);
 struct Work {
     shared: Arc<Shared>,
     assignment: Assignment,
-    cancellation: Arc<Cancellation>,
+    context: Arc<Context>,
     /// Says until when there is something to wait for at a stop.
     _token: TaskTrackerToken,
 }
@@ -33,6 +36,7 @@ struct Queue {
     waiting: VecDeque<Work>,
     threads: usize,
     idle: usize,
+    max_workers: usize,
 }
 
 #[derive(Debug, Default)]
@@ -47,15 +51,18 @@ impl Desk {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next work for a thread; none if there was none for a while, and then the thread is no longer counted.
+    /// The next work for a thread; none if there was none for a while, or if there are too many threads. Then the
+    /// thread is no longer counted.
     fn next(&self) -> Option<Work> {
         let mut queue = self.queue();
         queue.idle += 1;
-        let has_none = |queue: &mut Queue| queue.waiting.is_empty();
+        let has_none =
+            |queue: &mut Queue| queue.waiting.is_empty() && queue.threads <= queue.max_workers;
         let waited = self.changed.wait_timeout_while(queue, IDLE, has_none);
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         queue.idle -= 1;
-        let work = queue.waiting.pop_front();
+        let is_wanted = queue.threads <= queue.max_workers;
+        let work = if is_wanted { queue.waiting.pop_front() } else { None };
         if work.is_none() {
             queue.threads -= 1;
         }
@@ -67,13 +74,25 @@ impl Desk {
 #[derive(Debug)]
 pub(super) struct ThreadPool {
     desk: Arc<Desk>,
-    max_workers: usize,
 }
 
 impl ThreadPool {
     /// A pool without threads; they are started when they are needed.
     pub(super) fn new(max_workers: usize) -> Self {
-        Self { desk: Arc::default(), max_workers }
+        let pool = Self { desk: Arc::default() };
+        pool.resize(max_workers);
+        pool
+    }
+
+    /// From now on there are at most so many threads. One too many ends when it has done its work.
+    pub(super) fn resize(&self, max_workers: usize) {
+        let mut queue = self.desk.queue();
+        queue.max_workers = max_workers;
+        while queue.threads < max_workers && queue.threads - queue.idle < queue.waiting.len() {
+            self.add_thread(&mut queue);
+        }
+        drop(queue);
+        self.desk.changed.notify_all();
     }
 
     /// Has a run executed as soon as a thread is free.
@@ -81,17 +100,21 @@ impl ThreadPool {
         &self,
         shared: Arc<Shared>,
         assignment: Assignment,
-        cancellation: Arc<Cancellation>,
+        context: Arc<Context>,
     ) {
         let token = shared.tracker.token();
-        let work = Work { shared, assignment, cancellation, _token: token };
+        let work = Work { shared, assignment, context, _token: token };
         let mut queue = self.desk.queue();
         queue.waiting.push_back(work);
-        if queue.idle >= queue.waiting.len() || queue.threads >= self.max_workers {
-            drop(queue);
-            self.desk.changed.notify_one();
+        if queue.idle < queue.waiting.len() && queue.threads < queue.max_workers {
+            self.add_thread(&mut queue);
             return;
         }
+        drop(queue);
+        self.desk.changed.notify_one();
+    }
+
+    fn add_thread(&self, queue: &mut Queue) {
         queue.threads += 1;
         let desk = Arc::clone(&self.desk);
         let name = "punctual-work".to_owned();
@@ -105,19 +128,21 @@ impl ThreadPool {
 
 /// A thread's life: one run after the other.
 fn serve(desk: &Desk) {
-    while let Some(Work { shared, assignment, cancellation, _token }) = desk.next() {
-        execute(&shared, &assignment, &cancellation);
+    while let Some(Work { shared, assignment, context, _token }) = desk.next() {
+        execute(&shared, &assignment, &context);
     }
 }
 
 /// Executes a run on this thread and reports how it ended.
-fn execute(shared: &Shared, assignment: &Assignment, cancellation: &Arc<Cancellation>) {
+fn execute(shared: &Shared, assignment: &Assignment, context: &Arc<Context>) {
     let started_at = shared.clock.now();
-    let (outcome, output) = match cancellation.reason() {
-        Some(reason) => (Outcome::Cancelled { reason }, Tail::default()),
-        None => call(&shared.registry, assignment, cancellation),
+    let ended = if let Some(ending) = context.cancellation.ending() {
+        Outcome::from(ending).into()
+    } else {
+        let _limit = shared.limit(assignment.timeout, context);
+        call(&shared.registry, assignment, context, &shared.clock)
     };
-    let completion = shared.completion(assignment.execution(), started_at, outcome, output);
+    let completion = shared.completion(assignment, context, started_at, ended);
     let Some(completion) = completion else { return };
     if shared.completions.blocking_send(completion).is_err() {
         tracing::debug!("a completion came after the scheduler had stopped");
@@ -128,25 +153,37 @@ fn execute(shared: &Shared, assignment: &Assignment, cancellation: &Arc<Cancella
 pub(super) fn call(
     registry: &Registry,
     assignment: &Assignment,
-    cancellation: &Arc<Cancellation>,
-) -> (Outcome, Tail) {
+    context: &Arc<Context>,
+    clock: &Arc<dyn Clock>,
+) -> Ended {
     let Task::Builtin { name, args } = &*assignment.task else {
-        return (failed("a threadpool runs builtin tasks only", None), Tail::default());
+        return failed("a threadpool runs builtin tasks only").into();
     };
     let job_id = assignment.job_id.to_string();
     let call = Call::new(assignment.run_id.0.to_string(), job_id, assignment.attempt, args.clone())
         .scheduled_at(assignment.scheduled_at)
-        .cancelled_by(Arc::clone(cancellation));
-    let outcome = match registry.run(name, &call) {
+        .telling_of(assignment.event.clone())
+        .within(Arc::clone(context), Arc::clone(clock));
+    let before = processor_micros();
+    let result = registry.run(name, &call);
+    let cpu_micros = processor_micros().checked_sub(before);
+    let outcome = match result {
         Ok(result) => Outcome::Succeeded { result: Some(result), exit_code: None },
-        Err(TaskError::Passing(error)) => failed(error, None),
+        Err(TaskError::Passing(error)) => failed(error),
         Err(TaskError::Permanent(error)) => {
-            Outcome::Failed { error, exit_code: None, permanent: true }
+            Outcome::Failed { error, exit_code: None, signal: None, permanent: true }
         }
-        Err(TaskError::Cancelled) => match cancellation.reason() {
-            Some(reason) => Outcome::Cancelled { reason },
-            None => failed("the builtin ended as cancelled, which it was not", None),
+        Err(TaskError::Cancelled) => match context.cancellation.ending() {
+            Some(ending) => ending.into(),
+            None => failed("the builtin ended as cancelled, which it was not"),
         },
     };
-    (outcome, call.take_output())
+    Ended { outcome, cost: Cost { cpu_micros, peak_memory: None } }
+}
+
+/// How long this thread has been on a processor, in microseconds.
+fn processor_micros() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let positive = |number: i64| u64::try_from(number).unwrap_or(0);
+    positive(time.tv_sec) * 1_000_000 + positive(time.tv_nsec) / 1000
 }

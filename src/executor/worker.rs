@@ -15,12 +15,13 @@ use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
-use super::{Assignment, bounded, failed, thread};
-use crate::clock::Timestamp;
+use super::report::{bounded_result, failed};
+use super::{Assignment, thread};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::job::{JobId, Task};
 use crate::run::{Outcome, RunId};
 use crate::task::builtin::Registry;
-use crate::task::output::Tail;
+use crate::task::context::Context;
 
 /// Bytes of one line: an answer's output and result are bounded far below it, even with every byte escaped.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
@@ -91,9 +92,9 @@ impl Worker {
     pub(super) async fn call(
         &mut self,
         assignment: &Assignment,
-    ) -> std::io::Result<(Outcome, Tail)> {
+    ) -> std::io::Result<(Outcome, String)> {
         let Task::Builtin { name, args } = &*assignment.task else {
-            return Ok((failed("a worker process runs builtin tasks only", None), Tail::default()));
+            return Ok((failed("a worker process runs builtin tasks only"), String::new()));
         };
         let request = Request {
             run_id: assignment.run_id.0.to_string(),
@@ -110,13 +111,12 @@ impl Worker {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         let answer: Answer = serde_json::from_str(&line)?;
-        let mut output = Tail::default();
-        output.push(answer.output.as_bytes());
+        let permanent = answer.permanent;
         let outcome = match answer.error {
-            Some(error) => Outcome::Failed { error, exit_code: None, permanent: answer.permanent },
+            Some(error) => Outcome::Failed { error, exit_code: None, signal: None, permanent },
             None => Outcome::Succeeded { result: answer.result, exit_code: None },
         };
-        Ok((outcome, output))
+        Ok((outcome, answer.output))
     }
 
     /// Ends a worker that broke off, or is to; how it ended, in words.
@@ -193,17 +193,24 @@ fn answer(registry: &Registry, request: Request) -> Answer {
         attempt: request.attempt,
         scheduled_at: request.scheduled_at,
         task: Arc::new(Task::Builtin { name: request.name, args: request.args }),
+        timeout: None,
+        event: None,
     };
-    let (outcome, output) = thread::call(registry, &assignment, &Arc::default());
-    let output = output.into_text();
-    match bounded(outcome) {
+    let (context, clock) = (Arc::new(Context::default()), SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(clock);
+    let ended = thread::call(registry, &assignment, &context, &clock);
+    let output = context.log.close(clock.now()).text();
+    match ended.outcome {
         Outcome::Succeeded { result, .. } => {
+            let result = result.map(bounded_result);
             Answer { result, error: None, permanent: false, output }
         }
         Outcome::Failed { error, permanent, .. } => {
             Answer { result: None, error: Some(error), permanent, output }
         }
         // Whoever cancels ends the worker, and need not be answered.
-        Outcome::Cancelled { reason: error } | Outcome::Lost { error } => refused(error),
+        Outcome::Cancelled { reason: error }
+        | Outcome::TimedOut { error }
+        | Outcome::Lost { error } => refused(error),
     }
 }

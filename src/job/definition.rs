@@ -3,8 +3,11 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::policy::{Coalesce, GivenPolicy, OnCrash, Overlap, given};
+use super::policy::{GivenPolicy, given};
+use super::retry::GivenRetry;
+use super::rules::{Coalesce, OnCrash, Overlap};
 use crate::invalid::{self, Invalid};
+use crate::secret::Text;
 
 /// Labels that a job may have.
 const TAGS_MAX: usize = 64;
@@ -36,6 +39,19 @@ pub struct Definition {
     on_crash: Option<OnCrash>,
     #[serde(default, deserialize_with = "given")]
     max_runs: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "given")]
+    timeout: Option<Option<f64>>,
+    #[serde(default, deserialize_with = "given")]
+    retry: Option<Option<GivenRetry>>,
+    priority: Option<i32>,
+    #[serde(default, deserialize_with = "given")]
+    on_failure: Option<Option<Value>>,
+    #[serde(default, deserialize_with = "given")]
+    on_success: Option<Option<Value>>,
+    #[serde(default, deserialize_with = "given")]
+    on_missed: Option<Option<Value>>,
+    #[serde(default, deserialize_with = "given")]
+    heartbeat: Option<Option<Text>>,
     /// When it runs first, whatever the trigger says; null starts it paused.
     #[serde(default, deserialize_with = "given")]
     pub next_run_time: Option<Option<String>>,
@@ -83,6 +99,13 @@ impl Definition {
             overlap: self.overlap,
             on_crash: self.on_crash,
             max_runs: self.max_runs,
+            timeout: self.timeout,
+            retry: self.retry,
+            priority: self.priority,
+            on_failure: self.on_failure.clone(),
+            on_success: self.on_success.clone(),
+            on_missed: self.on_missed.clone(),
+            heartbeat: self.heartbeat.clone(),
         }
     }
 

@@ -4,12 +4,19 @@
 //! instant, only a broken one has a reason.
 
 mod definition;
+mod hooks;
 mod policy;
+mod retry;
+mod rules;
+mod seconds;
 mod shown;
 mod task;
 
 pub use definition::Definition;
-pub use policy::{Coalesce, GivenPolicy, OnCrash, Overlap, Policy};
+pub use hooks::Hooks;
+pub use policy::{GivenPolicy, Policy};
+pub use retry::Retry;
+pub use rules::{Coalesce, OnCrash, Overlap};
 pub use task::{Command, Task};
 
 use std::fmt;

@@ -1,120 +1,26 @@
-//! How a job behaves when it is late, still busy, or was interrupted.
+//! How a job behaves when it is late, still busy, fails, or was interrupted.
+
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Number, Value};
 
-use crate::clock::MICROS_PER_SECOND;
+use super::retry::{GivenRetry, Retry, ShownRetry};
+use super::rules::{Coalesce, OnCrash, Overlap};
+use super::{Hooks, Task, seconds};
 use crate::invalid::Invalid;
+use crate::secret::Text;
 
 /// Longest `misfire_grace_time`, in seconds: about a century, far from any overflow.
 const GRACE_SECONDS_MAX: f64 = 3.2e9;
-
-/// Which of several occurrences that fell due together are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Coalesce {
-    /// The latest of them, once.
-    #[default]
-    Latest,
-    /// The earliest of them, once.
-    Earliest,
-    /// Each of them, one after the other.
-    All,
-}
-
-impl Coalesce {
-    /// The rule of that name.
-    pub fn parse(word: &str) -> Option<Self> {
-        match word {
-            "latest" => Some(Self::Latest),
-            "earliest" => Some(Self::Earliest),
-            "all" => Some(Self::All),
-            _ => None,
-        }
-    }
-
-    /// The rule's name.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Latest => "latest",
-            Self::Earliest => "earliest",
-            Self::All => "all",
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Coalesce {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected \"latest\", \"earliest\", \"all\", true or false")]
-        enum Given {
-            Flag(bool),
-            Word(String),
-        }
-        match Given::deserialize(deserializer)? {
-            Given::Flag(true) => Ok(Self::Latest),
-            Given::Flag(false) => Ok(Self::All),
-            Given::Word(word) => Self::parse(&word).ok_or_else(|| {
-                serde::de::Error::custom(format!(
-                    "unknown rule \"{word}\" (expected \"latest\", \"earliest\", \"all\", true or false)"
-                ))
-            }),
-        }
-    }
-}
-
-/// What becomes of an occurrence while as many runs of its job as `max_instances` allows are in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Overlap {
-    /// It is not run, and recorded so.
-    #[default]
-    Skip,
-    /// It waits until one of them ends.
-    Queue,
-    /// The oldest of them is ended, and it waits for that.
-    Replace,
-}
-
-impl Overlap {
-    /// The rule of that name.
-    pub fn parse(word: &str) -> Option<Self> {
-        [Self::Skip, Self::Queue, Self::Replace].into_iter().find(|rule| rule.word() == word)
-    }
-
-    /// The rule's name.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Skip => "skip",
-            Self::Queue => "queue",
-            Self::Replace => "replace",
-        }
-    }
-}
-
-/// What becomes of a run that was in flight when its daemon died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnCrash {
-    /// It is run again, as the next attempt: at least once.
-    #[default]
-    Rerun,
-    /// It is recorded as lost: at most once.
-    Lose,
-}
-
-impl OnCrash {
-    /// The word that the store keeps.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Rerun => "rerun",
-            Self::Lose => "lose",
-        }
-    }
-}
+/// Longest `timeout`, in seconds: a year.
+const TIMEOUT_SECONDS_MAX: f64 = 31_536_000.0;
+/// Priorities lie between this and its negative.
+const PRIORITY_MAX: i32 = 1000;
 
 /// A job's policies, complete.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// How late an occurrence may still start; none means however late.
     pub misfire_grace: Option<TimeDelta>,
@@ -128,21 +34,56 @@ pub struct Policy {
     pub on_crash: OnCrash,
     /// Occurrences after which the job is finished.
     pub max_runs: Option<u64>,
+    /// How long an attempt may take; none means however long.
+    pub timeout: Option<TimeDelta>,
+    /// Whether and when a failed run is tried again.
+    pub retry: Option<Retry>,
+    /// Of the runs that wait for a worker, those of the highest come first.
+    pub priority: i32,
+    /// What is run when something has happened to a run.
+    pub hooks: Hooks,
+    /// Where is told that a run starts, has succeeded, or has failed.
+    pub heartbeat: Option<Text>,
+}
+
+/// The policies that few jobs have, as they are stored and shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Options<'a> {
+    timeout: Option<Number>,
+    retry: Option<ShownRetry>,
+    priority: i32,
+    on_failure: Option<&'a Task>,
+    on_success: Option<&'a Task>,
+    on_missed: Option<&'a Task>,
+    heartbeat: Option<&'a Text>,
 }
 
 impl Policy {
     /// The grace time as it is shown: seconds, whole where it is whole.
-    pub fn misfire_grace_seconds(&self) -> Option<serde_json::Number> {
-        let micros = self.misfire_grace?.num_microseconds()?;
-        if micros % MICROS_PER_SECOND == 0 {
-            return Some((micros / MICROS_PER_SECOND).into());
+    pub fn misfire_grace_seconds(&self) -> Option<Number> {
+        seconds::shown(self.misfire_grace?)
+    }
+
+    /// The policies that few jobs have.
+    pub fn options(&self) -> Options<'_> {
+        Options {
+            timeout: self.timeout.and_then(seconds::shown),
+            retry: self.retry.map(|retry| retry.shown()),
+            priority: self.priority,
+            on_failure: self.hooks.on_failure.as_deref(),
+            on_success: self.hooks.on_success.as_deref(),
+            on_missed: self.hooks.on_missed.as_deref(),
+            heartbeat: self.heartbeat.as_ref(),
         }
-        #[expect(
-            clippy::as_conversions,
-            clippy::cast_precision_loss,
-            reason = "at most 3.2e15: exact in a double"
-        )]
-        serde_json::Number::from_f64(micros as f64 / 1e6)
+    }
+
+    /// Whether it has none of those.
+    pub fn is_plain(&self) -> bool {
+        self.timeout.is_none()
+            && self.retry.is_none()
+            && self.priority == 0
+            && self.hooks == Hooks::default()
+            && self.heartbeat.is_none()
     }
 }
 
@@ -164,10 +105,30 @@ pub struct GivenPolicy {
     /// Occurrences after which the job is finished; null is no limit.
     #[serde(default, deserialize_with = "given")]
     pub max_runs: Option<Option<u64>>,
+    /// Seconds; null is no limit.
+    #[serde(default, deserialize_with = "given")]
+    pub timeout: Option<Option<f64>>,
+    /// When a failed run is tried again; null is never.
+    #[serde(default, deserialize_with = "given")]
+    pub retry: Option<Option<GivenRetry>>,
+    /// Which of the runs that wait come first.
+    pub priority: Option<i32>,
+    /// A task that is run when a run has failed for good; null is none.
+    #[serde(default, deserialize_with = "given")]
+    pub on_failure: Option<Option<Value>>,
+    /// The same when a run has succeeded.
+    #[serde(default, deserialize_with = "given")]
+    pub on_success: Option<Option<Value>>,
+    /// The same when an occurrence was too late to run.
+    #[serde(default, deserialize_with = "given")]
+    pub on_missed: Option<Option<Value>>,
+    /// A URL that is told how runs go; null is none.
+    #[serde(default, deserialize_with = "given")]
+    pub heartbeat: Option<Option<Text>>,
 }
 
 /// Tells a value that was given as null from one that was not given.
-#[expect(clippy::option_option, reason = "null says \"no limit\", absence says \"the default\"")]
+#[expect(clippy::option_option, reason = "null says \"none\", absence says \"the default\"")]
 pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -186,31 +147,69 @@ impl GivenPolicy {
         if max_runs == Some(0) {
             return Err(Invalid::new("max_runs", "must be at least 1, or null for no limit"));
         }
+        let grace = grace.map(|grace| limit("misfire_grace_time", grace, GRACE_SECONDS_MAX));
+        let timeout = self.timeout.or(defaults.timeout).flatten();
+        let timeout = timeout.map(|timeout| limit("timeout", timeout, TIMEOUT_SECONDS_MAX));
+        let retry = self.retry.or(defaults.retry).flatten().map(GivenRetry::complete);
+        let retry = retry.transpose().map_err(|invalid| invalid.within("retry"))?;
+        let priority = self.priority.or(defaults.priority).unwrap_or_default();
+        if !(-PRIORITY_MAX..=PRIORITY_MAX).contains(&priority) {
+            let message = format!("must be between -{PRIORITY_MAX} and {PRIORITY_MAX}");
+            return Err(Invalid::new("priority", message));
+        }
         Ok(Policy {
-            misfire_grace: grace.map(grace_from_seconds).transpose()?,
+            misfire_grace: grace.transpose()?,
             coalesce: self.coalesce.or(defaults.coalesce).unwrap_or_default(),
             max_instances,
             overlap: self.overlap.or(defaults.overlap).unwrap_or_default(),
             on_crash: self.on_crash.or(defaults.on_crash).unwrap_or_default(),
             max_runs,
+            timeout: timeout.transpose()?,
+            retry: retry.filter(|retry| retry.max_attempts > 1),
+            priority,
+            hooks: Hooks {
+                on_failure: task(
+                    "on_failure",
+                    self.on_failure.as_ref(),
+                    defaults.on_failure.as_ref(),
+                )?,
+                on_success: task(
+                    "on_success",
+                    self.on_success.as_ref(),
+                    defaults.on_success.as_ref(),
+                )?,
+                on_missed: task("on_missed", self.on_missed.as_ref(), defaults.on_missed.as_ref())?,
+            },
+            heartbeat: self.heartbeat(defaults)?,
         })
+    }
+
+    fn heartbeat(&self, defaults: &Self) -> Result<Option<Text>, Invalid> {
+        let heartbeat = self.heartbeat.as_ref().or(defaults.heartbeat.as_ref());
+        let heartbeat = heartbeat.and_then(Option::as_ref);
+        let is_url = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        if heartbeat.and_then(Text::plain).is_some_and(|url| !is_url(url)) {
+            return Err(Invalid::new("heartbeat", "must be a URL of http or https"));
+        }
+        Ok(heartbeat.cloned())
     }
 }
 
-fn grace_from_seconds(seconds: f64) -> Result<TimeDelta, Invalid> {
-    // Compared this way round, NaN is refused too.
-    if !(seconds > 0.0 && seconds <= GRACE_SECONDS_MAX) {
-        let message = format!(
-            "must be above 0 and at most {GRACE_SECONDS_MAX} seconds, or null for no limit"
-        );
-        return Err(Invalid::new("misfire_grace_time", message));
-    }
-    #[expect(
-        clippy::as_conversions,
-        clippy::cast_possible_truncation,
-        reason = "at most 3.2e15: exact"
-    )]
-    Ok(TimeDelta::microseconds((seconds * 1e6).round().max(1.0) as i64))
+fn limit(field: &str, given: f64, most: f64) -> Result<TimeDelta, Invalid> {
+    seconds::parse(field, given, most).map_err(|invalid| Invalid {
+        message: format!("{}, or null for no limit", invalid.message),
+        ..invalid
+    })
+}
+
+fn task(
+    field: &str,
+    given: Option<&Option<Value>>,
+    default: Option<&Option<Value>>,
+) -> Result<Option<Arc<Task>>, Invalid> {
+    let task = given.or(default).and_then(Option::as_ref).map(Task::parse);
+    let task = task.transpose().map_err(|invalid| invalid.within(field))?;
+    Ok(task.map(Arc::new))
 }
 
 #[cfg(test)]
@@ -219,7 +218,7 @@ mod tests {
     use crate::invalid;
     use serde_json::json;
 
-    fn complete(given: serde_json::Value, defaults: serde_json::Value) -> Result<Policy, Invalid> {
+    fn complete(given: Value, defaults: Value) -> Result<Policy, Invalid> {
         invalid::read::<GivenPolicy>(given)?.complete(&invalid::read(defaults)?)
     }
 
@@ -247,9 +246,33 @@ mod tests {
             (json!({"coalesce": "no"}), "coalesce"),
             (json!({"overlap": "explode"}), "overlap"),
             (json!({"on_crash": "explode"}), "on_crash"),
+            (json!({"timeout": 0}), "timeout"),
+            (json!({"timeout": "1h"}), "timeout"),
+            (json!({"retry": {"max_attempts": 0}}), "retry.max_attempts"),
+            (json!({"priority": 1001}), "priority"),
+            (json!({"on_failure": {"type": "shell"}}), "on_failure.type"),
+            (json!({"heartbeat": "ftp://x"}), "heartbeat"),
         ];
         for (given, field) in cases {
             assert_eq!(complete(given.clone(), json!({})).unwrap_err().field, field, "{given}");
         }
+    }
+
+    #[test]
+    fn what_few_jobs_have_is_shown_as_it_is_given() {
+        let given = json!({
+            "timeout": 1.5,
+            "retry": {"max_attempts": 3, "delay": 2, "backoff": 1.5, "max_delay": 60, "jitter": 0.0},
+            "priority": 7,
+            "on_failure": {"type": "builtin", "name": "noop", "args": {}},
+            "on_success": null,
+            "on_missed": null,
+            "heartbeat": {"env": "HEARTBEAT_URL"},
+        });
+        let policy = complete(given.clone(), json!({})).unwrap();
+        assert_eq!(serde_json::to_value(policy.options()).unwrap(), given);
+        assert!(!policy.is_plain());
+        let none = json!({"timeout": null, "on_failure": null, "heartbeat": null, "retry": null, "priority": 0});
+        assert!(complete(none, given).unwrap().is_plain(), "null takes a default back");
     }
 }

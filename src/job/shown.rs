@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Number, Value};
 
+use super::policy::Options;
 use super::{Coalesce, Job, JobId, JobState, OnCrash, Origin, Overlap, Task};
 use crate::clock::{Timestamp, rfc3339};
 
@@ -20,6 +21,8 @@ pub struct Defined<'a> {
     overlap: Overlap,
     on_crash: OnCrash,
     max_runs: Option<u64>,
+    #[serde(flatten)]
+    options: Options<'a>,
     tags: &'a [String],
     description: &'a str,
 }
@@ -64,6 +67,7 @@ impl Job {
             overlap: self.policy.overlap,
             on_crash: self.policy.on_crash,
             max_runs: self.policy.max_runs,
+            options: self.policy.options(),
             tags: &self.tags,
             description: &self.description,
         }

@@ -200,5 +200,7 @@ pub(super) fn assignment(run: &Run, job: &Job) -> Assignment {
         attempt: run.attempt,
         scheduled_at: run.scheduled_at,
         task: Arc::clone(&job.task),
+        timeout: job.policy.timeout.and_then(|timeout| timeout.to_std().ok()),
+        event: None,
     }
 }

@@ -13,7 +13,7 @@ use super::{CONFLICTS_MAX, Memory, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
-use crate::run::{Execution, Outcome, Run, RunState, SkipReason};
+use crate::run::{Cost, Execution, Outcome, Run, RunState, SkipReason};
 use crate::store::{Change, Holder, Store, StoreError};
 
 /// Attempts of a run that crashes may cost. A run that has seen so many ends its node itself, and would for ever.
@@ -115,7 +115,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 RunState::Running { started_at }
                     if !self.may_rerun(jobs.get(&run.job_id), &run) =>
                 {
-                    run.end(started_at, now, Outcome::Lost { error: why.to_owned() });
+                    let lost = Outcome::Lost { error: why.to_owned() };
+                    run.end(started_at, now, lost, Cost::default());
                     recovered.lost += 1;
                 }
                 RunState::Running { .. } => {
@@ -186,7 +187,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 }
                 (RunState::Running { started_at }, None) => {
                     let started_at = *started_at;
-                    run.end(started_at, now, Outcome::Lost { error: "its job is gone".to_owned() });
+                    let lost = Outcome::Lost { error: "its job is gone".to_owned() };
+                    run.end(started_at, now, lost, Cost::default());
                     changes.push(self.own_change(run));
                 }
                 (_, Some(job)) => floor.wait(Waiting {

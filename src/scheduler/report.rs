@@ -15,7 +15,7 @@ pub(super) fn broken(job: &JobId, reason: &str) {
 
 /// Reports the end of a run.
 pub(super) fn ended(run: &Run) {
-    let RunState::Ended { started_at, finished_at, outcome } = &run.state else { return };
+    let RunState::Ended { started_at, finished_at, outcome, .. } = &run.state else { return };
     let micros = |from: Timestamp, to: Timestamp| {
         to.signed_duration_since(from).num_microseconds().unwrap_or(i64::MAX)
     };
@@ -30,6 +30,9 @@ pub(super) fn ended(run: &Run) {
         }
         Outcome::Cancelled { reason } => {
             tracing::info!(target: TARGET, %job, run = %id, attempt, late_us, took_us, %reason, "cancelled");
+        }
+        Outcome::TimedOut { error } => {
+            tracing::warn!(target: TARGET, %job, run = %id, attempt, late_us, took_us, %error, "timed out");
         }
         Outcome::Lost { error } => {
             tracing::warn!(target: TARGET, %job, run = %id, attempt, %error, "lost");

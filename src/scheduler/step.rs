@@ -197,11 +197,11 @@ impl Step {
 
     /// Records how a run ended, with its output.
     pub(super) fn end_run(&mut self, mut run: Run, completion: &Completion) {
-        run.end(completion.started_at, completion.finished_at, completion.outcome.clone());
+        let Completion { started_at, finished_at, outcome, cost, .. } = completion;
+        run.end(*started_at, *finished_at, outcome.clone(), *cost);
         if !completion.output.is_empty() {
-            let output = completion.output.clone();
-            let (run_id, bytes) = (run.id.clone(), output.total());
-            self.ledger.push(Change::PutOutput { run_id, tail: output.into_text(), bytes });
+            let (run_id, output) = (run.id.clone(), Arc::clone(&completion.output));
+            self.ledger.push(Change::PutOutput { run_id, attempt: run.attempt, output });
         }
         let run = Arc::new(run);
         self.ended.push(Arc::clone(&run));
@@ -232,8 +232,9 @@ impl Step {
             Change::AdvanceJob(_) => 1,
             Change::InsertRun(_) => 2,
             Change::UpdateRun { .. } => 3,
-            Change::PutOutput { .. } => 4,
-            Change::AskToEnd { .. } | Change::SetPaused(_) => 5,
+            Change::InsertAttempt(_) => 4,
+            Change::PutOutput { .. } => 5,
+            Change::AskToEnd { .. } | Change::AskRunToEnd { .. } | Change::SetPaused(_) => 6,
         });
         changes
     }

@@ -10,13 +10,15 @@ use super::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Reading, St
 use crate::clock::Timestamp;
 use crate::filter::{JobFilter, RunFilter};
 use crate::job::{Job, JobId, JobState, Origin};
-use crate::run::{Output, Run, RunId, RunState};
+use crate::output::Output;
+use crate::run::{Attempt, Cause, Run, RunId, RunState};
 
 #[derive(Debug, Clone, Default)]
 struct Tables {
     jobs: BTreeMap<JobId, Arc<Job>>,
     runs: BTreeMap<RunId, Arc<Run>>,
-    outputs: BTreeMap<RunId, Output>,
+    attempts: BTreeMap<(RunId, u32), Arc<Attempt>>,
+    outputs: BTreeMap<(RunId, u32), Arc<Output>>,
     nodes: BTreeMap<String, Node>,
     asked_to_end: BTreeMap<RunId, String>,
     paused_since: Option<Timestamp>,
@@ -86,8 +88,20 @@ impl Tables {
                 let known = known.filter(|known| known.node == *held_by && !known.state.is_final());
                 *known.ok_or_else(|| conflict("run", &run.id))? = Arc::clone(run);
             }
-            Change::PutOutput { run_id, tail, bytes } => {
-                self.outputs.insert(run_id.clone(), Output { tail: tail.clone(), bytes: *bytes });
+            Change::InsertAttempt(attempt) => {
+                let key = (attempt.run_id.clone(), attempt.number);
+                if self.attempts.contains_key(&key) {
+                    return Err(conflict("an attempt of run", &attempt.run_id));
+                }
+                self.attempts.insert(key, Arc::clone(attempt));
+            }
+            Change::PutOutput { run_id, attempt, output } => {
+                self.outputs.insert((run_id.clone(), *attempt), Arc::clone(output));
+            }
+            Change::AskRunToEnd { run_id, reason } => {
+                if self.in_flight().any(|run| run.id == *run_id) {
+                    self.asked_to_end.insert(run_id.clone(), reason.clone());
+                }
             }
             Change::AskToEnd { job_id, reason, except_node } => {
                 let meant: Vec<RunId> = self
@@ -179,10 +193,16 @@ impl Store for MemoryStore {
         Ok(wanted.cloned().collect())
     }
 
+    async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
+        let tables = self.tables();
+        Ok(ids.iter().filter_map(|id| tables.runs.get(id).map(|run| (**run).clone())).collect())
+    }
+
     async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
         let tables = self.tables();
         let mut found: BTreeMap<JobId, InFlight> = BTreeMap::new();
-        for run in tables.in_flight().filter(|run| *run.node != *node) {
+        let is_event = |run: &Run| matches!(run.cause, Cause::Event { .. });
+        for run in tables.in_flight().filter(|run| *run.node != *node && !is_event(run)) {
             let count = found.entry(run.job_id.clone()).or_default();
             match run.state {
                 RunState::Running { .. } => count.running += 1,
@@ -291,8 +311,19 @@ impl Archive for MemoryStore {
         })
     }
 
-    fn output<'a>(&'a self, run_id: &'a str) -> Reading<'a, Option<Output>> {
-        Box::pin(async move { Ok(self.tables().outputs.get(&RunId(run_id.into())).cloned()) })
+    fn attempts<'a>(&'a self, run_id: &'a str) -> Reading<'a, Vec<Attempt>> {
+        Box::pin(async move {
+            let tables = self.tables();
+            let of_run = tables.attempts.values().filter(|attempt| &*attempt.run_id.0 == run_id);
+            Ok(of_run.map(|attempt| (**attempt).clone()).collect())
+        })
+    }
+
+    fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> Reading<'a, Option<Output>> {
+        Box::pin(async move {
+            let output = self.tables().outputs.get(&(RunId(run_id.into()), attempt)).cloned();
+            Ok(output.map(|output| (*output).clone()))
+        })
     }
 
     fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>> {

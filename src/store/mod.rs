@@ -16,7 +16,8 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::filter::{JobFilter, RunFilter};
 use crate::job::{Job, JobId};
-use crate::run::{Output, Run, RunId};
+use crate::output::Output;
+use crate::run::{Attempt, Run, RunId};
 
 /// Why a store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -60,14 +61,16 @@ pub enum Change {
         /// The node that holds it until now.
         held_by: Arc<str>,
     },
-    /// The tail of a run's output, and how many bytes it had in all.
+    /// An attempt that was not the last one of its run; it must have no row yet.
+    InsertAttempt(Arc<Attempt>),
+    /// What an attempt has written.
     PutOutput {
-        /// Whose output.
+        /// The run.
         run_id: RunId,
-        /// Its end.
-        tail: String,
-        /// Its length.
-        bytes: u64,
+        /// Which of its attempts.
+        attempt: u32,
+        /// What is kept of it.
+        output: Arc<Output>,
     },
     /// Runs of a job that were started on other nodes are to end; those find out when they meet.
     AskToEnd {
@@ -77,6 +80,13 @@ pub enum Change {
         reason: String,
         /// The node whose runs are not meant.
         except_node: Arc<str>,
+    },
+    /// A run that is in flight is to end; a node that holds it finds out when it meets the others.
+    AskRunToEnd {
+        /// Which one.
+        run_id: RunId,
+        /// Why.
+        reason: String,
     },
     /// Since when the scheduler is paused; none if it is not.
     SetPaused(Option<Timestamp>),
@@ -177,7 +187,11 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         holder: Holder<'_>,
     ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
 
-    /// How many runs of each job are in flight on nodes other than this.
+    /// The runs of these ids that exist.
+    fn load_runs(&self, ids: &[RunId])
+    -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
+
+    /// How many runs of each job are in flight on nodes other than this; those that tell of others do not count.
     fn in_flight_elsewhere(
         &self,
         node: &str,
@@ -221,8 +235,11 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
     /// A page of the ledger.
     fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Vec<Run>>;
 
-    /// The output of a run, if it wrote any.
-    fn output<'a>(&'a self, run_id: &'a str) -> Reading<'a, Option<Output>>;
+    /// The attempts of a run before its last one.
+    fn attempts<'a>(&'a self, run_id: &'a str) -> Reading<'a, Vec<Attempt>>;
+
+    /// The output of an attempt of a run, if it wrote any.
+    fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> Reading<'a, Option<Output>>;
 
     /// How many jobs are in each state.
     fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>>;

@@ -4,15 +4,16 @@
 //! The registry is filled once, by the daemon, before anything runs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::cancellation::Cancellation;
-use super::output::Tail;
-use crate::clock::Timestamp;
+use super::context::Context;
+use super::panics;
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::invalid::Invalid;
+use crate::output::Stream;
 
 /// Arguments of a builtin, as they stand in the job's task.
 pub type Args = Map<String, Value>;
@@ -30,14 +31,16 @@ pub struct Call {
     pub scheduled_at: Option<Timestamp>,
     /// The task's arguments.
     pub args: Args,
-    /// What the builtin has said so far.
-    output: Mutex<Tail>,
-    /// Whether the run is to end.
-    cancellation: Arc<Cancellation>,
+    /// What happened to which run, if this one tells of it.
+    pub event: Option<Arc<Value>>,
+    /// Whether the run is to end, and what it has said so far.
+    context: Arc<Context>,
+    /// What stamps its lines.
+    clock: Arc<dyn Clock>,
 }
 
 impl Call {
-    /// A call with an empty output, which nobody cancels.
+    /// A call that nobody watches or cancels.
     pub fn new(run_id: String, job_id: String, attempt: u32, args: Args) -> Self {
         Self {
             run_id,
@@ -45,8 +48,9 @@ impl Call {
             attempt,
             scheduled_at: None,
             args,
-            output: Mutex::default(),
-            cancellation: Arc::default(),
+            event: None,
+            context: Arc::default(),
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -57,38 +61,39 @@ impl Call {
         self
     }
 
-    /// Sets by what it is cancelled.
+    /// Sets of what it tells.
     #[must_use]
-    pub fn cancelled_by(mut self, cancellation: Arc<Cancellation>) -> Self {
-        self.cancellation = cancellation;
+    pub fn telling_of(mut self, event: Option<Arc<Value>>) -> Self {
+        self.event = event;
+        self
+    }
+
+    /// Sets who watches it, and what stamps its lines.
+    #[must_use]
+    pub fn within(mut self, context: Arc<Context>, clock: Arc<dyn Clock>) -> Self {
+        (self.context, self.clock) = (context, clock);
         self
     }
 
     /// Whether the run is to end. What takes long looks now and then, and ends with [`TaskError::Cancelled`].
     pub fn is_cancelled(&self) -> bool {
-        self.cancellation.is_cancelled()
+        self.context.cancellation.is_cancelled()
     }
 
     /// Waits for `limit`, or until the run is to end: then it answers true.
     pub fn wait(&self, limit: Duration) -> bool {
-        self.cancellation.wait(limit)
+        self.context.cancellation.wait(limit)
     }
 
     /// Waits until the run is to end, for what awaits.
     pub async fn cancelled(&self) {
-        self.cancellation.cancelled().await;
+        self.context.cancellation.cancelled().await;
     }
 
     /// Adds a line to the run's output.
     pub fn say(&self, line: &str) {
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        output.push(line.as_bytes());
-        output.push(b"\n");
-    }
-
-    /// Takes the output, leaving none.
-    pub fn take_output(&self) -> Tail {
-        std::mem::take(&mut *self.output.lock().unwrap_or_else(PoisonError::into_inner))
+        let now = self.clock.now();
+        self.context.log.write(now, Stream::Stdout, format!("{line}\n").as_bytes());
     }
 }
 
@@ -172,14 +177,7 @@ impl Registry {
         let builtin = self
             .get(name)
             .ok_or_else(|| TaskError::permanent(format!("unknown builtin \"{name}\"")))?;
-        let work = std::panic::AssertUnwindSafe(|| builtin.run(call));
-        std::panic::catch_unwind(work).unwrap_or_else(|payload| {
-            let text = payload
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| payload.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".to_owned());
-            Err(TaskError::passing(format!("panicked: {text}")))
-        })
+        let result = panics::caught(|| builtin.run(call));
+        result.unwrap_or_else(|error| Err(TaskError::passing(error)))
     }
 }

@@ -2,5 +2,7 @@
 
 pub mod builtin;
 pub mod cancellation;
-pub mod output;
+pub mod context;
+pub mod log;
+mod panics;
 pub mod standard;

@@ -1,12 +1,12 @@
 //! An executor that only notes what it is given. Its executions live and die with their process,
 //! and end when the world says so.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Completion, Executor};
-use punctual::run::{Outcome, RunId};
-use punctual::task::output::Tail;
+use punctual::executor::{Assignment, Completion, Executor, PoolSettings};
+use punctual::run::{Cost, Outcome, RunId};
 
 use crate::store::Shared;
 
@@ -30,7 +30,8 @@ impl Execution {
             started_at: now,
             finished_at: now,
             outcome,
-            output: Tail::default(),
+            cost: Cost::default(),
+            output: Arc::default(),
         }
     }
 }
@@ -65,6 +66,8 @@ impl Executor for SimExecutor {
             execution.cancelled = Some(reason.to_owned());
         }
     }
+
+    fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
 
     async fn stop(&mut self) {}
 }

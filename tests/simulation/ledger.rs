@@ -173,7 +173,10 @@ impl Ledger {
             Change::DeleteJob { id, .. } => self.account(id, None, rows(id)),
             Change::InsertRun(run) => self.insert(node, run),
             Change::UpdateRun { run, held_by } => self.update(node, run, held_by),
-            Change::PutOutput { .. } | Change::AskToEnd { .. } => {}
+            Change::InsertAttempt(_)
+            | Change::PutOutput { .. }
+            | Change::AskToEnd { .. }
+            | Change::AskRunToEnd { .. } => {}
             Change::SetPaused(since) => self.pauses.push((self.writes, *since)),
         }
     }
@@ -323,6 +326,10 @@ pub(crate) fn words(change: &Change) -> String {
         Change::InsertRun(new) => run("new", new),
         Change::UpdateRun { run: new, held_by } => format!("{} from {held_by}", run("update", new)),
         Change::PutOutput { run_id, .. } => format!("output {run_id}"),
+        Change::InsertAttempt(attempt) => {
+            format!("attempt {} of {}", attempt.number, attempt.run_id)
+        }
+        Change::AskRunToEnd { run_id, .. } => format!("end run {run_id}"),
         Change::AskToEnd { job_id, .. } => format!("end {job_id}"),
         Change::SetPaused(since) => format!("paused {}", since.is_some()),
     }

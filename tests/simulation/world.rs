@@ -315,7 +315,7 @@ fn end_of(execution: &Execution, dice: &mut Dice) -> Option<Outcome> {
         return None;
     }
     let error = "as it happens".to_owned();
-    let failed = Outcome::Failed { error, exit_code: None, permanent: false };
+    let failed = Outcome::Failed { error, exit_code: None, signal: None, permanent: false };
     let well = Outcome::Succeeded { result: None, exit_code: None };
     Some(if dice.once_in(4) { failed } else { well })
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
@@ -9,14 +10,13 @@ use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Completion, Executor, ExecutorKind, PoolSettings};
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
-use punctual::run::{Outcome, Run, RunId, RunState};
+use punctual::run::{Cost, Outcome, Run, RunId, RunState};
 use punctual::scheduler::command::{
     Addition, Answer, Command, Difference, Existing, Refusal, Request,
 };
 use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::memory::MemoryStore;
 use punctual::store::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
-use punctual::task::output::Tail;
 use tokio::sync::oneshot;
 
 use crate::jobs::{at, rules};
@@ -65,6 +65,10 @@ impl Store for FaultyStore {
 
     async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
         self.inner.in_flight(holder).await
+    }
+
+    async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
+        self.inner.load_runs(ids).await
     }
 
     async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
@@ -134,6 +138,8 @@ impl Executor for NotingExecutor {
     fn cancel(&mut self, run_id: &RunId, reason: &str) {
         self.notes.cancels.lock().unwrap().push((run_id.clone(), reason.to_owned()));
     }
+
+    fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
 
     async fn stop(&mut self) {}
 }
@@ -326,7 +332,8 @@ impl World {
                 started_at: now,
                 finished_at: now,
                 outcome: Outcome::Succeeded { result: None, exit_code: None },
-                output: Tail::default(),
+                cost: Cost::default(),
+                output: Arc::default(),
             });
         }
     }
@@ -395,14 +402,14 @@ impl World {
         let mut open = self.notes.open.lock().unwrap();
         if number < open.len() {
             let Assignment { run_id, attempt, .. } = open.remove(number);
-            let output = Tail::default();
             self.completions.push(Completion {
                 run_id,
                 attempt,
                 started_at: now,
                 finished_at: now,
                 outcome,
-                output,
+                cost: Cost::default(),
+                output: Arc::default(),
             });
         }
     }

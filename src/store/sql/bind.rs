@@ -4,10 +4,10 @@ use super::row::count;
 use super::value::Bind;
 use crate::clock::Timestamp;
 use crate::job::{Due, Job, JobId, JobState, Origin};
-use crate::run::{Outcome, Run, RunState};
+use crate::run::{Attempt, Cause, Cost, Outcome, Run, RunState};
 
 /// Columns of a job that its definition decides.
-const DEFINED: [&str; 15] = [
+const DEFINED: [&str; 16] = [
     "name",
     "trigger_spec",
     "task",
@@ -18,6 +18,7 @@ const DEFINED: [&str; 15] = [
     "overlap",
     "on_crash",
     "max_runs",
+    "options",
     "tags",
     "description",
     "origin",
@@ -70,6 +71,8 @@ pub(super) fn job(to: &mut impl Bind, job: &Job) {
     to.text(Some(policy.overlap.word()));
     to.text(Some(policy.on_crash.word()));
     to.integer(policy.max_runs.map(count));
+    let options = (!policy.is_plain()).then(|| json(&policy.options()));
+    to.text(options.as_deref());
     to.text(Some(&json(&job.tags)));
     to.text(Some(&job.description));
     to.text(Some(match job.origin {
@@ -100,17 +103,45 @@ pub(super) fn job_keys(to: &mut impl Bind, id: &JobId, revision: i64, created_at
     to.instant(Some(created_at));
 }
 
+/// How an execution ended, as columns.
+#[derive(Default)]
+pub(super) struct OutcomeColumns<'a> {
+    reason: Option<&'static str>,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    error: Option<&'a str>,
+    result: Option<String>,
+}
+
+fn outcome_columns(outcome: &Outcome) -> OutcomeColumns<'_> {
+    let blank = OutcomeColumns::default();
+    match outcome {
+        Outcome::Succeeded { result, exit_code } => {
+            let result = result.as_ref().map(ToString::to_string);
+            OutcomeColumns { result, exit_code: *exit_code, ..blank }
+        }
+        Outcome::Failed { error, exit_code, signal, permanent } => OutcomeColumns {
+            reason: permanent.then_some("permanent"),
+            error: Some(error),
+            exit_code: *exit_code,
+            signal: *signal,
+            ..blank
+        },
+        Outcome::Cancelled { reason: error }
+        | Outcome::TimedOut { error }
+        | Outcome::Lost { error } => OutcomeColumns { error: Some(error), ..blank },
+    }
+}
+
 /// The columns of a run that its state decides.
 #[derive(Default)]
 struct StateColumns<'a> {
-    reason: Option<&'static str>,
+    outcome: OutcomeColumns<'a>,
     last_scheduled_at: Option<Timestamp>,
     count: u64,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
-    exit_code: Option<i32>,
-    error: Option<&'a str>,
-    result: Option<String>,
+    cost: Cost,
 }
 
 fn state_columns(state: &RunState) -> StateColumns<'_> {
@@ -119,54 +150,52 @@ fn state_columns(state: &RunState) -> StateColumns<'_> {
         RunState::Pending => blank,
         RunState::Running { started_at } => StateColumns { started_at: Some(*started_at), ..blank },
         RunState::Skipped { reason, last_scheduled_at, count } => StateColumns {
-            reason: Some(reason.word()),
+            outcome: OutcomeColumns { reason: Some(reason.word()), ..OutcomeColumns::default() },
             last_scheduled_at: Some(*last_scheduled_at),
             count: *count,
             ..blank
         },
-        RunState::Ended { started_at, finished_at, outcome } => {
-            let ended = StateColumns {
-                started_at: Some(*started_at),
-                finished_at: Some(*finished_at),
-                ..blank
-            };
-            match outcome {
-                Outcome::Succeeded { result, exit_code } => {
-                    let result = result.as_ref().map(ToString::to_string);
-                    StateColumns { result, exit_code: *exit_code, ..ended }
-                }
-                Outcome::Failed { error, exit_code, permanent } => StateColumns {
-                    reason: permanent.then_some("permanent"),
-                    error: Some(error),
-                    exit_code: *exit_code,
-                    ..ended
-                },
-                Outcome::Cancelled { reason: error } | Outcome::Lost { error } => {
-                    StateColumns { error: Some(error), ..ended }
-                }
-            }
-        }
+        RunState::Ended { started_at, finished_at, outcome, cost } => StateColumns {
+            outcome: outcome_columns(outcome),
+            started_at: Some(*started_at),
+            finished_at: Some(*finished_at),
+            cost: *cost,
+            ..blank
+        },
     }
 }
 
 /// Columns of a run that change.
-pub(super) const RUN: [&str; 11] = [
+pub(super) const RUN: [&str; 15] = [
     "state",
     "reason",
     "last_scheduled_at",
     "occurrences",
+    "due_at",
     "attempt",
     "started_at",
     "finished_at",
     "exit_code",
+    "by_signal",
     "error",
     "result",
+    "cpu_micros",
+    "peak_memory",
     "node",
 ];
 
 /// Columns of a run that never change.
-pub(super) const NEW_RUN: [&str; 8] =
-    ["id", "job_id", "anchor", "cause", "scheduled_at", "due_at", "executor", "created_at"];
+pub(super) const NEW_RUN: [&str; 9] = [
+    "id",
+    "job_id",
+    "anchor",
+    "cause",
+    "event",
+    "subject",
+    "scheduled_at",
+    "executor",
+    "created_at",
+];
 
 /// What tells which run is written anew.
 pub(super) const RUN_KEYS: [&str; 2] = ["id", "node"];
@@ -175,16 +204,24 @@ pub(super) const RUN_KEYS: [&str; 2] = ["id", "node"];
 pub(super) fn run(to: &mut impl Bind, run: &Run) {
     let columns = state_columns(&run.state);
     to.text(Some(run.state.word()));
-    to.text(columns.reason);
+    to.text(columns.outcome.reason);
     to.instant(columns.last_scheduled_at);
     to.integer(Some(count(columns.count)));
+    to.instant(Some(run.due_at));
     to.integer(Some(i64::from(run.attempt)));
     to.instant(columns.started_at);
     to.instant(columns.finished_at);
-    to.integer(columns.exit_code.map(i64::from));
-    to.text(columns.error);
-    to.text(columns.result.as_deref());
+    to.integer(columns.outcome.exit_code.map(i64::from));
+    to.integer(columns.outcome.signal.map(i64::from));
+    to.text(columns.outcome.error);
+    to.text(columns.outcome.result.as_deref());
+    cost(to, columns.cost);
     to.text(Some(&run.node));
+}
+
+fn cost(to: &mut impl Bind, cost: Cost) {
+    to.integer(cost.cpu_micros.map(count));
+    to.integer(cost.peak_memory.map(count));
 }
 
 /// The columns of [`RUN`] and [`NEW_RUN`].
@@ -193,9 +230,16 @@ pub(super) fn new_run(to: &mut impl Bind, new: &Run) {
     to.text(Some(&new.id.0));
     to.text(Some(new.job_id.as_str()));
     to.instant(Some(new.anchor));
-    to.text(Some(new.cause.word()));
+    // Runs that tell of others are newer than the check of this column, and have no occurrence either.
+    let (cause, event, subject) = match &new.cause {
+        Cause::Schedule => ("schedule", None, None),
+        Cause::Manual => ("manual", None, None),
+        Cause::Event { event, subject } => ("manual", Some(event.word()), Some(&*subject.0)),
+    };
+    to.text(Some(cause));
+    to.text(event);
+    to.text(subject);
     to.instant(new.scheduled_at);
-    to.instant(Some(new.due_at));
     to.text(Some(&new.executor));
     to.instant(Some(new.created_at));
 }
@@ -204,4 +248,36 @@ pub(super) fn new_run(to: &mut impl Bind, new: &Run) {
 pub(super) fn run_keys(to: &mut impl Bind, run: &Run, held_by: &str) {
     to.text(Some(&run.id.0));
     to.text(Some(held_by));
+}
+
+/// Columns of an attempt.
+pub(super) const ATTEMPT: [&str; 12] = [
+    "run_id",
+    "attempt",
+    "node",
+    "state",
+    "reason",
+    "started_at",
+    "finished_at",
+    "exit_code",
+    "by_signal",
+    "error",
+    "cpu_micros",
+    "peak_memory",
+];
+
+/// The columns of [`ATTEMPT`].
+pub(super) fn attempt(to: &mut impl Bind, attempt: &Attempt) {
+    let columns = outcome_columns(&attempt.outcome);
+    to.text(Some(&attempt.run_id.0));
+    to.integer(Some(i64::from(attempt.number)));
+    to.text(Some(&attempt.node));
+    to.text(Some(attempt.outcome.word()));
+    to.text(columns.reason);
+    to.instant(Some(attempt.started_at));
+    to.instant(Some(attempt.finished_at));
+    to.integer(columns.exit_code.map(i64::from));
+    to.integer(columns.signal.map(i64::from));
+    to.text(columns.error);
+    cost(to, attempt.cost);
 }

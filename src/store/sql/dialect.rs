@@ -33,16 +33,22 @@ impl Dialect {
     }
 
     /// Inserts rows, or writes their columns anew where the key is there already.
-    pub(super) fn upsert(self, table: &str, key: &str, columns: &[&str], rows: usize) -> String {
+    pub(super) fn upsert(
+        self,
+        table: &str,
+        keys: &[&str],
+        columns: &[&str],
+        rows: usize,
+    ) -> String {
         let insert = self.insert(table, columns, rows);
-        let others = columns.iter().filter(|column| **column != key);
+        let others = columns.iter().filter(|column| !keys.contains(column));
         let set = |value: fn(&str) -> String| {
             others.map(|column| format!("{column} = {}", value(column))).collect::<Vec<_>>()
         };
         match self {
             Self::Sqlite | Self::Postgres => {
                 let set = set(|column| format!("excluded.{column}")).join(", ");
-                format!("{insert} on conflict ({key}) do update set {set}")
+                format!("{insert} on conflict ({}) do update set {set}", keys.join(", "))
             }
             Self::MySql => {
                 let set = set(|column| format!("values({column})")).join(", ");

@@ -70,7 +70,7 @@ impl SqlStore {
     ) -> Result<Vec<(JobId, InFlight)>, StoreError> {
         let mut query = self.query(
             "select job_id, count(case when state = 'running' then 1 end), count(*) from runs \
-             where state in ('pending', 'running') and node <> ",
+             where state in ('pending', 'running') and event is null and node <> ",
         );
         query.bind(node).push(" group by job_id");
         let rows = self.read_newest(query).await?;

@@ -13,10 +13,13 @@ const SQLITE: &[(&str, &str)] = &[
     ("overlap", include_str!("../../../migrations/sqlite/0002_overlap.sql")),
     ("settings", include_str!("../../../migrations/sqlite/0003_settings.sql")),
     ("nodes", include_str!("../../../migrations/sqlite/0004_nodes.sql")),
+    ("execution", include_str!("../../../migrations/sqlite/0005_execution.sql")),
 ];
 
-const POSTGRES: &[(&str, &str)] =
-    &[("init", include_str!("../../../migrations/postgres/0001_init.sql"))];
+const POSTGRES: &[(&str, &str)] = &[
+    ("init", include_str!("../../../migrations/postgres/0001_init.sql")),
+    ("execution", include_str!("../../../migrations/postgres/0002_execution.sql")),
+];
 
 /// One statement each: this database cannot take back a change of the schema that failed half way.
 const MYSQL: &[(&str, &str)] = &[
@@ -25,6 +28,11 @@ const MYSQL: &[(&str, &str)] = &[
     ("outputs", include_str!("../../../migrations/mysql/0003_outputs.sql")),
     ("settings", include_str!("../../../migrations/mysql/0004_settings.sql")),
     ("nodes", include_str!("../../../migrations/mysql/0005_nodes.sql")),
+    ("options", include_str!("../../../migrations/mysql/0006_options.sql")),
+    ("cost", include_str!("../../../migrations/mysql/0007_cost.sql")),
+    ("attempts", include_str!("../../../migrations/mysql/0008_attempts.sql")),
+    ("attempt outputs", include_str!("../../../migrations/mysql/0009_attempt_outputs.sql")),
+    ("drop outputs", include_str!("../../../migrations/mysql/0010_drop_outputs.sql")),
 ];
 
 fn migrator(list: &'static [(&str, &str)]) -> Migrator {

@@ -3,7 +3,7 @@
 //!
 //! `place` names a database, `sqlite` and `server` speak to one, `dialect` knows what differs in
 //! the text of statements, `value`, `bind` and `row` turn words into columns and back; `read`,
-//! `hold` and `write` are the statements.
+//! `hold`, `statement` and `write` are the statements.
 
 mod bind;
 mod dialect;
@@ -15,6 +15,7 @@ mod read;
 mod row;
 mod server;
 mod sqlite;
+mod statement;
 mod value;
 mod write;
 
@@ -25,8 +26,8 @@ use super::StoreError;
 use dialect::{Dialect, Query};
 use server::Server;
 use sqlite::Sqlite;
+use statement::Statements;
 use value::Row;
-use write::Statements;
 
 pub use place::StorePlace;
 

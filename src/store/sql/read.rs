@@ -2,13 +2,14 @@
 
 use super::SqlStore;
 use super::dialect::{Dialect, Query};
-use super::row::{self, JOB_COLUMNS, RUN_COLUMNS};
+use super::row::{self, ATTEMPT_COLUMNS, JOB_COLUMNS, RUN_COLUMNS};
 use super::value::Row;
 use super::write::PAUSED_SINCE;
 use crate::clock::Timestamp;
 use crate::filter::{JobFilter, RunFilter};
 use crate::job::{Job, JobId};
-use crate::run::{Output, Run};
+use crate::output::Output;
+use crate::run::{Attempt, Run, RunId};
 use crate::store::{Archive, Holder, Reading, Store, StoreError};
 
 /// Ids in one `in (…)` list: far below the parameters that any of the databases takes.
@@ -47,6 +48,16 @@ impl SqlStore {
             let mut query = self.select(JOB_COLUMNS, "jobs");
             query.push(" and id in ").list(chunk.iter().map(JobId::as_str));
             found.extend(jobs(self.read_newest(query).await?)?);
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn runs_of_ids(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(IDS_PER_STATEMENT) {
+            let mut query = self.select(RUN_COLUMNS, "runs");
+            query.push(" and id in ").list(chunk.iter().map(|id| &*id.0));
+            found.extend(runs(self.read_newest(query).await?)?);
         }
         Ok(found)
     }
@@ -153,12 +164,23 @@ impl Archive for SqlStore {
         })
     }
 
-    fn output<'a>(&'a self, run_id: &'a str) -> Reading<'a, Option<Output>> {
+    fn attempts<'a>(&'a self, run_id: &'a str) -> Reading<'a, Vec<Attempt>> {
         Box::pin(async move {
-            let mut query = self.select("tail, bytes", "outputs");
+            let mut query = self.select(ATTEMPT_COLUMNS, "attempts");
+            query.push(" and run_id = ").bind(run_id).push(" order by attempt");
+            self.read(query).await?.into_iter().map(row::attempt).collect()
+        })
+    }
+
+    fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> Reading<'a, Option<Output>> {
+        Box::pin(async move {
+            let mut query = self.select("kept, bytes", "attempt_outputs");
             query.push(" and run_id = ").bind(run_id);
+            query.push(" and attempt = ").bind(i64::from(attempt));
             let Some(mut found) = self.read(query).await?.pop() else { return Ok(None) };
-            Ok(Some(Output { tail: found.text()?, bytes: found.count()? }))
+            let (kept, bytes) = (found.text()?, found.count()?);
+            let unusable = || StoreError::Unusable(format!("the output of run {run_id}: {kept}"));
+            Output::from_json(&kept, bytes).map(Some).ok_or_else(unusable)
         })
     }
 

@@ -7,20 +7,28 @@ use serde_json::Value;
 
 use super::value::Row;
 use crate::clock::Timestamp;
-use crate::job::{Coalesce, Due, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy, Task};
-use crate::run::{Cause, Outcome, Run, RunId, RunState, SkipReason};
+use crate::invalid::{self, Invalid};
+use crate::job::{
+    Coalesce, Due, GivenPolicy, Hooks, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy, Task,
+};
+use crate::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
 use crate::store::StoreError;
 use crate::trigger::Trigger;
 use crate::zone::Zone;
 
 /// Columns of a job, in the order in which they are read.
 pub(super) const JOB_COLUMNS: &str = "id, anchor, trigger_spec, task, state, reason, scheduled_at, next_run_time, name, \
-    executor, misfire_grace_time, coalesce_rule, max_instances, overlap, on_crash, max_runs, tags, description, \
-    origin, run_count, owner, revision, created_at, updated_at";
+    executor, misfire_grace_time, coalesce_rule, max_instances, overlap, on_crash, max_runs, options, tags, \
+    description, origin, run_count, owner, revision, created_at, updated_at";
 
 /// Columns of a run, in the order in which they are read.
-pub(super) const RUN_COLUMNS: &str = "id, job_id, anchor, cause, scheduled_at, due_at, attempt, executor, node, \
-    created_at, state, reason, last_scheduled_at, occurrences, started_at, finished_at, exit_code, error, result";
+pub(super) const RUN_COLUMNS: &str = "id, job_id, anchor, cause, event, subject, scheduled_at, due_at, attempt, \
+    executor, node, created_at, state, last_scheduled_at, occurrences, started_at, finished_at, reason, exit_code, \
+    by_signal, error, cpu_micros, peak_memory, result";
+
+/// Columns of an attempt, in the order in which they are read.
+pub(super) const ATTEMPT_COLUMNS: &str = "run_id, attempt, node, started_at, finished_at, state, reason, exit_code, \
+    by_signal, error, cpu_micros, peak_memory";
 
 /// A count as the store keeps it.
 pub(super) fn count(value: u64) -> i64 {
@@ -45,6 +53,12 @@ pub(super) fn job(mut row: Row) -> Result<Job, StoreError> {
         broken = Some(invalid.within("task").to_string());
         Task::Unreadable(task_value)
     });
+    let (name, executor) = (row.text()?, row.text()?);
+    let policy = policy(&mut row)?;
+    let policy = policy.unwrap_or_else(|(plain, invalid)| {
+        broken = Some(invalid.to_string());
+        plain
+    });
     let state = match broken {
         Some(reason) => JobState::Broken { reason, since: stored_state.scheduled_at },
         None => stored_state.state,
@@ -55,9 +69,9 @@ pub(super) fn job(mut row: Row) -> Result<Job, StoreError> {
         task: Arc::new(task),
         state,
         anchor,
-        name: row.text()?,
-        executor: row.text()?,
-        policy: policy(&mut row)?,
+        name,
+        executor,
+        policy,
         tags: serde_json::from_str(&row.text()?).unwrap_or_default(),
         description: row.text()?,
         origin: if row.text()? == "file" { Origin::File } else { Origin::Socket },
@@ -96,14 +110,29 @@ fn job_state(row: &mut Row) -> Result<StoredState, StoreError> {
     Ok(StoredState { state, scheduled_at })
 }
 
-fn policy(row: &mut Row) -> Result<Policy, StoreError> {
-    Ok(Policy {
+/// Reads the policies; or those that every job has, and what is wrong with the others.
+fn policy(row: &mut Row) -> Result<Result<Policy, (Policy, Invalid)>, StoreError> {
+    let plain = Policy {
         misfire_grace: row.integer_option()?.map(TimeDelta::microseconds),
         coalesce: Coalesce::parse(&row.text()?).unwrap_or_default(),
         max_instances: u32::try_from(row.integer()?).unwrap_or(1),
         overlap: Overlap::parse(&row.text()?).unwrap_or_default(),
         on_crash: if row.text()? == "lose" { OnCrash::Lose } else { OnCrash::Rerun },
         max_runs: row.integer_option()?.and_then(|runs| u64::try_from(runs).ok()),
+        timeout: None,
+        retry: None,
+        priority: 0,
+        hooks: Hooks::default(),
+        heartbeat: None,
+    };
+    let Some(options) = row.text_option()? else { return Ok(Ok(plain)) };
+    let given = invalid::read::<GivenPolicy>(parse_json(&options));
+    let options = given.and_then(|given| given.complete(&GivenPolicy::default()));
+    Ok(match options {
+        Ok(Policy { timeout, retry, priority, hooks, heartbeat, .. }) => {
+            Ok(Policy { timeout, retry, priority, hooks, heartbeat, ..plain })
+        }
+        Err(invalid) => Err((plain, invalid)),
     })
 }
 
@@ -113,12 +142,12 @@ fn parse_json(text: &str) -> Value {
 
 /// Reads a run.
 pub(super) fn run(mut row: Row) -> Result<Run, StoreError> {
-    Ok(Run {
+    let run = Run {
         id: RunId(row.text()?.into()),
         job_id: JobId::parse(&row.text()?)
             .map_err(|invalid| StoreError::Unusable(invalid.to_string()))?,
         anchor: row.instant()?,
-        cause: if row.text()? == "manual" { Cause::Manual } else { Cause::Schedule },
+        cause: cause(&mut row)?,
         scheduled_at: row.instant_option()?,
         due_at: row.instant()?,
         attempt: u32::try_from(row.integer()?).unwrap_or(1),
@@ -126,38 +155,81 @@ pub(super) fn run(mut row: Row) -> Result<Run, StoreError> {
         node: row.text()?.into(),
         created_at: row.instant()?,
         state: RunState::Pending,
+    };
+    Ok(Run { state: run_state(&mut row, &run)?, ..run })
+}
+
+fn cause(row: &mut Row) -> Result<Cause, StoreError> {
+    let (word, event, subject) = (row.text()?, row.text_option()?, row.text_option()?);
+    let event = event.as_deref().and_then(Event::parse);
+    Ok(match event.zip(subject) {
+        Some((event, subject)) => Cause::Event { event, subject: RunId(subject.into()) },
+        None if word == "manual" => Cause::Manual,
+        None => Cause::Schedule,
     })
-    .and_then(|run| Ok(Run { state: run_state(&mut row, &run)?, ..run }))
 }
 
 fn run_state(row: &mut Row, run: &Run) -> Result<RunState, StoreError> {
-    let (word, reason) = (row.text()?, row.text_option()?);
+    let word = row.text()?;
     let (last_scheduled_at, count) = (row.instant_option()?, row.count()?);
     let (started_at, finished_at) = (row.instant_option()?, row.instant_option()?);
-    let exit_code = row.integer_option()?.and_then(|code| i32::try_from(code).ok());
-    let (error, result) = (row.text_option()?, row.text_option()?);
     let started_at = started_at.unwrap_or(run.created_at);
-    let error = || error.unwrap_or_default();
-    let outcome = match word.as_str() {
+    match word.as_str() {
         "pending" => return Ok(RunState::Pending),
         "running" => return Ok(RunState::Running { started_at }),
         "skipped" => {
+            let reason = row.text_option()?;
             return Ok(RunState::Skipped {
                 reason: reason.as_deref().and_then(SkipReason::parse).unwrap_or(SkipReason::Missed),
                 last_scheduled_at: last_scheduled_at.unwrap_or(run.due_at),
                 count,
             });
         }
-        "succeeded" => {
+        _ => {}
+    }
+    let (outcome, cost) = outcome(row, &word)?;
+    let outcome = match (outcome, row.text_option()?) {
+        (Outcome::Succeeded { exit_code, .. }, result) => {
             Outcome::Succeeded { result: result.map(|text| parse_json(&text)), exit_code }
         }
+        (outcome, _) => outcome,
+    };
+    let finished_at = finished_at.unwrap_or(started_at);
+    Ok(RunState::Ended { started_at, finished_at, outcome, cost })
+}
+
+/// How an execution ended, without what it answered.
+fn outcome(row: &mut Row, word: &str) -> Result<(Outcome, Cost), StoreError> {
+    let reason = row.text_option()?;
+    let code = |number: Option<i64>| number.and_then(|code| i32::try_from(code).ok());
+    let (exit_code, signal) = (code(row.integer_option()?), code(row.integer_option()?));
+    let error = row.text_option()?.unwrap_or_default();
+    let amount = |number: Option<i64>| number.and_then(|amount| u64::try_from(amount).ok());
+    let cost = Cost {
+        cpu_micros: amount(row.integer_option()?),
+        peak_memory: amount(row.integer_option()?),
+    };
+    let outcome = match word {
+        "succeeded" => Outcome::Succeeded { result: None, exit_code },
         "failed" => {
             let permanent = reason.as_deref() == Some("permanent");
-            Outcome::Failed { error: error(), exit_code, permanent }
+            Outcome::Failed { error, exit_code, signal, permanent }
         }
-        "cancelled" => Outcome::Cancelled { reason: error() },
-        "lost" => Outcome::Lost { error: error() },
+        "timed_out" => Outcome::TimedOut { error },
+        "cancelled" => Outcome::Cancelled { reason: error },
+        "lost" => Outcome::Lost { error },
         _ => return Err(StoreError::Unusable(format!("unknown run state \"{word}\""))),
     };
-    Ok(RunState::Ended { started_at, finished_at: finished_at.unwrap_or(started_at), outcome })
+    Ok((outcome, cost))
+}
+
+/// Reads an attempt.
+pub(super) fn attempt(mut row: Row) -> Result<Attempt, StoreError> {
+    let run_id = RunId(row.text()?.into());
+    let number = u32::try_from(row.integer()?).unwrap_or(1);
+    let node = row.text()?.into();
+    let (started_at, finished_at) = (row.instant()?, row.instant()?);
+    let word = row.text()?;
+    let (outcome, cost) = outcome(&mut row, &word)?;
+    Ok(Attempt { run_id, number, node, started_at, finished_at, outcome, cost })
 }

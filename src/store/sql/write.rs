@@ -3,154 +3,24 @@
 //! SQLite is written row by row, by statements that are prepared once, on one thread. A server is
 //! a journey away: there, changes of one kind that follow each other share a statement.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::bind::{self, ADVANCED, JOB_KEYS, NEW_JOB, NEW_RUN, RUN, RUN_KEYS, job_columns};
-use super::dialect::{Dialect, Query, Update, Write};
+use super::bind;
+use super::dialect::{Query, Write};
 use super::row::count;
 use super::sqlite::{Parameters, is_taken, unavailable};
+use super::statement::{Kind, ROWS, Statements};
 use super::value::Bind;
 use super::{Database, SqlStore};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
-use crate::run::Run;
+use crate::run::{Run, RunId};
 use crate::store::{Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
-
-/// Rows of one statement, the most first. There are few sizes, so that each statement is prepared once and kept.
-const ROWS: [usize; 8] = [ROWS_MAX, 64, 32, 16, 8, 4, 2, 1];
-const ROWS_MAX: usize = 256;
 
 /// The setting that says since when the scheduler is paused: an instant in microseconds.
 pub(super) const PAUSED_SINCE: &str = "paused_since";
-
-/// What a statement does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    InsertJob,
-    UpdateJob,
-    AdvanceJob,
-    DeleteJob,
-    InsertRun,
-    UpdateRun,
-    PutOutput,
-    AskToEnd,
-    PutSetting,
-    DeleteSetting,
-}
-
-const KINDS: [Kind; 10] = [
-    Kind::InsertJob,
-    Kind::UpdateJob,
-    Kind::AdvanceJob,
-    Kind::DeleteJob,
-    Kind::InsertRun,
-    Kind::UpdateRun,
-    Kind::PutOutput,
-    Kind::AskToEnd,
-    Kind::PutSetting,
-    Kind::DeleteSetting,
-];
-
-impl Kind {
-    fn of(change: &Change) -> Self {
-        match change {
-            Change::InsertJob(_) => Self::InsertJob,
-            Change::UpdateJob(_) => Self::UpdateJob,
-            Change::AdvanceJob(_) => Self::AdvanceJob,
-            Change::DeleteJob { .. } => Self::DeleteJob,
-            Change::InsertRun(_) => Self::InsertRun,
-            Change::UpdateRun { .. } => Self::UpdateRun,
-            Change::PutOutput { .. } => Self::PutOutput,
-            Change::AskToEnd { .. } => Self::AskToEnd,
-            Change::SetPaused(Some(_)) => Self::PutSetting,
-            Change::SetPaused(None) => Self::DeleteSetting,
-        }
-    }
-
-    /// Whether several of the kind can share a statement.
-    fn is_shared(self) -> bool {
-        !matches!(self, Self::DeleteJob | Self::AskToEnd | Self::PutSetting | Self::DeleteSetting)
-    }
-
-    /// Whether there must be a row for each change.
-    fn must_write(self) -> bool {
-        !matches!(self, Self::PutOutput | Self::AskToEnd | Self::PutSetting | Self::DeleteSetting)
-    }
-
-    fn text(self, dialect: Dialect, rows: usize) -> String {
-        let all = job_columns();
-        let update_jobs = |columns| Update {
-            table: "jobs",
-            columns,
-            keys: &JOB_KEYS,
-            count_up: Some("revision"),
-            only: None,
-        };
-        match self {
-            Self::InsertJob => {
-                let columns: Vec<&str> = all.into_iter().chain(NEW_JOB).collect();
-                dialect.insert("jobs", &columns, rows)
-            }
-            Self::UpdateJob => dialect.update(&update_jobs(&all), rows),
-            Self::AdvanceJob => dialect.update(&update_jobs(&ADVANCED), rows),
-            Self::DeleteJob => dialect.delete("jobs", &JOB_KEYS),
-            Self::InsertRun => {
-                let columns: Vec<&str> = RUN.into_iter().chain(NEW_RUN).collect();
-                dialect.insert("runs", &columns, rows)
-            }
-            Self::UpdateRun => {
-                let only = Some("runs.state in ('pending', 'running')");
-                let update =
-                    Update { table: "runs", columns: &RUN, keys: &RUN_KEYS, count_up: None, only };
-                dialect.update(&update, rows)
-            }
-            Self::PutOutput => {
-                dialect.upsert("outputs", "run_id", &["run_id", "tail", "bytes"], rows)
-            }
-            Self::AskToEnd => {
-                dialect.update(
-                    &Update {
-                        table: "runs",
-                        columns: &["end_reason"],
-                        keys: &["job_id"],
-                        count_up: None,
-                        only: Some("runs.state = 'running' and runs.node <> "),
-                    },
-                    1,
-                ) + &dialect.placeholder(3)
-            }
-            Self::PutSetting => dialect.upsert("settings", "name", &["name", "value"], 1),
-            Self::DeleteSetting => dialect.delete("settings", &["name"]),
-        }
-    }
-}
-
-/// The text of every statement that a commit needs.
-#[derive(Debug)]
-pub(super) struct Statements {
-    pub(super) dialect: Dialect,
-    /// By kind and number of rows.
-    texts: BTreeMap<(Kind, usize), String>,
-}
-
-impl Statements {
-    pub(super) fn new(dialect: Dialect) -> Self {
-        let sizes = |kind: Kind| {
-            // SQLite is written row by row.
-            let is_shared = kind.is_shared() && dialect != Dialect::Sqlite;
-            ROWS.into_iter().filter(move |rows| is_shared || *rows == 1)
-        };
-        let keys = KINDS.into_iter().flat_map(|kind| sizes(kind).map(move |rows| (kind, rows)));
-        let texts = keys.map(|(kind, rows)| ((kind, rows), kind.text(dialect, rows))).collect();
-        Self { dialect, texts }
-    }
-
-    fn text(&self, kind: Kind, rows: usize) -> &str {
-        self.texts.get(&(kind, rows)).map_or("", String::as_str)
-    }
-}
 
 /// Gives a change to its statement.
 fn bind(to: &mut impl Bind, change: &Change) {
@@ -172,15 +42,21 @@ fn bind(to: &mut impl Bind, change: &Change) {
             bind::run(to, run);
             bind::run_keys(to, run, held_by);
         }
-        Change::PutOutput { run_id, tail, bytes } => {
+        Change::InsertAttempt(attempt) => bind::attempt(to, attempt),
+        Change::PutOutput { run_id, attempt, output } => {
             to.text(Some(&run_id.0));
-            to.text(Some(tail));
-            to.integer(Some(count(*bytes)));
+            to.integer(Some(i64::from(*attempt)));
+            to.text(Some(&output.to_json()));
+            to.integer(Some(count(output.bytes)));
         }
         Change::AskToEnd { job_id, reason, except_node } => {
             to.text(Some(reason));
             to.text(Some(job_id.as_str()));
             to.text(Some(except_node));
+        }
+        Change::AskRunToEnd { run_id, reason } => {
+            to.text(Some(reason));
+            to.text(Some(&run_id.0));
         }
         Change::SetPaused(since) => {
             to.text(Some(PAUSED_SINCE));
@@ -200,7 +76,9 @@ fn name(change: &Change) -> String {
         Change::DeleteJob { id, .. } => format!("job \"{id}\""),
         Change::InsertRun(run) => format!("an occurrence of job \"{}\"", run.job_id),
         Change::UpdateRun { run, .. } => format!("run {}", run.id),
+        Change::InsertAttempt(attempt) => format!("an attempt of run {}", attempt.run_id),
         Change::PutOutput { run_id, .. } => format!("the output of run {run_id}"),
+        Change::AskRunToEnd { run_id, .. } => format!("run {run_id}"),
         Change::AskToEnd { job_id, .. } => format!("runs of job \"{job_id}\""),
         Change::SetPaused(_) => "the pause".to_owned(),
     }
@@ -280,8 +158,10 @@ fn together(kind: Kind, changes: &[Change]) -> usize {
             | Change::AdvanceJob(_)
             | Change::DeleteJob { .. }
             | Change::InsertRun(_)
+            | Change::InsertAttempt(_)
             | Change::PutOutput { .. }
             | Change::AskToEnd { .. }
+            | Change::AskRunToEnd { .. }
             | Change::SetPaused(_) => false,
         };
         is_second || Kind::of(change) != kind
@@ -305,11 +185,13 @@ fn concerns_others(change: &Change) -> bool {
         Change::UpdateJob(_)
         | Change::DeleteJob { .. }
         | Change::AskToEnd { .. }
+        | Change::AskRunToEnd { .. }
         | Change::SetPaused(_) => true,
         Change::InsertJob(_)
         | Change::AdvanceJob(_)
         | Change::InsertRun(_)
         | Change::UpdateRun { .. }
+        | Change::InsertAttempt(_)
         | Change::PutOutput { .. } => false,
     }
 }
@@ -342,6 +224,10 @@ impl Store for SqlStore {
 
     async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
         self.runs_in_flight(holder).await
+    }
+
+    async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
+        self.runs_of_ids(ids).await
     }
 
     async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {

@@ -1,0 +1,2 @@
+-- Its rows are in attempt_outputs.
+drop table outputs;

@@ -1,0 +1,161 @@
+//! What every pool shares, and how it tells the end of a run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+use super::{Assignment, Completion, STOPPED};
+use crate::clock::{Clock, Timestamp, duration_words};
+use crate::run::{Cost, Outcome};
+use crate::task::builtin::Registry;
+use crate::task::cancellation::Ending;
+use crate::task::context::Context;
+
+/// Bytes of a builtin's result that the ledger keeps.
+const RESULT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of an error that the ledger keeps.
+const ERROR_BYTES_MAX: usize = 8 * 1024;
+
+/// What every pool shares.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) registry: Registry,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) completions: mpsc::Sender<Completion>,
+    pub(super) tracker: TaskTracker,
+    /// Where processes are looked after and limits are kept, whoever starts them.
+    pub(super) runtime: Handle,
+}
+
+/// How an execution ended, and what it cost.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) outcome: Outcome,
+    pub(super) cost: Cost,
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, cost: Cost::default() }
+    }
+}
+
+impl From<Ending> for Outcome {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Cancelled(reason) => Self::Cancelled { reason },
+            Ending::TimedOut(limit) => {
+                let limit = TimeDelta::from_std(limit).unwrap_or(TimeDelta::MAX);
+                Self::TimedOut { error: format!("it did not end within {}", duration_words(limit)) }
+            }
+        }
+    }
+}
+
+/// The time limit of an execution, for as long as this is held.
+#[derive(Debug)]
+pub(super) struct Limit(JoinHandle<()>);
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Shared {
+    /// From now on the execution may take as long as its timeout, if it has one.
+    pub(super) fn limit(&self, timeout: Option<Duration>, context: &Arc<Context>) -> Option<Limit> {
+        let timeout = timeout?;
+        let context = Arc::downgrade(context);
+        // This clock knows no jumps.
+        Some(Limit(self.runtime.spawn(async move {
+            tokio::time::sleep(timeout).await;
+            if let Some(context) = context.upgrade() {
+                context.cancellation.cancel(Ending::TimedOut(timeout));
+            }
+        })))
+    }
+
+    /// What is told of the end of a run; nothing of one that the stop has interrupted, since whoever records that
+    /// decides whether it is run again.
+    pub(super) fn completion(
+        &self,
+        assignment: &Assignment,
+        context: &Context,
+        started_at: Timestamp,
+        ended: Ended,
+    ) -> Option<Completion> {
+        let now = self.clock.now();
+        let output = context.log.close(now);
+        if matches!(&ended.outcome, Outcome::Cancelled { reason } if reason == STOPPED) {
+            return None;
+        }
+        Some(Completion {
+            run_id: assignment.run_id.clone(),
+            attempt: assignment.attempt,
+            started_at,
+            finished_at: now,
+            outcome: bounded(ended.outcome, context),
+            cost: ended.cost,
+            output: Arc::new(output),
+        })
+    }
+
+    /// Tells the end of a run.
+    pub(super) async fn report(
+        &self,
+        assignment: &Assignment,
+        context: &Context,
+        started_at: Timestamp,
+        ended: Ended,
+    ) {
+        let completion = self.completion(assignment, context, started_at, ended);
+        let Some(completion) = completion else { return };
+        // The scheduler is gone only when the daemon is: then the next start finds the run in the ledger.
+        if self.completions.send(completion).await.is_err() {
+            tracing::debug!("a completion came after the scheduler had stopped");
+        }
+    }
+}
+
+/// A failure that may pass.
+pub(super) fn failed(error: impl Into<String>) -> Outcome {
+    Outcome::Failed { error: error.into(), exit_code: None, signal: None, permanent: false }
+}
+
+/// Cuts what would not fit into a row of the ledger, and hides what must not be seen.
+fn bounded(outcome: Outcome, context: &Context) -> Outcome {
+    let text = |text: String| bounded_text(context.log.masked(text));
+    match outcome {
+        Outcome::Succeeded { result: Some(result), exit_code } => {
+            Outcome::Succeeded { result: Some(bounded_result(result)), exit_code }
+        }
+        Outcome::Failed { error, exit_code, signal, permanent } => {
+            Outcome::Failed { error: text(error), exit_code, signal, permanent }
+        }
+        Outcome::Cancelled { reason } => Outcome::Cancelled { reason: text(reason) },
+        other @ (Outcome::Succeeded { .. } | Outcome::TimedOut { .. } | Outcome::Lost { .. }) => {
+            other
+        }
+    }
+}
+
+/// The result of a builtin, or what is said of one that is too large.
+pub(super) fn bounded_result(result: serde_json::Value) -> serde_json::Value {
+    let bytes = result.to_string().len();
+    if bytes > RESULT_BYTES_MAX { json!({"cut": true, "bytes": bytes}) } else { result }
+}
+
+fn bounded_text(mut text: String) -> String {
+    if text.len() > ERROR_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}

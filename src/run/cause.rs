@@ -1,0 +1,100 @@
+//! Why a run exists, or why an occurrence has none.
+
+use super::RunId;
+
+/// What may happen to a job's runs that other tasks can be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// A run has succeeded.
+    Success,
+    /// A run has failed, timed out, or was lost, and is not tried again.
+    Failure,
+    /// An occurrence was too late to run.
+    Missed,
+}
+
+impl Event {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Success, Self::Failure, Self::Missed];
+
+    /// The word that the store keeps and that the task is told.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Missed => "missed",
+        }
+    }
+
+    /// The event of that word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.word() == word)
+    }
+}
+
+/// Why a run exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Its occurrence fell due.
+    Schedule,
+    /// Someone asked for it.
+    Manual,
+    /// Something happened to another run of the job, and this one tells of it.
+    Event {
+        /// What.
+        event: Event,
+        /// To which run.
+        subject: RunId,
+    },
+}
+
+impl Cause {
+    /// The word that the contract shows.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Manual => "manual",
+            Self::Event { event: Event::Success, .. } => "on_success",
+            Self::Event { event: Event::Failure, .. } => "on_failure",
+            Self::Event { event: Event::Missed, .. } => "on_missed",
+        }
+    }
+}
+
+/// Why an occurrence was not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkipReason {
+    /// It was later than `misfire_grace_time` allows.
+    Missed,
+    /// Another occurrence that fell due with it was run for it.
+    Coalesced,
+    /// `max_instances` runs of the job were in flight.
+    Overlap,
+    /// The job was paused.
+    Paused,
+    /// The job was broken.
+    Broken,
+    /// The job was removed before its queued run started.
+    Removed,
+}
+
+impl SkipReason {
+    /// The word that the store keeps and the contract shows.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Missed => "missed",
+            Self::Coalesced => "coalesced",
+            Self::Overlap => "overlap",
+            Self::Paused => "paused",
+            Self::Broken => "broken",
+            Self::Removed => "removed",
+        }
+    }
+
+    /// The reason of that word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Missed, Self::Coalesced, Self::Overlap, Self::Paused, Self::Broken, Self::Removed]
+            .into_iter()
+            .find(|reason| reason.word() == word)
+    }
+}

@@ -1,0 +1,69 @@
+//! Ids of runs: they sort by time, and no two nodes make the same.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+
+/// A run's id: a UUID of version 7, so that ids sort by time. It stays the same over all attempts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunId(pub Arc<str>);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Makes run ids: rising within a process, and reproducible from a seed.
+#[derive(Debug)]
+pub struct RunIds {
+    random: u64,
+    counter: u32,
+}
+
+impl RunIds {
+    /// Ids that differ from those of any other seed.
+    pub fn new(seed: u64) -> Self {
+        Self { random: seed, counter: 0 }
+    }
+
+    /// The next id, made at `now`.
+    pub fn next(&mut self, now: Timestamp) -> RunId {
+        self.counter = self.counter.wrapping_add(1);
+        // splitmix64: enough to keep the ids of several nodes apart.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        // The version takes 4 bits of the first byte and the variant 2 bits of the third: the counter
+        // of 26 bits goes around them.
+        let mut bytes = [0; 10];
+        let counter =
+            u64::from((self.counter >> 14) & 0x0fff) << 16 | u64::from(self.counter & 0x3fff);
+        let parts = counter.to_be_bytes().into_iter().skip(4).chain(mixed.to_be_bytes());
+        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+        let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid();
+        RunId(id.to_string().into())
+    }
+}
+
+/// An attempt of a run.
+pub type Execution = (RunId, u32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_ids_rise_and_are_of_version_7() {
+        let mut ids = RunIds::new(1);
+        let now = Timestamp::from_timestamp_micros(1_800_000_000_000_000).unwrap();
+        let made: Vec<RunId> = (0..40_000).map(|_| ids.next(now)).collect();
+        assert!(made.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(uuid::Uuid::parse_str(&made[0].0).unwrap().get_version_num(), 7);
+        assert_ne!(RunIds::new(2).next(now), made[0]);
+    }
+}

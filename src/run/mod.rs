@@ -1,0 +1,215 @@
+//! A row of the ledger: the execution of an occurrence, or the reason why it was skipped.
+//!
+//! Every legal transition is a function here; nothing else changes a run's state:
+//! `pending → running → succeeded | failed | timed_out | cancelled | lost`, `running → pending` as
+//! the next attempt after a failure or a crash, `pending → skipped | cancelled`.
+
+mod cause;
+mod id;
+mod outcome;
+mod shown;
+
+pub use cause::{Cause, Event, SkipReason};
+pub use id::{Execution, RunId, RunIds};
+pub use outcome::{Attempt, Cost, Outcome};
+
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::job::JobId;
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunState {
+    /// It waits for a place in its executor, or for an earlier run of its job.
+    Pending,
+    /// It was started.
+    Running {
+        /// When.
+        started_at: Timestamp,
+    },
+    /// It has ended.
+    Ended {
+        /// When its last attempt was started.
+        started_at: Timestamp,
+        /// When it ended.
+        finished_at: Timestamp,
+        /// How.
+        outcome: Outcome,
+        /// What its last attempt cost.
+        cost: Cost,
+    },
+    /// It was not run.
+    Skipped {
+        /// Why.
+        reason: SkipReason,
+        /// The last occurrence that this row stands for.
+        last_scheduled_at: Timestamp,
+        /// How many occurrences it stands for.
+        count: u64,
+    },
+}
+
+impl RunState {
+    /// The state's word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running { .. } => "running",
+            Self::Ended { outcome, .. } => outcome.word(),
+            Self::Skipped { .. } => "skipped",
+        }
+    }
+
+    /// Whether nothing more will come.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Ended { .. } | Self::Skipped { .. })
+    }
+}
+
+/// A row of the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// The job that it belongs to.
+    pub job_id: JobId,
+    /// The job's anchor when it was made.
+    pub anchor: Timestamp,
+    /// Why it exists.
+    pub cause: Cause,
+    /// The occurrence; none for a manual run.
+    pub scheduled_at: Option<Timestamp>,
+    /// When it is to start: the occurrence with its jitter, when it was asked for, or after the delay of a retry.
+    pub due_at: Timestamp,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// The pool in which it runs.
+    pub executor: String,
+    /// The node that holds it: it waits there, runs there, or ended there.
+    pub node: Arc<str>,
+    /// When this row was made.
+    pub created_at: Timestamp,
+    /// Where it stands.
+    pub state: RunState,
+}
+
+impl Run {
+    /// The attempt that it is in.
+    pub fn execution(&self) -> Execution {
+        (self.id.clone(), self.attempt)
+    }
+
+    /// Whether this row stands for the occurrence at `at`.
+    pub fn covers(&self, at: Timestamp) -> bool {
+        let last = match &self.state {
+            RunState::Skipped { last_scheduled_at, .. } => Some(*last_scheduled_at),
+            RunState::Pending | RunState::Running { .. } | RunState::Ended { .. } => {
+                self.scheduled_at
+            }
+        };
+        self.scheduled_at.zip(last).is_some_and(|(first, last)| first <= at && at <= last)
+    }
+
+    /// Starts a waiting run.
+    pub fn start(&mut self, now: Timestamp) {
+        debug_assert_eq!(self.state, RunState::Pending, "only a waiting run is started");
+        self.state = RunState::Running { started_at: now };
+    }
+
+    /// Ends a run.
+    pub fn end(
+        &mut self,
+        started_at: Timestamp,
+        finished_at: Timestamp,
+        outcome: Outcome,
+        cost: Cost,
+    ) {
+        // A clock that was set back must not make a run end before it began.
+        let finished_at = finished_at.max(started_at);
+        self.state = RunState::Ended { started_at, finished_at, outcome, cost };
+    }
+
+    /// Cancels a waiting run: it ends without having begun.
+    pub fn cancel_pending(&mut self, now: Timestamp, reason: String) {
+        debug_assert_eq!(self.state, RunState::Pending, "a run that was started ends by itself");
+        self.end(now, now, Outcome::Cancelled { reason }, Cost::default());
+    }
+
+    /// Skips a waiting run.
+    pub fn skip(&mut self, reason: SkipReason) {
+        let last_scheduled_at = self.scheduled_at.unwrap_or(self.due_at);
+        self.state = RunState::Skipped { reason, last_scheduled_at, count: 1 };
+    }
+
+    /// Puts a run that was in flight at a crash back into the queue, as the next attempt.
+    pub fn retry_after_crash(&mut self) {
+        if matches!(self.state, RunState::Running { .. }) {
+            self.attempt = self.attempt.saturating_add(1);
+        }
+        self.state = RunState::Pending;
+    }
+
+    /// Puts a run whose attempt has ended back into the queue, for another one at `due_at`.
+    pub fn retry(&mut self, due_at: Timestamp) {
+        self.attempt = self.attempt.saturating_add(1);
+        self.due_at = due_at;
+        self.state = RunState::Pending;
+    }
+
+    /// The attempt in which it has ended.
+    pub fn last_attempt(&self) -> Option<Attempt> {
+        let RunState::Ended { started_at, finished_at, outcome, cost } = &self.state else {
+            return None;
+        };
+        Some(Attempt {
+            run_id: self.id.clone(),
+            number: self.attempt,
+            node: Arc::clone(&self.node),
+            started_at: *started_at,
+            finished_at: *finished_at,
+            outcome: outcome.clone(),
+            cost: *cost,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::rfc3339;
+    use serde_json::Value;
+
+    #[test]
+    fn a_cancelled_run_shows_its_reason_and_when_it_ended() {
+        let instant = |seconds: i64| Timestamp::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
+        let run = Run {
+            id: RunId("run".into()),
+            job_id: JobId::parse("job").unwrap(),
+            anchor: instant(0),
+            cause: Cause::Manual,
+            scheduled_at: None,
+            due_at: instant(0),
+            attempt: 1,
+            executor: "default".to_owned(),
+            node: "here".into(),
+            created_at: instant(0),
+            state: RunState::Pending,
+        };
+        let (mut waiting, mut running) = (run.clone(), run);
+        waiting.cancel_pending(instant(2), "by hand".to_owned());
+        running.start(instant(1));
+        let outcome = Outcome::Cancelled { reason: "by hand".to_owned() };
+        running.end(instant(1), instant(2), outcome, Cost::default());
+        for (run, started_at) in [(waiting, instant(2)), (running, instant(1))] {
+            assert!(run.state.is_final());
+            let value = run.to_value();
+            assert_eq!(
+                (&value["state"], &value["error"]),
+                (&"cancelled".into(), &"by hand".into())
+            );
+            let times = [&value["started_at"], &value["finished_at"]];
+            assert_eq!(times, [&Value::from(rfc3339(started_at)), &rfc3339(instant(2)).into()]);
+        }
+    }
+}

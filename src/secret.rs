@@ -1,0 +1,178 @@
+//! A text that may be secret: given as it is, or by where it is found. What is secret is read when it is needed,
+//! and never kept: the store, the log and every answer hold its place only.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Bytes of a secret.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where a secret is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Secret {
+    /// In this variable of the daemon's environment.
+    Env(String),
+    /// In this file; a line break at its end does not belong to it.
+    File(String),
+    /// In the credential of this name, as systemd's `LoadCredential=` hands it over.
+    Credential(String),
+}
+
+/// A text, or where a secret one is found.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Text {
+    /// The text itself.
+    Plain(String),
+    /// Where it is found.
+    Secret(Secret),
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(text) => text.fmt(formatter),
+            Self::Secret(secret) => secret.fmt(formatter),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(
+            untagged,
+            expecting = "expected a text, or { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }"
+        )]
+        enum Given {
+            Plain(String),
+            Secret(Secret),
+        }
+        Ok(match Given::deserialize(deserializer)? {
+            Given::Plain(text) => Self::Plain(text),
+            Given::Secret(secret) => Self::Secret(secret),
+        })
+    }
+}
+
+/// A secret that could not be read; it names the place and not the content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the secret in {place} cannot be read: {why}")]
+pub struct SecretError {
+    place: String,
+    why: String,
+}
+
+impl Secret {
+    fn place(&self) -> String {
+        match self {
+            Self::Env(name) => format!("the environment variable {name}"),
+            Self::File(path) => format!("the file {path}"),
+            Self::Credential(name) => format!("the credential {name}"),
+        }
+    }
+
+    /// Reads it. It never falls back to anything else.
+    pub fn read(&self) -> Result<String, SecretError> {
+        let failed = |why: String| SecretError { place: self.place(), why };
+        match self {
+            Self::Env(name) => std::env::var(name).map_err(|error| failed(error.to_string())),
+            Self::File(path) => read_file(Path::new(path)).map_err(failed),
+            Self::Credential(name) => {
+                let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+                    .ok_or_else(|| failed("systemd has handed over no credentials".to_owned()))?;
+                if name.is_empty() || name.contains('/') || name.starts_with('.') {
+                    return Err(failed("a credential has a plain name".to_owned()));
+                }
+                read_file(&PathBuf::from(folder).join(name)).map_err(failed)
+            }
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    use std::io::Read;
+
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    let read = file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text);
+    read.map_err(|error| error.to_string())?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > SECRET_BYTES_MAX) {
+        return Err(format!("it has more than {SECRET_BYTES_MAX} bytes"));
+    }
+    let length = text.strip_suffix('\n').unwrap_or(&text).len();
+    text.truncate(length);
+    Ok(text)
+}
+
+impl Text {
+    /// The text. If it is secret, `found` gets it too, so that whoever uses it can hide it.
+    pub fn read(&self, found: &mut Vec<String>) -> Result<String, SecretError> {
+        match self {
+            Self::Plain(text) => Ok(text.clone()),
+            Self::Secret(secret) => {
+                let text = secret.read()?;
+                found.push(text.clone());
+                Ok(text)
+            }
+        }
+    }
+
+    /// The text, if it is not secret.
+    pub fn plain(&self) -> Option<&str> {
+        match self {
+            Self::Plain(text) => Some(text),
+            Self::Secret(_) => None,
+        }
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::Plain(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_text_is_given_as_it_is_or_by_its_place_and_shown_as_it_was_given() {
+        let cases = [
+            json!("plain"),
+            json!({"env": "NAME"}),
+            json!({"file": "/run/x"}),
+            json!({"credential": "x"}),
+        ];
+        for case in cases {
+            let text: Text = serde_json::from_value(case.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&text).unwrap(), case);
+        }
+        for bad in [json!(1), json!({"env": 1}), json!({"vault": "x"}), json!(null)] {
+            assert!(serde_json::from_value::<Text>(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_read_when_it_is_needed_and_told_to_whoever_hides_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "s3cret\n").unwrap();
+        let text = Text::Secret(Secret::File(path.display().to_string()));
+        let mut found = Vec::new();
+        assert_eq!(text.read(&mut found).unwrap(), "s3cret");
+        assert_eq!(Text::from("open").read(&mut found).unwrap(), "open");
+        assert_eq!(found, ["s3cret"]);
+        std::fs::remove_file(&path).unwrap();
+        let error = text.read(&mut found).unwrap_err().to_string();
+        assert!(error.contains("token") && !error.contains("s3cret"), "{error}");
+        for name in ["../etc/passwd", "", ".x"] {
+            assert!(Secret::Credential(name.to_owned()).read().is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The statements of a commit: one for each kind of change, in a few sizes.
+
+use std::collections::BTreeMap;
+
+use super::bind::{ADVANCED, ATTEMPT, JOB_KEYS, NEW_JOB, NEW_RUN, RUN, RUN_KEYS, job_columns};
+use super::dialect::{Dialect, Update};
+use crate::store::Change;
+
+/// Rows of one statement, the most first. There are few sizes, so that each statement is prepared once and kept.
+pub(super) const ROWS: [usize; 8] = [ROWS_MAX, 64, 32, 16, 8, 4, 2, 1];
+const ROWS_MAX: usize = 256;
+
+/// A row of the ledger that may still change.
+const IN_FLIGHT: &str = "runs.state in ('pending', 'running')";
+
+/// What a statement does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    InsertJob,
+    UpdateJob,
+    AdvanceJob,
+    DeleteJob,
+    InsertRun,
+    UpdateRun,
+    InsertAttempt,
+    PutOutput,
+    AskToEnd,
+    AskRunToEnd,
+    PutSetting,
+    DeleteSetting,
+}
+
+const KINDS: [Kind; 12] = [
+    Kind::InsertJob,
+    Kind::UpdateJob,
+    Kind::AdvanceJob,
+    Kind::DeleteJob,
+    Kind::InsertRun,
+    Kind::UpdateRun,
+    Kind::InsertAttempt,
+    Kind::PutOutput,
+    Kind::AskToEnd,
+    Kind::AskRunToEnd,
+    Kind::PutSetting,
+    Kind::DeleteSetting,
+];
+
+impl Kind {
+    pub(super) fn of(change: &Change) -> Self {
+        match change {
+            Change::InsertJob(_) => Self::InsertJob,
+            Change::UpdateJob(_) => Self::UpdateJob,
+            Change::AdvanceJob(_) => Self::AdvanceJob,
+            Change::DeleteJob { .. } => Self::DeleteJob,
+            Change::InsertRun(_) => Self::InsertRun,
+            Change::UpdateRun { .. } => Self::UpdateRun,
+            Change::InsertAttempt(_) => Self::InsertAttempt,
+            Change::PutOutput { .. } => Self::PutOutput,
+            Change::AskToEnd { .. } => Self::AskToEnd,
+            Change::AskRunToEnd { .. } => Self::AskRunToEnd,
+            Change::SetPaused(Some(_)) => Self::PutSetting,
+            Change::SetPaused(None) => Self::DeleteSetting,
+        }
+    }
+
+    /// Whether several of the kind can share a statement.
+    pub(super) fn is_shared(self) -> bool {
+        !matches!(
+            self,
+            Self::DeleteJob
+                | Self::AskToEnd
+                | Self::AskRunToEnd
+                | Self::PutSetting
+                | Self::DeleteSetting
+        )
+    }
+
+    /// Whether there must be a row for each change.
+    pub(super) fn must_write(self) -> bool {
+        !matches!(
+            self,
+            Self::PutOutput
+                | Self::AskToEnd
+                | Self::AskRunToEnd
+                | Self::PutSetting
+                | Self::DeleteSetting
+        )
+    }
+
+    fn text(self, dialect: Dialect, rows: usize) -> String {
+        let all = job_columns();
+        let update_jobs = |columns| Update {
+            table: "jobs",
+            columns,
+            keys: &JOB_KEYS,
+            count_up: Some("revision"),
+            only: None,
+        };
+        match self {
+            Self::InsertJob => {
+                let columns: Vec<&str> = all.into_iter().chain(NEW_JOB).collect();
+                dialect.insert("jobs", &columns, rows)
+            }
+            Self::UpdateJob => dialect.update(&update_jobs(&all), rows),
+            Self::AdvanceJob => dialect.update(&update_jobs(&ADVANCED), rows),
+            Self::DeleteJob => dialect.delete("jobs", &JOB_KEYS),
+            Self::InsertRun => {
+                let columns: Vec<&str> = RUN.into_iter().chain(NEW_RUN).collect();
+                dialect.insert("runs", &columns, rows)
+            }
+            Self::UpdateRun => {
+                let only = Some(IN_FLIGHT);
+                let update =
+                    Update { table: "runs", columns: &RUN, keys: &RUN_KEYS, count_up: None, only };
+                dialect.update(&update, rows)
+            }
+            Self::InsertAttempt => dialect.insert("attempts", &ATTEMPT, rows),
+            Self::PutOutput => {
+                let columns = ["run_id", "attempt", "kept", "bytes"];
+                dialect.upsert("attempt_outputs", &["run_id", "attempt"], &columns, rows)
+            }
+            Self::AskToEnd => {
+                ask_to_end(dialect, "job_id", "runs.state = 'running' and runs.node <> ")
+                    + &dialect.placeholder(3)
+            }
+            Self::AskRunToEnd => ask_to_end(dialect, "id", IN_FLIGHT),
+            Self::PutSetting => dialect.upsert("settings", &["name"], &["name", "value"], 1),
+            Self::DeleteSetting => dialect.delete("settings", &["name"]),
+        }
+    }
+}
+
+fn ask_to_end(dialect: Dialect, key: &str, only: &str) -> String {
+    let columns = &["end_reason"];
+    let only = Some(only);
+    dialect.update(&Update { table: "runs", columns, keys: &[key], count_up: None, only }, 1)
+}
+
+/// The text of every statement that a commit needs.
+#[derive(Debug)]
+pub(super) struct Statements {
+    pub(super) dialect: Dialect,
+    /// By kind and number of rows.
+    texts: BTreeMap<(Kind, usize), String>,
+}
+
+impl Statements {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        let sizes = |kind: Kind| {
+            // SQLite is written row by row.
+            let is_shared = kind.is_shared() && dialect != Dialect::Sqlite;
+            ROWS.into_iter().filter(move |rows| is_shared || *rows == 1)
+        };
+        let keys = KINDS.into_iter().flat_map(|kind| sizes(kind).map(move |rows| (kind, rows)));
+        let texts = keys.map(|(kind, rows)| ((kind, rows), kind.text(dialect, rows))).collect();
+        Self { dialect, texts }
+    }
+
+    pub(super) fn text(&self, kind: Kind, rows: usize) -> &str {
+        self.texts.get(&(kind, rows)).map_or("", String::as_str)
+    }
+}
