@@ -150,6 +150,12 @@ impl Client {
             .await
     }
 
+    /// Asks a run to end; the answer is the run as it is then.
+    pub async fn cancel(&self, id: &str, reason: Option<&str>) -> Result<Value, ClientError> {
+        let body = serde_json::json!({"reason": reason});
+        self.call(Method::POST, &format!("{}/cancel", run_path(id)), Some(&body)).await
+    }
+
     /// The output of a run.
     pub async fn output(&self, id: &str) -> Result<Value, ClientError> {
         self.call(Method::GET, &format!("{}/output", run_path(id)), None).await

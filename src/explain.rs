@@ -187,6 +187,7 @@ impl Facts<'_> {
             ),
             SkipReason::Paused => "the job was paused".to_owned(),
             SkipReason::Broken => "the job was broken".to_owned(),
+            SkipReason::ExecutorFull => "as many runs waited for its executor as may".to_owned(),
             SkipReason::Removed => "the job was removed while it waited".to_owned(),
         }
     }

@@ -156,7 +156,7 @@ pub(super) async fn resume_all(State(api): State<Api>) -> Result<Json<Value>, Ap
     ask(&api, Request::ResumeAll).await
 }
 
-async fn ask(api: &Api, request: Request) -> Result<Json<Value>, ApiError> {
+pub(super) async fn ask(api: &Api, request: Request) -> Result<Json<Value>, ApiError> {
     Ok(Json(to_value(api.handle.ask(request).await?)))
 }
 

@@ -5,6 +5,7 @@
 //! are on disk; requests that read go to the history. Nothing here decides anything.
 
 mod batch;
+mod cancel;
 mod daemon;
 mod error;
 mod jobs;
@@ -84,6 +85,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/runs", get(runs::list))
         .route("/v1/runs/{id}", get(runs::show))
         .route("/v1/runs/{id}/output", get(runs::output))
+        .route("/v1/runs/{id}/cancel", post(cancel::cancel))
         .route("/v1/status", get(daemon::status))
         .route("/healthz", get(daemon::healthz))
         .route("/readyz", get(daemon::readyz))

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::admission::Rules;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
-use crate::run::Run;
+use crate::run::{Run, RunId};
 
 /// What an added job does to one of the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,13 @@ pub enum Request {
     Resume(JobId),
     /// Run now, beside the schedule.
     Run(JobId),
+    /// End a run before it ends by itself.
+    Cancel {
+        /// Which one.
+        run: RunId,
+        /// Why, for the ledger.
+        reason: Option<String>,
+    },
     /// Fire no job at all until resumed.
     PauseAll,
     /// Fire again; what fell due meanwhile is late.
@@ -82,8 +89,25 @@ impl Request {
             | Self::Pause(_)
             | Self::Resume(_)
             | Self::Run(_)
+            | Self::Cancel { .. }
             | Self::PauseAll
             | Self::ResumeAll => None,
+        }
+    }
+
+    /// The run that it speaks of.
+    pub(super) fn run(&self) -> Option<&RunId> {
+        match self {
+            Self::Cancel { run, .. } => Some(run),
+            Self::Add(_)
+            | Self::AddAll(_)
+            | Self::Remove(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Run(_)
+            | Self::PauseAll
+            | Self::ResumeAll
+            | Self::Reload { .. } => None,
         }
     }
 
@@ -93,7 +117,7 @@ impl Request {
             Self::Add(addition) => vec![&addition.job.id],
             Self::AddAll(additions) => additions.iter().map(|addition| &addition.job.id).collect(),
             Self::Remove(id) | Self::Pause(id) | Self::Resume(id) | Self::Run(id) => vec![id],
-            Self::PauseAll | Self::ResumeAll => Vec::new(),
+            Self::Cancel { .. } | Self::PauseAll | Self::ResumeAll => Vec::new(),
             Self::Reload { jobs, .. } => jobs.iter().map(|job| &job.id).collect(),
         }
     }
@@ -136,6 +160,17 @@ pub enum Refusal {
     /// The id is taken.
     #[error("a job \"{0}\" exists already (replace_existing, or --replace, redefines it)")]
     Exists(JobId),
+    /// There is no such run.
+    #[error("there is no run \"{0}\"")]
+    NoRun(String),
+    /// The run has ended.
+    #[error("run \"{id}\" has ended: it is {state}")]
+    RunEnded {
+        /// The run.
+        id: String,
+        /// Its state.
+        state: &'static str,
+    },
     /// The job is declared in the file, which is the truth for it.
     #[error("job \"{0}\" is declared in jobs.toml: change it there and reload")]
     DeclaredInFile(JobId),
