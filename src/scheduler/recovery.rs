@@ -23,6 +23,12 @@ pub(super) fn is_of(job: &Job, run: &Run) -> bool {
     run.created_at >= job.created_at
 }
 
+/// The run as one of which nobody knows how it ended.
+fn lost(mut run: Run, started_at: Timestamp, now: Timestamp, why: &str) -> Run {
+    run.end(started_at, now, Outcome::Lost { error: why.to_owned() }, Cost::default());
+    run
+}
+
 /// What became of runs that were in flight when their node ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -109,24 +115,17 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let mut recovered = Recovered::default();
         let mut step = Step::new(now, Arc::clone(&self.identity.node), Default::default(), None);
         for mut run in runs {
-            let held_by = Arc::clone(&run.node);
-            let job = jobs.get(&run.job_id);
+            let (held_by, job) = (Arc::clone(&run.node), jobs.get(&run.job_id));
             match run.state {
+                RunState::Running { started_at } if self.may_rerun(job, &run) => {
+                    recovered.rerun += 1;
+                    step.end_attempt(&lost(run.clone(), started_at, now, why));
+                    run.retry_after_crash();
+                }
                 RunState::Running { started_at } => {
-                    let mut lost = run.clone();
-                    let outcome = Outcome::Lost { error: why.to_owned() };
-                    lost.end(started_at, now, outcome, Cost::default());
-                    if self.may_rerun(job, &run) {
-                        step.end_attempt(&lost);
-                        run.retry_after_crash();
-                        recovered.rerun += 1;
-                    } else {
-                        if let Some(job) = job.filter(|job| is_of(job, &lost)) {
-                            self.desk(&mut step).tell(job, Event::Failure, &lost);
-                        }
-                        run = lost;
-                        recovered.lost += 1;
-                    }
+                    recovered.lost += 1;
+                    run = lost(run, started_at, now, why);
+                    self.tell_loss(&mut step, job, &run);
                 }
                 RunState::Pending if run.node == self.identity.node => continue,
                 RunState::Pending | RunState::Ended { .. } | RunState::Skipped { .. } => {}
@@ -143,6 +142,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.store.commit(changes).await?;
         }
         Ok(recovered)
+    }
+
+    fn tell_loss(&mut self, step: &mut Step, job: Option<&Arc<Job>>, lost: &Run) {
+        if let Some(job) = job.filter(|job| is_of(job, lost)) {
+            self.desk(step).tell(job, Event::Failure, lost);
+        }
     }
 
     fn may_rerun(&self, job: Option<&Arc<Job>>, run: &Run) -> bool {

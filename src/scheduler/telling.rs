@@ -13,7 +13,7 @@ use crate::job::{Job, Task};
 use crate::run::{Cause, Event, Run, RunState, SkipReason};
 
 /// How long such a run may take.
-pub(super) const TELLING_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const TELLING_LIMIT: Duration = Duration::from_mins(1);
 
 impl Desk<'_> {
     /// Makes the run that tells of another one, if the job has a task for that.

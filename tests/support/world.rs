@@ -10,7 +10,7 @@ use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Completion, Executor, ExecutorKind, PoolSettings};
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
-use punctual::run::{Cost, Outcome, Run, RunId, RunState};
+use punctual::run::{Attempt, Cost, Outcome, Run, RunId, RunState};
 use punctual::scheduler::command::{
     Addition, Answer, Command, Difference, Existing, Refusal, Request,
 };
@@ -269,6 +269,12 @@ impl World {
         difference
     }
 
+    /// A reload under rules whose pool has so many workers.
+    pub(crate) async fn resize(&mut self, workers: usize, now: Timestamp) {
+        self.workers = workers;
+        self.reload(Vec::new(), now).await;
+    }
+
     /// A reload under rules that know no pool.
     pub(crate) async fn without_pools(&mut self, now: Timestamp) {
         let mut rules = rules(self.workers);
@@ -380,6 +386,11 @@ impl World {
         let mut runs = self.store.inner.runs(&filter).await.unwrap();
         runs.reverse();
         runs
+    }
+
+    /// The attempts of a run before its last one.
+    pub(crate) async fn attempts(&self, id: &RunId) -> Vec<Attempt> {
+        self.store.inner.attempts(&id.0).await.unwrap()
     }
 
     /// The rows of a job, the oldest first, in a few words each.

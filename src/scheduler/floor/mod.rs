@@ -307,7 +307,9 @@ impl Floor {
         let is_wanted = |waiting: &Waiting| waiting.job.id == *job_id && is_instance(&waiting.run);
         let pools = self.pools.values_mut();
         let taken: Vec<Waiting> = pools.flat_map(|slots| slots.take(is_wanted)).collect();
-        taken.iter().for_each(|waiting| self.instances.end_waiting(&waiting.run));
+        for waiting in &taken {
+            self.instances.end_waiting(&waiting.run);
+        }
         taken.into_iter().map(|waiting| waiting.run).collect()
     }
 }
