@@ -131,7 +131,7 @@ impl Facts<'_> {
                 format!("It did not run at {due}: {}{together}.", self.why_skipped(*reason))
             }
             RunState::Pending => {
-                format!("It was due at {due} and waits: {}{}.", waits_for(row), attempt(row))
+                format!("It was due at {due} and waits: {}{}.", self.waits_for(row), attempt(row))
             }
             RunState::Running { started_at } => {
                 format!(
@@ -165,6 +165,14 @@ impl Facts<'_> {
                 )
             }
         }
+    }
+
+    fn waits_for(&self, row: &Run) -> String {
+        if row.attempt > 1 && row.due_at > self.now {
+            return format!("it is to be tried again at {}", self.show(row.due_at));
+        }
+        let executor = &row.executor;
+        format!("for a free worker of \"{executor}\", or for an earlier run of the job to end")
     }
 
     fn why_skipped(&self, reason: SkipReason) -> String {
@@ -210,14 +218,17 @@ impl Facts<'_> {
     }
 }
 
-fn waits_for(row: &Run) -> String {
-    let executor = &row.executor;
-    format!("for a free worker of \"{executor}\", or for an earlier run of the job to end")
-}
-
 /// How late it started, and why, if it was late.
 fn lateness(row: &Run, started_at: Timestamp) -> String {
     let late = started_at.signed_duration_since(row.due_at);
+    if row.attempt > 1 {
+        // Then it is due when it is tried again, and that is no matter of the schedule.
+        return if late <= PROMPT {
+            String::new()
+        } else {
+            format!(", {} after its delay,", duration(late))
+        };
+    }
     let jitter = row.scheduled_at.map(|at| row.due_at.signed_duration_since(at));
     let jitter = jitter
         .filter(|jitter| !jitter.is_zero())
@@ -229,8 +240,6 @@ fn lateness(row: &Run, started_at: Timestamp) -> String {
     let noticed = row.created_at.signed_duration_since(row.due_at);
     let why = if noticed > PROMPT {
         "the scheduler was away, paused or busy"
-    } else if row.attempt > 1 {
-        "an earlier attempt came before"
     } else {
         "it waited for a worker, or for an earlier run to end"
     };
@@ -240,7 +249,7 @@ fn lateness(row: &Run, started_at: Timestamp) -> String {
 /// Which attempt it is, and why there was an earlier one.
 fn attempt(row: &Run) -> String {
     if row.attempt > 1 {
-        format!(" (attempt {}: its daemon ended during the one before)", row.attempt)
+        format!(" (attempt {}, after one that failed or was interrupted)", row.attempt)
     } else {
         String::new()
     }

@@ -107,7 +107,7 @@ async fn a_crash_shows_in_the_attempt_and_in_what_was_lost() {
     for (rule, expected) in [
         (
             "rerun",
-            "and runs 3.0s late (an earlier attempt came before) (attempt 2: its daemon ended during the one before)",
+            "and runs, 3.0s after its delay, (attempt 2, after one that failed or was interrupted)",
         ),
         ("lose", "and was lost: crashed"),
     ] {

@@ -4,7 +4,7 @@ use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use super::arguments::{AddArguments, TriggerArguments};
-use super::{Failure, duration};
+use super::{Failure, duration, policy};
 use crate::clock::Timestamp;
 
 /// The definition of a job.
@@ -36,6 +36,7 @@ pub(super) fn definition(given: &AddArguments, now: Timestamp) -> Result<Value, 
             set(key, value);
         }
     }
+    job.extend(policy::policies(&given.policy)?);
     Ok(Value::Object(job))
 }
 

@@ -5,6 +5,7 @@ mod add;
 mod arguments;
 mod duration;
 mod output;
+mod policy;
 mod preview;
 mod table;
 mod view;
@@ -76,6 +77,10 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         ClientCommand::Resume(ChosenJobs { ids, .. }) => {
             for_each(&ids, output, async |id| client.resume(id).await, "resumed").await
         }
+        ClientCommand::Cancel { runs, reason, no_wait } => {
+            let call = async |id: &str| cancel(client, id, reason.as_deref(), no_wait).await;
+            for_each(&runs, output, call, if no_wait { "asked to end:" } else { "ended:" }).await
+        }
         ClientCommand::Remove { ids } => {
             for_each(&ids, output, async |id| client.remove(id).await, "removed").await
         }
@@ -103,6 +108,24 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         }
         ClientCommand::Preview(arguments) => preview::run(&arguments, output),
     }
+}
+
+/// Asks a run to end, and waits until it has.
+async fn cancel(
+    client: &Client,
+    id: &str,
+    reason: Option<&str>,
+    no_wait: bool,
+) -> Result<Value, ClientError> {
+    let mut run = client.cancel(id, reason).await?;
+    while !no_wait && is_in_flight(&run) {
+        run = client.wait(id, WAIT_SECONDS).await?;
+    }
+    Ok(run)
+}
+
+fn is_in_flight(run: &Value) -> bool {
+    matches!(run.get("state").and_then(Value::as_str), Some("pending" | "running"))
 }
 
 /// Does the same to several jobs. One that fails does not keep the others from being done.
@@ -140,7 +163,7 @@ async fn run_now(
     if !wait {
         return output.show(&run, |_| format!("started run {run_id}"));
     }
-    while matches!(run.get("state").and_then(Value::as_str), Some("pending" | "running")) {
+    while is_in_flight(&run) {
         run = client.wait(&run_id, WAIT_SECONDS).await?;
     }
     let logs = client.output(&run_id).await?;

@@ -114,6 +114,13 @@ pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
         "overlap",
         "on_crash",
         "max_runs",
+        "timeout",
+        "retry",
+        "priority",
+        "on_failure",
+        "on_success",
+        "on_missed",
+        "heartbeat",
         "run_count",
     ];
     for key in plain {
@@ -261,11 +268,11 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
     ];
     let lines: Vec<String> =
         lines.iter().map(|(key, value)| format!("{key:<13} {value}")).collect();
-    let mut table = Table::new(&["EXECUTOR", "TYPE", "BUSY", "WORKERS", "WAITING"]);
+    let mut table = Table::new(&["EXECUTOR", "TYPE", "BUSY", "WORKERS", "WAITING", "RETRYING"]);
     for pool in rows(status, "executors") {
         table.row(
             "",
-            ["name", "type", "busy", "max_workers", "waiting"]
+            ["name", "type", "busy", "max_workers", "waiting", "retrying"]
                 .map(|key| plain_value(pool, key))
                 .to_vec(),
         );

@@ -168,11 +168,24 @@ impl Config {
         let tables = [
             ("scheduler.drain_seconds", self.drain_limit == new.drain_limit),
             ("store", self.store_url == new.store_url && self.lease == new.lease),
-            ("executors", self.executors == new.executors),
             ("control", self.socket == new.socket && self.socket_mode == new.socket_mode),
             ("toutiao", self.toutiao == new.toutiao),
         ];
         tables.into_iter().filter(|(_, same)| !same).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The pools of a running daemon once it has read this: sizes change, and pools come. One that is gone, or of
+    /// another type, stays until the next start.
+    pub fn resized(
+        &self,
+        running: &BTreeMap<String, PoolSettings>,
+    ) -> BTreeMap<String, PoolSettings> {
+        let mut executors = self.executors.clone();
+        for (name, settings) in running {
+            let resized = executors.entry(name.clone()).or_insert(*settings);
+            resized.kind = settings.kind;
+        }
+        executors
     }
 
     /// The place of a fault in the declared job of that number.

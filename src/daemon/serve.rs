@@ -260,12 +260,13 @@ impl Daemon {
     async fn reload(&self) -> ReloadAnswer {
         let config = self.source.load().map_err(|error| error.to_string())?;
         // What a running daemon cannot change stays as it is, and is named.
-        let restart_needed = self.config.restart_needed(&config);
+        let mut restart_needed = self.config.restart_needed(&config);
         let running = self.rules.borrow().clone();
-        let rules = Rules {
-            executors: running.executors.clone(),
-            ..files::rules(&config, running.registry.clone())
-        };
+        let executors = config.resized(&running.executors);
+        if executors != config.executors {
+            restart_needed.push("executors".to_owned());
+        }
+        let rules = Rules { executors, ..files::rules(&config, running.registry.clone()) };
         let now = SystemClock.now();
         let jobs = files::declared_jobs(&config, &rules, now).map_err(|error| error.to_string())?;
         let jobs = declared(self.handle.ask(declare(&rules, jobs)).await)?;

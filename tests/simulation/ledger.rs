@@ -380,9 +380,13 @@ fn event_of(run: &Run) -> Option<Event> {
     match &run.state {
         RunState::Skipped { reason: SkipReason::Missed, .. } => Some(Event::Missed),
         RunState::Ended { outcome: Outcome::Succeeded { .. }, .. } => Some(Event::Success),
-        RunState::Ended { outcome: Outcome::Cancelled { .. }, .. } => None,
-        RunState::Ended { .. } => Some(Event::Failure),
-        _ => None,
+        RunState::Ended { outcome, .. } if !matches!(outcome, Outcome::Cancelled { .. }) => {
+            Some(Event::Failure)
+        }
+        RunState::Pending
+        | RunState::Running { .. }
+        | RunState::Ended { .. }
+        | RunState::Skipped { .. } => None,
     }
 }
 

@@ -3,6 +3,8 @@
 
 use clap::{ArgGroup, Args};
 
+use super::policy::PolicyArguments;
+
 /// When: exactly one kind of trigger.
 #[derive(Debug, Clone, Default, Args)]
 #[command(group = ArgGroup::new("when").args(["cron", "crontab", "every", "calendar", "at", "trigger"]))]
@@ -97,6 +99,9 @@ pub struct AddArguments {
     /// What becomes of a run that a crash interrupts [default: rerun]
     #[arg(long, value_name = "WHAT", value_parser = ["rerun", "lose"], help_heading = "How")]
     pub on_crash: Option<String>,
+    /// Limits, retries, and who is told.
+    #[command(flatten)]
+    pub policy: PolicyArguments,
     /// Run first at this time, whatever the trigger says (as in --at)
     #[arg(long, value_name = "TIME", help_heading = "How", conflicts_with = "paused")]
     pub next_run_time: Option<String>,

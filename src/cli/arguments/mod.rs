@@ -2,9 +2,11 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 mod add;
+mod policy;
 
 pub use add::AddArguments;
 pub(super) use add::TriggerArguments;
+pub(super) use policy::PolicyArguments;
 
 use std::path::PathBuf;
 
@@ -153,6 +155,21 @@ pub enum ClientCommand {
         #[arg(long)]
         wait: bool,
     },
+    /// End runs before they end by themselves
+    #[command(after_help = "Examples:\n  punctual cancel 019ab7c2-…\n  \
+        punctual cancel 019ab7c2-… --reason 'wrong day'\n  punctual cancel 019ab7c2-… --no-wait\n\n\
+        A command and all its children get SIGTERM, and SIGKILL after their grace time; a builtin is asked to end.")]
+    Cancel {
+        /// The runs' ids, as in `punctual runs`
+        #[arg(required = true)]
+        runs: Vec<String>,
+        /// Why, for the ledger
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Do not wait for the end
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Remove jobs; their runs stay in the ledger
     #[command(visible_alias = "rm", after_help = "Example:\n  punctual remove order:42:expire")]
     Remove {
@@ -246,7 +263,8 @@ pub struct RunsArguments {
     /// Only runs of this job
     job: Option<String>,
     /// Only runs in this state
-    #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "cancelled", "lost", "skipped"])]
+    #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "timed_out", "cancelled",
+        "lost", "skipped"])]
     state: Option<String>,
     /// Only runs of the last DURATION (1h), or since a time (RFC 3339)
     #[arg(long, value_name = "TIME")]
