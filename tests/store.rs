@@ -331,7 +331,7 @@ async fn runs_in_flight_are_found_the_oldest_first<S: Store + Archive>(store: S)
     let mut second = run("a", Some(at(2)));
     second.start(at(3));
     let mut third = run("a", Some(at(3)));
-    third.skip(SkipReason::Missed);
+    third.skip(at(20), SkipReason::Missed);
     store.commit(vec![insert_run(&second), insert_run(&third), insert_run(&first)]).await.unwrap();
     assert_eq!(in_flight(&store).await, [first, second]);
 }
