@@ -1,5 +1,5 @@
 //! What follows the end of an attempt: another one, a cancel, and what is told of it.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 #[path = "support/jobs.rs"]
 mod jobs;
