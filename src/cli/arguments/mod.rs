@@ -81,6 +81,9 @@ pub enum Verb {
     /// Run builtins for a daemon (started by it)
     #[command(hide = true)]
     Worker,
+    /// Become a command that a daemon has ordered (started by it)
+    #[command(hide = true)]
+    Exec,
     /// What speaks to a daemon
     #[command(flatten)]
     Client(ClientCommand),
