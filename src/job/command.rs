@@ -6,16 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::seconds;
+use super::{Limits, seconds};
 use crate::invalid::{self, Invalid};
 use crate::secret::{Secret, Text};
 
 /// Bytes of what a command reads.
 const STDIN_BYTES_MAX: usize = 64 * 1024;
-/// The least memory with which a program can be loaded at all.
-const MEMORY_MIN: u64 = 1024 * 1024;
-/// The least number of open files: the standard three, and the library that is being loaded.
-const FILES_MIN: u64 = 4;
 /// Exit codes that can be listed.
 const CODES: std::ops::RangeInclusive<i32> = 0..=255;
 /// Nice values that there are.
@@ -52,54 +48,6 @@ impl Program {
             Self::Shell(script) => script.clone(),
         }
     }
-}
-
-/// An amount of memory as it was given: `512000000` or `"512M"`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected a number of bytes, or a text such as \"512M\" or \"2G\"")]
-pub enum Bytes {
-    /// Bytes.
-    Number(u64),
-    /// A number with a unit: K, M, G or T, in steps of 1024.
-    Text(String),
-}
-
-impl Bytes {
-    /// How many bytes it is; none if the text cannot be read, or says more than there can be.
-    pub fn count(&self) -> Option<u64> {
-        let text = match self {
-            Self::Number(bytes) => return Some(*bytes),
-            Self::Text(text) => text.as_str(),
-        };
-        let digits = text.trim_end_matches(['K', 'M', 'G', 'T']);
-        let shift = match text.strip_prefix(digits)? {
-            "" => 0,
-            "K" => 10,
-            "M" => 20,
-            "G" => 30,
-            "T" => 40,
-            _ => return None,
-        };
-        // `parse` would take a sign.
-        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
-        let number: u64 = digits.parse().ok().filter(|_| is_number)?;
-        number.checked_mul(1 << shift)
-    }
-}
-
-/// What a command may use.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Address space of each of its processes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Bytes>,
-    /// Time on processors of each of its processes, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<u64>,
-    /// Open files of each of its processes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub files: Option<u64>,
 }
 
 /// A command, as it was given: what was not is shown nowhere.
@@ -182,7 +130,9 @@ impl Command {
         };
         command.check_environment()?;
         command.check_identity()?;
-        command.check_limits()?;
+        if let Some(limits) = &command.limits {
+            limits.check().map_err(|invalid| invalid.within("limits"))?;
+        }
         command.check_ending()?;
         Ok(command)
     }
@@ -226,30 +176,6 @@ impl Command {
         }
         if self.nice.is_some_and(|nice| !NICE.contains(&nice)) {
             return Err(Invalid::new("nice", "must be between -20 and 19"));
-        }
-        Ok(())
-    }
-
-    fn check_limits(&self) -> Result<(), Invalid> {
-        let refuse = |field: &str, why: String| Err(Invalid::new(field, why).within("limits"));
-        let Some(limits) = &self.limits else { return Ok(()) };
-        if let Some(memory) = &limits.memory {
-            match memory.count() {
-                None => {
-                    let why = "must be a number of bytes, or one with a unit such as \"512M\"";
-                    return refuse("memory", why.to_owned());
-                }
-                Some(..MEMORY_MIN) => {
-                    return refuse("memory", format!("must be at least {MEMORY_MIN} bytes"));
-                }
-                Some(MEMORY_MIN..) => {}
-            }
-        }
-        if limits.cpu == Some(0) {
-            return refuse("cpu", "must be at least 1 second".to_owned());
-        }
-        if limits.files.is_some_and(|files| files < FILES_MIN) {
-            return refuse("files", format!("must be at least {FILES_MIN}"));
         }
         Ok(())
     }
@@ -396,16 +322,7 @@ mod tests {
             (json!({"argv": ["a"], "nice": 20}), "nice"),
             (json!({"argv": ["a"], "nice": -21}), "nice"),
             (json!({"argv": ["a"], "nice": 1.5}), "nice"),
-            (json!({"argv": ["a"], "limits": {"memory": "12Q"}}), "limits.memory"),
-            (json!({"argv": ["a"], "limits": {"memory": "M"}}), "limits.memory"),
-            (json!({"argv": ["a"], "limits": {"memory": "+1M"}}), "limits.memory"),
-            (json!({"argv": ["a"], "limits": {"memory": "1MM"}}), "limits.memory"),
-            (json!({"argv": ["a"], "limits": {"memory": "99999999999T"}}), "limits.memory"),
-            (json!({"argv": ["a"], "limits": {"memory": 4096}}), "limits.memory"),
-            (json!({"argv": ["a"], "limits": {"memory": -1}}), "limits.memory"),
             (json!({"argv": ["a"], "limits": {"cpu": 0}}), "limits.cpu"),
-            (json!({"argv": ["a"], "limits": {"cpu": 0.5}}), "limits.cpu"),
-            (json!({"argv": ["a"], "limits": {"files": 3}}), "limits.files"),
             (json!({"argv": ["a"], "limits": {"disk": 3}}), "limits.disk"),
             (json!({"argv": ["a"], "success_codes": []}), "success_codes"),
             (json!({"argv": ["a"], "success_codes": [256]}), "success_codes"),
@@ -419,17 +336,6 @@ mod tests {
         for (mut case, field) in cases {
             case["type"] = json!("command");
             assert_eq!(Task::parse(&case).unwrap_err().field, field, "{case}");
-        }
-    }
-
-    #[test]
-    fn memory_is_read_with_and_without_a_unit() {
-        let text = |text: &str| Bytes::Text(text.to_owned()).count();
-        assert_eq!(Bytes::Number(5).count(), Some(5));
-        assert_eq!([text("7"), text("1K"), text("512M")], [Some(7), Some(1024), Some(512 << 20)]);
-        assert_eq!([text("2G"), text("1T")], [Some(2 << 30), Some(1 << 40)]);
-        for bad in ["", "K", "1k", "1 K", "-1", "1KM", "1.5G", "18446744073709551616"] {
-            assert_eq!(text(bad), None, "{bad}");
         }
     }
 

@@ -6,6 +6,7 @@
 mod command;
 mod definition;
 mod hooks;
+mod limits;
 mod policy;
 mod retry;
 mod rules;
@@ -13,9 +14,10 @@ mod seconds;
 mod shown;
 mod task;
 
-pub use command::{Bytes, Command, Limits, Program};
+pub use command::{Command, Program};
 pub use definition::Definition;
 pub use hooks::Hooks;
+pub use limits::{Bytes, Limits};
 pub use policy::{GivenPolicy, Policy};
 pub use retry::Retry;
 pub use rules::{Coalesce, OnCrash, Overlap};
