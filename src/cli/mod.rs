@@ -3,6 +3,7 @@
 
 mod add;
 mod arguments;
+mod command;
 mod duration;
 mod output;
 mod preview;
@@ -11,7 +12,7 @@ mod view;
 
 pub use arguments::{
     AddArguments, Arguments, CheckArguments, ChosenJobs, ClientArguments, ClientCommand,
-    ServeArguments, Verb, parse,
+    CommandArguments, ServeArguments, Verb, parse,
 };
 pub use output::{Failure, report};
 

@@ -2,9 +2,11 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 mod add;
+mod command;
 
 pub use add::AddArguments;
 pub(super) use add::TriggerArguments;
+pub use command::CommandArguments;
 
 use std::path::PathBuf;
 
@@ -114,6 +116,7 @@ pub enum ClientCommand {
     /// Add a job
     #[command(after_help = "Examples:\n  \
         punctual add backup --cron 'hour=3' -- /usr/bin/backup --all\n  \
+        punctual add tidy --every 1h --user www-data --memory 512M --shell -- 'du -s /srv | sort -n > /tmp/sizes'\n  \
         punctual add fix --cron 'hour=3 minute=*/20' --builtin toutiao.fix_statistics\n  \
         punctual add ping --crontab '*/5 8-18 * * mon-fri' -- /usr/bin/ping -c 1 localhost\n  \
         punctual add bills --calendar 'months=1 hour=6' --start 2027-01-31 --builtin noop\n  \
