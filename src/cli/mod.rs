@@ -3,6 +3,7 @@
 
 mod add;
 mod arguments;
+mod command;
 mod duration;
 mod output;
 mod policy;
@@ -12,7 +13,7 @@ mod view;
 
 pub use arguments::{
     AddArguments, Arguments, CheckArguments, ChosenJobs, ClientArguments, ClientCommand,
-    ServeArguments, Verb, parse,
+    CommandArguments, ServeArguments, Verb, parse,
 };
 pub use output::{Failure, report};
 

@@ -5,6 +5,7 @@ mod app;
 mod check;
 mod core;
 mod demo;
+mod exec;
 mod files;
 mod logging;
 mod notify;
@@ -14,5 +15,6 @@ mod store;
 mod worker;
 
 pub use check::check;
+pub use exec::exec;
 pub use serve::serve;
 pub use worker::worker;

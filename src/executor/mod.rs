@@ -11,10 +11,12 @@ mod report;
 mod thread;
 mod worker;
 
+pub use command::{end_leftovers, exec};
 pub use live::Live;
 pub use worker::{WorkerProgram, serve as serve_worker};
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use crate::job::{JobId, Task};
 use crate::output::Output;
 use crate::run::{Cost, Execution, Outcome, RunId};
 use crate::task::builtin::Registry;
+use command::Commands;
 use process::ProcessPool;
 use report::{Shared, failed};
 use thread::ThreadPool;
@@ -174,6 +177,7 @@ pub struct Pools {
     shared: Arc<Shared>,
     by_name: BTreeMap<String, Pool>,
     worker: WorkerProgram,
+    commands: Arc<Commands>,
     live: Live,
 }
 
@@ -189,9 +193,18 @@ impl Pools {
         let (tracker, runtime) = (TaskTracker::new(), Handle::current());
         let shared = Arc::new(Shared { registry, clock, completions, tracker, runtime });
         let live = Live::new(handed_over_max(settings));
-        let mut pools = Self { shared, by_name: BTreeMap::new(), worker: worker.clone(), live };
+        let (by_name, worker) = (BTreeMap::new(), worker.clone());
+        let commands = Arc::new(Commands::new(WorkerProgram::itself()));
+        let mut pools = Self { shared, by_name, worker, commands, live };
         pools.resize(settings);
         pools
+    }
+
+    /// The same pools, of a process that is not `punctual` itself: this is the program that commands are started
+    /// through where they need it.
+    #[must_use]
+    pub fn with_shim(self, program: impl Into<PathBuf>) -> Self {
+        Self { commands: Arc::new(Commands::new(program.into())), ..self }
     }
 
     /// The runs that were started here and have not ended.
@@ -207,9 +220,10 @@ impl Executor for Pools {
         match self.by_name.get(pool) {
             Some(Pool::Thread(threads)) => threads.execute(shared, assignment, context),
             Some(Pool::Process(processes)) => {
-                let processes = processes.clone();
-                let executing =
-                    async move { processes.execute(&shared, assignment, context).await };
+                let (processes, commands) = (processes.clone(), Arc::clone(&self.commands));
+                let executing = async move {
+                    processes.execute(&shared, &commands, assignment, context).await;
+                };
                 self.shared.tracker.spawn_on(executing, &self.shared.runtime);
             }
             None => {
@@ -257,5 +271,6 @@ impl Executor for Pools {
                 "some work did not end when asked to"
             );
         }
+        self.commands.sweep();
     }
 }

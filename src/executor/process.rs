@@ -3,9 +3,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Assignment;
+use super::command::Commands;
 use super::report::{Shared, failed};
 use super::worker::{Worker, WorkerProgram};
-use super::{Assignment, command};
 use crate::job::Task;
 use crate::output::Stream;
 use crate::run::Outcome;
@@ -29,6 +30,7 @@ impl ProcessPool {
     pub(super) async fn execute(
         &self,
         shared: &Shared,
+        commands: &Commands,
         assignment: Assignment,
         context: Arc<Context>,
     ) {
@@ -37,7 +39,7 @@ impl ProcessPool {
         let ended = match (&*assignment.task, context.cancellation.ending()) {
             (_, Some(ending)) => Outcome::from(ending).into(),
             (Task::Command(command), None) => {
-                command::execute(command, &assignment, &context, &shared.clock).await
+                commands.execute(command, &assignment, &context, &shared.clock).await
             }
             (Task::Builtin { .. }, None) => {
                 self.call_worker(shared, &assignment, &context).await.into()

@@ -40,7 +40,12 @@ pub struct WorkerProgram {
 impl WorkerProgram {
     /// The program itself, even after an upgrade has replaced its file.
     pub fn own(hello: Value) -> Self {
-        Self { program: "/proc/self/exe".into(), arguments: vec!["worker".to_owned()], hello }
+        Self { program: Self::itself(), arguments: vec!["worker".to_owned()], hello }
+    }
+
+    /// The file of this program, even after an upgrade has replaced it.
+    pub(super) fn itself() -> PathBuf {
+        "/proc/self/exe".into()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use clap::{ArgGroup, Args};
 
+use super::command::CommandArguments;
 use super::policy::PolicyArguments;
 
 /// When: exactly one kind of trigger.
@@ -58,7 +59,7 @@ pub struct AddArguments {
     #[command(flatten)]
     pub when: TriggerArguments,
     /// Run a builtin
-    #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with_all = ["env", "cwd"])]
+    #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with = "CommandArguments")]
     pub builtin: Option<String>,
     /// Argument of the builtin; JSON if it can be read as such, else text
     #[arg(
@@ -69,15 +70,12 @@ pub struct AddArguments {
         conflicts_with = "command"
     )]
     pub args: Vec<String>,
-    /// Variable added to the command's environment
-    #[arg(long, value_name = "NAME=VALUE", help_heading = "What")]
-    pub env: Vec<String>,
-    /// Working directory of the command
-    #[arg(long, value_name = "DIR", help_heading = "What")]
-    pub cwd: Option<String>,
-    /// Run a command (no shell): everything after --
+    /// Run a command (no shell, unless --shell is given): everything after --
     #[arg(last = true, value_name = "COMMAND", help_heading = "What")]
     pub command: Vec<String>,
+    /// How the command is started and ended.
+    #[command(flatten)]
+    pub options: CommandArguments,
     /// Pool to run in [default: the one that fits the task]
     #[arg(long, value_name = "NAME", help_heading = "How")]
     pub executor: Option<String>,

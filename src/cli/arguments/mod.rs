@@ -2,10 +2,12 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 mod add;
+mod command;
 mod policy;
 
 pub use add::AddArguments;
 pub(super) use add::TriggerArguments;
+pub use command::CommandArguments;
 pub(super) use policy::PolicyArguments;
 
 use std::path::PathBuf;
@@ -83,6 +85,9 @@ pub enum Verb {
     /// Run builtins for a daemon (started by it)
     #[command(hide = true)]
     Worker,
+    /// Become a command that a daemon has ordered (started by it)
+    #[command(hide = true)]
+    Exec,
     /// What speaks to a daemon
     #[command(flatten)]
     Client(ClientCommand),
@@ -113,6 +118,7 @@ pub enum ClientCommand {
     /// Add a job
     #[command(after_help = "Examples:\n  \
         punctual add backup --cron 'hour=3' -- /usr/bin/backup --all\n  \
+        punctual add tidy --every 1h --user www-data --memory 512M --shell -- 'du -s /srv | sort -n > /tmp/sizes'\n  \
         punctual add fix --cron 'hour=3 minute=*/20' --builtin toutiao.fix_statistics\n  \
         punctual add ping --crontab '*/5 8-18 * * mon-fri' -- /usr/bin/ping -c 1 localhost\n  \
         punctual add bills --calendar 'months=1 hour=6' --start 2027-01-31 --builtin noop\n  \

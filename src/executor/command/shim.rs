@@ -1,0 +1,162 @@
+//! The shim: this program, started in place of a command whose process must be set up first. It has one thread and no
+//! runtime, so it can do all that a forked child must not; then it becomes the command.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setgroups, setuid};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
+
+use super::order::{Order, Refusal, Sheet};
+use super::start::{explain, input};
+
+/// Seconds between the signal that can be handled and the one that cannot, when time on processors is used up.
+const CPU_GRACE: u64 = 1;
+
+/// Carries out the order that stands on the standard input. It only returns if it cannot: then it has written why on
+/// that sheet, or answers why there is none.
+pub fn exec() -> Result<ExitCode, String> {
+    let (sheet, order) = Sheet::received().map_err(|error| {
+        format!("only the daemon starts this, with an order as standard input ({error})")
+    })?;
+    let Err(refusal) = carry_out(&order);
+    sheet.refuse(&refusal).map_err(|error| format!("{}: {error}", refusal.error))?;
+    Ok(ExitCode::FAILURE)
+}
+
+fn carry_out(order: &Order) -> Result<std::convert::Infallible, Refusal> {
+    // Before the user is changed: afterwards this may not be allowed any more.
+    if let Some(folder) = &order.cgroup {
+        let joined = fs::write(folder.join("cgroup.procs"), "0");
+        joined.map_err(|error| {
+            Refusal::passing(format!("the cgroup {} cannot be joined: {error}", folder.display()))
+        })?;
+    }
+    if let Some(nice) = order.nice {
+        setpriority_process(None, nice).map_err(|error| unsettable("nice", nice, error.into()))?;
+    }
+    if let Some(mask) = order.umask {
+        umask(Mode::from_raw_mode(mask));
+    }
+    let mut command = Command::new(&order.program);
+    if let Some((name, arguments)) = order.argv.split_first() {
+        command.arg0(name).args(arguments);
+    }
+    if let Some(cwd) = &order.cwd {
+        command.current_dir(cwd);
+    }
+    let stdin = input(order.stdin.as_deref());
+    command.stdin(stdin.map_err(|error| Refusal::passing(format!("stdin: {error}")))?);
+    limit("files", Resource::Nofile, order.files, 0)?;
+    limit("cpu", Resource::Cpu, order.cpu, CPU_GRACE)?;
+    become_user(order, &mut command)?;
+    // The last: from here on there may be no memory.
+    limit("memory", Resource::As, order.memory, 0)?;
+    let error = command.exec();
+    Err(Refusal::passing(explain(&error, &order.program, order.cwd.as_deref())))
+}
+
+/// Sets a limit; what the process may set it to itself lies `more` above.
+fn limit(name: &str, resource: Resource, value: Option<u64>, more: u64) -> Result<(), Refusal> {
+    let Some(value) = value else { return Ok(()) };
+    let hard = value.saturating_add(more);
+    // Who may not raise a limit may still keep to the one there is, if that is the lower one above the value.
+    let maximum = getrlimit(resource).maximum.map_or(hard, |maximum| maximum.min(hard)).max(value);
+    setrlimit(resource, Rlimit { current: Some(value), maximum: Some(maximum) })
+        .map_err(|error| unsettable(&format!("limits.{name}"), value, error.into()))
+}
+
+fn unsettable(field: &str, value: impl std::fmt::Display, error: io::Error) -> Refusal {
+    let why = match error.kind() {
+        io::ErrorKind::PermissionDenied => "the daemon may not go so far".to_owned(),
+        _ => error.to_string(),
+    };
+    Refusal::permanent(format!("{field} cannot be set to {value}: {why}"))
+}
+
+/// Changes the user and the group. A user gets all groups that he belongs to, and the variables of a login.
+fn become_user(order: &Order, command: &mut Command) -> Result<(), Refusal> {
+    if order.user.is_none() && order.group.is_none() {
+        return Ok(());
+    }
+    if !Uid::effective().is_root() {
+        let field = if order.user.is_some() { "user" } else { "group" };
+        return Err(Refusal::permanent(format!(
+            "{field}: the daemon is not root, and cannot run a command as someone else"
+        )));
+    }
+    let refuse = |step: &str| {
+        let step = step.to_owned();
+        move |error: nix::Error| Refusal::permanent(format!("{step} cannot be changed: {error}"))
+    };
+    let group = order.group.as_deref().map(find_group).transpose()?;
+    let Some(user) = order.user.as_deref() else {
+        let Some(group) = group else { return Ok(()) };
+        setgroups(&[group]).map_err(refuse("the groups"))?;
+        return setgid(group).map_err(refuse("the group"));
+    };
+    let (uid, entry) = find_user(user)?;
+    let no_group = || {
+        Refusal::permanent(format!("user: \"{user}\" has no group of its own; give \"group\" too"))
+    };
+    let gid = group.or(entry.as_ref().map(|user| user.gid)).ok_or_else(no_group)?;
+    let name = entry.as_ref().and_then(|user| std::ffi::CString::new(user.name.as_str()).ok());
+    match name {
+        Some(name) => initgroups(&name, gid),
+        None => setgroups(&[gid]),
+    }
+    .map_err(refuse("the groups"))?;
+    setgid(gid).map_err(refuse("the group"))?;
+    setuid(uid).map_err(refuse("the user"))?;
+    if let Some(user) = entry {
+        log_in(order, command, &user);
+    }
+    Ok(())
+}
+
+fn log_in(order: &Order, command: &mut Command, user: &User) {
+    let variables = [
+        ("HOME", user.dir.as_os_str()),
+        ("USER", user.name.as_ref()),
+        ("LOGNAME", user.name.as_ref()),
+        ("SHELL", user.shell.as_os_str()),
+    ];
+    for (name, value) in variables {
+        if !order.variables.iter().any(|given| given == name) {
+            command.env(name, value);
+        }
+    }
+}
+
+/// A user by name or number; a number needs no entry.
+fn find_user(user: &str) -> Result<(Uid, Option<User>), Refusal> {
+    let unknown = |error: Option<nix::Error>| lookup_failed("user", user, error);
+    if let Some(entry) = User::from_name(user).map_err(|error| unknown(Some(error)))? {
+        return Ok((entry.uid, Some(entry)));
+    }
+    let uid = Uid::from_raw(number(user).ok_or_else(|| unknown(None))?);
+    Ok((uid, User::from_uid(uid).map_err(|error| unknown(Some(error)))?))
+}
+
+fn find_group(group: &str) -> Result<Gid, Refusal> {
+    let unknown = |error: Option<nix::Error>| lookup_failed("group", group, error);
+    if let Some(entry) = Group::from_name(group).map_err(|error| unknown(Some(error)))? {
+        return Ok(entry.gid);
+    }
+    number(group).map(Gid::from_raw).ok_or_else(|| unknown(None))
+}
+
+/// The number of a user or a group; the last one means "none" to the kernel.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number != u32::MAX)
+}
+
+fn lookup_failed(kind: &str, name: &str, error: Option<nix::Error>) -> Refusal {
+    match error {
+        Some(error) => Refusal::passing(format!("{kind}: \"{name}\" cannot be looked up: {error}")),
+        None => Refusal::permanent(format!("{kind}: there is no {kind} \"{name}\"")),
+    }
+}
