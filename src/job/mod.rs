@@ -5,6 +5,7 @@
 
 mod definition;
 mod hooks;
+mod http;
 mod policy;
 mod retry;
 mod rules;
@@ -14,6 +15,7 @@ mod task;
 
 pub use definition::Definition;
 pub use hooks::Hooks;
+pub use http::{Content, Http, parse_url};
 pub use policy::{GivenPolicy, Policy};
 pub use retry::Retry;
 pub use rules::{Coalesce, OnCrash, Overlap};

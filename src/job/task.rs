@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::Http;
 use crate::invalid::{self, Invalid};
+
+/// The types of tasks, as an error lists them.
+const TYPES: &str = "\"builtin\", \"command\" or \"http\"";
 
 /// A command without a shell in between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,8 @@ pub enum Task {
     },
     /// A program in a process of its own.
     Command(Command),
+    /// A call over HTTP.
+    Http(Box<Http>),
     /// A stored task that can no longer be read: kept as it is, never run.
     Unreadable(Value),
 }
@@ -54,16 +60,17 @@ impl Serialize for Task {
             args: &'a Map<String, Value>,
         }
         #[derive(Serialize)]
-        struct Tagged<'a> {
+        struct Tagged<'a, T: Serialize> {
             r#type: &'static str,
             #[serde(flatten)]
-            command: &'a Command,
+            rest: &'a T,
         }
         match self {
             Self::Builtin { name, args } => {
                 Builtin { r#type: "builtin", name, args }.serialize(serializer)
             }
-            Self::Command(command) => Tagged { r#type: "command", command }.serialize(serializer),
+            Self::Command(rest) => Tagged { r#type: "command", rest }.serialize(serializer),
+            Self::Http(rest) => Tagged { r#type: "http", rest }.serialize(serializer),
             Self::Unreadable(value) => value.serialize(serializer),
         }
     }
@@ -87,11 +94,14 @@ impl Task {
             Some(Value::String(word)) if word == "command" => {
                 Self::command(invalid::read(Value::Object(rest))?)
             }
-            Some(other) => Err(Invalid::new(
-                "type",
-                format!("unknown task type {other} (expected \"builtin\" or \"command\")"),
-            )),
-            None => Err(Invalid::new("type", "missing (expected \"builtin\" or \"command\")")),
+            Some(Value::String(word)) if word == "http" => {
+                Ok(Self::Http(Box::new(Http::parse(Value::Object(rest))?)))
+            }
+            Some(other) => {
+                let message = format!("unknown task type {other} (expected {TYPES})");
+                Err(Invalid::new("type", message))
+            }
+            None => Err(Invalid::new("type", format!("missing (expected {TYPES})"))),
         }
     }
 
@@ -128,6 +138,7 @@ impl Task {
         match self {
             Self::Builtin { name, .. } => name.clone(),
             Self::Command(command) => command.argv.join(" "),
+            Self::Http(call) => call.describe(),
             Self::Unreadable(value) => value.to_string(),
         }
     }
@@ -143,6 +154,7 @@ mod tests {
         let cases = [
             json!({"type": "builtin", "name": "noop", "args": {"a": 1}}),
             json!({"type": "command", "argv": ["/bin/true", "x"], "env": {"A": "b"}, "cwd": "/tmp"}),
+            json!({"type": "http", "url": "https://example.org", "headers": {"A": {"env": "B"}}, "json": {"c": 1}}),
         ];
         for case in cases {
             assert_eq!(Task::parse(&case).unwrap().to_value(), case);
@@ -162,6 +174,7 @@ mod tests {
             (json!({"type": "command", "argv": ["a\u{0}b"]}), "argv"),
             (json!({"type": "command", "argv": ["a"], "env": {"A=B": ""}}), "env"),
             (json!({"type": "command", "argv": ["a"], "cwd": ""}), "cwd"),
+            (json!({"type": "http", "url": "example.org"}), "url"),
         ];
         for (case, field) in cases {
             assert_eq!(Task::parse(&case).unwrap_err().field, field, "{case}");

@@ -136,7 +136,7 @@ impl Rules {
             let kind = pool.kind.word();
             let wanted = ExecutorKind::ProcessPool.word();
             let message = format!(
-                "\"{name}\" is a {kind}, which runs builtin tasks only; a command needs a {wanted}"
+                "\"{name}\" is a {kind}, which runs no commands; a command needs a {wanted}"
             );
             return Err(Invalid::new("executor", message));
         }
