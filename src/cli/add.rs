@@ -4,7 +4,7 @@ use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use super::arguments::{AddArguments, TriggerArguments};
-use super::{Failure, duration};
+use super::{Failure, call, duration};
 use crate::clock::Timestamp;
 
 /// The definition of a job.
@@ -136,6 +136,9 @@ fn task(given: &AddArguments) -> Result<Value, Failure> {
             serde_json::from_str(value).unwrap_or_else(|_| json!(value))
         })?;
         return Ok(json!({"type": "builtin", "name": name, "args": args}));
+    }
+    if let Some(url) = &given.call.url {
+        return call::task(url, &given.call);
     }
     let mut task = Map::from_iter([
         ("type".to_owned(), json!("command")),

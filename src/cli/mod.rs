@@ -3,6 +3,7 @@
 
 mod add;
 mod arguments;
+mod call;
 mod duration;
 mod output;
 mod preview;
@@ -10,8 +11,8 @@ mod table;
 mod view;
 
 pub use arguments::{
-    AddArguments, Arguments, CheckArguments, ChosenJobs, ClientArguments, ClientCommand,
-    ServeArguments, Verb, parse,
+    AddArguments, Arguments, CallArguments, CheckArguments, ChosenJobs, ClientArguments,
+    ClientCommand, ServeArguments, Verb, parse,
 };
 pub use output::{Failure, report};
 

@@ -186,8 +186,8 @@ impl Sender {
     fn take(&mut self) -> Option<Beat> {
         let is_trying = self.busy.iter().any(|job_id| self.outages.contains_key(job_id));
         let can_go = |beat: &Beat| {
-            !self.busy.contains(&beat.job_id)
-                && !(is_trying && self.outages.contains_key(&beat.job_id))
+            let is_held_up = is_trying && self.outages.contains_key(&beat.job_id);
+            !is_held_up && !self.busy.contains(&beat.job_id)
         };
         let mut queue = self.desk.queue();
         let position = queue.waiting.iter().position(can_go);

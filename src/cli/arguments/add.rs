@@ -3,6 +3,8 @@
 
 use clap::{ArgGroup, Args};
 
+use super::CallArguments;
+
 /// When: exactly one kind of trigger.
 #[derive(Debug, Clone, Default, Args)]
 #[command(group = ArgGroup::new("when").args(["cron", "crontab", "every", "calendar", "at", "trigger"]))]
@@ -48,7 +50,7 @@ pub struct TriggerArguments {
 
 /// Arguments of `add`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").args(["builtin", "command"]).required(true))]
+#[command(group = ArgGroup::new("what").args(["builtin", "command", "url"]).required(true))]
 pub struct AddArguments {
     /// The job's id
     pub id: String,
@@ -76,6 +78,9 @@ pub struct AddArguments {
     /// Run a command (no shell): everything after --
     #[arg(last = true, value_name = "COMMAND", help_heading = "What")]
     pub command: Vec<String>,
+    /// Whom it calls.
+    #[command(flatten)]
+    pub call: CallArguments,
     /// Pool to run in [default: the one that fits the task]
     #[arg(long, value_name = "NAME", help_heading = "How")]
     pub executor: Option<String>,
