@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Method, Request, Url};
+use reqwest::Url;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -271,9 +271,9 @@ impl Delivery {
         let prepared = preparing.await.unwrap_or_else(|error| Err(error.to_string()));
         let (client, url) = prepared.map_err(undelivered)?;
         let target = Target::of(&url, beat.url.plain().is_none());
-        let mut request = Request::new(Method::POST, address(url, beat));
-        *request.body_mut() = Some(shortened(&beat.body).to_owned().into());
-        let answer = match tokio::time::timeout(LIMIT, client.execute(request)).await {
+        let body = shortened(&beat.body).to_owned();
+        let sending = client.post(address(url, beat)).body(body).send();
+        let answer = match tokio::time::timeout(LIMIT, sending).await {
             Ok(answer) => answer.map_err(|error| target.failure(&error, way)),
             Err(_) => Err(format!("{} did not answer within {}", target.name(), words(LIMIT))),
         };

@@ -4,7 +4,7 @@
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Client, Method, Request, Url};
 
-use super::client::{Clients, Target, Way};
+use super::client::{Clients, Target, Way, innermost};
 use crate::clock::rfc3339;
 use crate::executor::Assignment;
 use crate::job::{Content, Http, parse_url};
@@ -39,10 +39,14 @@ pub(super) fn prepare(
         stays: call.has_secrets(),
     };
     let target = Target::of(&url, call.url().plain().is_none());
-    let mut request = Request::new(method, url);
-    *request.headers_mut() = headers(call, assignment, content_type, found)?;
+    let client = clients.get(way)?;
+    let built = client.request(method, url).build();
+    let mut request = built.map_err(|error| format!("no request: {}", innermost(&error)))?;
+    // A secret URL may hold a user and a password, which have become a header.
+    hide_credentials(request.headers().get(AUTHORIZATION), found);
+    request.headers_mut().extend(headers(call, assignment, content_type, found)?);
     *request.body_mut() = body.map(Body::from);
-    Ok(Prepared { client: clients.get(way)?, request, target, way })
+    Ok(Prepared { client, request, target, way })
 }
 
 fn read(text: &Text, found: &mut Vec<String>) -> Result<String, String> {
@@ -116,12 +120,18 @@ fn headers(
         let mut header = value_of(name, &value)?;
         header.set_sensitive(text.plain().is_none());
         if parsed == AUTHORIZATION && text.plain().is_none() {
-            // A server may repeat it without the word before it.
-            found.extend(value.split_once(' ').map(|(_, credentials)| credentials.to_owned()));
+            hide_credentials(Some(&header), found);
         }
         headers.insert(parsed, header);
     }
     Ok(headers)
+}
+
+/// A server may repeat credentials without the word before them.
+fn hide_credentials(header: Option<&HeaderValue>, found: &mut Vec<String>) {
+    let value = header.and_then(|value| value.to_str().ok());
+    let credentials = value.and_then(|value| value.split_once(' '));
+    found.extend(credentials.map(|(_, credentials)| credentials.to_owned()));
 }
 
 fn value_of(name: &str, value: &str) -> Result<HeaderValue, String> {
