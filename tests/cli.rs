@@ -3,6 +3,8 @@
 
 #[path = "cli/add.rs"]
 mod add;
+#[path = "cli/call.rs"]
+mod call;
 #[path = "cli/help.rs"]
 mod help;
 #[path = "cli/preview.rs"]

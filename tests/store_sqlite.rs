@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Executor, ExecutorKind, PoolSettings};
+use punctual::executor::{Assignment, Beat, Executor, ExecutorKind, PoolSettings};
 use punctual::job::{Definition, GivenPolicy, Job, JobState, Origin, Overlap};
 use punctual::run::RunId;
 use punctual::scheduler::admission::Rules;
@@ -134,6 +134,10 @@ impl Executor for Idle {
 
     fn cancel(&mut self, run_id: &RunId, _reason: &str) {
         unreachable!("{run_id} was not started");
+    }
+
+    fn tell(&mut self, beat: Beat) {
+        unreachable!("{beat:?} has no run");
     }
 
     fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}

@@ -4,7 +4,7 @@ use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use super::arguments::{AddArguments, TriggerArguments};
-use super::{Failure, command, duration, policy};
+use super::{Failure, call, command, duration, policy};
 use crate::clock::Timestamp;
 
 /// The definition of a job.
@@ -137,6 +137,9 @@ fn task(given: &AddArguments) -> Result<Value, Failure> {
             serde_json::from_str(value).unwrap_or_else(|_| json!(value))
         })?;
         return Ok(json!({"type": "builtin", "name": name, "args": args}));
+    }
+    if let Some(url) = &given.call.url {
+        return call::task(url, &given.call);
     }
     command::task(&given.command, &given.options)
 }

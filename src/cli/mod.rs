@@ -3,6 +3,7 @@
 
 mod add;
 mod arguments;
+mod call;
 mod command;
 mod duration;
 mod output;
@@ -12,8 +13,8 @@ mod table;
 mod view;
 
 pub use arguments::{
-    AddArguments, Arguments, CheckArguments, ChosenJobs, ClientArguments, ClientCommand,
-    CommandArguments, ServeArguments, Verb, parse,
+    AddArguments, Arguments, CallArguments, CheckArguments, ChosenJobs, ClientArguments,
+    ClientCommand, CommandArguments, ServeArguments, Verb, parse,
 };
 pub use output::{Failure, report};
 

@@ -5,6 +5,8 @@
 //! a crash. An executor never touches the store: it reports a [`Completion`], and the scheduler writes.
 
 mod command;
+mod heartbeat;
+mod http;
 mod live;
 mod process;
 mod report;
@@ -12,6 +14,7 @@ mod thread;
 mod worker;
 
 pub use command::{end_leftovers, exec};
+pub use heartbeat::{Beat, Heartbeats, Signal};
 pub use live::Live;
 pub use worker::{WorkerProgram, serve as serve_worker};
 
@@ -23,7 +26,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Timestamp};
@@ -32,6 +35,7 @@ use crate::output::Output;
 use crate::run::{Cost, Execution, Outcome, RunId};
 use crate::task::builtin::Registry;
 use command::Commands;
+use http::client::Clients;
 use process::ProcessPool;
 use report::{Shared, failed};
 use thread::ThreadPool;
@@ -49,9 +53,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutorKind {
-    /// Threads of the daemon; they run builtins.
+    /// Threads of the daemon; they run builtins. A call over HTTP takes no thread, but the place of one.
     ThreadPool,
-    /// Processes; they run commands, and builtins in worker processes.
+    /// Processes; they run commands, and builtins in worker processes. A call over HTTP is as above.
     ProcessPool,
 }
 
@@ -59,7 +63,9 @@ impl ExecutorKind {
     /// Whether a pool of this kind can run the task.
     pub fn runs(self, task: &Task) -> bool {
         match (self, task) {
-            (_, Task::Builtin { .. }) | (Self::ProcessPool, Task::Command(_)) => true,
+            (_, Task::Builtin { .. } | Task::Http(_)) | (Self::ProcessPool, Task::Command(_)) => {
+                true
+            }
             (Self::ThreadPool, Task::Command(_)) | (_, Task::Unreadable(_)) => false,
         }
     }
@@ -158,6 +164,9 @@ pub trait Executor: std::fmt::Debug + Send + 'static {
     /// ended it, and what it came to if it ended before, or cannot be ended. For a run that is not there, this does nothing.
     fn cancel(&mut self, run_id: &RunId, reason: &str);
 
+    /// Sends a heartbeat soon, without waiting for it.
+    fn tell(&mut self, beat: Beat);
+
     /// Adapts the pools to new settings: their sizes, and pools that are new. What runs goes on.
     fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>);
 
@@ -176,6 +185,9 @@ enum Pool {
 pub struct Pools {
     shared: Arc<Shared>,
     by_name: BTreeMap<String, Pool>,
+    /// Places of each pool for calls over HTTP: no more are made at a time, also where runs are handed over ahead.
+    calls: BTreeMap<String, (usize, Arc<Semaphore>)>,
+    heartbeats: Heartbeats,
     worker: WorkerProgram,
     commands: Arc<Commands>,
     live: Live,
@@ -191,11 +203,18 @@ impl Pools {
         worker: &WorkerProgram,
     ) -> Self {
         let (tracker, runtime) = (TaskTracker::new(), Handle::current());
-        let shared = Arc::new(Shared { registry, clock, completions, tracker, runtime });
-        let live = Live::new(handed_over_max(settings));
-        let (by_name, worker) = (BTreeMap::new(), worker.clone());
-        let commands = Arc::new(Commands::new(WorkerProgram::itself()));
-        let mut pools = Self { shared, by_name, worker, commands, live };
+        let clients = Clients::default();
+        let heartbeats = Heartbeats::start(clients.clone(), &runtime);
+        let shared = Arc::new(Shared { registry, clock, completions, tracker, runtime, clients });
+        let mut pools = Self {
+            shared,
+            by_name: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            heartbeats,
+            worker: worker.clone(),
+            commands: Arc::new(Commands::new(WorkerProgram::itself())),
+            live: Live::new(handed_over_max(settings)),
+        };
         pools.resize(settings);
         pools
     }
@@ -217,6 +236,11 @@ impl Executor for Pools {
     fn start(&mut self, pool: &str, assignment: Assignment) {
         let shared = Arc::clone(&self.shared);
         let context = self.live.add(assignment.execution());
+        if let (Task::Http(_), Some((_, places))) = (&*assignment.task, self.calls.get(pool)) {
+            let executing = http::execute(shared, assignment, context, Arc::clone(places));
+            self.shared.tracker.spawn_on(executing, &self.shared.runtime);
+            return;
+        }
         match self.by_name.get(pool) {
             Some(Pool::Thread(threads)) => threads.execute(shared, assignment, context),
             Some(Pool::Process(processes)) => {
@@ -241,9 +265,18 @@ impl Executor for Pools {
         self.live.cancel(run_id, reason);
     }
 
+    fn tell(&mut self, beat: Beat) {
+        self.heartbeats.tell(beat);
+    }
+
     fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>) {
         self.live.resize(handed_over_max(settings));
         for (name, PoolSettings { kind, max_workers }) in settings {
+            if self.calls.get(name).is_none_or(|(places, _)| places != max_workers) {
+                // What is being called keeps its old place.
+                let places = Arc::new(Semaphore::new(*max_workers));
+                self.calls.insert(name.clone(), (*max_workers, places));
+            }
             match (kind, self.by_name.get_mut(name)) {
                 (ExecutorKind::ThreadPool, Some(Pool::Thread(threads))) => {
                     threads.resize(*max_workers);
@@ -272,5 +305,6 @@ impl Executor for Pools {
             );
         }
         self.commands.sweep();
+        self.heartbeats.stop().await;
     }
 }

@@ -44,6 +44,7 @@ impl ProcessPool {
             (Task::Builtin { .. }, None) => {
                 self.call_worker(shared, &assignment, &context).await.into()
             }
+            (Task::Http(_), None) => failed("a call over HTTP needs no process").into(),
             (Task::Unreadable(_), None) => failed("the task cannot be read").into(),
         };
         shared.report(&assignment, &context, started_at, ended).await;

@@ -6,6 +6,7 @@
 mod command;
 mod definition;
 mod hooks;
+mod http;
 mod limits;
 mod policy;
 mod retry;
@@ -17,6 +18,7 @@ mod task;
 pub use command::{Command, Program};
 pub use definition::Definition;
 pub use hooks::Hooks;
+pub use http::{Content, Http, parse_url};
 pub use limits::{Bytes, Limits};
 pub use policy::{GivenPolicy, Policy};
 pub use retry::Retry;

@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::Command;
+use super::{Command, Http};
 use crate::invalid::{self, Invalid};
+
+/// The types of tasks, as an error lists them.
+const TYPES: &str = "\"builtin\", \"command\" or \"http\"";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +29,8 @@ pub enum Task {
     },
     /// A program in a process of its own.
     Command(Command),
+    /// A call over HTTP.
+    Http(Box<Http>),
     /// A stored task that can no longer be read: kept as it is, never run.
     Unreadable(Value),
 }
@@ -39,16 +44,17 @@ impl Serialize for Task {
             args: &'a Map<String, Value>,
         }
         #[derive(Serialize)]
-        struct Tagged<'a> {
+        struct Tagged<'a, T: Serialize> {
             r#type: &'static str,
             #[serde(flatten)]
-            command: &'a Command,
+            rest: &'a T,
         }
         match self {
             Self::Builtin { name, args } => {
                 Builtin { r#type: "builtin", name, args }.serialize(serializer)
             }
-            Self::Command(command) => Tagged { r#type: "command", command }.serialize(serializer),
+            Self::Command(rest) => Tagged { r#type: "command", rest }.serialize(serializer),
+            Self::Http(rest) => Tagged { r#type: "http", rest }.serialize(serializer),
             Self::Unreadable(value) => value.serialize(serializer),
         }
     }
@@ -72,11 +78,14 @@ impl Task {
             Some(Value::String(word)) if word == "command" => {
                 Ok(Self::Command(Command::parse(rest)?))
             }
-            Some(other) => Err(Invalid::new(
-                "type",
-                format!("unknown task type {other} (expected \"builtin\" or \"command\")"),
-            )),
-            None => Err(Invalid::new("type", "missing (expected \"builtin\" or \"command\")")),
+            Some(Value::String(word)) if word == "http" => {
+                Ok(Self::Http(Box::new(Http::parse(Value::Object(rest))?)))
+            }
+            Some(other) => {
+                let message = format!("unknown task type {other} (expected {TYPES})");
+                Err(Invalid::new("type", message))
+            }
+            None => Err(Invalid::new("type", format!("missing (expected {TYPES})"))),
         }
     }
 
@@ -90,6 +99,7 @@ impl Task {
         match self {
             Self::Builtin { name, .. } => name.clone(),
             Self::Command(command) => command.program.describe(),
+            Self::Http(call) => call.describe(),
             Self::Unreadable(value) => value.to_string(),
         }
     }
@@ -105,6 +115,7 @@ mod tests {
         let cases = [
             json!({"type": "builtin", "name": "noop", "args": {"a": 1}}),
             json!({"type": "command", "argv": ["/bin/true", "x"], "env": {"A": "b"}, "cwd": "/tmp"}),
+            json!({"type": "http", "url": "https://example.org", "headers": {"A": {"env": "B"}}, "json": {"c": 1}}),
         ];
         for case in cases {
             assert_eq!(Task::parse(&case).unwrap().to_value(), case);
@@ -119,6 +130,7 @@ mod tests {
             (json!({"type": "shell"}), "type"),
             (json!({"type": "builtin"}), ""),
             (json!({"type": "builtin", "name": "noop", "argv": []}), "argv"),
+            (json!({"type": "http", "url": "example.org"}), "url"),
         ];
         for (case, field) in cases {
             assert_eq!(Task::parse(&case).unwrap_err().field, field, "{case}");

@@ -105,7 +105,7 @@ impl Rules {
     fn check_task(&self, task: &Task) -> Result<(), Invalid> {
         match task {
             Task::Builtin { name, args } => self.registry.check(name, args),
-            Task::Command(_) | Task::Unreadable(_) => Ok(()),
+            Task::Command(_) | Task::Http(_) | Task::Unreadable(_) => Ok(()),
         }
     }
 
@@ -150,7 +150,7 @@ impl Rules {
             let kind = pool.kind.word();
             let wanted = ExecutorKind::ProcessPool.word();
             let message = format!(
-                "\"{name}\" is a {kind}, which runs builtin tasks only; a command needs a {wanted}"
+                "\"{name}\" is a {kind}, which runs no commands; a command needs a {wanted}"
             );
             return Err(Invalid::new("executor", message));
         }

@@ -32,6 +32,7 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_punctual");
 /// A folder with a configuration, in which daemons come and go.
 pub(crate) struct Home {
     folder: TempDir,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Home {
@@ -39,7 +40,12 @@ impl Home {
     pub(crate) fn new(config: &str) -> Self {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("jobs.toml"), config).unwrap();
-        Self { folder }
+        Self { folder, variables: Vec::new() }
+    }
+
+    /// Sets a variable of the environment of what is started from now on.
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
+        self.variables.push((name, value.to_owned()));
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -68,6 +74,7 @@ impl Home {
             .env("STATE_DIRECTORY", self.path())
             .env_remove("PUNCTUAL_SOCKET")
             .env_remove("NOTIFY_SOCKET")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }

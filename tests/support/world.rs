@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Completion, Executor, ExecutorKind, PoolSettings};
+use punctual::executor::{Assignment, Beat, Completion, Executor, ExecutorKind, PoolSettings};
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
 use punctual::run::{Attempt, Cost, Outcome, Run, RunId, RunState};
@@ -138,6 +138,8 @@ impl Executor for NotingExecutor {
     fn cancel(&mut self, run_id: &RunId, reason: &str) {
         self.notes.cancels.lock().unwrap().push((run_id.clone(), reason.to_owned()));
     }
+
+    fn tell(&mut self, _: Beat) {}
 
     fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
 

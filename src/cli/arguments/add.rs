@@ -3,6 +3,7 @@
 
 use clap::{ArgGroup, Args};
 
+use super::call::CallArguments;
 use super::command::CommandArguments;
 use super::policy::PolicyArguments;
 
@@ -51,7 +52,7 @@ pub struct TriggerArguments {
 
 /// Arguments of `add`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").args(["builtin", "command"]).required(true))]
+#[command(group = ArgGroup::new("what").args(["builtin", "command", "url"]).required(true))]
 pub struct AddArguments {
     /// The job's id
     pub id: String,
@@ -76,6 +77,9 @@ pub struct AddArguments {
     /// How the command is started and ended.
     #[command(flatten)]
     pub options: CommandArguments,
+    /// Whom it calls.
+    #[command(flatten)]
+    pub call: CallArguments,
     /// Pool to run in [default: the one that fits the task]
     #[arg(long, value_name = "NAME", help_heading = "How")]
     pub executor: Option<String>,

@@ -2,11 +2,13 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 mod add;
+mod call;
 mod command;
 mod policy;
 
 pub use add::AddArguments;
 pub(super) use add::TriggerArguments;
+pub use call::CallArguments;
 pub use command::CommandArguments;
 pub(super) use policy::PolicyArguments;
 
@@ -121,6 +123,7 @@ pub enum ClientCommand {
         punctual add tidy --every 1h --user www-data --memory 512M --shell -- 'du -s /srv | sort -n > /tmp/sizes'\n  \
         punctual add fix --cron 'hour=3 minute=*/20' --builtin toutiao.fix_statistics\n  \
         punctual add ping --crontab '*/5 8-18 * * mon-fri' -- /usr/bin/ping -c 1 localhost\n  \
+        punctual add hook --every 1h --http https://example.org/hook --body hello\n  \
         punctual add bills --calendar 'months=1 hour=6' --start 2027-01-31 --builtin noop\n  \
         punctual add expire-42 --at '+30m' --builtin orders.expire --arg order_id=42\n  \
         punctual add tick --every 10s --timezone Asia/Shanghai --builtin noop\n\n\
