@@ -25,7 +25,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Core: words and seams.
     (
         "scheduler",
-        &["clock", "executor", "invalid", "job", "run", "store", "task", "trigger", "zone"],
+        &[
+            "clock", "executor", "invalid", "job", "output", "run", "store", "task", "trigger",
+            "zone",
+        ],
     ),
     ("explain", &["clock", "job", "run"]),
     ("history", &["clock", "explain", "filter", "job", "output", "run", "scheduler", "store"]),

@@ -9,6 +9,7 @@ mod world;
 use chrono::TimeDelta;
 use jobs::{at, job, job_at};
 use punctual::clock::Timestamp;
+use punctual::executor::Signal;
 use punctual::run::{Cause, Outcome, Run, RunId, RunState};
 use punctual::scheduler::command::{Addition, Answer, Existing, Refusal, Request};
 use punctual::store::memory::MemoryStore;
@@ -416,4 +417,34 @@ async fn a_reload_changes_the_number_of_workers_and_nothing_that_runs_is_lost() 
     world.complete(0, at(43), Outcome::Succeeded { result: None, exit_code: None });
     world.tick(at(43)).await;
     assert_eq!(world.started().len(), 2, "and nothing takes its place");
+}
+
+#[tokio::test]
+async fn a_heartbeat_tells_that_a_run_starts_and_how_it_ended_for_good() {
+    let mut world = World::new(2).await;
+    let given = json!({"retry": {"max_attempts": 2, "delay": 1}, "heartbeat": "https://example.org/x",
+        "on_failure": {"type": "builtin", "name": "noop"}});
+    world.add(job(&once(&given)), at(0)).await;
+    world.tick(at(10)).await;
+    assert_eq!(world.beats(), [(Signal::Start, String::new())]);
+    world.complete(0, at(11), failed());
+    world.tick(at(11)).await;
+    world.tick(at(13)).await;
+    assert_eq!(world.beats().len(), 1, "another attempt is no start, and this was no end");
+    world.complete(0, at(14), failed());
+    world.tick(at(14)).await;
+    assert_eq!(world.beats()[1..], [(Signal::Failure, "no luck".to_owned())]);
+    world.finish_all(at(15)).await;
+    assert_eq!(world.beats().len(), 2, "what tells of a run has no heartbeat of its own");
+}
+
+#[tokio::test]
+async fn a_run_that_a_crash_has_cut_off_for_good_is_a_failure_to_the_heartbeat_too() {
+    let mut world = World::new(1).await;
+    let given = json!({"on_crash": "lose", "heartbeat": {"env": "URL"}});
+    world.add(job(&once(&given)), at(0)).await;
+    world.tick(at(10)).await;
+    world.crash(at(11)).await;
+    let start = (Signal::Start, String::new());
+    assert_eq!(world.beats(), [start, (Signal::Failure, "crashed".to_owned())]);
 }

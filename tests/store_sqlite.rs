@@ -8,7 +8,7 @@ use std::sync::Arc;
 use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Beat, Executor, ExecutorKind, PoolSettings};
 use punctual::job::{Definition, GivenPolicy, Job, JobState, Origin, Overlap};
-use punctual::run::RunId;
+use punctual::run::{Execution, RunId};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Command, Request};
 use punctual::scheduler::{Identity, Scheduler};
@@ -139,6 +139,8 @@ impl Executor for Idle {
     fn tell(&mut self, beat: Beat) {
         unreachable!("{beat:?} has no run");
     }
+
+    fn end_leftovers(&mut self, _: &[Execution]) {}
 
     fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
 

@@ -167,6 +167,9 @@ pub trait Executor: std::fmt::Debug + Send + 'static {
     /// Sends a heartbeat soon, without waiting for it.
     fn tell(&mut self, beat: Beat);
 
+    /// Ends what a daemon that died has left over of these attempts on this machine, before they are run again.
+    fn end_leftovers(&mut self, executions: &[Execution]);
+
     /// Adapts the pools to new settings: their sizes, and pools that are new. What runs goes on.
     fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>);
 
@@ -267,6 +270,13 @@ impl Executor for Pools {
 
     fn tell(&mut self, beat: Beat) {
         self.heartbeats.tell(beat);
+    }
+
+    fn end_leftovers(&mut self, executions: &[Execution]) {
+        let ended = end_leftovers(executions);
+        if ended > 0 {
+            tracing::warn!(processes = ended, "ended what was left over of runs whose daemon died");
+        }
     }
 
     fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>) {

@@ -44,6 +44,7 @@ impl Desk<'_> {
                 self.step.ended.push(Arc::clone(&run));
                 if let Some((job, event)) = job.zip(event_of(&run)) {
                     self.tell(&job, event, &run);
+                    self.beat_end(&job, &run, &completion.output);
                 }
             }
         }

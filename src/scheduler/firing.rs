@@ -13,7 +13,7 @@ use super::step::Step;
 use super::telling::{self, TELLING_LIMIT};
 use super::{Phase, Scheduler, report};
 use crate::clock::Timestamp;
-use crate::executor::{Assignment, Executor};
+use crate::executor::{Assignment, Executor, Signal};
 use crate::job::{Job, JobState};
 use crate::run::{Cause, Event, Run, SkipReason};
 use crate::store::{Claim, Store, StoreError};
@@ -182,6 +182,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             // Two nodes that start a run of the same job at the same time change its revision, and one of them fails.
             let fresh = step.job(&job.id).unwrap_or(&job).as_ref().clone();
             step.advance(fresh);
+        }
+        if run.attempt == 1 {
+            self.desk(step).beat(&job, &run, Signal::Start, String::new());
         }
         Arc::make_mut(&mut run).start(now);
         step.update_run(Arc::clone(&run));

@@ -313,6 +313,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         for (pool, assignment) in step.starts {
             self.executor.start(&pool, assignment);
         }
+        step.beats.into_iter().for_each(|beat| self.executor.tell(beat));
         for (run_id, reason) in step.cancels {
             self.executor.cancel(&run_id, &reason);
         }

@@ -12,7 +12,8 @@ use super::{CONFLICTS_MAX, Memory, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
-use crate::run::{Cost, Event, Outcome, Run, RunState};
+use crate::output::Output;
+use crate::run::{Cost, Event, Execution, Outcome, Run, RunState};
 use crate::store::{Change, Holder, Store, StoreError};
 
 /// Attempts of a run that crashes may cost. A run that has seen so many ends its node itself, and would for ever.
@@ -112,6 +113,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             |run: &Run| !self.is_shared || self.rules.executors.contains_key(&run.executor);
         let runs: Vec<Run> = runs.into_iter().filter(is_mine).collect();
         let jobs = self.jobs_of(&runs).await?;
+        let begun = runs.iter().filter(|run| matches!(run.state, RunState::Running { .. }));
+        let begun: Vec<Execution> = begun.map(Run::execution).collect();
+        if !begun.is_empty() {
+            self.executor.end_leftovers(&begun);
+        }
         let mut recovered = Recovered::default();
         let mut step = Step::new(now, Arc::clone(&self.identity.node), Default::default(), None);
         for mut run in runs {
@@ -141,12 +147,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.memory = Memory::Doubtful;
             self.store.commit(changes).await?;
         }
+        step.beats.into_iter().for_each(|beat| self.executor.tell(beat));
         Ok(recovered)
     }
 
     fn tell_loss(&mut self, step: &mut Step, job: Option<&Arc<Job>>, lost: &Run) {
         if let Some(job) = job.filter(|job| is_of(job, lost)) {
-            self.desk(step).tell(job, Event::Failure, lost);
+            let mut desk = self.desk(step);
+            desk.tell(job, Event::Failure, lost);
+            desk.beat_end(job, lost, &Output::default());
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::admission::Rules;
 use super::command::{Answer, Refusal, Request};
 use crate::clock::Timestamp;
-use crate::executor::Assignment;
+use crate::executor::{Assignment, Beat};
 use crate::job::{Job, JobId};
 use crate::run::{Execution, Run, RunId};
 use crate::store::Change;
@@ -75,6 +75,8 @@ pub(super) struct Step {
     pub(super) asked: Vec<Request>,
     /// The rules before this step, if it has changed them.
     pub(super) former_rules: Option<Rules>,
+    /// Heartbeats to send.
+    pub(super) beats: Vec<Beat>,
     /// Attempts whose end this step records.
     pub(super) recorded: Vec<Execution>,
     /// Runs whose end this step records.
@@ -103,6 +105,7 @@ impl Step {
             replies: Vec::new(),
             asked: Vec::new(),
             former_rules: None,
+            beats: Vec::new(),
             recorded: Vec::new(),
             ended: Vec::new(),
             runs: runs.into_iter().map(|run| (run.id.clone(), Arc::new(run))).collect(),

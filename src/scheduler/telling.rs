@@ -9,11 +9,15 @@ use serde_json::{Value, json};
 
 use super::apply::Desk;
 use super::floor::Waiting;
+use crate::executor::{Beat, Signal};
 use crate::job::{Job, Task};
-use crate::run::{Cause, Event, Run, RunState, SkipReason};
+use crate::output::Output;
+use crate::run::{Cause, Event, Outcome, Run, RunState, SkipReason};
 
 /// How long such a run may take.
 pub(super) const TELLING_LIMIT: Duration = Duration::from_mins(1);
+/// Lines of an output, its last ones, that a heartbeat tells of.
+const LINES_TOLD: usize = 50;
 
 impl Desk<'_> {
     /// Makes the run that tells of another one, if the job has a task for that.
@@ -44,6 +48,34 @@ impl Desk<'_> {
         let event = Some(Arc::new(facts(job, event, subject)));
         let waiting = Waiting { run, job: Arc::clone(job), is_contested: false, event };
         self.floor.wait(waiting, now);
+    }
+}
+
+impl Desk<'_> {
+    /// Has a heartbeat sent, if the job has somewhere to send it.
+    pub(super) fn beat(&mut self, job: &Job, run: &Run, signal: Signal, body: String) {
+        let Some(url) = &job.policy.heartbeat else { return };
+        if !matches!(run.cause, Cause::Event { .. }) {
+            let (job_id, run_id) = (job.id.clone(), run.id.clone());
+            self.step.beats.push(Beat { job_id, url: url.clone(), signal, run_id, body });
+        }
+    }
+
+    /// Has a heartbeat sent for the end of a run: of a failure with its error, and the end of what it wrote.
+    pub(super) fn beat_end(&mut self, job: &Job, run: &Run, output: &Output) {
+        let RunState::Ended { outcome, .. } = &run.state else { return };
+        match outcome {
+            Outcome::Succeeded { .. } => self.beat(job, run, Signal::Success, String::new()),
+            Outcome::Failed { error, .. }
+            | Outcome::TimedOut { error }
+            | Outcome::Lost { error } => {
+                let last = output.lines().rev().take(LINES_TOLD).collect::<Vec<_>>();
+                let last = last.into_iter().rev().map(|line| line.text.as_str());
+                let body: Vec<&str> = std::iter::once(error.as_str()).chain(last).collect();
+                self.beat(job, run, Signal::Failure, body.join("\n"));
+            }
+            Outcome::Cancelled { .. } => {}
+        }
     }
 }
 

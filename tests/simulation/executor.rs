@@ -69,6 +69,8 @@ impl Executor for SimExecutor {
 
     fn tell(&mut self, _: Beat) {}
 
+    fn end_leftovers(&mut self, _: &[punctual::run::Execution]) {}
+
     fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
 
     async fn stop(&mut self) {}
