@@ -81,6 +81,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("sqlx::", &["store/sql/", "toutiao/"]),
     ("redis::", &["toutiao/counters/", "toutiao/settings.rs"]),
+    ("reqwest::", &["executor/"]),
+    ("rustls::", &["executor/http/"]),
     ("axum::", &["control/", "server", "toutiao/api/"]),
     ("clap::", &["cli/"]),
     ("comfy_table::", &["cli/"]),

@@ -75,7 +75,7 @@ impl Bench {
 
 /// The first attempt of a call.
 fn assignment(mut call: Value) -> Assignment {
-    call["type"] = json!("http");
+    call.as_object_mut().unwrap().insert("type".to_owned(), json!("http"));
     Assignment {
         run_id: RunId(RUN.into()),
         job_id: JobId::parse("job").unwrap(),
@@ -89,16 +89,16 @@ fn assignment(mut call: Value) -> Assignment {
 
 /// The result of a run that has succeeded.
 fn result(completion: &Completion) -> &Value {
-    match &completion.outcome {
-        Outcome::Succeeded { result: Some(result), .. } => result,
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Succeeded { result: Some(result), .. } = &completion.outcome else {
+        panic!("{completion:?}");
+    };
+    result
 }
 
 /// The error of a run that has failed, and whether it would fail again.
 fn failure(completion: &Completion) -> (&str, bool) {
-    match &completion.outcome {
-        Outcome::Failed { error, permanent, .. } => (error, *permanent),
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Failed { error, permanent, .. } = &completion.outcome else {
+        panic!("{completion:?}");
+    };
+    (error, *permanent)
 }

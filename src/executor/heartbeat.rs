@@ -115,7 +115,8 @@ impl Heartbeats {
     }
 
     /// Sends a heartbeat soon. Those of one job are sent in their order.
-    pub fn tell(&self, beat: Beat) {
+    pub fn tell(&self, mut beat: Beat) {
+        beat.body.truncate(shortened(&beat.body).len());
         let mut queue = self.desk.queue();
         if queue.waiting.len() >= QUEUE_MAX {
             queue.waiting.pop_front();
@@ -204,7 +205,7 @@ impl Sender {
         self.busy.insert(beat.job_id.clone());
         // While nothing gets through, one try tells enough.
         let pauses = if self.outages.contains_key(&beat.job_id) { &[][..] } else { &PAUSES[..] };
-        let delivery = Delivery { clients: self.clients.clone(), runtime: self.runtime.clone() };
+        let delivery = Delivery { clients: self.clients.clone() };
         self.under_way.spawn_on(
             async move {
                 let result = delivery.deliver(&beat, pauses).await;
@@ -244,7 +245,6 @@ struct Undelivered {
 /// What is needed to deliver one.
 struct Delivery {
     clients: Clients,
-    runtime: Handle,
 }
 
 impl Delivery {
@@ -264,15 +264,17 @@ impl Delivery {
         let way = Way { connect_timeout: LIMIT, redirects: 0, stays: true };
         let (clients, text) = (self.clients.clone(), beat.url.clone());
         // Reading a secret or the machine's certificates may block.
-        let preparing = self.runtime.spawn_blocking(move || {
+        let preparing = self.clients.reading.run(move || {
             let url = url(&text, &mut Vec::new())?;
             Ok((clients.get(way)?, url))
         });
-        let prepared = preparing.await.unwrap_or_else(|error| Err(error.to_string()));
-        let (client, url) = prepared.map_err(undelivered)?;
+        let prepared = tokio::time::timeout(LIMIT, preparing).await;
+        let prepared = prepared.unwrap_or_else(|_| {
+            Ok(Err(format!("the URL could not be read within {}", words(LIMIT))))
+        });
+        let (client, url) = prepared.and_then(|result| result).map_err(undelivered)?;
         let target = Target::of(&url, beat.url.plain().is_none());
-        let body = shortened(&beat.body).to_owned();
-        let sending = client.post(address(url, beat)).body(body).send();
+        let sending = client.post(address(url, beat)).body(beat.body.clone()).send();
         let answer = match tokio::time::timeout(LIMIT, sending).await {
             Ok(answer) => answer.map_err(|error| target.failure(&error, way)),
             Err(_) => Err(format!("{} did not answer within {}", target.name(), words(LIMIT))),

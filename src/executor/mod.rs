@@ -206,7 +206,7 @@ impl Pools {
         worker: &WorkerProgram,
     ) -> Self {
         let (tracker, runtime) = (TaskTracker::new(), Handle::current());
-        let clients = Clients::default();
+        let clients = Clients::new(&runtime);
         let heartbeats = Heartbeats::start(clients.clone(), &runtime);
         let shared = Arc::new(Shared { registry, clock, completions, tracker, runtime, clients });
         let mut pools = Self {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use punctual::clock::Timestamp;
 use serde_json::json;
 
+use crate::support::{Home, run_to_end};
 use crate::web::{Asked, Step, Web, answer, redirect};
 use crate::{Bench, RUN, assignment, failure, result};
 
@@ -206,4 +207,21 @@ async fn a_redirect_to_another_server_is_followed_only_without_secrets() {
     result(&bench.call(call).await);
     let asked = other.asked().await;
     assert_eq!((asked.header("authorization"), asked.header("x-open")), (None, Some("b")));
+}
+
+#[tokio::test]
+async fn a_daemon_calls_through_the_proxy_that_its_environment_names() {
+    let (mut proxy, mut near) = (Web::start(fine).await, Web::start(fine).await);
+    let mut home = Home::new("");
+    home.set("HTTP_PROXY", &proxy.url(""));
+    home.set("NO_PROXY", "127.0.0.1");
+    let _daemon = home.start();
+    let client = home.client();
+    home.ok(&["add", "far", "--every", "1h", "--http", "http://elsewhere.example/x"]);
+    home.ok(&["add", "near", "--every", "1h", "--http", &near.url("/y")]);
+    assert_eq!(run_to_end(&client, "far").await["state"], "succeeded");
+    assert_eq!(proxy.asked().await.line, "GET http://elsewhere.example/x HTTP/1.1");
+    assert_eq!(run_to_end(&client, "near").await["state"], "succeeded");
+    assert_eq!(near.asked().await.line, "GET /y HTTP/1.1");
+    assert!(proxy.is_quiet());
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -44,6 +44,8 @@ pub(crate) enum Step {
     Flood(String),
     /// Does nothing until the client is gone.
     Hang,
+    /// Waits until the test lets one go on.
+    Wait(Arc<Semaphore>),
     /// Closes the connection, as is proper.
     Close,
     /// Breaks the connection off, as a crash would.
@@ -149,12 +151,23 @@ impl Serve {
         while let Some(asked) = self.read(&mut stream).await {
             let steps = (self.reply)(&asked);
             self.asked.send(asked).await.unwrap();
-            for step in steps {
-                if !self.take(step, &mut stream).await {
-                    return;
-                }
+            if !self.take_all(steps, &mut stream).await {
+                return;
             }
         }
+    }
+
+    /// Whether the connection is still of use afterwards.
+    async fn take_all<S>(&self, steps: Vec<Step>, stream: &mut BufReader<S>) -> bool
+    where
+        S: AsyncRead + AsyncWrite + Resettable + Unpin,
+    {
+        for step in steps {
+            if !self.take(step, stream).await {
+                return false;
+            }
+        }
+        true
     }
 
     async fn read<S: AsyncRead + Unpin>(&self, stream: &mut BufReader<S>) -> Option<Asked> {
@@ -188,7 +201,6 @@ impl Serve {
         Some(asked)
     }
 
-    /// Whether the connection is still of use afterwards.
     async fn take<S>(&self, step: Step, stream: &mut BufReader<S>) -> bool
     where
         S: AsyncRead + AsyncWrite + Resettable + Unpin,
@@ -207,6 +219,10 @@ impl Serve {
                 drop(stream.read(&mut [0]).await);
                 self.gone.send(()).await.unwrap();
                 false
+            }
+            Step::Wait(gate) => {
+                gate.acquire().await.unwrap().forget();
+                true
             }
             Step::Close => {
                 // It may have gone first.

@@ -10,7 +10,9 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, Url};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::runtime::Handle;
 
+use super::blocking::Blocking;
 use crate::clock::duration_words;
 
 /// Clients that are kept. Beyond that they are made anew, each with connections of its own.
@@ -35,9 +37,13 @@ pub(in crate::executor) struct Way {
 }
 
 /// The clients, made when they are needed. Clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(in crate::executor) struct Clients {
     made: Arc<Mutex<Made>>,
+    /// Reads secrets and certificates.
+    pub(in crate::executor) reading: Blocking,
+    /// Looks names up.
+    names: Blocking,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +54,12 @@ struct Made {
 }
 
 impl Clients {
+    /// None yet. What may block is done on threads of this runtime.
+    pub(in crate::executor) fn new(runtime: &Handle) -> Self {
+        let blocking = || Blocking::new(runtime.clone());
+        Self { made: Arc::default(), reading: blocking(), names: blocking() }
+    }
+
     /// The client for this way. The first one reads the machine's certificates, so this may block.
     pub(in crate::executor) fn get(&self, way: Way) -> Result<Client, String> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +71,7 @@ impl Clients {
             None => tls(roots()).map_err(|error| format!("there is no TLS: {error}"))?,
         };
         made.tls = Some(tls.clone());
-        let client = client(way, tls).map_err(|error| {
+        let client = client(way, tls, self.names.clone()).map_err(|error| {
             let why = innermost(&error);
             format!("there is no client for HTTP: {why}")
         })?;
@@ -71,10 +83,11 @@ impl Clients {
     }
 }
 
-fn client(way: Way, tls: ClientConfig) -> reqwest::Result<Client> {
+fn client(way: Way, tls: ClientConfig, names: Blocking) -> reqwest::Result<Client> {
     Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(USER_AGENT)
+        .dns_resolver(names)
         .connect_timeout(way.connect_timeout)
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
@@ -158,4 +171,20 @@ pub(in crate::executor) fn innermost(error: &reqwest::Error) -> String {
         cause = deeper;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_are_shared_and_their_number_has_a_bound() {
+        let clients = Clients::new(&Handle::current());
+        for redirects in (0..100).chain(0..100) {
+            let way = Way { connect_timeout: IDLE, redirects, stays: true };
+            clients.get(way).unwrap();
+            let made = clients.made.lock().unwrap();
+            assert!(made.by_way.len() <= CLIENTS_MAX && made.by_way.contains_key(&way));
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! Calls over HTTP. They need neither thread nor process: a task of the runtime sends, waits and reads.
 
+mod blocking;
 pub(super) mod client;
 mod request;
 
 pub(super) use request::url;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::{Response, StatusCode};
 use serde_json::json;
@@ -17,7 +19,7 @@ use crate::job::{Http, Task};
 use crate::output::Stream;
 use crate::run::Outcome;
 use crate::task::context::Context;
-use client::{innermost, words};
+use client::{Target, innermost, words};
 use request::{Prepared, prepare};
 
 /// Bytes of an answer's head that the output gets.
@@ -61,6 +63,37 @@ pub(super) async fn execute(
     shared.report(&assignment, &context, started_at, outcome.into()).await;
 }
 
+/// How far a call has come.
+enum Stage {
+    /// Its secrets are read.
+    Prepares,
+    /// It waits for the head of the answer.
+    Asks(Target),
+    /// It reads the body of an answer with this status.
+    Listens(Target, StatusCode),
+}
+
+impl Stage {
+    /// What is said when the time is over.
+    fn too_slow(&self, limit: Duration) -> String {
+        let limit = words(limit);
+        match self {
+            Self::Prepares => format!("the secrets of the call could not be read within {limit}"),
+            Self::Asks(target) => format!("{} did not answer within {limit}", target.name()),
+            Self::Listens(target, _) => {
+                format!("{} did not send its whole answer within {limit}", target.name())
+            }
+        }
+    }
+
+    fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Listens(_, status) => Some(*status),
+            Self::Prepares | Self::Asks(_) => None,
+        }
+    }
+}
+
 /// A call and its answer.
 struct Exchange<'a> {
     shared: &'a Arc<Shared>,
@@ -72,51 +105,45 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     /// Calls, within the call's time limit.
     async fn run(&self) -> Outcome {
-        let Prepared { client, request, target, way } = match self.prepare().await {
-            Ok(prepared) => prepared,
-            Err(error) => return failed(error),
-        };
         let limit = self.call.timeout();
-        let mut status = None;
-        let answering = async {
-            let response = client.execute(request).await;
-            let response = response.map_err(|error| target.failure(&error, way))?;
-            status = Some(response.status());
-            let read = self.take(response).await;
-            read.map_err(|error| {
-                format!("{} broke off its answer: {}", target.name(), innermost(&error))
-            })
-        };
-        let answered = tokio::time::timeout(limit, answering).await;
-        let unexpected = status.and_then(|status| self.unexpected(status));
-        match (answered, unexpected) {
-            // The status says more than how the answer ended.
+        let mut stage = Stage::Prepares;
+        let ended = tokio::time::timeout(limit, self.exchange(&mut stage)).await;
+        let in_time = ended.unwrap_or_else(|_| Err(stage.too_slow(limit)));
+        // Where there was a status, it says more than how the answer ended.
+        match (in_time, stage.status().and_then(|status| self.unexpected(status))) {
             (_, Some(outcome)) => outcome,
-            (Ok(Ok(bytes)), None) => {
-                let status = status.map(|status| status.as_u16());
+            (Ok(bytes), None) => {
+                let status = stage.status().map(|status| status.as_u16());
                 let result = json!({"status": status, "bytes": bytes});
                 Outcome::Succeeded { result: Some(result), exit_code: None }
             }
-            (Ok(Err(error)), None) => failed(error),
-            (Err(_), None) => {
-                let what = if status.is_some() { "send its whole answer" } else { "answer" };
-                failed(format!("{} did not {what} within {}", target.name(), words(limit)))
-            }
+            (Err(error), None) => failed(error),
         }
+    }
+
+    /// Calls, and takes the answer; how many bytes its body had, as far as it was read.
+    async fn exchange(&self, stage: &mut Stage) -> Result<usize, String> {
+        let Prepared { client, request, target, way } = self.prepare().await?;
+        *stage = Stage::Asks(target.clone());
+        let response = client.execute(request).await;
+        let response = response.map_err(|error| target.failure(&error, way))?;
+        *stage = Stage::Listens(target.clone(), response.status());
+        self.take(response).await.map_err(|error| {
+            let why = innermost(&error);
+            format!("{} broke off its answer: {why}", target.name())
+        })
     }
 
     /// Builds the request where it may block, and hides what it found.
     async fn prepare(&self) -> Result<Prepared, String> {
-        let (shared, assignment) = (Arc::clone(self.shared), self.assignment.clone());
+        let (clients, assignment) = (self.shared.clients.clone(), self.assignment.clone());
         let call = self.call.clone();
-        let preparing = self.shared.runtime.spawn_blocking(move || {
+        let preparing = move || {
             let mut found = Vec::new();
-            let prepared = prepare(&call, &assignment, &shared.clients, &mut found);
+            let prepared = prepare(&call, &assignment, &clients, &mut found);
             (prepared, found)
-        });
-        let prepared = preparing.await;
-        let (prepared, found) =
-            prepared.map_err(|error| format!("the call could not be prepared: {error}"))?;
+        };
+        let (prepared, found) = self.shared.clients.reading.run(preparing).await?;
         self.context.log.hide(found);
         prepared
     }
@@ -133,7 +160,7 @@ impl Exchange<'_> {
         })
     }
 
-    /// Takes an answer into the output; how many bytes its body had, as far as it was read.
+    /// Takes an answer into the output; how many bytes of its body were read.
     async fn take(&self, mut response: Response) -> reqwest::Result<usize> {
         self.write(head(&response).as_bytes());
         let (mut bytes, mut ends_line) = (0, true);

@@ -129,8 +129,8 @@ fn headers(
 
 /// A server may repeat credentials without the word before them.
 fn hide_credentials(header: Option<&HeaderValue>, found: &mut Vec<String>) {
-    let value = header.and_then(|value| value.to_str().ok());
-    let credentials = value.and_then(|value| value.split_once(' '));
+    let value = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let credentials = value.as_deref().and_then(|value| value.split_once(' '));
     found.extend(credentials.map(|(_, credentials)| credentials.to_owned()));
 }
 
