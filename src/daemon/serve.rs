@@ -288,9 +288,9 @@ fn declared(answer: Result<Answer, Refusal>) -> Result<control::Difference, Stri
                 unchanged = difference.unchanged, "declared jobs");
             Ok(difference)
         }
-        Ok(Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Added(_)) => {
-            Err("the scheduler gave another answer than asked for".to_owned())
-        }
+        Ok(
+            Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Added(_) | Answer::Pruned,
+        ) => Err("the scheduler gave another answer than asked for".to_owned()),
         Err(refusal) => Err(refusal.to_string()),
     }
 }
