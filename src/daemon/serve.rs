@@ -16,12 +16,13 @@ use tokio_util::task::TaskTracker;
 
 use super::app::App;
 use super::files::{self, Demo, Source};
+use super::retention::Pruner;
 use super::signals::{Asked, Signals};
 use super::{logging, notify};
 use crate::cli::{Failure, report};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Retention};
 use crate::control::{self, Api, ReloadAnswer, Reloaded};
 use crate::executor::{Completion, Pools, WorkerProgram, handed_over_max};
 use crate::history::History;
@@ -128,6 +129,7 @@ impl Parts {
 struct Daemon {
     source: Source,
     rules: watch::Sender<Arc<Rules>>,
+    retention: watch::Sender<Retention>,
     handle: scheduler::handle::Handle,
     reloads: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>,
     /// The configuration that the parts were built from.
@@ -171,7 +173,15 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     );
     tracker.spawn(door);
     let socket = config.socket.clone();
-    let mut daemon = Daemon { source, rules: rules_in, handle, reloads, config };
+    let retention = watch::Sender::new(config.retention);
+    let pruner = Pruner {
+        archive: Arc::new(store.clone()),
+        handle: handle.clone(),
+        clock: Arc::new(SystemClock),
+        retention: retention.subscribe(),
+    };
+    tracker.spawn(core.clone().run_until_cancelled_owned(pruner.work()));
+    let mut daemon = Daemon { source, rules: rules_in, retention, handle, reloads, config };
     let up = async {
         declared(declaring.answer().await).map_err(|error| refused(&error))?;
         let client = Client::new(&socket);
@@ -271,6 +281,7 @@ impl Daemon {
         let jobs = files::declared_jobs(&config, &rules, now).map_err(|error| error.to_string())?;
         let jobs = declared(self.handle.ask(declare(&rules, jobs)).await)?;
         self.rules.send_replace(Arc::new(rules));
+        self.retention.send_replace(config.retention);
         Ok(Reloaded { jobs, restart_needed })
     }
 }
