@@ -116,6 +116,7 @@ impl Request {
             | Self::Run(_)
             | Self::PauseAll
             | Self::ResumeAll
+            | Self::Prune { .. }
             | Self::Reload { .. } => None,
         }
     }
@@ -129,3 +130,96 @@ impl Request {
             Self::Cancel { .. } | Self::PauseAll | Self::ResumeAll | Self::Prune { .. } => {
                 Vec::new()
             }
+            Self::Reload { jobs, .. } => jobs.iter().map(|job| &job.id).collect(),
+        }
+    }
+}
+
+/// What a request led to.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The job as it now is.
+    Job(Arc<Job>),
+    /// The run that was made.
+    Run(Arc<Run>),
+    /// What became of each job that was to be added, in order.
+    Added(Vec<Result<Added, Refusal>>),
+    /// Since when the scheduler is paused; none if it is not.
+    Paused(Option<Timestamp>),
+    /// It is no longer kept.
+    Pruned,
+    /// What a reload changed.
+    Difference(Difference),
+}
+
+/// How the jobs of the file differ from those before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Difference {
+    /// Ids that are new.
+    pub added: Vec<String>,
+    /// Ids whose definition is another.
+    pub changed: Vec<String>,
+    /// Ids that are gone.
+    pub removed: Vec<String>,
+    /// How many are as they were.
+    pub unchanged: usize,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such job.
+    #[error("there is no job \"{0}\"")]
+    NotFound(JobId),
+    /// The id is taken.
+    #[error("a job \"{0}\" exists already (replace_existing, or --replace, redefines it)")]
+    Exists(JobId),
+    /// There is no such run.
+    #[error("there is no run \"{0}\"")]
+    NoRun(String),
+    /// The run has ended.
+    #[error("run \"{id}\" has ended: it is {state}")]
+    RunEnded {
+        /// The run.
+        id: String,
+        /// Its state.
+        state: &'static str,
+    },
+    /// The job is declared in the file, which is the truth for it.
+    #[error("job \"{0}\" is declared in jobs.toml: change it there and reload")]
+    DeclaredInFile(JobId),
+    /// The job's state does not allow it.
+    #[error("job \"{id}\" is {state}")]
+    WrongState {
+        /// The job.
+        id: JobId,
+        /// Its state, and what follows from it.
+        state: String,
+    },
+    /// As many runs as allowed are in flight.
+    #[error("job \"{id}\" has {max_instances} run(s) in flight, which is its max_instances")]
+    Busy {
+        /// The job.
+        id: JobId,
+        /// Its limit.
+        max_instances: u32,
+    },
+    /// The pool's queue is full.
+    #[error("the queue of executor \"{0}\" is full")]
+    QueueFull(String),
+    /// The store could not be written; nothing has changed, as far as is known.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The daemon is about to end.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+/// A request with the place for its answer.
+#[derive(Debug)]
+pub struct Command {
+    /// What is asked.
+    pub request: Request,
+    /// Who waits for the answer. That nobody does any more changes nothing.
+    pub reply: oneshot::Sender<Result<Answer, Refusal>>,
+}
