@@ -28,7 +28,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["clock", "executor", "invalid", "job", "run", "store", "task", "trigger", "zone"],
     ),
     ("explain", &["clock", "job", "run"]),
-    ("history", &["clock", "explain", "filter", "job", "output", "run", "scheduler", "store"]),
+    (
+        "history",
+        &[
+            "clock",
+            "executor",
+            "explain",
+            "filter",
+            "job",
+            "output",
+            "run",
+            "scheduler",
+            "store",
+            "task",
+        ],
+    ),
     // Doors: the core's handles, never its seams.
     (
         "control",
@@ -38,6 +52,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "history",
             "invalid",
             "job",
+            "output",
             "preview",
             "run",
             "scheduler",

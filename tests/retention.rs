@@ -4,10 +4,11 @@
 mod support;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use punctual::client::Client;
+use punctual::clock::{Clock, SystemClock, Timestamp};
 use punctual::store::sql::SqlStore;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -42,7 +43,7 @@ async fn open(home: &Home) -> SqliteConnection {
 }
 
 /// Makes rows of a job in a file that no daemon has open.
-async fn make_rows(home: &Home, job: &str, count: i64, first: DateTime<Utc>) {
+async fn make_rows(home: &Home, job: &str, count: i64, first: Timestamp) {
     let file: &Path = &home.path().join("punctual.db");
     SqlStore::open_file(file).await.unwrap().close().await;
     let mut connection = open(home).await;
@@ -59,7 +60,7 @@ async fn number(connection: &mut SqliteConnection, query: &'static str) -> i64 {
 
 /// Waits until a number in the store is this.
 async fn becomes(home: &Home, query: &'static str, wanted: i64) {
-    let (mut connection, begin) = (open(home).await, Instant::now());
+    let (mut connection, begin) = (open(home).await, tokio::time::Instant::now());
     loop {
         let found = number(&mut connection, query).await;
         if found == wanted {
@@ -74,7 +75,7 @@ fn noop(id: &str, trigger: &Value) -> Value {
     json!({"id": id, "trigger": trigger, "task": {"type": "builtin", "name": "noop"}})
 }
 
-fn instant(value: &Value, key: &str) -> DateTime<Utc> {
+fn instant(value: &Value, key: &str) -> Timestamp {
     text(value, key).parse().unwrap()
 }
 
@@ -85,7 +86,7 @@ async fn output(client: &Client, run: &Value) -> String {
 #[tokio::test]
 async fn jobs_fire_on_time_while_very_many_old_rows_go() {
     let home = Home::new("[retention]\ninterval_seconds = 1\n");
-    make_rows(&home, "old", OLD_ROWS, Utc::now() - TimeDelta::days(400)).await;
+    make_rows(&home, "old", OLD_ROWS, SystemClock.now() - TimeDelta::days(400)).await;
     let _daemon = home.start();
     let client = home.client();
     client.add(&noop("tick", &json!({"type": "interval", "seconds": 1}))).await.unwrap();
@@ -103,8 +104,8 @@ async fn jobs_fire_on_time_while_very_many_old_rows_go() {
 async fn the_newest_stay_errors_for_longer_and_what_has_not_ended_for_ever() {
     let config = "[retention]\ninterval_seconds = 1\nruns_per_job = 5\nerrors_days = 50\n";
     let home = Home::new(config);
-    make_rows(&home, "old", 100, Utc::now() - TimeDelta::days(40)).await;
-    make_rows(&home, "crowded", 100, Utc::now() - TimeDelta::days(1)).await;
+    make_rows(&home, "old", 100, SystemClock.now() - TimeDelta::days(40)).await;
+    make_rows(&home, "crowded", 100, SystemClock.now() - TimeDelta::days(1)).await;
     let _daemon = home.start();
     let client = home.client();
     becomes(&home, "select count(*) from runs where state = 'succeeded'", 5).await;
@@ -143,7 +144,7 @@ async fn the_newest_stay_errors_for_longer_and_what_has_not_ended_for_ever() {
 #[tokio::test]
 async fn outputs_go_before_their_runs_where_that_is_asked_for() {
     let home = Home::new("[retention]\ninterval_seconds = 1\noutput_days = 7\n");
-    make_rows(&home, "old", 10, Utc::now() - TimeDelta::days(8)).await;
+    make_rows(&home, "old", 10, SystemClock.now() - TimeDelta::days(8)).await;
     let _daemon = home.start();
     let client = home.client();
     let mut said = noop("new", &json!({"type": "date", "run_date": "2100-01-01"}));

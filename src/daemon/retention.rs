@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::Retention;
 use crate::filter::{Kind, Prunable};
 use crate::run::RunId;
@@ -22,7 +22,7 @@ const BATCH: usize = 100;
 /// four fifths of the time.
 const REST_FACTOR: u32 = 4;
 /// How long after a start, in which there is enough to do, the first look comes.
-const FIRST_AFTER: Duration = Duration::from_secs(60);
+const FIRST_AFTER: Duration = Duration::from_mins(1);
 
 /// Why a look at the ledger was broken off.
 #[derive(Debug, thiserror::Error)]
@@ -45,14 +45,22 @@ struct Gone {
 /// Who lets go of what need not be kept.
 #[derive(Debug)]
 pub(super) struct Pruner {
-    pub(super) archive: Arc<dyn Archive>,
-    pub(super) handle: Handle,
-    pub(super) clock: Arc<dyn Clock>,
+    archive: Arc<dyn Archive>,
+    handle: Handle,
     /// What is to be kept; each look goes by what it then is.
-    pub(super) retention: watch::Receiver<Retention>,
+    retention: watch::Receiver<Retention>,
 }
 
 impl Pruner {
+    /// One that looks into this archive, and asks that scheduler.
+    pub(super) fn new(
+        archive: Arc<dyn Archive>,
+        handle: Handle,
+        retention: watch::Receiver<Retention>,
+    ) -> Self {
+        Self { archive, handle, retention }
+    }
+
     /// Looks again and again, for as long as it is let.
     pub(super) async fn work(self) {
         let interval = || self.retention.borrow().interval;
@@ -78,7 +86,7 @@ impl Pruner {
 
     /// Lets go of all that need not be kept now.
     async fn prune(&self, retention: Retention, gone: &mut Gone) -> Result<(), Interrupted> {
-        let now = self.clock.now();
+        let now = SystemClock.now();
         let kept = [(Kind::Others, retention.runs), (Kind::Errors, retention.errors)];
         for (kind, keep) in kept {
             let Some(before) = now.checked_sub_signed(keep.age) else { continue };
@@ -91,10 +99,9 @@ impl Pruner {
         let mut after = String::new();
         loop {
             let jobs = rested(self.archive.crowded_jobs(fewest, &after, PAGE)).await?;
-            for job_id in &jobs {
-                for (kind, keep) in kept {
-                    gone.runs += self.surplus(job_id, kind, keep.per_job).await?;
-                }
+            let kinds = |job_id| kept.map(|(kind, keep)| (job_id, kind, keep.per_job));
+            for (job_id, kind, keep) in jobs.iter().flat_map(kinds) {
+                gone.runs += self.surplus(job_id, kind, keep).await?;
             }
             match jobs.last() {
                 Some(last) if jobs.len() == PAGE => after.clone_from(last),

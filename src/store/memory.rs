@@ -3,12 +3,12 @@
 //! It keeps the same promises as the SQL stores (one conformance suite runs on all), but nothing
 //! outlives the process.
 
+mod prune;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{
-    Archive, Change, Claim, Holder, InFlight, Meeting, Node, Part, Reading, Store, StoreError,
-};
+use super::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::filter::{JobFilter, Prunable, RunFilter};
 use crate::job::{Job, JobId, JobState, Origin};
@@ -118,52 +118,6 @@ impl Tables {
             Change::Prune { run_id, part } => self.prune(run_id, *part),
         }
         Ok(())
-    }
-
-    fn prune(&mut self, run_id: &RunId, part: Part) {
-        if self.runs.get(run_id).is_none_or(|run| !run.state.is_final()) {
-            return;
-        }
-        match part {
-            Part::Outputs => self.outputs.retain(|(id, _), _| id != run_id),
-            Part::Attempts => self.attempts.retain(|(id, _), _| id != run_id),
-            Part::Row => drop(self.runs.remove(run_id)),
-        }
-    }
-
-    /// The runs that need not be kept, the oldest first.
-    fn prunable(&self, which: Prunable<'_>) -> Vec<RunId> {
-        let is_of = |run: &Run, states: [&str; 3]| states.contains(&run.state.word());
-        let ended_at = |run: &Run| match &run.state {
-            RunState::Ended { finished_at, .. } => Some(*finished_at),
-            RunState::Skipped { .. } => Some(run.created_at),
-            RunState::Pending | RunState::Running { .. } => None,
-        };
-        let wanted = |run: &Run| match which {
-            Prunable::Ended { kind, before, after } => {
-                is_of(run, kind.states())
-                    && ended_at(run).is_some_and(|at| at < before)
-                    && &*run.id.0 > after
-            }
-            Prunable::WithOutput { before, after } => {
-                ended_at(run).is_some_and(|at| at < before)
-                    && &*run.id.0 > after
-                    && self.outputs.keys().any(|(id, _)| *id == run.id)
-            }
-            Prunable::FirstBeyond { job_id, kind, .. } => {
-                run.job_id.as_str() == job_id && is_of(run, kind.states())
-            }
-            Prunable::UpTo { job_id, kind, last } => {
-                run.job_id.as_str() == job_id && is_of(run, kind.states()) && &*run.id.0 <= last
-            }
-        };
-        let ids = self.runs.values().filter(|run| wanted(run)).map(|run| run.id.clone());
-        match which {
-            Prunable::FirstBeyond { keep, .. } => ids.rev().skip(keep).take(1).collect(),
-            Prunable::Ended { .. } | Prunable::WithOutput { .. } | Prunable::UpTo { .. } => {
-                ids.collect()
-            }
-        }
     }
 
     fn in_flight(&self) -> impl Iterator<Item = &Run> {
@@ -389,15 +343,7 @@ impl Archive for MemoryStore {
         after: &'a str,
         limit: usize,
     ) -> Reading<'a, Vec<String>> {
-        Box::pin(async move {
-            let tables = self.tables();
-            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-            for run in tables.runs.values() {
-                *counts.entry(run.job_id.as_str()).or_default() += 1;
-            }
-            let crowded = counts.into_iter().filter(|(id, count)| *count > rows && *id > after);
-            Ok(crowded.take(limit).map(|(id, _)| id.to_owned()).collect())
-        })
+        Box::pin(async move { Ok(self.tables().crowded_jobs(rows, after, limit)) })
     }
 
     fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>> {
