@@ -1,5 +1,11 @@
 //! What runs write, as those read it who look on while it is written, and those who come later.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on ends"
+)]
 
 mod support;
 
@@ -302,12 +308,12 @@ async fn a_daemon_that_ends_ends_what_it_tells() {
     assert!(daemon.stop().success());
     assert_eq!(next(&mut lines).await, None, "nothing tells of an end of the run");
     assert_eq!(child.wait().unwrap().code(), Some(3));
-    let _daemon = home.start();
+    let daemon = home.start();
     let held = Held::new(&home, "held");
     let run = start(&client, "killed", &format!("echo begun; {}", held.wait())).await;
     let mut lines = client.follow(&run, "").await.unwrap();
     assert_eq!(said(&mut lines).await, "begun");
-    _daemon.kill();
+    daemon.kill();
     let broken = tokio::time::timeout(PATIENCE, lines.next()).await.unwrap();
     assert!(matches!(broken, Err(ClientError::Unreachable { .. })), "{broken:?}");
 }

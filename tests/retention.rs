@@ -1,5 +1,5 @@
 //! What of the ledger goes, what stays, and that jobs fire on time meanwhile.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod support;
 

@@ -134,9 +134,22 @@ impl AsyncRead for Connection {
     ) -> Poll<std::io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read_buf(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done.map(drop)),
+            let (mut count, room) = (0, buffer.initialize_unfilled());
+            let read = self.0.try_io(Interest::READABLE, || {
+                count = rustix::io::read(self.0.as_fd(), &mut *room)?;
+                // Where there was less than asked for there is nothing left: the next read waits without trying.
+                let is_drained = (1..room.len()).contains(&count);
+                if is_drained { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match read {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                Err(_) if count == 0 => {}
+                Ok(()) | Err(_) => {
+                    buffer.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
             }
         }
     }
