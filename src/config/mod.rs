@@ -5,6 +5,7 @@
 //! key. Nothing is taken from a file that has a fault.
 
 mod place;
+mod retention;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -21,6 +22,9 @@ use crate::invalid::{self, Invalid};
 use crate::job::{Definition, GivenPolicy};
 use crate::zone::Zone;
 use place::Places;
+use retention::RetentionTable;
+
+pub use retention::{Keep, Retention};
 
 /// Where the daemon looks for its file.
 pub const DEFAULT_FILE: &str = "jobs.toml";
@@ -72,6 +76,8 @@ struct File {
     executors: BTreeMap<String, ExecutorTable>,
     #[serde(default)]
     control: ControlTable,
+    #[serde(default)]
+    retention: RetentionTable,
     toutiao: Option<Value>,
     #[serde(default)]
     jobs: Vec<Value>,
@@ -127,6 +133,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Its mode.
     pub socket_mode: u32,
+    /// What is kept of the ledger.
+    pub retention: Retention,
     /// The table of the Toutiao application, if there is one.
     pub toutiao: Option<Value>,
     /// The declared jobs, in order.
@@ -227,6 +235,7 @@ fn settings(given: File) -> Result<Config, Invalid> {
         executors: executors(given.executors)?,
         socket: given.control.socket.unwrap_or_else(daemon_socket),
         socket_mode: given.control.mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
+        retention: given.retention.check()?,
         toutiao: given.toutiao,
         jobs: Vec::new(),
         places: Places::default(),

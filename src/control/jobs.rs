@@ -166,6 +166,7 @@ fn to_value(answer: Answer) -> Value {
         Answer::Run(run) => run.to_value(),
         Answer::Difference(difference) => json!(difference),
         Answer::Added(added) => json!({"added": added.len()}),
+        Answer::Pruned => json!({}),
         Answer::Paused(since) => {
             let state = if since.is_some() { "paused" } else { "running" };
             json!({"state": state, "paused_since": since.map(rfc3339)})

@@ -9,6 +9,7 @@ mod exec;
 mod files;
 mod logging;
 mod notify;
+mod retention;
 mod serve;
 mod signals;
 mod store;

@@ -11,6 +11,7 @@ use super::{plan, report};
 use crate::clock::Timestamp;
 use crate::job::{Due, Job, JobId, JobState, Origin};
 use crate::run::{Cause, Run, RunIds, RunState, SkipReason};
+use crate::store::Change;
 use crate::trigger::Span;
 
 /// What a request may touch.
@@ -41,6 +42,14 @@ impl Desk<'_> {
             Request::Cancel { run, reason } => self.cancel(&run, reason),
             Request::PauseAll => Ok(self.set_paused(true)),
             Request::ResumeAll => Ok(self.set_paused(false)),
+            Request::Prune { runs, parts } => {
+                for (part, run_id) in
+                    parts.iter().flat_map(|part| runs.iter().map(move |run| (part, run)))
+                {
+                    self.step.note(Change::Prune { run_id: run_id.clone(), part: *part });
+                }
+                Ok(Answer::Pruned)
+            }
             Request::Reload { rules, jobs } => {
                 let former = std::mem::replace(self.rules, *rules);
                 // Of two reloads in one step, the rules before both of them are those before the step.

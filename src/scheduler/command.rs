@@ -8,6 +8,7 @@ use super::admission::Rules;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::run::{Run, RunId};
+use crate::store::Part;
 
 /// What an added job does to one of the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,13 @@ pub enum Request {
     PauseAll,
     /// Fire again; what fell due meanwhile is late.
     ResumeAll,
+    /// Keep no longer what there is of runs that have ended, or these parts of them.
+    Prune {
+        /// Which runs.
+        runs: Vec<RunId>,
+        /// What of each.
+        parts: &'static [Part],
+    },
     /// Judge by new rules, and make the jobs of the file these.
     Reload {
         /// The rules from now on.
@@ -91,7 +99,8 @@ impl Request {
             | Self::Run(_)
             | Self::Cancel { .. }
             | Self::PauseAll
-            | Self::ResumeAll => None,
+            | Self::ResumeAll
+            | Self::Prune { .. } => None,
         }
     }
 
@@ -107,6 +116,7 @@ impl Request {
             | Self::Run(_)
             | Self::PauseAll
             | Self::ResumeAll
+            | Self::Prune { .. }
             | Self::Reload { .. } => None,
         }
     }
@@ -117,7 +127,9 @@ impl Request {
             Self::Add(addition) => vec![&addition.job.id],
             Self::AddAll(additions) => additions.iter().map(|addition| &addition.job.id).collect(),
             Self::Remove(id) | Self::Pause(id) | Self::Resume(id) | Self::Run(id) => vec![id],
-            Self::Cancel { .. } | Self::PauseAll | Self::ResumeAll => Vec::new(),
+            Self::Cancel { .. } | Self::PauseAll | Self::ResumeAll | Self::Prune { .. } => {
+                Vec::new()
+            }
             Self::Reload { jobs, .. } => jobs.iter().map(|job| &job.id).collect(),
         }
     }
@@ -134,6 +146,8 @@ pub enum Answer {
     Added(Vec<Result<Added, Refusal>>),
     /// Since when the scheduler is paused; none if it is not.
     Paused(Option<Timestamp>),
+    /// It is no longer kept.
+    Pruned,
     /// What a reload changed.
     Difference(Difference),
 }

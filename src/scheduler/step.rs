@@ -243,6 +243,7 @@ impl Step {
             Change::InsertAttempt(_) => 4,
             Change::PutOutput { .. } => 5,
             Change::AskToEnd { .. } | Change::AskRunToEnd { .. } | Change::SetPaused(_) => 6,
+            Change::Prune { .. } => 7,
         });
         changes
     }

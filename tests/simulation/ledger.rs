@@ -193,7 +193,10 @@ impl Ledger {
                 let is_new = self.attempts.insert(key, attempt.outcome.clone()).is_none();
                 Property::OneRow.holds(is_new, || format!("{attempt:?}"));
             }
-            Change::PutOutput { .. } | Change::AskToEnd { .. } | Change::AskRunToEnd { .. } => {}
+            Change::PutOutput { .. }
+            | Change::AskToEnd { .. }
+            | Change::AskRunToEnd { .. }
+            | Change::Prune { .. } => {}
             Change::SetPaused(since) => self.pauses.push((self.writes, *since)),
         }
     }
@@ -435,6 +438,7 @@ pub(crate) fn words(change: &Change) -> String {
             format!("attempt {} of {}", attempt.number, attempt.run_id)
         }
         Change::AskRunToEnd { run_id, .. } => format!("end run {run_id}"),
+        Change::Prune { run_id, part } => format!("prune {part:?} of {run_id}"),
         Change::AskToEnd { job_id, .. } => format!("end {job_id}"),
         Change::SetPaused(since) => format!("paused {}", since.is_some()),
     }

@@ -340,6 +340,7 @@ fn job_of(request: &Request) -> Option<JobId> {
         | Request::Cancel { .. }
         | Request::PauseAll
         | Request::ResumeAll
+        | Request::Prune { .. }
         | Request::Reload { .. } => None,
     }
 }

@@ -203,11 +203,14 @@ pub enum ClientCommand {
     )]
     Runs(RunsArguments),
     /// Print the output of a run, or of a job's latest run
-    #[command(after_help = "Examples:\n  punctual logs backup\n  punctual logs 019ab7c2-…")]
-    Logs {
-        /// A run's id, or a job's
-        run: String,
-    },
+    #[command(
+        after_help = "Examples:\n  punctual logs backup\n  punctual logs backup --follow --timestamps\n  \
+        punctual logs 019ab7c2-… --attempt 1\n\n\
+        With --follow the lines come as they are written, over all attempts that follow, and with --json as JSON lines. \
+        It ends when the run has: exit code 0 if it succeeded, else 1. What a run on another daemon of the same store \
+        writes is there when its attempt has ended."
+    )]
+    Logs(LogsArguments),
     /// Show the daemon: version, store, jobs, executors, next wake-up
     #[command(after_help = "Example:\n  punctual status --json")]
     Status,
@@ -266,11 +269,34 @@ impl ListArguments {
     }
 }
 
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArguments {
+    /// A run's id, or a job's
+    pub run: String,
+    /// Go on until the run has ended
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Of this attempt, or from it on [default: the latest]
+    #[arg(long, value_name = "NUMBER")]
+    pub attempt: Option<u32>,
+    /// Show when each line was written, and to which stream
+    #[arg(long, short)]
+    pub timestamps: bool,
+}
+
+impl LogsArguments {
+    pub(super) fn query(&self) -> String {
+        query(&[("attempt", self.attempt.map(|attempt| attempt.to_string()))])
+    }
+}
+
 /// Arguments of `runs`.
 #[derive(Debug, Args)]
 pub struct RunsArguments {
-    /// Only runs of this job
-    job: Option<String>,
+    /// Only runs of this job; or one run by its id, with its attempts
+    #[arg(value_name = "JOB|RUN")]
+    pub(super) name: Option<String>,
     /// Only runs in this state
     #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "timed_out", "cancelled",
         "lost", "skipped"])]
@@ -291,7 +317,7 @@ impl RunsArguments {
         let since =
             self.since.as_deref().map(|text| duration::instant_before(text, now)).transpose()?;
         Ok(query(&[
-            ("job", self.job.clone()),
+            ("job", self.name.clone()),
             ("state", self.state.clone()),
             ("since", since.map(rfc3339)),
             ("limit", Some(self.limit.to_string())),
