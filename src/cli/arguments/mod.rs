@@ -120,7 +120,7 @@ pub enum ClientCommand {
     /// Add a job
     #[command(after_help = "Examples:\n  \
         punctual add backup --cron 'hour=3' -- /usr/bin/backup --all\n  \
-        punctual add tidy --every 1h --user www-data --memory 512M --shell -- 'du -s /srv | sort -n > /tmp/sizes'\n  \
+        punctual add sizes --every 1h --nice 10 --shell -- 'du -s /srv | sort -n'\n  \
         punctual add fix --cron 'hour=3 minute=*/20' --builtin toutiao.fix_statistics\n  \
         punctual add ping --crontab '*/5 8-18 * * mon-fri' -- /usr/bin/ping -c 1 localhost\n  \
         punctual add hook --every 1h --http https://example.org/hook --body hello\n  \
