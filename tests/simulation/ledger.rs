@@ -30,6 +30,8 @@ struct View {
     met_at: Option<Timestamp>,
     /// The latest that its clock has shown.
     latest: Option<Timestamp>,
+    /// Whether its clock was ever set back: then what waited for its time may have stopped doing so.
+    went_back: bool,
 }
 
 /// A job as it was from a write on; none where it was removed.
@@ -76,6 +78,7 @@ impl Ledger {
     pub(crate) fn begins(&mut self, node: &Arc<str>, now: Timestamp) {
         let view = self.views.entry(Arc::clone(node)).or_default();
         (view.now, view.began) = (now, self.writes);
+        view.went_back |= view.latest.is_some_and(|latest| now < latest);
         view.latest = view.latest.max(Some(now));
         if !self.is_shared {
             view.knows = self.writes;
@@ -334,7 +337,9 @@ impl Ledger {
         // No delay is longer than this: who would have to wait for longer was put off before the clock was set back.
         let left = run.due_at - view.now;
         let is_long = |job: &&Arc<Job>| job.policy.retry.is_none_or(|retry| left > retry.longest());
-        let is_early = run.attempt > 1 && view.latest.is_none_or(|latest| run.due_at > latest);
+        let is_early = run.attempt > 1
+            && !view.went_back
+            && view.latest.is_none_or(|latest| run.due_at > latest);
         let is_early = is_early && !self.versions_since(&run.job_id, 0).iter().any(is_long);
         Property::Retries.holds(!is_early, || format!("at {}: {run:?}", view.now));
         if is_event(run) {
