@@ -58,7 +58,7 @@ pub(crate) struct Ledger {
     marked: BTreeMap<(RunId, u32), Arc<str>>,
     started: BTreeSet<(RunId, u32)>,
     /// How attempts ended that were not the last of their run.
-    attempts: BTreeMap<(RunId, u32), Outcome>,
+    attempts: BTreeMap<(RunId, u32), (Outcome, Arc<str>)>,
     /// What was told.
     told: BTreeSet<(RunId, &'static str)>,
     /// The pauses of the scheduler, and since which write each.
@@ -193,7 +193,8 @@ impl Ledger {
             Change::UpdateRun { run, held_by } => self.update(node, run, held_by),
             Change::InsertAttempt(attempt) => {
                 let key = (attempt.run_id.clone(), attempt.number);
-                let is_new = self.attempts.insert(key, attempt.outcome.clone()).is_none();
+                let ended = (attempt.outcome.clone(), Arc::clone(&attempt.node));
+                let is_new = self.attempts.insert(key, ended).is_none();
                 Property::OneRow.holds(is_new, || format!("{attempt:?}"));
             }
             Change::PutOutput { .. }
@@ -260,7 +261,8 @@ impl Ledger {
             _ => false,
         };
         Property::LegalSteps.holds(is_legal, || format!("{known:?} becomes {run:?}"));
-        let ended = self.attempts.get(&known.execution()).filter(|_| run.attempt > known.attempt);
+        let ended = self.attempts.get(&known.execution()).map(|(outcome, _)| outcome);
+        let ended = ended.filter(|_| run.attempt > known.attempt);
         let may_pass = match ended {
             Some(Outcome::Failed { permanent, .. }) => !permanent,
             Some(Outcome::TimedOut { .. }) => true,
@@ -337,9 +339,11 @@ impl Ledger {
         // No delay is longer than this: who would have to wait for longer was put off before the clock was set back.
         let left = run.due_at - view.now;
         let is_long = |job: &&Arc<Job>| job.policy.retry.is_none_or(|retry| left > retry.longest());
-        let is_early = run.attempt > 1
-            && !view.went_back
-            && view.latest.is_none_or(|latest| run.due_at > latest);
+        // Another process had another clock, and so another idea of when that is.
+        let before = self.attempts.get(&(run.id.clone(), run.attempt - 1));
+        let is_same = before.is_some_and(|(_, by)| by == node);
+        let is_early =
+            is_same && !view.went_back && view.latest.is_none_or(|latest| run.due_at > latest);
         let is_early = is_early && !self.versions_since(&run.job_id, 0).iter().any(is_long);
         Property::Retries.holds(!is_early, || format!("at {}: {run:?}", view.now));
         if is_event(run) {
