@@ -103,7 +103,20 @@ impl Facts<'_> {
                 "It did not run at {due}: the job, or its trigger as it is now, was defined after that, at {}.",
                 self.show(self.job.anchor)
             ),
+            None if self.is_past(at) => {
+                format!("What became of it at {due} is no longer kept in the ledger.")
+            }
             None => format!("At {due} it has not run: {}.", self.held_back()),
+        }
+    }
+
+    /// Whether the schedule has gone on beyond an occurrence: then it had its row.
+    fn is_past(&self, at: Timestamp) -> bool {
+        match &self.job.state {
+            JobState::Active { next } | JobState::Paused { next } => at < next.scheduled_at,
+            JobState::Broken { since, .. } => since.is_some_and(|since| at < since),
+            // How far it had come before its end is not known any more.
+            JobState::Finished => false,
         }
     }
 
@@ -112,7 +125,7 @@ impl Facts<'_> {
         match &self.job.state {
             JobState::Paused { .. } => "the job is paused".to_owned(),
             JobState::Broken { reason, .. } => format!("the job is broken: {reason}"),
-            JobState::Finished => "the job was finished".to_owned(),
+            JobState::Finished => "the job was finished, or its row is no longer kept".to_owned(),
             JobState::Active { .. } => match self.paused_since {
                 Some(since) => format!("the scheduler is paused since {}", self.show(since)),
                 None => "it is due, and waits for its executor or for the store".to_owned(),

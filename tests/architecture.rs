@@ -68,7 +68,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli", &["client", "clock", "config", "job", "preview", "trigger", "zone"]),
     ("toutiao", &["client", "clock", "invalid", "server", "task"]),
     // Composition.
-    ("config", &["executor", "invalid", "job", "zone"]),
+    ("config", &["executor", "invalid", "job", "secret", "zone"]),
     (
         "daemon",
         &[

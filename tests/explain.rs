@@ -145,6 +145,20 @@ async fn a_run_that_was_cancelled_says_why_and_whether_it_had_begun() {
 }
 
 #[tokio::test]
+async fn of_an_occurrence_whose_row_is_gone_nothing_is_made_up() {
+    let mut world = world_with(json!({})).await;
+    world.tick(at(10)).await;
+    let job = world.job("a").await.unwrap();
+    let (asked, now) = (at(10), at(15));
+    let facts =
+        Facts { job: &job, asked, occurrence: Some(asked), row: None, paused_since: None, now };
+    let told = explain(facts).lines.join(" ");
+    let expected =
+        "What became of it at 2027-01-15 08:00:10 +00:00 is no longer kept in the ledger. It runs";
+    assert!(told.contains(expected), "{told}");
+}
+
+#[tokio::test]
 async fn what_was_not_due_says_when_it_is_and_what_the_clock_has_to_do_with_it() {
     let mut world = world_with(json!({})).await;
     world.tick(at(10)).await;

@@ -7,6 +7,8 @@
     reason = "a test that cannot go on ends"
 )]
 
+#[path = "support/servers.rs"]
+mod servers;
 mod support;
 
 use std::io::{BufRead, BufReader};
@@ -16,6 +18,7 @@ use punctual::client::{Client, ClientError, Lines};
 use punctual::clock::Timestamp;
 use punctual::history::FOLLOWERS_MAX;
 use serde_json::{Value, json};
+use servers::postgres::PostgresServer;
 use support::{Daemon, Home, PATIENCE, ended, run_to_end, text};
 
 /// One command at a time, so that a second one waits.
@@ -335,4 +338,38 @@ async fn what_a_run_says_is_printed_while_it_is_waited_for() {
     let run = ended(&client, text(&runs["runs"][0], "id")).await;
     assert_eq!(home.json(&["runs", text(&run, "id")])["id"], run["id"]);
     assert_eq!(home.json(&["runs", "talks"])["runs"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_run_on_another_node_writes_comes_when_its_attempt_has_ended() {
+    let Some(server) = PostgresServer::shared() else { return };
+    let config = format!("[store]\nurl = \"{}\"\n", server.database("output"));
+    let (home, _daemon, client) = daemon(&config);
+    let (_elsewhere, _other_daemon, other) = daemon(&config);
+    let held = Held::new(&home, "held");
+    let run = start(&client, "talks", &format!("echo first; {}; echo second", held.wait())).await;
+    let mut here = client.follow(&run, "").await.unwrap();
+    let mut there = other.follow(&run, "").await.unwrap();
+    assert_eq!(said(&mut here).await, "first");
+    held.go_on();
+    assert_eq!(rest(&mut there).await, [json!("first"), json!("second"), succeeded()]);
+    assert_eq!(rest(&mut here).await, [json!("second"), succeeded()]);
+}
+
+#[tokio::test]
+async fn one_who_does_not_read_holds_up_nobody_and_is_told_what_he_missed() {
+    let (home, _daemon, client) = daemon("");
+    let held = Held::new(&home, "held");
+    let script =
+        format!("{}; i=0; while [ $i -lt 100000 ]; do echo $i; i=$((i+1)); done", held.wait());
+    let run = start(&client, "writes", &script).await;
+    let mut lines = client.follow(&run, "").await.unwrap();
+    held.go_on();
+    assert_eq!(text(&ended(&client, &run).await, "state"), "succeeded");
+    let told = rest(&mut lines).await;
+    let missed: u64 = told.iter().filter_map(|told| told["missed"].as_u64()).sum();
+    let seen = told.iter().filter(|told| told.is_string()).count();
+    assert!(missed > 0, "so much is kept nowhere");
+    assert_eq!(missed + u64::try_from(seen).unwrap(), 100_000);
+    assert_eq!(told.last(), Some(&succeeded()));
 }

@@ -6,6 +6,7 @@
 
 mod place;
 mod retention;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -20,14 +21,20 @@ use serde_json::Value;
 use crate::executor::{ExecutorKind, PoolSettings, WORKERS_MAX};
 use crate::invalid::{self, Invalid};
 use crate::job::{Definition, GivenPolicy};
+use crate::secret::Text;
 use crate::zone::Zone;
 use place::Places;
 use retention::RetentionTable;
 
+use secrets::Secrets;
+
 pub use retention::{Keep, Retention};
+pub use secrets::Hidden;
 
 /// Where the daemon looks for its file.
 pub const DEFAULT_FILE: &str = "jobs.toml";
+/// A file in the folder for what must outlive the daemon.
+const DEFAULT_STORE_URL: &str = "sqlite://punctual.db";
 /// Name of the control socket in the folder that is found for it.
 const SOCKET_NAME: &str = "punctual.sock";
 /// Where the systemd unit has its socket.
@@ -95,7 +102,7 @@ struct SchedulerTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoreTable {
-    url: Option<String>,
+    url: Option<Text>,
     lease_seconds: Option<u32>,
 }
 
@@ -124,7 +131,7 @@ pub struct Config {
     /// How long running work may go on after the daemon was asked to end.
     pub drain_limit: Duration,
     /// The store's URL.
-    pub store_url: String,
+    pub store_url: Hidden<String>,
     /// How long a node of a shared store may be silent before others take over what it holds.
     pub lease: TimeDelta,
     /// The pools.
@@ -136,9 +143,10 @@ pub struct Config {
     /// What is kept of the ledger.
     pub retention: Retention,
     /// The table of the Toutiao application, if there is one.
-    pub toutiao: Option<Value>,
+    pub toutiao: Option<Hidden<Value>>,
     /// The declared jobs, in order.
     pub jobs: Vec<Definition>,
+    secrets: Secrets,
     places: Places,
 }
 
@@ -168,7 +176,12 @@ impl Config {
 
     /// The place of a fault that was found in a checked file later on, such as an unknown builtin.
     pub fn error(&self, invalid: Invalid) -> ConfigError {
-        self.places.error(invalid)
+        self.places.error(self.secrets.hidden_in(invalid))
+    }
+
+    /// Variables of the environment in which the file's secrets are, and which are nobody else's business.
+    pub fn secret_variables(&self) -> &[String] {
+        self.secrets.variables()
     }
 
     /// Names of the tables that differ in `new` and that a running daemon cannot change.
@@ -226,18 +239,24 @@ fn settings(given: File) -> Result<Config, Invalid> {
         let message = format!("must be between {least} and {most}");
         return Err(Invalid::new("store.lease_seconds", message));
     }
+    let mut secrets = Secrets::default();
+    let store_url = given.store.url.unwrap_or_else(|| DEFAULT_STORE_URL.into());
+    let store_url = secrets.read("store.url", &store_url)?;
+    let mut toutiao = given.toutiao;
+    toutiao.as_mut().map_or(Ok(()), |table| secrets.resolve("toutiao", table))?;
     Ok(Config {
         lease: TimeDelta::seconds(lease_seconds.into()),
         zone,
         job_defaults: defaults,
         drain_limit: Duration::from_secs(drain_seconds.into()),
-        store_url: given.store.url.unwrap_or_else(|| "sqlite://punctual.db".to_owned()),
+        store_url: Hidden(store_url),
         executors: executors(given.executors)?,
         socket: given.control.socket.unwrap_or_else(daemon_socket),
         socket_mode: given.control.mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
         retention: given.retention.check()?,
-        toutiao: given.toutiao,
+        toutiao: toutiao.map(Hidden),
         jobs: Vec::new(),
+        secrets,
         places: Places::default(),
     })
 }

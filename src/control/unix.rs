@@ -110,6 +110,18 @@ fn again(stream: &UnixStream) -> Option<UnixStream> {
 pub struct Connection(Arc<UnixStream>);
 
 impl Connection {
+    /// Reads what is there. Where that is less than there is room for, nothing is left, and the next read waits without
+    /// trying: to whoever looks after the readiness, that is the same as a read that would have to wait.
+    fn read_now(&self, room: &mut [u8]) -> (usize, std::io::Result<()>) {
+        let (mut count, size) = (0, room.len());
+        let read = self.0.try_io(Interest::READABLE, || {
+            count = rustix::io::read(self.0.as_fd(), room)?;
+            let is_drained = 0 < count && count < size;
+            if is_drained { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        (count, read)
+    }
+
     /// Tries to write until it is done or has to be waited for.
     fn poll_with(
         &self,
@@ -134,19 +146,10 @@ impl AsyncRead for Connection {
     ) -> Poll<std::io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(context))?;
-            let (mut count, room) = (0, buffer.initialize_unfilled());
-            let read = self.0.try_io(Interest::READABLE, || {
-                count = rustix::io::read(self.0.as_fd(), &mut *room)?;
-                // Where there was less than asked for there is nothing left: the next read waits without trying.
-                let is_drained = (1..room.len()).contains(&count);
-                if is_drained { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
-            match read {
-                Err(error) if error.kind() != ErrorKind::WouldBlock => {
-                    return Poll::Ready(Err(error));
-                }
-                Err(_) if count == 0 => {}
-                Ok(()) | Err(_) => {
+            match self.read_now(buffer.initialize_unfilled()) {
+                (0, Err(error)) if error.kind() == ErrorKind::WouldBlock => {}
+                (0, Err(error)) => return Poll::Ready(Err(error)),
+                (count, _) => {
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }

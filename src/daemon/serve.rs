@@ -111,7 +111,8 @@ impl Parts {
             Arc::new(clock),
             completions_in,
             &WorkerProgram::own(app.worker_hello().clone()),
-        );
+        )
+        .withholding(config.secret_variables());
         let live = pools.live();
         let mut scheduler = Scheduler::new(store.clone(), pools, rules.clone(), identity.clone());
         let recovered =

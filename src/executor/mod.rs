@@ -229,6 +229,13 @@ impl Pools {
         Self { commands: Arc::new(Commands::new(program.into())), ..self }
     }
 
+    /// The same pools, whose commands do not get these variables of the daemon: what is in them is none of their business.
+    #[must_use]
+    pub fn withholding(self, variables: &[String]) -> Self {
+        let commands = Commands::new(WorkerProgram::itself()).without(variables.to_vec());
+        Self { commands: Arc::new(commands), ..self }
+    }
+
     /// The runs that were started here and have not ended.
     pub fn live(&self) -> Live {
         self.live.clone()

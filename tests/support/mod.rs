@@ -135,6 +135,17 @@ impl Home {
 
     /// Starts a daemon, and waits for nothing.
     pub(crate) fn spawn(&self, more: &[&str]) -> Daemon {
+        self.spawn_in(&[], more)
+    }
+
+    /// Starts a daemon with these variables in its environment, and waits until it says that it is ready.
+    pub(crate) fn start_in(&self, variables: &[(&str, &str)]) -> Daemon {
+        let mut daemon = self.spawn_in(variables, &[]);
+        daemon.wait_for("READY=1");
+        daemon
+    }
+
+    fn spawn_in(&self, variables: &[(&str, &str)], more: &[&str]) -> Daemon {
         let notify = self.path().join("notify.sock");
         if notify.exists() {
             std::fs::remove_file(&notify).unwrap();
@@ -145,6 +156,7 @@ impl Home {
         let child = self
             .command(&["serve", "--config", "jobs.toml"])
             .args(more)
+            .envs(variables.iter().copied())
             .env("NOTIFY_SOCKET", &notify)
             .stderr(log.try_clone().unwrap())
             .stdout(log)

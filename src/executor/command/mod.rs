@@ -39,13 +39,20 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Commands {
     /// This program, which becomes the command once it has set what the command wants.
     shim: PathBuf,
+    /// Variables of the daemon that commands do not get.
+    withheld: Vec<String>,
     cgroups: Option<Cgroups>,
 }
 
 impl Commands {
     /// This is the program that commands are started through where they need it.
     pub(super) fn new(shim: PathBuf) -> Self {
-        Self { shim, cgroups: Cgroups::find() }
+        Self { shim, withheld: Vec::new(), cgroups: Cgroups::find() }
+    }
+
+    /// The same, and commands do not get these variables of the daemon.
+    pub(super) fn without(self, withheld: Vec<String>) -> Self {
+        Self { withheld, ..self }
     }
 
     /// A cgroup for a run, if the daemon may make one.

@@ -54,6 +54,9 @@ pub(super) async fn start<'a>(
             (builder, Some(sheet))
         }
     };
+    for name in &commands.withheld {
+        builder.env_remove(name);
+    }
     tell(&mut builder, &given, assignment);
     let (writers, pipes) = output_pipes().map_err(no_means)?;
     let [stdout, stderr] = writers;
