@@ -93,7 +93,7 @@ fn directly(
 }
 
 /// What a command reads: nothing, or a text.
-pub(super) fn input(text: Option<&str>) -> io::Result<Stdio> {
+fn input(text: Option<&str>) -> io::Result<Stdio> {
     text.map_or(
         Ok(Stdio::null()),
         |text| Ok(memory_file("punctual-input", text.as_bytes())?.into()),
