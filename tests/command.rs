@@ -11,6 +11,7 @@ mod commands;
 mod support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use punctual::job::Task;
 use punctual::output::Stream;
 use punctual::run::Outcome;
 use serde_json::{Value, json};
-use support::{Home, PROGRAM};
+use support::{Home, PROGRAM, run_to_end, text};
 
 /// Makes a command go through the shim, and changes nothing else.
 fn through_shim(task: Value) -> Value {
@@ -398,4 +399,95 @@ fn the_shim_is_of_no_use_to_a_person() {
     assert!(code == 1 && said.contains("only the daemon starts this"), "{said}");
     assert!(!home.ok(&["--help"]).contains("exec "), "it is not shown");
     assert!(Task::parse(&shell("true")).is_ok());
+}
+
+/// A cgroup of its own for a test, in that of the tests.
+struct Cgroup {
+    folder: PathBuf,
+}
+
+impl Cgroup {
+    /// None if there is no hierarchy that can be written.
+    fn new() -> Option<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mount = mounts.find(|fields| fields[2] == "cgroup2")?[1].to_owned();
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let name = format!("punctual-test-{}", uuid::Uuid::now_v7());
+        let folder = Path::new(&mount).join(own).join(name);
+        std::fs::create_dir(&folder).ok()?;
+        Some(Self { folder })
+    }
+
+    /// Folders of runs.
+    fn runs(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A test that failed may have left something.
+        drop(std::fs::write(self.folder.join("cgroup.kill"), "1"));
+        for run in self.runs() {
+            drop(std::fs::remove_dir(run));
+        }
+        drop(std::fs::remove_dir(&self.folder));
+    }
+}
+
+#[tokio::test]
+async fn each_run_has_a_cgroup_where_the_daemon_may_make_some_and_nothing_escapes_from_it() {
+    let Some(cgroup) = Cgroup::new() else {
+        return left_out("no cgroup of version 2 can be written");
+    };
+    let folder = cgroup.folder.display();
+    let home = Home::new("[executors.processpool]\ntype = \"processpool\"\nmax_workers = 5\n")
+        .starting_by(&format!("echo 0 > {folder}/cgroup.procs; PUNCTUAL_CGROUP=1 exec \"$@\""));
+    let daemon = home.start();
+    let (client, mut ready) = (home.client(), home.signal("ready"));
+    let path = ready.path.display().to_string();
+    let job = |id: &str, script: &str, more: Value| {
+        let trigger = json!({"type": "date", "run_date": "2100-01-01"});
+        let task = with(shell(script), more);
+        json!({"id": id, "trigger": trigger, "task": task, "timeout": 0.2})
+    };
+    // It leaves its group, its session, its parents and even its environment behind.
+    let fled = format!("env -i setsid sh -c 'trap \"\" TERM; echo $$ > {path}; sleep 600' & ");
+    let slow = job(
+        "slow",
+        &format!("{fled} cat /proc/self/cgroup; wait; sleep 600"),
+        json!({"kill_grace": 0.1}),
+    );
+    client.add(&slow).await.unwrap();
+    let run = run_to_end(&client, "slow").await;
+    assert_eq!(run["state"], "timed_out", "{run}");
+    let output = client.output(text(&run, "id")).await.unwrap().to_string();
+    let own = format!("run-{}-1", text(&run, "id"));
+    assert!(output.contains(&own), "{output}");
+    let pid = ready.next().await;
+    assert!(!Path::new("/proc").join(&pid).join("exe").exists(), "{pid} has escaped");
+    assert_eq!(cgroup.runs(), [] as [PathBuf; 0]);
+    // What a command leaves behind lives on, in the cgroup, which goes once that has gone.
+    let mut leaver = job("leaver", &format!("{fled} exit 0"), json!({}));
+    leaver["timeout"] = Value::Null;
+    client.add(&leaver).await.unwrap();
+    assert_eq!(run_to_end(&client, "leaver").await["state"], "succeeded");
+    let pid = ready.next().await;
+    let left = cgroup.runs();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let members = std::fs::read_to_string(left[0].join("cgroup.procs")).unwrap();
+    assert!(members.lines().any(|member| member == pid), "{pid} is not in {members}");
+    std::fs::write(left[0].join("cgroup.kill"), "1").unwrap();
+    let is_populated = || {
+        let events = std::fs::read_to_string(left[0].join("cgroup.events")).unwrap();
+        events.contains("populated 1")
+    };
+    while is_populated() {
+        tokio::task::yield_now().await;
+    }
+    assert!(daemon.stop().success());
+    assert_eq!(cgroup.runs(), [] as [PathBuf; 0]);
 }

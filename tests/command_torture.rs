@@ -340,7 +340,9 @@ async fn of_two_hundred_runs_that_are_cancelled_at_any_time_each_ends_once_and_l
             tokio::task::yield_now().await;
         }
     }
-    open.iter().for_each(|execution| torture.bench.cancel(execution));
+    for execution in &open {
+        torture.bench.cancel(execution);
+    }
     let mut ended = BTreeMap::new();
     let limit = tokio::time::Instant::now() + PATIENCE;
     while ended.len() < RUNS && tokio::time::Instant::now() < limit {

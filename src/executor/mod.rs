@@ -271,6 +271,5 @@ impl Executor for Pools {
                 "some work did not end when asked to"
             );
         }
-        self.commands.sweep();
     }
 }

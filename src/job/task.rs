@@ -25,7 +25,7 @@ pub enum Task {
         args: Map<String, Value>,
     },
     /// A program in a process of its own.
-    Command(Command),
+    Command(Box<Command>),
     /// A stored task that can no longer be read: kept as it is, never run.
     Unreadable(Value),
 }
@@ -70,7 +70,7 @@ impl Task {
                 Ok(Self::Builtin { name: given.name, args: given.args })
             }
             Some(Value::String(word)) if word == "command" => {
-                Ok(Self::Command(Command::parse(rest)?))
+                Ok(Self::Command(Command::parse(rest)?.into()))
             }
             Some(other) => Err(Invalid::new(
                 "type",

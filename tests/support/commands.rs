@@ -4,7 +4,6 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing,
     reason = "a test that cannot go on ends"
 )]
 
@@ -110,12 +109,11 @@ impl Bench {
 
     /// Runs a command, which has to fail.
     pub(crate) async fn failure(&mut self, task: &Value) -> Failure {
-        match self.run(task).await.outcome {
-            Outcome::Failed { error, exit_code, signal, permanent } => {
-                Failure { error, exit_code, signal, permanent }
-            }
-            other => panic!("{task}: {other:?}"),
-        }
+        let outcome = self.run(task).await.outcome;
+        let Outcome::Failed { error, exit_code, signal, permanent } = outcome else {
+            panic!("{task}: {outcome:?}");
+        };
+        Failure { error, exit_code, signal, permanent }
     }
 
     /// Ends all work; whatever has not been reported by now will not be.

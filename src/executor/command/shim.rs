@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use nix::unistd::{Gid, Group, Uid, User, execve, initgroups, setgid, setgroups, setuid};
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
 use rustix::stdio::dup2_stdin;
 
@@ -39,7 +40,7 @@ fn carry_out(order: &Order) -> Result<Infallible, Refusal> {
         })?;
     }
     if let Some(nice) = order.nice {
-        setpriority_process(None, nice).map_err(|error| unsettable("nice", nice, error.into()))?;
+        setpriority_process(None, nice).map_err(|error| unsettable("nice", nice, error))?;
     }
     if let Some(mask) = order.umask {
         umask(Mode::from_raw_mode(mask));
@@ -120,13 +121,14 @@ fn limit(name: &str, resource: Resource, value: Option<u64>, more: u64) -> Resul
     // Who may not raise a limit may still keep to the one there is, if that is the lower one above the value.
     let maximum = getrlimit(resource).maximum.map_or(hard, |maximum| maximum.min(hard)).max(value);
     setrlimit(resource, Rlimit { current: Some(value), maximum: Some(maximum) })
-        .map_err(|error| unsettable(&format!("limits.{name}"), value, error.into()))
+        .map_err(|error| unsettable(&format!("limits.{name}"), value, error))
 }
 
-fn unsettable(field: &str, value: impl std::fmt::Display, error: io::Error) -> Refusal {
-    let why = match error.kind() {
-        io::ErrorKind::PermissionDenied => "the daemon may not go so far".to_owned(),
-        _ => error.to_string(),
+fn unsettable(field: &str, value: impl std::fmt::Display, error: Errno) -> Refusal {
+    let why = if matches!(error, Errno::PERM | Errno::ACCESS) {
+        "the daemon may not go so far".to_owned()
+    } else {
+        io::Error::from(error).to_string()
     };
     Refusal::permanent(format!("{field} cannot be set to {value}: {why}"))
 }
