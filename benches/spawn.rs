@@ -39,14 +39,15 @@ fn bare(parallel: usize, runs: usize) -> Duration {
     let take = || {
         left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     };
+    let work = || {
+        while take() {
+            let mut child = Command::new(PROGRAM).stdin(Stdio::null()).spawn().unwrap();
+            assert!(child.wait().unwrap().success());
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..parallel {
-            scope.spawn(|| {
-                while take() {
-                    let mut child = Command::new(PROGRAM).stdin(Stdio::null()).spawn().unwrap();
-                    assert!(child.wait().unwrap().success());
-                }
-            });
+            scope.spawn(work);
         }
     });
     begun.elapsed()
