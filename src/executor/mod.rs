@@ -321,7 +321,6 @@ impl Executor for Pools {
                 "some work did not end when asked to"
             );
         }
-        self.commands.sweep();
         self.heartbeats.stop().await;
     }
 }

@@ -28,7 +28,7 @@ pub enum Task {
         args: Map<String, Value>,
     },
     /// A program in a process of its own.
-    Command(Command),
+    Command(Box<Command>),
     /// A call over HTTP.
     Http(Box<Http>),
     /// A stored task that can no longer be read: kept as it is, never run.
@@ -76,7 +76,7 @@ impl Task {
                 Ok(Self::Builtin { name: given.name, args: given.args })
             }
             Some(Value::String(word)) if word == "command" => {
-                Ok(Self::Command(Command::parse(rest)?))
+                Ok(Self::Command(Command::parse(rest)?.into()))
             }
             Some(Value::String(word)) if word == "http" => {
                 Ok(Self::Http(Box::new(Http::parse(Value::Object(rest))?)))

@@ -33,6 +33,8 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_punctual");
 pub(crate) struct Home {
     folder: TempDir,
     variables: Vec<(&'static str, String)>,
+    /// A program that starts the one under test, with its arguments; none to start it straight.
+    starter: Vec<String>,
 }
 
 impl Home {
@@ -40,12 +42,17 @@ impl Home {
     pub(crate) fn new(config: &str) -> Self {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("jobs.toml"), config).unwrap();
-        Self { folder, variables: Vec::new() }
+        Self { folder, variables: Vec::new(), starter: Vec::new() }
     }
 
     /// Sets a variable of the environment of what is started from now on.
     pub(crate) fn set(&mut self, name: &'static str, value: &str) {
         self.variables.push((name, value.to_owned()));
+    }
+
+    /// The same folder, whose programs a shell script starts: it ends with `exec "$@"`.
+    pub(crate) fn starting_by(self, script: &str) -> Self {
+        Self { starter: ["/bin/sh", "-c", script, "sh"].map(str::to_owned).into(), ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -66,8 +73,10 @@ impl Home {
 
     /// The program, set up to live in this folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut words = self.starter.iter().map(String::as_str).chain([PROGRAM]);
+        let mut command = Command::new(words.next().unwrap_or(PROGRAM));
         command
+            .args(words)
             .args(arguments)
             .current_dir(self.path())
             .env("RUNTIME_DIRECTORY", self.path())

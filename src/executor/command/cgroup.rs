@@ -95,9 +95,15 @@ impl Cgroups {
     }
 
     /// Removes all that can be removed.
-    pub(super) fn sweep(&self) {
+    fn sweep(&self) {
         let mut inhabited = self.inhabited.lock().unwrap_or_else(PoisonError::into_inner);
         inhabited.retain(|folder| !is_removed(folder));
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        self.sweep();
     }
 }
 

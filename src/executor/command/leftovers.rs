@@ -17,7 +17,13 @@ use crate::run::Execution;
 /// Bytes of an environment that are read: the kernel lets a process have no more by far.
 const ENVIRONMENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Walks through the processes: some may be started while those before are being killed.
-const ROUNDS_MAX: usize = 10;
+const ROUNDS_MAX: usize = 50;
+/// Walks that find nothing, though a process may have been missed, before that is believed.
+const DOUBTS_MAX: usize = 4;
+/// Time between two of them: an `exec` is over in less.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How the kernel marks its own threads.
+const KERNEL_THREAD: u64 = 0x0020_0000;
 /// How long a process that is killed is waited for, in each round.
 const DEATH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -27,14 +33,17 @@ const DEATH_LIMIT: Duration = Duration::from_secs(1);
 pub fn end_leftovers(executions: &[Execution]) -> usize {
     let marks = Marks::new(executions);
     let mut killed = BTreeSet::new();
+    let mut doubts = 0;
     for _ in 0..ROUNDS_MAX {
-        let living = marks.find();
-        if living.is_empty() {
+        let Seen { living, is_doubtful } = marks.look();
+        let dying: Vec<OwnedFd> = living.iter().filter_map(|pid| marks.kill(*pid)).collect();
+        dying.iter().for_each(wait_for);
+        doubts = if living.is_empty() { doubts + 1 } else { 0 };
+        if living.is_empty() && (!is_doubtful || doubts > DOUBTS_MAX) {
             break;
         }
-        let dying: Vec<OwnedFd> = living.iter().filter_map(|pid| marks.kill(*pid)).collect();
-        for process in &dying {
-            wait_for(process);
+        if living.is_empty() {
+            pause();
         }
         killed.extend(living.into_iter().map(Pid::as_raw_pid));
     }
@@ -43,7 +52,16 @@ pub fn end_leftovers(executions: &[Execution]) -> usize {
 
 /// Processes of an execution that live.
 pub(super) fn find(execution: &Execution) -> Vec<Pid> {
-    Marks::new(std::slice::from_ref(execution)).find()
+    Marks::new(std::slice::from_ref(execution)).look().living
+}
+
+/// What one walk through the processes has found.
+#[derive(Default)]
+struct Seen {
+    /// Processes of the runs.
+    living: Vec<Pid>,
+    /// Whether there were processes that said nothing of themselves, as during an `exec`.
+    is_doubtful: bool,
 }
 
 /// What the environment of a process says of its run: both variables.
@@ -58,13 +76,20 @@ impl Marks {
         Self(executions.iter().map(mark).collect())
     }
 
-    fn find(&self) -> Vec<Pid> {
-        let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    fn look(&self) -> Seen {
+        let mut seen = Seen::default();
+        let Ok(processes) = fs::read_dir("/proc") else { return seen };
         let own = getpid();
         let pid = |entry: fs::DirEntry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
         let pids = processes.filter_map(Result::ok).filter_map(pid).filter(|pid| *pid != own);
         let mut environment = Vec::new();
-        pids.filter(|pid| self.are_on(*pid, &mut environment)).collect()
+        for pid in pids {
+            if self.are_on(pid, &mut environment) {
+                seen.living.push(pid);
+            }
+            seen.is_doubtful |= environment.is_empty() && is_between(pid);
+        }
+        seen
     }
 
     /// Whether a process is of one of the runs. One that has ended, or that may not be looked into, is not.
@@ -85,6 +110,24 @@ impl Marks {
         }
         pidfd_send_signal(&process, Signal::KILL).ok()?;
         Some(process)
+    }
+}
+
+/// Whether a process without an environment may be about to get one: it has not ended, and is none of the kernel's.
+fn is_between(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+    // The name in brackets may hold anything.
+    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let state = fields.next().unwrap_or("X");
+    let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(KERNEL_THREAD);
+    !matches!(state, "Z" | "X") && flags & KERNEL_THREAD == 0
+}
+
+fn pause() {
+    // Nothing can come: this is a sleep, on a thread that may block.
+    let waited = poll(&mut [], Timespec::try_from(PAUSE).ok().as_ref());
+    if let Err(error) = waited {
+        tracing::debug!(%error, "a pause was cut short");
     }
 }
 

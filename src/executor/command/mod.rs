@@ -66,13 +66,6 @@ impl Commands {
         }
     }
 
-    /// Removes what the cgroups of ended runs have left.
-    pub(super) fn sweep(&self) {
-        if let Some(cgroups) = &self.cgroups {
-            cgroups.sweep();
-        }
-    }
-
     /// Runs a command to its end, or ends all its processes when it is cancelled.
     pub(super) async fn execute(
         &self,

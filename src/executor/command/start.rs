@@ -42,15 +42,18 @@ pub(super) async fn start<'a>(
     let program = given.find_program(name, command.cwd.as_deref())?;
     let cgroup = commands.cgroup(assignment);
     let (mut builder, sheet) = match order(command, cgroup.as_ref()) {
-        None => {
-            (directly(&program, &argv, &given, command.cwd.as_deref()).map_err(no_means)?, None)
-        }
+        None => (
+            directly(&program, &argv, &given, command.cwd.as_deref())
+                .map_err(|error| no_means(&error))?,
+            None,
+        ),
         Some(order) => {
             let variables = given.env.iter().map(|(name, _)| name.clone()).collect();
             let Given { stdin, .. } = &given;
             let order =
                 Order { program: program.clone(), argv, stdin: stdin.clone(), variables, ..order };
-            let (builder, sheet) = through_shim(&commands.shim, &order).map_err(no_means)?;
+            let (builder, sheet) =
+                through_shim(&commands.shim, &order).map_err(|error| no_means(&error))?;
             (builder, Some(sheet))
         }
     };
@@ -58,7 +61,7 @@ pub(super) async fn start<'a>(
         builder.env_remove(name);
     }
     tell(&mut builder, &given, assignment);
-    let (writers, pipes) = output_pipes().map_err(no_means)?;
+    let (writers, pipes) = output_pipes().map_err(|error| no_means(&error))?;
     let [stdout, stderr] = writers;
     builder.stdout(stdout).stderr(stderr).process_group(0);
     let started = Process::start(&mut builder);
@@ -66,14 +69,14 @@ pub(super) async fn start<'a>(
     drop(builder);
     let process = started.map_err(|error| match sheet {
         None => Refusal::passing(explain(&error, &program, command.cwd.as_deref())),
-        Some(_) => no_means(error),
+        Some(_) => no_means(&error),
     })?;
     let outputs = Outputs::new(pipes, &context.log, &**clock);
     let execution = assignment.execution();
     Ok(Running { execution, process, outputs, sheet, cgroup })
 }
 
-fn no_means(error: io::Error) -> Refusal {
+fn no_means(error: &io::Error) -> Refusal {
     Refusal::passing(format!("the command could not be started: {error}"))
 }
 
@@ -96,7 +99,7 @@ fn directly(
 }
 
 /// What a command reads: nothing, or a text.
-pub(super) fn input(text: Option<&str>) -> io::Result<Stdio> {
+fn input(text: Option<&str>) -> io::Result<Stdio> {
     text.map_or(
         Ok(Stdio::null()),
         |text| Ok(memory_file("punctual-input", text.as_bytes())?.into()),
@@ -170,15 +173,15 @@ pub(super) fn explain(error: &io::Error, program: &Path, cwd: Option<&str>) -> S
     {
         return format!("the working directory \"{cwd}\" {why}");
     }
-    let why = match error.kind() {
-        io::ErrorKind::NotFound if program.exists() => {
-            "the interpreter that it names was not found".to_owned()
-        }
-        io::ErrorKind::PermissionDenied if program.is_dir() => "it is a directory".to_owned(),
-        io::ErrorKind::ArgumentListTooLong => {
-            "its arguments and its environment are too long".to_owned()
-        }
-        _ => error.to_string(),
+    let kind = error.kind();
+    let why = if kind == io::ErrorKind::NotFound && program.exists() {
+        "the interpreter that it names was not found".to_owned()
+    } else if kind == io::ErrorKind::PermissionDenied && program.is_dir() {
+        "it is a directory".to_owned()
+    } else if kind == io::ErrorKind::ArgumentListTooLong {
+        "its arguments and its environment are too long".to_owned()
+    } else {
+        error.to_string()
     };
     format!("\"{place}\" could not be started: {why}")
 }
