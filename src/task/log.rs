@@ -90,6 +90,18 @@ impl Log {
         self.changed.notify_waiters();
     }
 
+    /// Counts lines that were not kept elsewhere. What comes next is the end of the output, and nothing before them is.
+    pub fn miss(&self, lines: u64) {
+        if lines == 0 {
+            return;
+        }
+        let mut state = self.lock();
+        let before = u64::try_from(state.tail.len()).unwrap_or(u64::MAX);
+        state.cut = state.cut.saturating_add(before).saturating_add(lines);
+        state.tail.clear();
+        state.tail_bytes = 0;
+    }
+
     /// Nothing more is written: what is kept of it all.
     pub fn close(&self, at: Timestamp) -> Output {
         let mut state = self.lock();
@@ -162,7 +174,8 @@ impl Lines {
 
     fn keep(&mut self, line: Line) {
         let cost = line.cost();
-        if self.tail.is_empty() && self.head_bytes + cost <= HEAD_BYTES {
+        let is_beginning = self.tail.is_empty() && self.cut == 0;
+        if is_beginning && self.head_bytes + cost <= HEAD_BYTES {
             self.head_bytes += cost;
             self.head.push(line);
             return;
