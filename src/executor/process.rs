@@ -22,6 +22,9 @@ use crate::task::context::Context;
 /// runs do not wait for others to start. Before that there is one.
 const SPARE: usize = 2;
 
+/// Workers that may fail to start, one after the other, before that costs the run that has waited longest.
+const STARTS: u32 = 3;
+
 /// A builtin's run that was handed over.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -29,6 +32,8 @@ pub(super) struct Work {
     pub(super) context: Arc<Context>,
     /// Whether it was sent to a worker that ended without having read it.
     pub(super) was_sent: bool,
+    /// Workers that did not start while it was the next to get one.
+    failed_starts: u32,
     /// Says until when there is something to wait for at a stop.
     _token: TaskTrackerToken,
 }
@@ -102,6 +107,19 @@ pub(super) enum Next {
     Leave,
 }
 
+/// What becomes of a start that has failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// This run has waited for too many of them. Others may wait.
+    Refuse(Box<Work>),
+    /// A run waits.
+    TryAgain,
+    /// No run waits.
+    Wait,
+    /// The worker is not wanted any more, and not counted.
+    GiveUp,
+}
+
 impl Desk {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -125,12 +143,11 @@ impl Desk {
     fn hand_over(self: &Arc<Self>, work: Work) {
         let mut state = self.lock();
         state.has_had_work = true;
-        match state.idle.pop() {
-            Some(seat) => seat.give(Order::Work(Box::new(work))),
-            None => {
-                let waiting = self.watched(work);
-                state.waiting.push_back(waiting);
-            }
+        if let Some(seat) = state.idle.pop() {
+            seat.give(Order::Work(Box::new(work)));
+        } else {
+            let waiting = self.watched(work);
+            state.waiting.push_back(waiting);
         }
         self.hire(&mut state);
     }
@@ -193,27 +210,27 @@ impl Desk {
         }
     }
 
-    /// A worker could not be started. That costs one of the runs that wait for one.
-    pub(super) fn start_failed(&self, error: &str) -> Option<Work> {
-        let mut state = self.lock();
-        if std::mem::replace(&mut state.is_failing, true) {
-            tracing::debug!(error, "a worker process could not be started");
-        } else {
-            tracing::error!(error, "a worker process could not be started; it is tried again");
-        }
-        state.waiting.pop_front().map(|(work, _)| work)
-    }
-
-    /// Whether a start that has failed is to be tried again; if not, that worker is no more counted.
-    pub(super) fn try_again(&self) -> bool {
+    /// A worker could not be started: what is to be done about it.
+    pub(super) fn start_failed(&self, error: &str) -> Failure {
         let mut state = self.lock();
         let is_over = self.closing.is_cancelled() && state.waiting.is_empty();
         if is_over || self.stopping.is_cancelled() || state.workers > state.max_workers {
             state.starting -= 1;
             state.workers -= 1;
-            return false;
+            return Failure::GiveUp;
         }
-        true
+        if std::mem::replace(&mut state.is_failing, true) {
+            tracing::debug!(error, "a worker process could not be started");
+        } else {
+            tracing::error!(error, "a worker process could not be started; it is tried again");
+        }
+        let Some((next, _)) = state.waiting.front_mut() else { return Failure::Wait };
+        next.failed_starts += 1;
+        if next.failed_starts < STARTS {
+            return Failure::TryAgain;
+        }
+        let unlucky = state.waiting.pop_front();
+        unlucky.map_or(Failure::Wait, |(work, _)| Failure::Refuse(Box::new(work)))
     }
 
     /// A worker that was idle is idle no more; false if it has been given an order.
@@ -314,8 +331,14 @@ impl ProcessPool {
     pub(super) fn execute(&self, assignment: Assignment, context: Arc<Context>) {
         let shared = &self.desk.shared;
         if matches!(&*assignment.task, Task::Builtin { .. }) {
-            let token = shared.tracker.token();
-            self.desk.hand_over(Work { assignment, context, was_sent: false, _token: token });
+            let work = Work {
+                assignment,
+                context,
+                was_sent: false,
+                failed_starts: 0,
+                _token: shared.tracker.token(),
+            };
+            self.desk.hand_over(work);
             return;
         }
         let executing = execute_command(Arc::clone(shared), assignment, context);

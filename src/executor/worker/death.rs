@@ -80,12 +80,11 @@ mod tests {
     use super::*;
 
     fn told(broken: Broken, status: i32) -> (String, Option<i32>, Option<i32>) {
-        match outcome(broken, &Ok(ExitStatus::from_raw(status))) {
-            Outcome::Failed { error, exit_code, signal, permanent: false } => {
-                (error, exit_code, signal)
-            }
-            other => panic!("{other:?}"),
-        }
+        let outcome = outcome(broken, &Ok(ExitStatus::from_raw(status)));
+        let Outcome::Failed { error, exit_code, signal, permanent: false } = outcome else {
+            panic!("{outcome:?}")
+        };
+        (error, exit_code, signal)
     }
 
     #[test]

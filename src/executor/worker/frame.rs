@@ -105,16 +105,15 @@ mod tests {
     /// Gives these bytes in pieces of that size, and takes what comes out.
     fn read(bytes: &[u8], piece: usize) -> Result<Vec<String>, FrameError> {
         let (mut frames, mut messages) = (Frames::default(), Vec::new());
-        for mut piece in bytes.chunks(piece) {
-            while !piece.is_empty() {
-                let space = frames.space();
-                let count = space.len().min(piece.len());
-                space[..count].copy_from_slice(&piece[..count]);
-                frames.fill(count);
-                piece = &piece[count..];
-                while let Some(message) = frames.next()? {
-                    messages.push(message);
-                }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let space = frames.space();
+            let count = space.len().min(piece).min(rest.len());
+            space[..count].copy_from_slice(&rest[..count]);
+            frames.fill(count);
+            rest = &rest[count..];
+            while let Some(message) = frames.next()? {
+                messages.push(message);
             }
         }
         assert!(frames.space().len() <= READ_BYTES + MESSAGE_BYTES_MAX);

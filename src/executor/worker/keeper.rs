@@ -12,8 +12,9 @@ use super::line::Broken;
 use super::remote::Worker;
 use crate::clock::Timestamp;
 use crate::executor::Completion;
-use crate::executor::process::{Desk, Next, Seat, Work};
+use crate::executor::process::{Desk, Failure, Next, Seat, Work};
 use crate::executor::report::failed;
+use crate::output::Stream;
 use crate::run::Outcome;
 use crate::task::log::Log;
 
@@ -107,21 +108,15 @@ async fn start(desk: &Arc<Desk>) -> Option<Worker> {
             Ok(worker) => return Some(worker),
             Err(error) => error,
         };
-        if desk.stopping.is_cancelled() {
-            desk.try_again();
-            return None;
-        }
-        let unlucky = desk.start_failed(&error);
-        let has_cost_a_run = unlucky.is_some();
-        if let Some(work) = unlucky {
-            let error = format!("a worker process could not be started: {error}");
-            desk.refuse(work, failed(error)).await;
-        }
-        if !desk.try_again() {
-            return None;
-        }
-        if has_cost_a_run {
-            continue;
+        match desk.start_failed(&error) {
+            Failure::GiveUp => return None,
+            Failure::TryAgain => continue,
+            Failure::Refuse(work) => {
+                let error = format!("a worker process could not be started: {error}");
+                desk.refuse(*work, failed(error)).await;
+                continue;
+            }
+            Failure::Wait => {}
         }
         tokio::select! {
             () = tokio::time::sleep(back_off) => {}
@@ -135,8 +130,7 @@ async fn start(desk: &Arc<Desk>) -> Option<Worker> {
 async fn try_to_start(desk: &Arc<Desk>) -> Result<Worker, String> {
     let (program, clock) = (&desk.program, &desk.shared.clock);
     let spawned = Worker::spawn(&desk.spawner, program.times).await;
-    let mut worker =
-        spawned.map_err(|error| format!("{}: {error}", program.program.display()))?;
+    let mut worker = spawned.map_err(|error| format!("{}: {error}", program.program.display()))?;
     let log = Log::default();
     let greeted = tokio::select! {
         greeted = worker.greet(program, &log, clock) => greeted,
@@ -145,9 +139,10 @@ async fn try_to_start(desk: &Arc<Desk>) -> Result<Worker, String> {
     let Err(broken) = greeted else { return Ok(worker) };
     let death = worker.end(|stream, bytes| log.write(clock.now(), stream, bytes)).await;
     let how = death::words(&broken, &death.status);
-    // Its last line says most.
+    // The last line that it complained says most.
     let output = log.close(clock.now());
-    let said = output.lines().last().map(|line| format!(" ({})", line.text));
+    let complaints = output.lines().filter(|line| line.stream == Stream::Stderr);
+    let said = complaints.last().map(|line| format!(" ({})", line.text));
     Err(format!("it {how}{}", said.unwrap_or_default()))
 }
 

@@ -37,14 +37,11 @@ pub(super) enum Broken {
 
 impl From<std::io::Error> for Broken {
     fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            // What is sent to a socket whose other end is closed does not arrive; and when an end is closed where
-            // something has arrived that was not read, the other one is told so.
-            std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => {
-                Self::EndedUnread
-            }
-            _ => Self::Socket(error),
-        }
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+        // What is sent to a socket whose other end is closed does not arrive; and when an end is closed where something
+        // has arrived that was not read, the other one is told so.
+        let is_unread = matches!(error.kind(), BrokenPipe | ConnectionReset);
+        if is_unread { Self::EndedUnread } else { Self::Socket(error) }
     }
 }
 

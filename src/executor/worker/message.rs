@@ -5,9 +5,6 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::clock::Timestamp;
-use crate::output::{Line, Stream};
-
 /// The version of these messages. Both sides are the same program, unless another one was configured.
 pub(super) const VERSION: u32 = 1;
 
@@ -60,34 +57,8 @@ pub(super) enum Answer {
     Ready { version: u32 },
     /// A sign of life.
     Beat,
-    /// What the builtin has said.
-    Lines(Lines),
     /// How the call has ended.
     Done(Done),
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Lines {
-    /// Lines before these that the worker has not kept.
-    pub(super) missed: u64,
-    /// Bytes that were written, with these lines.
-    pub(super) bytes: u64,
-    lines: Vec<(i64, Stream, String)>,
-}
-
-impl Lines {
-    pub(super) fn new(missed: u64, lines: Vec<Line>, bytes: u64) -> Self {
-        let sent = |line: Line| (line.at.timestamp_micros(), line.stream, line.text);
-        Self { missed, bytes, lines: lines.into_iter().map(sent).collect() }
-    }
-
-    /// The lines; none if one has no instant that there is.
-    pub(super) fn into_lines(self) -> Option<Vec<Line>> {
-        let read = |(micros, stream, text)| {
-            Some(Line { at: Timestamp::from_timestamp_micros(micros)?, stream, text })
-        };
-        self.lines.into_iter().map(read).collect()
-    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -2,9 +2,9 @@
 //! breaks there, it breaks there only.
 //!
 //! A worker's standard input is a socket to its daemon. What the two say there are frames ([`frame`])
-//! of JSON ([`message`]): a hello and its answer, then one call at a time, lines and signs of life
-//! while it takes, and what it came to. What a builtin prints goes to the worker's standard output
-//! and error, which the daemon reads beside it.
+//! of JSON ([`message`]): a hello and its answer, then one call at a time, signs of life while it
+//! takes, and what it came to. What a builtin says or prints goes to the worker's standard output and
+//! error, which the daemon reads beside it.
 //!
 //! A worker does not outlive its daemon, however that ends: the socket ends, and the kernel kills the
 //! worker with the thread that has started it ([`spawner`]), even one that is stopped.

@@ -32,7 +32,7 @@ impl Outputs {
                 () = readable(self.stdout.as_ref()) => Stream::Stdout,
                 () = readable(self.stderr.as_ref()) => Stream::Stderr,
             };
-            let count = self.read(stream, |pipe, buffer| pipe.try_read(buffer));
+            let count = self.read(stream, pipe::Receiver::try_read);
             if count > 0 {
                 break (stream, count);
             }
@@ -42,17 +42,19 @@ impl Outputs {
 
     /// Takes what is there already, whatever the runtime has been told of it.
     pub(super) fn take_waiting(&mut self, sink: impl Fn(Stream, &[u8])) {
-        if !self.has_waiting() {
-            return;
+        if self.has_waiting() {
+            self.drain(Stream::Stdout, &sink);
+            self.drain(Stream::Stderr, &sink);
         }
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            for _ in 0..READS_OF_A_PIPE {
-                let count = self.read(stream, |pipe, buffer| Ok(rustix::io::read(pipe, buffer)?));
-                if count == 0 {
-                    break;
-                }
-                sink(stream, self.buffer.get(..count).unwrap_or_default());
+    }
+
+    fn drain(&mut self, stream: Stream, sink: impl Fn(Stream, &[u8])) {
+        for _ in 0..READS_OF_A_PIPE {
+            let count = self.read(stream, |pipe, buffer| Ok(rustix::io::read(pipe, buffer)?));
+            if count == 0 {
+                return;
             }
+            sink(stream, self.buffer.get(..count).unwrap_or_default());
         }
     }
 

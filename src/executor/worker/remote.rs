@@ -11,7 +11,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::line::{Broken, Line};
-use super::message::{Answer, Answered, Call, Cancel, Done, Hello, Lines, Request, VERSION};
+use super::message::{Answer, Answered, Call, Cancel, Done, Hello, Request, VERSION};
 use super::spawner::Spawner;
 use super::{WorkerProgram, WorkerTimes};
 use crate::clock::Clock;
@@ -58,8 +58,8 @@ impl Worker {
     /// Starts a process.
     pub(super) async fn spawn(spawner: &Spawner, times: WorkerTimes) -> std::io::Result<Self> {
         let (line, child) = Line::new(spawner.spawn().await?);
-        let timer = Box::pin(sleep_until(Instant::now() + times.silence));
-        Ok(Self { child, line, timer, times })
+        let first = Instant::now() + times.silence;
+        Ok(Self { child, line, timer: Box::pin(sleep_until(first)), times })
     }
 
     /// Tells the worker what it needs to know, and waits until it is ready. What it prints goes to `log`.
@@ -75,19 +75,20 @@ impl Worker {
             beat_millis: u64::try_from(self.times.beat.as_millis()).unwrap_or(u64::MAX),
             settings: Cow::Borrowed(&program.hello),
         };
+        let print = |stream: Stream, bytes: &[u8]| log.write(clock.now(), stream, bytes);
         let greeting = async {
             self.line.say(&Request::Hello(hello)).await?;
-            self.line.hear(|stream, bytes| log.write(clock.now(), stream, bytes)).await
+            self.line.hear(print).await
         };
         let answer = timeout(self.times.start, greeting).await;
+        // It would be the first run's.
+        self.line.take_printed(print);
         match answer.map_err(|_| Broken::Silent(self.times.start))?? {
             Answer::Ready { version: VERSION } => Ok(()),
             Answer::Ready { version } => Err(Broken::Protocol(format!(
                 "it speaks version {version}, and this daemon version {VERSION}"
             ))),
-            answer @ (Answer::Beat | Answer::Lines(_) | Answer::Done(_)) => {
-                Err(unexpected(&answer))
-            }
+            answer @ (Answer::Beat | Answer::Done(_)) => Err(unexpected(&answer)),
         }
     }
 
@@ -137,13 +138,15 @@ impl Worker {
                 () = &mut self.timer => None,
             };
             match heard {
-                Some(answer) => {
-                    let answer = answer.map_err(|broken| calling.broken(broken))?;
-                    if let Some(done) = self.take(answer, context, &mut calling)? {
-                        self.line.take_printed(print);
-                        return Ok(ended(done, calling.ending));
-                    }
+                Some(Ok(Answer::Done(done))) => {
+                    self.line.take_printed(print);
+                    return Ok(ended(done, calling.ending));
                 }
+                Some(Ok(Answer::Beat)) => calling.go_on(self.times.silence),
+                Some(Ok(answer @ Answer::Ready { .. })) => {
+                    return Err(calling.broken(unexpected(&answer)));
+                }
+                Some(Err(broken)) => return Err(calling.broken(broken)),
                 None if Instant::now() < calling.until => {
                     self.timer.as_mut().reset(calling.until);
                 }
@@ -209,25 +212,6 @@ impl Worker {
         }
     }
 
-    /// Takes what a worker says during a call: the end, if it is that.
-    fn take(
-        &self,
-        answer: Answer,
-        context: &Context,
-        calling: &mut Calling,
-    ) -> Result<Option<Done>, Broken> {
-        if calling.ending.is_none() {
-            calling.until = Instant::now() + self.times.silence;
-        }
-        match answer {
-            Answer::Done(done) => return Ok(Some(done)),
-            Answer::Beat => {}
-            Answer::Lines(lines) => append(&context.log, lines)?,
-            Answer::Ready { .. } => return Err(unexpected(&answer)),
-        }
-        Ok(None)
-    }
-
     /// Lets a worker end that has nothing to do.
     pub(super) async fn dismiss(mut self) {
         self.line.hang_up().await;
@@ -253,6 +237,13 @@ impl Worker {
 }
 
 impl Calling {
+    /// The worker lives, and may take its time unless it was asked to end.
+    fn go_on(&mut self, silence: Duration) {
+        if self.ending.is_none() {
+            self.until = Instant::now() + silence;
+        }
+    }
+
     /// A run that was asked to end has ended as that, whatever became of its worker.
     fn broken(&self, broken: Broken) -> Broken {
         self.ending.clone().map_or(broken, Broken::Asked)
@@ -263,19 +254,9 @@ fn unexpected(answer: &Answer) -> Broken {
     let word = match answer {
         Answer::Ready { .. } => "ready",
         Answer::Beat => "alive",
-        Answer::Lines(_) => "what a builtin has said",
         Answer::Done(_) => "done",
     };
     Broken::Protocol(format!("it said \"{word}\" when that was not asked"))
-}
-
-fn append(log: &Log, lines: Lines) -> Result<(), Broken> {
-    let (missed, bytes) = (lines.missed, lines.bytes);
-    let timeless = || Broken::Protocol("a line has an instant that there is not".to_owned());
-    let lines = lines.into_lines().ok_or_else(timeless)?;
-    log.miss(missed);
-    log.append(lines, bytes);
-    Ok(())
 }
 
 /// A call's end, as its worker tells it.

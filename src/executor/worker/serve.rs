@@ -20,9 +20,11 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::executor::report::{Ended, bounded};
 use crate::executor::{Assignment, thread};
 use crate::job::{JobId, Task};
+use crate::output::Line;
 use crate::run::{Outcome, RunId};
 use crate::task::builtin::Registry;
 use crate::task::context::Context;
+use crate::task::log::Log;
 
 /// The worker's end of its socket. It is read by one thread at a time.
 #[derive(Debug)]
@@ -56,9 +58,9 @@ impl Link {
         self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends messages, all at once.
-    fn send(&self, answers: &[Answer]) -> IoResult<()> {
-        (&self.socket).write_all(&encoded(answers)?)
+    /// Sends a message.
+    fn send(&self, answer: &Answer) -> IoResult<()> {
+        (&self.socket).write_all(&encoded(answer)?)
     }
 
     /// Waits for the next message; none if the daemon is gone.
@@ -78,13 +80,17 @@ impl Link {
     }
 }
 
-/// These messages, one after the other.
-pub(super) fn encoded(answers: &[Answer]) -> IoResult<Vec<u8>> {
+/// A message as it is sent.
+pub(super) fn encoded(answer: &Answer) -> IoResult<Vec<u8>> {
     let mut sending = Vec::new();
-    for answer in answers {
-        encode(answer, &mut sending).map_err(Error::other)?;
-    }
+    encode(answer, &mut sending).map_err(Error::other)?;
     Ok(sending)
+}
+
+/// What a builtin says stands between what it prints, and is with the daemon before the builtin goes on, which may end
+/// the process. No more can be done than to try.
+fn pass_on(line: &Line) {
+    drop(writeln!(std::io::stdout().lock(), "{}", line.text));
 }
 
 /// The worker's life: it builds the registry from what it is told first, then runs builtins until the daemon is gone.
@@ -102,12 +108,12 @@ pub fn serve<E: From<Error>>(build: impl FnOnce(Value) -> Result<Registry, E>) -
         return Err(Error::other("the daemon is not its parent process").into());
     }
     if version != VERSION {
-        link.send(&[Answer::Ready { version: VERSION }])?;
+        link.send(&Answer::Ready { version: VERSION })?;
         return Ok(());
     }
     let registry = build(settings.into_owned())?;
     let watch = Watch::start(Arc::clone(&link), Duration::from_millis(beat_millis))?;
-    link.send(&[Answer::Ready { version: VERSION }])?;
+    link.send(&Answer::Ready { version: VERSION })?;
     let mut desk = Desk { registry, watch, memory: Memory::new(), clock: Arc::new(SystemClock) };
     while let Some(request) = link.receive()? {
         match request {
@@ -129,35 +135,38 @@ struct Desk {
 }
 
 impl Desk {
-    /// Runs a builtin, and says what it has said and what it came to.
-    fn answer(&mut self, call: Call<'static>) -> Vec<Answer> {
+    /// Runs a builtin, and says what it came to.
+    fn answer(&mut self, call: Call<'static>) -> Answer {
         let assignment = match assignment(call) {
             Ok(assignment) => assignment,
-            Err(error) => return vec![refused(error)],
+            Err(error) => return refused(error),
         };
-        let context = Arc::new(Context::default());
-        let begun = Instant::now();
+        let context = Context { log: Log::passing_on(pass_on), ..Context::default() };
+        let (context, begun) = (Arc::new(context), Instant::now());
         let running = Running { execution: assignment.execution(), context: Arc::clone(&context) };
         self.watch.begin(running);
         let ended = thread::call(&self.registry, &assignment, &context, &self.clock);
-        // What has no line break stays in it otherwise, and would be the next run's.
+        self.watch.end();
+        // What has no line break yet would be the next run's.
         drop(std::io::stdout().flush());
         let outcome = bounded(ended.outcome, &context);
-        let mut answers = self.watch.end(&context.log, self.clock.now());
         let peak_memory = self.memory.peak_of(begun.elapsed());
-        answers.push(done(Ended { outcome, cost: ended.cost }, peak_memory));
-        answers
+        done(Ended { outcome, cost: ended.cost }, peak_memory)
     }
 }
 
 fn assignment(call: Call<'static>) -> Result<Assignment, String> {
-    let instant = |micros| Timestamp::from_timestamp_micros(micros).ok_or("scheduled_at is no instant");
+    let instant =
+        |micros| Timestamp::from_timestamp_micros(micros).ok_or("scheduled_at is no instant");
     Ok(Assignment {
         run_id: RunId(call.run_id.into()),
         job_id: JobId::parse(&call.job_id).map_err(|invalid| invalid.to_string())?,
         attempt: call.attempt,
         scheduled_at: call.scheduled_at.map(instant).transpose()?,
-        task: Arc::new(Task::Builtin { name: call.name.into_owned(), args: call.args.into_owned() }),
+        task: Arc::new(Task::Builtin {
+            name: call.name.into_owned(),
+            args: call.args.into_owned(),
+        }),
         timeout: None,
         event: call.event.map(|event| Arc::new(event.into_owned())),
     })
