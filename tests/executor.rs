@@ -82,8 +82,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Pools whose worker processes are this shell script.
-    fn with_worker(script: &str) -> Self {
+    /// No test here needs a worker process.
+    fn new() -> Self {
         let (begun_in, begun) = mpsc::channel(8);
         let (gate, gate_out) = std::sync::mpsc::channel();
         let mut standard = Registry::default();
@@ -97,17 +97,10 @@ impl Bench {
             ("processes".to_owned(), pool(ExecutorKind::ProcessPool)),
         ]);
         let (completions_in, completions) = mpsc::channel(8);
-        let worker = WorkerProgram {
-            program: "/bin/sh".into(),
-            arguments: vec!["-c".to_owned(), script.to_owned()],
-            hello: Value::Null,
-        };
+        let worker =
+            WorkerProgram { program: "/bin/false".into(), ..WorkerProgram::own(Value::Null) };
         let pools = Pools::new(&settings, registry, Arc::new(SystemClock), completions_in, &worker);
         Self { pools, completions, begun, gate, series: uuid::Uuid::now_v7() }
-    }
-
-    fn new() -> Self {
-        Self::with_worker("exit 1")
     }
 
     fn start(&mut self, pool: &str, run_id: &str, task: &Value) -> RunId {
@@ -280,36 +273,6 @@ async fn a_builtin_on_a_thread_that_does_not_look_goes_on_and_its_own_outcome_co
     bench.gate.send(()).unwrap();
     let done = Outcome::Succeeded { result: Some(json!("done")), exit_code: None };
     assert_eq!(bench.ended().await.outcome, done);
-    bench.assert_nothing_more().await;
-}
-
-#[tokio::test]
-async fn a_worker_process_whose_run_is_cancelled_is_gone_and_another_one_takes_the_next_call() {
-    let home = Home::new("");
-    let (mut held, mut busy) = (Held::new(&home), home.signal("busy"));
-    // It answers everything but a sleep.
-    let mut bench = Bench::with_worker(&format!(
-        r#"read -r hello
-        while read -r request; do
-            case "$request" in *sleep*) exec 9> {held}; echo busy > {busy}; exec sleep 600;; esac
-            echo '{{"result": "answered", "error": null, "permanent": false, "output": "said"}}'
-        done"#,
-        held = held.path.display(),
-        busy = busy.path.display(),
-    ));
-    let answered = Outcome::Succeeded { result: Some(json!("answered")), exit_code: None };
-    bench.start("processes", "first", &builtin("noop", json!({})));
-    assert_eq!(bench.ended().await.outcome, answered);
-    let run = bench.start("processes", "second", &builtin("sleep", json!({"seconds": 600})));
-    assert_eq!(busy.next().await, "busy");
-    bench.pools.cancel(&run, "no longer needed");
-    let completion = bench.ended().await;
-    assert_eq!((completion.run_id, completion.outcome), (run, cancelled("no longer needed")));
-    held.released().await;
-    bench.start("processes", "third", &builtin("noop", json!({})));
-    let completion = bench.ended().await;
-    assert_eq!(completion.outcome, answered);
-    assert_eq!(completion.output.text(), "said\n");
     bench.assert_nothing_more().await;
 }
 

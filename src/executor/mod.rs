@@ -16,7 +16,7 @@ mod worker;
 pub use command::{end_leftovers, exec};
 pub use heartbeat::{Beat, Heartbeats, Signal};
 pub use live::Live;
-pub use worker::{WorkerProgram, serve as serve_worker};
+pub use worker::{WorkerProgram, WorkerTimes, serve as serve_worker};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -254,11 +254,7 @@ impl Executor for Pools {
         match self.by_name.get(pool) {
             Some(Pool::Thread(threads)) => threads.execute(shared, assignment, context),
             Some(Pool::Process(processes)) => {
-                let (processes, commands) = (processes.clone(), Arc::clone(&self.commands));
-                let executing = async move {
-                    processes.execute(&shared, &commands, assignment, context).await;
-                };
-                self.shared.tracker.spawn_on(executing, &self.shared.runtime);
+                processes.execute(&self.commands, assignment, context);
             }
             None => {
                 let error = failed(format!("executor \"{pool}\" is not configured"));
@@ -302,9 +298,12 @@ impl Executor for Pools {
                     let threads = ThreadPool::new(*max_workers);
                     self.by_name.insert(name.clone(), Pool::Thread(threads));
                 }
-                (ExecutorKind::ProcessPool, Some(Pool::Process(_))) => {}
+                (ExecutorKind::ProcessPool, Some(Pool::Process(processes))) => {
+                    processes.resize(*max_workers);
+                }
                 (ExecutorKind::ProcessPool, _) => {
-                    let processes = ProcessPool::new(self.worker.clone());
+                    let (worker, shared) = (self.worker.clone(), Arc::clone(&self.shared));
+                    let processes = ProcessPool::new(worker, *max_workers, shared);
                     self.by_name.insert(name.clone(), Pool::Process(processes));
                 }
             }
@@ -314,6 +313,11 @@ impl Executor for Pools {
     async fn stop(&mut self) {
         self.shared.tracker.close();
         self.live.cancel_all(STOPPED);
+        for pool in self.by_name.values() {
+            if let Pool::Process(processes) = pool {
+                processes.stop();
+            }
+        }
         // Threads cannot be ended from outside, so this does not wait for them for ever.
         if tokio::time::timeout(STOP_LIMIT, self.shared.tracker.wait()).await.is_err() {
             tracing::warn!(

@@ -117,7 +117,11 @@ impl Shared {
         started_at: Timestamp,
         ended: Ended,
     ) {
-        let completion = self.completion(assignment, context, started_at, ended);
+        self.tell(self.completion(assignment, context, started_at, ended)).await;
+    }
+
+    /// Tells it to the scheduler.
+    pub(super) async fn tell(&self, completion: Option<Completion>) {
         let Some(completion) = completion else { return };
         // The scheduler is gone only when the daemon is: then the next start finds the run in the ledger.
         if self.completions.send(completion).await.is_err() {
@@ -132,7 +136,7 @@ pub(super) fn failed(error: impl Into<String>) -> Outcome {
 }
 
 /// Cuts what would not fit into a row of the ledger, and hides what must not be seen.
-fn bounded(outcome: Outcome, context: &Context) -> Outcome {
+pub(super) fn bounded(outcome: Outcome, context: &Context) -> Outcome {
     let text = |text: String| bounded_text(context.log.masked(text));
     match outcome {
         Outcome::Succeeded { result: Some(result), exit_code } => {
@@ -149,7 +153,7 @@ fn bounded(outcome: Outcome, context: &Context) -> Outcome {
 }
 
 /// The result of a builtin, or what is said of one that is too large.
-pub(super) fn bounded_result(result: serde_json::Value) -> serde_json::Value {
+fn bounded_result(result: serde_json::Value) -> serde_json::Value {
     let bytes = result.to_string().len();
     if bytes > RESULT_BYTES_MAX { json!({"cut": true, "bytes": bytes}) } else { result }
 }

@@ -25,6 +25,8 @@ struct Lines {
     secrets: Vec<String>,
     is_closed: bool,
     followers: usize,
+    /// Where lines go that are not kept here.
+    pass_on: Option<fn(&Line)>,
 }
 
 /// The output of a run, while it grows.
@@ -46,6 +48,12 @@ pub struct News {
 }
 
 impl Log {
+    /// A log that keeps nothing, and gives each line to whoever keeps it.
+    pub fn passing_on(pass_on: fn(&Line)) -> Self {
+        let lines = Lines { pass_on: Some(pass_on), ..Lines::default() };
+        Self { lines: Mutex::new(lines), changed: Notify::default() }
+    }
+
     /// Texts that are masked from now on, wherever they are written.
     pub fn hide(&self, secrets: impl IntoIterator<Item = String>) {
         // A secret of several lines never stands on one.
@@ -167,6 +175,9 @@ impl Lines {
 
     fn keep(&mut self, line: Line) {
         let cost = line.cost();
+        if let Some(pass_on) = self.pass_on {
+            return pass_on(&line);
+        }
         if self.tail.is_empty() && self.head_bytes + cost <= HEAD_BYTES {
             self.head_bytes += cost;
             self.head.push(line);
@@ -187,6 +198,10 @@ impl Lines {
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         let position = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let head = self.head.iter().skip(position(seen));
+        if self.cut > 0 && head.len() > 0 {
+            // What was cut comes after these: it is told next.
+            return News { missed: 0, lines: head.cloned().collect(), is_last: false };
+        }
         let before_tail = count(self.head.len()) + self.cut;
         let missed = if seen < before_tail { self.cut.min(before_tail - seen) } else { 0 };
         let tail = self.tail.iter().skip(position(seen.saturating_sub(before_tail)));
@@ -330,6 +345,18 @@ mod tests {
         assert_eq!(output.lines().count(), 4, "who follows does not take it away");
     }
 
+    #[test]
+    fn what_is_passed_on_is_whole_lines_without_secrets_and_is_not_kept() {
+        static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let log = Log::passing_on(|line| SEEN.lock().unwrap().push(line.text.clone()));
+        log.hide(["swordfish".to_owned()]);
+        log.write(at(0), Stream::Stdout, b"one\nsword");
+        assert_eq!(*SEEN.lock().unwrap(), ["one"]);
+        log.write(at(0), Stream::Stdout, b"fish");
+        assert_eq!(log.close(at(1)).lines().count(), 0);
+        assert_eq!(*SEEN.lock().unwrap(), ["one", "***"]);
+    }
+
     #[tokio::test]
     async fn a_slow_follower_is_told_how_much_it_has_missed() {
         let log = Log::default();
@@ -337,9 +364,10 @@ mod tests {
         for number in 0..10_000 {
             log.write(at(0), Stream::Stdout, format!("line {number}\n").as_bytes());
         }
-        let news = follower.next().await;
-        let seen = u64::try_from(news.lines.len()).unwrap();
-        assert_eq!(news.missed + seen, 10_000);
+        let (head, tail) = (follower.next().await, follower.next().await);
+        assert_eq!((head.missed, &*head.lines[0].text), (0, "line 0"));
+        let seen = u64::try_from(head.lines.len() + tail.lines.len()).unwrap();
+        assert_eq!(tail.missed + seen, 10_000);
         log.write(at(0), Stream::Stdout, b"and on\n");
         let news = follower.next().await;
         assert_eq!((news.missed, texts(&news.lines)), (0, vec!["and on"]));

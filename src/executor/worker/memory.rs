@@ -1,0 +1,74 @@
+//! How much memory a worker process had at most, as the kernel counts it. `getrusage` would say what its daemon had,
+//! since a child begins with what its parent has reached.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+/// A call that is over sooner is not measured: that would take longer than the call.
+const MEASURED: Duration = Duration::from_millis(1);
+/// Bytes of the kernel's answer, which has one line for each fact.
+const STATUS_BYTES: usize = 4096;
+
+/// Measures the peaks of this process.
+#[derive(Debug)]
+pub(super) struct Memory {
+    status: Option<File>,
+    /// Where the kernel is told to count anew.
+    reset: Option<File>,
+    last: Option<u64>,
+}
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        let reset = File::options().write(true).open("/proc/self/clear_refs").ok();
+        let mut memory = Self { status: File::open("/proc/self/status").ok(), reset, last: None };
+        memory.measure();
+        memory
+    }
+
+    /// The peak since the last call that took as long as this one; after a very short call, what was measured last.
+    pub(super) fn peak_of(&mut self, call: Duration) -> Option<u64> {
+        if call >= MEASURED {
+            self.measure();
+        }
+        self.last
+    }
+
+    fn measure(&mut self) {
+        let mut buffer = [0; STATUS_BYTES];
+        let read = self.status.as_ref().and_then(|status| status.read_at(&mut buffer, 0).ok());
+        let text = str::from_utf8(buffer.get(..read.unwrap_or(0)).unwrap_or_default());
+        self.last = peak(text.unwrap_or_default());
+        if let Some(reset) = &self.reset
+            && reset.write_at(b"5", 0).is_err()
+        {
+            // The kernel cannot: then it is the peak since the start.
+            self.reset = None;
+        }
+    }
+}
+
+fn peak(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_is_that_of_its_call() {
+        let mut memory = Memory::new();
+        let before = memory.peak_of(MEASURED).unwrap();
+        let large = vec![1_u8; 64 * 1024 * 1024];
+        assert_eq!(memory.peak_of(Duration::ZERO), Some(before), "too short to be measured");
+        let with = memory.peak_of(MEASURED).unwrap();
+        assert!(with >= before + u64::try_from(large.len()).unwrap() / 2, "{before} {with}");
+        drop(large);
+        memory.measure();
+        assert!(memory.peak_of(MEASURED).unwrap() < with);
+    }
+}

@@ -1,0 +1,222 @@
+//! A pool of worker processes under test, and how to see what it leaves behind.
+#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests: they may end a test"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use punctual::clock::SystemClock;
+use punctual::executor::{
+    Assignment, Completion, Executor, ExecutorKind, PoolSettings, Pools, WorkerProgram, WorkerTimes,
+};
+use punctual::job::{JobId, Task};
+use punctual::run::{Outcome, RunId};
+use punctual::task::builtin::Registry;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::support::PATIENCE;
+
+/// What a test sees of processes and open files is what its whole program has: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Waits that are short enough for a test, and long enough for a busy machine.
+pub(crate) const TIMES: WorkerTimes = WorkerTimes {
+    start: Duration::from_secs(5),
+    beat: Duration::from_millis(100),
+    silence: Duration::from_secs(2),
+    grace: Duration::from_secs(1),
+    idle: Duration::from_millis(200),
+};
+
+/// Runs a test for which the whole program is there: it must leave no process and no file open.
+pub(crate) fn alone(test: impl Future<Output = ()>) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let observer = runtime();
+    // The first process has the runtime open what it keeps for good.
+    observer.block_on(async {
+        assert!(tokio::process::Command::new("/bin/true").status().await.unwrap().success());
+    });
+    let before = (children(), open_files());
+    let own = runtime();
+    own.block_on(test);
+    drop(own);
+    // Threads that have nothing more to do may take a moment to end.
+    let waiting = wait_for(|| (children(), open_files()), |after| *after == before);
+    if let Err(after) = observer.block_on(waiting) {
+        panic!("processes and open files were {before:?} and are {after:?}");
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Looks again and again until that is what is wanted; what it is instead, if it does not become that. It is for what
+/// tells nobody when it changes.
+async fn wait_for<T>(look: impl Fn() -> T, is_wanted: impl Fn(&T) -> bool) -> Result<T, T> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let seen = look();
+        if is_wanted(&seen) {
+            return Ok(seen);
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(seen);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The pool `pool`, and what comes back from it.
+pub(crate) struct Bench {
+    pub(crate) pools: Pools,
+    completions: mpsc::Receiver<Completion>,
+    started: u32,
+    ended: u32,
+}
+
+impl Bench {
+    /// A pool of so many workers.
+    pub(crate) fn new(max_workers: usize, worker: &WorkerProgram) -> Self {
+        let settings = settings(max_workers);
+        let (completions_in, completions) = mpsc::channel(64);
+        let (registry, clock) = (Registry::default(), Arc::new(SystemClock));
+        let pools = Pools::new(&settings, registry, clock, completions_in, worker);
+        Self { pools, completions, started: 0, ended: 0 }
+    }
+
+    pub(crate) fn resize(&mut self, max_workers: usize) {
+        self.pools.resize(&settings(max_workers));
+    }
+
+    pub(crate) fn start(&mut self, name: &str, args: &Value) -> RunId {
+        self.start_within(name, args, None)
+    }
+
+    pub(crate) fn start_within(
+        &mut self,
+        name: &str,
+        args: &Value,
+        timeout: Option<Duration>,
+    ) -> RunId {
+        self.started += 1;
+        let run_id = RunId(format!("run-{}", self.started).into());
+        let task = json!({"type": "builtin", "name": name, "args": args});
+        let assignment = Assignment {
+            run_id: run_id.clone(),
+            job_id: JobId::parse("job").unwrap(),
+            attempt: 1,
+            scheduled_at: None,
+            task: Task::parse(&task).unwrap().into(),
+            timeout,
+            event: None,
+        };
+        self.pools.start("pool", assignment);
+        run_id
+    }
+
+    pub(crate) async fn ended(&mut self) -> Completion {
+        let next = timeout(PATIENCE, self.completions.recv());
+        let completion = next.await.expect("nothing ended").unwrap();
+        self.ended += 1;
+        completion
+    }
+
+    /// Runs a builtin to its end.
+    pub(crate) async fn run(&mut self, name: &str, args: &Value) -> Completion {
+        let run_id = self.start(name, args);
+        let completion = self.ended().await;
+        assert_eq!(completion.run_id, run_id);
+        completion
+    }
+
+    /// Runs a builtin that succeeds, and gives its result.
+    pub(crate) async fn result(&mut self, name: &str, args: &Value) -> Value {
+        let completion = self.run(name, args).await;
+        let Outcome::Succeeded { result: Some(result), .. } = completion.outcome else {
+            panic!("{name}: {completion:?}")
+        };
+        result
+    }
+
+    /// Each run has ended once, and nothing goes on after the stop.
+    pub(crate) async fn stop(mut self) {
+        timeout(PATIENCE, self.pools.stop()).await.expect("the pool does not stop");
+        drop(self.pools);
+        let more = timeout(PATIENCE, self.completions.recv()).await.expect("some work goes on");
+        assert!(more.is_none(), "{more:?}");
+        assert_eq!(self.started, self.ended, "runs that were started, and that have ended");
+        assert_eq!(children(), BTreeSet::new(), "processes are left");
+    }
+}
+
+fn settings(max_workers: usize) -> BTreeMap<String, PoolSettings> {
+    let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers };
+    BTreeMap::from([("pool".to_owned(), pool)])
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// The processes that this one has started, and not waited for yet.
+pub(crate) fn children() -> BTreeSet<i32> {
+    children_of("self")
+}
+
+/// The processes that a process has started.
+pub(crate) fn children_of(process: &str) -> BTreeSet<i32> {
+    let mut children = BTreeSet::new();
+    for thread in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        // A thread may end meanwhile.
+        let list = std::fs::read_to_string(thread.unwrap().path().join("children"));
+        let list = list.unwrap_or_default();
+        children.extend(list.split_whitespace().map(|pid| pid.parse::<i32>().unwrap()));
+    }
+    children
+}
+
+/// Waits until the children are as wanted.
+pub(crate) async fn children_become(wanted: impl Fn(&BTreeSet<i32>) -> bool) -> BTreeSet<i32> {
+    let children = wait_for(children, wanted).await;
+    children.unwrap_or_else(|children| panic!("the workers stay {children:?}"))
+}
+
+pub(crate) fn pid(number: i32) -> Pid {
+    Pid::from_raw(number).unwrap()
+}
+
+pub(crate) fn signal(number: i32, signal: Signal) {
+    kill_process(pid(number), signal).unwrap();
+}
+
+/// Waits until a process has ended, whoever's child it is.
+pub(crate) async fn gone(number: i32) {
+    let Ok(process) = pidfd_open(pid(number), PidfdFlags::NONBLOCK) else { return };
+    let waiting = tokio::task::spawn_blocking(move || {
+        let limit = rustix::event::Timespec {
+            tv_sec: i64::try_from(PATIENCE.as_secs()).unwrap(),
+            tv_nsec: 0,
+        };
+        let mut ended = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut ended, Some(&limit)).unwrap()
+    });
+    assert_eq!(waiting.await.unwrap(), 1, "process {number} goes on");
+}
+
+/// What a failure says: error, exit code, signal.
+pub(crate) fn failure(completion: &Completion) -> (&str, Option<i32>, Option<i32>) {
+    let Outcome::Failed { error, exit_code, signal, permanent: false } = &completion.outcome else {
+        panic!("{completion:?}")
+    };
+    (error, *exit_code, *signal)
+}
