@@ -226,13 +226,14 @@ impl Pools {
     /// through where they need it.
     #[must_use]
     pub fn with_shim(self, program: impl Into<PathBuf>) -> Self {
-        Self { commands: Arc::new(Commands::new(program.into())), ..self }
+        let commands = Arc::unwrap_or_clone(self.commands).through(program.into());
+        Self { commands: Arc::new(commands), ..self }
     }
 
     /// The same pools, whose commands do not get these variables of the daemon: what is in them is none of their business.
     #[must_use]
     pub fn withholding(self, variables: &[String]) -> Self {
-        let commands = Commands::new(WorkerProgram::itself()).without(variables.to_vec());
+        let commands = Arc::unwrap_or_clone(self.commands).without(variables.to_vec());
         Self { commands: Arc::new(commands), ..self }
     }
 

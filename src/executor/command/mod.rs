@@ -35,19 +35,24 @@ use cgroup::{Cgroup, Cgroups};
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// What commands are started with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Commands {
     /// This program, which becomes the command once it has set what the command wants.
     shim: PathBuf,
     /// Variables of the daemon that commands do not get.
     withheld: Vec<String>,
-    cgroups: Option<Cgroups>,
+    cgroups: Option<Arc<Cgroups>>,
 }
 
 impl Commands {
     /// This is the program that commands are started through where they need it.
     pub(super) fn new(shim: PathBuf) -> Self {
-        Self { shim, withheld: Vec::new(), cgroups: Cgroups::find() }
+        Self { shim, withheld: Vec::new(), cgroups: Cgroups::find().map(Arc::new) }
+    }
+
+    /// The same, through another program.
+    pub(super) fn through(self, shim: PathBuf) -> Self {
+        Self { shim, ..self }
     }
 
     /// The same, and commands do not get these variables of the daemon.
