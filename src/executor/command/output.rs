@@ -22,6 +22,8 @@ const READS_MAX: usize = 16;
 pub(super) struct Outputs<'a> {
     stdout: Option<Receiver>,
     stderr: Option<Receiver>,
+    /// The one that was read last.
+    last: Stream,
     log: &'a Log,
     clock: &'a dyn Clock,
 }
@@ -29,7 +31,7 @@ pub(super) struct Outputs<'a> {
 impl<'a> Outputs<'a> {
     pub(super) fn new(pipes: [Receiver; 2], log: &'a Log, clock: &'a dyn Clock) -> Self {
         let [stdout, stderr] = pipes.map(Some);
-        Self { stdout, stderr, log, clock }
+        Self { stdout, stderr, last: Stream::Stderr, log, clock }
     }
 
     /// Reads until both have ended. It can be broken off and begun again.
@@ -54,9 +56,16 @@ impl<'a> Outputs<'a> {
     /// Waits until there is something in one of them; none if both have ended. An error is found again by the read.
     async fn readable(&self) -> Option<Stream> {
         let stream = match (&self.stdout, &self.stderr) {
-            (Some(stdout), Some(stderr)) => tokio::select! {
+            // In turns, so that neither holds up the other. What is written to both at once begins with the first.
+            (Some(stdout), Some(stderr)) if self.last == Stream::Stderr => tokio::select! {
+                biased;
                 _ = stdout.readable() => Stream::Stdout,
                 _ = stderr.readable() => Stream::Stderr,
+            },
+            (Some(stdout), Some(stderr)) => tokio::select! {
+                biased;
+                _ = stderr.readable() => Stream::Stderr,
+                _ = stdout.readable() => Stream::Stdout,
             },
             (Some(stdout), None) => {
                 stdout.readable().await.map_or(Stream::Stdout, |()| Stream::Stdout)
@@ -70,6 +79,7 @@ impl<'a> Outputs<'a> {
     }
 
     fn take(&mut self, stream: Stream) {
+        self.last = stream;
         let pipe = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
