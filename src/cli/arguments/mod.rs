@@ -124,7 +124,7 @@ pub enum ClientCommand {
     /// Add a job
     #[command(after_help = "Examples:\n  \
         punctual add backup --cron 'hour=3' -- /usr/bin/backup --all\n  \
-        punctual add tidy --every 1h --user www-data --memory 512M --shell -- 'du -s /srv | sort -n > /tmp/sizes'\n  \
+        punctual add tidy --every 1h --user nobody --memory 512M --shell -- 'du /srv | sort -n'\n  \
         punctual add fix --cron 'hour=3 minute=*/20' --builtin toutiao.fix_statistics\n  \
         punctual add ping --crontab '*/5 8-18 * * mon-fri' -- /usr/bin/ping -c 1 localhost\n  \
         punctual add bills --calendar 'months=1 hour=6' --start 2027-01-31 --builtin noop\n  \
