@@ -67,7 +67,9 @@ impl Pool {
         let settings = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: parallel };
         let settings = BTreeMap::from([("pool".to_owned(), settings)]);
         let clock = Arc::new(SystemClock);
-        let worker = WorkerProgram::own(Value::Null);
+        // Nothing here needs a worker process. The test itself, started as one, would run its own tests.
+        let none = "/nonexistent/worker".into();
+        let worker = WorkerProgram { program: none, ..WorkerProgram::own(Value::Null) };
         let pools = Pools::new(&settings, Registry::default(), clock, completions_in, &worker)
             .with_shim(env!("CARGO_BIN_EXE_punctual"));
         Self { pools, completions, task: Task::parse(task).unwrap().into(), started: 0 }

@@ -46,7 +46,9 @@ impl Bench {
         let (completions_in, completions) = mpsc::channel(RUNS_MAX);
         let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: RUNS_MAX };
         let settings = BTreeMap::from([("pool".to_owned(), pool)]);
-        let worker = WorkerProgram::own(Value::Null);
+        // Nothing here needs a worker process. The test itself, started as one, would run its own tests.
+        let none = "/nonexistent/worker".into();
+        let worker = WorkerProgram { program: none, ..WorkerProgram::own(Value::Null) };
         let clock = Arc::new(SystemClock);
         let pools = Pools::new(&settings, Registry::default(), clock, completions_in, &worker);
         let series = uuid::Uuid::now_v7();

@@ -16,11 +16,13 @@ use crate::run::Execution;
 
 /// Bytes of an environment that are read: the kernel lets a process have no more by far.
 const ENVIRONMENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Walks through the processes: some may be started while those before are being killed.
+/// Times that processes are looked for: some may be started while those before are being killed.
 const ROUNDS_MAX: usize = 50;
-/// Walks that find nothing, though a process may have been missed, before that is believed.
+/// Lists of processes, each time: there is another one only if there were new processes.
+const LISTINGS_MAX: usize = 100;
+/// Times that a process may say nothing of itself before that is believed.
 const DOUBTS_MAX: usize = 4;
-/// Time between two of them: an `exec` is over in less.
+/// Time until it is asked again: an `exec` is over in less.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How the kernel marks its own threads.
 const KERNEL_THREAD: u64 = 0x0020_0000;
@@ -33,18 +35,13 @@ const DEATH_LIMIT: Duration = Duration::from_secs(1);
 pub fn end_leftovers(executions: &[Execution]) -> usize {
     let marks = Marks::new(executions);
     let mut killed = BTreeSet::new();
-    let mut doubts = 0;
     for _ in 0..ROUNDS_MAX {
-        let Seen { living, is_doubtful } = marks.look();
-        let dying: Vec<OwnedFd> = living.iter().filter_map(|pid| marks.kill(*pid)).collect();
-        dying.iter().for_each(wait_for);
-        doubts = if living.is_empty() { doubts + 1 } else { 0 };
-        if living.is_empty() && (!is_doubtful || doubts > DOUBTS_MAX) {
+        let living = marks.find();
+        if living.is_empty() {
             break;
         }
-        if living.is_empty() {
-            pause();
-        }
+        let dying: Vec<OwnedFd> = living.iter().filter_map(|pid| marks.kill(*pid)).collect();
+        dying.iter().for_each(wait_for);
         killed.extend(living.into_iter().map(Pid::as_raw_pid));
     }
     killed.len()
@@ -52,16 +49,7 @@ pub fn end_leftovers(executions: &[Execution]) -> usize {
 
 /// Processes of an execution that live.
 pub(super) fn find(execution: &Execution) -> Vec<Pid> {
-    Marks::new(std::slice::from_ref(execution)).look().living
-}
-
-/// What one walk through the processes has found.
-#[derive(Default)]
-struct Seen {
-    /// Processes of the runs.
-    living: Vec<Pid>,
-    /// Whether there were processes that said nothing of themselves, as during an `exec`.
-    is_doubtful: bool,
+    Marks::new(std::slice::from_ref(execution)).find()
 }
 
 /// What the environment of a process says of its run: both variables.
@@ -76,20 +64,36 @@ impl Marks {
         Self(executions.iter().map(mark).collect())
     }
 
-    fn look(&self) -> Seen {
-        let mut seen = Seen::default();
-        let Ok(processes) = fs::read_dir("/proc") else { return seen };
-        let own = getpid();
-        let pid = |entry: fs::DirEntry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
-        let pids = processes.filter_map(Result::ok).filter_map(pid).filter(|pid| *pid != own);
-        let mut environment = Vec::new();
-        for pid in pids {
-            if self.are_on(pid, &mut environment) {
-                seen.living.push(pid);
+    /// Lists processes until there is none that has not been looked at: a process may start another one and end before
+    /// its turn comes. One that says nothing of itself, as during an `exec`, is looked at again.
+    fn find(&self) -> Vec<Pid> {
+        let (mut known, mut living, mut doubts) = (BTreeSet::new(), Vec::new(), 0);
+        for _ in 0..LISTINGS_MAX {
+            let unknown: Vec<Pid> = pids().filter(|pid| known.insert(pid.as_raw_pid())).collect();
+            if unknown.is_empty() {
+                break;
             }
-            seen.is_doubtful |= environment.is_empty() && is_between(pid);
+            let silent = self.look_at(&unknown, &mut living);
+            if !silent.is_empty() && doubts < DOUBTS_MAX {
+                doubts += 1;
+                pause();
+                known.retain(|known| silent.iter().all(|pid| pid.as_raw_pid() != *known));
+            }
         }
-        seen
+        living
+    }
+
+    /// Adds those that are of the runs; the answer is those that say nothing of themselves.
+    fn look_at(&self, pids: &[Pid], living: &mut Vec<Pid>) -> Vec<Pid> {
+        let (mut silent, mut environment) = (Vec::new(), Vec::new());
+        for pid in pids {
+            if self.are_on(*pid, &mut environment) {
+                living.push(*pid);
+            } else if environment.is_empty() && is_between(*pid) {
+                silent.push(*pid);
+            }
+        }
+        silent
     }
 
     /// Whether a process is of one of the runs. One that has ended, or that may not be looked into, is not.
@@ -111,6 +115,14 @@ impl Marks {
         pidfd_send_signal(&process, Signal::KILL).ok()?;
         Some(process)
     }
+}
+
+/// All processes but this one.
+fn pids() -> impl Iterator<Item = Pid> {
+    let own = getpid();
+    let pid = |entry: fs::DirEntry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
+    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    entries.filter_map(pid).filter(move |pid| *pid != own)
 }
 
 /// Whether a process without an environment may be about to get one: it has not ended, and is none of the kernel's.
