@@ -1,5 +1,5 @@
 //! Secrets of the configuration: read where they are, and seen nowhere.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 #[path = "support/servers.rs"]
 mod servers;
