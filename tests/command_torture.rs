@@ -64,9 +64,9 @@ impl Torture {
         let left: Vec<String> = living(execution).into_iter().map(describe).collect();
         assert!(left.is_empty(), "{left:?}");
         // A start of a worker process, which fails here, has some open for a moment.
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         while open_files() != self.open_files && begun.elapsed() < PATIENCE {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::yield_now();
         }
         assert_eq!(open_files(), self.open_files, "open files");
         assert_eq!(fs::read_dir(self.home.path()).unwrap().count(), files, "files");
