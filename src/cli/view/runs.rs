@@ -139,6 +139,13 @@ fn bytes_words(bytes: u64) -> String {
 
 /// What is worth knowing of how a run ended.
 fn detail(run: &Value) -> String {
+    let ended = end(run);
+    let Some(subject) = run.get("subject").and_then(Value::as_str) else { return ended };
+    format!("{} of {subject} {ended}", text(run, "cause")).trim_end().to_owned()
+}
+
+/// How it ended.
+fn end(run: &Value) -> String {
     let count = run.get("count").and_then(Value::as_u64).unwrap_or(1);
     let (reason, error) = (text(run, "reason"), text(run, "error"));
     match run.get("result") {
