@@ -70,6 +70,7 @@ pub(in crate::cli) fn run(run: &Value, now: Timestamp) -> String {
         ("node", plain_value(run, "node")),
         ("exit code", plain_value(run, "exit_code")),
         ("signal", plain_value(run, "signal")),
+        ("of run", plain_value(run, "subject")),
         ("detail", detail(run)),
     ];
     let given = lines.iter().filter(|(_, value)| !value.is_empty());
@@ -140,8 +141,11 @@ fn bytes_words(bytes: u64) -> String {
 /// What is worth knowing of how a run ended.
 fn detail(run: &Value) -> String {
     let ended = end(run);
-    let Some(subject) = run.get("subject").and_then(Value::as_str) else { return ended };
-    format!("{} of {subject} {ended}", text(run, "cause")).trim_end().to_owned()
+    match (plain_value(run, "subject").is_empty(), ended.is_empty()) {
+        (true, _) => ended,
+        (false, true) => text(run, "cause").to_owned(),
+        (false, false) => format!("{}: {ended}", text(run, "cause")),
+    }
 }
 
 /// How it ended.
