@@ -70,8 +70,7 @@ pub(in crate::cli) fn run(run: &Value, now: Timestamp) -> String {
         ("node", plain_value(run, "node")),
         ("exit code", plain_value(run, "exit_code")),
         ("signal", plain_value(run, "signal")),
-        ("of run", plain_value(run, "subject")),
-        ("detail", detail(run)),
+        ("detail", end(run)),
     ];
     let given = lines.iter().filter(|(_, value)| !value.is_empty());
     let lines: Vec<String> = given.map(|(key, value)| format!("{key:<10} {value}")).collect();
