@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("filter", &["clock"]),
     ("preview", &["clock", "invalid", "trigger", "zone"]),
     // Seams: words.
-    ("task", &["clock", "invalid", "output"]),
+    ("task", &["clock", "invalid", "output", "run"]),
     ("executor", &["clock", "job", "output", "run", "secret", "task"]),
     ("store", &["clock", "filter", "invalid", "job", "output", "run", "trigger", "zone"]),
     // Core: words and seams.

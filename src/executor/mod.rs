@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, Task};
 use crate::output::Output;
-use crate::run::{Cost, Execution, Outcome, RunId};
+use crate::run::{Cost, Execution, Outcome, RunId, traceparent};
 use crate::task::builtin::Registry;
 use command::Commands;
 use http::client::Clients;
@@ -118,14 +118,9 @@ impl Assignment {
         (self.run_id.clone(), self.attempt)
     }
 
-    /// The trace that the run is, with this attempt as its span, as the W3C's `traceparent` has it: whatever the task
-    /// calls can be found by the run's id.
+    /// The trace that the run is, as the W3C's `traceparent` has it.
     pub fn traceparent(&self) -> String {
-        let id: String = self.run_id.0.chars().filter(char::is_ascii_hexdigit).collect();
-        // The span must be another one for each attempt, and not zero: the random half of the id, with the attempt.
-        let random = id.get(16..32).and_then(|half| u64::from_str_radix(half, 16).ok());
-        let span = random.unwrap_or(1).wrapping_add(u64::from(self.attempt));
-        format!("00-{id:0>32}-{:016x}-01", span.max(1))
+        traceparent(&self.run_id.0, self.attempt)
     }
 }
 

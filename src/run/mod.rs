@@ -8,10 +8,12 @@ mod cause;
 mod id;
 mod outcome;
 mod shown;
+mod trace;
 
 pub use cause::{Cause, Event, SkipReason};
 pub use id::{Execution, RunId, RunIds};
 pub use outcome::{Attempt, Cost, Outcome};
+pub use trace::traceparent;
 
 use std::sync::Arc;
 

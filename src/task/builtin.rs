@@ -14,6 +14,7 @@ use super::panics;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::invalid::Invalid;
 use crate::output::Stream;
+use crate::run::traceparent;
 
 /// Arguments of a builtin, as they stand in the job's task.
 pub type Args = Map<String, Value>;
@@ -73,6 +74,11 @@ impl Call {
     pub fn within(mut self, context: Arc<Context>, clock: Arc<dyn Clock>) -> Self {
         (self.context, self.clock) = (context, clock);
         self
+    }
+
+    /// What tells those that it calls of which trace they are a part, as the W3C's `traceparent` has it.
+    pub fn traceparent(&self) -> String {
+        traceparent(&self.run_id, self.attempt)
     }
 
     /// Whether the run is to end. What takes long looks now and then, and ends with [`TaskError::Cancelled`].

@@ -1,0 +1,23 @@
+//! The trace that a run is, so that whatever its task calls can be found by the run's id.
+
+/// The W3C's `traceparent` of an attempt of a run: the run is the trace, and the attempt is the span.
+pub fn traceparent(run_id: &str, attempt: u32) -> String {
+    let id: String = run_id.chars().filter(char::is_ascii_hexdigit).collect();
+    // The span must be another one for each attempt, and not zero: the random half of the id, with the attempt.
+    let random = id.get(16..32).and_then(|half| u64::from_str_radix(half, 16).ok());
+    let span = random.unwrap_or(1).wrapping_add(u64::from(attempt));
+    format!("00-{id:0>32}-{:016x}-01", span.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_spans_of_the_trace_that_their_run_is() {
+        let id = "01a21304-f52b-7000-8001-ce5eac4a728a";
+        assert_eq!(traceparent(id, 1), "00-01a21304f52b70008001ce5eac4a728a-8001ce5eac4a728b-01");
+        assert_ne!(traceparent(id, 1), traceparent(id, 2));
+        assert_eq!(traceparent("x", 0).len(), 55);
+    }
+}
