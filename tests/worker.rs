@@ -85,7 +85,9 @@ fn idle_workers_that_die_are_replaced_and_the_next_runs_never_notice() {
         bench.result("noop", &json!({})).await;
         for _ in 0..5 {
             let before = children_become(|workers| workers.len() == 2).await;
-            before.iter().for_each(|worker| signal(*worker, Signal::KILL));
+            for worker in &before {
+                signal(*worker, Signal::KILL);
+            }
             bench.result("noop", &json!({})).await;
             let replaced =
                 children_become(|workers| workers.len() == 2 && workers.is_disjoint(&before));
@@ -143,7 +145,9 @@ fn a_worker_that_is_stopped_costs_its_run_and_nothing_else() {
         let run = bench.start("sleep", &json!({"seconds": 600}));
         // A worker that is busy is not told from the other: both are stopped, and the idle one costs nothing.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        children().into_iter().for_each(|worker| signal(worker, Signal::STOP));
+        for worker in children() {
+            signal(worker, Signal::STOP);
+        }
         let completion = bench.ended().await;
         assert_eq!(completion.run_id, run);
         let silent = "the worker process did not answer for 2s";
@@ -158,7 +162,7 @@ fn a_worker_that_is_stopped_costs_its_run_and_nothing_else() {
 const CONFIG: &str = "[executors.processpool]\ntype = \"processpool\"\nmax_workers = 1\n";
 
 /// A job of the pool of processes that is not due.
-fn job(name: &str, args: Value) -> Value {
+fn job(name: &str, args: &Value) -> Value {
     json!({
         "id": name, "executor": "processpool",
         "trigger": {"type": "date", "run_date": "2100-01-01 00:00:00"},
@@ -168,7 +172,7 @@ fn job(name: &str, args: Value) -> Value {
 
 /// The workers of a daemon, once one of them has done a run.
 async fn workers_of(daemon: &Daemon, client: &Client) -> BTreeSet<i32> {
-    client.add(&job("noop", json!({}))).await.unwrap();
+    client.add(&job("noop", &json!({}))).await.unwrap();
     assert_eq!(support::run_to_end(client, "noop").await["state"], "succeeded");
     let workers = children_of(&daemon.pid().as_raw_nonzero().to_string());
     assert_eq!(workers.len(), 1);
@@ -180,7 +184,7 @@ async fn nothing_outlives_a_killed_daemon(prepare: impl Fn(i32)) {
     let home = Home::new(CONFIG);
     let (daemon, client) = (home.start(), home.client());
     let workers = workers_of(&daemon, &client).await;
-    client.add(&job("sleep", json!({"seconds": 600}))).await.unwrap();
+    client.add(&job("sleep", &json!({"seconds": 600}))).await.unwrap();
     client.run("sleep").await.unwrap();
     workers.iter().copied().for_each(prepare);
     daemon.kill();

@@ -18,6 +18,7 @@ mod message;
 mod outputs;
 mod remote;
 mod serve;
+mod socket;
 mod spawner;
 mod watch;
 
