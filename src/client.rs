@@ -2,15 +2,20 @@
 //! repository and the tests speak through. One connection per call: a Unix socket connects in
 //! microseconds, and a connection that is never reused is never stale.
 
+mod follow;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
+
+use follow::Connection;
+pub use follow::Lines;
 
 /// How long one call may take, beyond the wait that it asks the daemon for.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -150,9 +155,21 @@ impl Client {
             .await
     }
 
-    /// The output of a run.
+    /// Asks a run to end; the answer is the run as it is then.
+    pub async fn cancel(&self, id: &str, reason: Option<&str>) -> Result<Value, ClientError> {
+        let body = serde_json::json!({"reason": reason});
+        self.call(Method::POST, &format!("{}/cancel", run_path(id)), Some(&body)).await
+    }
+
+    /// The output of a run: of its latest attempt, as far as it is written.
     pub async fn output(&self, id: &str) -> Result<Value, ClientError> {
-        self.call(Method::GET, &format!("{}/output", run_path(id)), None).await
+        self.output_of(id, "").await
+    }
+
+    /// The same; `query` as in `attempt=1`.
+    pub async fn output_of(&self, id: &str, query: &str) -> Result<Value, ClientError> {
+        let path = path_with(&format!("{}/output", run_path(id)), query);
+        self.call(Method::GET, &path, None).await
     }
 
     /// What the daemon is and does.
@@ -203,6 +220,19 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, ClientError> {
+        let (response, mut connection) = self.begin(method, path, body).await?;
+        let status = response.status();
+        let body = connection.during(read_body(response)).await;
+        read_answer(status, &body.map_err(|error| ClientError::Unreadable(error.to_string()))?)
+    }
+
+    /// Asks, and returns when the answer begins.
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(Response<Incoming>, Connection), ClientError> {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -216,33 +246,21 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(bytes))
             .map_err(|error| ClientError::Unreadable(error.to_string()))?;
-        let exchange = async move {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES);
-            Ok::<_, hyper::Error>((
-                status,
-                body.collect().await.map(http_body_util::Collected::to_bytes),
-            ))
-        };
-        // The connection only makes progress while it is polled; it ends with the exchange.
-        let mut connection = std::pin::pin!(connection);
-        let mut exchange = std::pin::pin!(exchange);
-        let (status, body) = tokio::select! {
-            answer = &mut exchange => answer,
-            ended = &mut connection => match ended {
-                Ok(()) => exchange.await,
-                Err(error) => Err(error),
-            },
-        }
-        .map_err(|error| self.unreachable(error))?;
-        let body = body.map_err(|error| ClientError::Unreadable(error.to_string()))?;
-        read_answer(status, &body)
+        let mut connection = Connection(Some(Box::pin(connection)));
+        let response = connection.during(sender.send_request(request)).await;
+        Ok((response.map_err(|error| self.unreachable(error))?, connection))
     }
 
     fn unreachable(&self, reason: impl std::fmt::Display) -> ClientError {
         ClientError::Unreachable { socket: self.socket.clone(), reason: reason.to_string() }
     }
+}
+
+async fn read_body(
+    response: Response<Incoming>,
+) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES);
+    body.collect().await.map(http_body_util::Collected::to_bytes)
 }
 
 fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, ClientError> {
@@ -271,6 +289,10 @@ fn job_path(id: &str) -> String {
 
 fn run_path(id: &str) -> String {
     format!("/v1/runs/{}", percent_encode(id))
+}
+
+fn path_with(path: &str, query: &str) -> String {
+    format!("{path}?{query}").trim_end_matches(['?', '&']).to_owned()
 }
 
 /// Encodes what may not stand in a path segment or a query value.

@@ -103,7 +103,20 @@ impl Facts<'_> {
                 "It did not run at {due}: the job, or its trigger as it is now, was defined after that, at {}.",
                 self.show(self.job.anchor)
             ),
+            None if self.is_past(at) => {
+                format!("What became of it at {due} is no longer kept in the ledger.")
+            }
             None => format!("At {due} it has not run: {}.", self.held_back()),
+        }
+    }
+
+    /// Whether the schedule has gone on beyond an occurrence: then it had its row.
+    fn is_past(&self, at: Timestamp) -> bool {
+        match &self.job.state {
+            JobState::Active { next } | JobState::Paused { next } => at < next.scheduled_at,
+            JobState::Broken { since, .. } => since.is_some_and(|since| at < since),
+            // How far it had come before its end is not known any more.
+            JobState::Finished => false,
         }
     }
 
@@ -112,7 +125,7 @@ impl Facts<'_> {
         match &self.job.state {
             JobState::Paused { .. } => "the job is paused".to_owned(),
             JobState::Broken { reason, .. } => format!("the job is broken: {reason}"),
-            JobState::Finished => "the job was finished".to_owned(),
+            JobState::Finished => "the job was finished, or its row is no longer kept".to_owned(),
             JobState::Active { .. } => match self.paused_since {
                 Some(since) => format!("the scheduler is paused since {}", self.show(since)),
                 None => "it is due, and waits for its executor or for the store".to_owned(),
@@ -131,7 +144,7 @@ impl Facts<'_> {
                 format!("It did not run at {due}: {}{together}.", self.why_skipped(*reason))
             }
             RunState::Pending => {
-                format!("It was due at {due} and waits: {}{}.", waits_for(row), attempt(row))
+                format!("It was due at {due} and waits: {}{}.", self.waits_for(row), attempt(row))
             }
             RunState::Running { started_at } => {
                 format!(
@@ -167,6 +180,14 @@ impl Facts<'_> {
         }
     }
 
+    fn waits_for(&self, row: &Run) -> String {
+        if row.attempt > 1 && row.due_at > self.now {
+            return format!("it is to be tried again at {}", self.show(row.due_at));
+        }
+        let executor = &row.executor;
+        format!("for a free worker of \"{executor}\", or for an earlier run of the job to end")
+    }
+
     fn why_skipped(&self, reason: SkipReason) -> String {
         let policy = &self.job.policy;
         match reason {
@@ -187,6 +208,7 @@ impl Facts<'_> {
             ),
             SkipReason::Paused => "the job was paused".to_owned(),
             SkipReason::Broken => "the job was broken".to_owned(),
+            SkipReason::ExecutorFull => "as many runs waited for its executor as may".to_owned(),
             SkipReason::Removed => "the job was removed while it waited".to_owned(),
         }
     }
@@ -209,14 +231,17 @@ impl Facts<'_> {
     }
 }
 
-fn waits_for(row: &Run) -> String {
-    let executor = &row.executor;
-    format!("for a free worker of \"{executor}\", or for an earlier run of the job to end")
-}
-
 /// How late it started, and why, if it was late.
 fn lateness(row: &Run, started_at: Timestamp) -> String {
     let late = started_at.signed_duration_since(row.due_at);
+    if row.attempt > 1 {
+        // Then it is due when it is tried again, and that is no matter of the schedule.
+        return if late <= PROMPT {
+            String::new()
+        } else {
+            format!(", {} after its delay,", duration(late))
+        };
+    }
     let jitter = row.scheduled_at.map(|at| row.due_at.signed_duration_since(at));
     let jitter = jitter
         .filter(|jitter| !jitter.is_zero())
@@ -228,8 +253,6 @@ fn lateness(row: &Run, started_at: Timestamp) -> String {
     let noticed = row.created_at.signed_duration_since(row.due_at);
     let why = if noticed > PROMPT {
         "the scheduler was away, paused or busy"
-    } else if row.attempt > 1 {
-        "an earlier attempt came before"
     } else {
         "it waited for a worker, or for an earlier run to end"
     };
@@ -239,7 +262,7 @@ fn lateness(row: &Run, started_at: Timestamp) -> String {
 /// Which attempt it is, and why there was an earlier one.
 fn attempt(row: &Run) -> String {
     if row.attempt > 1 {
-        format!(" (attempt {}: its daemon ended during the one before)", row.attempt)
+        format!(" (attempt {}, after one that failed or was interrupted)", row.attempt)
     } else {
         String::new()
     }

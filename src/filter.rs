@@ -1,4 +1,4 @@
-//! Which rows a reader wants: jobs, or rows of the ledger, page by page.
+//! Which rows a reader wants: jobs, or rows of the ledger, page by page; and which of these nobody has to keep.
 
 use crate::clock::Timestamp;
 
@@ -35,4 +35,65 @@ pub struct RunFilter {
     pub before: Option<String>,
     /// Rows of the page.
     pub limit: usize,
+}
+
+/// What the ledger keeps for a time of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Runs that failed, took too long, or were lost.
+    Errors,
+    /// All others that have ended, and what was skipped.
+    Others,
+}
+
+impl Kind {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Errors, Self::Others];
+
+    /// The states of its rows, all of which are final.
+    pub fn states(self) -> [&'static str; 3] {
+        match self {
+            Self::Errors => ["failed", "timed_out", "lost"],
+            Self::Others => ["succeeded", "cancelled", "skipped"],
+        }
+    }
+}
+
+/// Which rows of the ledger need not be kept. Only those are meant to which nothing more will happen.
+#[derive(Debug, Clone, Copy)]
+pub enum Prunable<'a> {
+    /// Runs of a kind that ended before an instant, in the order of their ids.
+    Ended {
+        /// Of this kind.
+        kind: Kind,
+        /// Before this.
+        before: Timestamp,
+        /// Only ids after this one.
+        after: &'a str,
+    },
+    /// Runs that ended before an instant and whose output is kept, in the order of their ids.
+    WithOutput {
+        /// Before this.
+        before: Timestamp,
+        /// Only ids after this one.
+        after: &'a str,
+    },
+    /// The newest run of a job that is not among so many newest of its kind.
+    FirstBeyond {
+        /// Of this job.
+        job_id: &'a str,
+        /// Of this kind.
+        kind: Kind,
+        /// How many are kept.
+        keep: usize,
+    },
+    /// Runs of a job and a kind that are not newer than this one, in any order.
+    UpTo {
+        /// Of this job.
+        job_id: &'a str,
+        /// Of this kind.
+        kind: Kind,
+        /// The newest of them.
+        last: &'a str,
+    },
 }

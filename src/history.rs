@@ -1,20 +1,30 @@
 //! Reading what is and what was: pages of jobs and of the ledger. Readers never disturb the
 //! writer; who waits for a run to end is woken by the scheduler's steps and looks for himself.
 
+mod follow;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::clock::Timestamp;
+use crate::executor::Live;
 use crate::explain::{Explanation, Facts, explain};
 use crate::filter::{JobFilter, PAGE_LIMIT, RunFilter};
 use crate::job::Job;
 use crate::output::Output;
-use crate::run::{Attempt, Run};
+use crate::run::{Attempt, Run, RunId};
 use crate::scheduler::handle::Handle;
 use crate::store::{Archive, StoreError};
 
+pub use follow::{FOLLOWERS_MAX, Following, Told, TooManyFollowers};
+
 /// Rows of a page for which no limit was given.
 pub const PAGE_DEFAULT: usize = 100;
+
+/// How long what has ended may take to be recorded before it is shown as far as it is known.
+const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The store could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +45,15 @@ pub struct Page<T> {
 pub struct History {
     archive: Arc<dyn Archive>,
     handle: Handle,
+    live: Live,
+    /// Places for those who follow a run.
+    followers: Arc<Semaphore>,
 }
 
 impl History {
-    /// A reader of this archive, woken by the steps of this scheduler.
-    pub fn new(archive: Arc<dyn Archive>, handle: Handle) -> Self {
-        Self { archive, handle }
+    /// A reader of this archive, woken by the steps of this scheduler, that sees what these runs are writing.
+    pub fn new(archive: Arc<dyn Archive>, handle: Handle, live: Live) -> Self {
+        Self { archive, handle, live, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)) }
     }
 
     /// One job.
@@ -127,9 +140,27 @@ impl History {
         Ok(self.archive.attempts(run_id).await?)
     }
 
-    /// The output of an attempt of a run, if it wrote any.
-    pub async fn output(&self, run_id: &str, attempt: u32) -> Result<Option<Output>, HistoryError> {
-        Ok(self.archive.output(run_id, attempt).await?)
+    /// The output of an attempt of a run, as far as it is written.
+    pub async fn output(&self, id: &RunId, attempt: u32) -> Result<Output, HistoryError> {
+        let deadline = tokio::time::Instant::now() + RECORDED_WITHIN;
+        let mut steps = self.handle.steps();
+        loop {
+            steps.mark_unchanged();
+            let executing = self.live.get(id).filter(|(number, _)| *number == attempt);
+            let log = executing.as_ref().map(|(_, context)| &context.log);
+            let so_far = log.map(crate::task::log::Log::so_far).unwrap_or_default();
+            if log.is_some_and(|log| !log.is_closed()) {
+                return Ok(so_far);
+            }
+            let stored = self.archive.output(&id.0, attempt).await?;
+            if stored.is_some() || so_far.is_empty() {
+                return Ok(stored.unwrap_or_default());
+            }
+            // It has just ended, and is about to be recorded.
+            if !matches!(tokio::time::timeout_at(deadline, steps.changed()).await, Ok(Ok(()))) {
+                return Ok(so_far);
+            }
+        }
     }
 
     /// How many jobs are in each state.

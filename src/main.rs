@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Verb::Serve(serve) => daemon::serve(&serve.config, serve.demo),
         Verb::Check(check) => daemon::check(&check.config, &client),
         Verb::Worker => daemon::worker(),
+        Verb::Exec => daemon::exec(),
         Verb::Client(command) => cli::run(&client, command),
     }
 }

@@ -76,7 +76,7 @@ impl Output {
     }
 
     /// The kept lines, in their order.
-    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+    pub fn lines(&self) -> impl DoubleEndedIterator<Item = &Line> {
         self.head.iter().chain(&self.tail)
     }
 

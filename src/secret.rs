@@ -96,6 +96,11 @@ impl Secret {
 fn read_file(path: &Path) -> Result<String, String> {
     use std::io::Read;
 
+    // To open a pipe waits for whoever writes to it, and a device may have no end.
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     let mut text = String::new();
     let read = file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text);
@@ -171,6 +176,8 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let error = text.read(&mut found).unwrap_err().to_string();
         assert!(error.contains("token") && !error.contains("s3cret"), "{error}");
+        let folder = Secret::File(folder.path().display().to_string()).read().unwrap_err();
+        assert!(folder.to_string().contains("no regular file"), "{folder}");
         for name in ["../etc/passwd", "", ".x"] {
             assert!(Secret::Credential(name.to_owned()).read().is_err(), "{name:?}");
         }

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
@@ -26,7 +29,9 @@ pub struct Limits {
 }
 
 /// Answers requests until `shutdown`, and then those that have begun.
-pub async fn serve<L: Listener>(
+///
+/// A request finds who sent it, as the listener has it, among its extensions.
+pub async fn serve<L: Listener<Addr: Clone + Sync + 'static>>(
     mut listener: L,
     router: Router,
     limits: Limits,
@@ -40,14 +45,14 @@ pub async fn serve<L: Listener>(
         // The place comes first, so that no connection is taken before it can be served.
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;
-            (listener.accept().await.0, place)
+            (listener.accept().await, place)
         };
-        let (stream, place) = tokio::select! {
+        let ((stream, peer), place) = tokio::select! {
             biased;
             () = &mut shutdown => break,
             accepted = accepted => accepted,
         };
-        let conversation = converse(stream, router.clone(), limits, stop.clone());
+        let conversation = converse(stream, peer, router.clone(), limits, stop.clone());
         connections.spawn(async move {
             conversation.await;
             drop(place);
@@ -58,16 +63,22 @@ pub async fn serve<L: Listener>(
     connections.wait().await;
 }
 
-async fn converse<S>(stream: S, router: Router, limits: Limits, stop: CancellationToken)
+async fn converse<S, P>(stream: S, peer: P, router: Router, limits: Limits, stop: CancellationToken)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    P: Clone + Send + Sync + 'static,
 {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         // A client may close its side once it has asked, and still wants its answer.
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -25,10 +25,27 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Core: words and seams.
     (
         "scheduler",
-        &["clock", "executor", "invalid", "job", "run", "store", "task", "trigger", "zone"],
+        &[
+            "clock", "executor", "invalid", "job", "output", "run", "store", "task", "trigger",
+            "zone",
+        ],
     ),
     ("explain", &["clock", "job", "run"]),
-    ("history", &["clock", "explain", "filter", "job", "output", "run", "scheduler", "store"]),
+    (
+        "history",
+        &[
+            "clock",
+            "executor",
+            "explain",
+            "filter",
+            "job",
+            "output",
+            "run",
+            "scheduler",
+            "store",
+            "task",
+        ],
+    ),
     // Doors: the core's handles, never its seams.
     (
         "control",
@@ -38,6 +55,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "history",
             "invalid",
             "job",
+            "output",
             "preview",
             "run",
             "scheduler",
@@ -50,7 +68,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli", &["client", "clock", "config", "job", "preview", "trigger", "zone"]),
     ("toutiao", &["client", "clock", "invalid", "server", "task"]),
     // Composition.
-    ("config", &["executor", "invalid", "job", "zone"]),
+    ("config", &["executor", "invalid", "job", "secret", "zone"]),
     (
         "daemon",
         &[
@@ -60,9 +78,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "config",
             "control",
             "executor",
+            "filter",
             "history",
             "invalid",
             "job",
+            "run",
             "scheduler",
             "server",
             "store",
@@ -78,6 +98,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("sqlx::", &["store/sql/", "toutiao/"]),
     ("redis::", &["toutiao/counters/", "toutiao/settings.rs"]),
+    ("reqwest::", &["executor/"]),
+    ("rustls::", &["executor/http/"]),
     ("axum::", &["control/", "server", "toutiao/api/"]),
     ("clap::", &["cli/"]),
     ("comfy_table::", &["cli/"]),

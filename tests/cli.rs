@@ -3,6 +3,8 @@
 
 #[path = "cli/add.rs"]
 mod add;
+#[path = "cli/call.rs"]
+mod call;
 #[path = "cli/help.rs"]
 mod help;
 #[path = "cli/preview.rs"]
@@ -323,7 +325,7 @@ fn status_tells_of_the_daemon_and_its_pools() {
     let pid = daemon.pid().as_raw_nonzero();
     assert!(said.contains(&format!("(pid {pid})")), "{said}");
     assert_eq!(line(&said, "jobs")[1], "2 active");
-    assert_eq!(line(&said, "default"), ["default", "threadpool", "0", "20", "0"]);
+    assert_eq!(line(&said, "default"), ["default", "threadpool", "0", "20", "0", "0"]);
     let status = home.json(&["status"]);
     assert_eq!((text(&status, "state"), &status["pid"]), ("running", &json!(pid.get())));
     assert_eq!(status["jobs"], json!({"active": 2}));

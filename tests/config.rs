@@ -122,6 +122,14 @@ fn a_bad_setting_is_refused_at_its_key() {
         "job_defaults.coalesce",
     );
     refused("[store]\nurl = \"redis://h/x\"\n", "2:1", "store.url");
+    for key in ["runs_days", "errors_days", "output_days", "runs_per_job", "errors_per_job"] {
+        let field = format!("retention.{key}");
+        for bad in ["0", "-1", "\"30\"", "2000000000", "1.5"] {
+            refused(&format!("[retention]\n{key} = {bad}\n"), "2:1", &field);
+        }
+    }
+    refused("[retention]\ninterval_seconds = 0\n", "2:1", "retention.interval_seconds");
+    refused("[retention]\nrun_days = 1\n", "2:1", "retention.run_days");
     refused("[executors.x]\ntype = \"fibers\"\n", "2:1", "executors.x.type");
     refused("\n[executors.x]\nmax_workers = 1\n", "2:12", "executors.x");
     refused(

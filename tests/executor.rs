@@ -77,6 +77,8 @@ struct Bench {
     completions: mpsc::Receiver<Completion>,
     begun: mpsc::Receiver<()>,
     gate: std::sync::mpsc::Sender<()>,
+    /// Sets its runs apart from those of other tests: processes are known by their run.
+    series: uuid::Uuid,
 }
 
 impl Bench {
@@ -98,11 +100,11 @@ impl Bench {
         let worker =
             WorkerProgram { program: "/bin/false".into(), ..WorkerProgram::own(Value::Null) };
         let pools = Pools::new(&settings, registry, Arc::new(SystemClock), completions_in, &worker);
-        Self { pools, completions, begun, gate }
+        Self { pools, completions, begun, gate, series: uuid::Uuid::now_v7() }
     }
 
     fn start(&mut self, pool: &str, run_id: &str, task: &Value) -> RunId {
-        let run_id = RunId(run_id.into());
+        let run_id = RunId(format!("{run_id}-{}", self.series).into());
         let assignment = Assignment {
             run_id: run_id.clone(),
             job_id: JobId::parse("job").unwrap(),

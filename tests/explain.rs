@@ -107,7 +107,7 @@ async fn a_crash_shows_in_the_attempt_and_in_what_was_lost() {
     for (rule, expected) in [
         (
             "rerun",
-            "and runs 3.0s late (an earlier attempt came before) (attempt 2: its daemon ended during the one before)",
+            "and runs, 3.0s after its delay, (attempt 2, after one that failed or was interrupted)",
         ),
         ("lose", "and was lost: crashed"),
     ] {
@@ -142,6 +142,20 @@ async fn a_run_that_was_cancelled_says_why_and_whether_it_had_begun() {
     let waiting = told(waiting);
     let expected = "It was due at 2027-01-15 08:00:10 +00:00 and was cancelled: by hand. It runs";
     assert!(waiting.contains(expected), "{waiting}");
+}
+
+#[tokio::test]
+async fn of_an_occurrence_whose_row_is_gone_nothing_is_made_up() {
+    let mut world = world_with(json!({})).await;
+    world.tick(at(10)).await;
+    let job = world.job("a").await.unwrap();
+    let (asked, now) = (at(10), at(15));
+    let facts =
+        Facts { job: &job, asked, occurrence: Some(asked), row: None, paused_since: None, now };
+    let told = explain(facts).lines.join(" ");
+    let expected =
+        "What became of it at 2027-01-15 08:00:10 +00:00 is no longer kept in the ledger. It runs";
+    assert!(told.contains(expected), "{told}");
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@
 
 #[path = "support/jobs.rs"]
 mod jobs;
+#[path = "store/retention.rs"]
+mod retention;
 #[path = "support/servers.rs"]
 mod servers;
 
@@ -22,6 +24,10 @@ use punctual::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, 
 use punctual::store::memory::MemoryStore;
 use punctual::store::sql::{SqlStore, StorePlace};
 use punctual::store::{Archive, Change, Claim, Holder, Store, StoreError};
+use retention::{
+    a_run_goes_with_all_that_belongs_to_it_once_it_has_ended,
+    the_newest_runs_of_a_job_are_no_surplus, what_ended_long_ago_is_found_page_by_page,
+};
 use serde_json::json;
 use servers::mariadb::MariaDbServer;
 use servers::postgres::PostgresServer;
@@ -133,6 +139,9 @@ on_every_store! {
     attempts_of_a_run_are_kept_in_their_order
     a_job_that_is_added_again_is_another_one
     runs_of_a_node_that_is_not_known_are_found
+    what_ended_long_ago_is_found_page_by_page
+    a_run_goes_with_all_that_belongs_to_it_once_it_has_ended
+    the_newest_runs_of_a_job_are_no_surplus
 }
 
 async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {
@@ -331,7 +340,7 @@ async fn runs_in_flight_are_found_the_oldest_first<S: Store + Archive>(store: S)
     let mut second = run("a", Some(at(2)));
     second.start(at(3));
     let mut third = run("a", Some(at(3)));
-    third.skip(SkipReason::Missed);
+    third.skip(at(20), SkipReason::Missed);
     store.commit(vec![insert_run(&second), insert_run(&third), insert_run(&first)]).await.unwrap();
     assert_eq!(in_flight(&store).await, [first, second]);
 }

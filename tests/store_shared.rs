@@ -183,7 +183,7 @@ async fn a_run_is_written_by_the_node_that_holds_it_and_by_no_other<S: Store>([a
     waiting.start(at(11));
     assert!(is_conflict(&a.commit(update(&waiting, "a")).await), "it is b's now");
     let mut ended = held_by("b", &waiting);
-    ended.skip(punctual::run::SkipReason::Removed);
+    ended.skip(at(20), punctual::run::SkipReason::Removed);
     b.commit(update(&ended, "b")).await.unwrap();
     assert!(is_conflict(&b.commit(update(&held_by("b", &waiting), "b")).await), "it has ended");
 }
@@ -223,7 +223,7 @@ async fn runs_in_flight_are_counted_on_other_nodes_and_found_when_their_node_is_
     let (mut running, waiting) = (run("j", Some(at(1))), run("j", Some(at(2))));
     running.start(at(3));
     let mut ended = run("j", Some(at(3)));
-    ended.skip(punctual::run::SkipReason::Missed);
+    ended.skip(at(20), punctual::run::SkipReason::Missed);
     let rows = [held_by("b", &running), held_by("b", &waiting), held_by("b", &ended)];
     let changes = rows.iter().map(|run| Change::InsertRun(Arc::new(run.clone()))).collect();
     b.commit(changes).await.unwrap();
@@ -255,7 +255,7 @@ async fn a_run_on_another_node_can_be_asked_to_end<S: Store>([a, b]: [S; 2]) {
     let asked = meet(&b, "b", 5).await.asked_to_end;
     assert_eq!(asked, [(running.id.clone(), "enough".to_owned())]);
     assert!(meet(&a, "a", 5).await.asked_to_end.is_empty(), "its own it ends itself");
-    running.skip(punctual::run::SkipReason::Overlap);
+    running.skip(at(20), punctual::run::SkipReason::Overlap);
     b.commit(update(&running, "b")).await.unwrap();
     assert!(meet(&b, "b", 6).await.asked_to_end.is_empty(), "it has ended");
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Executor, ExecutorKind, PoolSettings};
+use punctual::executor::{Assignment, Beat, Executor, ExecutorKind, PoolSettings};
 use punctual::job::{Definition, GivenPolicy, Job, JobState, Origin, Overlap};
-use punctual::run::RunId;
+use punctual::run::{Execution, RunId};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Command, Request};
 use punctual::scheduler::{Identity, Scheduler};
@@ -135,6 +135,12 @@ impl Executor for Idle {
     fn cancel(&mut self, run_id: &RunId, _reason: &str) {
         unreachable!("{run_id} was not started");
     }
+
+    fn tell(&mut self, beat: Beat) {
+        unreachable!("{beat:?} has no run");
+    }
+
+    fn end_leftovers(&mut self, _: &[Execution]) {}
 
     fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
 

@@ -4,7 +4,7 @@ use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use super::arguments::{AddArguments, TriggerArguments};
-use super::{Failure, duration};
+use super::{Failure, call, command, duration, policy};
 use crate::clock::Timestamp;
 
 /// The definition of a job.
@@ -36,6 +36,7 @@ pub(super) fn definition(given: &AddArguments, now: Timestamp) -> Result<Value, 
             set(key, value);
         }
     }
+    job.extend(policy::policies(&given.policy)?);
     Ok(Value::Object(job))
 }
 
@@ -137,23 +138,14 @@ fn task(given: &AddArguments) -> Result<Value, Failure> {
         })?;
         return Ok(json!({"type": "builtin", "name": name, "args": args}));
     }
-    let mut task = Map::from_iter([
-        ("type".to_owned(), json!("command")),
-        ("argv".to_owned(), json!(given.command)),
-    ]);
-    if !given.env.is_empty() {
-        task.insert(
-            "env".to_owned(),
-            Value::Object(pairs("--env", &given.env, |value| json!(value))?),
-        );
+    if let Some(url) = &given.call.url {
+        return call::task(url, &given.call);
     }
-    if let Some(cwd) = &given.cwd {
-        task.insert("cwd".to_owned(), json!(cwd));
-    }
-    Ok(Value::Object(task))
+    command::task(&given.command, &given.options)
 }
 
-fn pairs(
+/// Reads `NAME=VALUE`, as often as it was given.
+pub(super) fn pairs(
     option: &str,
     given: &[String],
     read: impl Fn(&str) -> Value,

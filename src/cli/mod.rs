@@ -3,15 +3,19 @@
 
 mod add;
 mod arguments;
+mod call;
+mod command;
 mod duration;
+mod logs;
 mod output;
+mod policy;
 mod preview;
 mod table;
 mod view;
 
 pub use arguments::{
-    AddArguments, Arguments, CheckArguments, ChosenJobs, ClientArguments, ClientCommand,
-    ServeArguments, Verb, parse,
+    AddArguments, Arguments, CallArguments, CheckArguments, ChosenJobs, ClientArguments,
+    ClientCommand, CommandArguments, LogsArguments, RunsArguments, ServeArguments, Verb, parse,
 };
 pub use output::{Failure, report};
 
@@ -76,6 +80,10 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         ClientCommand::Resume(ChosenJobs { ids, .. }) => {
             for_each(&ids, output, async |id| client.resume(id).await, "resumed").await
         }
+        ClientCommand::Cancel { runs, reason, no_wait } => {
+            let call = async |id: &str| cancel(client, id, reason.as_deref(), no_wait).await;
+            for_each(&runs, output, call, if no_wait { "asked to end:" } else { "ended:" }).await
+        }
         ClientCommand::Remove { ids } => {
             for_each(&ids, output, async |id| client.remove(id).await, "removed").await
         }
@@ -85,14 +93,8 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
             let answer = client.explain(&id, &query.unwrap_or_default()).await?;
             output.show(&answer, view::explanation)
         }
-        ClientCommand::Runs(filter) => {
-            let page = client.runs(&filter.query(now)?).await?;
-            output.show(&page, |page| view::runs(page, now))
-        }
-        ClientCommand::Logs { run } => {
-            let answer = logs(client, &run).await?;
-            output.show(&answer, view::logs)
-        }
+        ClientCommand::Runs(filter) => runs(client, &filter, output, now).await,
+        ClientCommand::Logs(arguments) => logs::run(client, &arguments, output).await,
         ClientCommand::Status => {
             let status = client.status().await?;
             output.show(&status, |status| view::status(status, now))
@@ -103,6 +105,24 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         }
         ClientCommand::Preview(arguments) => preview::run(&arguments, output),
     }
+}
+
+/// Asks a run to end, and waits until it has.
+async fn cancel(
+    client: &Client,
+    id: &str,
+    reason: Option<&str>,
+    no_wait: bool,
+) -> Result<Value, ClientError> {
+    let mut run = client.cancel(id, reason).await?;
+    while !no_wait && is_in_flight(&run) {
+        run = client.wait(id, WAIT_SECONDS).await?;
+    }
+    Ok(run)
+}
+
+fn is_in_flight(run: &Value) -> bool {
+    matches!(run.get("state").and_then(Value::as_str), Some("pending" | "running"))
 }
 
 /// Does the same to several jobs. One that fails does not keep the others from being done.
@@ -140,37 +160,40 @@ async fn run_now(
     if !wait {
         return output.show(&run, |_| format!("started run {run_id}"));
     }
-    while matches!(run.get("state").and_then(Value::as_str), Some("pending" | "running")) {
+    // People see what it writes as it comes; a program gets one answer.
+    let is_shown = !output.is_json() && logs::show_live(client, &run_id).await?;
+    while is_in_flight(&run) {
         run = client.wait(&run_id, WAIT_SECONDS).await?;
     }
-    let logs = client.output(&run_id).await?;
-    output.show(&run, |run| view::finished(run, &logs))?;
+    let written = if is_shown { Value::Null } else { client.output(&run_id).await? };
+    let written = written.get("output").and_then(Value::as_str).unwrap_or_default();
+    output.show(&run, |run| view::finished(run, written))?;
     match run.get("state").and_then(Value::as_str) {
         Some("succeeded") => Ok(()),
         state => Err(Failure::Quiet(format!("the run is {}", state.unwrap_or("unknown")))),
     }
 }
 
+/// A page of the ledger, or one run if its id was given.
+async fn runs(
+    client: &Client,
+    filter: &RunsArguments,
+    output: &Output,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    if let Some(name) = &filter.name {
+        match client.run_by_id(name).await {
+            Ok(run) => return output.show(&run, |run| view::run(run, now)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let page = client.runs(&filter.query(now)?).await?;
+    output.show(&page, |page| view::runs(page, now))
+}
+
 /// Whether to wait for the end.
 type WaitFlag = bool;
-
-/// The output of a run; of a job's latest run, if a job is named.
-async fn logs(client: &Client, name: &str) -> Result<Value, Failure> {
-    match client.output(name).await {
-        Err(error) if error.is_not_found() => {}
-        other => return Ok(other?),
-    }
-    let runs =
-        client.runs(&format!("limit=50&job={}", crate::client::percent_encode(name))).await?;
-    let rows = runs.get("runs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let executed =
-        rows.iter().find(|run| run.get("state").and_then(Value::as_str) != Some("skipped"));
-    let latest = executed.and_then(|run| run.get("id")).and_then(Value::as_str);
-    let latest = latest.ok_or_else(|| {
-        Failure::Refused(format!("there is no run and no job with runs \"{name}\""))
-    })?;
-    Ok(client.output(latest).await?)
-}
 
 /// Reads an instant of an answer.
 fn instant(value: &Value, key: &str) -> Option<Timestamp> {

@@ -70,6 +70,11 @@ impl Output {
         Self { json }
     }
 
+    /// Whether a program reads the answers.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Shows an answer: as it is, or as `view` puts it.
     pub fn show(&self, answer: &Value, view: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
         let text = if self.json { answer.to_string() } else { view(answer) };

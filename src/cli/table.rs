@@ -55,7 +55,7 @@ impl fmt::Display for Table {
 fn color(state: &str) -> Option<u8> {
     match state {
         "active" | "succeeded" | "running" => Some(GREEN),
-        "failed" | "broken" | "lost" => Some(RED),
+        "failed" | "timed_out" | "broken" | "lost" => Some(RED),
         "paused" | "pending" | "skipped" | "cancelled" | "draining" => Some(YELLOW),
         _ => None,
     }
@@ -67,6 +67,16 @@ fn painted(text: &str, color: Option<u8>) -> String {
         Some(code) => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
         None => text.to_owned(),
     }
+}
+
+/// What a run has said on its standard error output.
+pub(super) fn warned(text: &str) -> String {
+    painted(text, Some(RED))
+}
+
+/// What is said between the lines of an output.
+pub(super) fn noted(text: &str) -> String {
+    painted(text, Some(YELLOW))
 }
 
 /// A state's word, in the colour that it has for people.

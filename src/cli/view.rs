@@ -1,14 +1,18 @@
 //! Answers as people read them: local times with their zone, distances from now, no nulls.
 
+mod runs;
+
 use serde_json::Value;
 
 use super::duration::relative;
 use super::instant;
 use super::table::{Table, state};
-use crate::clock::{Timestamp, duration_words};
+use crate::clock::Timestamp;
 use crate::job::Task;
 use crate::trigger::Trigger;
 use crate::zone::Zone;
+
+pub(super) use runs::{finished, run, runs};
 
 /// Characters of a task or an error in a table.
 const CELL_CHARS: usize = 48;
@@ -34,6 +38,11 @@ fn shorten(text: &str) -> String {
 fn local(at: Timestamp) -> String {
     let zone = Zone::system();
     format!("{} {}", zone.to_fixed(at).format("%Y-%m-%d %H:%M:%S"), zone.to_fixed(at).format("%:z"))
+}
+
+/// The same, to the millisecond.
+pub(super) fn local_millis(at: Timestamp) -> String {
+    Zone::system().to_fixed(at).format("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
 fn local_option(value: &Value, key: &str) -> String {
@@ -114,6 +123,13 @@ pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
         "overlap",
         "on_crash",
         "max_runs",
+        "timeout",
+        "retry",
+        "priority",
+        "on_failure",
+        "on_success",
+        "on_missed",
+        "heartbeat",
         "run_count",
     ];
     for key in plain {
@@ -144,89 +160,6 @@ fn plain_value(value: &Value, key: &str) -> String {
             .collect::<Vec<_>>()
             .join(", "),
         Some(other) => other.to_string(),
-    }
-}
-
-/// A page of the ledger.
-pub(super) fn runs(page: &Value, now: Timestamp) -> String {
-    let mut table =
-        Table::new(&["RUN", "JOB", "STATE", "STARTED", "", "LATE", "TOOK", "TRY", "DETAIL"]);
-    for run in rows(page, "runs") {
-        let started = instant(run, "started_at");
-        let shown = started.or_else(|| instant(run, "due_at"));
-        let late = started
-            .zip(instant(run, "due_at"))
-            .map(|(started, due)| duration_words(started.signed_duration_since(due)));
-        let took = instant(run, "finished_at")
-            .zip(started)
-            .map(|(end, start)| duration_words(end.signed_duration_since(start)));
-        table.row(
-            text(run, "state"),
-            vec![
-                text(run, "id").to_owned(),
-                text(run, "job_id").to_owned(),
-                text(run, "state").to_owned(),
-                shown.map(local).unwrap_or_default(),
-                shown.map(|at| relative(at, now)).unwrap_or_default(),
-                late.unwrap_or_default(),
-                took.unwrap_or_default(),
-                plain_value(run, "attempt"),
-                detail(run),
-            ],
-        );
-    }
-    let none = if table.is_empty() { "no runs\n" } else { "" };
-    format!("{table}{none}{}", next_page(page))
-}
-
-/// What is worth knowing of how a run ended.
-fn detail(run: &Value) -> String {
-    let count = run.get("count").and_then(Value::as_u64).unwrap_or(1);
-    let (reason, error) = (text(run, "reason"), text(run, "error"));
-    match run.get("result") {
-        _ if text(run, "state") == "skipped" && count > 1 => {
-            format!(
-                "{reason}: {count} occurrences up to {}",
-                local_option(run, "last_scheduled_at")
-            )
-        }
-        _ if text(run, "state") == "skipped" => reason.to_owned(),
-        _ if !error.is_empty() => shorten(error),
-        Some(result) if !result.is_null() => shorten(&result.to_string()),
-        _ => String::new(),
-    }
-}
-
-/// A run that was waited for.
-pub(super) fn finished(run: &Value, logs_answer: &Value) -> String {
-    let took = instant(run, "finished_at").zip(instant(run, "started_at"));
-    let took = took
-        .map(|(end, start)| format!(" after {}", duration_words(end.signed_duration_since(start))))
-        .unwrap_or_default();
-    let detail = detail(run);
-    let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
-    let output = text(logs_answer, "output");
-    let gap = if output.is_empty() || output.ends_with('\n') { "" } else { "\n" };
-    format!("{output}{gap}run {} {}{took}{detail}", text(run, "id"), state(text(run, "state")))
-}
-
-/// The output of a run.
-pub(super) fn logs(answer: &Value) -> String {
-    let output = text(answer, "output");
-    let bytes = answer.get("bytes").and_then(Value::as_u64).unwrap_or(0);
-    let kept = u64::try_from(output.len()).unwrap_or(u64::MAX);
-    if output.is_empty() {
-        return format!(
-            "run {} of {} has no output ({})",
-            text(answer, "run_id"),
-            text(answer, "job_id"),
-            text(answer, "state")
-        );
-    }
-    if bytes > kept {
-        format!("[the last {kept} of {bytes} bytes]\n{output}")
-    } else {
-        output.to_owned()
     }
 }
 
@@ -261,11 +194,11 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
     ];
     let lines: Vec<String> =
         lines.iter().map(|(key, value)| format!("{key:<13} {value}")).collect();
-    let mut table = Table::new(&["EXECUTOR", "TYPE", "BUSY", "WORKERS", "WAITING"]);
+    let mut table = Table::new(&["EXECUTOR", "TYPE", "BUSY", "WORKERS", "WAITING", "RETRYING"]);
     for pool in rows(status, "executors") {
         table.row(
             "",
-            ["name", "type", "busy", "max_workers", "waiting"]
+            ["name", "type", "busy", "max_workers", "waiting", "retrying"]
                 .map(|key| plain_value(pool, key))
                 .to_vec(),
         );

@@ -5,6 +5,8 @@
 //! key. Nothing is taken from a file that has a fault.
 
 mod place;
+mod retention;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -19,11 +21,20 @@ use serde_json::Value;
 use crate::executor::{ExecutorKind, PoolSettings, WORKERS_MAX};
 use crate::invalid::{self, Invalid};
 use crate::job::{Definition, GivenPolicy};
+use crate::secret::Text;
 use crate::zone::Zone;
 use place::Places;
+use retention::RetentionTable;
+
+use secrets::Secrets;
+
+pub use retention::{Keep, Retention};
+pub use secrets::Hidden;
 
 /// Where the daemon looks for its file.
 pub const DEFAULT_FILE: &str = "jobs.toml";
+/// A file in the folder for what must outlive the daemon.
+const DEFAULT_STORE_URL: &str = "sqlite://punctual.db";
 /// Name of the control socket in the folder that is found for it.
 const SOCKET_NAME: &str = "punctual.sock";
 /// Where the systemd unit has its socket.
@@ -72,6 +83,8 @@ struct File {
     executors: BTreeMap<String, ExecutorTable>,
     #[serde(default)]
     control: ControlTable,
+    #[serde(default)]
+    retention: RetentionTable,
     toutiao: Option<Value>,
     #[serde(default)]
     jobs: Vec<Value>,
@@ -89,7 +102,7 @@ struct SchedulerTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoreTable {
-    url: Option<String>,
+    url: Option<Text>,
     lease_seconds: Option<u32>,
 }
 
@@ -118,7 +131,7 @@ pub struct Config {
     /// How long running work may go on after the daemon was asked to end.
     pub drain_limit: Duration,
     /// The store's URL.
-    pub store_url: String,
+    pub store_url: Hidden<String>,
     /// How long a node of a shared store may be silent before others take over what it holds.
     pub lease: TimeDelta,
     /// The pools.
@@ -127,10 +140,13 @@ pub struct Config {
     pub socket: PathBuf,
     /// Its mode.
     pub socket_mode: u32,
+    /// What is kept of the ledger.
+    pub retention: Retention,
     /// The table of the Toutiao application, if there is one.
-    pub toutiao: Option<Value>,
+    pub toutiao: Option<Hidden<Value>>,
     /// The declared jobs, in order.
     pub jobs: Vec<Definition>,
+    secrets: Secrets,
     places: Places,
 }
 
@@ -160,7 +176,12 @@ impl Config {
 
     /// The place of a fault that was found in a checked file later on, such as an unknown builtin.
     pub fn error(&self, invalid: Invalid) -> ConfigError {
-        self.places.error(invalid)
+        self.places.error(self.secrets.hidden_in(invalid))
+    }
+
+    /// Variables of the environment in which the file's secrets are, and which are nobody else's business.
+    pub fn secret_variables(&self) -> &[String] {
+        self.secrets.variables()
     }
 
     /// Names of the tables that differ in `new` and that a running daemon cannot change.
@@ -168,11 +189,24 @@ impl Config {
         let tables = [
             ("scheduler.drain_seconds", self.drain_limit == new.drain_limit),
             ("store", self.store_url == new.store_url && self.lease == new.lease),
-            ("executors", self.executors == new.executors),
             ("control", self.socket == new.socket && self.socket_mode == new.socket_mode),
             ("toutiao", self.toutiao == new.toutiao),
         ];
         tables.into_iter().filter(|(_, same)| !same).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// The pools of a running daemon once it has read this: sizes change, and pools come. One that is gone, or of
+    /// another type, stays until the next start.
+    pub fn resized(
+        &self,
+        running: &BTreeMap<String, PoolSettings>,
+    ) -> BTreeMap<String, PoolSettings> {
+        let mut executors = self.executors.clone();
+        for (name, settings) in running {
+            let resized = executors.entry(name.clone()).or_insert(*settings);
+            resized.kind = settings.kind;
+        }
+        executors
     }
 
     /// The place of a fault in the declared job of that number.
@@ -205,17 +239,24 @@ fn settings(given: File) -> Result<Config, Invalid> {
         let message = format!("must be between {least} and {most}");
         return Err(Invalid::new("store.lease_seconds", message));
     }
+    let mut secrets = Secrets::default();
+    let store_url = given.store.url.unwrap_or_else(|| DEFAULT_STORE_URL.into());
+    let store_url = secrets.read("store.url", &store_url)?;
+    let mut toutiao = given.toutiao;
+    toutiao.as_mut().map_or(Ok(()), |table| secrets.resolve("toutiao", table))?;
     Ok(Config {
         lease: TimeDelta::seconds(lease_seconds.into()),
         zone,
         job_defaults: defaults,
         drain_limit: Duration::from_secs(drain_seconds.into()),
-        store_url: given.store.url.unwrap_or_else(|| "sqlite://punctual.db".to_owned()),
+        store_url: Hidden(store_url),
         executors: executors(given.executors)?,
         socket: given.control.socket.unwrap_or_else(daemon_socket),
         socket_mode: given.control.mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
-        toutiao: given.toutiao,
+        retention: given.retention.check()?,
+        toutiao: toutiao.map(Hidden),
         jobs: Vec::new(),
+        secrets,
         places: Places::default(),
     })
 }

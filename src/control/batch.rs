@@ -45,7 +45,11 @@ pub(super) async fn add(
     let (judged, additions) = judged?;
     let added = match api.handle.ask(Request::AddAll(additions)).await? {
         Answer::Added(added) => added,
-        Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Difference(_) => Vec::new(),
+        Answer::Job(_)
+        | Answer::Run(_)
+        | Answer::Paused(_)
+        | Answer::Pruned
+        | Answer::Difference(_) => Vec::new(),
     };
     let mut added = added.into_iter();
     let results = judged.into_iter().map(|judged| match judged {

@@ -29,7 +29,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Value> {
         .map(|pool| {
             let kind = rules.executors.get(&pool.name).map(|settings| settings.kind);
             json!({"name": pool.name, "type": kind, "busy": pool.busy, "max_workers": pool.max_workers,
-                "waiting": pool.waiting})
+                "waiting": pool.waiting, "retrying": pool.retrying})
         })
         .collect();
     // A store of one node keeps no list.

@@ -88,7 +88,8 @@ impl From<Refusal> for ApiError {
             ..Self::new(StatusCode::CONFLICT, code, message.clone())
         };
         match refusal {
-            Refusal::NotFound(_) => Self::not_found(message),
+            Refusal::NotFound(_) | Refusal::NoRun(_) => Self::not_found(message),
+            Refusal::RunEnded { .. } => conflict("run_ended", None),
             Refusal::Exists(_) => conflict("exists", Some("id")),
             Refusal::DeclaredInFile(_) => conflict("declared_in_file", Some("id")),
             Refusal::WrongState { .. } => conflict("wrong_state", None),

@@ -156,7 +156,7 @@ pub(super) async fn resume_all(State(api): State<Api>) -> Result<Json<Value>, Ap
     ask(&api, Request::ResumeAll).await
 }
 
-async fn ask(api: &Api, request: Request) -> Result<Json<Value>, ApiError> {
+pub(super) async fn ask(api: &Api, request: Request) -> Result<Json<Value>, ApiError> {
     Ok(Json(to_value(api.handle.ask(request).await?)))
 }
 
@@ -166,6 +166,7 @@ fn to_value(answer: Answer) -> Value {
         Answer::Run(run) => run.to_value(),
         Answer::Difference(difference) => json!(difference),
         Answer::Added(added) => json!({"added": added.len()}),
+        Answer::Pruned => json!({}),
         Answer::Paused(since) => {
             let state = if since.is_some() { "paused" } else { "running" };
             json!({"state": state, "paused_since": since.map(rfc3339)})

@@ -5,9 +5,11 @@
 //! are on disk; requests that read go to the history. Nothing here decides anything.
 
 mod batch;
+mod cancel;
 mod daemon;
 mod error;
 mod jobs;
+mod output;
 mod request;
 mod runs;
 pub mod unix;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
 use crate::history::History;
@@ -69,6 +72,8 @@ pub struct Api {
     pub reload: mpsc::Sender<oneshot::Sender<ReloadAnswer>>,
     /// Who this daemon is.
     pub identity: Arc<Identity>,
+    /// When answers that go on have to end.
+    pub closing: CancellationToken,
 }
 
 /// The routes of the control socket.
@@ -83,7 +88,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/explain", get(jobs::explain))
         .route("/v1/runs", get(runs::list))
         .route("/v1/runs/{id}", get(runs::show))
-        .route("/v1/runs/{id}/output", get(runs::output))
+        .route("/v1/runs/{id}/output", get(output::output))
+        .route("/v1/runs/{id}/cancel", post(cancel::cancel))
         .route("/v1/status", get(daemon::status))
         .route("/healthz", get(daemon::healthz))
         .route("/readyz", get(daemon::readyz))

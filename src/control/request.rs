@@ -48,7 +48,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
 }
 
 /// A body as JSON.
-fn json(bytes: &[u8]) -> Result<Value, ApiError> {
+pub(super) fn json(bytes: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| {
         let what =
             if bytes.is_empty() { "the body is empty".to_owned() } else { error.to_string() };

@@ -11,7 +11,7 @@ use super::Api;
 use super::error::ApiError;
 use super::jobs::check_state;
 use super::request::Parameters;
-use crate::clock::{Timestamp, rfc3339};
+use crate::clock::Timestamp;
 use crate::filter::RunFilter;
 use crate::history::PAGE_DEFAULT;
 use crate::run::{Attempt, Run};
@@ -76,36 +76,7 @@ pub(super) async fn show(
     Ok(Json(shown))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OutputParameters {
-    attempt: Option<u32>,
-}
-
-pub(super) async fn output(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    Parameters(given): Parameters<OutputParameters>,
-) -> Result<Json<Value>, ApiError> {
-    let run = api.history.run(&id).await?.ok_or_else(|| unknown(&id))?;
-    let attempt = given.attempt.unwrap_or(run.attempt);
-    let output = api.history.output(&id, attempt).await?.unwrap_or_default();
-    let lines: Vec<Value> = output
-        .lines()
-        .map(|line| json!({"at": rfc3339(line.at), "stream": line.stream, "text": line.text}))
-        .collect();
-    Ok(Json(json!({
-        "run_id": id,
-        "job_id": run.job_id,
-        "state": run.state.word(),
-        "attempt": attempt,
-        "output": output.text(),
-        "lines": lines,
-        "cut": output.cut,
-        "bytes": output.bytes,
-    })))
-}
-
-fn unknown(id: &str) -> ApiError {
+/// There is no such run.
+pub(super) fn unknown(id: &str) -> ApiError {
     ApiError::not_found(format!("there is no run \"{id}\""))
 }

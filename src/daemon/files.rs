@@ -50,8 +50,8 @@ pub(super) enum Demo {
 /// The settings of the Toutiao application; its defaults if the file has none.
 pub(super) fn toutiao_settings(config: &Config) -> Result<toutiao::Settings, ConfigError> {
     let Some(value) = &config.toutiao else { return Ok(toutiao::Settings::default()) };
-    let settings: toutiao::Settings =
-        invalid::read(value.clone()).map_err(|invalid| config.error(invalid.within("toutiao")))?;
+    let settings: toutiao::Settings = invalid::read(value.0.clone())
+        .map_err(|invalid| config.error(invalid.within("toutiao")))?;
     settings.check().map_err(|invalid| config.error(invalid.within("toutiao")))?;
     Ok(settings)
 }
@@ -68,7 +68,7 @@ pub(super) fn rules(config: &Config, registry: Registry) -> Rules {
 
 /// Where the store is. A file stands in the folder for what must outlive the daemon.
 pub(super) fn store_place(config: &Config, state: &Path) -> Result<StorePlace, ConfigError> {
-    let place = StorePlace::parse(&config.store_url)
+    let place = StorePlace::parse(&config.store_url.0)
         .map_err(|invalid| config.error(invalid.within("store")))?;
     Ok(match place {
         StorePlace::Sqlite(path) => StorePlace::Sqlite(state.join(path)),

@@ -5,14 +5,17 @@ mod app;
 mod check;
 mod core;
 mod demo;
+mod exec;
 mod files;
 mod logging;
 mod notify;
+mod retention;
 mod serve;
 mod signals;
 mod store;
 mod worker;
 
 pub use check::check;
+pub use exec::exec;
 pub use serve::serve;
 pub use worker::worker;

@@ -16,14 +16,15 @@ use tokio_util::task::TaskTracker;
 
 use super::app::App;
 use super::files::{self, Demo, Source};
+use super::retention::Pruner;
 use super::signals::{Asked, Signals};
 use super::{logging, notify};
 use crate::cli::{Failure, report};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Retention};
 use crate::control::{self, Api, ReloadAnswer, Reloaded};
-use crate::executor::{Completion, Pools, WorkerProgram, handed_over_max};
+use crate::executor::{Completion, Live, Pools, WorkerProgram, handed_over_max};
 use crate::history::History;
 use crate::job::Job;
 use crate::scheduler::admission::Rules;
@@ -76,6 +77,7 @@ struct Parts {
     store: SqlStore,
     scheduler: Scheduler<SqlStore, Pools>,
     completions: mpsc::Receiver<Completion>,
+    live: Live,
     rules: Rules,
     jobs: Vec<Job>,
     identity: Identity,
@@ -109,7 +111,9 @@ impl Parts {
             Arc::new(clock),
             completions_in,
             &WorkerProgram::own(app.worker_hello().clone()),
-        );
+        )
+        .withholding(config.secret_variables());
+        let live = pools.live();
         let mut scheduler = Scheduler::new(store.clone(), pools, rules.clone(), identity.clone());
         let recovered =
             scheduler.recover(clock.now(), DIED).await.map_err(|error| refused(&error))?;
@@ -120,7 +124,7 @@ impl Parts {
                 "runs were in flight when the last daemon ended"
             );
         }
-        Ok(Some(Self { app, store, scheduler, completions, rules, jobs, identity }))
+        Ok(Some(Self { app, store, scheduler, completions, live, rules, jobs, identity }))
     }
 }
 
@@ -128,6 +132,7 @@ impl Parts {
 struct Daemon {
     source: Source,
     rules: watch::Sender<Arc<Rules>>,
+    retention: watch::Sender<Retention>,
     handle: scheduler::handle::Handle,
     reloads: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>,
     /// The configuration that the parts were built from.
@@ -137,24 +142,25 @@ struct Daemon {
 async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| refused(&error))?;
     let Some(parts) = Parts::build(&config, &mut signals).await? else { return Ok(()) };
-    let Parts { app, store, scheduler, completions, rules, jobs, identity } = parts;
+    let Parts { app, store, scheduler, completions, live, rules, jobs, identity } = parts;
     let listener =
         control::unix::bind(&config.socket, config.socket_mode).map_err(|error| refused(&error))?;
     let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
     let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
     let (rules_in, rules_out) = watch::channel(Arc::new(rules));
     let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
+    // The core ends first, and the doors only when it has: until then they can tell what happens.
+    let (core, doors, tracker) =
+        (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let api = Api {
         handle: handle.clone(),
-        history: History::new(Arc::new(store.clone()), handle.clone()),
+        history: History::new(Arc::new(store.clone()), handle.clone(), live),
         rules: rules_out.clone(),
         clock: Arc::new(SystemClock),
         reload: reload_in,
         identity: Arc::new(facts(&config, &identity)?),
+        closing: doors.clone(),
     };
-    // The core ends first, and the doors only when it has: until then they can tell what happens.
-    let (core, doors, tracker) =
-        (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let (hints_in, hints) = mpsc::channel(1);
     tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
     let inlets = Inlets { commands, completions, hints, shutdown: core.clone() };
@@ -163,15 +169,12 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let declaring = handle.begin_to_ask(request).await.map_err(|error| refused(&error))?;
     let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, &tracker);
     let mut serving = serving.map_err(|error| refused(&error))?;
-    let door = server::serve(
-        listener,
-        control::router(api),
-        control::unix::LIMITS,
-        doors.clone().cancelled_owned(),
-    );
-    tracker.spawn(door);
+    tracker.spawn(answer(listener, api, doors.clone()));
     let socket = config.socket.clone();
-    let mut daemon = Daemon { source, rules: rules_in, handle, reloads, config };
+    let retention = watch::Sender::new(config.retention);
+    let pruner = Pruner::new(Arc::new(store.clone()), handle.clone(), retention.subscribe());
+    tracker.spawn(core.clone().run_until_cancelled_owned(pruner.work()));
+    let mut daemon = Daemon { source, rules: rules_in, retention, handle, reloads, config };
     let up = async {
         declared(declaring.answer().await).map_err(|error| refused(&error))?;
         let client = Client::new(&socket);
@@ -205,6 +208,12 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let drained = drained.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
     tracing::info!(interrupted = drained.interrupted, "stopped");
     result
+}
+
+/// Answers at the control socket until the doors close.
+async fn answer(listener: control::unix::Listener, api: Api, doors: CancellationToken) {
+    let router = control::router(api);
+    server::serve(listener, router, control::unix::LIMITS, doors.cancelled_owned()).await;
 }
 
 async fn start_app(
@@ -260,16 +269,18 @@ impl Daemon {
     async fn reload(&self) -> ReloadAnswer {
         let config = self.source.load().map_err(|error| error.to_string())?;
         // What a running daemon cannot change stays as it is, and is named.
-        let restart_needed = self.config.restart_needed(&config);
+        let mut restart_needed = self.config.restart_needed(&config);
         let running = self.rules.borrow().clone();
-        let rules = Rules {
-            executors: running.executors.clone(),
-            ..files::rules(&config, running.registry.clone())
-        };
+        let executors = config.resized(&running.executors);
+        if executors != config.executors {
+            restart_needed.push("executors".to_owned());
+        }
+        let rules = Rules { executors, ..files::rules(&config, running.registry.clone()) };
         let now = SystemClock.now();
         let jobs = files::declared_jobs(&config, &rules, now).map_err(|error| error.to_string())?;
         let jobs = declared(self.handle.ask(declare(&rules, jobs)).await)?;
         self.rules.send_replace(Arc::new(rules));
+        self.retention.send_replace(config.retention);
         Ok(Reloaded { jobs, restart_needed })
     }
 }
@@ -287,9 +298,9 @@ fn declared(answer: Result<Answer, Refusal>) -> Result<control::Difference, Stri
                 unchanged = difference.unchanged, "declared jobs");
             Ok(difference)
         }
-        Ok(Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Added(_)) => {
-            Err("the scheduler gave another answer than asked for".to_owned())
-        }
+        Ok(
+            Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Added(_) | Answer::Pruned,
+        ) => Err("the scheduler gave another answer than asked for".to_owned()),
         Err(refusal) => Err(refusal.to_string()),
     }
 }

@@ -5,23 +5,28 @@
 //! a crash. An executor never touches the store: it reports a [`Completion`], and the scheduler writes.
 
 mod command;
+mod heartbeat;
+mod http;
 mod live;
 mod process;
 mod report;
 mod thread;
 mod worker;
 
+pub use command::{end_leftovers, exec};
+pub use heartbeat::{Beat, Heartbeats, Signal};
 pub use live::Live;
 pub use worker::{WorkerProgram, WorkerTimes, serve as serve_worker};
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Timestamp};
@@ -29,6 +34,8 @@ use crate::job::{JobId, Task};
 use crate::output::Output;
 use crate::run::{Cost, Execution, Outcome, RunId};
 use crate::task::builtin::Registry;
+use command::Commands;
+use http::client::Clients;
 use process::ProcessPool;
 use report::{Shared, failed};
 use thread::ThreadPool;
@@ -46,9 +53,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutorKind {
-    /// Threads of the daemon; they run builtins.
+    /// Threads of the daemon; they run builtins. A call over HTTP takes no thread, but the place of one.
     ThreadPool,
-    /// Processes; they run commands, and builtins in worker processes.
+    /// Processes; they run commands, and builtins in worker processes. A call over HTTP is as above.
     ProcessPool,
 }
 
@@ -56,7 +63,9 @@ impl ExecutorKind {
     /// Whether a pool of this kind can run the task.
     pub fn runs(self, task: &Task) -> bool {
         match (self, task) {
-            (_, Task::Builtin { .. }) | (Self::ProcessPool, Task::Command(_)) => true,
+            (_, Task::Builtin { .. } | Task::Http(_)) | (Self::ProcessPool, Task::Command(_)) => {
+                true
+            }
             (Self::ThreadPool, Task::Command(_)) | (_, Task::Unreadable(_)) => false,
         }
     }
@@ -155,6 +164,12 @@ pub trait Executor: std::fmt::Debug + Send + 'static {
     /// ended it, and what it came to if it ended before, or cannot be ended. For a run that is not there, this does nothing.
     fn cancel(&mut self, run_id: &RunId, reason: &str);
 
+    /// Sends a heartbeat soon, without waiting for it.
+    fn tell(&mut self, beat: Beat);
+
+    /// Ends what a daemon that died has left over of these attempts on this machine, before they are run again.
+    fn end_leftovers(&mut self, executions: &[Execution]);
+
     /// Adapts the pools to new settings: their sizes, and pools that are new. What runs goes on.
     fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>);
 
@@ -173,7 +188,11 @@ enum Pool {
 pub struct Pools {
     shared: Arc<Shared>,
     by_name: BTreeMap<String, Pool>,
+    /// Places of each pool for calls over HTTP: no more are made at a time, also where runs are handed over ahead.
+    calls: BTreeMap<String, (usize, Arc<Semaphore>)>,
+    heartbeats: Heartbeats,
     worker: WorkerProgram,
+    commands: Arc<Commands>,
     live: Live,
 }
 
@@ -187,11 +206,35 @@ impl Pools {
         worker: &WorkerProgram,
     ) -> Self {
         let (tracker, runtime) = (TaskTracker::new(), Handle::current());
-        let shared = Arc::new(Shared { registry, clock, completions, tracker, runtime });
-        let live = Live::new(handed_over_max(settings));
-        let mut pools = Self { shared, by_name: BTreeMap::new(), worker: worker.clone(), live };
+        let clients = Clients::new(&runtime);
+        let heartbeats = Heartbeats::start(clients.clone(), &runtime);
+        let shared = Arc::new(Shared { registry, clock, completions, tracker, runtime, clients });
+        let mut pools = Self {
+            shared,
+            by_name: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            heartbeats,
+            worker: worker.clone(),
+            commands: Arc::new(Commands::new(WorkerProgram::itself())),
+            live: Live::new(handed_over_max(settings)),
+        };
         pools.resize(settings);
         pools
+    }
+
+    /// The same pools, of a process that is not `punctual` itself: this is the program that commands are started
+    /// through where they need it.
+    #[must_use]
+    pub fn with_shim(self, program: impl Into<PathBuf>) -> Self {
+        let commands = Arc::unwrap_or_clone(self.commands).through(program.into());
+        Self { commands: Arc::new(commands), ..self }
+    }
+
+    /// The same pools, whose commands do not get these variables of the daemon: what is in them is none of their business.
+    #[must_use]
+    pub fn withholding(self, variables: &[String]) -> Self {
+        let commands = Arc::unwrap_or_clone(self.commands).without(variables.to_vec());
+        Self { commands: Arc::new(commands), ..self }
     }
 
     /// The runs that were started here and have not ended.
@@ -204,9 +247,16 @@ impl Executor for Pools {
     fn start(&mut self, pool: &str, assignment: Assignment) {
         let shared = Arc::clone(&self.shared);
         let context = self.live.add(assignment.execution());
+        if let (Task::Http(_), Some((_, places))) = (&*assignment.task, self.calls.get(pool)) {
+            let executing = http::execute(shared, assignment, context, Arc::clone(places));
+            self.shared.tracker.spawn_on(executing, &self.shared.runtime);
+            return;
+        }
         match self.by_name.get(pool) {
             Some(Pool::Thread(threads)) => threads.execute(shared, assignment, context),
-            Some(Pool::Process(processes)) => processes.execute(assignment, context),
+            Some(Pool::Process(processes)) => {
+                processes.execute(&self.commands, assignment, context);
+            }
             None => {
                 let error = failed(format!("executor \"{pool}\" is not configured"));
                 let reporting = async move {
@@ -222,9 +272,25 @@ impl Executor for Pools {
         self.live.cancel(run_id, reason);
     }
 
+    fn tell(&mut self, beat: Beat) {
+        self.heartbeats.tell(beat);
+    }
+
+    fn end_leftovers(&mut self, executions: &[Execution]) {
+        let ended = end_leftovers(executions);
+        if ended > 0 {
+            tracing::warn!(processes = ended, "ended what was left over of runs whose daemon died");
+        }
+    }
+
     fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>) {
         self.live.resize(handed_over_max(settings));
         for (name, PoolSettings { kind, max_workers }) in settings {
+            if self.calls.get(name).is_none_or(|(places, _)| places != max_workers) {
+                // What is being called keeps its old place.
+                let places = Arc::new(Semaphore::new(*max_workers));
+                self.calls.insert(name.clone(), (*max_workers, places));
+            }
             match (kind, self.by_name.get_mut(name)) {
                 (ExecutorKind::ThreadPool, Some(Pool::Thread(threads))) => {
                     threads.resize(*max_workers);
@@ -260,5 +326,6 @@ impl Executor for Pools {
                 "some work did not end when asked to"
             );
         }
+        self.heartbeats.stop().await;
     }
 }

@@ -11,9 +11,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::Assignment;
+use super::command::Commands;
 use super::report::{Shared, failed};
 use super::worker::{Order, Spawner, WorkerProgram, keep};
-use super::{Assignment, command};
 use crate::job::Task;
 use crate::run::Outcome;
 use crate::task::context::Context;
@@ -328,7 +329,12 @@ impl ProcessPool {
     }
 
     /// Begins to execute a run, without waiting for it.
-    pub(super) fn execute(&self, assignment: Assignment, context: Arc<Context>) {
+    pub(super) fn execute(
+        &self,
+        commands: &Arc<Commands>,
+        assignment: Assignment,
+        context: Arc<Context>,
+    ) {
         let shared = &self.desk.shared;
         if matches!(&*assignment.task, Task::Builtin { .. }) {
             let work = Work {
@@ -341,21 +347,28 @@ impl ProcessPool {
             self.desk.hand_over(work);
             return;
         }
-        let executing = execute_command(Arc::clone(shared), assignment, context);
+        let executing =
+            execute_command(Arc::clone(shared), Arc::clone(commands), assignment, context);
         shared.tracker.spawn_on(executing, &shared.runtime);
     }
 }
 
 /// Executes a run in a process of its own and reports how it ended.
-async fn execute_command(shared: Arc<Shared>, assignment: Assignment, context: Arc<Context>) {
+async fn execute_command(
+    shared: Arc<Shared>,
+    commands: Arc<Commands>,
+    assignment: Assignment,
+    context: Arc<Context>,
+) {
     let started_at = shared.clock.now();
     let _limit = shared.limit(assignment.timeout, &context);
     let ended = match (&*assignment.task, context.cancellation.ending()) {
         (_, Some(ending)) => Outcome::from(ending).into(),
         (Task::Command(command), None) => {
-            command::execute(command, &assignment, &context, &shared.clock).await
+            commands.execute(command, &assignment, &context, &shared.clock).await
         }
         (Task::Builtin { .. }, None) => failed("a builtin needs a worker process").into(),
+        (Task::Http(_), None) => failed("a call over HTTP needs no process").into(),
         (Task::Unreadable(_), None) => failed("the task cannot be read").into(),
     };
     shared.report(&assignment, &context, started_at, ended).await;

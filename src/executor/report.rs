@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use super::http::client::Clients;
 use super::{Assignment, Completion, STOPPED};
 use crate::clock::{Clock, Timestamp, duration_words};
 use crate::run::{Cost, Outcome};
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) tracker: TaskTracker,
     /// Where processes are looked after and limits are kept, whoever starts them.
     pub(super) runtime: Handle,
+    pub(super) clients: Clients,
 }
 
 /// How an execution ended, and what it cost.

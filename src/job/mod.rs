@@ -3,8 +3,11 @@
 //! Plain data. A job's state carries what belongs to it: only an active job has a next due
 //! instant, only a broken one has a reason.
 
+mod command;
 mod definition;
 mod hooks;
+mod http;
+mod limits;
 mod policy;
 mod retry;
 mod rules;
@@ -12,12 +15,15 @@ mod seconds;
 mod shown;
 mod task;
 
+pub use command::{Command, Program};
 pub use definition::Definition;
 pub use hooks::Hooks;
+pub use http::{Content, Http, parse_url};
+pub use limits::{Bytes, Limits};
 pub use policy::{GivenPolicy, Policy};
 pub use retry::Retry;
 pub use rules::{Coalesce, OnCrash, Overlap};
-pub use task::{Command, Task};
+pub use task::Task;
 
 use std::fmt;
 use std::sync::Arc;

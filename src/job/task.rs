@@ -1,25 +1,13 @@
 //! What a job does, as data. The seam that carries it out is `task` and `executor`.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::{Command, Http};
 use crate::invalid::{self, Invalid};
 
-/// A command without a shell in between.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Command {
-    /// The program and its arguments.
-    pub argv: Vec<String>,
-    /// Variables added to the daemon's environment.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// Working directory; the daemon's own where none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-}
+/// The types of tasks, as an error lists them.
+const TYPES: &str = "\"builtin\", \"command\" or \"http\"";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,7 +28,9 @@ pub enum Task {
         args: Map<String, Value>,
     },
     /// A program in a process of its own.
-    Command(Command),
+    Command(Box<Command>),
+    /// A call over HTTP.
+    Http(Box<Http>),
     /// A stored task that can no longer be read: kept as it is, never run.
     Unreadable(Value),
 }
@@ -54,16 +44,17 @@ impl Serialize for Task {
             args: &'a Map<String, Value>,
         }
         #[derive(Serialize)]
-        struct Tagged<'a> {
+        struct Tagged<'a, T: Serialize> {
             r#type: &'static str,
             #[serde(flatten)]
-            command: &'a Command,
+            rest: &'a T,
         }
         match self {
             Self::Builtin { name, args } => {
                 Builtin { r#type: "builtin", name, args }.serialize(serializer)
             }
-            Self::Command(command) => Tagged { r#type: "command", command }.serialize(serializer),
+            Self::Command(rest) => Tagged { r#type: "command", rest }.serialize(serializer),
+            Self::Http(rest) => Tagged { r#type: "http", rest }.serialize(serializer),
             Self::Unreadable(value) => value.serialize(serializer),
         }
     }
@@ -85,37 +76,17 @@ impl Task {
                 Ok(Self::Builtin { name: given.name, args: given.args })
             }
             Some(Value::String(word)) if word == "command" => {
-                Self::command(invalid::read(Value::Object(rest))?)
+                Ok(Self::Command(Command::parse(rest)?.into()))
             }
-            Some(other) => Err(Invalid::new(
-                "type",
-                format!("unknown task type {other} (expected \"builtin\" or \"command\")"),
-            )),
-            None => Err(Invalid::new("type", "missing (expected \"builtin\" or \"command\")")),
+            Some(Value::String(word)) if word == "http" => {
+                Ok(Self::Http(Box::new(Http::parse(Value::Object(rest))?)))
+            }
+            Some(other) => {
+                let message = format!("unknown task type {other} (expected {TYPES})");
+                Err(Invalid::new("type", message))
+            }
+            None => Err(Invalid::new("type", format!("missing (expected {TYPES})"))),
         }
-    }
-
-    fn command(command: Command) -> Result<Self, Invalid> {
-        let refuse = |field: &str, why: &str| Err(Invalid::new(field, why));
-        if command.argv.first().is_none_or(String::is_empty) {
-            return refuse("argv", "must name a program");
-        }
-        if command.argv.iter().any(|word| word.contains('\0')) {
-            return refuse("argv", "must not contain a NUL byte");
-        }
-        if command.env.keys().any(|name| name.is_empty() || name.contains(['=', '\0'])) {
-            return refuse(
-                "env",
-                "a variable's name is not empty and has no \"=\" and no NUL byte",
-            );
-        }
-        if command.env.values().any(|value| value.contains('\0')) {
-            return refuse("env", "a value must not contain a NUL byte");
-        }
-        if command.cwd.as_deref().is_some_and(|cwd| cwd.is_empty() || cwd.contains('\0')) {
-            return refuse("cwd", "must be a path");
-        }
-        Ok(Self::Command(command))
     }
 
     /// The JSON form.
@@ -127,7 +98,8 @@ impl Task {
     pub fn describe(&self) -> String {
         match self {
             Self::Builtin { name, .. } => name.clone(),
-            Self::Command(command) => command.argv.join(" "),
+            Self::Command(command) => command.program.describe(),
+            Self::Http(call) => call.describe(),
             Self::Unreadable(value) => value.to_string(),
         }
     }
@@ -143,6 +115,7 @@ mod tests {
         let cases = [
             json!({"type": "builtin", "name": "noop", "args": {"a": 1}}),
             json!({"type": "command", "argv": ["/bin/true", "x"], "env": {"A": "b"}, "cwd": "/tmp"}),
+            json!({"type": "http", "url": "https://example.org", "headers": {"A": {"env": "B"}}, "json": {"c": 1}}),
         ];
         for case in cases {
             assert_eq!(Task::parse(&case).unwrap().to_value(), case);
@@ -157,11 +130,7 @@ mod tests {
             (json!({"type": "shell"}), "type"),
             (json!({"type": "builtin"}), ""),
             (json!({"type": "builtin", "name": "noop", "argv": []}), "argv"),
-            (json!({"type": "command", "argv": []}), "argv"),
-            (json!({"type": "command", "argv": "/bin/true"}), "argv"),
-            (json!({"type": "command", "argv": ["a\u{0}b"]}), "argv"),
-            (json!({"type": "command", "argv": ["a"], "env": {"A=B": ""}}), "env"),
-            (json!({"type": "command", "argv": ["a"], "cwd": ""}), "cwd"),
+            (json!({"type": "http", "url": "example.org"}), "url"),
         ];
         for (case, field) in cases {
             assert_eq!(Task::parse(&case).unwrap_err().field, field, "{case}");

@@ -76,6 +76,8 @@ pub enum SkipReason {
     Broken,
     /// The job was removed before its queued run started.
     Removed,
+    /// As many runs waited in its pool as may.
+    ExecutorFull,
 }
 
 impl SkipReason {
@@ -88,13 +90,22 @@ impl SkipReason {
             Self::Paused => "paused",
             Self::Broken => "broken",
             Self::Removed => "removed",
+            Self::ExecutorFull => "executor_full",
         }
     }
 
     /// The reason of that word.
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Missed, Self::Coalesced, Self::Overlap, Self::Paused, Self::Broken, Self::Removed]
-            .into_iter()
-            .find(|reason| reason.word() == word)
+        [
+            Self::Missed,
+            Self::Coalesced,
+            Self::Overlap,
+            Self::Paused,
+            Self::Broken,
+            Self::Removed,
+            Self::ExecutorFull,
+        ]
+        .into_iter()
+        .find(|reason| reason.word() == word)
     }
 }

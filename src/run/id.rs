@@ -15,6 +15,15 @@ impl fmt::Display for RunId {
     }
 }
 
+impl RunId {
+    /// Where ids that are made at or after an instant begin: those of runs that were made before it are smaller.
+    pub fn first_at(at: Timestamp) -> Self {
+        let millis = u64::try_from(at.timestamp_millis()).unwrap_or(0);
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid();
+        Self(id.to_string().into())
+    }
+}
+
 /// Makes run ids: rising within a process, and reproducible from a seed.
 #[derive(Debug)]
 pub struct RunIds {
@@ -65,5 +74,7 @@ mod tests {
         assert!(made.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!(uuid::Uuid::parse_str(&made[0].0).unwrap().get_version_num(), 7);
         assert_ne!(RunIds::new(2).next(now), made[0]);
+        let soon = now + chrono::TimeDelta::milliseconds(1);
+        assert!(RunId::first_at(now) <= made[0] && made[39_999] < RunId::first_at(soon));
     }
 }

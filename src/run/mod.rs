@@ -136,8 +136,12 @@ impl Run {
         self.end(now, now, Outcome::Cancelled { reason }, Cost::default());
     }
 
-    /// Skips a waiting run.
-    pub fn skip(&mut self, reason: SkipReason) {
+    /// Skips a waiting run. One that was begun before cannot have been skipped: it is cancelled.
+    pub fn skip(&mut self, now: Timestamp, reason: SkipReason) {
+        if self.attempt > 1 {
+            let reason = format!("not tried again: {}", reason.word());
+            return self.cancel_pending(now, reason);
+        }
         let last_scheduled_at = self.scheduled_at.unwrap_or(self.due_at);
         self.state = RunState::Skipped { reason, last_scheduled_at, count: 1 };
     }

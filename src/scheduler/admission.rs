@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::executor::{ExecutorKind, PoolSettings};
 use crate::invalid::Invalid;
-use crate::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, Task};
+use crate::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, Policy, Task};
 use crate::scheduler::plan;
 use crate::task::builtin::Registry;
 use crate::trigger::Trigger;
@@ -45,9 +45,8 @@ impl Rules {
         let trigger = self.trigger(&definition, origin, now);
         let trigger = trigger.map_err(|invalid| invalid.within("trigger"))?;
         let task = Task::parse(&definition.task).map_err(|invalid| invalid.within("task"))?;
-        if let Task::Builtin { name, args } = &task {
-            self.registry.check(name, args).map_err(|invalid| invalid.within("task"))?;
-        }
+        self.check_task(&task).map_err(|invalid| invalid.within("task"))?;
+        self.check_hooks(&policy)?;
         let executor = self.executor_for(definition.executor.as_deref(), &task)?;
         let is_paused = definition.paused || definition.next_run_time == Some(None);
         let state = match next_run(&definition, &id, &trigger, now)? {
@@ -98,10 +97,24 @@ impl Rules {
         Trigger::parse(job.trigger.spec(), &self.zone, job.anchor)
             .map_err(|invalid| invalid.within("trigger"))?;
         let task = Task::parse(&job.task.to_value()).map_err(|invalid| invalid.within("task"))?;
-        if let Task::Builtin { name, args } = &task {
-            self.registry.check(name, args).map_err(|invalid| invalid.within("task"))?;
-        }
+        self.check_task(&task).map_err(|invalid| invalid.within("task"))?;
+        self.check_hooks(&job.policy)?;
         self.executor_for(Some(&job.executor), &job.task).map(drop)
+    }
+
+    fn check_task(&self, task: &Task) -> Result<(), Invalid> {
+        match task {
+            Task::Builtin { name, args } => self.registry.check(name, args),
+            Task::Command(_) | Task::Http(_) | Task::Unreadable(_) => Ok(()),
+        }
+    }
+
+    fn check_hooks(&self, policy: &Policy) -> Result<(), Invalid> {
+        for (name, task) in policy.hooks.tasks() {
+            let checked = self.check_task(task).and_then(|()| self.executor_for(None, task));
+            checked.map_err(|invalid| invalid.within(name))?;
+        }
+        Ok(())
     }
 
     /// Whether a stored job that is due can run here: its builtin and its executor may be gone.
@@ -114,7 +127,8 @@ impl Rules {
         self.executor_for(Some(&job.executor), &job.task).map(drop)
     }
 
-    fn executor_for(&self, given: Option<&str>, task: &Task) -> Result<String, Invalid> {
+    /// The pool that runs a task: the one that is named, or the one that fits.
+    pub(super) fn executor_for(&self, given: Option<&str>, task: &Task) -> Result<String, Invalid> {
         let able =
             |name: &&String| self.executors.get(*name).is_some_and(|pool| pool.kind.runs(task));
         let known = || self.executors.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -136,7 +150,7 @@ impl Rules {
             let kind = pool.kind.word();
             let wanted = ExecutorKind::ProcessPool.word();
             let message = format!(
-                "\"{name}\" is a {kind}, which runs builtin tasks only; a command needs a {wanted}"
+                "\"{name}\" is a {kind}, which runs no commands; a command needs a {wanted}"
             );
             return Err(Invalid::new("executor", message));
         }

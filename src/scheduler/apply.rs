@@ -11,6 +11,7 @@ use super::{plan, report};
 use crate::clock::Timestamp;
 use crate::job::{Due, Job, JobId, JobState, Origin};
 use crate::run::{Cause, Run, RunIds, RunState, SkipReason};
+use crate::store::Change;
 use crate::trigger::Span;
 
 /// What a request may touch.
@@ -38,12 +39,22 @@ impl Desk<'_> {
             Request::Pause(id) => self.pause(&id),
             Request::Resume(id) => self.resume(&id),
             Request::Run(id) => self.run(&id),
+            Request::Cancel { run, reason } => self.cancel(&run, reason),
             Request::PauseAll => Ok(self.set_paused(true)),
             Request::ResumeAll => Ok(self.set_paused(false)),
+            Request::Prune { runs, parts } => {
+                for (part, run_id) in
+                    parts.iter().flat_map(|part| runs.iter().map(move |run| (part, run)))
+                {
+                    self.step.note(Change::Prune { run_id: run_id.clone(), part: *part });
+                }
+                Ok(Answer::Pruned)
+            }
             Request::Reload { rules, jobs } => {
                 let former = std::mem::replace(self.rules, *rules);
                 // Of two reloads in one step, the rules before both of them are those before the step.
                 self.step.former_rules.get_or_insert(former);
+                self.floor.resize(&self.rules.executors);
                 Ok(Answer::Difference(self.reload(jobs)))
             }
         }
@@ -107,9 +118,10 @@ impl Desk<'_> {
 
     fn delete(&mut self, id: &JobId) {
         for mut run in self.floor.take_waiting(id) {
-            Arc::make_mut(&mut run).skip(SkipReason::Removed);
+            Arc::make_mut(&mut run).skip(self.step.now, SkipReason::Removed);
             self.step.update_run(run);
         }
+        self.floor.orphan(id);
         self.step.delete(id);
     }
 
@@ -190,7 +202,8 @@ impl Desk<'_> {
         };
         let run = Arc::new(self.pending_run(&job, Cause::Manual, None, self.step.now));
         self.step.insert_run(Arc::clone(&run));
-        self.floor.wait(Waiting { run: Arc::clone(&run), job, is_contested });
+        let waiting = Waiting { run: Arc::clone(&run), job, is_contested, event: None };
+        self.floor.wait(waiting, self.step.now);
         Ok(Answer::Run(run))
     }
 

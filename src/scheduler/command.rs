@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 use super::admission::Rules;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
-use crate::run::Run;
+use crate::run::{Run, RunId};
+use crate::store::Part;
 
 /// What an added job does to one of the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +54,24 @@ pub enum Request {
     Resume(JobId),
     /// Run now, beside the schedule.
     Run(JobId),
+    /// End a run before it ends by itself.
+    Cancel {
+        /// Which one.
+        run: RunId,
+        /// Why, for the ledger.
+        reason: Option<String>,
+    },
     /// Fire no job at all until resumed.
     PauseAll,
     /// Fire again; what fell due meanwhile is late.
     ResumeAll,
+    /// Keep no longer what there is of runs that have ended, or these parts of them.
+    Prune {
+        /// Which runs.
+        runs: Vec<RunId>,
+        /// What of each.
+        parts: &'static [Part],
+    },
     /// Judge by new rules, and make the jobs of the file these.
     Reload {
         /// The rules from now on.
@@ -82,8 +97,27 @@ impl Request {
             | Self::Pause(_)
             | Self::Resume(_)
             | Self::Run(_)
+            | Self::Cancel { .. }
             | Self::PauseAll
-            | Self::ResumeAll => None,
+            | Self::ResumeAll
+            | Self::Prune { .. } => None,
+        }
+    }
+
+    /// The run that it speaks of.
+    pub(super) fn run(&self) -> Option<&RunId> {
+        match self {
+            Self::Cancel { run, .. } => Some(run),
+            Self::Add(_)
+            | Self::AddAll(_)
+            | Self::Remove(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Run(_)
+            | Self::PauseAll
+            | Self::ResumeAll
+            | Self::Prune { .. }
+            | Self::Reload { .. } => None,
         }
     }
 
@@ -93,7 +127,9 @@ impl Request {
             Self::Add(addition) => vec![&addition.job.id],
             Self::AddAll(additions) => additions.iter().map(|addition| &addition.job.id).collect(),
             Self::Remove(id) | Self::Pause(id) | Self::Resume(id) | Self::Run(id) => vec![id],
-            Self::PauseAll | Self::ResumeAll => Vec::new(),
+            Self::Cancel { .. } | Self::PauseAll | Self::ResumeAll | Self::Prune { .. } => {
+                Vec::new()
+            }
             Self::Reload { jobs, .. } => jobs.iter().map(|job| &job.id).collect(),
         }
     }
@@ -110,6 +146,8 @@ pub enum Answer {
     Added(Vec<Result<Added, Refusal>>),
     /// Since when the scheduler is paused; none if it is not.
     Paused(Option<Timestamp>),
+    /// It is no longer kept.
+    Pruned,
     /// What a reload changed.
     Difference(Difference),
 }
@@ -136,6 +174,17 @@ pub enum Refusal {
     /// The id is taken.
     #[error("a job \"{0}\" exists already (replace_existing, or --replace, redefines it)")]
     Exists(JobId),
+    /// There is no such run.
+    #[error("there is no run \"{0}\"")]
+    NoRun(String),
+    /// The run has ended.
+    #[error("run \"{id}\" has ended: it is {state}")]
+    RunEnded {
+        /// The run.
+        id: String,
+        /// Its state.
+        state: &'static str,
+    },
     /// The job is declared in the file, which is the truth for it.
     #[error("job \"{0}\" is declared in jobs.toml: change it there and reload")]
     DeclaredInFile(JobId),

@@ -3,16 +3,19 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::command::{Command, Request};
 use super::floor::{Known, Waiting};
 use super::horizon::{Asked, HORIZON_JOBS};
 use super::plan::{self, Room};
 use super::step::Step;
+use super::telling::{self, TELLING_LIMIT};
 use super::{Phase, Scheduler, report};
 use crate::clock::Timestamp;
-use crate::executor::{Assignment, Executor};
+use crate::executor::{Assignment, Executor, Signal};
 use crate::job::{Job, JobState};
-use crate::run::{Cause, Run, SkipReason};
+use crate::run::{Cause, Event, Run, SkipReason};
 use crate::store::{Claim, Store, StoreError};
 use chrono::TimeDelta;
 
@@ -121,9 +124,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let mut desk = self.desk(step);
         desk.make_room(job, plan.runs.len());
         for skipped in plan.skipped {
-            let run = desk.skipped_run(job, skipped);
+            let run = Arc::new(desk.skipped_run(job, skipped));
             tracing::info!(job = %job.id, reason = skipped.reason.word(), count = skipped.span.count, "skipped");
-            desk.step.insert_run(Arc::new(run));
+            desk.step.insert_run(Arc::clone(&run));
+            if skipped.reason == SkipReason::Missed {
+                desk.tell(job, Event::Missed, &run);
+            }
         }
         let planned = plan.runs.len();
         let run_count = job.run_count.saturating_add(u64::try_from(planned).unwrap_or(0));
@@ -132,7 +138,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             let run = desk.pending_run(job, Cause::Schedule, Some(due.scheduled_at), due.due_at);
             let run = Arc::new(run);
             desk.step.insert_run(Arc::clone(&run));
-            desk.floor.wait(Waiting { run, job: Arc::clone(job), is_contested });
+            let waiting = Waiting { run, job: Arc::clone(job), is_contested, event: None };
+            desk.floor.wait(waiting, desk.step.now);
         }
         let state = plan.next.map_or(JobState::Finished, |next| JobState::Active { next });
         step.advance(Job { state, run_count, ..(**job).clone() });
@@ -157,25 +164,31 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
-    fn start(&mut self, step: &mut Step, Waiting { mut run, job, is_contested }: Waiting) {
+    fn start(&mut self, step: &mut Step, waiting: Waiting) {
+        let Waiting { mut run, job, is_contested, event } = waiting;
         let now = step.now;
         // What had begun when its node died is not missed: it is run again.
         let is_first = run.scheduled_at.is_some() && run.attempt == 1;
         let too_late = is_first && plan::is_missed(&job, run.due_at, now);
         if too_late {
             self.floor.free(&run.id, None);
-            Arc::make_mut(&mut run).skip(SkipReason::Missed);
-            step.update_run(run);
+            Arc::make_mut(&mut run).skip(now, SkipReason::Missed);
+            step.update_run(Arc::clone(&run));
+            self.desk(step).tell(&job, Event::Missed, &run);
             return;
         }
-        if is_contested && !step.writes(&job.id) {
+        // What tells of another run is no instance; its job may be gone by now, and must not come back.
+        if is_contested && event.is_none() && !step.writes(&job.id) {
             // Two nodes that start a run of the same job at the same time change its revision, and one of them fails.
             let fresh = step.job(&job.id).unwrap_or(&job).as_ref().clone();
             step.advance(fresh);
         }
+        if run.attempt == 1 {
+            self.desk(step).beat(&job, &run, Signal::Start, String::new());
+        }
         Arc::make_mut(&mut run).start(now);
         step.update_run(Arc::clone(&run));
-        step.starts.push((run.executor.clone(), assignment(&run, &job)));
+        step.starts.push((run.executor.clone(), assignment(&run, &job, event)));
         self.executing.insert(run.execution(), run);
     }
 }
@@ -192,15 +205,21 @@ fn break_down(step: &mut Step, job: Job) {
     }
 }
 
-/// What the executor is told of a run.
-pub(super) fn assignment(run: &Run, job: &Job) -> Assignment {
+/// What the executor is told of a run, and of what it tells, if it tells of another one.
+pub(super) fn assignment(run: &Run, job: &Job, event: Option<Arc<Value>>) -> Assignment {
+    let (task, timeout) = match &run.cause {
+        Cause::Event { event, .. } => (telling::task(job, *event), Some(TELLING_LIMIT)),
+        Cause::Schedule | Cause::Manual => {
+            (None, job.policy.timeout.and_then(|timeout| timeout.to_std().ok()))
+        }
+    };
     Assignment {
         run_id: run.id.clone(),
         job_id: run.job_id.clone(),
         attempt: run.attempt,
         scheduled_at: run.scheduled_at,
-        task: Arc::clone(&job.task),
-        timeout: job.policy.timeout.and_then(|timeout| timeout.to_std().ok()),
-        event: None,
+        task: Arc::clone(task.unwrap_or(&job.task)),
+        timeout,
+        event,
     }
 }

@@ -4,6 +4,7 @@
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::command::{Answer, Command, Refusal, Request};
+use super::floor::Usage;
 use crate::clock::Timestamp;
 pub use crate::store::Node;
 
@@ -21,11 +22,13 @@ pub struct PoolStatus {
     pub max_workers: usize,
     /// Runs that wait for a worker.
     pub waiting: usize,
+    /// Runs that wait for their next attempt.
+    pub retrying: usize,
 }
 
-impl From<(&str, usize, usize, usize)> for PoolStatus {
-    fn from((name, busy, max_workers, waiting): (&str, usize, usize, usize)) -> Self {
-        Self { name: name.to_owned(), busy, max_workers, waiting }
+impl From<Usage<'_>> for PoolStatus {
+    fn from((name, busy, max_workers, waiting, retrying): Usage<'_>) -> Self {
+        Self { name: name.to_owned(), busy, max_workers, waiting, retrying }
     }
 }
 

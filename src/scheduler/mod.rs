@@ -9,6 +9,7 @@ pub mod admission;
 mod alarm;
 mod apply;
 pub mod command;
+mod ending;
 mod firing;
 mod floor;
 pub mod handle;
@@ -20,8 +21,11 @@ mod plan;
 mod prepare;
 mod recovery;
 mod report;
+mod resync;
+mod retry;
 pub mod serve;
 mod step;
+mod telling;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +35,7 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor};
-use crate::run::{Execution, Run, RunIds};
+use crate::run::{Execution, Run, RunId, RunIds};
 use crate::store::{Store, StoreError};
 use admission::Rules;
 use apply::Desk;
@@ -105,6 +109,8 @@ pub struct Scheduler<S, X> {
     phase: Phase,
     /// Since when no job fires, if someone paused the scheduler.
     paused_since: Option<Timestamp>,
+    /// Runs that another node has asked to end, and why.
+    asked_to_end: Vec<(RunId, String)>,
     status: watch::Sender<Status>,
 }
 
@@ -132,6 +138,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             put_off: Vec::new(),
             phase: Phase::Firing,
             paused_since: None,
+            asked_to_end: Vec::new(),
             status: watch::Sender::new(Status::default()),
         }
     }
@@ -207,6 +214,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             }
         };
         self.record_completions(&mut step);
+        self.end_asked(&mut step);
+        self.floor.wake(now);
         let known = match self.look(&mut step, &commands).await {
             Ok(known) => known,
             Err(error) => {
@@ -236,13 +245,27 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     fn record_completions(&mut self, step: &mut Step) {
-        for (execution, completion) in &self.unrecorded {
-            if let Some(run) = self.executing.get(execution) {
+        let unrecorded = std::mem::take(&mut self.unrecorded);
+        for (execution, completion) in &unrecorded {
+            if let Some(run) = self.executing.get(execution).cloned() {
                 let took = completion.finished_at - completion.started_at;
-                self.floor.free(&run.id, Some(took));
-                step.end_run((**run).clone(), completion);
+                let job = self.floor.free(&run.id, Some(took));
+                self.desk(step).end(&run, job, completion);
             } else if self.abandoned.remove(execution).is_some() {
                 self.floor.free_worker(execution);
+            }
+        }
+        self.unrecorded = unrecorded;
+    }
+
+    /// Ends what other nodes have asked this one to end.
+    fn end_asked(&mut self, step: &mut Step) {
+        for (run_id, reason) in std::mem::take(&mut self.asked_to_end) {
+            // One that runs is asked again at each meeting until it has ended, and one that has ended needs no answer.
+            if self.floor.is_running(&run_id) {
+                step.cancels.push((run_id, reason));
+            } else {
+                drop(self.desk(step).cancel(&run_id, Some(reason)));
             }
         }
     }
@@ -274,9 +297,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// The step is written: starts what it starts, and returns whom to answer.
     fn act(&mut self, mut step: Step) -> Vec<Reply> {
         self.paused_since = step.paused_since();
-        for run in &step.ended {
-            self.executing.remove(&run.execution());
-            report::ended(run);
+        for execution in &step.recorded {
+            self.executing.remove(execution);
+        }
+        step.ended.iter().for_each(|run| report::ended(run));
+        if step.former_rules.is_some() {
+            self.executor.resize(&self.rules.executors);
         }
         for (id, job) in step.written() {
             match job {
@@ -287,6 +313,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         for (pool, assignment) in step.starts {
             self.executor.start(&pool, assignment);
         }
+        step.beats.into_iter().for_each(|beat| self.executor.tell(beat));
         for (run_id, reason) in step.cancels {
             self.executor.cancel(&run_id, &reason);
         }
@@ -350,7 +377,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             Next::Unknown => Some(now),
             Next::At(at) => at,
         };
-        [meeting, due].into_iter().flatten().min()
+        let retry = self.floor.next_retry().filter(|_| self.phase == Phase::Firing);
+        [meeting, due, retry].into_iter().flatten().min()
     }
 
     fn publish(&self, next_wake: Option<Timestamp>) {

@@ -44,9 +44,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.memory = Memory::Doubtful;
         }
         self.paused_since = meeting.paused_since;
-        for (run_id, reason) in &meeting.asked_to_end {
-            self.executor.cancel(run_id, reason);
-        }
+        self.asked_to_end = meeting.asked_to_end;
         let dead = self.peers.observe(now, &me, meeting.nodes);
         if !dead.is_empty() {
             self.store.bury(&dead).await?;
@@ -84,7 +82,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Ok(Known::Everywhere);
         }
         let has_met = std::mem::take(&mut self.has_met_now);
-        let may_start = self.floor.has_contested() && !self.unrecorded.is_empty();
+        let may_start = self.floor.has_contested() && !self.unrecorded.is_empty()
+            || self.floor.has_woken_contested();
         if has_met || may_start {
             self.look_at_waiting(step).await?;
         }
@@ -119,7 +118,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 continue;
             }
             for mut run in self.floor.take_waiting(id) {
-                Arc::make_mut(&mut run).skip(SkipReason::Removed);
+                Arc::make_mut(&mut run).skip(step.now, SkipReason::Removed);
                 step.update_run(run);
             }
         }

@@ -18,7 +18,7 @@ impl Desk<'_> {
             return;
         }
         for mut run in self.floor.take_waiting(&job.id) {
-            Arc::make_mut(&mut run).skip(SkipReason::Overlap);
+            Arc::make_mut(&mut run).skip(self.step.now, SkipReason::Overlap);
             self.step.update_run(run);
         }
         let (here, all) = self.floor.running_of(job);

@@ -183,7 +183,7 @@ pub(crate) fn due(id: &JobId, trigger: &Trigger, scheduled_at: Timestamp) -> Due
 }
 
 /// FNV-1a with a final mix: even enough to spread jobs, and the same on every machine.
-fn hash(bytes: &[u8], number: i64) -> u64 {
+pub(super) fn hash(bytes: &[u8], number: i64) -> u64 {
     let all = bytes.iter().copied().chain(number.to_le_bytes());
     let mixed = all.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

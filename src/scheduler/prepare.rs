@@ -10,6 +10,7 @@ use super::step::Step;
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId};
+use crate::run::{Run, RunId};
 use crate::store::{Store, StoreError};
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
@@ -25,8 +26,19 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             // Another node may have paused or resumed since the last meeting.
             self.paused_since = self.store.paused_since().await?;
         }
-        let jobs = self.load(commands).await?;
-        Ok(Step::new(now, Arc::clone(&self.identity.node), jobs, self.paused_since))
+        let known = (self.load(commands).await?, self.load_runs(commands).await?);
+        Ok(Step::new(now, Arc::clone(&self.identity.node), known, self.paused_since))
+    }
+
+    /// The runs that the commands speak of.
+    async fn load_runs(&self, commands: &[Command]) -> Result<Vec<Run>, StoreError> {
+        let ids = commands.iter().filter_map(|command| command.request.run());
+        let ids: BTreeSet<RunId> = ids.cloned().collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<RunId> = ids.into_iter().collect();
+        self.store.load_runs(&ids).await
     }
 
     /// The jobs that the commands speak of.

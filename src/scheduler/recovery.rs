@@ -1,4 +1,4 @@
-//! Finding the way back: after a crash, and whenever a write may or may not have happened.
+//! Finding the way back after a crash, of this node or of another one.
 //!
 //! A run that the ledger calls `pending` was certainly not started, because a run is marked
 //! `running` before it is. One that it calls `running` may have been, unless this process knows
@@ -7,21 +7,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::firing::assignment;
-use super::floor::{Floor, Waiting};
+use super::step::Step;
 use super::{CONFLICTS_MAX, Memory, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
-use crate::run::{Cost, Execution, Outcome, Run, RunState, SkipReason};
+use crate::output::Output;
+use crate::run::{Cost, Event, Execution, Outcome, Run, RunState};
 use crate::store::{Change, Holder, Store, StoreError};
 
 /// Attempts of a run that crashes may cost. A run that has seen so many ends its node itself, and would for ever.
 const ATTEMPTS_MAX: u32 = 10;
 
 /// Whether a run belongs to this job, and not to one of the same id that was there before.
-fn is_of(job: &Job, run: &Run) -> bool {
+pub(super) fn is_of(job: &Job, run: &Run) -> bool {
     run.created_at >= job.created_at
+}
+
+/// The run as one of which nobody knows how it ended.
+fn lost(mut run: Run, started_at: Timestamp, now: Timestamp, why: &str) -> Run {
+    run.end(started_at, now, Outcome::Lost { error: why.to_owned() }, Cost::default());
+    run
 }
 
 /// What became of runs that were in flight when their node ended.
@@ -107,21 +113,25 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             |run: &Run| !self.is_shared || self.rules.executors.contains_key(&run.executor);
         let runs: Vec<Run> = runs.into_iter().filter(is_mine).collect();
         let jobs = self.jobs_of(&runs).await?;
+        let begun = runs.iter().filter(|run| matches!(run.state, RunState::Running { .. }));
+        let begun: Vec<Execution> = begun.map(Run::execution).collect();
+        if !begun.is_empty() {
+            self.executor.end_leftovers(&begun);
+        }
         let mut recovered = Recovered::default();
-        let mut changes = Vec::new();
+        let mut step = Step::new(now, Arc::clone(&self.identity.node), Default::default(), None);
         for mut run in runs {
-            let held_by = Arc::clone(&run.node);
+            let (held_by, job) = (Arc::clone(&run.node), jobs.get(&run.job_id));
             match run.state {
-                RunState::Running { started_at }
-                    if !self.may_rerun(jobs.get(&run.job_id), &run) =>
-                {
-                    let lost = Outcome::Lost { error: why.to_owned() };
-                    run.end(started_at, now, lost, Cost::default());
-                    recovered.lost += 1;
-                }
-                RunState::Running { .. } => {
-                    run.retry_after_crash();
+                RunState::Running { started_at } if self.may_rerun(job, &run) => {
                     recovered.rerun += 1;
+                    step.end_attempt(&lost(run.clone(), started_at, now, why));
+                    run.retry_after_crash();
+                }
+                RunState::Running { started_at } => {
+                    recovered.lost += 1;
+                    run = lost(run, started_at, now, why);
+                    self.tell_loss(&mut step, job, &run);
                 }
                 RunState::Pending if run.node == self.identity.node => continue,
                 RunState::Pending | RunState::Ended { .. } | RunState::Skipped { .. } => {}
@@ -129,23 +139,40 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             if !run.state.is_final() {
                 run.node = Arc::clone(&self.identity.node);
             }
-            changes.push(Change::UpdateRun { run: Arc::new(run), held_by });
+            step.note(Change::UpdateRun { run: Arc::new(run), held_by });
         }
+        let changes = step.changes(|_| None);
         if !changes.is_empty() {
             // Also where the answer is lost, these runs may be this node's from now on.
             self.memory = Memory::Doubtful;
             self.store.commit(changes).await?;
         }
+        step.beats.into_iter().for_each(|beat| self.executor.tell(beat));
         Ok(recovered)
     }
 
-    fn may_rerun(&self, job: Option<&Arc<Job>>, run: &Run) -> bool {
-        job.is_some_and(|job| job.policy.on_crash == OnCrash::Rerun && is_of(job, run))
-            && self.rules.executors.contains_key(&run.executor)
-            && run.attempt < ATTEMPTS_MAX
+    fn tell_loss(&mut self, step: &mut Step, job: Option<&Arc<Job>>, lost: &Run) {
+        if let Some(job) = job.filter(|job| is_of(job, lost)) {
+            let mut desk = self.desk(step);
+            desk.tell(job, Event::Failure, lost);
+            desk.beat_end(job, lost, &Output::default());
+        }
     }
 
-    async fn jobs_of(&self, runs: &[Run]) -> Result<BTreeMap<JobId, Arc<Job>>, StoreError> {
+    fn may_rerun(&self, job: Option<&Arc<Job>>, run: &Run) -> bool {
+        let may = |job: &Arc<Job>| {
+            let tried = job.policy.retry.map_or(0, |retry| retry.max_attempts);
+            job.policy.on_crash == OnCrash::Rerun
+                && is_of(job, run)
+                && run.attempt < ATTEMPTS_MAX.max(tried)
+        };
+        job.is_some_and(may) && self.rules.executors.contains_key(&run.executor)
+    }
+
+    pub(super) async fn jobs_of(
+        &self,
+        runs: &[Run],
+    ) -> Result<BTreeMap<JobId, Arc<Job>>, StoreError> {
         let ids: BTreeSet<&JobId> = runs.iter().map(|run| &run.job_id).collect();
         let ids: Vec<JobId> = ids.into_iter().cloned().collect();
         if ids.is_empty() {
@@ -153,96 +180,5 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         let jobs = self.store.load(&ids).await?;
         Ok(jobs.into_iter().map(|job| (job.id.clone(), Arc::new(job))).collect())
-    }
-
-    /// Makes memory what the ledger says, if there is doubt.
-    pub(super) async fn resync_if_stale(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        if self.memory == Memory::Sure {
-            return Ok(());
-        }
-        if !self.is_shared {
-            self.prove_writable(now).await?;
-            self.paused_since = self.store.paused_since().await?;
-        }
-        let me = Arc::clone(&self.identity.node);
-        let mut runs = self.store.in_flight(Holder::Node(&me)).await?;
-        let jobs = self.jobs_of(&runs).await?;
-        runs.sort_by_key(|run| run.due_at);
-        let mut floor = Floor::new(&self.rules.executors, self.is_shared);
-        let mut changes = Vec::new();
-        let mut unstarted = Vec::new();
-        let mut executing = BTreeMap::new();
-        for mut run in runs {
-            let job = jobs
-                .get(&run.job_id)
-                .filter(|job| is_of(job, &run) && self.rules.executors.contains_key(&run.executor));
-            match (&run.state, job) {
-                (RunState::Running { .. }, _) if self.executing.contains_key(&run.execution()) => {
-                    floor.occupy(&run);
-                    executing.insert(run.execution(), Arc::new(run));
-                }
-                (RunState::Running { .. }, Some(job)) => {
-                    floor.occupy(&run);
-                    unstarted.push((Arc::new(run), Arc::clone(job)));
-                }
-                (RunState::Running { started_at }, None) => {
-                    let started_at = *started_at;
-                    let lost = Outcome::Lost { error: "its job is gone".to_owned() };
-                    run.end(started_at, now, lost, Cost::default());
-                    changes.push(self.own_change(run));
-                }
-                (_, Some(job)) => floor.wait(Waiting {
-                    run: Arc::new(run),
-                    job: Arc::clone(job),
-                    is_contested: self.is_shared,
-                }),
-                (_, None) => {
-                    run.skip(SkipReason::Removed);
-                    changes.push(self.own_change(run));
-                }
-            }
-        }
-        if !changes.is_empty() {
-            self.store.commit(changes).await?;
-        }
-        self.abandon(&executing, &mut floor);
-        self.executing = executing;
-        for (run, job) in unstarted {
-            // Marked as running by a write whose answer was lost: certainly not started, so it is started now.
-            self.executor.start(&run.executor, assignment(&run, &job));
-            self.executing.insert(run.execution(), run);
-        }
-        self.floor = floor;
-        self.horizon.clear();
-        self.memory = Memory::Sure;
-        Ok(())
-    }
-
-    /// Writes something, if the last step failed: a full disk can be read. On a shared store a sign of life does that.
-    async fn prove_writable(&self, now: Timestamp) -> Result<(), StoreError> {
-        if self.status.borrow().store_error.is_none() {
-            return Ok(());
-        }
-        let identity = &self.identity;
-        let meeting = self.store.meet(&identity.node, identity.started_at, now).await?;
-        self.store.bury(&meeting.nodes).await
-    }
-
-    fn own_change(&self, run: Run) -> Change {
-        Change::UpdateRun { run: Arc::new(run), held_by: Arc::clone(&self.identity.node) }
-    }
-
-    /// Lets go of runs that this process executes and no longer holds. They keep their workers until they end.
-    fn abandon(&mut self, held: &BTreeMap<Execution, Arc<Run>>, floor: &mut Floor) {
-        for (execution, run) in std::mem::take(&mut self.executing) {
-            // One whose end is known here has ended: its record was written, and only the answer was lost.
-            if held.contains_key(&execution) || self.unrecorded.contains_key(&execution) {
-                continue;
-            }
-            tracing::warn!(job = %run.job_id, run = %run.id, "another node has taken the run over; here it is ended");
-            self.executor.cancel(&run.id, "another node has taken it over");
-            self.abandoned.insert(execution, run);
-        }
-        self.abandoned.values().for_each(|run| floor.occupy_worker(run));
     }
 }

@@ -13,6 +13,15 @@ pub(super) fn broken(job: &JobId, reason: &str) {
     tracing::warn!(%job, %reason, "the job is broken; it is kept, and does not fire");
 }
 
+/// Reports that an attempt has failed and is followed by another one.
+pub(super) fn tried_again(run: &Run, at: Timestamp) {
+    let RunState::Ended { outcome, .. } = &run.state else { return };
+    let (job, id, attempt) = (&run.job_id, &run.id, run.attempt);
+    if let Outcome::Failed { error, .. } | Outcome::TimedOut { error } = outcome {
+        tracing::info!(target: TARGET, %job, run = %id, attempt, %error, again_at = %at, "tried again");
+    }
+}
+
 /// Reports the end of a run.
 pub(super) fn ended(run: &Run) {
     let RunState::Ended { started_at, finished_at, outcome, .. } = &run.state else { return };

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 use super::admission::Rules;
 use super::command::{Answer, Refusal, Request};
 use crate::clock::Timestamp;
-use crate::executor::{Assignment, Completion};
+use crate::executor::{Assignment, Beat};
 use crate::job::{Job, JobId};
-use crate::run::{Run, RunId};
+use crate::run::{Execution, Run, RunId};
 use crate::store::Change;
 
 /// What a step writes of a job.
@@ -75,16 +75,22 @@ pub(super) struct Step {
     pub(super) asked: Vec<Request>,
     /// The rules before this step, if it has changed them.
     pub(super) former_rules: Option<Rules>,
+    /// Heartbeats to send.
+    pub(super) beats: Vec<Beat>,
+    /// Attempts whose end this step records.
+    pub(super) recorded: Vec<Execution>,
     /// Runs whose end this step records.
     pub(super) ended: Vec<Arc<Run>>,
+    /// Runs that the requests speak of, as the store has them.
+    runs: BTreeMap<RunId, Arc<Run>>,
 }
 
 impl Step {
-    /// A step of this node at `now` that knows these jobs, of a scheduler that is paused since then or not.
+    /// A step of this node at `now` that knows these jobs and runs, of a scheduler that is paused since then or not.
     pub(super) fn new(
         now: Timestamp,
         node: Arc<str>,
-        jobs: Vec<Job>,
+        (jobs, runs): (Vec<Job>, Vec<Run>),
         paused_since: Option<Timestamp>,
     ) -> Self {
         let mut step = Self {
@@ -99,7 +105,10 @@ impl Step {
             replies: Vec::new(),
             asked: Vec::new(),
             former_rules: None,
+            beats: Vec::new(),
+            recorded: Vec::new(),
             ended: Vec::new(),
+            runs: runs.into_iter().map(|run| (run.id.clone(), Arc::new(run))).collect(),
         };
         for job in jobs {
             step.learn(&Arc::new(job));
@@ -195,17 +204,16 @@ impl Step {
         }
     }
 
-    /// Records how a run ended, with its output.
-    pub(super) fn end_run(&mut self, mut run: Run, completion: &Completion) {
-        let Completion { started_at, finished_at, outcome, cost, .. } = completion;
-        run.end(*started_at, *finished_at, outcome.clone(), *cost);
-        if !completion.output.is_empty() {
-            let (run_id, output) = (run.id.clone(), Arc::clone(&completion.output));
-            self.ledger.push(Change::PutOutput { run_id, attempt: run.attempt, output });
+    /// A run that the store gave.
+    pub(super) fn run(&self, id: &RunId) -> Option<&Arc<Run>> {
+        self.runs.get(id)
+    }
+
+    /// Records an attempt that has ended and is not the last of its run.
+    pub(super) fn end_attempt(&mut self, run: &Run) {
+        if let Some(attempt) = run.last_attempt() {
+            self.ledger.push(Change::InsertAttempt(Arc::new(attempt)));
         }
-        let run = Arc::new(run);
-        self.ended.push(Arc::clone(&run));
-        self.update_run(run);
     }
 
     /// Everything that is to be written, in one transaction. `owner` says who holds a job from now on.
@@ -235,6 +243,7 @@ impl Step {
             Change::InsertAttempt(_) => 4,
             Change::PutOutput { .. } => 5,
             Change::AskToEnd { .. } | Change::AskRunToEnd { .. } | Change::SetPaused(_) => 6,
+            Change::Prune { .. } => 7,
         });
         changes
     }

@@ -3,12 +3,14 @@
 //! It keeps the same promises as the SQL stores (one conformance suite runs on all), but nothing
 //! outlives the process.
 
+mod prune;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::filter::{JobFilter, RunFilter};
+use crate::filter::{JobFilter, Prunable, RunFilter};
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::output::Output;
 use crate::run::{Attempt, Cause, Run, RunId, RunState};
@@ -113,6 +115,7 @@ impl Tables {
                 self.asked_to_end.extend(meant.into_iter().map(|id| (id, reason.clone())));
             }
             Change::SetPaused(since) => self.paused_since = *since,
+            Change::Prune { run_id, part } => self.prune(run_id, *part),
         }
         Ok(())
     }
@@ -324,6 +327,23 @@ impl Archive for MemoryStore {
             let output = self.tables().outputs.get(&(RunId(run_id.into()), attempt)).cloned();
             Ok(output.map(|output| (*output).clone()))
         })
+    }
+
+    fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> Reading<'a, Vec<RunId>> {
+        Box::pin(async move {
+            let mut found = self.tables().prunable(which);
+            found.truncate(limit);
+            Ok(found)
+        })
+    }
+
+    fn crowded_jobs<'a>(
+        &'a self,
+        rows: usize,
+        after: &'a str,
+        limit: usize,
+    ) -> Reading<'a, Vec<String>> {
+        Box::pin(async move { Ok(self.tables().crowded_jobs(rows, after, limit)) })
     }
 
     fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>> {

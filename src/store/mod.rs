@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::filter::{JobFilter, RunFilter};
+use crate::filter::{JobFilter, Prunable, RunFilter};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId};
@@ -90,6 +90,30 @@ pub enum Change {
     },
     /// Since when the scheduler is paused; none if it is not.
     SetPaused(Option<Timestamp>),
+    /// A run that has ended is no longer kept, or a part of it. One that is gone already, or has not ended, stays as
+    /// it is.
+    Prune {
+        /// Which one.
+        run_id: RunId,
+        /// What of it.
+        part: Part,
+    },
+}
+
+/// What is kept of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// What its attempts have written.
+    Outputs,
+    /// The attempts before its last one.
+    Attempts,
+    /// Its row. The other parts go before it.
+    Row,
+}
+
+impl Part {
+    /// All of them, in the order in which they go.
+    pub const ALL: [Self; 3] = [Self::Outputs, Self::Attempts, Self::Row];
 }
 
 /// Which jobs a node wants to hold: what nobody else holds.
@@ -240,6 +264,17 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
 
     /// The output of an attempt of a run, if it wrote any.
     fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> Reading<'a, Option<Output>>;
+
+    /// A page of runs that need not be kept.
+    fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> Reading<'a, Vec<RunId>>;
+
+    /// Jobs with more rows in the ledger than this, in the order of their ids, after one of them.
+    fn crowded_jobs<'a>(
+        &'a self,
+        rows: usize,
+        after: &'a str,
+        limit: usize,
+    ) -> Reading<'a, Vec<String>>;
 
     /// How many jobs are in each state.
     fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>>;

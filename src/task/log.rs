@@ -126,6 +126,11 @@ impl Log {
         Output { head: state.head.clone(), cut: state.cut, tail, bytes: state.bytes }
     }
 
+    /// Whether nothing more is written. What is kept then is only there for those who followed before.
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
     fn lock(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }

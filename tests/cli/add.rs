@@ -127,6 +127,84 @@ fn every_task_option_arrives_in_the_job() {
 }
 
 #[test]
+fn every_command_option_arrives_in_the_job() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let add = |id: &str, arguments: &[&str]| {
+        home.json(&[&["add", id, "--cron", "hour=3"], arguments].concat())["task"].clone()
+    };
+    let cases: [(&str, &[&str], Value); 13] = [
+        (
+            "env",
+            &["--secret-env", "A=env:B", "--secret-env", "C=file:/x:y"],
+            json!({"A": {"env": "B"}, "C": {"file": "/x:y"}}),
+        ),
+        (
+            "env",
+            &["--env", "A=b", "--secret-env", "C=credential:d"],
+            json!({"A": "b", "C": {"credential": "d"}}),
+        ),
+        ("stdin", &["--stdin", "-a\nb"], json!("-a\nb")),
+        ("user", &["--user", "nobody"], json!("nobody")),
+        ("group", &["--group", "100"], json!("100")),
+        ("umask", &["--umask", "027"], json!("027")),
+        ("nice", &["--nice", "-5"], json!(-5)),
+        (
+            "limits",
+            &["--memory", "512M", "--cpu-time", "2m", "--open-files", "64"],
+            json!({"memory": "512M", "cpu": 120, "files": 64}),
+        ),
+        ("limits", &["--memory", "10000000"], json!({"memory": 10_000_000})),
+        ("success_codes", &["--success-code", "0", "--success-code", "3"], json!([0, 3])),
+        ("no_retry_codes", &["--no-retry-code", "64"], json!([64])),
+        ("kill_grace", &["--kill-grace", "1500ms"], json!(1.5)),
+        ("kill_grace", &["--kill-grace", "1m"], json!(60)),
+    ];
+    for (number, (key, options, expected)) in cases.into_iter().enumerate() {
+        let task = add(&format!("job-{number}"), &[options, &["--", "true"]].concat());
+        assert_eq!(
+            task,
+            json!({"type": "command", "argv": ["true"], key: expected}),
+            "{options:?}"
+        );
+    }
+    let task = add("shell", &["--shell", "--", "echo a | tr a b; exit 3"]);
+    assert_eq!(task, json!({"type": "command", "shell": "echo a | tr a b; exit 3"}));
+}
+
+#[test]
+fn a_command_option_that_makes_no_sense_is_refused() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let cases: [(&[&str], i32, &str); 11] = [
+        (&["--shell", "--", "echo", "a"], 2, "--shell takes one word"),
+        (&["--secret-env", "A=vault:x", "--", "true"], 2, "not \"A=vault:x\""),
+        (&["--secret-env", "A=x", "--", "true"], 2, "--secret-env takes NAME=env:VARIABLE"),
+        (&["--secret-env", "A=env:", "--", "true"], 1, "task.env.A: must say where"),
+        (
+            &["--secret-env", "A=env:B", "--env", "A=b", "--", "true"],
+            2,
+            "A is given by --env and by",
+        ),
+        (&["--kill-grace", "2h", "--", "true"], 1, "task.kill_grace: must be above 0"),
+        (&["--umask", "8", "--", "true"], 1, "task.umask: must be an octal text"),
+        (&["--memory", "lots", "--", "true"], 1, "task.limits.memory: must be a number of bytes"),
+        (&["--cpu-time", "1.5s", "--", "true"], 1, "task.limits.cpu: invalid type"),
+        (
+            &["--success-code", "256", "--", "true"],
+            1,
+            "task.success_codes: an exit code is between",
+        ),
+        (&["--builtin", "noop", "--nice", "3"], 2, "cannot be used with"),
+    ];
+    for (arguments, code, expected) in cases {
+        let all = [&["add", "x", "--cron", "hour=3"], arguments].concat();
+        let (was, said) = home.fails(&all);
+        assert!(was == code && said.contains(expected), "{arguments:?}: {was} {said}");
+    }
+}
+
+#[test]
 fn every_policy_option_arrives_in_the_job() {
     let home = Home::new("");
     let _daemon = home.start();

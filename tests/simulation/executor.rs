@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Completion, Executor, PoolSettings};
+use punctual::executor::{Assignment, Beat, Completion, Executor, PoolSettings};
 use punctual::run::{Cost, Outcome, RunId};
 
 use crate::store::Shared;
@@ -66,6 +66,10 @@ impl Executor for SimExecutor {
             execution.cancelled = Some(reason.to_owned());
         }
     }
+
+    fn tell(&mut self, _: Beat) {}
+
+    fn end_leftovers(&mut self, _: &[punctual::run::Execution]) {}
 
     fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
 

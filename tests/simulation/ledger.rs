@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::executor::Assignment;
 use punctual::job::{Job, JobId, JobState, OnCrash};
-use punctual::run::{Cause, Outcome, Run, RunId, RunState};
+use punctual::run::{Cause, Event, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::Change;
 
 use crate::properties::Property;
@@ -28,6 +28,10 @@ struct View {
     /// How many when the step began.
     began: u64,
     met_at: Option<Timestamp>,
+    /// The latest that its clock has shown.
+    latest: Option<Timestamp>,
+    /// Whether its clock was ever set back: then what waited for its time may have stopped doing so.
+    went_back: bool,
 }
 
 /// A job as it was from a write on; none where it was removed.
@@ -53,9 +57,15 @@ pub(crate) struct Ledger {
     /// Who marked an attempt as running.
     marked: BTreeMap<(RunId, u32), Arc<str>>,
     started: BTreeSet<(RunId, u32)>,
+    /// How attempts ended that were not the last of their run.
+    attempts: BTreeMap<(RunId, u32), (Outcome, Arc<str>)>,
+    /// What was told.
+    told: BTreeSet<(RunId, &'static str)>,
     /// The pauses of the scheduler, and since which write each.
     pauses: Vec<(u64, Option<Timestamp>)>,
     views: BTreeMap<Arc<str>, View>,
+    /// Nodes that came up without pools.
+    pub(crate) without_pools: BTreeSet<Arc<str>>,
     given_up: BTreeSet<String>,
 }
 
@@ -68,6 +78,8 @@ impl Ledger {
     pub(crate) fn begins(&mut self, node: &Arc<str>, now: Timestamp) {
         let view = self.views.entry(Arc::clone(node)).or_default();
         (view.now, view.began) = (now, self.writes);
+        view.went_back |= view.latest.is_some_and(|latest| now < latest);
+        view.latest = view.latest.max(Some(now));
         if !self.is_shared {
             view.knows = self.writes;
         }
@@ -145,9 +157,15 @@ impl Ledger {
         for run in fired {
             self.may_fire(node, run, resumes);
         }
-        for change in changes {
+        // Attempts come after their runs in a commit, and are looked at with them.
+        let is_attempt = |change: &&Change| matches!(change, Change::InsertAttempt(_));
+        for change in changes.iter().filter(is_attempt) {
             self.take(node, change, &rows);
         }
+        for change in changes.iter().filter(|change| !is_attempt(change)) {
+            self.take(node, change, &rows);
+        }
+        self.are_told(node, changes);
         for change in changes {
             if let Change::InsertRun(run) | Change::UpdateRun { run, .. } = change
                 && matches!(run.state, RunState::Running { .. })
@@ -173,10 +191,16 @@ impl Ledger {
             Change::DeleteJob { id, .. } => self.account(id, None, rows(id)),
             Change::InsertRun(run) => self.insert(node, run),
             Change::UpdateRun { run, held_by } => self.update(node, run, held_by),
-            Change::InsertAttempt(_)
-            | Change::PutOutput { .. }
+            Change::InsertAttempt(attempt) => {
+                let key = (attempt.run_id.clone(), attempt.number);
+                let ended = (attempt.outcome.clone(), Arc::clone(&attempt.node));
+                let is_new = self.attempts.insert(key, ended).is_none();
+                Property::OneRow.holds(is_new, || format!("{attempt:?}"));
+            }
+            Change::PutOutput { .. }
             | Change::AskToEnd { .. }
-            | Change::AskRunToEnd { .. } => {}
+            | Change::AskRunToEnd { .. }
+            | Change::Prune { .. } => {}
             Change::SetPaused(since) => self.pauses.push((self.writes, *since)),
         }
     }
@@ -208,6 +232,10 @@ impl Ledger {
             spans.insert(first, last);
         }
         Property::LegalSteps.holds(run.attempt == 1 && *run.node == **node, || format!("{run:?}"));
+        if let Cause::Event { event, subject } = &run.cause {
+            let is_new = self.told.insert((subject.clone(), event.word()));
+            Property::ToldOnce.holds(is_new, || format!("{run:?}"));
+        }
         self.put(node, run);
     }
 
@@ -222,7 +250,10 @@ impl Ledger {
         let is_legal = match (&known.state, &run.state) {
             (RunState::Pending, RunState::Running { .. }) => stays && !is_taken,
             (RunState::Pending, RunState::Pending) => is_taken && run.attempt == known.attempt,
-            (RunState::Pending, RunState::Skipped { .. }) => stays,
+            (RunState::Pending, RunState::Skipped { .. }) => stays && run.attempt == 1,
+            (RunState::Pending, RunState::Ended { outcome, .. }) => {
+                stays && !is_taken && matches!(outcome, Outcome::Cancelled { .. })
+            }
             (RunState::Running { .. }, RunState::Ended { outcome, .. }) => {
                 stays && (!is_taken || matches!(outcome, Outcome::Lost { .. }))
             }
@@ -230,12 +261,64 @@ impl Ledger {
             _ => false,
         };
         Property::LegalSteps.holds(is_legal, || format!("{known:?} becomes {run:?}"));
-        if run.attempt > known.attempt {
+        let ended = self.attempts.get(&known.execution()).map(|(outcome, _)| outcome);
+        let ended = ended.filter(|_| run.attempt > known.attempt);
+        let may_pass = match ended {
+            Some(Outcome::Failed { permanent, .. }) => !permanent,
+            Some(Outcome::TimedOut { .. }) => true,
+            _ => false,
+        };
+        if may_pass {
+            let versions = self.versions_since(&run.job_id, self.definitions_since(node));
+            let allows = |job: &&Arc<Job>| {
+                job.policy.retry.is_some_and(|retry| known.attempt < retry.max_attempts)
+            };
+            let is_later = run.due_at > self.view(node).now && !is_event(run);
+            let holds = is_later && versions.into_iter().any(|job| allows(&job));
+            Property::Retries.holds(holds, || format!("{run:?}"));
+        } else if run.attempt > known.attempt {
+            let is_lost = matches!(ended, Some(Outcome::Lost { .. }));
+            Property::Retries.holds(is_lost, || format!("{ended:?}, and yet {run:?}"));
             let versions = self.versions_since(&run.job_id, self.view(node).began);
             let rerun = versions.iter().any(|job| job.policy.on_crash == OnCrash::Rerun);
             Property::AtMostOnce.holds(rerun, || format!("{run:?}"));
         }
         self.put(node, run);
+    }
+
+    /// By which definitions a node may judge a run that it has started: on a shared store also by one that was there
+    /// when it did.
+    fn definitions_since(&self, node: &Arc<str>) -> u64 {
+        if self.is_shared { 0 } else { self.view(node).knows }
+    }
+
+    /// What has ended, and was to be told, is told by a run that is written with it.
+    fn are_told(&self, node: &Arc<str>, changes: &[Change]) {
+        for change in changes {
+            let (Change::InsertRun(run) | Change::UpdateRun { run, .. }) = change else { continue };
+            let versions = self.versions_since(&run.job_id, self.definitions_since(node));
+            // Where the clock was set back, a job may look as if it were younger than its run.
+            let is_its_job =
+                |job: &&Arc<Job>| job.anchor == run.anchor && job.created_at <= run.created_at;
+            if is_event(run) || versions.is_empty() || !versions.iter().all(is_its_job) {
+                continue;
+            }
+            let Some(event) = event_of(run) else { continue };
+            let hook = |job: &&Arc<Job>| match event {
+                Event::Success => job.policy.hooks.on_success.is_some(),
+                Event::Failure => job.policy.hooks.on_failure.is_some(),
+                Event::Missed => job.policy.hooks.on_missed.is_some(),
+            };
+            let is_told = self.told.contains(&(run.id.clone(), event.word()));
+            // A node without pools has nobody to tell it; the one that has it does.
+            let must = versions.iter().all(hook) && !self.without_pools.contains(node);
+            // What is gone, or was for a while, has nobody to tell.
+            let was_gone = self.versions.get(&run.job_id).into_iter().flatten();
+            let must = must && was_gone.into_iter().all(|version| version.job.is_some());
+            let may = versions.iter().any(hook);
+            let holds = if is_told { may } else { !must };
+            Property::ToldOnce.holds(holds, || format!("{event:?} of {run:?}: {is_told}"));
+        }
     }
 
     fn put(&mut self, node: &Arc<str>, run: &Arc<Run>) {
@@ -253,6 +336,19 @@ impl Ledger {
     /// A run was marked as running: its job is there, and allows so many.
     fn may_run(&self, node: &Arc<str>, run: &Run) {
         let view = self.view(node);
+        // No delay is longer than this: who would have to wait for longer was put off before the clock was set back.
+        let left = run.due_at - view.now;
+        let is_long = |job: &&Arc<Job>| job.policy.retry.is_none_or(|retry| left > retry.longest());
+        // Another process had another clock, and so another idea of when that is.
+        let before = self.attempts.get(&(run.id.clone(), run.attempt - 1));
+        let is_same = before.is_some_and(|(_, by)| by == node);
+        let is_early =
+            is_same && !view.went_back && view.latest.is_none_or(|latest| run.due_at > latest);
+        let is_early = is_early && !self.versions_since(&run.job_id, 0).iter().any(is_long);
+        Property::Retries.holds(!is_early, || format!("at {}: {run:?}", view.now));
+        if is_event(run) {
+            return;
+        }
         let versions = self.versions_since(&run.job_id, view.knows);
         let in_time = |job: &&Arc<Job>| {
             // What had begun before is not missed.
@@ -265,8 +361,9 @@ impl Ledger {
         Property::Removed.holds(!versions.is_empty(), || format!("{run:?}"));
         let most = versions.iter().map(|job| job.policy.max_instances).max().unwrap_or(0);
         let of_job = self.in_flight().filter(|other| other.job_id == run.job_id);
-        let running: Vec<_> =
-            of_job.filter(|other| matches!(other.state, RunState::Running { .. })).collect();
+        let running: Vec<_> = of_job
+            .filter(|other| matches!(other.state, RunState::Running { .. }) && !is_event(other))
+            .collect();
         let is_within = running.len() <= usize::try_from(most).unwrap();
         Property::MaxInstances.holds(is_within, || format!("{most} at most: {running:#?}"));
     }
@@ -282,6 +379,26 @@ impl Ledger {
         Property::RowBeforeStart.holds(is_here || is_lost, || format!("{start:?} {row:?}"));
         Property::Workers.holds(busy < self.workers, || format!("{node}, {pool}: {busy} are busy"));
         Property::OneStart.holds(self.started.insert(start.clone()), || format!("{start:?}"));
+    }
+}
+
+/// Whether a run tells of another one.
+fn is_event(run: &Run) -> bool {
+    matches!(run.cause, Cause::Event { .. })
+}
+
+/// What the end of a run is to those who want to be told.
+fn event_of(run: &Run) -> Option<Event> {
+    match &run.state {
+        RunState::Skipped { reason: SkipReason::Missed, .. } => Some(Event::Missed),
+        RunState::Ended { outcome: Outcome::Succeeded { .. }, .. } => Some(Event::Success),
+        RunState::Ended { outcome, .. } if !matches!(outcome, Outcome::Cancelled { .. }) => {
+            Some(Event::Failure)
+        }
+        RunState::Pending
+        | RunState::Running { .. }
+        | RunState::Ended { .. }
+        | RunState::Skipped { .. } => None,
     }
 }
 
@@ -330,6 +447,7 @@ pub(crate) fn words(change: &Change) -> String {
             format!("attempt {} of {}", attempt.number, attempt.run_id)
         }
         Change::AskRunToEnd { run_id, .. } => format!("end run {run_id}"),
+        Change::Prune { run_id, part } => format!("prune {part:?} of {run_id}"),
         Change::AskToEnd { job_id, .. } => format!("end {job_id}"),
         Change::SetPaused(since) => format!("paused {}", since.is_some()),
     }

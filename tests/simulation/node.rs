@@ -13,6 +13,7 @@ use punctual::job::JobId;
 use punctual::run::Outcome;
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Addition, Answer, Command, Refusal, Request};
+use punctual::scheduler::handle::PoolStatus;
 use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::StoreError;
 use punctual::store::memory::MemoryStore;
@@ -123,6 +124,9 @@ impl Node {
         let identity = Identity { node: Arc::clone(&node), started_at: now, seed, lease: LEASE };
         let store = SimStore { inner: store.clone(), node, shared };
         let mut core = Box::new(Scheduler::new(store, executor, self.rules.clone(), identity));
+        if self.rules.executors.is_empty() {
+            self.shared.lock().unwrap().ledger.without_pools.insert(Arc::clone(&self.name));
+        }
         self.begins(now, "recovers");
         self.process = Process::Busy(Box::pin(async move {
             let recovered = core.recover(now, "its daemon died").await;
@@ -315,7 +319,8 @@ impl Node {
     pub(crate) fn check_leaks(&self) {
         let Process::Idle(core) = &self.process else { return };
         let status = core.status().borrow().clone();
-        let is_free = status.pools.iter().all(|pool| pool.busy == 0 && pool.waiting == 0);
+        let is_free = |pool: &PoolStatus| pool.busy + pool.waiting + pool.retrying == 0;
+        let is_free = status.pools.iter().all(is_free);
         Property::NothingLeaks.holds(is_free && status.running == 0, || format!("{status:?}"));
     }
 
@@ -331,8 +336,11 @@ fn job_of(request: &Request) -> Option<JobId> {
         Request::Remove(id) | Request::Pause(id) | Request::Resume(id) | Request::Run(id) => {
             Some(id.clone())
         }
-        Request::AddAll(_) | Request::PauseAll | Request::ResumeAll | Request::Reload { .. } => {
-            None
-        }
+        Request::AddAll(_)
+        | Request::Cancel { .. }
+        | Request::PauseAll
+        | Request::ResumeAll
+        | Request::Prune { .. }
+        | Request::Reload { .. } => None,
     }
 }

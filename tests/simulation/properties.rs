@@ -23,8 +23,12 @@ pub(crate) enum Property {
     MaxInstances,
     /// A pool has no more busy workers than it has, also while it still executes what it has lost.
     Workers,
-    /// A run of a job with `on_crash = "lose"` has one attempt.
+    /// A run of a job with `on_crash = "lose"` is not begun again after a crash.
     AtMostOnce,
+    /// A run is tried again only after a failure that may pass, as often as its job says, and not before its time.
+    Retries,
+    /// Each end that a job has a task for is told once, by a run that is written together with it.
+    ToldOnce,
     /// A job, or a scheduler, that is paused makes no run of its schedule.
     Paused,
     /// A removed job starts nothing more, as soon as its node can know.

@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId, Origin};
+use punctual::run::RunId;
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Addition, Existing, Request};
 use serde_json::{Value, json};
@@ -51,6 +52,18 @@ fn new_job(id: &str, dice: &mut Dice, now: Timestamp) -> Job {
     if dice.once_in(5) {
         given["max_runs"] = (1 + dice.roll(10)).into();
     }
+    if dice.once_in(3) {
+        let (delay, most) = (1 + dice.roll(4), 2 + dice.roll(3));
+        given["retry"] = json!({"max_attempts": most, "delay": delay, "max_delay": 6});
+    }
+    if dice.once_in(3) {
+        given["priority"] = (dice.below(3) - 1).into();
+    }
+    for hook in ["on_failure", "on_success", "on_missed"] {
+        if dice.once_in(4) {
+            given[hook] = json!({"type": "builtin", "name": "noop"});
+        }
+    }
     if dice.once_in(12) {
         let at = now + TimeDelta::milliseconds(dice.below(20_000) - 5000);
         given["next_run_time"] = at.format("%Y-%m-%d %H:%M:%S%.6f").to_string().into();
@@ -67,6 +80,15 @@ pub(crate) fn reload(dice: &mut Dice, rules: &Rules, now: Timestamp) -> Request 
         }
     }
     Request::Reload { rules: Box::new(rules.clone()), jobs }
+}
+
+/// That one of these runs is to end; most have by then.
+pub(crate) fn cancel(dice: &mut Dice, runs: &[RunId]) -> Request {
+    let number = dice.roll(1 + u64::try_from(runs.len()).unwrap());
+    let run = runs.get(usize::try_from(number).unwrap()).cloned();
+    let run = run.unwrap_or_else(|| RunId("none".into()));
+    let reason = dice.once_in(2).then(|| "for a test".to_owned());
+    Request::Cancel { run, reason }
 }
 
 /// Anything, to a node that judges by these rules.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::filter::{JobFilter, RunFilter};
-use punctual::run::Outcome;
+use punctual::run::{Outcome, RunId};
 use punctual::scheduler::admission::Rules;
 use punctual::store::Archive;
 use punctual::store::memory::MemoryStore;
@@ -242,7 +242,14 @@ impl World {
         let node = &mut self.nodes[number];
         if node.is_alive() {
             let now = self.now + node.offset;
-            let request = requests::any(&mut self.dice, &node.rules, now);
+            let request = if self.dice.once_in(12) {
+                let shared = self.shared.lock().unwrap();
+                let runs: Vec<RunId> =
+                    shared.ledger.in_flight().map(|run| run.id.clone()).collect();
+                requests::cancel(&mut self.dice, &runs)
+            } else {
+                requests::any(&mut self.dice, &node.rules, now)
+            };
             node.ask(request);
         }
     }
@@ -315,9 +322,12 @@ fn end_of(execution: &Execution, dice: &mut Dice) -> Option<Outcome> {
         return None;
     }
     let error = "as it happens".to_owned();
-    let failed = Outcome::Failed { error, exit_code: None, signal: None, permanent: false };
-    let well = Outcome::Succeeded { result: None, exit_code: None };
-    Some(if dice.once_in(4) { failed } else { well })
+    Some(match dice.roll(12) {
+        0..=1 => Outcome::Failed { error, exit_code: None, signal: None, permanent: false },
+        2 => Outcome::TimedOut { error },
+        3 => Outcome::Failed { error, exit_code: Some(1), signal: None, permanent: true },
+        _ => Outcome::Succeeded { result: None, exit_code: None },
+    })
 }
 
 /// The result of a call that does not wait.

@@ -32,6 +32,9 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_punctual");
 /// A folder with a configuration, in which daemons come and go.
 pub(crate) struct Home {
     folder: TempDir,
+    variables: Vec<(&'static str, String)>,
+    /// A program that starts the one under test, with its arguments; none to start it straight.
+    starter: Vec<String>,
 }
 
 impl Home {
@@ -39,7 +42,17 @@ impl Home {
     pub(crate) fn new(config: &str) -> Self {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("jobs.toml"), config).unwrap();
-        Self { folder }
+        Self { folder, variables: Vec::new(), starter: Vec::new() }
+    }
+
+    /// Sets a variable of the environment of what is started from now on.
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
+        self.variables.push((name, value.to_owned()));
+    }
+
+    /// The same folder, whose programs a shell script starts: it ends with `exec "$@"`.
+    pub(crate) fn starting_by(self, script: &str) -> Self {
+        Self { starter: ["/bin/sh", "-c", script, "sh"].map(str::to_owned).into(), ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -60,14 +73,17 @@ impl Home {
 
     /// The program, set up to live in this folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut words = self.starter.iter().map(String::as_str).chain([PROGRAM]);
+        let mut command = Command::new(words.next().unwrap_or(PROGRAM));
         command
+            .args(words)
             .args(arguments)
             .current_dir(self.path())
             .env("RUNTIME_DIRECTORY", self.path())
             .env("STATE_DIRECTORY", self.path())
             .env_remove("PUNCTUAL_SOCKET")
             .env_remove("NOTIFY_SOCKET")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
@@ -128,6 +144,17 @@ impl Home {
 
     /// Starts a daemon, and waits for nothing.
     pub(crate) fn spawn(&self, more: &[&str]) -> Daemon {
+        self.spawn_in(&[], more)
+    }
+
+    /// Starts a daemon with these variables in its environment, and waits until it says that it is ready.
+    pub(crate) fn start_in(&self, variables: &[(&str, &str)]) -> Daemon {
+        let mut daemon = self.spawn_in(variables, &[]);
+        daemon.wait_for("READY=1");
+        daemon
+    }
+
+    fn spawn_in(&self, variables: &[(&str, &str)], more: &[&str]) -> Daemon {
         let notify = self.path().join("notify.sock");
         if notify.exists() {
             std::fs::remove_file(&notify).unwrap();
@@ -138,6 +165,7 @@ impl Home {
         let child = self
             .command(&["serve", "--config", "jobs.toml"])
             .args(more)
+            .envs(variables.iter().copied())
             .env("NOTIFY_SOCKET", &notify)
             .stderr(log.try_clone().unwrap())
             .stdout(log)

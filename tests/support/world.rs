@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Completion, Executor, ExecutorKind, PoolSettings};
+use punctual::executor::{
+    Assignment, Beat, Completion, Executor, ExecutorKind, PoolSettings, Signal,
+};
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
-use punctual::run::{Cost, Outcome, Run, RunId, RunState};
+use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState};
 use punctual::scheduler::command::{
     Addition, Answer, Command, Difference, Existing, Refusal, Request,
 };
@@ -112,6 +114,8 @@ struct Notes {
     starts: Arc<Mutex<Vec<(Assignment, Run)>>>,
     /// Starts that nobody has completed.
     open: Arc<Mutex<Vec<Assignment>>>,
+    /// Every heartbeat.
+    beats: Arc<Mutex<Vec<Beat>>>,
     /// Every cancel, with its reason.
     cancels: Arc<Mutex<Vec<(RunId, String)>>>,
 }
@@ -138,6 +142,12 @@ impl Executor for NotingExecutor {
     fn cancel(&mut self, run_id: &RunId, reason: &str) {
         self.notes.cancels.lock().unwrap().push((run_id.clone(), reason.to_owned()));
     }
+
+    fn tell(&mut self, beat: Beat) {
+        self.notes.beats.lock().unwrap().push(beat);
+    }
+
+    fn end_leftovers(&mut self, _: &[Execution]) {}
 
     fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
 
@@ -269,6 +279,12 @@ impl World {
         difference
     }
 
+    /// A reload under rules whose pool has so many workers.
+    pub(crate) async fn resize(&mut self, workers: usize, now: Timestamp) {
+        self.workers = workers;
+        self.reload(Vec::new(), now).await;
+    }
+
     /// A reload under rules that know no pool.
     pub(crate) async fn without_pools(&mut self, now: Timestamp) {
         let mut rules = rules(self.workers);
@@ -382,6 +398,11 @@ impl World {
         runs
     }
 
+    /// The attempts of a run before its last one.
+    pub(crate) async fn attempts(&self, id: &RunId) -> Vec<Attempt> {
+        self.store.inner.attempts(&id.0).await.unwrap()
+    }
+
     /// The rows of a job, the oldest first, in a few words each.
     pub(crate) async fn ledger(&self, id: &str) -> Vec<String> {
         self.runs(id).await.iter().map(show).collect()
@@ -390,6 +411,12 @@ impl World {
     /// Every start so far: what was handed over, and the row that the ledger had for it then.
     pub(crate) fn starts(&self) -> Vec<(Assignment, Run)> {
         self.notes.starts.lock().unwrap().clone()
+    }
+
+    /// Every heartbeat so far: what has happened, and what is told beside it.
+    pub(crate) fn beats(&self) -> Vec<(Signal, String)> {
+        let beats = self.notes.beats.lock().unwrap();
+        beats.iter().map(|beat| (beat.signal, beat.body.clone())).collect()
     }
 
     /// Every cancel so far, with its reason. It ends nothing: that is up to `complete`.

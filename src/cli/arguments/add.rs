@@ -3,6 +3,10 @@
 
 use clap::{ArgGroup, Args};
 
+use super::call::CallArguments;
+use super::command::CommandArguments;
+use super::policy::PolicyArguments;
+
 /// When: exactly one kind of trigger.
 #[derive(Debug, Clone, Default, Args)]
 #[command(group = ArgGroup::new("when").args(["cron", "crontab", "every", "calendar", "at", "trigger"]))]
@@ -48,7 +52,7 @@ pub struct TriggerArguments {
 
 /// Arguments of `add`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").args(["builtin", "command"]).required(true))]
+#[command(group = ArgGroup::new("what").args(["builtin", "command", "url"]).required(true))]
 pub struct AddArguments {
     /// The job's id
     pub id: String,
@@ -56,7 +60,7 @@ pub struct AddArguments {
     #[command(flatten)]
     pub when: TriggerArguments,
     /// Run a builtin
-    #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with_all = ["env", "cwd"])]
+    #[arg(long, value_name = "NAME", help_heading = "What", conflicts_with = "CommandArguments")]
     pub builtin: Option<String>,
     /// Argument of the builtin; JSON if it can be read as such, else text
     #[arg(
@@ -67,15 +71,15 @@ pub struct AddArguments {
         conflicts_with = "command"
     )]
     pub args: Vec<String>,
-    /// Variable added to the command's environment
-    #[arg(long, value_name = "NAME=VALUE", help_heading = "What")]
-    pub env: Vec<String>,
-    /// Working directory of the command
-    #[arg(long, value_name = "DIR", help_heading = "What")]
-    pub cwd: Option<String>,
-    /// Run a command (no shell): everything after --
+    /// Run a command (no shell, unless --shell is given): everything after --
     #[arg(last = true, value_name = "COMMAND", help_heading = "What")]
     pub command: Vec<String>,
+    /// How the command is started and ended.
+    #[command(flatten)]
+    pub options: CommandArguments,
+    /// Whom it calls.
+    #[command(flatten)]
+    pub call: CallArguments,
     /// Pool to run in [default: the one that fits the task]
     #[arg(long, value_name = "NAME", help_heading = "How")]
     pub executor: Option<String>,
@@ -97,6 +101,9 @@ pub struct AddArguments {
     /// What becomes of a run that a crash interrupts [default: rerun]
     #[arg(long, value_name = "WHAT", value_parser = ["rerun", "lose"], help_heading = "How")]
     pub on_crash: Option<String>,
+    /// Limits, retries, and who is told.
+    #[command(flatten)]
+    pub policy: PolicyArguments,
     /// Run first at this time, whatever the trigger says (as in --at)
     #[arg(long, value_name = "TIME", help_heading = "How", conflicts_with = "paused")]
     pub next_run_time: Option<String>,

@@ -2,9 +2,15 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 mod add;
+mod call;
+mod command;
+mod policy;
 
 pub use add::AddArguments;
 pub(super) use add::TriggerArguments;
+pub use call::CallArguments;
+pub use command::CommandArguments;
+pub(super) use policy::PolicyArguments;
 
 use std::path::PathBuf;
 
@@ -34,8 +40,16 @@ pub struct Arguments {
 
 /// Reads the command line, or ends with its help.
 pub fn parse() -> Arguments {
+    // Many runs begin so, and each would pay for a parser of everything else.
+    if std::env::args_os().skip(1).eq([SHIM_VERB]) {
+        let client = ClientArguments { socket: None, json: false };
+        return Arguments { client, verb: Verb::Exec };
+    }
     Arguments::parse()
 }
+
+/// The verb of [`Verb::Exec`].
+const SHIM_VERB: &str = "exec";
 
 /// How to reach the daemon, and how to answer.
 #[derive(Debug, Args)]
@@ -81,6 +95,9 @@ pub enum Verb {
     /// Run builtins for a daemon (started by it)
     #[command(hide = true)]
     Worker,
+    /// Become a command that a daemon has ordered (started by it)
+    #[command(hide = true)]
+    Exec,
     /// What speaks to a daemon
     #[command(flatten)]
     Client(ClientCommand),
@@ -111,8 +128,10 @@ pub enum ClientCommand {
     /// Add a job
     #[command(after_help = "Examples:\n  \
         punctual add backup --cron 'hour=3' -- /usr/bin/backup --all\n  \
+        punctual add sizes --every 1h --nice 10 --shell -- 'du -s /srv | sort -n'\n  \
         punctual add fix --cron 'hour=3 minute=*/20' --builtin toutiao.fix_statistics\n  \
         punctual add ping --crontab '*/5 8-18 * * mon-fri' -- /usr/bin/ping -c 1 localhost\n  \
+        punctual add hook --every 1h --http https://example.org/hook --body hello\n  \
         punctual add bills --calendar 'months=1 hour=6' --start 2027-01-31 --builtin noop\n  \
         punctual add expire-42 --at '+30m' --builtin orders.expire --arg order_id=42\n  \
         punctual add tick --every 10s --timezone Asia/Shanghai --builtin noop\n\n\
@@ -153,6 +172,21 @@ pub enum ClientCommand {
         #[arg(long)]
         wait: bool,
     },
+    /// End runs before they end by themselves
+    #[command(after_help = "Examples:\n  punctual cancel 019ab7c2-…\n  \
+        punctual cancel 019ab7c2-… --reason 'wrong day'\n  punctual cancel 019ab7c2-… --no-wait\n\n\
+        A command and all its children get SIGTERM, and SIGKILL after their grace time; a builtin is asked to end.")]
+    Cancel {
+        /// The runs' ids, as in `punctual runs`
+        #[arg(required = true)]
+        runs: Vec<String>,
+        /// Why, for the ledger
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Do not wait for the end
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Remove jobs; their runs stay in the ledger
     #[command(visible_alias = "rm", after_help = "Example:\n  punctual remove order:42:expire")]
     Remove {
@@ -177,11 +211,14 @@ pub enum ClientCommand {
     )]
     Runs(RunsArguments),
     /// Print the output of a run, or of a job's latest run
-    #[command(after_help = "Examples:\n  punctual logs backup\n  punctual logs 019ab7c2-…")]
-    Logs {
-        /// A run's id, or a job's
-        run: String,
-    },
+    #[command(
+        after_help = "Examples:\n  punctual logs backup\n  punctual logs backup --follow --timestamps\n  \
+        punctual logs 019ab7c2-… --attempt 1\n\n\
+        With --follow the lines come as they are written, over all attempts that follow, and with --json as JSON lines. \
+        It ends when the run has: exit code 0 if it succeeded, else 1. What a run on another daemon of the same store \
+        writes is there when its attempt has ended."
+    )]
+    Logs(LogsArguments),
     /// Show the daemon: version, store, jobs, executors, next wake-up
     #[command(after_help = "Example:\n  punctual status --json")]
     Status,
@@ -240,13 +277,37 @@ impl ListArguments {
     }
 }
 
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArguments {
+    /// A run's id, or a job's
+    pub run: String,
+    /// Go on until the run has ended
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Of this attempt, or from it on [default: the latest]
+    #[arg(long, value_name = "NUMBER")]
+    pub attempt: Option<u32>,
+    /// Show when each line was written, and to which stream
+    #[arg(long, short)]
+    pub timestamps: bool,
+}
+
+impl LogsArguments {
+    pub(super) fn query(&self) -> String {
+        query(&[("attempt", self.attempt.map(|attempt| attempt.to_string()))])
+    }
+}
+
 /// Arguments of `runs`.
 #[derive(Debug, Args)]
 pub struct RunsArguments {
-    /// Only runs of this job
-    job: Option<String>,
+    /// Only runs of this job; or one run by its id, with its attempts
+    #[arg(value_name = "JOB|RUN")]
+    pub(super) name: Option<String>,
     /// Only runs in this state
-    #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "cancelled", "lost", "skipped"])]
+    #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "timed_out", "cancelled",
+        "lost", "skipped"])]
     state: Option<String>,
     /// Only runs of the last DURATION (1h), or since a time (RFC 3339)
     #[arg(long, value_name = "TIME")]
@@ -264,7 +325,7 @@ impl RunsArguments {
         let since =
             self.since.as_deref().map(|text| duration::instant_before(text, now)).transpose()?;
         Ok(query(&[
-            ("job", self.job.clone()),
+            ("job", self.name.clone()),
             ("state", self.state.clone()),
             ("since", since.map(rfc3339)),
             ("limit", Some(self.limit.to_string())),

@@ -47,8 +47,13 @@ pub struct WorkerProgram {
 impl WorkerProgram {
     /// The program itself, even after an upgrade has replaced its file.
     pub fn own(hello: Value) -> Self {
-        let (program, arguments) = ("/proc/self/exe".into(), vec!["worker".to_owned()]);
+        let (program, arguments) = (Self::itself(), vec!["worker".to_owned()]);
         Self { program, arguments, hello, times: WorkerTimes::default() }
+    }
+
+    /// The file of this program, even after an upgrade has replaced it.
+    pub(super) fn itself() -> PathBuf {
+        "/proc/self/exe".into()
     }
 }
 

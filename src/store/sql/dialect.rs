@@ -62,6 +62,11 @@ impl Dialect {
         format!("delete from {table} where {}", self.pairs(keys, 0).join(" and "))
     }
 
+    /// Deletes the rows of these keys.
+    pub(super) fn delete_all(self, table: &str, key: &str, rows: usize) -> String {
+        format!("delete from {table} where {key} in ({})", self.placeholders(0, rows))
+    }
+
     /// Each name with its placeholder, after the first `before`.
     fn pairs(self, names: &[&str], before: usize) -> Vec<String> {
         let numbered = (before + 1..).zip(names);

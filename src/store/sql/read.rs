@@ -6,7 +6,7 @@ use super::row::{self, ATTEMPT_COLUMNS, JOB_COLUMNS, RUN_COLUMNS};
 use super::value::Row;
 use super::write::PAUSED_SINCE;
 use crate::clock::Timestamp;
-use crate::filter::{JobFilter, RunFilter};
+use crate::filter::{JobFilter, Kind, Prunable, RunFilter};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId};
@@ -89,6 +89,51 @@ impl SqlStore {
         }
         query.push(" order by id");
         runs(self.read_newest(query).await?)
+    }
+}
+
+/// The instant at which a run has ended, of one that has.
+const ENDED_AT: &str = "coalesce(runs.finished_at, runs.created_at)";
+
+fn integer(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+impl SqlStore {
+    /// Ids begin with the time at which they were made: none is read that is too new to have ended before.
+    fn prunable_query(&self, which: Prunable<'_>, limit: usize) -> Query {
+        let mut query = match which {
+            Prunable::WithOutput { .. } => self.select("distinct run_id", "attempt_outputs"),
+            Prunable::Ended { .. } | Prunable::FirstBeyond { .. } | Prunable::UpTo { .. } => {
+                self.select("id", "runs")
+            }
+        };
+        let of_kind = |kind: Kind| format!(" and state in ('{}')", kind.states().join("', '"));
+        match which {
+            Prunable::Ended { kind, before, after } => {
+                query.push(" and id > ").bind(after);
+                query.push(" and id < ").bind(&*RunId::first_at(before).0);
+                query.push(&of_kind(kind)).push(" and ").push(ENDED_AT).push(" < ").bind(before);
+                query.push(" order by id").limit(limit);
+            }
+            Prunable::WithOutput { before, after } => {
+                query.push(" and run_id > ").bind(after);
+                query.push(" and run_id < ").bind(&*RunId::first_at(before).0);
+                query.push(" and exists (select 1 from runs where runs.id = run_id");
+                query.push(" and state not in ('pending', 'running') and ").push(ENDED_AT);
+                query.push(" < ").bind(before).push(") order by run_id").limit(limit);
+            }
+            Prunable::FirstBeyond { job_id, kind, keep } => {
+                query.push(" and job_id = ").bind(job_id).push(&of_kind(kind));
+                query.push(" order by id desc").limit(1).push(" offset ").bind(integer(keep));
+            }
+            // The index of a job's occurrences has the older ones first, so that little is read twice.
+            Prunable::UpTo { job_id, kind, last } => {
+                query.push(" and job_id = ").bind(job_id).push(&of_kind(kind));
+                query.push(" and id <= ").bind(last).limit(limit);
+            }
+        }
+        query
     }
 }
 
@@ -181,6 +226,29 @@ impl Archive for SqlStore {
             let (kept, bytes) = (found.text()?, found.count()?);
             let unusable = || StoreError::Unusable(format!("the output of run {run_id}: {kept}"));
             Output::from_json(&kept, bytes).map(Some).ok_or_else(unusable)
+        })
+    }
+
+    fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> Reading<'a, Vec<RunId>> {
+        Box::pin(async move {
+            let rows = self.read(self.prunable_query(which, limit)).await?;
+            rows.into_iter().map(|mut row| Ok(RunId(row.text()?.into()))).collect()
+        })
+    }
+
+    fn crowded_jobs<'a>(
+        &'a self,
+        rows: usize,
+        after: &'a str,
+        limit: usize,
+    ) -> Reading<'a, Vec<String>> {
+        Box::pin(async move {
+            // An index holds all that this needs, in this order.
+            let mut query = self.select("job_id", "runs");
+            query.push(" and job_id > ").bind(after);
+            query.push(" group by job_id having count(*) > ").bind(integer(rows));
+            query.push(" order by job_id").limit(limit);
+            self.read(query).await?.into_iter().map(|mut row| row.text()).collect()
         })
     }
 

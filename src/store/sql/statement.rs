@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::bind::{ADVANCED, ATTEMPT, JOB_KEYS, NEW_JOB, NEW_RUN, RUN, RUN_KEYS, job_columns};
 use super::dialect::{Dialect, Update};
-use crate::store::Change;
+use crate::store::{Change, Part};
 
 /// Rows of one statement, the most first. There are few sizes, so that each statement is prepared once and kept.
 pub(super) const ROWS: [usize; 8] = [ROWS_MAX, 64, 32, 16, 8, 4, 2, 1];
@@ -28,9 +28,12 @@ pub(super) enum Kind {
     AskRunToEnd,
     PutSetting,
     DeleteSetting,
+    PruneOutputs,
+    PruneAttempts,
+    PruneRuns,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 15] = [
     Kind::InsertJob,
     Kind::UpdateJob,
     Kind::AdvanceJob,
@@ -43,6 +46,9 @@ const KINDS: [Kind; 12] = [
     Kind::AskRunToEnd,
     Kind::PutSetting,
     Kind::DeleteSetting,
+    Kind::PruneOutputs,
+    Kind::PruneAttempts,
+    Kind::PruneRuns,
 ];
 
 impl Kind {
@@ -60,6 +66,9 @@ impl Kind {
             Change::AskRunToEnd { .. } => Self::AskRunToEnd,
             Change::SetPaused(Some(_)) => Self::PutSetting,
             Change::SetPaused(None) => Self::DeleteSetting,
+            Change::Prune { part: Part::Outputs, .. } => Self::PruneOutputs,
+            Change::Prune { part: Part::Attempts, .. } => Self::PruneAttempts,
+            Change::Prune { part: Part::Row, .. } => Self::PruneRuns,
         }
     }
 
@@ -84,6 +93,9 @@ impl Kind {
                 | Self::AskRunToEnd
                 | Self::PutSetting
                 | Self::DeleteSetting
+                | Self::PruneOutputs
+                | Self::PruneAttempts
+                | Self::PruneRuns
         )
     }
 
@@ -126,8 +138,19 @@ impl Kind {
             Self::AskRunToEnd => ask_to_end(dialect, "id", IN_FLIGHT),
             Self::PutSetting => dialect.upsert("settings", &["name"], &["name", "value"], 1),
             Self::DeleteSetting => dialect.delete("settings", &["name"]),
+            Self::PruneOutputs => prune(dialect, "attempt_outputs", rows),
+            Self::PruneAttempts => prune(dialect, "attempts", rows),
+            Self::PruneRuns => dialect.delete_all("runs", "id", rows) + " and not " + IN_FLIGHT,
         }
     }
+}
+
+/// Deletes what belongs to runs that have ended.
+fn prune(dialect: Dialect, table: &str, rows: usize) -> String {
+    let delete = dialect.delete_all(table, "run_id", rows);
+    format!(
+        "{delete} and exists (select 1 from runs where runs.id = {table}.run_id and not {IN_FLIGHT})"
+    )
 }
 
 fn ask_to_end(dialect: Dialect, key: &str, only: &str) -> String {

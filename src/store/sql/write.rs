@@ -58,6 +58,7 @@ fn bind(to: &mut impl Bind, change: &Change) {
             to.text(Some(reason));
             to.text(Some(&run_id.0));
         }
+        Change::Prune { run_id, .. } => to.text(Some(&run_id.0)),
         Change::SetPaused(since) => {
             to.text(Some(PAUSED_SINCE));
             if let Some(since) = since {
@@ -78,7 +79,9 @@ fn name(change: &Change) -> String {
         Change::UpdateRun { run, .. } => format!("run {}", run.id),
         Change::InsertAttempt(attempt) => format!("an attempt of run {}", attempt.run_id),
         Change::PutOutput { run_id, .. } => format!("the output of run {run_id}"),
-        Change::AskRunToEnd { run_id, .. } => format!("run {run_id}"),
+        Change::AskRunToEnd { run_id, .. } | Change::Prune { run_id, .. } => {
+            format!("run {run_id}")
+        }
         Change::AskToEnd { job_id, .. } => format!("runs of job \"{job_id}\""),
         Change::SetPaused(_) => "the pause".to_owned(),
     }
@@ -162,6 +165,7 @@ fn together(kind: Kind, changes: &[Change]) -> usize {
             | Change::PutOutput { .. }
             | Change::AskToEnd { .. }
             | Change::AskRunToEnd { .. }
+            | Change::Prune { .. }
             | Change::SetPaused(_) => false,
         };
         is_second || Kind::of(change) != kind
@@ -192,7 +196,8 @@ fn concerns_others(change: &Change) -> bool {
         | Change::InsertRun(_)
         | Change::UpdateRun { .. }
         | Change::InsertAttempt(_)
-        | Change::PutOutput { .. } => false,
+        | Change::PutOutput { .. }
+        | Change::Prune { .. } => false,
     }
 }
 

@@ -1,0 +1,116 @@
+//! Secrets in the configuration: read when the file is, and from then on used but never shown.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::invalid::Invalid;
+use crate::secret::{Secret, Text};
+
+/// What stands where a secret stood.
+const MASK: &str = "***";
+/// Characters of a secret by which it is recognised in a message that has only its beginning.
+const BEGINNING_CHARS: usize = 12;
+
+/// What is secret, or may have something secret in it: it is used, and not shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Hidden<T>(pub T);
+
+impl<T> fmt::Debug for Hidden<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("…")
+    }
+}
+
+/// The secrets of a file.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    texts: Hidden<Vec<String>>,
+    /// Variables of the environment that they came from.
+    variables: Vec<String>,
+}
+
+impl Secrets {
+    /// Reads a text that stands at this key.
+    pub(super) fn read(&mut self, key: &str, text: &Text) -> Result<String, Invalid> {
+        if let Text::Secret(Secret::Env(name)) = text {
+            self.variables.push(name.clone());
+        }
+        text.read(&mut self.texts.0).map_err(|error| Invalid::new(key, error.to_string()))
+    }
+
+    /// Puts secrets in the place of what says where they are, wherever that stands in a table.
+    pub(super) fn resolve(&mut self, key: &str, value: &mut Value) -> Result<(), Invalid> {
+        if let Some(secret) = place(value) {
+            *value = self.read(key, &Text::Secret(secret))?.into();
+            return Ok(());
+        }
+        match value {
+            Value::Object(map) => map
+                .iter_mut()
+                .try_for_each(|(name, value)| self.resolve(&format!("{key}.{name}"), value)),
+            Value::Array(items) => items
+                .iter_mut()
+                .enumerate()
+                .try_for_each(|(number, item)| self.resolve(&format!("{key}[{number}]"), item)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+        }
+    }
+
+    /// Variables of the environment that nobody else is to see.
+    pub(super) fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
+    /// The same fault, without a secret that its message may quote.
+    pub(super) fn hidden_in(&self, invalid: Invalid) -> Invalid {
+        let secrets = self.texts.0.iter().filter(|secret| !secret.is_empty());
+        let message = secrets.fold(invalid.message, |message, secret| {
+            let message = message.replace(secret.as_str(), MASK);
+            // What is long is quoted in part.
+            let beginning: String = secret.chars().take(BEGINNING_CHARS).collect();
+            if message.contains(&beginning) {
+                format!("the secret does not fit here ({MASK})")
+            } else {
+                message
+            }
+        });
+        Invalid { field: invalid.field, message }
+    }
+}
+
+/// Where a secret is, if that is all that stands here.
+fn place(value: &Value) -> Option<Secret> {
+    let is_alone = value.as_object().is_some_and(|map| map.len() == 1);
+    is_alone.then(|| serde_json::from_value(value.clone()).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_secret_stands_in_the_place_of_its_place_and_in_no_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        std::fs::write(&file, "redis://me:swordfish@host\n").unwrap();
+        let mut secrets = Secrets::default();
+        let mut table = json!({"redis": {"url": {"file": file}}, "list": [{"file": file}], "n": 1, "keys": {"env": 1}});
+        secrets.resolve("toutiao", &mut table).unwrap();
+        let url = "redis://me:swordfish@host";
+        assert_eq!(
+            table,
+            json!({"redis": {"url": url}, "list": [url], "n": 1, "keys": {"env": 1}})
+        );
+        let quoted = [format!("bad \"{url}\""), "bad \"redis://me:swordf…".to_owned()];
+        for message in quoted {
+            let told = secrets.hidden_in(Invalid::new("a.b", message)).to_string();
+            assert!(told.starts_with("a.b: ") && !told.contains("sword"), "{told}");
+        }
+        assert!(!format!("{secrets:?}").contains("sword"));
+        let mut missing = json!({"redis": {"url": {"credential": "none"}}});
+        let refused = secrets.resolve("toutiao", &mut missing).unwrap_err();
+        assert_eq!(refused.field, "toutiao.redis.url");
+    }
+}

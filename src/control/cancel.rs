@@ -1,0 +1,45 @@
+//! Ending a run before it ends by itself.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Api;
+use super::error::ApiError;
+use super::jobs::ask;
+use super::request::{BODY_BYTES_MAX, Bytes};
+use crate::invalid::{self, Invalid};
+use crate::run::RunId;
+use crate::scheduler::command::Request;
+
+/// Bytes of a reason.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// What may be said of a cancel.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    reason: Option<String>,
+}
+
+/// A run that waits has ended with the answer; one that runs has been asked to, and is ended if it does not.
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Bytes(body): Bytes<BODY_BYTES_MAX>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let given = if body.is_empty() { Given::default() } else { read(&body)? };
+    let request = Request::Cancel { run: RunId(id.into()), reason: given.reason };
+    Ok((StatusCode::ACCEPTED, ask(&api, request).await?))
+}
+
+fn read(body: &[u8]) -> Result<Given, ApiError> {
+    let given: Given = invalid::read(super::request::json(body)?)?;
+    if given.reason.as_deref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
+        let message = format!("has at most {REASON_BYTES_MAX} bytes");
+        return Err(Invalid::new("reason", message).into());
+    }
+    Ok(given)
+}

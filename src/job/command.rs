@@ -1,0 +1,354 @@
+//! A command: a program in a process of its own, and how it is started and ended. Plain data, kept as it was given.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Number, Value};
+
+use super::{Limits, seconds};
+use crate::invalid::{self, Invalid};
+use crate::secret::{Secret, Text};
+
+/// Bytes of what a command reads.
+const STDIN_BYTES_MAX: usize = 64 * 1024;
+/// Exit codes that can be listed.
+const CODES: std::ops::RangeInclusive<i32> = 0..=255;
+/// Nice values that there are.
+const NICE: std::ops::RangeInclusive<i32> = -20..=19;
+/// Time between the request to end and the end by force, where none is given.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+/// The longest time that can be given, in seconds.
+const KILL_GRACE_MAX: f64 = 3600.0;
+/// Variables that tell a run what it is.
+const RESERVED: [&str; 6] = [
+    "PUNCTUAL_JOB_ID",
+    "PUNCTUAL_RUN_ID",
+    "PUNCTUAL_ATTEMPT",
+    "PUNCTUAL_SCHEDULED_AT",
+    "PUNCTUAL_EVENT",
+    "TRACEPARENT",
+];
+
+/// What is executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Program {
+    /// A program and its arguments, without a shell in between.
+    Argv(Vec<String>),
+    /// A script for `/bin/sh`.
+    Shell(String),
+}
+
+impl Program {
+    /// The program in a few words.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Argv(argv) => argv.join(" "),
+            Self::Shell(script) => script.clone(),
+        }
+    }
+}
+
+/// A command, as it was given: what was not is shown nowhere.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Command {
+    /// What is executed.
+    #[serde(flatten)]
+    pub program: Program,
+    /// Variables added to the daemon's environment.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Text>,
+    /// Working directory; the daemon's own where none is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// What it reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Text>,
+    /// Whom it runs as: a name or a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// In which group; the user's own where none is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Permissions that files it makes do not get, in octal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub umask: Option<String>,
+    /// How far it stands back behind other processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nice: Option<i32>,
+    /// What it may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Exit codes that mean success; 0 where none are given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub success_codes: Option<Vec<i32>>,
+    /// Exit codes after which trying again cannot help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_retry_codes: Option<Vec<i32>>,
+    /// Seconds between the request to end and the end by force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kill_grace: Option<Number>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    argv: Option<Vec<String>>,
+    shell: Option<String>,
+    #[serde(default)]
+    env: BTreeMap<String, Text>,
+    cwd: Option<String>,
+    stdin: Option<Text>,
+    user: Option<String>,
+    group: Option<String>,
+    umask: Option<String>,
+    nice: Option<i32>,
+    limits: Option<Limits>,
+    success_codes: Option<Vec<i32>>,
+    no_retry_codes: Option<Vec<i32>>,
+    kill_grace: Option<Number>,
+}
+
+impl Command {
+    /// Reads the JSON form, without its type.
+    pub(super) fn parse(given: Map<String, Value>) -> Result<Self, Invalid> {
+        let given: Given = invalid::read(Value::Object(given))?;
+        let command = Self {
+            program: program(given.argv, given.shell)?,
+            env: given.env,
+            cwd: given.cwd,
+            stdin: given.stdin,
+            user: given.user,
+            group: given.group,
+            umask: given.umask,
+            nice: given.nice,
+            limits: given.limits,
+            success_codes: given.success_codes,
+            no_retry_codes: given.no_retry_codes,
+            kill_grace: given.kill_grace,
+        };
+        command.check_environment()?;
+        command.check_identity()?;
+        if let Some(limits) = &command.limits {
+            limits.check().map_err(|invalid| invalid.within("limits"))?;
+        }
+        command.check_ending()?;
+        Ok(command)
+    }
+
+    fn check_environment(&self) -> Result<(), Invalid> {
+        for (name, value) in &self.env {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                let why = "a variable's name is not empty and has no \"=\" and no NUL byte";
+                return Err(Invalid::new("env", why));
+            }
+            let field = format!("env.{name}");
+            if RESERVED.contains(&name.as_str()) {
+                return Err(Invalid::new(field, "is set by the daemon, for each run"));
+            }
+            if value.plain().is_some_and(|value| value.contains('\0')) {
+                return Err(Invalid::new(field, "a value must not contain a NUL byte"));
+            }
+            check_place(&field, value)?;
+        }
+        if let Some(stdin) = &self.stdin {
+            check_place("stdin", stdin)?;
+        }
+        if self
+            .stdin
+            .as_ref()
+            .and_then(Text::plain)
+            .is_some_and(|text| text.len() > STDIN_BYTES_MAX)
+        {
+            let why = format!("has more than {STDIN_BYTES_MAX} bytes");
+            return Err(Invalid::new("stdin", why));
+        }
+        check_word("cwd", self.cwd.as_deref(), "must be a path")
+    }
+
+    fn check_identity(&self) -> Result<(), Invalid> {
+        check_word("user", self.user.as_deref(), "must be the name or the number of a user")?;
+        check_word("group", self.group.as_deref(), "must be the name or the number of a group")?;
+        if self.umask.is_some() && self.umask().is_none() {
+            let why = "must be an octal text between \"0\" and \"777\", such as \"027\"";
+            return Err(Invalid::new("umask", why));
+        }
+        if self.nice.is_some_and(|nice| !NICE.contains(&nice)) {
+            return Err(Invalid::new("nice", "must be between -20 and 19"));
+        }
+        Ok(())
+    }
+
+    fn check_ending(&self) -> Result<(), Invalid> {
+        let lists =
+            [("success_codes", &self.success_codes), ("no_retry_codes", &self.no_retry_codes)];
+        for (field, codes) in lists {
+            let Some(codes) = codes else { continue };
+            if codes.is_empty() {
+                return Err(Invalid::new(field, "must name at least one exit code"));
+            }
+            if codes.iter().any(|code| !CODES.contains(code)) {
+                return Err(Invalid::new(field, "an exit code is between 0 and 255"));
+            }
+        }
+        let both = self.no_retry_codes.iter().flatten().find(|code| self.is_success(**code));
+        if let Some(code) = both {
+            let why = format!("{code} means success, so that nothing would be tried again");
+            return Err(Invalid::new("no_retry_codes", why));
+        }
+        if let Some(grace) = &self.kill_grace {
+            // A number that is none is refused as too long.
+            let grace = grace.as_f64().unwrap_or(f64::INFINITY);
+            seconds::parse("kill_grace", grace, KILL_GRACE_MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an exit code means success.
+    pub fn is_success(&self, code: i32) -> bool {
+        self.success_codes.as_ref().map_or(code == 0, |codes| codes.contains(&code))
+    }
+
+    /// Whether trying again cannot help after this exit code.
+    pub fn is_permanent(&self, code: i32) -> bool {
+        self.no_retry_codes.as_ref().is_some_and(|codes| codes.contains(&code))
+    }
+
+    /// Time between the request to end and the end by force.
+    pub fn kill_grace(&self) -> Duration {
+        let given = self.kill_grace.as_ref().and_then(Number::as_f64);
+        given.map_or(KILL_GRACE, Duration::from_secs_f64)
+    }
+
+    /// The umask as a number.
+    pub fn umask(&self) -> Option<u32> {
+        let text = self.umask.as_deref().filter(|text| text.bytes().all(|c| c.is_ascii_digit()))?;
+        u32::from_str_radix(text, 8).ok().filter(|umask| *umask <= 0o777)
+    }
+}
+
+fn program(argv: Option<Vec<String>>, shell: Option<String>) -> Result<Program, Invalid> {
+    let refuse = |field: &str, why: &str| Err(Invalid::new(field, why));
+    match (argv, shell) {
+        (Some(_), Some(_)) => refuse("shell", "give either \"argv\" or \"shell\", and not both"),
+        (None, None) => refuse("argv", "missing (or give \"shell\")"),
+        (None, Some(script)) if script.trim().is_empty() => refuse("shell", "must not be empty"),
+        (None, Some(script)) if script.contains('\0') => {
+            refuse("shell", "must not contain a NUL byte")
+        }
+        (None, Some(script)) => Ok(Program::Shell(script)),
+        (Some(argv), None) if argv.first().is_none_or(String::is_empty) => {
+            refuse("argv", "must name a program")
+        }
+        (Some(argv), None) if argv.iter().any(|word| word.contains('\0')) => {
+            refuse("argv", "must not contain a NUL byte")
+        }
+        (Some(argv), None) => Ok(Program::Argv(argv)),
+    }
+}
+
+fn check_word(field: &str, word: Option<&str>, why: &str) -> Result<(), Invalid> {
+    if word.is_some_and(|word| word.is_empty() || word.contains('\0')) {
+        return Err(Invalid::new(field, why));
+    }
+    Ok(())
+}
+
+/// The place of a secret has a name, whatever stands there.
+fn check_place(field: &str, text: &Text) -> Result<(), Invalid> {
+    let Text::Secret(Secret::Env(place) | Secret::File(place) | Secret::Credential(place)) = text
+    else {
+        return Ok(());
+    };
+    check_word(field, Some(place), "must say where the secret is found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Task;
+    use serde_json::json;
+
+    #[test]
+    fn a_command_is_shown_as_it_was_given() {
+        let cases = [
+            json!({"type": "command", "argv": ["/bin/true", "x"], "env": {"A": "b"}, "cwd": "/tmp"}),
+            json!({"type": "command", "shell": "a | b", "stdin": "text"}),
+            json!({
+                "type": "command", "argv": ["x"], "env": {"A": {"env": "B"}}, "stdin": {"file": "/x"}, "user": "nobody",
+                "group": "100", "umask": "027", "nice": -5, "limits": {"memory": "512M", "cpu": 10, "files": 64},
+                "success_codes": [0, 3], "no_retry_codes": [64], "kill_grace": 0.5,
+            }),
+            json!({"type": "command", "argv": ["x"], "limits": {"memory": 10_000_000}, "kill_grace": 3600}),
+            json!({"type": "command", "argv": ["x"], "limits": {}, "success_codes": [7]}),
+        ];
+        for case in cases {
+            assert_eq!(Task::parse(&case).unwrap().to_value(), case);
+        }
+    }
+
+    #[test]
+    fn a_bad_command_is_refused_by_its_field() {
+        let long = "x".repeat(STDIN_BYTES_MAX + 1);
+        let cases = [
+            (json!({}), "argv"),
+            (json!({"argv": []}), "argv"),
+            (json!({"argv": "/bin/true"}), "argv"),
+            (json!({"argv": ["a", 1]}), "argv[1]"),
+            (json!({"argv": ["a\u{0}b"]}), "argv"),
+            (json!({"argv": ["a"], "shell": "b"}), "shell"),
+            (json!({"shell": " "}), "shell"),
+            (json!({"shell": "a\u{0}"}), "shell"),
+            (json!({"shell": ["a"]}), "shell"),
+            (json!({"argv": ["a"], "timeout": 5}), "timeout"),
+            (json!({"argv": ["a"], "env": {"A=B": ""}}), "env"),
+            (json!({"argv": ["a"], "env": {"A": "\u{0}"}}), "env.A"),
+            (json!({"argv": ["a"], "env": {"A": 1}}), "env.A"),
+            (json!({"argv": ["a"], "env": {"A": {"vault": "x"}}}), "env.A"),
+            (json!({"argv": ["a"], "env": {"A": {"env": ""}}}), "env.A"),
+            (json!({"argv": ["a"], "env": {"PUNCTUAL_RUN_ID": "x"}}), "env.PUNCTUAL_RUN_ID"),
+            (json!({"argv": ["a"], "cwd": ""}), "cwd"),
+            (json!({"argv": ["a"], "stdin": long}), "stdin"),
+            (json!({"argv": ["a"], "stdin": {"file": ""}}), "stdin"),
+            (json!({"argv": ["a"], "user": ""}), "user"),
+            (json!({"argv": ["a"], "user": 1000}), "user"),
+            (json!({"argv": ["a"], "group": "a\u{0}"}), "group"),
+            (json!({"argv": ["a"], "umask": "089"}), "umask"),
+            (json!({"argv": ["a"], "umask": "1000"}), "umask"),
+            (json!({"argv": ["a"], "umask": "+7"}), "umask"),
+            (json!({"argv": ["a"], "umask": ""}), "umask"),
+            (json!({"argv": ["a"], "umask": 27}), "umask"),
+            (json!({"argv": ["a"], "nice": 20}), "nice"),
+            (json!({"argv": ["a"], "nice": -21}), "nice"),
+            (json!({"argv": ["a"], "nice": 1.5}), "nice"),
+            (json!({"argv": ["a"], "limits": {"cpu": 0}}), "limits.cpu"),
+            (json!({"argv": ["a"], "limits": {"disk": 3}}), "limits.disk"),
+            (json!({"argv": ["a"], "success_codes": []}), "success_codes"),
+            (json!({"argv": ["a"], "success_codes": [256]}), "success_codes"),
+            (json!({"argv": ["a"], "success_codes": 0}), "success_codes"),
+            (json!({"argv": ["a"], "no_retry_codes": [-1]}), "no_retry_codes"),
+            (json!({"argv": ["a"], "no_retry_codes": [0]}), "no_retry_codes"),
+            (json!({"argv": ["a"], "kill_grace": 0}), "kill_grace"),
+            (json!({"argv": ["a"], "kill_grace": 3601}), "kill_grace"),
+            (json!({"argv": ["a"], "kill_grace": "5s"}), "kill_grace"),
+        ];
+        for (mut case, field) in cases {
+            case["type"] = json!("command");
+            assert_eq!(Task::parse(&case).unwrap_err().field, field, "{case}");
+        }
+    }
+
+    #[test]
+    fn exit_codes_mean_what_is_said_of_them() {
+        let Task::Command(command) = Task::parse(
+            &json!({"type": "command", "shell": "x", "success_codes": [3], "no_retry_codes": [0]}),
+        )
+        .unwrap() else {
+            panic!("it is a command");
+        };
+        assert!(command.is_success(3) && !command.is_success(0));
+        assert!(command.is_permanent(0) && !command.is_permanent(1));
+        assert_eq!(command.kill_grace(), KILL_GRACE);
+    }
+}

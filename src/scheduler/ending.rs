@@ -1,0 +1,87 @@
+//! What the end of an attempt leads to: another attempt, or the end of its run and what is told of that. And what is
+//! asked to end.
+
+use std::sync::Arc;
+
+use super::apply::Desk;
+use super::command::{Answer, Refusal};
+use super::floor::Waiting;
+use super::{report, retry};
+use crate::executor::Completion;
+use crate::job::Job;
+use crate::run::{Event, Outcome, Run, RunId, RunState};
+use crate::store::Change;
+
+/// What the ledger says of a run that was cancelled without a reason.
+const CANCELLED: &str = "cancelled on request";
+
+impl Desk<'_> {
+    /// Records the end of an attempt, by its job as it is now, if that is not gone.
+    pub(super) fn end(&mut self, run: &Run, job: Option<Arc<Job>>, completion: &Completion) {
+        let mut run = run.clone();
+        self.step.recorded.push(run.execution());
+        let Completion { started_at, finished_at, outcome, cost, .. } = completion;
+        run.end(*started_at, *finished_at, outcome.clone(), *cost);
+        if !completion.output.is_empty() {
+            let (run_id, output) = (run.id.clone(), Arc::clone(&completion.output));
+            self.step.note(Change::PutOutput { run_id, attempt: run.attempt, output });
+        }
+        let now = self.step.now;
+        let again = job.as_ref().and_then(|job| retry::next_attempt(job, &run, now));
+        match (job, again) {
+            (Some(job), Some(due_at)) => {
+                report::tried_again(&run, due_at);
+                self.step.end_attempt(&run);
+                run.retry(due_at);
+                let run = Arc::new(run);
+                self.step.update_run(Arc::clone(&run));
+                let is_contested = self.is_shared;
+                self.floor.wait(Waiting { run, job, is_contested, event: None }, now);
+            }
+            (job, _) => {
+                let run = Arc::new(run);
+                self.step.update_run(Arc::clone(&run));
+                self.step.ended.push(Arc::clone(&run));
+                if let Some((job, event)) = job.zip(event_of(&run)) {
+                    self.tell(&job, event, &run);
+                    self.beat_end(&job, &run, &completion.output);
+                }
+            }
+        }
+    }
+
+    /// Ends a run on request: at once if it waits, and else by asking whoever executes it.
+    pub(super) fn cancel(&mut self, id: &RunId, reason: Option<String>) -> Result<Answer, Refusal> {
+        let reason = reason.unwrap_or_else(|| CANCELLED.to_owned());
+        if let Some(mut run) = self.floor.take_run(id) {
+            Arc::make_mut(&mut run).cancel_pending(self.step.now, reason);
+            self.step.update_run(Arc::clone(&run));
+            self.step.ended.push(Arc::clone(&run));
+            return Ok(Answer::Run(run));
+        }
+        let ended = self.step.ended.iter().find(|run| run.id == *id).or(self.step.run(id));
+        let run = ended.cloned().ok_or_else(|| Refusal::NoRun(id.to_string()))?;
+        if run.state.is_final() {
+            let state = run.state.word();
+            return Err(Refusal::RunEnded { id: id.to_string(), state });
+        }
+        if self.floor.is_running(id) {
+            self.step.cancels.push((id.clone(), reason));
+        } else {
+            self.step.note(Change::AskRunToEnd { run_id: id.clone(), reason });
+        }
+        Ok(Answer::Run(run))
+    }
+}
+
+/// What the end of a run is to those who want to be told.
+pub(super) fn event_of(run: &Run) -> Option<Event> {
+    let RunState::Ended { outcome, .. } = &run.state else { return None };
+    match outcome {
+        Outcome::Succeeded { .. } => Some(Event::Success),
+        Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Lost { .. } => {
+            Some(Event::Failure)
+        }
+        Outcome::Cancelled { .. } => None,
+    }
+}

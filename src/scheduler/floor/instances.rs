@@ -1,0 +1,108 @@
+//! The runs of each job that are in flight, here and on other nodes.
+
+use std::collections::BTreeMap;
+
+use super::slots::Waiting;
+use crate::job::{Job, JobId};
+use crate::run::{Cause, Run};
+use crate::store::InFlight;
+
+/// Whether what runs on other nodes has been asked for in this step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::scheduler) enum Known {
+    /// Of this node alone.
+    Here,
+    /// Of all nodes.
+    Everywhere,
+}
+
+/// Runs of a job on this node.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Count {
+    pub(super) running: u32,
+    pub(super) waiting: u32,
+}
+
+/// The runs in flight of each job. Those that tell of others do not count.
+#[derive(Debug, Default)]
+pub(super) struct Instances {
+    here: BTreeMap<JobId, Count>,
+    /// On other nodes, as far as is known.
+    elsewhere: BTreeMap<JobId, InFlight>,
+}
+
+/// Whether a run is an instance of its job.
+pub(super) fn is_instance(run: &Run) -> bool {
+    !matches!(run.cause, Cause::Event { .. })
+}
+
+impl Instances {
+    /// Takes up what is in flight on other nodes.
+    pub(super) fn set_elsewhere(&mut self, in_flight: Vec<(JobId, InFlight)>) {
+        self.elsewhere = in_flight.into_iter().collect();
+    }
+
+    /// Runs of a job on this node.
+    pub(super) fn here(&self, id: &JobId) -> Count {
+        self.here.get(id).copied().unwrap_or_default()
+    }
+
+    /// Runs of a job that were started on other nodes, as far as is known.
+    pub(super) fn running_elsewhere(&self, id: &JobId) -> u32 {
+        self.elsewhere.get(id).map_or(0, |count| count.running)
+    }
+
+    /// Whether another run of the job is within its `max_instances`, over all nodes.
+    pub(super) fn is_free(&self, job: &Job) -> bool {
+        let Count { running, waiting } = self.here(&job.id);
+        let elsewhere = self.elsewhere.get(&job.id).copied().unwrap_or_default();
+        let all = [running, waiting, elsewhere.running, elsewhere.waiting];
+        all.into_iter().fold(0, u32::saturating_add) < job.policy.max_instances
+    }
+
+    /// Whether a run that waits may start.
+    pub(super) fn may_start(&self, waiting: &Waiting, known: Known) -> bool {
+        let job = &waiting.job;
+        if !is_instance(&waiting.run) {
+            return true;
+        }
+        let running = self.here(&job.id).running.saturating_add(self.running_elsewhere(&job.id));
+        let is_known = !waiting.is_contested || known == Known::Everywhere;
+        is_known && running < job.policy.max_instances
+    }
+
+    /// A run waits.
+    pub(super) fn wait(&mut self, run: &Run) {
+        self.change(run, |count| count.waiting += 1);
+    }
+
+    /// A run that waited does not any more.
+    pub(super) fn end_waiting(&mut self, run: &Run) {
+        self.change(run, |count| count.waiting = count.waiting.saturating_sub(1));
+    }
+
+    /// A run was started.
+    pub(super) fn start(&mut self, run: &Run) {
+        self.change(run, |count| count.running += 1);
+    }
+
+    /// A run of a job that is an instance of it has ended.
+    pub(super) fn end(&mut self, job_id: &JobId) {
+        let Some(count) = self.here.get_mut(job_id) else { return };
+        count.running = count.running.saturating_sub(1);
+        if count.running == 0 && count.waiting == 0 {
+            self.here.remove(job_id);
+        }
+    }
+
+    fn change(&mut self, run: &Run, change: impl FnOnce(&mut Count)) {
+        if !is_instance(run) {
+            return;
+        }
+        let count = self.here.entry(run.job_id.clone()).or_default();
+        change(count);
+        if count.running == 0 && count.waiting == 0 {
+            self.here.remove(&run.job_id);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Runs that tell of others: when a run has succeeded or failed for good, or an occurrence was missed, the job may
+//! have a task for that. It is a run of its own in the ledger, made in the same transaction, so that no end is told
+//! twice or not at all because of a crash.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::apply::Desk;
+use super::floor::Waiting;
+use crate::executor::{Beat, Signal};
+use crate::job::{Job, Task};
+use crate::output::Output;
+use crate::run::{Cause, Event, Outcome, Run, RunState, SkipReason};
+
+/// How long such a run may take.
+pub(super) const TELLING_LIMIT: Duration = Duration::from_mins(1);
+/// Lines of an output, its last ones, that a heartbeat tells of.
+const LINES_TOLD: usize = 50;
+
+impl Desk<'_> {
+    /// Makes the run that tells of another one, if the job has a task for that.
+    pub(super) fn tell(&mut self, job: &Arc<Job>, event: Event, subject: &Run) {
+        // What tells is not told of, or there would be no end to it.
+        if matches!(subject.cause, Cause::Event { .. }) {
+            return;
+        }
+        let Some(task) = task(job, event) else { return };
+        let executor = match self.rules.executor_for(None, task) {
+            Ok(executor) => executor,
+            Err(invalid) => {
+                tracing::warn!(job = %job.id, event = event.word(), %invalid, "nobody is told of it");
+                return;
+            }
+        };
+        let cause = Cause::Event { event, subject: subject.id.clone() };
+        let now = self.step.now;
+        let run = Run { executor, ..self.pending_run(job, cause, None, now) };
+        if !self.floor.has_place(&run.executor) {
+            let reason = SkipReason::ExecutorFull;
+            let state = RunState::Skipped { reason, last_scheduled_at: now, count: 1 };
+            self.step.insert_run(Arc::new(Run { state, ..run }));
+            return;
+        }
+        let run = Arc::new(run);
+        self.step.insert_run(Arc::clone(&run));
+        let event = Some(Arc::new(facts(job, event, subject)));
+        let waiting = Waiting { run, job: Arc::clone(job), is_contested: false, event };
+        self.floor.wait(waiting, now);
+    }
+}
+
+impl Desk<'_> {
+    /// Has a heartbeat sent, if the job has somewhere to send it.
+    pub(super) fn beat(&mut self, job: &Job, run: &Run, signal: Signal, body: String) {
+        let Some(url) = &job.policy.heartbeat else { return };
+        if !matches!(run.cause, Cause::Event { .. }) {
+            let (job_id, run_id) = (job.id.clone(), run.id.clone());
+            self.step.beats.push(Beat { job_id, url: url.clone(), signal, run_id, body });
+        }
+    }
+
+    /// Has a heartbeat sent for the end of a run: of a failure with its error, and the end of what it wrote.
+    pub(super) fn beat_end(&mut self, job: &Job, run: &Run, output: &Output) {
+        let RunState::Ended { outcome, .. } = &run.state else { return };
+        match outcome {
+            Outcome::Succeeded { .. } => self.beat(job, run, Signal::Success, String::new()),
+            Outcome::Failed { error, .. }
+            | Outcome::TimedOut { error }
+            | Outcome::Lost { error } => {
+                let last = output.lines().rev().take(LINES_TOLD).collect::<Vec<_>>();
+                let last = last.into_iter().rev().map(|line| line.text.as_str());
+                let body: Vec<&str> = std::iter::once(error.as_str()).chain(last).collect();
+                self.beat(job, run, Signal::Failure, body.join("\n"));
+            }
+            Outcome::Cancelled { .. } => {}
+        }
+    }
+}
+
+/// The task that a job has for an event.
+pub(super) fn task(job: &Job, event: Event) -> Option<&Arc<Task>> {
+    let hooks = &job.policy.hooks;
+    match event {
+        Event::Success => hooks.on_success.as_ref(),
+        Event::Failure => hooks.on_failure.as_ref(),
+        Event::Missed => hooks.on_missed.as_ref(),
+    }
+}
+
+/// What the task is told.
+pub(super) fn facts(job: &Job, event: Event, subject: &Run) -> Value {
+    json!({
+        "event": event.word(),
+        "job": {"id": job.id, "name": job.name, "tags": job.tags, "description": job.description},
+        "run": subject.to_value(),
+    })
+}

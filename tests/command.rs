@@ -1,0 +1,493 @@
+//! What a command can be given, what it knows of its run, and what its end means.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
+
+#[path = "support/commands.rs"]
+mod commands;
+mod support;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use commands::{Bench, Failure, cancelled, is_root, left_out, living, occurrence, shell, with};
+use punctual::executor::end_leftovers;
+use punctual::job::Task;
+use punctual::output::Stream;
+use punctual::run::Outcome;
+use serde_json::{Value, json};
+use support::{Home, PROGRAM, run_to_end, text};
+
+/// Makes a command go through the shim, and changes nothing else.
+fn through_shim(task: Value) -> Value {
+    with(task, json!({"umask": "022"}))
+}
+
+/// Writes a script. Another process does, so that no child of this one holds it open for writing when it is executed.
+fn executable(path: &Path, text: &str) {
+    let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
+    let written = Command::new("/bin/sh").arg("-c").arg(write).arg(path).arg(text).status();
+    assert!(written.unwrap().success());
+}
+
+fn refused(error: &str) -> Failure {
+    Failure { error: error.to_owned(), exit_code: None, signal: None, permanent: true }
+}
+
+#[tokio::test]
+async fn arguments_arrive_as_they_are_and_a_shell_is_used_only_if_it_is_asked_for() {
+    let mut bench = Bench::new();
+    let words = json!({"type": "command", "argv": ["printf", "%s\n", "$HOME", "a  b", "", "*"]});
+    let script = shell("printf '%s\n' \"$0\" | tr h H; exit 0");
+    for change in [|task: Value| task, through_shim] {
+        assert_eq!(bench.output(&change(words.clone())).await, "$HOME\na  b\n\n*\n");
+        assert_eq!(bench.output(&change(script.clone())).await, "/bin/sH\n");
+    }
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_command_has_its_variables_its_folder_and_its_input() {
+    let home = Home::new("");
+    let folder = home.path().canonicalize().unwrap();
+    let mut bench = Bench::new();
+    let given = json!({
+        "env": {"A": "b = c", "EMPTY": ""}, "cwd": folder.to_str().unwrap(), "stdin": "first\nsecond",
+    });
+    let task = with(shell("echo \"$A,$EMPTY,${EMPTY-unset}\"; pwd; cat"), given);
+    let expected = format!("b = c,,\n{}\nfirst\nsecond\n", folder.display());
+    for task in [task.clone(), through_shim(task)] {
+        assert_eq!(bench.output(&task).await, expected);
+    }
+    // A program with a slash is looked for from the folder, one without in the PATH that the command is given.
+    let program = folder.join("mine");
+    executable(&program, "#!/bin/sh\necho mine\n");
+    let task = json!({"type": "command", "argv": ["./mine"], "cwd": folder});
+    assert_eq!(bench.output(&task).await, "mine\n");
+    let path = format!("{}:/bin:/usr/bin", folder.display());
+    let task = json!({"type": "command", "argv": ["mine"], "env": {"PATH": path}});
+    assert_eq!(bench.output(&task).await, "mine\n");
+    // Where there is no input, there is nothing to wait for.
+    assert_eq!(bench.output(&shell("cat; echo end")).await, "end\n");
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn an_input_need_not_be_read() {
+    let mut bench = Bench::new();
+    let full = "x".repeat(64 * 1024);
+    for script in ["exit 0", "exec <&-; exit 0", "head -c 1 > /dev/null"] {
+        let task = with(shell(script), json!({"stdin": full}));
+        for task in [task.clone(), through_shim(task)] {
+            assert_eq!(bench.output(&task).await, "", "{script}");
+        }
+    }
+    let task = with(shell("wc -c"), json!({"stdin": full}));
+    assert_eq!(bench.output(&task).await.trim(), "65536");
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn secrets_are_read_for_the_run_and_hidden_in_what_it_writes() {
+    let home = Home::new("");
+    let token = home.path().join("token");
+    std::fs::write(&token, "swordfish\n").unwrap();
+    let place = json!({"file": token});
+    let mut bench = Bench::new();
+    let given = json!({"env": {"TOKEN": place, "OPEN": "sesame"}, "stdin": place});
+    let task = with(shell("echo $OPEN ${#TOKEN} $TOKEN; cat"), given);
+    for task in [task.clone(), through_shim(task.clone())] {
+        assert_eq!(bench.output(&task).await, "sesame 9 ***\n***\n");
+        assert!(!bench.assignment(&task).task.to_value().to_string().contains("swordfish"));
+    }
+    std::fs::write(&token, "a\0b").unwrap();
+    let failure = bench.failure(&with(shell("true"), json!({"env": {"TOKEN": place}}))).await;
+    assert!(!failure.permanent && failure.error.contains("env.TOKEN"), "{failure:?}");
+    std::fs::remove_file(&token).unwrap();
+    let place = token.to_str().unwrap();
+    let failure = bench.failure(&task).await;
+    assert!(
+        !failure.permanent
+            && failure.error.starts_with("env.TOKEN: the secret in the file")
+            && failure.error.contains(place),
+        "{failure:?}"
+    );
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_does_not_come_can_be_given_up() {
+    let home = Home::new("");
+    let pipe = home.signal("pipe").path;
+    // Nobody writes, and the end of this reader is not seen: reading blocks.
+    let task = with(shell("true"), json!({"env": {"A": {"file": pipe}}}));
+    let mut bench = Bench::new();
+    let execution = bench.start(&task);
+    bench.cancel(&execution);
+    assert_eq!(bench.ended().await.outcome, cancelled());
+}
+
+#[tokio::test]
+async fn both_outputs_are_told_apart_and_come_while_the_command_runs() {
+    let home = Home::new("");
+    let gate = home.signal("gate");
+    let mut bench = Bench::new();
+    let live = bench.live();
+    let task =
+        shell(&format!("echo out; echo err >&2; read x < {}; echo late", gate.path.display()));
+    let (run_id, _) = bench.start(&task);
+    let (_, context) = live.get(&run_id).unwrap();
+    let mut follower = punctual::task::log::Follower::new(&context.log);
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        seen.extend(follower.next().await.lines.into_iter().map(|line| (line.text, line.stream)));
+    }
+    seen.sort_by(|(one, _), (other, _)| one.cmp(other));
+    assert_eq!(seen, [("err".to_owned(), Stream::Stderr), ("out".to_owned(), Stream::Stdout)]);
+    std::fs::write(&gate.path, "go\n").unwrap();
+    let output = bench.ended().await.output;
+    assert_eq!(output.lines().last().unwrap().text, "late");
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_run_knows_what_it_is() {
+    let mut bench = Bench::new();
+    let script = "echo $PUNCTUAL_JOB_ID,$PUNCTUAL_RUN_ID,$PUNCTUAL_ATTEMPT,$PUNCTUAL_SCHEDULED_AT,\
+        ${PUNCTUAL_EVENT-none},$TRACEPARENT; cat";
+    for task in [shell(script), through_shim(shell(script))] {
+        let mut assignment = bench.assignment(&task);
+        (assignment.attempt, assignment.scheduled_at) = (3, Some(occurrence()));
+        let (run_id, trace) = (assignment.run_id.0.to_string(), assignment.traceparent());
+        bench.hand_over(assignment);
+        let expected = format!("a job,{run_id},3,2027-01-02T03:04:05.678901Z,none,{trace}\n");
+        assert_eq!(bench.ended().await.output.text(), expected);
+        // By hand there is no occurrence.
+        let manual = with(task, json!({"shell": "echo ${PUNCTUAL_SCHEDULED_AT-none}"}));
+        assert_eq!(bench.output(&manual).await, "none\n");
+    }
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_run_that_tells_of_an_event_reads_it_unless_it_has_an_input_of_its_own() {
+    let mut bench = Bench::new();
+    let event = json!({"event": "failure", "run": {"id": "x", "error": "exit code 1"}});
+    let task = shell("echo $PUNCTUAL_EVENT; cat");
+    let own = with(task.clone(), json!({"stdin": "own"}));
+    let cases = [
+        (task.clone(), format!("failure\n{event}\n")),
+        (through_shim(task), format!("failure\n{event}\n")),
+        (own, "failure\nown\n".to_owned()),
+    ];
+    for (task, expected) in cases {
+        let mut assignment = bench.assignment(&task);
+        assignment.event = Some(Arc::new(event.clone()));
+        bench.hand_over(assignment);
+        assert_eq!(bench.ended().await.output.text(), expected);
+    }
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_command_is_set_up_as_it_was_asked_for_and_nothing_of_that_leaks() {
+    let mut bench = Bench::new();
+    let given = json!({
+        "umask": "0137", "nice": 7, "limits": {"memory": "1G", "cpu": 77, "files": 55},
+    });
+    let task = with(shell("umask; nice; ulimit -v; ulimit -t; ulimit -n"), given.clone());
+    assert_eq!(bench.output(&task).await, "0137\n7\n1048576\n77\n55\n");
+    // Neither the environment nor the open files differ from those of a command without all that.
+    let look =
+        "env | grep -v -e ^PUNCTUAL_ -e ^TRACEPARENT -e ^_= | sort; ls /proc/self/fd; echo $0 $#";
+    let plain = bench.output(&shell(look)).await;
+    assert_eq!(bench.output(&with(shell(look), given)).await, plain);
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_command_runs_as_the_user_and_in_the_group_that_it_names() {
+    if !is_root() {
+        return left_out("another user can be tested by root only");
+    }
+    let mut bench = Bench::new();
+    let script = "id -u; id -g; echo $HOME $USER $LOGNAME; touch made; stat -c %a made";
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
+    let given = json!({"user": "nobody", "cwd": folder.path(), "umask": "027"});
+    let nobody = "65534\n65534\n/nonexistent nobody nobody\n640\n";
+    assert_eq!(bench.output(&with(shell(script), given)).await, nobody);
+    let made = folder.path().join("made").metadata().unwrap();
+    assert_eq!((made.uid(), made.gid()), (65534, 65534));
+    let ids = |given: Value| with(shell("id -u; id -g; id -G; echo $HOME"), given);
+    let home = |text: &str| json!({"HOME": text});
+    let given = json!({"user": "65534", "group": "100", "env": home("/mine")});
+    assert_eq!(bench.output(&ids(given)).await, "65534\n100\n100\n/mine\n");
+    let given = json!({"user": "54321", "group": "54322", "env": home("/mine")});
+    assert_eq!(bench.output(&ids(given)).await, "54321\n54322\n54322\n/mine\n");
+    let given = json!({"group": "nogroup", "env": home("/mine")});
+    assert_eq!(bench.output(&ids(given)).await, "0\n65534\n65534\n/mine\n");
+    let cases = [
+        (json!({"user": "nobody-at-all"}), "user: there is no user \"nobody-at-all\""),
+        (json!({"group": "no-such"}), "group: there is no group \"no-such\""),
+        (json!({"user": "54321"}), "user: \"54321\" has no group of its own; give \"group\" too"),
+        (json!({"user": "4294967295"}), "user: there is no user \"4294967295\""),
+    ];
+    for (given, error) in cases {
+        assert_eq!(bench.failure(&with(shell("true"), given)).await, refused(error));
+    }
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
+    // A shim that has given up its rights stands for the daemon that never had them.
+    let folder = tempfile::tempdir().unwrap();
+    let shim = folder.path().join("shim");
+    if is_root() {
+        let copied = Command::new("cp").arg(PROGRAM).arg(folder.path().join("punctual")).status();
+        assert!(copied.unwrap().success());
+        let script = format!(
+            "#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups {}/punctual \"$@\"\n",
+            folder.path().display()
+        );
+        executable(&shim, &script);
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    } else {
+        std::os::unix::fs::symlink(PROGRAM, &shim).unwrap();
+    }
+    let mut bench = Bench::with_shim(&shim);
+    let not_root = "the daemon is not root, and cannot run a command as someone else";
+    let cases = [
+        (json!({"user": "root"}), format!("user: {not_root}")),
+        (json!({"group": "root"}), format!("group: {not_root}")),
+        (json!({"nice": -3}), "nice cannot be set to -3: the daemon may not go so far".to_owned()),
+        (
+            json!({"limits": {"files": 2_000_000_000}}),
+            "limits.files cannot be set to 2000000000: the daemon may not go so far".to_owned(),
+        ),
+    ];
+    for (given, error) in cases {
+        assert_eq!(bench.failure(&with(shell("true"), given)).await, refused(&error));
+    }
+    let given = json!({"nice": 3, "limits": {"files": 64}});
+    assert_eq!(bench.output(&with(shell("nice; ulimit -n"), given)).await, "3\n64\n");
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn exit_codes_mean_what_is_said_of_them() {
+    let mut bench = Bench::new();
+    for change in [|task: Value| task, through_shim] {
+        let codes = json!({"success_codes": [0, 3], "no_retry_codes": [64, 1]});
+        let exit = |code: i32| change(with(shell(&format!("exit {code}")), codes.clone()));
+        for code in [0, 3] {
+            let success = Outcome::Succeeded { result: None, exit_code: Some(code) };
+            assert_eq!(bench.run(&exit(code)).await.outcome, success);
+        }
+        for (code, permanent) in [(1, true), (64, true), (2, false), (255, false)] {
+            let error = format!("exit code {code}");
+            let failure = Failure { error, exit_code: Some(code), signal: None, permanent };
+            assert_eq!(bench.failure(&exit(code)).await, failure);
+        }
+    }
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_run_says_what_it_has_cost() {
+    const ALLOCATED: u64 = 512 << 20;
+    let mut bench = Bench::new();
+    let burn = bench.run(&shell("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")).await;
+    assert!(burn.cost.cpu_micros.unwrap() > 1000, "{:?}", burn.cost);
+    assert!(burn.finished_at > burn.started_at);
+    let task = shell("dd if=/dev/zero of=/dev/null bs=512M count=1 2> /dev/null");
+    let peak = bench.run(&task).await.cost.peak_memory.unwrap();
+    assert!((ALLOCATED..ALLOCATED + (64 << 20)).contains(&peak), "{peak}");
+    // A child begins in the memory of this process: what is less than that is not the command's own.
+    let small = bench.run(&json!({"type": "command", "argv": ["true"]})).await.cost;
+    assert!(small.peak_memory.is_none_or(|peak| peak < ALLOCATED), "{small:?}");
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_behind_lives_on_and_does_not_hold_up_its_end() {
+    let mut bench = Bench::new();
+    for (script, ended) in [
+        ("setsid sleep 600 < /dev/null > /dev/null 2>&1 & echo left", true),
+        // This one holds the outputs open.
+        ("setsid sleep 600 & echo left", true),
+        ("sleep 600 & echo left; exit 3", false),
+    ] {
+        for task in [shell(script), through_shim(shell(script))] {
+            let execution = bench.start(&task);
+            let completion = bench.ended().await;
+            assert_eq!(matches!(completion.outcome, Outcome::Succeeded { .. }), ended, "{script}");
+            assert_eq!(completion.output.text(), "left\n", "{script}");
+            assert_eq!(living(&execution).len(), 1, "{script}");
+            // As after a crash of the daemon; another attempt of the same run is not meant.
+            assert_eq!(end_leftovers(&[(execution.0.clone(), 2)]), 0);
+            assert_eq!(end_leftovers(&[(execution.0.clone(), 2), execution.clone()]), 1);
+            assert!(living(&execution).is_empty());
+        }
+    }
+    assert_eq!(end_leftovers(&[]), 0);
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn whoever_is_left_of_a_group_when_its_leader_has_ended_may_clean_up_too() {
+    let home = Home::new("");
+    let (mut ready, gate) = (home.signal("ready"), home.signal("gate"));
+    let mut bench = Bench::new();
+    let (ready_path, gate_path) = (ready.path.display(), gate.path.display());
+    // A process that has just been forked still has the trap of its parent: only after `exec` it can be ended.
+    let child = format!(
+        "trap 'echo asked > {ready_path}; read x < {gate_path}; echo cleaned; exit' TERM; \
+        sh -c 'echo ready > {ready_path}; exec sleep 600' & wait"
+    );
+    let task = with(shell(&format!("({child}) & wait")), json!({"kill_grace": 600}));
+    let execution = bench.start(&task);
+    assert_eq!(ready.next().await, "ready");
+    bench.cancel(&execution);
+    assert_eq!(ready.next().await, "asked");
+    std::fs::write(&gate.path, "go\n").unwrap();
+    let completion = bench.ended().await;
+    assert_eq!(
+        (completion.outcome, completion.output.text()),
+        (cancelled(), "cleaned\n".to_owned())
+    );
+    assert!(living(&execution).is_empty());
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_command_that_takes_too_long_is_ended_with_all_that_belongs_to_it() {
+    let mut bench = Bench::new();
+    let task = shell("setsid sleep 600 & sleep 600 & echo begun; wait");
+    for task in [task.clone(), through_shim(task)] {
+        let mut assignment = bench.assignment(&task);
+        assignment.timeout = Some(Duration::from_millis(300));
+        let execution = assignment.execution();
+        bench.hand_over(assignment);
+        let completion = bench.ended().await;
+        let error = "it did not end within 300ms".to_owned();
+        assert_eq!(completion.outcome, Outcome::TimedOut { error });
+        assert!(living(&execution).is_empty());
+    }
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_shim_that_ends_before_it_could_do_anything_is_no_command_that_ended_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let shim = folder.path().join("shim");
+    executable(&shim, "#!/bin/sh\nexit 0\n");
+    let mut bench = Bench::with_shim(&shim);
+    let failure = bench.failure(&through_shim(shell("true"))).await;
+    assert!(failure.error.contains("could not be started") && failure.exit_code.is_none());
+    let mut bench = Bench::with_shim(&folder.path().join("missing"));
+    let failure = bench.failure(&through_shim(shell("true"))).await;
+    assert!(failure.error.contains("could not be started"), "{failure:?}");
+}
+
+#[test]
+fn the_shim_is_of_no_use_to_a_person() {
+    let home = Home::new("");
+    let (code, said) = home.fails(&["exec"]);
+    assert!(code == 1 && said.contains("only the daemon starts this"), "{said}");
+    assert!(!home.ok(&["--help"]).contains("exec "), "it is not shown");
+    assert!(Task::parse(&shell("true")).is_ok());
+}
+
+/// A cgroup of its own for a test, in that of the tests.
+struct Cgroup {
+    folder: PathBuf,
+}
+
+impl Cgroup {
+    /// None if there is no hierarchy that can be written.
+    fn new() -> Option<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mount = mounts.find(|fields| fields[2] == "cgroup2")?[1].to_owned();
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let name = format!("punctual-test-{}", uuid::Uuid::now_v7());
+        let folder = Path::new(&mount).join(own).join(name);
+        std::fs::create_dir(&folder).ok()?;
+        Some(Self { folder })
+    }
+
+    /// Folders of runs.
+    fn runs(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A test that failed may have left something.
+        drop(std::fs::write(self.folder.join("cgroup.kill"), "1"));
+        for run in self.runs() {
+            drop(std::fs::remove_dir(run));
+        }
+        drop(std::fs::remove_dir(&self.folder));
+    }
+}
+
+#[tokio::test]
+async fn each_run_has_a_cgroup_where_the_daemon_may_make_some_and_nothing_escapes_from_it() {
+    let Some(cgroup) = Cgroup::new() else {
+        return left_out("no cgroup of version 2 can be written");
+    };
+    let folder = cgroup.folder.display();
+    let home = Home::new("[executors.processpool]\ntype = \"processpool\"\nmax_workers = 5\n")
+        .starting_by(&format!("echo 0 > {folder}/cgroup.procs; PUNCTUAL_CGROUP=1 exec \"$@\""));
+    let daemon = home.start();
+    let (client, mut ready) = (home.client(), home.signal("ready"));
+    let path = ready.path.display().to_string();
+    let job = |id: &str, script: &str, more: Value| {
+        let trigger = json!({"type": "date", "run_date": "2100-01-01"});
+        let task = with(shell(script), more);
+        json!({"id": id, "trigger": trigger, "task": task, "timeout": 0.2})
+    };
+    // It leaves its group, its session, its parents and even its environment behind.
+    let fled = format!("env -i setsid sh -c 'trap \"\" TERM; echo $$ > {path}; sleep 600' & ");
+    let slow = job(
+        "slow",
+        &format!("{fled} cat /proc/self/cgroup; wait; sleep 600"),
+        json!({"kill_grace": 0.1}),
+    );
+    client.add(&slow).await.unwrap();
+    let run = run_to_end(&client, "slow").await;
+    assert_eq!(run["state"], "timed_out", "{run}");
+    let output = client.output(text(&run, "id")).await.unwrap().to_string();
+    let own = format!("run-{}-1", text(&run, "id"));
+    assert!(output.contains(&own), "{output}");
+    let pid = ready.next().await;
+    assert!(!Path::new("/proc").join(&pid).join("exe").exists(), "{pid} has escaped");
+    assert!(cgroup.runs().is_empty());
+    // What a command leaves behind lives on, in the cgroup, which goes once that has gone.
+    let mut leaver = job("leaver", &format!("{fled} exit 0"), json!({}));
+    leaver["timeout"] = Value::Null;
+    client.add(&leaver).await.unwrap();
+    assert_eq!(run_to_end(&client, "leaver").await["state"], "succeeded");
+    let pid = ready.next().await;
+    let left = cgroup.runs();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let members = std::fs::read_to_string(left[0].join("cgroup.procs")).unwrap();
+    assert!(members.lines().any(|member| member == pid), "{pid} is not in {members}");
+    std::fs::write(left[0].join("cgroup.kill"), "1").unwrap();
+    let is_populated = || {
+        let events = std::fs::read_to_string(left[0].join("cgroup.events")).unwrap();
+        events.contains("populated 1")
+    };
+    while is_populated() {
+        tokio::task::yield_now().await;
+    }
+    assert!(daemon.stop().success());
+    assert!(cgroup.runs().is_empty());
+}

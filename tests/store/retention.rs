@@ -1,0 +1,157 @@
+//! What need not be kept is found, and goes with all that belongs to it.
+
+use std::sync::Arc;
+
+use punctual::clock::Timestamp;
+use punctual::filter::{Kind, Prunable};
+use punctual::run::{Attempt, Cost, Outcome, Run, RunId, RunIds, RunState, SkipReason};
+use punctual::store::{Archive, Change, Part, Store};
+
+use crate::jobs::{at, run};
+use crate::{in_flight, insert_run, put_output};
+
+const LIMIT: usize = 100;
+
+fn ended(outcome: Outcome, second: i64) -> RunState {
+    let (started_at, finished_at) = (at(second), at(second));
+    RunState::Ended { started_at, finished_at, outcome, cost: Cost::default() }
+}
+
+fn succeeded(second: i64) -> RunState {
+    ended(Outcome::Succeeded { result: None, exit_code: None }, second)
+}
+
+fn failed(second: i64) -> RunState {
+    let error = "so".to_owned();
+    ended(Outcome::Failed { error, exit_code: None, signal: None, permanent: false }, second)
+}
+
+/// A run of a job that was made at that second, with an id as the scheduler makes it.
+fn made(ids: &mut RunIds, job: &str, second: i64, state: RunState) -> Run {
+    let id = ids.next(at(second));
+    Run { id, created_at: at(second), state, ..run(job, Some(at(second))) }
+}
+
+fn attempt(run_id: &RunId) -> Change {
+    Change::InsertAttempt(Arc::new(Attempt {
+        run_id: run_id.clone(),
+        number: 1,
+        node: "here".into(),
+        started_at: at(1),
+        finished_at: at(2),
+        outcome: Outcome::Lost { error: "gone".to_owned() },
+        cost: Cost::default(),
+    }))
+}
+
+fn prune(runs: &[RunId], parts: &[Part]) -> Vec<Change> {
+    let each = |part: &Part| {
+        let part = *part;
+        runs.iter().map(move |run_id| Change::Prune { run_id: run_id.clone(), part })
+    };
+    parts.iter().flat_map(each).collect()
+}
+
+async fn found<S: Archive>(store: &S, which: Prunable<'_>) -> Vec<RunId> {
+    store.prunable(which, LIMIT).await.unwrap()
+}
+
+async fn old<S: Archive>(store: &S, kind: Kind, before: Timestamp) -> Vec<RunId> {
+    found(store, Prunable::Ended { kind, before, after: "" }).await
+}
+
+fn ids(runs: &[&Run]) -> Vec<RunId> {
+    runs.iter().map(|run| run.id.clone()).collect()
+}
+
+pub(super) async fn what_ended_long_ago_is_found_page_by_page<S: Store + Archive>(store: S) {
+    let make = &mut RunIds::new(7);
+    let timed_out = ended(Outcome::TimedOut { error: "slow".to_owned() }, 3);
+    let lost = ended(Outcome::Lost { error: "gone".to_owned() }, 4);
+    let cancelled = ended(Outcome::Cancelled { reason: "by hand".to_owned() }, 5);
+    let skipped =
+        RunState::Skipped { reason: SkipReason::Missed, last_scheduled_at: at(6), count: 1 };
+    let states = [succeeded(1), failed(2), timed_out, lost, cancelled, skipped];
+    let mut runs: Vec<Run> =
+        (1..).zip(states).map(|(second, state)| made(make, "a", second, state)).collect();
+    // Made long ago, and still there or only just ended.
+    let running = RunState::Running { started_at: at(7) };
+    runs.push(made(make, "a", 7, running));
+    runs.push(made(make, "a", 8, RunState::Pending));
+    runs.push(made(make, "a", 9, succeeded(90)));
+    runs.push(made(make, "a", 50, succeeded(50)));
+    store.commit(runs.iter().map(insert_run).collect()).await.unwrap();
+    let [ok, failed, timed_out, lost, cancelled, skipped, _, _, long, new] = runs.as_slice() else {
+        unreachable!()
+    };
+    assert_eq!(old(&store, Kind::Errors, at(50)).await, ids(&[failed, timed_out, lost]));
+    assert_eq!(old(&store, Kind::Others, at(50)).await, ids(&[ok, cancelled, skipped]));
+    assert_eq!(old(&store, Kind::Others, at(91)).await, ids(&[ok, cancelled, skipped, long, new]));
+    assert_eq!(old(&store, Kind::Others, at(1)).await, []);
+    let after = Prunable::Ended { kind: Kind::Errors, before: at(50), after: &failed.id.0 };
+    assert_eq!(store.prunable(after, 1).await.unwrap(), ids(&[timed_out]), "a page");
+}
+
+pub(super) async fn a_run_goes_with_all_that_belongs_to_it_once_it_has_ended<S>(store: S)
+where
+    S: Store + Archive,
+{
+    let make = &mut RunIds::new(7);
+    let kept = made(make, "a", 1, succeeded(1));
+    let gone = made(make, "a", 2, failed(2));
+    let running = made(make, "a", 3, RunState::Running { started_at: at(3) });
+    let all = [&kept, &gone, &running];
+    let mut changes: Vec<Change> = all.map(insert_run).to_vec();
+    changes.extend(all.map(|run| attempt(&run.id)));
+    changes.extend(all.map(|run| put_output(&run.id, 1, "first")));
+    changes.extend(all.map(|run| put_output(&run.id, 2, "second")));
+    store.commit(changes).await.unwrap();
+    let parts_of = async |run: &Run| {
+        let outputs = [store.output(&run.id.0, 1).await, store.output(&run.id.0, 2).await];
+        let outputs = outputs.into_iter().filter(|output| output.as_ref().unwrap().is_some());
+        let attempts = store.attempts(&run.id.0).await.unwrap().len();
+        let row = store.run(&run.id.0).await.unwrap();
+        (row.is_some(), attempts, outputs.count())
+    };
+    let found = found(&store, Prunable::WithOutput { before: at(9), after: "" }).await;
+    assert_eq!(found, ids(&[&kept, &gone]));
+    let unknown = RunId("nothing".into());
+    let asked = [gone.id.clone(), running.id.clone(), unknown];
+    store.commit(prune(&asked, &Part::ALL)).await.unwrap();
+    assert_eq!(parts_of(&gone).await, (false, 0, 0));
+    assert_eq!(parts_of(&running).await, (true, 1, 2), "it has not ended");
+    assert_eq!(in_flight(&store).await, [running]);
+    // What is gone is gone: another node that found it too does no harm.
+    store.commit(prune(&asked, &Part::ALL)).await.unwrap();
+    store.commit(prune(&ids(&[&kept]), &[Part::Outputs])).await.unwrap();
+    assert_eq!(parts_of(&kept).await, (true, 1, 0));
+}
+
+pub(super) async fn the_newest_runs_of_a_job_are_no_surplus<S: Store + Archive>(store: S) {
+    let make = &mut RunIds::new(7);
+    let runs: Vec<Run> = (0..12)
+        .map(|second| match second % 3 {
+            0 => made(make, "b", second, failed(second)),
+            1 => made(make, "b", second, succeeded(second)),
+            _ => made(make, "c:é", second, succeeded(second)),
+        })
+        .collect();
+    store.commit(runs.iter().map(insert_run).collect()).await.unwrap();
+    let crowded = async |rows, after| store.crowded_jobs(rows, after, LIMIT).await.unwrap();
+    assert_eq!(crowded(3, "").await, ["b", "c:é"]);
+    assert_eq!(crowded(3, "b").await, ["c:é"]);
+    assert_eq!(crowded(4, "").await, ["b"]);
+    assert_eq!(store.crowded_jobs(0, "", 1).await.unwrap(), ["b"]);
+    let first =
+        async |kind, keep| found(&store, Prunable::FirstBeyond { job_id: "b", kind, keep }).await;
+    assert_eq!(first(Kind::Errors, 1).await, ids(&[&runs[6]]));
+    assert_eq!(first(Kind::Others, 3).await, ids(&[&runs[1]]));
+    assert_eq!(first(Kind::Others, 4).await, []);
+    let up_to = Prunable::UpTo { job_id: "b", kind: Kind::Errors, last: &runs[6].id.0 };
+    let mut surplus = found(&store, up_to).await;
+    surplus.sort();
+    assert_eq!(surplus, ids(&[&runs[0], &runs[3], &runs[6]]));
+    assert_eq!(store.prunable(up_to, 2).await.unwrap().len(), 2);
+    store.commit(prune(&surplus, &Part::ALL)).await.unwrap();
+    assert_eq!(found(&store, up_to).await, []);
+}
