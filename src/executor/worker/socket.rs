@@ -22,17 +22,15 @@ impl Socket {
     pub(super) async fn read(&self, space: &mut [u8]) -> Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
-            match self.0.get_ref().read(space) {
-                Ok(count) => {
-                    // There was no more, and if there is meanwhile, that is told.
-                    if count < space.len() {
-                        ready.clear_ready();
-                    }
-                    return Ok(count);
-                }
+            let read = self.0.get_ref().read(space);
+            // There was no more, and if there is meanwhile, that is told.
+            if read.as_ref().is_ok_and(|count| *count < space.len()) {
+                ready.clear_ready();
+            }
+            match read {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                read => return read,
             }
         }
     }

@@ -62,6 +62,9 @@ fn serve(program: &WorkerProgram, runtime: &Handle, mut waiting: mpsc::Receiver<
 
 /// Starts a process the fast way (`posix_spawn`): a group of its own, no hook.
 fn spawn(program: &WorkerProgram) -> std::io::Result<Spawned> {
+    if program.is_running_here() {
+        return Err(std::io::Error::other("this process was itself started as a worker"));
+    }
     let (socket, its) = std::os::unix::net::UnixStream::pair()?;
     let (stdout, its_stdout) = std::io::pipe()?;
     let (stderr, its_stderr) = std::io::pipe()?;
