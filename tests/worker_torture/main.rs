@@ -138,6 +138,20 @@ fn a_program_that_is_missing_is_told_with_its_name() {
 }
 
 #[test]
+fn a_program_that_was_itself_started_as_a_worker_starts_none() {
+    alone(async {
+        // As if a worker came to its own pools, instead of serving: this process is what is to be started.
+        let arguments = std::env::args().skip(1).collect();
+        let own = WorkerProgram { arguments, ..WorkerProgram::own(Value::Null) };
+        let mut bench = Bench::new(2, &own);
+        let completion = bench.run("noop", &json!({})).await;
+        let (error, ..) = failure(&completion);
+        assert!(error.ends_with(": this process was itself started as a worker"), "{error}");
+        bench.stop().await;
+    });
+}
+
+#[test]
 fn a_run_that_waits_for_a_worker_which_never_comes_can_be_cancelled() {
     alone(async {
         let home = Home::new("");

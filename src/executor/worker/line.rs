@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-
 use super::frame::{FrameError, Frames, encode};
 use super::message::{Answer, Request};
 use super::outputs::Outputs;
+use super::socket::Socket;
 use super::spawner::Spawned;
 use crate::output::Stream;
 use crate::task::cancellation::Ending;
@@ -54,7 +52,7 @@ impl From<FrameError> for Broken {
 /// A worker's socket and its outputs.
 #[derive(Debug)]
 pub(super) struct Line {
-    socket: UnixStream,
+    socket: Socket,
     frames: Frames,
     outputs: Outputs,
     sending: Vec<u8>,
@@ -103,20 +101,20 @@ impl Line {
         self.sending.clear();
         encode(request, &mut self.sending)?;
         // An error is met again by what sends the rest.
-        let sent = self.socket.try_write(&self.sending).unwrap_or(0);
+        let sent = self.socket.write_now(&self.sending).unwrap_or(0);
         self.sending.drain(..sent);
         Ok(self.sending.is_empty())
     }
 
     /// Sends the rest of it. If this is broken off, nothing more can be said.
     pub(super) async fn say_rest(&mut self) -> Result<(), Broken> {
-        Ok(self.socket.write_all(&self.sending).await?)
+        Ok(self.socket.write(&self.sending).await?)
     }
 
     /// Says that nothing more will be said.
-    pub(super) async fn hang_up(&mut self) {
+    pub(super) fn hang_up(&self) {
         // An error means that the other end is closed already.
-        drop(self.socket.shutdown().await);
+        drop(self.socket.hang_up());
     }
 
     /// Whether a worker that has ended has left something unread.

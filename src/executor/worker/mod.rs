@@ -18,6 +18,7 @@ mod message;
 mod outputs;
 mod remote;
 mod serve;
+mod socket;
 mod spawner;
 mod watch;
 
@@ -25,6 +26,7 @@ pub(super) use keeper::{Order, keep};
 pub use serve::serve;
 pub(super) use spawner::Spawner;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +55,14 @@ impl WorkerProgram {
     /// The file of this program, even after an upgrade has replaced it.
     pub(super) fn itself() -> PathBuf {
         "/proc/self/exe".into()
+    }
+
+    /// Whether this process is what it starts. A program that does not do as it is told when it is started as a worker,
+    /// such as a test, and goes on to start workers of its own, must not do so without end.
+    fn is_running_here(&self) -> bool {
+        let is_itself = self.program == Self::itself();
+        let arguments = std::env::args_os().skip(1);
+        is_itself && arguments.eq(self.arguments.iter().map(OsString::from))
     }
 }
 

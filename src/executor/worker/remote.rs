@@ -214,7 +214,7 @@ impl Worker {
 
     /// Lets a worker end that has nothing to do.
     pub(super) async fn dismiss(mut self) {
-        self.line.hang_up().await;
+        self.line.hang_up();
         if timeout(END_GRACE, self.child.wait()).await.is_err() {
             tracing::warn!("a worker process did not end when its socket did; it is killed");
         }

@@ -5,13 +5,13 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::WorkerProgram;
+use super::socket::Socket;
 
 /// Starts that wait for the thread; a pool asks for no more at a time than it may have workers.
 const QUEUE: usize = super::super::WORKERS_MAX;
@@ -20,7 +20,7 @@ const QUEUE: usize = super::super::WORKERS_MAX;
 #[derive(Debug)]
 pub(super) struct Spawned {
     pub(super) child: Child,
-    pub(super) socket: UnixStream,
+    pub(super) socket: Socket,
     pub(super) stdout: pipe::Receiver,
     pub(super) stderr: pipe::Receiver,
 }
@@ -62,8 +62,10 @@ fn serve(program: &WorkerProgram, runtime: &Handle, mut waiting: mpsc::Receiver<
 
 /// Starts a process the fast way (`posix_spawn`): a group of its own, no hook.
 fn spawn(program: &WorkerProgram) -> std::io::Result<Spawned> {
+    if program.is_running_here() {
+        return Err(std::io::Error::other("this process was itself started as a worker"));
+    }
     let (socket, its) = std::os::unix::net::UnixStream::pair()?;
-    socket.set_nonblocking(true)?;
     let (stdout, its_stdout) = std::io::pipe()?;
     let (stderr, its_stderr) = std::io::pipe()?;
     let child = Command::new(&program.program)
@@ -76,7 +78,7 @@ fn spawn(program: &WorkerProgram) -> std::io::Result<Spawned> {
         .spawn()?;
     Ok(Spawned {
         child,
-        socket: UnixStream::from_std(socket)?,
+        socket: Socket::new(socket)?,
         stdout: pipe::Receiver::from_owned_fd(stdout.into())?,
         stderr: pipe::Receiver::from_owned_fd(stderr.into())?,
     })
