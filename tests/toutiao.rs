@@ -106,8 +106,9 @@ async fn a_repair_tells_in_words_what_it_did() {
     site.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
     let args: Args = json!({"settle_seconds": 0}).as_object().unwrap().clone();
     let context = Arc::new(Context::default());
-    let call = Call::new("run".to_owned(), "job".to_owned(), 1, args)
-        .within(Arc::clone(&context), Arc::new(SystemClock));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let watched = (Arc::clone(&context), clock);
+    let call = Call::new(("run".to_owned(), 1), "job".to_owned(), args, watched);
     let said = tokio::task::spawn_blocking(move || {
         registry.run("toutiao.fix_statistics", &call).unwrap();
         context.log.close(SystemClock.now()).text()
@@ -127,8 +128,9 @@ async fn a_repair_that_is_cancelled_ends_at_once_and_the_next_one_does_its_work(
     site.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
     let context = Arc::new(Context::default());
     let args: Args = json!({"settle_seconds": 60}).as_object().unwrap().clone();
-    let call = Call::new("run".to_owned(), "job".to_owned(), 1, args)
-        .within(Arc::clone(&context), Arc::new(SystemClock));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let watched = (Arc::clone(&context), clock);
+    let call = Call::new(("run".to_owned(), 1), "job".to_owned(), args, watched);
     let repair = tokio::task::spawn_blocking(move || registry.run("toutiao.fix_statistics", &call));
     context.cancellation.cancel(Ending::Cancelled("not now".to_owned()));
     assert_eq!(repair.await.unwrap(), Err(TaskError::Cancelled));

@@ -160,10 +160,10 @@ pub(super) fn call(
         return failed("a threadpool runs builtin tasks only").into();
     };
     let job_id = assignment.job_id.to_string();
-    let call = Call::new(assignment.run_id.0.to_string(), job_id, assignment.attempt, args.clone())
+    let execution = (assignment.run_id.0.to_string(), assignment.attempt);
+    let call = Call::new(execution, job_id, args.clone(), (Arc::clone(context), Arc::clone(clock)))
         .scheduled_at(assignment.scheduled_at)
-        .telling_of(assignment.event.clone())
-        .within(Arc::clone(context), Arc::clone(clock));
+        .telling_of(assignment.event.clone());
     let before = processor_micros();
     let result = registry.run(name, &call);
     let cpu_micros = processor_micros().checked_sub(before);

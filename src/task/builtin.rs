@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::context::Context;
 use super::panics;
-use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::clock::{Clock, Timestamp};
 use crate::invalid::Invalid;
 use crate::output::Stream;
 use crate::run::traceparent;
@@ -41,18 +41,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call that nobody watches or cancels.
-    pub fn new(run_id: String, job_id: String, attempt: u32, args: Args) -> Self {
-        Self {
-            run_id,
-            job_id,
-            attempt,
-            scheduled_at: None,
-            args,
-            event: None,
-            context: Arc::default(),
-            clock: Arc::new(SystemClock),
-        }
+    /// A call that is watched through this context, and whose lines this clock stamps.
+    pub fn new(
+        (run_id, attempt): (String, u32),
+        job_id: String,
+        args: Args,
+        (context, clock): (Arc<Context>, Arc<dyn Clock>),
+    ) -> Self {
+        Self { run_id, job_id, attempt, scheduled_at: None, args, event: None, context, clock }
     }
 
     /// Sets the due instant.
@@ -66,13 +62,6 @@ impl Call {
     #[must_use]
     pub fn telling_of(mut self, event: Option<Arc<Value>>) -> Self {
         self.event = event;
-        self
-    }
-
-    /// Sets who watches it, and what stamps its lines.
-    #[must_use]
-    pub fn within(mut self, context: Arc<Context>, clock: Arc<dyn Clock>) -> Self {
-        (self.context, self.clock) = (context, clock);
         self
     }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use punctual::clock::{Clock, Timestamp};
+use punctual::clock::{Clock, SystemClock, Timestamp};
 use punctual::task::builtin::{Args, Call, Registry, TaskError};
 use punctual::toutiao::{Settings, Toutiao};
 use serde_json::Value;
@@ -47,7 +47,9 @@ impl Site {
         let mut registry = Registry::default();
         self.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
         let args: Args = args.as_object().unwrap().clone();
-        let call = Call::new("run".to_owned(), "job".to_owned(), 1, args);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let watched = (Arc::default(), clock);
+        let call = Call::new(("run".to_owned(), 1), "job".to_owned(), args, watched);
         tokio::task::spawn_blocking(move || registry.run(name, &call)).await.unwrap()
     }
 
