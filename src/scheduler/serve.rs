@@ -99,6 +99,7 @@ async fn drain<S: Store, X: Executor, C: Clock>(
         let next = scheduler.tick(clock.now(), commands, std::mem::take(&mut completions)).await?;
         if scheduler.running() == 0 {
             scheduler.leave(clock.now()).await?;
+            scheduler.executor().stop().await;
             return Ok(Drained { interrupted: 0 });
         }
         tracing::info!(running = scheduler.running(), "waiting for runs to end");
