@@ -9,7 +9,7 @@ mod world;
 use jobs::{at, job, job_at};
 use punctual::job::{Definition, Job, JobState, Origin};
 use punctual::run::Outcome;
-use punctual::scheduler::command::{Addition, Answer, Existing, Refusal, Request};
+use punctual::scheduler::command::{Added, Addition, Answer, Existing, Refusal, Request};
 use serde_json::{Value, json};
 use world::{Fault, World};
 
@@ -251,6 +251,85 @@ async fn max_runs_ends_a_job_and_a_finished_job_is_kept() {
         world.ask(Request::Pause(job(&json!({"id": "a"})).id), at(31)).await,
         Err(Refusal::WrongState { .. })
     ));
+}
+
+#[tokio::test]
+async fn the_id_of_a_finished_job_can_be_used_for_a_new_job() {
+    let mut world = World::new(1).await;
+    let once = |second| json!({"id": "a", "trigger": {"type": "date", "run_date": format!("2027-01-15 08:00:{second}")}});
+    let add = |second: u32, seconds: i64| {
+        let job = Box::new(job_at(&once(second), at(seconds)));
+        Request::Add(Addition { job, existing: Existing::Refuse })
+    };
+    world.ask(add(10, 0), at(0)).await.unwrap();
+    assert!(matches!(world.ask(add(20, 5), at(5)).await, Err(Refusal::Exists(_))), "it is active");
+    world.tick(at(10)).await;
+    world.finish_all(at(11)).await;
+    assert_eq!(world.job("a").await.unwrap().state, JobState::Finished);
+    assert!(matches!(world.ask(add(20, 12), at(12)).await, Ok(Answer::Job(_))));
+    world.tick(at(20)).await;
+    world.finish_all(at(21)).await;
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "20 succeeded"]);
+    let many = Request::AddAll(vec![Addition {
+        job: Box::new(job_at(&once(30), at(22))),
+        existing: Existing::Refuse,
+    }]);
+    let Ok(Answer::Added(added)) = world.ask(many, at(22)).await else { panic!("not added") };
+    assert_eq!(added, [Ok(Added::New)]);
+}
+
+#[tokio::test]
+async fn a_job_that_is_removed_on_finish_goes_when_its_last_run_and_its_hook_have_ended() {
+    let mut world = World::new(1).await;
+    let once = json!({
+        "id": "a",
+        "trigger": {"type": "date", "run_date": "2027-01-15 08:00:10"},
+        "on_finish": "remove",
+        "on_success": {"type": "builtin", "name": "noop"},
+    });
+    world.add(job(&once), at(0)).await;
+    world.tick(at(10)).await;
+    assert!(world.job("a").await.is_some(), "its run is running");
+    world.finish_all(at(11)).await;
+    assert!(world.job("a").await.is_some(), "its hook is running");
+    world.finish_all(at(12)).await;
+    assert_eq!(world.tick(at(12)).await, None, "nothing is left to do");
+    assert!(world.job("a").await.is_none());
+    assert_eq!(world.ledger("a").await.len(), 2, "its runs stay");
+}
+
+#[tokio::test]
+async fn a_job_that_is_removed_on_finish_goes_also_when_its_occurrence_was_missed() {
+    let mut world = World::new(1).await;
+    let once = json!({
+        "id": "a",
+        "trigger": {"type": "date", "run_date": "2027-01-15 08:00:10"},
+        "on_finish": "remove",
+        "misfire_grace_time": 5,
+    });
+    world.add(job(&once), at(0)).await;
+    world.tick(at(100)).await;
+    world.tick(at(100)).await;
+    assert!(world.job("a").await.is_none());
+    assert_eq!(world.ledger("a").await, ["10 missed"]);
+}
+
+#[tokio::test]
+async fn only_finished_jobs_without_a_run_in_flight_are_removed_as_finished() {
+    let mut world = World::new(1).await;
+    let date = |id: &str| json!({"id": id, "trigger": {"type": "date", "run_date": "2027-01-15 08:00:10"}});
+    let ids = [
+        world.add(job(&json!({"id": "active"})), at(0)).await,
+        world.add(job(&date("done")), at(0)).await,
+    ];
+    world.tick(at(10)).await;
+    world.ask(Request::RemoveFinished(ids.to_vec()), at(10)).await.unwrap();
+    assert!(world.job("done").await.is_some(), "it waits for its run");
+    world.finish_all(at(11)).await;
+    world.finish_all(at(11)).await;
+    world.ask(Request::RemoveFinished(ids.to_vec()), at(12)).await.unwrap();
+    assert!(world.job("done").await.is_none());
+    assert!(world.job("active").await.is_some());
 }
 
 #[tokio::test]

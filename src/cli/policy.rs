@@ -16,6 +16,7 @@ pub(super) fn policies(given: &PolicyArguments) -> Result<Map<String, Value>, Fa
         ("on_success", hook(&given.on_success)?),
         ("on_missed", hook(&given.on_missed)?),
         ("heartbeat", given.heartbeat.clone().map(Value::from)),
+        ("on_finish", given.on_finish.clone().map(Value::from)),
     ];
     let given = optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     Ok(given.collect())

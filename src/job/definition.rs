@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::policy::{GivenPolicy, given};
 use super::retry::GivenRetry;
-use super::rules::{Coalesce, OnCrash, Overlap};
+use super::rules::{Coalesce, OnCrash, OnFinish, Overlap};
 use crate::invalid::{self, Invalid};
 use crate::secret::Text;
 
@@ -52,6 +52,8 @@ pub struct Definition {
     on_missed: Option<Option<Value>>,
     #[serde(default, deserialize_with = "given")]
     heartbeat: Option<Option<Text>>,
+    #[serde(default, deserialize_with = "given")]
+    on_finish: Option<Option<OnFinish>>,
     /// When it runs first, whatever the trigger says; null starts it paused.
     #[serde(default, deserialize_with = "given")]
     pub next_run_time: Option<Option<String>>,
@@ -106,6 +108,7 @@ impl Definition {
             on_success: self.on_success.clone(),
             on_missed: self.on_missed.clone(),
             heartbeat: self.heartbeat.clone(),
+            on_finish: self.on_finish,
         }
     }
 

@@ -22,7 +22,7 @@ pub use http::{Content, Http, parse_url};
 pub use limits::{Bytes, Limits};
 pub use policy::{GivenPolicy, Policy};
 pub use retry::Retry;
-pub use rules::{Coalesce, OnCrash, Overlap};
+pub use rules::{Coalesce, OnCrash, OnFinish, Overlap};
 pub use task::Task;
 
 use std::fmt;
@@ -166,7 +166,7 @@ pub struct Job {
     pub revision: i64,
     /// When it was added.
     pub created_at: Timestamp,
-    /// When it was last defined anew, paused or resumed.
+    /// When it was last defined, paused, resumed or finished.
     pub updated_at: Timestamp,
 }
 

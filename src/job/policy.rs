@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};
 
 use super::retry::{GivenRetry, Retry, ShownRetry};
-use super::rules::{Coalesce, OnCrash, Overlap};
+use super::rules::{Coalesce, OnCrash, OnFinish, Overlap};
 use super::{Hooks, Task, seconds};
 use crate::invalid::Invalid;
 use crate::secret::Text;
@@ -44,6 +44,8 @@ pub struct Policy {
     pub hooks: Hooks,
     /// Where is told that a run starts, has succeeded, or has failed.
     pub heartbeat: Option<Text>,
+    /// What happens to the job once it is finished; none means that `[retention]` decides.
+    pub on_finish: Option<OnFinish>,
 }
 
 /// The policies that few jobs have, as they are stored and shown.
@@ -56,6 +58,7 @@ pub struct Options<'a> {
     on_success: Option<&'a Task>,
     on_missed: Option<&'a Task>,
     heartbeat: Option<&'a Text>,
+    on_finish: Option<OnFinish>,
 }
 
 impl Policy {
@@ -74,6 +77,7 @@ impl Policy {
             on_success: self.hooks.on_success.as_deref(),
             on_missed: self.hooks.on_missed.as_deref(),
             heartbeat: self.heartbeat.as_ref(),
+            on_finish: self.on_finish,
         }
     }
 
@@ -84,6 +88,7 @@ impl Policy {
             && self.priority == 0
             && self.hooks == Hooks::default()
             && self.heartbeat.is_none()
+            && self.on_finish.is_none()
     }
 }
 
@@ -125,6 +130,9 @@ pub struct GivenPolicy {
     /// A URL that is told how runs go; null is none.
     #[serde(default, deserialize_with = "given")]
     pub heartbeat: Option<Option<Text>>,
+    /// What happens to the job once it is finished; null leaves it to `[retention]`.
+    #[serde(default, deserialize_with = "given")]
+    pub on_finish: Option<Option<OnFinish>>,
 }
 
 /// Tells a value that was given as null from one that was not given.
@@ -181,6 +189,7 @@ impl GivenPolicy {
                 on_missed: task("on_missed", self.on_missed.as_ref(), defaults.on_missed.as_ref())?,
             },
             heartbeat: self.heartbeat(defaults)?,
+            on_finish: self.on_finish.or(defaults.on_finish).flatten(),
         })
     }
 
@@ -252,6 +261,7 @@ mod tests {
             (json!({"priority": 1001}), "priority"),
             (json!({"on_failure": {"type": "shell"}}), "on_failure.type"),
             (json!({"heartbeat": "ftp://x"}), "heartbeat"),
+            (json!({"on_finish": "delete"}), "on_finish"),
         ];
         for (given, field) in cases {
             assert_eq!(complete(given.clone(), json!({})).unwrap_err().field, field, "{given}");
@@ -268,11 +278,12 @@ mod tests {
             "on_success": null,
             "on_missed": null,
             "heartbeat": {"env": "HEARTBEAT_URL"},
+            "on_finish": "remove",
         });
         let policy = complete(given.clone(), json!({})).unwrap();
         assert_eq!(serde_json::to_value(policy.options()).unwrap(), given);
         assert!(!policy.is_plain());
-        let none = json!({"timeout": null, "on_failure": null, "heartbeat": null, "retry": null, "priority": 0});
+        let none = json!({"timeout": null, "on_failure": null, "heartbeat": null, "retry": null, "priority": 0, "on_finish": null});
         assert!(complete(none, given).unwrap().is_plain(), "null takes a default back");
     }
 }

@@ -85,6 +85,17 @@ impl Overlap {
     }
 }
 
+/// What happens to a finished job once none of its runs is in flight. Without one of these, the job is removed when the
+/// time that `[retention]` gives finished jobs has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFinish {
+    /// It is removed at once.
+    Remove,
+    /// It is kept until a client removes it.
+    Keep,
+}
+
 /// What becomes of a run that was in flight when its daemon died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

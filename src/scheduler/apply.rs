@@ -50,6 +50,10 @@ impl Desk<'_> {
                 }
                 Ok(Answer::Pruned)
             }
+            Request::RemoveFinished(ids) => {
+                self.remove_finished(&ids);
+                Ok(Answer::Pruned)
+            }
             Request::Reload { rules, jobs } => {
                 let former = std::mem::replace(self.rules, *rules);
                 // Of two reloads in one step, the rules before both of them are those before the step.
@@ -72,11 +76,14 @@ impl Desk<'_> {
 
     fn add(&mut self, job: Job, existing: Existing) -> Result<Answer, Refusal> {
         let Some(known) = self.step.job(&job.id).cloned() else { return Ok(self.put(job)) };
-        if existing == Existing::Refuse {
+        if existing == Existing::Refuse && !is_free_again(&known) {
             return Err(Refusal::Exists(job.id));
         }
         if known.origin == Origin::File {
             return Err(Refusal::DeclaredInFile(job.id));
+        }
+        if existing == Existing::Refuse {
+            return Ok(self.put(job));
         }
         let redefined = match existing {
             Existing::Reschedule => known.rescheduled(job),
@@ -102,9 +109,10 @@ impl Desk<'_> {
     }
 
     fn add_one_of_many(&mut self, Addition { job, existing }: Addition) -> Result<Added, Refusal> {
-        let is_known = self.step.job(&job.id).is_some();
+        let known = self.step.job(&job.id);
+        let is_new = known.is_none_or(|known| existing == Existing::Refuse && is_free_again(known));
         self.add(*job, existing)?;
-        Ok(if is_known { Added::Replaced } else { Added::New })
+        Ok(if is_new { Added::New } else { Added::Replaced })
     }
 
     fn remove(&mut self, id: &JobId) -> Result<Answer, Refusal> {
@@ -114,6 +122,16 @@ impl Desk<'_> {
         }
         self.delete(id);
         Ok(Answer::Job(job))
+    }
+
+    /// Removes the jobs that are finished and have no run in flight.
+    fn remove_finished(&mut self, ids: &[JobId]) {
+        let is_removable = |id: &&JobId| {
+            let is_finished = self.step.job(id).is_some_and(|job| job.state == JobState::Finished);
+            is_finished && !self.floor.has_in_flight(id)
+        };
+        let removable: Vec<JobId> = ids.iter().filter(is_removable).cloned().collect();
+        removable.iter().for_each(|id| self.step.delete(id));
     }
 
     fn delete(&mut self, id: &JobId) {
@@ -312,6 +330,12 @@ pub(super) fn state_from(job: &Job, next: Option<Timestamp>) -> JobState {
     next.map_or(JobState::Finished, |at| JobState::Active {
         next: plan::due(&job.id, &job.trigger, at),
     })
+}
+
+/// Whether the id of this job can be used for a new one. Runs of the finished job that are still in flight go on, and
+/// count as instances of the new one.
+fn is_free_again(known: &Job) -> bool {
+    known.state == JobState::Finished && known.origin == Origin::Socket
 }
 
 fn is_as_declared(known: &Job, declared: &Job) -> bool {

@@ -72,6 +72,8 @@ pub enum Request {
         /// What of each.
         parts: &'static [Part],
     },
+    /// Remove those of these jobs that are finished and have no run in flight. Others stay as they are.
+    RemoveFinished(Vec<JobId>),
     /// Judge by new rules, and make the jobs of the file these.
     Reload {
         /// The rules from now on.
@@ -100,7 +102,8 @@ impl Request {
             | Self::Cancel { .. }
             | Self::PauseAll
             | Self::ResumeAll
-            | Self::Prune { .. } => None,
+            | Self::Prune { .. }
+            | Self::RemoveFinished(_) => None,
         }
     }
 
@@ -117,6 +120,7 @@ impl Request {
             | Self::PauseAll
             | Self::ResumeAll
             | Self::Prune { .. }
+            | Self::RemoveFinished(_)
             | Self::Reload { .. } => None,
         }
     }
@@ -130,6 +134,7 @@ impl Request {
             Self::Cancel { .. } | Self::PauseAll | Self::ResumeAll | Self::Prune { .. } => {
                 Vec::new()
             }
+            Self::RemoveFinished(ids) => ids.iter().collect(),
             Self::Reload { jobs, .. } => jobs.iter().map(|job| &job.id).collect(),
         }
     }
@@ -146,7 +151,7 @@ pub enum Answer {
     Added(Vec<Result<Added, Refusal>>),
     /// Since when the scheduler is paused; none if it is not.
     Paused(Option<Timestamp>),
-    /// It is no longer kept.
+    /// What need not be kept is gone.
     Pruned,
     /// What a reload changed.
     Difference(Difference),

@@ -141,8 +141,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             let waiting = Waiting { run, job: Arc::clone(job), is_contested, event: None };
             desk.floor.wait(waiting, desk.step.now);
         }
-        let state = plan.next.map_or(JobState::Finished, |next| JobState::Active { next });
-        step.advance(Job { state, run_count, ..(**job).clone() });
+        let (state, updated_at) = match plan.next {
+            Some(next) => (JobState::Active { next }, job.updated_at),
+            None => (JobState::Finished, step.now),
+        };
+        step.advance(Job { state, run_count, updated_at, ..(**job).clone() });
     }
 
     /// Gives waiting runs the free workers; a run that has waited too long is skipped instead.

@@ -27,19 +27,20 @@ pub mod serve;
 mod step;
 mod telling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor};
+use crate::job::{JobId, JobState, OnFinish};
 use crate::run::{Execution, Run, RunId, RunIds};
 use crate::store::{Store, StoreError};
 use admission::Rules;
 use apply::Desk;
-use command::{Command, Refusal};
+use command::{Command, Refusal, Request};
 use floor::Floor;
 use handle::Status;
 use horizon::{Horizon, Next};
@@ -49,6 +50,8 @@ use step::{Reply, Step};
 /// Steps in a row that other nodes may undo by being faster. Each of them has then done something itself, so more of
 /// it is a fault, and is treated as one.
 const CONFLICTS_MAX: u32 = 10;
+/// Finished jobs that one step removes, so that it stays short.
+const REMOVALS_PER_STEP: usize = 500;
 
 /// Whether runs are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +114,8 @@ pub struct Scheduler<S, X> {
     paused_since: Option<Timestamp>,
     /// Runs that another node has asked to end, and why.
     asked_to_end: Vec<(RunId, String)>,
+    /// Finished jobs that are to be removed once none of their runs is in flight.
+    finished: BTreeSet<JobId>,
     status: watch::Sender<Status>,
 }
 
@@ -139,6 +144,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             phase: Phase::Firing,
             paused_since: None,
             asked_to_end: Vec::new(),
+            finished: BTreeSet::new(),
             status: watch::Sender::new(Status::default()),
         }
     }
@@ -306,10 +312,17 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         for (id, job) in step.written() {
             match job {
-                Some(job) => self.horizon.put(job),
+                Some(job) => {
+                    let is_over = job.state == JobState::Finished;
+                    if is_over && job.policy.on_finish == Some(OnFinish::Remove) {
+                        self.finished.insert(id);
+                    }
+                    self.horizon.put(job);
+                }
                 None => self.horizon.remove(&id),
             }
         }
+        self.request_removals();
         for (pool, assignment) in step.starts {
             self.executor.start(&pool, assignment);
         }
@@ -318,6 +331,18 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.executor.cancel(&run_id, &reason);
         }
         step.replies
+    }
+
+    /// Asks itself to remove the finished jobs whose last run has ended. It is a request of the next step, which reads
+    /// the jobs as the store has them.
+    fn request_removals(&mut self) {
+        let capacity = &self.floor;
+        let over = self.finished.extract_if(.., |id| !capacity.has_in_flight(id));
+        let over: Vec<JobId> = over.take(REMOVALS_PER_STEP).collect();
+        if !over.is_empty() {
+            let (reply, _) = oneshot::channel();
+            self.put_off.push(Command { request: Request::RemoveFinished(over), reply });
+        }
     }
 
     /// The step could not be written, and memory is no longer trusted. Where only another node was faster, what was
@@ -378,7 +403,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             Next::At(at) => at,
         };
         let retry = self.floor.next_retry().filter(|_| self.phase == Phase::Firing);
-        [meeting, due, retry].into_iter().flatten().min()
+        let put_off = (!self.put_off.is_empty()).then_some(now);
+        [meeting, due, retry, put_off].into_iter().flatten().min()
     }
 
     fn publish(&self, next_wake: Option<Timestamp>) {

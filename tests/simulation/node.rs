@@ -341,6 +341,7 @@ fn job_of(request: &Request) -> Option<JobId> {
         | Request::PauseAll
         | Request::ResumeAll
         | Request::Prune { .. }
+        | Request::RemoveFinished(_)
         | Request::Reload { .. } => None,
     }
 }

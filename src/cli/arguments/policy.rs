@@ -35,4 +35,7 @@ pub struct PolicyArguments {
     /// Ping this URL when a run starts, succeeds or fails, as healthchecks.io understands it
     #[arg(long, value_name = "URL", help_heading = "Telling")]
     pub heartbeat: Option<String>,
+    /// Once the job is finished, remove it at once or keep it [default: removed after `[retention]` finished_jobs_seconds]
+    #[arg(long, value_name = "WHAT", help_heading = "How", value_parser = ["remove", "keep"])]
+    pub on_finish: Option<String>,
 }

@@ -21,6 +21,14 @@ pub(in crate::scheduler) enum Known {
 pub(super) struct Count {
     pub(super) running: u32,
     pub(super) waiting: u32,
+    /// Hook runs, waiting or running. They are no instances of the job.
+    pub(super) hooks: u32,
+}
+
+impl Count {
+    fn is_zero(self) -> bool {
+        self.running == 0 && self.waiting == 0 && self.hooks == 0
+    }
 }
 
 /// The runs in flight of each job. Those that tell of others do not count.
@@ -47,6 +55,11 @@ impl Instances {
         self.here.get(id).copied().unwrap_or_default()
     }
 
+    /// Whether a run of the job is in flight, here or, as far as is known, on another node; a hook run counts too.
+    pub(super) fn has_in_flight(&self, id: &JobId) -> bool {
+        self.here.contains_key(id) || self.elsewhere.contains_key(id)
+    }
+
     /// Runs of a job that were started on other nodes, as far as is known.
     pub(super) fn running_elsewhere(&self, id: &JobId) -> u32 {
         self.elsewhere.get(id).map_or(0, |count| count.running)
@@ -54,7 +67,7 @@ impl Instances {
 
     /// Whether another run of the job is within its `max_instances`, over all nodes.
     pub(super) fn is_free(&self, job: &Job) -> bool {
-        let Count { running, waiting } = self.here(&job.id);
+        let Count { running, waiting, .. } = self.here(&job.id);
         let elsewhere = self.elsewhere.get(&job.id).copied().unwrap_or_default();
         let all = [running, waiting, elsewhere.running, elsewhere.waiting];
         all.into_iter().fold(0, u32::saturating_add) < job.policy.max_instances
@@ -73,36 +86,41 @@ impl Instances {
 
     /// A run waits.
     pub(super) fn wait(&mut self, run: &Run) {
-        self.change(run, |count| count.waiting += 1);
+        self.change(&run.job_id, |count| match is_instance(run) {
+            true => count.waiting += 1,
+            false => count.hooks += 1,
+        });
     }
 
     /// A run that waited does not any more.
     pub(super) fn end_waiting(&mut self, run: &Run) {
-        self.change(run, |count| count.waiting = count.waiting.saturating_sub(1));
+        self.change(&run.job_id, |count| match is_instance(run) {
+            true => count.waiting = count.waiting.saturating_sub(1),
+            false => count.hooks = count.hooks.saturating_sub(1),
+        });
     }
 
     /// A run was started.
     pub(super) fn start(&mut self, run: &Run) {
-        self.change(run, |count| count.running += 1);
+        self.change(&run.job_id, |count| match is_instance(run) {
+            true => count.running += 1,
+            false => count.hooks += 1,
+        });
     }
 
-    /// A run of a job that is an instance of it has ended.
-    pub(super) fn end(&mut self, job_id: &JobId) {
-        let Some(count) = self.here.get_mut(job_id) else { return };
-        count.running = count.running.saturating_sub(1);
-        if count.running == 0 && count.waiting == 0 {
-            self.here.remove(job_id);
-        }
+    /// A run that was started has ended: an instance of the job, or a hook run.
+    pub(super) fn end(&mut self, job_id: &JobId, is_instance: bool) {
+        self.change(job_id, |count| match is_instance {
+            true => count.running = count.running.saturating_sub(1),
+            false => count.hooks = count.hooks.saturating_sub(1),
+        });
     }
 
-    fn change(&mut self, run: &Run, change: impl FnOnce(&mut Count)) {
-        if !is_instance(run) {
-            return;
-        }
-        let count = self.here.entry(run.job_id.clone()).or_default();
+    fn change(&mut self, job_id: &JobId, change: impl FnOnce(&mut Count)) {
+        let count = self.here.entry(job_id.clone()).or_default();
         change(count);
-        if count.running == 0 && count.waiting == 0 {
-            self.here.remove(&run.job_id);
+        if count.is_zero() {
+            self.here.remove(job_id);
         }
     }
 }

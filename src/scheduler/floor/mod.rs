@@ -137,6 +137,11 @@ impl Floor {
         (here, all)
     }
 
+    /// Whether a run of the job is in flight, a hook run included.
+    pub(super) fn has_in_flight(&self, id: &JobId) -> bool {
+        self.instances.has_in_flight(id)
+    }
+
     /// Whether a run was started here and has not ended.
     pub(super) fn is_running(&self, run_id: &RunId) -> bool {
         self.running.contains_key(run_id)
@@ -262,9 +267,7 @@ impl Floor {
                 slots.note(took);
             }
         }
-        if is_instance {
-            self.instances.end(&job_id);
-        }
+        self.instances.end(&job_id, is_instance);
         job
     }
 

@@ -7,7 +7,7 @@ use crate::job::{Due, Job, JobId, JobState, Origin};
 use crate::run::{Attempt, Cause, Cost, Outcome, Run, RunState};
 
 /// Columns of a job that its definition decides.
-const DEFINED: [&str; 16] = [
+const DEFINED: [&str; 15] = [
     "name",
     "trigger_spec",
     "task",
@@ -23,12 +23,11 @@ const DEFINED: [&str; 16] = [
     "description",
     "origin",
     "anchor",
-    "updated_at",
 ];
 
 /// Columns of a job that change whenever it fires.
-pub(super) const ADVANCED: [&str; 6] =
-    ["state", "reason", "scheduled_at", "next_run_time", "run_count", "owner"];
+pub(super) const ADVANCED: [&str; 7] =
+    ["state", "reason", "scheduled_at", "next_run_time", "run_count", "owner", "updated_at"];
 
 /// All columns of a job that are ever written anew.
 pub(super) fn job_columns() -> Vec<&'static str> {
@@ -55,6 +54,7 @@ pub(super) fn advanced(to: &mut impl Bind, job: &Job) {
     to.instant(next_run_time);
     to.integer(Some(count(job.run_count)));
     to.text(job.owner.as_deref());
+    to.instant(Some(job.updated_at));
 }
 
 /// The columns of [`job_columns`].
@@ -80,7 +80,6 @@ pub(super) fn job(to: &mut impl Bind, job: &Job) {
         Origin::Socket => "socket",
     }));
     to.instant(Some(job.anchor));
-    to.instant(Some(job.updated_at));
 }
 
 /// What has a structure is JSON text.

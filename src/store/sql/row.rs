@@ -124,13 +124,14 @@ fn policy(row: &mut Row) -> Result<Result<Policy, (Policy, Invalid)>, StoreError
         priority: 0,
         hooks: Hooks::default(),
         heartbeat: None,
+        on_finish: None,
     };
     let Some(options) = row.text_option()? else { return Ok(Ok(plain)) };
     let given = invalid::read::<GivenPolicy>(parse_json(&options));
     let options = given.and_then(|given| given.complete(&GivenPolicy::default()));
     Ok(match options {
-        Ok(Policy { timeout, retry, priority, hooks, heartbeat, .. }) => {
-            Ok(Policy { timeout, retry, priority, hooks, heartbeat, ..plain })
+        Ok(Policy { timeout, retry, priority, hooks, heartbeat, on_finish, .. }) => {
+            Ok(Policy { timeout, retry, priority, hooks, heartbeat, on_finish, ..plain })
         }
         Err(invalid) => Err((plain, invalid)),
     })
