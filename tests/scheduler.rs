@@ -6,6 +6,9 @@ mod jobs;
 #[path = "support/world.rs"]
 mod world;
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
 use jobs::{at, job, job_at};
 use punctual::job::{Definition, Job, JobState, Origin};
 use punctual::run::Outcome;
@@ -132,6 +135,80 @@ async fn a_paused_scheduler_fires_nothing_also_after_a_crash_and_catches_up_when
     );
     assert_eq!(world.ledger("b").await, ["10..40 missed 4"]);
     assert_eq!(world.tick(at(47)).await, Some(at(50)));
+}
+
+/// Collects the log of the current thread as text.
+#[derive(Clone, Default)]
+struct LogText(Arc<Mutex<Vec<u8>>>);
+
+impl LogText {
+    fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+impl Write for LogText {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_tells_of_a_step_once_it_is_committed_and_never_of_one_that_is_not() {
+    let log = LogText::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let retry = json!({"max_attempts": 2, "delay": 1});
+    let mut world = World::new(5).await;
+    world.add(job(&json!({"id": "late"})), at(0)).await;
+    world.add(job(&json!({"id": "fails", "max_runs": 1, "retry": retry})), at(0)).await;
+    world.tick(at(10)).await;
+    log.take();
+    // What each step would write to the log: a span that is skipped with a failed attempt, a broken job, a whole one.
+    let error = || "no luck".to_owned();
+    let failed =
+        || Outcome::Failed { error: error(), exit_code: None, signal: None, permanent: false };
+    world.complete(1, at(45), Outcome::Succeeded { result: None, exit_code: None });
+    world.complete(0, at(45), failed());
+    for fault in [Some(Fault::Before), None] {
+        if let Some(fault) = fault {
+            world.fail_next(fault);
+            assert!(world.try_tick(at(45)).await.is_err());
+            assert_eq!(log.take(), "", "the step was not committed");
+        } else {
+            world.tick(at(46)).await;
+        }
+    }
+    let told = log.take();
+    assert_eq!(told.matches("skipped").count(), 1, "{told}");
+    assert_eq!(told.matches("tried again").count(), 1, "{told}");
+    let rules = || Box::new(jobs::rules(5));
+    let without_pools = || {
+        let mut rules = rules();
+        rules.executors.clear();
+        Request::Reload { rules, jobs: Vec::new() }
+    };
+    world.fail_next(Fault::Before);
+    assert!(world.ask(without_pools(), at(47)).await.is_err());
+    assert_eq!(log.take(), "");
+    world.ask(without_pools(), at(48)).await.unwrap();
+    assert_eq!(log.take().matches("the job is broken").count(), 1);
+    world.fail_next(Fault::Before);
+    let whole = || Request::Reload { rules: rules(), jobs: Vec::new() };
+    assert!(world.ask(whole(), at(49)).await.is_err());
+    assert_eq!(log.take(), "");
+    world.ask(whole(), at(50)).await.unwrap();
+    assert_eq!(log.take().matches("whole again").count(), 1);
 }
 
 #[tokio::test]

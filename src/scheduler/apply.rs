@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::admission::Rules;
 use super::command::{Added, Addition, Answer, Difference, Existing, Refusal, Request};
 use super::floor::{Floor, Waiting};
+use super::plan;
+use super::report::Note;
 use super::step::Step;
-use super::{plan, report};
 use crate::clock::Timestamp;
 use crate::job::{Due, Job, JobId, JobState, Origin};
 use crate::run::{Cause, Run, RunIds, RunState, SkipReason};
@@ -261,11 +262,12 @@ impl Desk<'_> {
         let state = match (self.rules.check(job), &job.state) {
             (Err(invalid), JobState::Active { next }) => {
                 let reason = invalid.to_string();
-                report::broken(&job.id, &reason);
+                let note = Note::Broken { job: job.id.clone(), reason: reason.clone() };
+                self.step.notes.push(note);
                 JobState::Broken { reason, since: Some(next.scheduled_at) }
             }
             (Ok(()), JobState::Broken { since, .. }) => {
-                tracing::info!(job = %job.id, "the job is whole again");
+                self.step.notes.push(Note::Mended { job: job.id.clone() });
                 self.mended(job, *since)
             }
             (Err(_) | Ok(()), _) => return,

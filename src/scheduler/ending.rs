@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::apply::Desk;
 use super::command::{Answer, Refusal};
 use super::floor::Waiting;
-use super::{report, retry};
+use super::report::Note;
+use super::retry;
 use crate::executor::Completion;
 use crate::job::Job;
 use crate::run::{Event, Outcome, Run, RunId, RunState};
@@ -30,7 +31,7 @@ impl Desk<'_> {
         let again = job.as_ref().and_then(|job| retry::next_attempt(job, &run, now));
         match (job, again) {
             (Some(job), Some(due_at)) => {
-                report::tried_again(&run, due_at);
+                self.step.notes.push(Note::TriedAgain { run: run.clone(), at: due_at });
                 self.step.end_attempt(&run);
                 run.retry(due_at);
                 let run = Arc::new(run);

@@ -9,9 +9,10 @@ use super::command::{Command, Request};
 use super::floor::{Known, Waiting};
 use super::horizon::{Asked, HORIZON_JOBS};
 use super::plan::{self, Room};
+use super::report::Note;
 use super::step::Step;
 use super::telling::{self, TELLING_LIMIT};
-use super::{Phase, Scheduler, report};
+use super::{Phase, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Executor, Signal};
 use crate::job::{Job, JobState};
@@ -112,7 +113,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         step.learn(job);
         if let Err(invalid) = self.rules.can_run(job) {
             let reason = invalid.to_string();
-            report::broken(&job.id, &reason);
+            step.notes.push(Note::Broken { job: job.id.clone(), reason: reason.clone() });
             let state =
                 JobState::Broken { reason, since: job.next().map(|next| next.scheduled_at) };
             step.put(Job { state, updated_at: step.now, ..(**job).clone() });
@@ -125,7 +126,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         desk.make_room(job, plan.runs.len());
         for skipped in plan.skipped {
             let run = Arc::new(desk.skipped_run(job, skipped));
-            tracing::info!(job = %job.id, reason = skipped.reason.word(), count = skipped.span.count, "skipped");
+            let (reason, count) = (skipped.reason, skipped.span.count);
+            desk.step.notes.push(Note::Skipped { job: job.id.clone(), reason, count });
             desk.step.insert_run(Arc::clone(&run));
             if skipped.reason == SkipReason::Missed {
                 desk.tell(job, Event::Missed, &run);
@@ -202,7 +204,8 @@ fn break_down(step: &mut Step, job: Job) {
         return;
     }
     if let JobState::Broken { reason, .. } = &job.state {
-        report::broken(&job.id, reason);
+        let note = Note::Broken { job: job.id.clone(), reason: reason.clone() };
+        step.notes.push(note);
         step.learn(&Arc::new(job.clone()));
         step.put(Job { updated_at: step.now, ..job });
     }

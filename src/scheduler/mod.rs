@@ -45,6 +45,7 @@ use floor::Floor;
 use handle::Status;
 use horizon::{Horizon, Next};
 use peers::Peers;
+use report::Note;
 use step::{Reply, Step};
 
 /// Steps in a row that other nodes may undo by being faster. Each of them has then done something itself, so more of
@@ -306,6 +307,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         for execution in &step.recorded {
             self.executing.remove(execution);
         }
+        step.notes.iter().for_each(Note::log);
         step.ended.iter().for_each(|run| report::ended(run));
         if step.former_rules.is_some() {
             self.executor.resize(&self.rules.executors);

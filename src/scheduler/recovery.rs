@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::report::Note;
 use super::step::Step;
 use super::{CONFLICTS_MAX, Memory, Scheduler};
 use crate::clock::Timestamp;
@@ -147,6 +148,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.memory = Memory::Doubtful;
             self.store.commit(changes).await?;
         }
+        step.notes.iter().for_each(Note::log);
         step.beats.into_iter().for_each(|beat| self.executor.tell(beat));
         Ok(recovered)
     }

@@ -3,18 +3,47 @@
 
 use crate::clock::Timestamp;
 use crate::job::JobId;
-use crate::run::{Outcome, Run, RunState};
+use crate::run::{Event, Outcome, Run, RunState, SkipReason};
 
 /// The target under which runs are logged.
 const TARGET: &str = "ledger";
 
-/// Reports that a job cannot fire any more.
-pub(super) fn broken(job: &JobId, reason: &str) {
-    tracing::warn!(%job, %reason, "the job is broken; it is kept, and does not fire");
+/// Something that a step decides and that the log tells once the step is committed. A step that is not committed is
+/// decided again, so it leaves no line.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// A job cannot fire any more.
+    Broken { job: JobId, reason: String },
+    /// A broken job can fire again.
+    Mended { job: JobId },
+    /// Occurrences were skipped.
+    Skipped { job: JobId, reason: SkipReason, count: u64 },
+    /// An attempt has failed, and another one follows at that instant.
+    TriedAgain { run: Run, at: Timestamp },
+    /// A hook cannot run in any pool.
+    NoPoolForHook { job: JobId, event: Event, why: String },
 }
 
-/// Reports that an attempt has failed and is followed by another one.
-pub(super) fn tried_again(run: &Run, at: Timestamp) {
+impl Note {
+    /// Writes it to the log.
+    pub(super) fn log(&self) {
+        match self {
+            Self::Broken { job, reason } => {
+                tracing::warn!(%job, %reason, "the job is broken; it is kept, and does not fire");
+            }
+            Self::Mended { job } => tracing::info!(%job, "the job is whole again"),
+            Self::Skipped { job, reason, count } => {
+                tracing::info!(%job, reason = reason.word(), count, "skipped");
+            }
+            Self::TriedAgain { run, at } => tried_again(run, *at),
+            Self::NoPoolForHook { job, event, why } => {
+                tracing::warn!(%job, event = event.word(), %why, "the hook is not run");
+            }
+        }
+    }
+}
+
+fn tried_again(run: &Run, at: Timestamp) {
     let RunState::Ended { outcome, .. } = &run.state else { return };
     let (job, id, attempt) = (&run.job_id, &run.id, run.attempt);
     if let Outcome::Failed { error, .. } | Outcome::TimedOut { error } = outcome {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::admission::Rules;
 use super::command::{Answer, Refusal, Request};
+use super::report::Note;
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Beat};
 use crate::job::{Job, JobId};
@@ -81,6 +82,8 @@ pub(super) struct Step {
     pub(super) recorded: Vec<Execution>,
     /// Runs whose end this step records.
     pub(super) ended: Vec<Arc<Run>>,
+    /// What the log tells once the step is committed.
+    pub(super) notes: Vec<Note>,
     /// Runs that the requests speak of, as the store has them.
     runs: BTreeMap<RunId, Arc<Run>>,
 }
@@ -108,6 +111,7 @@ impl Step {
             beats: Vec::new(),
             recorded: Vec::new(),
             ended: Vec::new(),
+            notes: Vec::new(),
             runs: runs.into_iter().map(|run| (run.id.clone(), Arc::new(run))).collect(),
         };
         for job in jobs {

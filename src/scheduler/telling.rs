@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::apply::Desk;
 use super::floor::Waiting;
+use super::report::Note;
 use crate::executor::{Beat, Signal};
 use crate::job::{Job, Task};
 use crate::output::Output;
@@ -30,7 +31,8 @@ impl Desk<'_> {
         let executor = match self.rules.executor_for(None, task) {
             Ok(executor) => executor,
             Err(invalid) => {
-                tracing::warn!(job = %job.id, event = event.word(), %invalid, "nobody is told of it");
+                let (job, why) = (job.id.clone(), invalid.to_string());
+                self.step.notes.push(Note::NoPoolForHook { job, event, why });
                 return;
             }
         };
