@@ -7,7 +7,7 @@
 //! 4 doors         cli, client, control, server  toutiao: an application that uses the client
 //! 3 core          scheduler, history, explain
 //! 2 seams         store, executor, task
-//! 1 words         job, run, output, trigger, zone, clock, invalid, secret
+//! 1 words         job, run, output, trigger, zone, clock, invalid, printable, secret
 //! ```
 //!
 //! Arrows point down only; `tests/architecture.rs` holds them. A due job flows
@@ -30,6 +30,7 @@ pub mod history;
 pub mod job;
 pub mod output;
 pub mod preview;
+pub mod printable;
 pub mod run;
 pub mod scheduler;
 pub mod secret;

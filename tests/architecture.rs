@@ -10,6 +10,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Words: each other, and nothing else.
     ("clock", &[]),
     ("invalid", &[]),
+    ("printable", &[]),
     ("secret", &[]),
     ("output", &["clock"]),
     ("zone", &["clock", "invalid"]),
@@ -82,6 +83,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "history",
             "invalid",
             "job",
+            "printable",
             "run",
             "scheduler",
             "server",

@@ -39,17 +39,24 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl Failure {
+    /// The exit code that tells what kind of failure it is.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Refused(_) | Self::Quiet(_) => ExitCode::from(1),
+            Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
+            Self::Unreachable(_) => ExitCode::from(3),
+        }
+    }
+}
+
 /// Ends a command: one line on the standard error if it failed, and the exit code that says why.
 pub fn report(result: Result<(), Failure>) -> ExitCode {
     let Err(failure) = result else { return ExitCode::SUCCESS };
     if !matches!(failure, Failure::Quiet(_)) {
         complain(&failure.to_string());
     }
-    match failure {
-        Failure::Refused(_) | Failure::Quiet(_) => ExitCode::from(1),
-        Failure::Usage(_) | Failure::Config(_) => ExitCode::from(2),
-        Failure::Unreachable(_) => ExitCode::from(3),
-    }
+    failure.exit_code()
 }
 
 /// Prints a complaint, and goes on.

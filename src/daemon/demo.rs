@@ -51,11 +51,11 @@ pub(super) async fn prepare(
 
 /// Says what there is to look at, then repairs the statistics and shows what was corrected.
 pub(super) async fn show(client: Client, listen: Option<String>) {
-    print(&guide(client.socket(), listen.as_deref()));
+    print(guide(client.socket(), listen.as_deref())).await;
     tokio::time::sleep(BEFORE_REPAIR).await;
     match repair(&client).await {
         Ok(output) => {
-            print(&format!("\nStatistics, corrected just now by job {REPAIR_JOB}:\n{output}"));
+            print(format!("\nStatistics, corrected just now by job {REPAIR_JOB}:\n{output}")).await;
         }
         Err(error) => {
             tracing::warn!(%error, "the statistics were not repaired for the demonstration");
@@ -97,7 +97,9 @@ fn guide(socket: &Path, listen: Option<&str>) -> String {
     )
 }
 
-fn print(text: &str) {
+/// Prints beside the daemon's own threads: standard output may be a pipe that nobody reads.
+async fn print(text: String) {
+    let printing = move || writeln!(std::io::stdout(), "{text}");
     // Where nobody reads, nothing needs to be said.
-    drop(writeln!(std::io::stdout(), "{text}"));
+    drop(tokio::task::spawn_blocking(printing).await);
 }

@@ -3,6 +3,8 @@
 
 use sd_notify::NotifyState;
 
+use crate::printable::escaped;
+
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager could not be told");
@@ -11,12 +13,12 @@ fn tell(states: &[NotifyState<'_>]) {
 
 /// Everything is up, and this is how it stands.
 pub(super) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    tell(&[NotifyState::Ready, NotifyState::Status(&escaped(status))]);
 }
 
 /// Something is waited for before the daemon can be ready.
 pub(super) fn waiting(status: &str) {
-    tell(&[NotifyState::Status(status)]);
+    tell(&[NotifyState::Status(&escaped(status))]);
 }
 
 /// The configuration is being read again. systemd wants the time in the same message.
@@ -29,5 +31,5 @@ pub(super) fn reloading() {
 
 /// The daemon is about to end.
 pub(super) fn stopping(status: &str) {
-    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    tell(&[NotifyState::Stopping, NotifyState::Status(&escaped(status))]);
 }

@@ -49,9 +49,11 @@ const RELOAD_QUEUE: usize = 16;
 /// Runs the daemon until it is asked to end.
 pub fn serve(file: &Path, demo: bool) -> ExitCode {
     let demo = if demo { Demo::Yes } else { Demo::No };
-    logging::start(demo);
-    let source = Source::find(file, demo);
-    report(load_and_run(source, demo))
+    let log = match logging::start(demo) {
+        Ok(log) => log,
+        Err(failure) => return report(Err(failure)),
+    };
+    log.end(&load_and_run(Source::find(file, demo), demo))
 }
 
 fn load_and_run(source: Source, demo: Demo) -> Result<(), Failure> {

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::app::App;
-use super::files::Demo;
 use super::logging;
 use crate::cli::{Failure, report};
 use crate::clock::SystemClock;
@@ -13,7 +12,7 @@ use crate::executor::serve_worker;
 
 /// Runs builtins until the daemon is gone.
 pub fn worker() -> ExitCode {
-    logging::start(Demo::No);
+    logging::start_in_worker();
     report(run().map_err(|error| Failure::Refused(format!("worker: {error:#}"))))
 }
 

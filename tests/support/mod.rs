@@ -154,21 +154,36 @@ impl Home {
         daemon
     }
 
+    /// Starts a daemon that logs to this, and waits for nothing.
+    pub(crate) fn spawn_logging_to(&self, stderr: impl Into<Stdio>) -> Daemon {
+        self.spawn_daemon(&[], &[], stderr.into(), Stdio::null())
+    }
+
     fn spawn_in(&self, variables: &[(&str, &str)], more: &[&str]) -> Daemon {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        self.spawn_daemon(variables, more, log.try_clone().unwrap().into(), log.into())
+    }
+
+    fn spawn_daemon(
+        &self,
+        variables: &[(&str, &str)],
+        more: &[&str],
+        stderr: Stdio,
+        stdout: Stdio,
+    ) -> Daemon {
         let notify = self.path().join("notify.sock");
         if notify.exists() {
             std::fs::remove_file(&notify).unwrap();
         }
         let messages = UnixDatagram::bind(&notify).unwrap();
         messages.set_read_timeout(Some(PATIENCE)).unwrap();
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let child = self
             .command(&["serve", "--config", "jobs.toml"])
             .args(more)
             .envs(variables.iter().copied())
             .env("NOTIFY_SOCKET", &notify)
-            .stderr(log.try_clone().unwrap())
-            .stdout(log)
+            .stderr(stderr)
+            .stdout(stdout)
             .spawn()
             .unwrap();
         Daemon { child, messages, log: self.log() }
@@ -235,7 +250,7 @@ impl Daemon {
                 // The end of another child process interrupts a wait that has a limit.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let log = std::fs::read_to_string(&self.log).unwrap();
+                    let log = std::fs::read_to_string(&self.log).unwrap_or_default();
                     panic!("the daemon says nothing ({error}):\n{log}");
                 }
             }

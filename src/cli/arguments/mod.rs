@@ -83,7 +83,7 @@ pub enum Verb {
     #[command(
         after_help = "Examples:\n  punctual serve --demo\n  punctual serve --config /etc/punctual/jobs.toml\n\n\
         SIGTERM or SIGINT ends it cleanly, SIGHUP reads the file again. PUNCTUAL_LOG sets the log level \
-        (error, warn, info, debug)."
+        (error, warn, info, debug; for a module: info,ledger=debug)."
     )]
     Serve(ServeArguments),
     /// Check a jobs.toml and show what a reload would change
