@@ -7,7 +7,7 @@
 //! 4 doors         cli, client, control, server  toutiao: an application that uses the client
 //! 3 core          scheduler, history, explain
 //! 2 seams         store, executor, task
-//! 1 words         job, run, output, trigger, zone, clock, invalid, printable, secret
+//! 1 words         job, run, output, trigger, zone, instant, duration, clock, invalid, printable, secret
 //! ```
 //!
 //! Arrows point down only; `tests/architecture.rs` holds them. A due job flows
@@ -16,6 +16,8 @@
 //! walks through it.
 
 pub mod clock;
+pub mod duration;
+pub mod instant;
 pub mod invalid;
 
 pub mod cli;

@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
+use crate::instant::exact_instant;
 use crate::invalid::{self, Invalid};
 use crate::trigger::{Missing, Trigger};
-use crate::zone::{Zone, is_in_calendar};
+use crate::zone::Zone;
 
 /// Times in one answer, at most.
 pub const TIMES_MAX: usize = 10_000;
@@ -23,7 +24,7 @@ const MISSING_MAX: usize = 100;
 struct Question {
     trigger: Value,
     #[serde(default)]
-    after: Option<Timestamp>,
+    after: Option<String>,
     #[serde(default)]
     inclusive: Option<bool>,
     #[serde(default)]
@@ -52,12 +53,11 @@ impl Preview {
         if count > TIMES_MAX {
             return Err(Invalid::new("count", format!("at most {TIMES_MAX}")));
         }
-        if question.after.is_some_and(|after| !is_in_calendar(after)) {
-            return Err(Invalid::new("after", "must be in the years 1 to 9999"));
-        }
         let trigger = Trigger::compile(&question.trigger, zone, now)
             .map_err(|invalid| invalid.within("trigger"))?;
-        let mut next = match question.after {
+        let after = question.after.map(|text| exact_instant(&text, trigger.zone())).transpose();
+        let after = after.map_err(|why| Invalid::new("after", why))?;
+        let mut next = match after {
             // Finer than a microsecond is between two instants.
             Some(after) if question.inclusive.unwrap_or(false) => {
                 let floor = after.trunc_subsecs(6);
@@ -66,7 +66,7 @@ impl Preview {
             Some(after) => trigger.next_after(after.trunc_subsecs(6)),
             None => trigger.first(),
         };
-        let from = question.after.or(trigger.start()).or(next).unwrap_or(now);
+        let from = after.or(trigger.start()).or(next).unwrap_or(now);
         let mut times = Vec::new();
         while let Some(at) = next.filter(|_| times.len() < count) {
             times.push(at);

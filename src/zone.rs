@@ -3,9 +3,7 @@
 //! The system's tz database comes first, so that an upgrade of it counts; the copy that is built
 //! into the program stands in where there is none. Dates and times themselves are chrono's.
 
-use chrono::{
-    DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, Offset, TimeDelta, Timelike, Utc,
-};
+use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, Offset, TimeDelta, Timelike, Utc};
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 
 use crate::clock::Timestamp;
@@ -193,7 +191,7 @@ fn to_jiff_civil(local: NaiveDateTime) -> Option<jiff::civil::DateTime> {
 }
 
 /// Reads `±HH:MM` into seconds.
-fn parse_offset(text: &str) -> Option<i32> {
+pub fn parse_offset(text: &str) -> Option<i32> {
     let (sign, rest) = match text.strip_prefix('+') {
         Some(rest) => (1, rest),
         None => (-1, text.strip_prefix('-')?),
@@ -234,91 +232,6 @@ fn edit_distance(left: &str, right: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// Reads a date and time as APScheduler writes them: `Y-m-d`, `Y-m-d H:M:S[.f]` with a space or a T, and a zone
-/// `Z` or `±HH:MM` or none. Without one it is a reading in `zone`.
-pub fn parse_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
-    let written = parse_written(text).ok_or_else(|| not_a_time(text))?;
-    let at = match written.offset_seconds {
-        Some(seconds) => shift(written.reading, -seconds).and_utc(),
-        None => zone.instant(written.reading),
-    };
-    Some(at).filter(|at| is_in_calendar(*at)).ok_or_else(|| not_a_time(text))
-}
-
-/// Reads the date of the same: as it is written, or the one that an instant with an offset has in `zone`.
-pub fn parse_date(text: &str, zone: &Zone) -> Result<NaiveDate, String> {
-    let written = parse_written(text).ok_or_else(|| not_a_time(text))?;
-    Ok(match written.offset_seconds {
-        Some(seconds) => zone.to_local(shift(written.reading, -seconds).and_utc()).date(),
-        None => written.reading.date(),
-    })
-}
-
-/// Whether an instant lies in the years 1 to 9999, which is as far as its written form goes.
-pub fn is_in_calendar(at: Timestamp) -> bool {
-    (1..=9999).contains(&at.year())
-}
-
-fn not_a_time(text: &str) -> String {
-    format!(
-        "{} is not a time (expected 2026-11-06, 2026-11-06 16:30:05 or 2026-11-06T16:30:05+08:00)",
-        quoted(text)
-    )
-}
-
-/// A date and time as it is written, and the distance from UTC if that is written too.
-struct Written {
-    reading: NaiveDateTime,
-    offset_seconds: Option<i32>,
-}
-
-fn parse_written(text: &str) -> Option<Written> {
-    let (date, rest) = text.split_at(text.find(['T', 't', ' ']).unwrap_or(text.len()));
-    let mut parts = date.splitn(3, '-');
-    let mut number = |digits: std::ops::RangeInclusive<usize>| {
-        parts.next().filter(|part| digits.contains(&part.len())).and_then(whole)
-    };
-    let (year, month, day) = (number(4..=4)?, number(1..=2)?, number(1..=2)?);
-    let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)?;
-    let midnight = date.and_hms_opt(0, 0, 0)?;
-    if rest.is_empty() {
-        return Some(Written { reading: midnight, offset_seconds: None });
-    }
-    let rest = rest.get(1..)?;
-    let (clock, offset) = rest.split_at(rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len()));
-    let reading = midnight.checked_add_signed(parse_clock(clock)?)?;
-    let offset_seconds = match offset {
-        "" => None,
-        "Z" | "z" => Some(0),
-        _ => Some(parse_offset(offset)?),
-    };
-    Some(Written { reading, offset_seconds })
-}
-
 fn whole(digits: &str) -> Option<u32> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
-}
-
-/// Reads `H:M:S[.f]` into the time since midnight; a fraction is one, so `.5` is half a second.
-fn parse_clock(text: &str) -> Option<TimeDelta> {
-    let (clock, fraction) =
-        text.split_once('.').map_or((text, None), |(clock, fraction)| (clock, Some(fraction)));
-    let mut parts = clock.split(':');
-    let mut below = |limit: u32| {
-        parts.next().filter(|part| part.len() <= 2).and_then(whole).filter(|part| *part < limit)
-    };
-    let (hour, minute, second) = (below(24)?, below(60)?, below(60)?);
-    let micros = match fraction {
-        None => 0,
-        Some(digits) if (1..=9).contains(&digits.len()) => {
-            whole(&format!("{digits:0<6}").chars().take(6).collect::<String>())
-                .filter(|_| whole(digits).is_some())?
-        }
-        Some(_) => return None,
-    };
-    let seconds = i64::from(hour * 3600 + minute * 60 + second);
-    parts
-        .next()
-        .is_none()
-        .then(|| TimeDelta::seconds(seconds) + TimeDelta::microseconds(i64::from(micros)))
 }

@@ -14,11 +14,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("output", &["clock"]),
     ("zone", &["clock", "invalid"]),
-    ("trigger", &["clock", "invalid", "zone"]),
+    ("duration", &["clock", "invalid"]),
+    ("instant", &["clock", "duration", "invalid", "zone"]),
+    ("trigger", &["clock", "instant", "invalid", "zone"]),
     ("job", &["clock", "invalid", "secret", "trigger"]),
     ("run", &["clock", "job"]),
     ("filter", &["clock"]),
-    ("preview", &["clock", "invalid", "trigger", "zone"]),
+    ("preview", &["clock", "instant", "invalid", "trigger", "zone"]),
     // Seams: words.
     ("task", &["clock", "invalid", "output", "run"]),
     ("executor", &["clock", "job", "output", "run", "secret", "task"]),
@@ -27,8 +29,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "scheduler",
         &[
-            "clock", "executor", "invalid", "job", "output", "run", "store", "task", "trigger",
-            "zone",
+            "clock", "executor", "instant", "invalid", "job", "output", "run", "store", "task",
+            "trigger", "zone",
         ],
     ),
     ("explain", &["clock", "job", "run"]),
@@ -54,6 +56,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "filter",
             "history",
+            "instant",
             "invalid",
             "job",
             "output",
@@ -66,7 +69,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("client", &[]),
     ("server", &[]),
-    ("cli", &["client", "clock", "config", "job", "preview", "trigger", "zone"]),
+    (
+        "cli",
+        &["client", "clock", "config", "duration", "instant", "job", "preview", "trigger", "zone"],
+    ),
     ("toutiao", &["client", "clock", "invalid", "server", "task"]),
     // Composition.
     ("config", &["executor", "invalid", "job", "secret", "zone"]),

@@ -130,7 +130,7 @@ fn what_makes_no_sense_exits_2() {
         (&["list", "--state", "running"], "finished"),
         (&["list", "--limit", "many"], "--limit"),
         (&["runs", "--state", "active"], "succeeded"),
-        (&["runs", "--since", "yesterday"], "RFC 3339"),
+        (&["runs", "--since", "soon"], "--since: \"soon\" is not a time"),
         (&["show"], "<ID>"),
         (&["pause"], "<IDS>"),
         (&["add", "x", "--builtin", "noop"], "say when"),

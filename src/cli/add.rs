@@ -1,25 +1,24 @@
 //! From what was typed to the JSON of a job or a trigger.
 
-use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use super::arguments::{AddArguments, TriggerArguments};
+use super::present::Present;
 use super::{Failure, call, command, duration, policy};
-use crate::clock::Timestamp;
 
 /// The definition of a job.
-pub(super) fn definition(given: &AddArguments, now: Timestamp) -> Result<Value, Failure> {
+pub(super) fn definition(given: &AddArguments, present: &Present) -> Result<Value, Failure> {
     let mut job = Map::new();
     let mut set = |key: &str, value: Value| job.insert(key.to_owned(), value);
     set("id", json!(given.id));
-    set("trigger", trigger(&given.when, now)?);
+    set("trigger", trigger(&given.when, present)?);
     set("task", task(given)?);
-    let grace = given.misfire_grace_time.as_deref().map(duration::parse).transpose()?;
-    let next_run_time = given.next_run_time.as_deref().map(|at| run_date(at, now)).transpose()?;
+    let grace = duration::given("--misfire-grace-time", given.misfire_grace_time.as_deref())?;
+    let next_run_time = present.time("--next-run-time", given.next_run_time.as_deref())?;
     let optional = [
         ("next_run_time", next_run_time),
         ("executor", given.executor.clone().map(Value::from)),
-        ("misfire_grace_time", grace.map(duration::seconds)),
+        ("misfire_grace_time", grace),
         ("coalesce", given.coalesce.clone().map(Value::from)),
         ("max_instances", given.max_instances.map(Value::from)),
         ("overlap", given.overlap.clone().map(Value::from)),
@@ -41,16 +40,15 @@ pub(super) fn definition(given: &AddArguments, now: Timestamp) -> Result<Value, 
 }
 
 /// A trigger in its JSON form.
-pub(super) fn trigger(given: &TriggerArguments, now: Timestamp) -> Result<Value, Failure> {
-    let Value::Object(mut trigger) = when(given, now)? else {
+pub(super) fn trigger(given: &TriggerArguments, present: &Present) -> Result<Value, Failure> {
+    let Value::Object(mut trigger) = when(given, present)? else {
         return Err(Failure::Usage("--trigger must be a JSON object".to_owned()));
     };
-    let jitter = given.jitter.as_deref().map(duration::parse).transpose()?.map(duration::seconds);
     let options = [
         ("timezone", given.timezone.clone().map(Value::from)),
-        ("start_date", given.start.clone().map(Value::from)),
-        ("end_date", given.end.clone().map(Value::from)),
-        ("jitter", jitter),
+        ("start_date", present.time("--start", given.start.as_deref())?),
+        ("end_date", present.time("--end", given.end.as_deref())?),
+        ("jitter", duration::given("--jitter", given.jitter.as_deref())?),
         ("dst_gap", given.dst_gap.clone().map(Value::from)),
         ("dst_fold", given.dst_fold.clone().map(Value::from)),
     ];
@@ -59,23 +57,22 @@ pub(super) fn trigger(given: &TriggerArguments, now: Timestamp) -> Result<Value,
 }
 
 /// The type of trigger that was given, with its own keys.
-fn when(given: &TriggerArguments, now: Timestamp) -> Result<Value, Failure> {
+fn when(given: &TriggerArguments, present: &Present) -> Result<Value, Failure> {
     if let Some(fields) = &given.cron {
         return Ok(keys("--cron", "cron", fields, |value| json!(value))?.into());
     }
     if let Some(expression) = &given.crontab {
         return Ok(json!({"type": "crontab", "expression": expression}));
     }
-    if let Some(every) = &given.every {
-        let seconds = duration::seconds(duration::parse(every)?);
+    if let Some(seconds) = duration::given("--every", given.every.as_deref())? {
         return Ok(json!({"type": "interval", "seconds": seconds}));
     }
     if let Some(steps) = &given.calendar {
         let number = |value: &str| value.parse::<u64>().map_or_else(|_| json!(value), Value::from);
         return Ok(keys("--calendar", "calendarinterval", steps, number)?.into());
     }
-    if let Some(at) = &given.at {
-        return Ok(json!({"type": "date", "run_date": run_date(at, now)?}));
+    if let Some(at) = present.time("--at", given.at.as_deref())? {
+        return Ok(json!({"type": "date", "run_date": at}));
     }
     if let Some(text) = &given.trigger {
         return serde_json::from_str(text)
@@ -119,16 +116,6 @@ fn keys(
         rest = tail.trim_start();
     }
     Ok(map)
-}
-
-fn run_date(text: &str, now: Timestamp) -> Result<Value, Failure> {
-    let at = match text.strip_prefix('+') {
-        Some(delay) => now.checked_add_signed(duration::parse(delay)?),
-        None if text == "now" => Some(now),
-        None => return Ok(json!(text)),
-    };
-    let at = at.ok_or_else(|| Failure::Usage(format!("\"{text}\" is too far away")))?;
-    Ok(json!(at.to_rfc3339_opts(SecondsFormat::Micros, true)))
 }
 
 fn task(given: &AddArguments) -> Result<Value, Failure> {

@@ -7,9 +7,6 @@ use super::{Failure, duration};
 
 /// The task that calls this URL.
 pub(super) fn task(url: &str, given: &CallArguments) -> Result<Value, Failure> {
-    let limit = |text: &Option<String>| {
-        text.as_deref().map(duration::parse).transpose().map(|limit| limit.map(duration::seconds))
-    };
     let headers = headers(given)?;
     let optional = [
         ("method", given.method.clone().map(Value::from)),
@@ -18,8 +15,11 @@ pub(super) fn task(url: &str, given: &CallArguments) -> Result<Value, Failure> {
         ("json", given.json_body.as_deref().map(json_body).transpose()?),
         ("expect", (!given.expect.is_empty()).then(|| json!(given.expect))),
         ("redirects", given.redirects.map(Value::from)),
-        ("connect_timeout", limit(&given.connect_timeout)?),
-        ("timeout", limit(&given.answer_timeout)?),
+        (
+            "connect_timeout",
+            duration::given("--connect-timeout", given.connect_timeout.as_deref())?,
+        ),
+        ("timeout", duration::given("--answer-timeout", given.answer_timeout.as_deref())?),
     ];
     let url = secret(url).unwrap_or_else(|| json!(url));
     let mut task = Map::from_iter([("type".to_owned(), json!("http")), ("url".to_owned(), url)]);

@@ -18,7 +18,6 @@ pub(super) fn task(words: &[String], given: &CommandArguments) -> Result<Value, 
     };
     let env = environment(given)?;
     let limits = limits(given)?;
-    let grace = given.kill_grace.as_deref().map(duration::parse).transpose()?;
     let codes = |codes: &[i32]| (!codes.is_empty()).then(|| json!(codes));
     let optional = [
         ("env", (!env.is_empty()).then_some(Value::Object(env))),
@@ -31,7 +30,7 @@ pub(super) fn task(words: &[String], given: &CommandArguments) -> Result<Value, 
         ("limits", (!limits.is_empty()).then_some(Value::Object(limits))),
         ("success_codes", codes(&given.success_codes)),
         ("no_retry_codes", codes(&given.no_retry_codes)),
-        ("kill_grace", grace.map(duration::seconds)),
+        ("kill_grace", duration::given("--kill-grace", given.kill_grace.as_deref())?),
     ];
     let given = optional.into_iter().filter_map(|(key, value)| Some((key, value?)));
     let all = [("type", json!("command")), program].into_iter().chain(given);
@@ -59,10 +58,9 @@ fn environment(given: &CommandArguments) -> Result<Map<String, Value>, Failure> 
 
 fn limits(given: &CommandArguments) -> Result<Map<String, Value>, Failure> {
     let number = |text: &String| text.parse::<u64>().map_or_else(|_| json!(text), Value::from);
-    let cpu = given.cpu_time.as_deref().map(duration::parse).transpose()?;
     let limits = [
         ("memory", given.memory.as_ref().map(number)),
-        ("cpu", cpu.map(duration::seconds)),
+        ("cpu", duration::given("--cpu-time", given.cpu_time.as_deref())?),
         ("files", given.open_files.map(Value::from)),
     ];
     let given = limits.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));

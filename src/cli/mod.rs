@@ -9,6 +9,7 @@ mod duration;
 mod logs;
 mod output;
 mod policy;
+mod present;
 mod preview;
 mod table;
 mod view;
@@ -26,7 +27,10 @@ use serde_json::Value;
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config;
+use crate::instant::{Toward, parse_moment};
+use crate::zone::Zone;
 use output::Output;
+use present::Present;
 
 /// How long `run --wait` waits for one answer before it asks again.
 const WAIT_SECONDS: u64 = 60;
@@ -39,9 +43,6 @@ pub fn client(arguments: &ClientArguments) -> Client {
 /// Carries out a command that speaks to a daemon, or computes a preview.
 pub fn run(arguments: &ClientArguments, command: ClientCommand) -> ExitCode {
     let output = arguments.output();
-    if let ClientCommand::Preview(preview) = command {
-        return report(preview::run(&preview, &output));
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime
         .map_err(|error| Failure::Refused(error.to_string()))
@@ -53,7 +54,8 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
     let now = SystemClock.now();
     match command {
         ClientCommand::Add(arguments) => {
-            let job = client.add(&add::definition(&arguments, now)?).await?;
+            let present = Present::of_job(client, &arguments, now).await?;
+            let job = client.add(&add::definition(&arguments, &present)?).await?;
             output.show(&job, |job| view::added(job, now))
         }
         ClientCommand::List(filter) => {
@@ -103,7 +105,7 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
             let answer = client.reload().await?;
             output.show(&answer, view::difference)
         }
-        ClientCommand::Preview(arguments) => preview::run(&arguments, output),
+        ClientCommand::Preview(arguments) => preview::run(client, &arguments, output, now).await,
     }
 }
 
@@ -188,8 +190,23 @@ async fn runs(
             Err(error) => return Err(error.into()),
         }
     }
-    let page = client.runs(&filter.query(now)?).await?;
+    let since = match &filter.since {
+        Some(text) => Some(since(client, text, now).await?),
+        None => None,
+    };
+    let page = client.runs(&filter.query(since)).await?;
     output.show(&page, |page| view::runs(page, now))
+}
+
+/// Reads `--since`, in the daemon's zone.
+async fn since(client: &Client, text: &str, now: Timestamp) -> Result<Timestamp, Failure> {
+    let read = |zone: &Zone| {
+        let at = parse_moment(text, zone, now, Toward::Past);
+        at.map_err(|why| Failure::Usage(format!("--since: {why}")))
+    };
+    // What is no time in any zone needs no daemon to be refused.
+    read(&Zone::utc())?;
+    read(&present::daemon_zone(client).await?)
 }
 
 /// Whether to wait for the end.

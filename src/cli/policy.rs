@@ -9,7 +9,7 @@ use super::{Failure, duration};
 pub(super) fn policies(given: &PolicyArguments) -> Result<Map<String, Value>, Failure> {
     let hook = |text: &Option<String>| text.as_deref().map(task).transpose();
     let optional = [
-        ("timeout", seconds(given.timeout.as_deref())?),
+        ("timeout", duration::given("--timeout", given.timeout.as_deref())?),
         ("retry", retry(given)?),
         ("priority", given.priority.map(Value::from)),
         ("on_failure", hook(&given.on_failure)?),
@@ -26,16 +26,12 @@ fn retry(given: &PolicyArguments) -> Result<Option<Value>, Failure> {
     let Some(max_attempts) = given.max_attempts else { return Ok(None) };
     let optional = [
         ("max_attempts", Some(json!(max_attempts))),
-        ("delay", seconds(given.retry_delay.as_deref())?),
+        ("delay", duration::given("--retry-delay", given.retry_delay.as_deref())?),
         ("backoff", given.retry_backoff.map(Value::from)),
-        ("max_delay", seconds(given.retry_max_delay.as_deref())?),
+        ("max_delay", duration::given("--retry-max-delay", given.retry_max_delay.as_deref())?),
     ];
     let given = optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     Ok(Some(Value::Object(given.collect())))
-}
-
-fn seconds(text: Option<&str>) -> Result<Option<Value>, Failure> {
-    Ok(text.map(duration::parse).transpose()?.map(duration::seconds))
 }
 
 /// A task in its JSON form, or a line for the shell.

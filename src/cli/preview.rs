@@ -7,43 +7,59 @@ use serde_json::json;
 
 use super::arguments::PreviewArguments;
 use super::output::{Output, Reader, print};
+use super::present::{Present, daemon_zone_if_reachable, zone_given};
 use super::table::Table;
 use super::{Failure, add, duration};
+use crate::client::Client;
 use crate::clock::{Clock, SystemClock, Timestamp, rfc3339};
+use crate::instant::{Toward, parse_moment};
 use crate::preview::{Preview, TIMES_MAX, batch_line};
-use crate::trigger::Missing;
-use crate::zone::{Local, Zone, parse_instant};
+use crate::trigger::{Missing, Trigger};
+use crate::zone::{Local, Zone};
 
 /// Bytes of one line of a batch: far more than any trigger needs.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Carries it out.
-pub(super) fn run(given: &PreviewArguments, output: &Output) -> Result<(), Failure> {
-    if given.batch {
-        return batch();
-    }
-    if given.count == 0 || given.count > TIMES_MAX {
+/// Carries it out. A trigger that names no zone has the one that a daemon would give it, if a daemon is reachable.
+pub(super) async fn run(
+    client: &Client,
+    given: &PreviewArguments,
+    output: &Output,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    if !given.batch && (given.count == 0 || given.count > TIMES_MAX) {
         return Err(Failure::Usage(format!("--count must be between 1 and {TIMES_MAX}")));
     }
-    let now = SystemClock.now();
-    let trigger = add::trigger(&given.when, now)?;
-    let zone = match trigger.get("timezone").and_then(serde_json::Value::as_str) {
-        Some(name) => Zone::parse(name).map_err(|invalid| Failure::Usage(invalid.to_string()))?,
-        None => Zone::system(),
+    let named = if given.batch { None } else { zone_given(&given.when)? };
+    let zone = match named {
+        Some(zone) => zone,
+        None => daemon_zone_if_reachable(client).await.unwrap_or_else(Zone::system),
     };
-    let after = given.after.as_deref().map(|text| parse_instant(text, &zone)).transpose();
+    if given.batch { batch(&zone) } else { show(given, &Present { now, zone }, output) }
+}
+
+fn show(given: &PreviewArguments, present: &Present, output: &Output) -> Result<(), Failure> {
+    let trigger = add::trigger(&given.when, present)?;
+    let Present { now, zone } = present;
+    let after = given.after.as_deref();
+    let after = after.map(|text| parse_moment(text, zone, *now, Toward::Future)).transpose();
     let after = after.map_err(|why| Failure::Usage(format!("--after: {why}")))?;
+    // What is past is past, except for a one-shot, which would run late: as for a job that is added.
+    let compiled = Trigger::compile(&trigger, zone, *now);
+    let is_one_shot = compiled.is_ok_and(|trigger| trigger.is_one_shot());
+    let from = after.or_else(|| Some(*now).filter(|_| !is_one_shot));
     let question = json!({
         "trigger": trigger,
-        "after": after.map(rfc3339),
+        "after": from.map(rfc3339),
+        "inclusive": after.is_none(),
         "count": given.count,
     });
-    let preview = Preview::answer_by_type(question, &Zone::system(), now)
+    let preview = Preview::answer_by_type(question, zone, *now)
         .map_err(|invalid| Failure::Usage(invalid.to_string()))?;
     if let Some(why) = preview.trigger.why_never() {
         return Err(Failure::Usage(format!("it can never fire: {why}")));
     }
-    output.show(&preview.to_value(), |_| table(&preview, now))
+    output.show(&preview.to_value(), |_| table(&preview, *now))
 }
 
 fn table(preview: &Preview, now: Timestamp) -> String {
@@ -124,12 +140,11 @@ fn and_more(missing: &Missing) -> String {
 
 /// One answer a line, flushed after each, so that another program can converse. It ends with the questions, or when
 /// nobody reads the answers.
-fn batch() -> Result<(), Failure> {
+fn batch(zone: &Zone) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::Refused(format!("the standard input cannot be read: {error}"))
     };
     let mut stdin = std::io::stdin().lock();
-    let zone = Zone::system();
     loop {
         let mut bytes = Vec::new();
         let mut line = (&mut stdin).take(LINE_BYTES_MAX);
@@ -145,7 +160,7 @@ fn batch() -> Result<(), Failure> {
             if text.trim().is_empty() {
                 continue;
             }
-            batch_line(&text, &zone, SystemClock.now())
+            batch_line(&text, zone, SystemClock.now())
         };
         if print(&answer.to_string())? == Reader::Gone {
             return Ok(());

@@ -15,11 +15,11 @@ use super::request::{Bytes, Parameters, definition};
 use crate::clock::{Timestamp, rfc3339};
 use crate::filter::JobFilter;
 use crate::history::PAGE_DEFAULT;
+use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
 use crate::job::{Definition, Job, JobId, Origin};
 use crate::scheduler::admission::Rules;
 use crate::scheduler::command::{Addition, Answer, Existing, Request};
-use crate::zone::parse_instant;
 
 /// States that a list can be asked for.
 const STATES: [&str; 4] = ["active", "paused", "finished", "broken"];
@@ -114,7 +114,8 @@ pub(super) async fn explain(
 ) -> Result<Json<Value>, ApiError> {
     let job = known(&api, &id).await?;
     let now = api.clock.now();
-    let asked = given.at.map(|text| parse_instant(&text, job.trigger.zone())).transpose();
+    let read = |text: String| parse_moment(&text, job.trigger.zone(), now, Toward::Past);
+    let asked = given.at.map(read).transpose();
     let asked = asked.map_err(|why| Invalid::new("at", why))?.unwrap_or(now);
     let explanation = api.history.explain(&job, asked, now).await?;
     Ok(Json(explanation.to_value(&job)))

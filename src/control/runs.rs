@@ -11,9 +11,10 @@ use super::Api;
 use super::error::ApiError;
 use super::jobs::check_state;
 use super::request::Parameters;
-use crate::clock::Timestamp;
 use crate::filter::RunFilter;
 use crate::history::PAGE_DEFAULT;
+use crate::instant::{Toward, parse_moment};
+use crate::invalid::Invalid;
 use crate::run::{Attempt, Run};
 
 /// Seconds for which one request waits at most.
@@ -28,7 +29,7 @@ const STATES: [&str; 8] =
 pub(super) struct ListParameters {
     job: Option<String>,
     state: Option<String>,
-    since: Option<Timestamp>,
+    since: Option<String>,
     limit: Option<usize>,
     cursor: Option<String>,
 }
@@ -38,11 +39,14 @@ pub(super) async fn list(
     Parameters(given): Parameters<ListParameters>,
 ) -> Result<Json<Value>, ApiError> {
     check_state(given.state.as_deref(), &STATES)?;
+    let (now, zone) = (api.clock.now(), api.rules.borrow().zone.clone());
+    let since = given.since.map(|text| parse_moment(&text, &zone, now, Toward::Past)).transpose();
+    let since = since.map_err(|why| Invalid::new("since", why))?;
     let filter = RunFilter {
         job_id: given.job,
         state: given.state,
         occurrence: None,
-        since: given.since,
+        since,
         before: given.cursor,
         limit: given.limit.unwrap_or(PAGE_DEFAULT),
     };

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::executor::{ExecutorKind, PoolSettings};
+use crate::instant::parse_instant;
 use crate::invalid::Invalid;
 use crate::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, Policy, Task};
 use crate::scheduler::plan;
 use crate::task::builtin::Registry;
 use crate::trigger::Trigger;
-use crate::zone::{Zone, parse_instant};
+use crate::zone::Zone;
 
 /// The executor of a job that names none, where it can run the job's task.
 const DEFAULT_EXECUTOR: &str = "default";

@@ -5,8 +5,9 @@ use chrono::{NaiveDate, TimeDelta};
 use serde_json::{Map, Value};
 
 use crate::clock::{MICROS_PER_SECOND, Timestamp};
+use crate::instant::{parse_date, parse_instant};
 use crate::invalid::{Invalid, quoted};
-use crate::zone::{Zone, parse_date, parse_instant};
+use crate::zone::Zone;
 
 /// Longest interval or jitter, in microseconds: a thousand years, far from any overflow.
 pub(super) const MICROS_MAX: i64 = 32_000_000_000 * MICROS_PER_SECOND;

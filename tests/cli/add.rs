@@ -1,6 +1,7 @@
 //! `add`: every option arrives in the job.
 
 use punctual::clock::{Clock, SystemClock, Timestamp};
+use punctual::zone::Zone;
 use serde_json::{Value, json};
 
 use crate::support::{Home, text};
@@ -252,4 +253,50 @@ fn an_id_may_hold_anything_that_can_be_seen() {
         home.ok(&["remove", id]);
     }
     assert_eq!(home.json(&["list"])["jobs"], json!([]));
+}
+
+#[test]
+fn times_that_depend_on_the_present_are_resolved_in_the_triggers_zone_or_the_daemons() {
+    let home = Home::new("[scheduler]\ntimezone = \"Asia/Tokyo\"\n");
+    let _daemon = home.start();
+    let added = |name: &str, when: &[&str]| {
+        home.json(&[&["add", name, "--builtin", "noop"], when].concat())
+    };
+    let in_new_york = ["--at", "tomorrow 10:00", "--timezone", "America/New_York"];
+    for (zone, when) in [("Asia/Tokyo", &in_new_york[..2]), ("America/New_York", &in_new_york)] {
+        let job = added(zone, when);
+        let zone = Zone::parse(zone).unwrap();
+        let at = zone.to_local(text(&job, "next_run_time").parse().unwrap());
+        let made = zone.to_local(text(&job, "created_at").parse().unwrap());
+        assert_eq!(at.time().to_string(), "10:00:00");
+        // Midnight may have passed between the typing and the making.
+        assert!((0..=1).contains(&(at.date() - made.date()).num_days()), "{at} {made}");
+    }
+    // What does not depend on the present is stored as it was typed.
+    let typed = [
+        ("2100-12-06 16:30", "2100-12-06T07:30:00.000000Z"),
+        ("2100-12-06T10:30Z", "2100-12-06T10:30:00.000000Z"),
+        ("2100-12-06 16:30 +0800", "2100-12-06T08:30:00.000000Z"),
+    ];
+    for (at, instant) in typed {
+        let job = added(at, &["--at", at]);
+        assert_eq!(text(&job, "next_run_time"), instant);
+        assert_eq!(text(&job["trigger"], "run_date"), at);
+    }
+    let job =
+        added("first", &["--every", "1 day", "--next-run-time", "+90min", "--jitter", "5min"]);
+    assert_eq!(
+        (&job["trigger"]["seconds"], &job["trigger"]["jitter"]),
+        (&json!(86400), &json!(300))
+    );
+    let refused = home.fails(&["add", "x", "--at", "2027-02-30", "--builtin", "noop"]);
+    assert!(
+        refused.1.contains(
+            "trigger.run_date: \"2027-02-30\" is not a time: February has 28 days in 2027"
+        )
+    );
+    assert!(home.ok(&["runs", "--since", "yesterday"]).contains("no runs"));
+    assert!(home.ok(&["runs", "--since", "2026-11-28 20:00"]).contains("no runs"));
+    assert!(home.ok(&["explain", "first", "--at", "16:30"]).contains("It was not due at "));
+    assert!(home.ok(&["explain", "first", "--at", "2h ago"]).contains("It was not due at "));
 }

@@ -17,13 +17,13 @@ pub struct TriggerArguments {
     /// A crontab expression, such as '*/5 8-18 * * mon-fri', or @daily; 0 and 7 are Sunday
     #[arg(long, value_name = "EXPRESSION", help_heading = "When")]
     pub crontab: Option<String>,
-    /// A fixed interval, such as 10s, 90m, 1h30m, 2d
+    /// A fixed interval, such as 10s, 90min, 1h 30m, 2d; a number without a unit is seconds
     #[arg(long, value_name = "DURATION", help_heading = "When")]
     pub every: Option<String>,
     /// Steps of the calendar from --start on, and a time of day: years months weeks days hour minute second
     #[arg(long, value_name = "STEPS", help_heading = "When")]
     pub calendar: Option<String>,
-    /// Once: 2026-11-06 16:30:05, an RFC 3339 time, +30m from now, or now
+    /// Once: '2026-12-06 16:30', 2026-12-06T16:30Z, 16:30, 'tomorrow 10:00', +30m from now, or now
     #[arg(long, value_name = "TIME", help_heading = "When", allow_hyphen_values = true)]
     pub at: Option<String>,
     /// A trigger in its JSON form
@@ -33,10 +33,10 @@ pub struct TriggerArguments {
     #[arg(long, value_name = "ZONE", help_heading = "When", allow_hyphen_values = true)]
     pub timezone: Option<String>,
     /// Earliest time (inclusive); of an interval, the time from which it counts
-    #[arg(long, value_name = "TIME", help_heading = "When")]
+    #[arg(long, value_name = "TIME", help_heading = "When", allow_hyphen_values = true)]
     pub start: Option<String>,
     /// Latest time (inclusive)
-    #[arg(long, value_name = "TIME", help_heading = "When")]
+    #[arg(long, value_name = "TIME", help_heading = "When", allow_hyphen_values = true)]
     pub end: Option<String>,
     /// Delay each occurrence by up to this long
     #[arg(long, value_name = "DURATION", help_heading = "When")]

@@ -16,8 +16,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::duration;
-use super::output::{Failure, Output};
+use super::output::Output;
 use crate::client::percent_encode;
 use crate::clock::{Timestamp, rfc3339};
 use crate::config::DEFAULT_FILE;
@@ -137,7 +136,11 @@ pub enum ClientCommand {
         punctual add tick --every 10s --timezone Asia/Shanghai --builtin noop\n\n\
         A cron field that is not given is * if it is coarser than the finest one given, else its minimum;\n\
         0 is Monday in day_of_week; all fields have to match. In a crontab expression 0 is Sunday, and of a day and a\n\
-        weekday that are both given one is enough.")]
+        weekday that are both given one is enough.\n\n\
+        A DURATION is 10s, 90min, 1h 30m, 2 days or 500ms; a number without a unit is seconds, as in jobs.toml.\n\
+        A TIME is 2026-12-06, '2026-12-06 16:30', 2026-12-06T16:30Z or with an offset such as +0800; 16:30 (the next\n\
+        one), 'tomorrow 10:00', now, or +30m from now. Without an offset it is in --timezone, or else in the daemon's\n\
+        zone.")]
     Add(Box<AddArguments>),
     /// List jobs
     #[command(
@@ -201,8 +204,9 @@ pub enum ClientCommand {
     Explain {
         /// The job's id
         id: String,
-        /// The time, in the job's zone or RFC 3339 [default: now, and so its latest occurrence]
-        #[arg(long, value_name = "TIME")]
+        /// The time, in the job's zone unless it has an offset; 03:00 alone is the last one, 2h is 2 hours ago
+        /// [default: now, and so its latest occurrence]
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
         at: Option<String>,
     },
     /// List runs, the newest first: what ran, how late, how it ended, what was skipped and why
@@ -309,9 +313,9 @@ pub struct RunsArguments {
     #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "timed_out", "cancelled",
         "lost", "skipped"])]
     state: Option<String>,
-    /// Only runs of the last DURATION (1h), or since a time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
+    /// Only runs since this time, such as 12h (ago), yesterday, 16:30, 2026-11-28, '2026-11-28 20:00'
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(super) since: Option<String>,
     /// At most so many
     #[arg(long, default_value_t = 30)]
     limit: usize,
@@ -321,16 +325,14 @@ pub struct RunsArguments {
 }
 
 impl RunsArguments {
-    pub(super) fn query(&self, now: Timestamp) -> Result<String, Failure> {
-        let since =
-            self.since.as_deref().map(|text| duration::instant_before(text, now)).transpose()?;
-        Ok(query(&[
+    pub(super) fn query(&self, since: Option<Timestamp>) -> String {
+        query(&[
             ("job", self.name.clone()),
             ("state", self.state.clone()),
             ("since", since.map(rfc3339)),
             ("limit", Some(self.limit.to_string())),
             ("cursor", self.cursor.clone()),
-        ]))
+        ])
     }
 }
 
@@ -350,8 +352,8 @@ pub struct PreviewArguments {
     /// How many times to show
     #[arg(long, default_value_t = 10)]
     pub count: usize,
-    /// Show times after this one, in the trigger's zone or RFC 3339 [default: now, or the trigger's own start]
-    #[arg(long, value_name = "TIME")]
+    /// Show times after this one [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub after: Option<String>,
     /// Answer JSON lines from the standard input, one each
     #[arg(long, conflicts_with_all = ["when", "count", "after"])]

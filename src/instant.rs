@@ -1,0 +1,398 @@
+//! Times as people write them: a date with a time of day and an offset, and, where the present is
+//! known, also a time of day alone, a day such as `tomorrow`, or a distance from now.
+
+use chrono::{Datelike, Days, NaiveDate, NaiveTime, SubsecRound, TimeDelta};
+
+use crate::clock::Timestamp;
+use crate::duration::parse_duration;
+use crate::invalid::quoted;
+use crate::zone::{Zone, parse_offset};
+
+/// What is accepted everywhere, for error messages.
+const EXAMPLES: &str = "2026-11-06, 2026-11-06 16:30 or 2026-11-06T16:30:05+08:00";
+/// Names of the months, for messages.
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+
+/// In which direction a time of day without a date is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Toward {
+    /// The next one; `yesterday` is refused.
+    Future,
+    /// The last one; a duration alone is a distance back.
+    Past,
+}
+
+/// Reads a time that means the same whenever it is read: `Y-m-d` with an optional time of day `H:M[:S[.f]]` after a
+/// space or a `T`, and an optional offset `Z`, `UTC`, `±HH:MM`, `±HHMM` or `±HH`. Without an offset it is read in
+/// `zone`. It is cut to whole microseconds.
+pub fn parse_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
+    exact_instant(text, zone).map(|at| at.trunc_subsecs(6))
+}
+
+/// The same with all digits of the fraction that are written.
+pub fn exact_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
+    let written = Written::read(text).map_err(|why| not_a_time(text, &why))?;
+    let Day::Date(date) = written.day else { return Err(relative(text)) };
+    written.on(date, zone).ok_or_else(|| not_a_time(text, "the years are 1 to 9999"))
+}
+
+/// Reads the date of the same: as it is written, or the one that an instant with an offset has in `zone`.
+pub fn parse_date(text: &str, zone: &Zone) -> Result<NaiveDate, String> {
+    let written = Written::read(text).map_err(|why| not_a_time(text, &why))?;
+    match (written.day, written.offset_seconds) {
+        (Day::Date(date), None) => Ok(date),
+        (Day::Date(_), Some(_)) => Ok(zone.to_local(exact_instant(text, zone)?).date()),
+        (Day::FromToday(_) | Day::Nearest, _) => Err(relative(text)),
+    }
+}
+
+/// Reads a time that may depend on the present: all of [`parse_instant`], and `now`, `+30m`, `-1h`, `2h ago`,
+/// `16:30`, `today`, `tomorrow 10:00`, `yesterday`.
+pub fn parse_moment(
+    text: &str,
+    zone: &Zone,
+    now: Timestamp,
+    toward: Toward,
+) -> Result<Timestamp, String> {
+    if let Some(at) = distance(text.trim(), now, toward) {
+        return at.filter(|at| is_in_calendar(*at)).ok_or_else(|| too_far(text));
+    }
+    let written = Written::read(text).map_err(|why| not_a_moment(text, &why))?;
+    let today = match written.offset_seconds {
+        Some(seconds) => now.naive_utc().checked_add_signed(TimeDelta::seconds(seconds.into())),
+        None => Some(zone.to_local(now)),
+    };
+    let today = today.ok_or_else(|| too_far(text))?.date();
+    let on = |days: i64| {
+        let day = today.checked_add_signed(TimeDelta::days(days));
+        day.and_then(|day| written.on(day, zone)).ok_or_else(|| too_far(text))
+    };
+    let at = match (written.day, toward) {
+        (Day::Date(date), _) => written.on(date, zone).ok_or_else(|| too_far(text))?,
+        (Day::FromToday(-1), Toward::Future) => {
+            return Err(not_a_moment(text, "it is in the past"));
+        }
+        (Day::FromToday(days), _) => on(days)?,
+        (Day::Nearest, Toward::Future) => Some(on(0)?).filter(|at| *at > now).map_or(on(1), Ok)?,
+        (Day::Nearest, Toward::Past) => Some(on(0)?).filter(|at| *at <= now).map_or(on(-1), Ok)?,
+    };
+    Ok(at.trunc_subsecs(6))
+}
+
+/// Whether a text is a time only together with the present.
+pub fn is_relative(text: &str, toward: Toward) -> bool {
+    let (zone, now) = (Zone::utc(), Timestamp::default());
+    parse_instant(text, &zone).is_err() && parse_moment(text, &zone, now, toward).is_ok()
+}
+
+/// Whether an instant lies in the years 1 to 9999, which is as far as its written form goes.
+pub fn is_in_calendar(at: Timestamp) -> bool {
+    (1..=9999).contains(&at.year())
+}
+
+/// Reads `now`, `+30m`, `in 30m`, `-1h`, `1h ago`; toward the past also `1h`. The outer option says whether the text
+/// is one of these, the inner one whether the calendar has that instant.
+fn distance(text: &str, now: Timestamp, toward: Toward) -> Option<Option<Timestamp>> {
+    if text.eq_ignore_ascii_case("now") {
+        return Some(Some(now));
+    }
+    if let Some(ahead) = text.strip_prefix('+').or_else(|| text.strip_prefix("in ")) {
+        return parse_duration(ahead).ok().map(|ahead| now.checked_add_signed(ahead));
+    }
+    let back = text.strip_prefix('-').or_else(|| text.strip_suffix(" ago"));
+    let back = back.or_else(|| Some(text).filter(|_| toward == Toward::Past))?;
+    parse_duration(back).ok().map(|back| now.checked_sub_signed(back))
+}
+
+fn not_a_time(text: &str, why: &str) -> String {
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    format!("{} is not a time{why} (expected {EXAMPLES})", quoted(text))
+}
+
+fn not_a_moment(text: &str, why: &str) -> String {
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    let text = quoted(text);
+    format!(
+        "{text} is not a time{why} (expected {EXAMPLES}, or 16:30, tomorrow 10:00, now, +30m, 2h ago)"
+    )
+}
+
+fn too_far(text: &str) -> String {
+    not_a_moment(text, "the years are 1 to 9999")
+}
+
+fn relative(text: &str) -> String {
+    let text = quoted(text);
+    format!("{text} is not a time: it depends on the day on which it is read (expected {EXAMPLES})")
+}
+
+/// The day of a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Day {
+    Date(NaiveDate),
+    /// So many days after today.
+    FromToday(i64),
+    /// Not written: the next or the last day on which the clock shows the time.
+    Nearest,
+}
+
+/// A time as it is written.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    day: Day,
+    time: NaiveTime,
+    /// The distance from UTC, if that is written too.
+    offset_seconds: Option<i32>,
+}
+
+impl Written {
+    /// Reads a text; the error is empty if there is no more to say than that it is not a time.
+    fn read(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let first = text.split_whitespace().next().unwrap_or_default();
+        let days = match first.to_lowercase().as_str() {
+            "yesterday" => Some(-1),
+            "today" => Some(0),
+            "tomorrow" => Some(1),
+            _ => None,
+        };
+        let (day, rest) = if let Some(days) = days {
+            (Day::FromToday(days), text.get(first.len()..).unwrap_or_default())
+        } else if first.contains('-') && !first.split('-').next().unwrap_or_default().contains(':')
+        {
+            let (date, rest) = text.split_at(text.find(['T', 't', ' ']).unwrap_or(text.len()));
+            (Day::Date(parse_day(date)?), rest.strip_prefix(['T', 't']).unwrap_or(rest))
+        } else {
+            let (time, offset_seconds) = parse_clock(text)?;
+            return Ok(Self { day: Day::Nearest, time, offset_seconds });
+        };
+        if rest.trim().is_empty() {
+            return Ok(Self { day, time: NaiveTime::MIN, offset_seconds: None });
+        }
+        let (time, offset_seconds) = parse_clock(rest.trim_start())?;
+        Ok(Self { day, time, offset_seconds })
+    }
+
+    /// The instant on a day, if it is in the calendar.
+    fn on(&self, date: NaiveDate, zone: &Zone) -> Option<Timestamp> {
+        let reading = date.and_time(self.time);
+        let at = match self.offset_seconds {
+            Some(seconds) => {
+                reading.checked_sub_signed(TimeDelta::seconds(seconds.into()))?.and_utc()
+            }
+            None => zone.instant(reading),
+        };
+        Some(at).filter(|at| is_in_calendar(*at))
+    }
+}
+
+/// Reads `Y-m-d`.
+fn parse_day(text: &str) -> Result<NaiveDate, String> {
+    let mut parts = text.splitn(3, '-');
+    let mut number = |digits: std::ops::RangeInclusive<usize>| {
+        parts.next().filter(|part| digits.contains(&part.len())).and_then(whole)
+    };
+    let parts = number(4..=4).zip(number(1..=2)).zip(number(1..=2));
+    let ((year, month), day) = parts.ok_or_else(String::new)?;
+    if year == 0 {
+        return Err("the years are 1 to 9999".to_owned());
+    }
+    let Some(name) =
+        month.checked_sub(1).and_then(|at| MONTHS.get(usize::try_from(at).unwrap_or(usize::MAX)))
+    else {
+        return Err(format!("the month is 1 to 12, not {month}"));
+    };
+    let year = i32::try_from(year).map_err(|_| String::new())?;
+    if let Some(date) = NaiveDate::from_ymd_opt(year, month, day) {
+        return Ok(date);
+    }
+    let first = NaiveDate::from_ymd_opt(year, month, 1).ok_or_else(String::new)?;
+    let next = first.checked_add_months(chrono::Months::new(1)).ok_or_else(String::new)?;
+    let last = next.checked_sub_days(Days::new(1)).ok_or_else(String::new)?.day();
+    let of_year = if month == 2 { format!(" in {year}") } else { String::new() };
+    Err(format!("{name} has {last} days{of_year}"))
+}
+
+/// Reads `H:M[:S[.f]]` and what may follow it: an offset. A fraction is one, so `.5` is half a second.
+fn parse_clock(text: &str) -> Result<(NaiveTime, Option<i32>), String> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != ':' && c != '.');
+    let (clock, offset) = text.split_at(end.unwrap_or(text.len()));
+    let (whole_seconds, fraction) =
+        clock.split_once('.').map_or((clock, None), |(clock, fraction)| (clock, Some(fraction)));
+    let parts: Option<Vec<u32>> = whole_seconds
+        .split(':')
+        .map(|part| Some(part).filter(|part| (1..=2).contains(&part.len())).and_then(whole))
+        .collect();
+    let (hour, minute, second) = match (parts.unwrap_or_default().as_slice(), fraction) {
+        ([hour, minute], None) => (*hour, *minute, 0),
+        ([hour, minute, second], _) => (*hour, *minute, *second),
+        (_, _) => return Err(String::new()),
+    };
+    let units = [("hour", hour, 23), ("minute", minute, 59), ("second", second, 59)];
+    if let Some((unit, value, most)) = units.into_iter().find(|(_, value, most)| value > most) {
+        return Err(format!("the {unit} is 0 to {most}, not {value}"));
+    }
+    let nanos = match fraction {
+        None => 0,
+        Some(digits) if (1..=9).contains(&digits.len()) => {
+            whole(digits).and_then(|_| whole(&format!("{digits:0<9}"))).ok_or_else(String::new)?
+        }
+        Some(_) => return Err("a fraction of a second has 1 to 9 digits".to_owned()),
+    };
+    let time = NaiveTime::from_hms_nano_opt(hour, minute, second, nanos);
+    Ok((time.ok_or_else(String::new)?, clock_offset(offset.trim())?))
+}
+
+/// Reads the offset after a time of day.
+fn clock_offset(text: &str) -> Result<Option<i32>, String> {
+    let digits = text.get(1..).unwrap_or_default();
+    let spelled = match (text, digits.len()) {
+        ("", _) => return Ok(None),
+        ("Z" | "z" | "UTC" | "utc", _) => return Ok(Some(0)),
+        (_, 2) => format!("{text}:00"),
+        (_, 4) if !text.contains(':') => {
+            let (hours, minutes) = text.split_at_checked(3).ok_or_else(String::new)?;
+            format!("{hours}:{minutes}")
+        }
+        (_, _) => text.to_owned(),
+    };
+    parse_offset(&spelled).map(Some).ok_or_else(|| {
+        format!(
+            "{} is not an offset such as Z, +08:00 or +0800, and a zone's name is given apart, as timezone",
+            quoted(text)
+        )
+    })
+}
+
+fn whole(digits: &str) -> Option<u32> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn berlin() -> Zone {
+        Zone::parse("Europe/Berlin").unwrap()
+    }
+
+    /// A Sunday, 10:24:44 in Berlin.
+    fn now() -> Timestamp {
+        "2026-11-29T09:24:44Z".parse().unwrap()
+    }
+
+    fn shown(at: Timestamp) -> String {
+        at.format("%Y-%m-%dT%H:%M:%S%.fZ").to_string()
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let cases = [
+            ("2026-12-06", "2026-12-05T23:00:00Z"),
+            ("2026-12-6", "2026-12-05T23:00:00Z"),
+            ("2026-12-06 16:30", "2026-12-06T15:30:00Z"),
+            ("2026-12-06T16:30", "2026-12-06T15:30:00Z"),
+            ("2026-12-06 9:5", "2026-12-06T08:05:00Z"),
+            ("2026-12-06 16:30:05.5", "2026-12-06T15:30:05.500Z"),
+            ("2026-12-06 16:30:05.123456789", "2026-12-06T15:30:05.123456Z"),
+            ("2026-12-06T10:30Z", "2026-12-06T10:30:00Z"),
+            ("2026-12-06t10:30:00z", "2026-12-06T10:30:00Z"),
+            ("2026-12-06 10:30 UTC", "2026-12-06T10:30:00Z"),
+            ("2026-12-06T10:30+0800", "2026-12-06T02:30:00Z"),
+            ("2026-12-06T10:30:00+08:00", "2026-12-06T02:30:00Z"),
+            ("2026-12-06 10:30:00 -0330", "2026-12-06T14:00:00Z"),
+            ("2026-12-06 10:30-08", "2026-12-06T18:30:00Z"),
+        ];
+        for (text, instant) in cases {
+            assert_eq!(parse_instant(text, &berlin()).map(shown), Ok(instant.into()), "{text}");
+            assert!(!is_relative(text, Toward::Past), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_depends_on_the_present_is_read_where_the_present_is_known() {
+        let cases = [
+            ("now", "2026-11-29T09:24:44Z", "2026-11-29T09:24:44Z"),
+            ("+30m", "2026-11-29T09:54:44Z", "2026-11-29T09:54:44Z"),
+            ("in 2 days", "2026-12-01T09:24:44Z", "2026-12-01T09:24:44Z"),
+            ("-1h", "2026-11-29T08:24:44Z", "2026-11-29T08:24:44Z"),
+            ("1h 30m ago", "2026-11-29T07:54:44Z", "2026-11-29T07:54:44Z"),
+            ("16:30", "2026-11-29T15:30:00Z", "2026-11-28T15:30:00Z"),
+            ("10:00", "2026-11-30T09:00:00Z", "2026-11-29T09:00:00Z"),
+            ("10:24:44", "2026-11-30T09:24:44Z", "2026-11-29T09:24:44Z"),
+            ("00:30Z", "2026-11-30T00:30:00Z", "2026-11-29T00:30:00Z"),
+            ("today", "2026-11-28T23:00:00Z", "2026-11-28T23:00:00Z"),
+            ("today 08:00", "2026-11-29T07:00:00Z", "2026-11-29T07:00:00Z"),
+            ("tomorrow 10:00", "2026-11-30T09:00:00Z", "2026-11-30T09:00:00Z"),
+            ("Tomorrow", "2026-11-29T23:00:00Z", "2026-11-29T23:00:00Z"),
+            ("2026-12-06 16:30", "2026-12-06T15:30:00Z", "2026-12-06T15:30:00Z"),
+        ];
+        let read = |text, toward| parse_moment(text, &berlin(), now(), toward).map(shown);
+        for (text, next, last) in cases {
+            assert_eq!(read(text, Toward::Future), Ok(next.into()), "{text}");
+            assert_eq!(read(text, Toward::Past), Ok(last.into()), "{text}");
+            let told = parse_instant(text, &berlin());
+            assert_eq!(told.is_err(), is_relative(text, Toward::Past), "{text}");
+        }
+        assert_eq!(read("yesterday", Toward::Past), Ok("2026-11-27T23:00:00Z".into()));
+        assert_eq!(read("12h", Toward::Past), Ok("2026-11-28T21:24:44Z".into()));
+        assert!(read("yesterday", Toward::Future).unwrap_err().contains("in the past"));
+        assert!(read("12h", Toward::Future).is_err(), "ahead or back, that is not said");
+    }
+
+    #[test]
+    fn a_time_that_is_not_understood_is_refused_with_what_is_wrong() {
+        let cases = [
+            ("2027-02-30", "February has 28 days in 2027"),
+            ("2028-02-30 10:00", "February has 29 days in 2028"),
+            ("2027-04-31", "April has 30 days"),
+            ("2027-13-01", "the month is 1 to 12, not 13"),
+            ("2027-00-01", "the month is 1 to 12, not 0"),
+            ("2027-01-00", "January has 31 days"),
+            ("2027-01-01 24:00", "the hour is 0 to 23, not 24"),
+            ("2027-01-01 10:60", "the minute is 0 to 59, not 60"),
+            ("2027-01-01 10:00:60", "the second is 0 to 59, not 60"),
+            ("2027-01-01 10:00 Europe/Berlin", "a zone's name is given apart"),
+            ("2027-01-01 10:00+8", "is not an offset"),
+            ("2027-01-01 10", "is not a time (expected"),
+            ("0000-01-01", "the years are 1 to 9999"),
+            ("10/12/2026", "is not a time (expected"),
+            ("06.12.2026", "is not a time (expected"),
+            ("noon", "is not a time (expected"),
+            ("", "is not a time (expected"),
+            ("é", "is not a time (expected"),
+            ("2026-12-06 10:00 +é", "is not an offset"),
+            ("2026-12-06 10:00 é123", "is not an offset"),
+        ];
+        for (text, why) in cases {
+            for message in [
+                parse_instant(text, &berlin()).unwrap_err(),
+                parse_date(text, &berlin()).unwrap_err(),
+                parse_moment(text, &berlin(), now(), Toward::Past).unwrap_err(),
+            ] {
+                assert!(message.contains(why), "{text}: {message}");
+                assert!(message.contains("2026-11-06 16:30"), "{text}: {message}");
+            }
+        }
+        for text in ["16:30", "tomorrow 10:00"] {
+            let message = parse_instant(text, &berlin()).unwrap_err();
+            assert!(message.contains("depends on the day on which it is read"), "{message}");
+        }
+        let far = parse_moment("+9000 weeks", &berlin(), now(), Toward::Future);
+        assert!(far.is_ok(), "{far:?}");
+        assert!(parse_moment("+900000 weeks", &berlin(), now(), Toward::Future).is_err());
+    }
+}
