@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 use jobs::{at, job, job_at};
 use punctual::job::{Definition, Job, JobState, Origin};
 use punctual::run::Outcome;
-use punctual::scheduler::command::{Added, Addition, Answer, Existing, Refusal, Request};
+use punctual::scheduler::command::{
+    Added, Addition, Answer, Difference, Existing, Refusal, Request,
+};
 use serde_json::{Value, json};
 use world::{Fault, World};
 
@@ -192,22 +194,21 @@ async fn the_log_tells_of_a_step_once_it_is_committed_and_never_of_one_that_is_n
     let told = log.take();
     assert_eq!(told.matches("skipped").count(), 1, "{told}");
     assert_eq!(told.matches("tried again").count(), 1, "{told}");
-    let rules = || Box::new(jobs::rules(5));
+    let rules = || jobs::rules(5);
     let without_pools = || {
         let mut rules = rules();
         rules.executors.clear();
-        Request::Reload { rules, jobs: Vec::new() }
+        rules
     };
     world.fail_next(Fault::Before);
-    assert!(world.ask(without_pools(), at(47)).await.is_err());
+    assert!(world.try_reload(without_pools(), Vec::new(), at(47)).await.is_err());
     assert_eq!(log.take(), "");
-    world.ask(without_pools(), at(48)).await.unwrap();
+    world.try_reload(without_pools(), Vec::new(), at(48)).await.unwrap();
     assert_eq!(log.take().matches("the job is broken").count(), 1);
     world.fail_next(Fault::Before);
-    let whole = || Request::Reload { rules: rules(), jobs: Vec::new() };
-    assert!(world.ask(whole(), at(49)).await.is_err());
+    assert!(world.try_reload(rules(), Vec::new(), at(49)).await.is_err());
     assert_eq!(log.take(), "");
-    world.ask(whole(), at(50)).await.unwrap();
+    world.try_reload(rules(), Vec::new(), at(50)).await.unwrap();
     assert_eq!(log.take().matches("whole again").count(), 1);
 }
 
@@ -852,4 +853,68 @@ async fn short_runs_are_handed_over_ahead_of_their_workers_but_none_that_a_crash
     assert!(most_to_lose <= 2, "{most_to_lose} would have been lost without having begun");
     assert!(world.started().is_empty());
     assert_eq!(world.ledger("lose-59").await, ["10 succeeded"]);
+}
+
+#[tokio::test]
+async fn nothing_fires_before_the_jobs_of_the_file_are_declared() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    world.crash(at(5)).await;
+    world.hold();
+    assert_eq!(world.tick(at(15)).await, None, "nothing to wake up for");
+    assert!(world.started().is_empty());
+    assert_eq!(world.ledger("a").await, [""; 0]);
+    world.ask(Request::Begin, at(16)).await.unwrap();
+    assert_eq!(world.tick_on(at(16)).await, Some(at(20)));
+    assert_eq!(world.started(), ["a"]);
+}
+
+/// Jobs of a file, none of which is due soon.
+fn declared_many(count: usize, description: &str) -> Vec<Job> {
+    let given = |number| {
+        let trigger = json!({"type": "date", "run_date": "2100-01-01 00:00:00"});
+        json!({"id": format!("j{number:05}"), "trigger": trigger, "description": description})
+    };
+    let jobs = (0..count).map(|number| job(&given(number)));
+    jobs.map(|job| Job { origin: Origin::File, ..job }).collect()
+}
+
+#[tokio::test]
+async fn a_reload_is_written_in_small_slices_and_says_the_sum_of_them() {
+    let served = World::new(1).await.serve();
+    let counts = |difference: Difference| {
+        let Difference { added, changed, removed, unchanged } = difference;
+        (added.len(), changed.len(), removed.len(), unchanged)
+    };
+    let most = |commits: Vec<usize>| commits.into_iter().max().unwrap();
+    assert_eq!(counts(served.declare(declared_many(1500, "")).await), (1500, 0, 0, 0));
+    assert_eq!(most(served.jobs_per_commit()), 64);
+    assert_eq!(counts(served.declare(declared_many(1500, "new")).await), (0, 1500, 0, 0));
+    assert_eq!(most(served.jobs_per_commit()), 64);
+    assert_eq!(counts(served.declare(declared_many(100, "new")).await), (0, 0, 1400, 100));
+    assert_eq!(most(served.jobs_per_commit()), 64);
+    // A large job counts for as many as it takes the time of.
+    let large = "x".repeat(16 * 1024);
+    assert_eq!(counts(served.declare(declared_many(100, &large)).await), (0, 100, 0, 0));
+    assert_eq!(most(served.jobs_per_commit()), 21);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn requests_of_many_clients_are_shared_out_to_steps_of_bounded_work() {
+    let served = World::new(1).await.serve();
+    let adding = declared_many(1000, "").into_iter().map(|job| {
+        let job = Box::new(Job { origin: Origin::Socket, ..job });
+        let handle = served.handle.clone();
+        async move { handle.add(Addition { job, existing: Existing::Refuse }).await }
+    });
+    let adding: Vec<_> = adding.map(tokio::spawn).collect();
+    for added in adding {
+        added.await.unwrap().unwrap();
+    }
+    let commits = served.jobs_per_commit();
+    assert_eq!(commits.iter().sum::<usize>(), 1000);
+    assert!(commits.iter().all(|jobs| *jobs <= 256), "{commits:?}");
+    assert!(commits.len() < 100, "those that wait share a step: {commits:?}");
+    served.stop().await;
 }

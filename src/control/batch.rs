@@ -1,4 +1,4 @@
-//! Many jobs in one request: what is valid is added in one transaction, the rest is named.
+//! Many jobs in one request: what is valid is added, slice by slice, and the rest is named.
 
 use std::sync::Arc;
 
@@ -16,9 +16,10 @@ use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::job::JobId;
 use crate::scheduler::admission::Rules;
-use crate::scheduler::command::{Added, Addition, Answer, Refusal, Request};
+use crate::scheduler::command::{Added, Addition, Refusal};
+use crate::scheduler::slices::add_in_slices;
 
-/// Jobs of one batch, at most. It bounds a transaction, and how long others wait for it.
+/// Jobs of one batch, at most.
 const JOBS_MAX: usize = 10_000;
 /// Bytes of a batch.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -43,14 +44,7 @@ pub(super) async fn add(
     let judging = tokio::task::spawn_blocking(move || judge_all(&body, &rules, now));
     let judged = judging.await.map_err(|error| ApiError::unavailable(error.to_string()))?;
     let (judged, additions) = judged?;
-    let added = match api.handle.ask(Request::AddAll(additions)).await? {
-        Answer::Added(added) => added,
-        Answer::Job(_)
-        | Answer::Run(_)
-        | Answer::Paused(_)
-        | Answer::Pruned
-        | Answer::Difference(_) => Vec::new(),
-    };
+    let added = add_in_slices(&api.handle, additions).await?;
     let mut added = added.into_iter();
     let results = judged.into_iter().map(|judged| match judged {
         Ok(id) => shown(&id, added.next()),

@@ -8,11 +8,9 @@ use serde_json::Value;
 
 use super::Api;
 use super::error::ApiError;
-use super::jobs::ask;
 use super::request::{BODY_BYTES_MAX, Bytes};
 use crate::invalid::{self, Invalid};
 use crate::run::RunId;
-use crate::scheduler::command::Request;
 
 /// Bytes of a reason.
 const REASON_BYTES_MAX: usize = 1024;
@@ -31,8 +29,8 @@ pub(super) async fn cancel(
     Bytes(body): Bytes<BODY_BYTES_MAX>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let given = if body.is_empty() { Given::default() } else { read(&body)? };
-    let request = Request::Cancel { run: RunId(id.into()), reason: given.reason };
-    Ok((StatusCode::ACCEPTED, ask(&api, request).await?))
+    let run = api.handle.cancel(RunId(id.into()), given.reason).await?;
+    Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }
 
 fn read(body: &[u8]) -> Result<Given, ApiError> {

@@ -61,6 +61,13 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time")
     }
 
+    /// The daemon has a fault.
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        let message = message.into();
+        tracing::error!(%message, "a request could not be answered");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
     /// The daemon cannot do it now.
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
@@ -98,6 +105,7 @@ impl From<Refusal> for ApiError {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
             }
             Refusal::Unavailable(_) | Refusal::Stopping => Self::unavailable(message),
+            Refusal::Internal(_) => Self::internal(message),
         }
     }
 }

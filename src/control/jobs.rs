@@ -19,7 +19,7 @@ use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
 use crate::job::{Definition, Job, JobId, Origin};
 use crate::scheduler::admission::Rules;
-use crate::scheduler::command::{Addition, Answer, Existing, Request};
+use crate::scheduler::command::{Addition, Existing};
 
 /// States that a list can be asked for.
 const STATES: [&str; 4] = ["active", "paused", "finished", "broken"];
@@ -65,12 +65,8 @@ pub(super) fn check_state(given: Option<&str>, known: &[&str]) -> Result<(), Inv
 pub(super) async fn add(State(api): State<Api>, Bytes(body): Bytes) -> Result<Response, ApiError> {
     let rules = Arc::clone(&api.rules.borrow());
     let addition = addition(definition(&body)?, &rules, api.clock.now())?;
-    let answer = api.handle.ask(Request::Add(addition)).await?;
-    // Thousands of these a second need no detour by a value.
-    if let Answer::Job(job) = &answer {
-        return Ok((StatusCode::CREATED, Json(job.shown())).into_response());
-    }
-    Ok((StatusCode::CREATED, Json(to_value(answer))).into_response())
+    let job = api.handle.add(addition).await?;
+    Ok((StatusCode::CREATED, Json(job.shown())).into_response())
 }
 
 /// A definition as it is added, or which of its fields is wrong.
@@ -125,52 +121,40 @@ pub(super) async fn remove(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    ask(&api, Request::Remove(JobId::parse(&id)?)).await
+    Ok(Json(api.handle.remove(JobId::parse(&id)?).await?.to_value()))
 }
 
 pub(super) async fn pause(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    ask(&api, Request::Pause(JobId::parse(&id)?)).await
+    Ok(Json(api.handle.pause(JobId::parse(&id)?).await?.to_value()))
 }
 
 pub(super) async fn resume(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    ask(&api, Request::Resume(JobId::parse(&id)?)).await
+    Ok(Json(api.handle.resume(JobId::parse(&id)?).await?.to_value()))
 }
 
 pub(super) async fn run(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    Ok((StatusCode::ACCEPTED, ask(&api, Request::Run(JobId::parse(&id)?)).await?))
+    let run = api.handle.run(JobId::parse(&id)?).await?;
+    Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }
 
 pub(super) async fn pause_all(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
-    ask(&api, Request::PauseAll).await
+    Ok(paused(api.handle.pause_all().await?))
 }
 
 pub(super) async fn resume_all(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
-    ask(&api, Request::ResumeAll).await
+    Ok(paused(api.handle.resume_all().await?))
 }
 
-pub(super) async fn ask(api: &Api, request: Request) -> Result<Json<Value>, ApiError> {
-    Ok(Json(to_value(api.handle.ask(request).await?)))
-}
-
-fn to_value(answer: Answer) -> Value {
-    match answer {
-        Answer::Job(job) => job.to_value(),
-        Answer::Run(run) => run.to_value(),
-        Answer::Difference(difference) => json!(difference),
-        Answer::Added(added) => json!({"added": added.len()}),
-        Answer::Pruned => json!({}),
-        Answer::Paused(since) => {
-            let state = if since.is_some() { "paused" } else { "running" };
-            json!({"state": state, "paused_since": since.map(rfc3339)})
-        }
-    }
+fn paused(since: Option<Timestamp>) -> Json<Value> {
+    let state = if since.is_some() { "paused" } else { "running" };
+    Json(json!({"state": state, "paused_since": since.map(rfc3339)}))
 }

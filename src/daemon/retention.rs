@@ -10,7 +10,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::Retention;
 use crate::filter::{Kind, Prunable};
 use crate::run::RunId;
-use crate::scheduler::command::{Refusal, Request};
+use crate::scheduler::command::Refusal;
 use crate::scheduler::handle::Handle;
 use crate::store::{Archive, Part, StoreError};
 
@@ -157,8 +157,7 @@ impl Pruner {
     /// Lets go of runs, batch by batch.
     async fn let_go(&self, runs: Vec<RunId>, parts: &'static [Part]) -> Result<(), Refusal> {
         for batch in runs.chunks(BATCH) {
-            let request = Request::Prune { runs: batch.to_vec(), parts };
-            rested(self.handle.ask(request)).await?;
+            rested(self.handle.prune(batch.to_vec(), parts)).await?;
         }
         Ok(())
     }

@@ -28,13 +28,13 @@ use crate::executor::{Completion, Live, Pools, WorkerProgram, handed_over_max};
 use crate::history::History;
 use crate::job::Job;
 use crate::scheduler::admission::Rules;
-use crate::scheduler::command::{Answer, Refusal, Request};
+use crate::scheduler::declare::{DeclareError, declare};
 use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Identity, Scheduler};
 use crate::server;
-use crate::store::Store;
 use crate::store::sql::SqlStore;
+use crate::store::{Archive, Store};
 use crate::zone::Zone;
 
 /// What the ledger says of a run whose daemon died and that is not run again.
@@ -136,6 +136,7 @@ struct Daemon {
     rules: watch::Sender<Arc<Rules>>,
     retention: watch::Sender<Retention>,
     handle: scheduler::handle::Handle,
+    archive: Arc<dyn Archive>,
     reloads: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>,
     /// The configuration that the parts were built from.
     config: Config,
@@ -144,9 +145,11 @@ struct Daemon {
 async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| refused(&error))?;
     let Some(parts) = Parts::build(&config, &mut signals).await? else { return Ok(()) };
-    let Parts { app, store, scheduler, completions, live, rules, jobs, identity } = parts;
+    let Parts { app, store, mut scheduler, completions, live, rules, jobs, identity } = parts;
     let listener =
         control::unix::bind(&config.socket, config.socket_mode).map_err(|error| refused(&error))?;
+    // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
+    scheduler.hold();
     let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
     let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
     let (rules_in, rules_out) = watch::channel(Arc::new(rules));
@@ -166,9 +169,6 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let (hints_in, hints) = mpsc::channel(1);
     tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
     let inlets = Inlets { commands, completions, hints, shutdown: core.clone() };
-    // It is there before the first step, so that no job fires as the file of yesterday had it.
-    let request = declare(&rules_out.borrow(), jobs);
-    let declaring = handle.begin_to_ask(request).await.map_err(|error| refused(&error))?;
     let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, &tracker);
     let mut serving = serving.map_err(|error| refused(&error))?;
     tracker.spawn(answer(listener, api, doors.clone()));
@@ -176,9 +176,13 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let retention = watch::Sender::new(config.retention);
     let pruner = Pruner::new(Arc::new(store.clone()), handle.clone(), retention.subscribe());
     tracker.spawn(core.clone().run_until_cancelled_owned(pruner.work()));
-    let mut daemon = Daemon { source, rules: rules_in, retention, handle, reloads, config };
+    let archive: Arc<dyn Archive> = Arc::new(store.clone());
+    let mut daemon =
+        Daemon { source, rules: rules_in, retention, handle, archive, reloads, config };
     let up = async {
-        declared(declaring.answer().await).map_err(|error| refused(&error))?;
+        let rules = rules_out.borrow().as_ref().clone();
+        daemon.declare(rules, jobs).await.map_err(|error| refused(&error))?;
+        daemon.handle.begin().await.map_err(|error| refused(&error))?;
         let client = Client::new(&socket);
         start_app(&app, &tracker, client, &doors, demo)
             .await
@@ -280,30 +284,22 @@ impl Daemon {
         let rules = Rules { executors, ..files::rules(&config, running.registry.clone()) };
         let now = SystemClock.now();
         let jobs = files::declared_jobs(&config, &rules, now).map_err(|error| error.to_string())?;
-        let jobs = declared(self.handle.ask(declare(&rules, jobs)).await)?;
+        let jobs = self.declare(rules.clone(), jobs).await.map_err(|error| error.to_string())?;
         self.rules.send_replace(Arc::new(rules));
         self.retention.send_replace(config.retention);
         Ok(Reloaded { jobs, restart_needed })
     }
-}
 
-/// Makes the declared jobs these, and the rules.
-fn declare(rules: &Rules, jobs: Vec<Job>) -> Request {
-    Request::Reload { rules: Box::new(rules.clone()), jobs }
-}
-
-/// How the declared jobs have changed.
-fn declared(answer: Result<Answer, Refusal>) -> Result<control::Difference, String> {
-    match answer {
-        Ok(Answer::Difference(difference)) => {
-            tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
-                unchanged = difference.unchanged, "declared jobs");
-            Ok(difference)
-        }
-        Ok(
-            Answer::Job(_) | Answer::Run(_) | Answer::Paused(_) | Answer::Added(_) | Answer::Pruned,
-        ) => Err("the scheduler gave another answer than asked for".to_owned()),
-        Err(refusal) => Err(refusal.to_string()),
+    /// Makes the rules these, and the jobs of the file; says how they have changed.
+    async fn declare(
+        &self,
+        rules: Rules,
+        jobs: Vec<Job>,
+    ) -> Result<control::Difference, DeclareError> {
+        let difference = declare(&self.handle, self.archive.as_ref(), rules, jobs).await?;
+        tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
+            unchanged = difference.unchanged, "declared jobs");
+        Ok(difference)
     }
 }
 

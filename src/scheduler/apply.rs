@@ -49,19 +49,22 @@ impl Desk<'_> {
                 {
                     self.step.note(Change::Prune { run_id: run_id.clone(), part: *part });
                 }
-                Ok(Answer::Pruned)
+                Ok(Answer::Done)
             }
             Request::RemoveFinished(ids) => {
                 self.remove_finished(&ids);
-                Ok(Answer::Pruned)
+                Ok(Answer::Done)
             }
-            Request::Reload { rules, jobs } => {
+            Request::SetRules(rules) => {
                 let former = std::mem::replace(self.rules, *rules);
-                // Of two reloads in one step, the rules before both of them are those before the step.
+                // Of two changes in one step, the rules before both of them are those before the step.
                 self.step.former_rules.get_or_insert(former);
                 self.floor.resize(&self.rules.executors);
-                Ok(Answer::Difference(self.reload(jobs)))
+                Ok(Answer::Done)
             }
+            Request::Review(ids) => Ok(Answer::Difference(self.review(&ids))),
+            Request::Declare(jobs) => Ok(Answer::Difference(self.declare(jobs))),
+            Request::Begin => Ok(Answer::Done),
         }
     }
 
@@ -226,19 +229,22 @@ impl Desk<'_> {
         Ok(Answer::Run(run))
     }
 
-    fn reload(&mut self, jobs: Vec<Job>) -> Difference {
+    fn review(&mut self, ids: &[JobId]) -> Difference {
         let mut difference = Difference::default();
-        let declared: Vec<JobId> = jobs.iter().map(|job| job.id.clone()).collect();
-        let others: Vec<Arc<Job>> =
-            self.step.jobs().filter(|job| !declared.contains(&job.id)).cloned().collect();
-        for job in others {
+        for id in ids {
+            let Some(job) = self.step.job(id).cloned() else { continue };
             if job.origin == Origin::File {
-                difference.removed.push(job.id.to_string());
-                self.delete(&job.id);
+                difference.removed.push(id.to_string());
+                self.delete(id);
             } else {
                 self.judge_again(&job);
             }
         }
+        difference
+    }
+
+    fn declare(&mut self, jobs: Vec<Job>) -> Difference {
+        let mut difference = Difference::default();
         for job in jobs {
             let id = job.id.to_string();
             match self.step.job(&job.id).cloned() {

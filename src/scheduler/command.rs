@@ -74,13 +74,23 @@ pub enum Request {
     },
     /// Remove those of these jobs that are finished and have no run in flight. Others stay as they are.
     RemoveFinished(Vec<JobId>),
-    /// Judge by new rules, and make the jobs of the file these.
-    Reload {
-        /// The rules from now on.
-        rules: Box<Rules>,
-        /// The jobs that the file declares.
-        jobs: Vec<Job>,
-    },
+    /// Judge by these rules from now on.
+    SetRules(Box<Rules>),
+    /// Look again at jobs that the file does not declare: one that it declared before is removed, any other one is
+    /// judged by the rules.
+    Review(Vec<JobId>),
+    /// Make these jobs of the file what the file says.
+    Declare(Vec<Job>),
+    /// Fire from now on: the jobs of the file are declared.
+    Begin,
+}
+
+/// Bytes of a job that cost as much time as one job more.
+const BYTES_PER_WEIGHT: usize = 8 * 1024;
+
+/// How much work one job makes for a step, in jobs of usual size.
+pub(super) fn weight(job: &Job) -> usize {
+    1 + job.bytes() / BYTES_PER_WEIGHT
 }
 
 impl Request {
@@ -89,21 +99,23 @@ impl Request {
         matches!(self, Self::PauseAll | Self::ResumeAll)
     }
 
-    /// The rules that hold from it on, if it brings some.
-    pub(super) fn new_rules(&self) -> Option<&Rules> {
+    /// How much work it makes for a step, in jobs of usual size.
+    fn weight(&self) -> usize {
         match self {
-            Self::Reload { rules, .. } => Some(rules),
-            Self::Add(_)
-            | Self::AddAll(_)
-            | Self::Remove(_)
+            Self::Add(addition) => weight(&addition.job),
+            Self::AddAll(additions) => additions.iter().map(|addition| weight(&addition.job)).sum(),
+            Self::Declare(jobs) => jobs.iter().map(weight).sum(),
+            Self::RemoveFinished(ids) | Self::Review(ids) => ids.len(),
+            Self::Prune { runs, .. } => runs.len(),
+            Self::Remove(_)
             | Self::Pause(_)
             | Self::Resume(_)
             | Self::Run(_)
             | Self::Cancel { .. }
             | Self::PauseAll
             | Self::ResumeAll
-            | Self::Prune { .. }
-            | Self::RemoveFinished(_) => None,
+            | Self::SetRules(_)
+            | Self::Begin => 1,
         }
     }
 
@@ -121,7 +133,10 @@ impl Request {
             | Self::ResumeAll
             | Self::Prune { .. }
             | Self::RemoveFinished(_)
-            | Self::Reload { .. } => None,
+            | Self::SetRules(_)
+            | Self::Review(_)
+            | Self::Declare(_)
+            | Self::Begin => None,
         }
     }
 
@@ -131,11 +146,14 @@ impl Request {
             Self::Add(addition) => vec![&addition.job.id],
             Self::AddAll(additions) => additions.iter().map(|addition| &addition.job.id).collect(),
             Self::Remove(id) | Self::Pause(id) | Self::Resume(id) | Self::Run(id) => vec![id],
-            Self::Cancel { .. } | Self::PauseAll | Self::ResumeAll | Self::Prune { .. } => {
-                Vec::new()
-            }
-            Self::RemoveFinished(ids) => ids.iter().collect(),
-            Self::Reload { jobs, .. } => jobs.iter().map(|job| &job.id).collect(),
+            Self::RemoveFinished(ids) | Self::Review(ids) => ids.iter().collect(),
+            Self::Declare(jobs) => jobs.iter().map(|job| &job.id).collect(),
+            Self::Cancel { .. }
+            | Self::PauseAll
+            | Self::ResumeAll
+            | Self::Prune { .. }
+            | Self::SetRules(_)
+            | Self::Begin => Vec::new(),
         }
     }
 }
@@ -151,9 +169,9 @@ pub enum Answer {
     Added(Vec<Result<Added, Refusal>>),
     /// Since when the scheduler is paused; none if it is not.
     Paused(Option<Timestamp>),
-    /// What need not be kept is gone.
-    Pruned,
-    /// What a reload changed.
+    /// What was asked is done, and there is nothing more to say.
+    Done,
+    /// What changed of the jobs of the file.
     Difference(Difference),
 }
 
@@ -168,6 +186,16 @@ pub struct Difference {
     pub removed: Vec<String>,
     /// How many are as they were.
     pub unchanged: usize,
+}
+
+impl Difference {
+    /// Adds what another slice of the same file has changed.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.added.extend(other.added);
+        self.changed.extend(other.changed);
+        self.removed.extend(other.removed);
+        self.unchanged += other.unchanged;
+    }
 }
 
 /// Why a request was refused.
@@ -218,6 +246,9 @@ pub enum Refusal {
     /// The daemon is about to end.
     #[error("the daemon is stopping")]
     Stopping,
+    /// The scheduler did not do what it promises: a fault of the program.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
 }
 
 /// A request with the place for its answer.
@@ -227,4 +258,14 @@ pub struct Command {
     pub request: Request,
     /// Who waits for the answer. That nobody does any more changes nothing.
     pub reply: oneshot::Sender<Result<Answer, Refusal>>,
+    /// How much work it makes for a step, in jobs of usual size.
+    pub(super) weight: usize,
+}
+
+impl Command {
+    /// A request whose answer goes to `reply`.
+    pub fn new(request: Request, reply: oneshot::Sender<Result<Answer, Refusal>>) -> Self {
+        let weight = request.weight();
+        Self { request, reply, weight }
+    }
 }

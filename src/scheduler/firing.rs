@@ -152,7 +152,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// Gives waiting runs the free workers; a run that has waited too long is skipped instead.
     pub(super) fn start_waiting(&mut self, step: &mut Step, known: Known) {
-        if self.phase == Phase::Draining {
+        if self.phase != Phase::Firing {
             return;
         }
         loop {

@@ -1,12 +1,19 @@
 //! How the doors reach the scheduler: requests go in through a bounded queue, each is answered
-//! after it has been written, and the status is there to be looked at.
+//! after it has been written, and the status is there to be looked at. Only this file knows the
+//! answers as one enum: an answer of the wrong kind is an error to whoever asked.
+
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::command::{Answer, Command, Refusal, Request};
+use super::admission::Rules;
+use super::command::{Added, Addition, Answer, Command, Difference, Refusal, Request};
 use super::floor::Usage;
 use crate::clock::Timestamp;
+use crate::job::{Job, JobId};
+use crate::run::{Run, RunId};
 pub use crate::store::Node;
+use crate::store::Part;
 
 /// Requests that wait for the scheduler. Beyond that, callers wait for a place.
 pub const COMMAND_QUEUE: usize = 1024;
@@ -45,6 +52,8 @@ pub struct Status {
     pub paused_since: Option<Timestamp>,
     /// Why the store cannot be used, if the last step failed.
     pub store_error: Option<String>,
+    /// Whether nothing fires yet, because the jobs of the file are still being declared.
+    pub starting: bool,
     /// Whether nothing is started any more.
     pub draining: bool,
     /// The pools.
@@ -53,20 +62,7 @@ pub struct Status {
     pub nodes: Vec<Node>,
 }
 
-/// A request that waits for its answer.
-#[derive(Debug)]
-pub struct Asked {
-    answer: oneshot::Receiver<Result<Answer, Refusal>>,
-}
-
-impl Asked {
-    /// The answer, once it is there.
-    pub async fn answer(self) -> Result<Answer, Refusal> {
-        self.answer.await.map_err(|_| Refusal::Stopping)?
-    }
-}
-
-/// A way to ask the scheduler.
+/// A way to ask the scheduler. Each method waits for its answer; `Ok` means that what was asked is on disk.
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
@@ -79,16 +75,95 @@ impl Handle {
         Self { commands, status }
     }
 
-    /// Asks, and waits for the answer. The answer `Ok` means: it is on disk.
-    pub async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
-        self.begin_to_ask(request).await?.answer().await
+    /// Adds a job; gives it as it now is.
+    pub async fn add(&self, addition: Addition) -> Result<Arc<Job>, Refusal> {
+        self.ask(Request::Add(addition), job).await
     }
 
-    /// Asks, and returns as soon as the scheduler can find the request.
-    pub async fn begin_to_ask(&self, request: Request) -> Result<Asked, Refusal> {
+    /// Adds jobs in one transaction; says what became of each, in order.
+    pub async fn add_all(
+        &self,
+        additions: Vec<Addition>,
+    ) -> Result<Vec<Result<Added, Refusal>>, Refusal> {
+        let count = additions.len();
+        let all_of = |answer| {
+            let Answer::Added(added) = answer else { return None };
+            Some(added).filter(|added| added.len() == count)
+        };
+        self.ask(Request::AddAll(additions), all_of).await
+    }
+
+    /// Removes a job; gives it as it was.
+    pub async fn remove(&self, id: JobId) -> Result<Arc<Job>, Refusal> {
+        self.ask(Request::Remove(id), job).await
+    }
+
+    /// Pauses a job.
+    pub async fn pause(&self, id: JobId) -> Result<Arc<Job>, Refusal> {
+        self.ask(Request::Pause(id), job).await
+    }
+
+    /// Resumes a job.
+    pub async fn resume(&self, id: JobId) -> Result<Arc<Job>, Refusal> {
+        self.ask(Request::Resume(id), job).await
+    }
+
+    /// Runs a job now, beside its schedule.
+    pub async fn run(&self, id: JobId) -> Result<Arc<Run>, Refusal> {
+        self.ask(Request::Run(id), run).await
+    }
+
+    /// Ends a run before it ends by itself.
+    pub async fn cancel(&self, run_id: RunId, reason: Option<String>) -> Result<Arc<Run>, Refusal> {
+        self.ask(Request::Cancel { run: run_id, reason }, run).await
+    }
+
+    /// Pauses the scheduler as a whole; says since when it is paused.
+    pub async fn pause_all(&self) -> Result<Option<Timestamp>, Refusal> {
+        self.ask(Request::PauseAll, paused).await
+    }
+
+    /// Resumes the scheduler as a whole; says since when it is paused, if it still is.
+    pub async fn resume_all(&self) -> Result<Option<Timestamp>, Refusal> {
+        self.ask(Request::ResumeAll, paused).await
+    }
+
+    /// Lets go of parts of runs that have ended.
+    pub async fn prune(&self, runs: Vec<RunId>, parts: &'static [Part]) -> Result<(), Refusal> {
+        self.ask(Request::Prune { runs, parts }, done).await
+    }
+
+    /// Has jobs judged by these rules from now on.
+    pub(super) async fn set_rules(&self, rules: Rules) -> Result<(), Refusal> {
+        self.ask(Request::SetRules(Box::new(rules)), done).await
+    }
+
+    /// Has jobs that the file does not declare looked at again.
+    pub(super) async fn review(&self, ids: Vec<JobId>) -> Result<Difference, Refusal> {
+        self.ask(Request::Review(ids), difference).await
+    }
+
+    /// Makes jobs of the file what the file says.
+    pub(super) async fn declare(&self, jobs: Vec<Job>) -> Result<Difference, Refusal> {
+        self.ask(Request::Declare(jobs), difference).await
+    }
+
+    /// Lets a scheduler fire that was held until its declared jobs are known.
+    pub async fn begin(&self) -> Result<(), Refusal> {
+        self.ask(Request::Begin, done).await
+    }
+
+    /// Asks, and waits for an answer of the right kind.
+    async fn ask<T>(
+        &self,
+        request: Request,
+        expected: impl FnOnce(Answer) -> Option<T>,
+    ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command { request, reply }).await.map_err(|_| Refusal::Stopping)?;
-        Ok(Asked { answer })
+        let command = Command::new(request, reply);
+        self.commands.send(command).await.map_err(|_| Refusal::Stopping)?;
+        let answer = answer.await.map_err(|_| Refusal::Stopping)??;
+        expected(answer).ok_or(Refusal::Internal("the scheduler gave an answer of another kind"))
     }
 
     /// The status as of the last step.
@@ -99,5 +174,64 @@ impl Handle {
     /// A receiver that is told of every step.
     pub fn steps(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+}
+
+fn job(answer: Answer) -> Option<Arc<Job>> {
+    if let Answer::Job(job) = answer { Some(job) } else { None }
+}
+
+fn run(answer: Answer) -> Option<Arc<Run>> {
+    if let Answer::Run(run) = answer { Some(run) } else { None }
+}
+
+fn paused(answer: Answer) -> Option<Option<Timestamp>> {
+    if let Answer::Paused(since) = answer { Some(since) } else { None }
+}
+
+fn difference(answer: Answer) -> Option<Difference> {
+    if let Answer::Difference(difference) = answer { Some(difference) } else { None }
+}
+
+fn done(answer: Answer) -> Option<()> {
+    matches!(answer, Answer::Done).then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scheduler that gives this answer to whatever it is asked.
+    fn answering(answer: Answer) -> Handle {
+        let (commands_in, mut commands) = mpsc::channel::<Command>(1);
+        tokio::spawn(async move {
+            while let Some(Command { reply, .. }) = commands.recv().await {
+                drop(reply.send(Ok(answer.clone())));
+            }
+        });
+        Handle::new(commands_in, watch::channel(Status::default()).1)
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_another_kind_is_an_error_and_never_an_empty_success() {
+        let is_internal = |refusal| matches!(refusal, Some(Refusal::Internal(_)));
+        let id = || JobId::parse("a").unwrap();
+        let handle = answering(Answer::Done);
+        assert!(is_internal(handle.add_all(Vec::new()).await.err()));
+        assert!(is_internal(handle.remove(id()).await.err()));
+        assert!(is_internal(handle.pause(id()).await.err()));
+        assert!(is_internal(handle.resume(id()).await.err()));
+        assert!(is_internal(handle.run(id()).await.err()));
+        assert!(is_internal(handle.cancel(RunId("r".into()), None).await.err()));
+        assert!(is_internal(handle.pause_all().await.err()));
+        assert!(is_internal(handle.resume_all().await.err()));
+        assert!(is_internal(handle.review(Vec::new()).await.err()));
+        assert!(is_internal(handle.declare(Vec::new()).await.err()));
+        assert!(handle.begin().await.is_ok(), "that one is right");
+        let handle = answering(Answer::Paused(None));
+        assert!(is_internal(handle.prune(Vec::new(), &[]).await.err()));
+        assert!(is_internal(handle.begin().await.err()));
+        let handle = answering(Answer::Added(vec![Ok(Added::New)]));
+        assert!(is_internal(handle.add_all(Vec::new()).await.err()), "one more than was asked");
     }
 }

@@ -9,6 +9,7 @@ pub mod admission;
 mod alarm;
 mod apply;
 pub mod command;
+pub mod declare;
 mod ending;
 mod firing;
 mod floor;
@@ -24,6 +25,7 @@ mod report;
 mod resync;
 mod retry;
 pub mod serve;
+pub mod slices;
 mod step;
 mod telling;
 
@@ -57,6 +59,8 @@ const REMOVALS_PER_STEP: usize = 500;
 /// Whether runs are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Nothing fires or starts before the jobs of the file are declared.
+    Held,
     Firing,
     Draining,
 }
@@ -158,6 +162,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// What runs are executed with.
     pub fn executor(&mut self) -> &mut X {
         &mut self.executor
+    }
+
+    /// Fires and starts nothing until it is asked to begin.
+    pub fn hold(&mut self) {
+        self.phase = Phase::Held;
     }
 
     /// From now on nothing is started; what runs may end.
@@ -289,12 +298,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     fn apply_commands(&mut self, step: &mut Step, commands: Vec<Command>) {
-        for Command { request, reply } in commands {
+        for Command { request, reply, .. } in commands {
             if self.is_shared {
                 step.asked.push(request.clone());
             }
+            if self.phase == Phase::Held && matches!(request, Request::Begin) {
+                self.phase = Phase::Firing;
+            }
             let answer = match self.phase {
-                Phase::Firing => self.desk(step).apply(request),
+                Phase::Held | Phase::Firing => self.desk(step).apply(request),
                 Phase::Draining => Err(Refusal::Stopping),
             };
             step.replies.push(Reply { to: reply, answer });
@@ -343,7 +355,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let over: Vec<JobId> = over.take(REMOVALS_PER_STEP).collect();
         if !over.is_empty() {
             let (reply, _) = oneshot::channel();
-            self.put_off.push(Command { request: Request::RemoveFinished(over), reply });
+            self.put_off.push(Command::new(Request::RemoveFinished(over), reply));
         }
     }
 
@@ -359,7 +371,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         if self.is_outrun(&error) {
             let asked = step.asked.into_iter().zip(step.replies);
-            let again = asked.map(|(request, Reply { to, .. })| Command { request, reply: to });
+            let again = asked.map(|(request, Reply { to, .. })| Command::new(request, to));
             self.put_off.extend(again);
             return error;
         }
@@ -398,7 +410,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
         let meeting = self.peers.next().filter(|_| self.is_shared);
         // Without a pool that has room a completion is what to wait for, in a pause its end.
-        let is_held = self.paused_since.is_some() || self.phase == Phase::Draining;
+        let is_held = self.paused_since.is_some() || self.phase != Phase::Firing;
         let due = match self.horizon.next(&self.floor.open_pools()) {
             _ if is_held => None,
             Next::Unknown => Some(now),
@@ -416,6 +428,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             status.running = self.floor.running();
             status.paused_since = self.paused_since;
             status.store_error = None;
+            status.starting = self.phase == Phase::Held;
             status.draining = self.phase == Phase::Draining;
             status.pools.clear();
             status.pools.extend(self.floor.usage().map(handle::PoolStatus::from));

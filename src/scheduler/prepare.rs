@@ -43,14 +43,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// The jobs that the commands speak of.
     async fn load(&self, commands: &[Command]) -> Result<Vec<Job>, StoreError> {
-        let requests = || commands.iter().map(|command| &command.request);
-        let ids: BTreeSet<JobId> = requests().flat_map(Request::jobs).cloned().collect();
-        let ids: Vec<JobId> = ids.into_iter().collect();
-        let mut jobs = if ids.is_empty() { Vec::new() } else { self.store.load(&ids).await? };
-        if let Some(rules) = requests().filter_map(Request::new_rules).next_back() {
-            let executors: Vec<String> = rules.executors.keys().cloned().collect();
-            jobs.extend(self.store.to_review(&executors).await?);
+        let requests = commands.iter().map(|command| &command.request);
+        let ids: BTreeSet<JobId> = requests.flat_map(Request::jobs).cloned().collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(jobs)
+        let ids: Vec<JobId> = ids.into_iter().collect();
+        self.store.load(&ids).await
     }
 }

@@ -10,13 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::Scheduler;
 use super::alarm::Alarm;
-use super::command::Command;
+use super::command::{Command, Refusal};
 use crate::clock::{Clock, Timestamp};
 use crate::executor::{Completion, Executor};
 use crate::store::{Store, StoreError};
 
-/// Commands, and completions, that one step takes.
+/// Completions that one step takes.
 const BATCH: usize = 1000;
+/// Work of the commands that one step takes, in jobs of usual size: a few milliseconds. What is due fires between two
+/// steps, so this bounds how late requests can make it.
+const COMMANDS_WEIGHT: usize = 256;
 /// First pause after the store has failed, doubled up to the last one.
 const BACK_OFF_FIRST: TimeDelta = TimeDelta::milliseconds(100);
 const BACK_OFF_LAST: TimeDelta = TimeDelta::seconds(10);
@@ -64,22 +67,57 @@ pub async fn serve<S: Store, X: Executor, C: Clock>(
     let mut alarm = Alarm::new()?;
     let mut back_off = BackOff::default();
     let mut next = Some(clock.now());
+    let mut left = None;
     while !inlets.shutdown.is_cancelled() {
         let (mut commands, mut completions) = (Vec::new(), Vec::new());
         tokio::select! {
             biased;
             () = inlets.shutdown.cancelled() => break,
             _ = inlets.completions.recv_many(&mut completions, BATCH) => {}
-            _ = inlets.commands.recv_many(&mut commands, BATCH) => {}
+            Some(command) = next_command(&mut inlets.commands, &mut left) => commands.push(command),
             Some(()) = inlets.hints.recv() => scheduler.hint(),
             woken = alarm.wait_until(next) => woken?,
         }
         take_waiting(&mut inlets.completions, &mut completions);
-        take_waiting(&mut inlets.commands, &mut commands);
+        commands.extend(left.take());
+        left = take_commands(&mut inlets.commands, &mut commands);
         let result = scheduler.tick(clock.now(), commands, completions).await;
         next = back_off.next(result, clock.now());
     }
+    if let Some(command) = left {
+        refuse(command);
+    }
     drain(scheduler, &clock, inlets, (alarm, drain_limit)).await
+}
+
+/// The next command: the one that the last step left, or the first that waits.
+async fn next_command(
+    inlet: &mut mpsc::Receiver<Command>,
+    left: &mut Option<Command>,
+) -> Option<Command> {
+    match left.take() {
+        Some(command) => Some(command),
+        None => inlet.recv().await,
+    }
+}
+
+/// Adds the commands that wait, as far as a step takes them; gives back the one that is too much.
+fn take_commands(inlet: &mut mpsc::Receiver<Command>, taken: &mut Vec<Command>) -> Option<Command> {
+    let mut weight: usize = taken.iter().map(|command| command.weight).sum();
+    while weight < COMMANDS_WEIGHT {
+        let command = inlet.try_recv().ok()?;
+        weight += command.weight;
+        if weight > COMMANDS_WEIGHT && !taken.is_empty() {
+            return Some(command);
+        }
+        taken.push(command);
+    }
+    None
+}
+
+fn refuse(command: Command) {
+    // Nobody may be waiting any more.
+    drop(command.reply.send(Err(Refusal::Stopping)));
 }
 
 async fn drain<S: Store, X: Executor, C: Clock>(
@@ -93,10 +131,12 @@ async fn drain<S: Store, X: Executor, C: Clock>(
     let mut deadline = std::pin::pin!(tokio::time::sleep(limit));
     let mut completions = Vec::new();
     loop {
-        let mut commands = Vec::new();
-        take_waiting(&mut inlets.commands, &mut commands);
+        while let Ok(command) = inlets.commands.try_recv() {
+            refuse(command);
+        }
         take_waiting(&mut inlets.completions, &mut completions);
-        let next = scheduler.tick(clock.now(), commands, std::mem::take(&mut completions)).await?;
+        let ended = std::mem::take(&mut completions);
+        let next = scheduler.tick(clock.now(), Vec::new(), ended).await?;
         if scheduler.running() == 0 {
             scheduler.leave(clock.now()).await?;
             scheduler.executor().stop().await;

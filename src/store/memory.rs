@@ -173,16 +173,6 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {
-        let tables = self.tables();
-        let wanted = tables.jobs.values().filter(|job| {
-            job.origin == Origin::File
-                || matches!(job.state, JobState::Broken { .. })
-                || !executors.contains(&job.executor)
-        });
-        Ok(wanted.map(|job| (**job).clone()).collect())
-    }
-
     async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
         let tables = self.tables();
         let wanted = tables.in_flight().filter(|run| match holder {
@@ -326,6 +316,24 @@ impl Archive for MemoryStore {
         Box::pin(async move {
             let output = self.tables().outputs.get(&(RunId(run_id.into()), attempt)).cloned();
             Ok(output.map(|output| (*output).clone()))
+        })
+    }
+
+    fn to_review<'a>(
+        &'a self,
+        executors: &'a [String],
+        after: &'a str,
+        limit: usize,
+    ) -> Reading<'a, Vec<JobId>> {
+        Box::pin(async move {
+            let tables = self.tables();
+            let wanted = tables.jobs.values().filter(|job| {
+                job.origin == Origin::File
+                    || matches!(job.state, JobState::Broken { .. })
+                    || !executors.contains(&job.executor)
+            });
+            let ids = wanted.map(|job| job.id.clone()).filter(|id| id.as_str() > after);
+            Ok(ids.take(limit).collect())
         })
     }
 

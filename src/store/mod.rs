@@ -198,13 +198,6 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         until: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Jobs that a start or a reload looks at: those that the file declared, those that are broken, and those whose
-    /// executor is none of these.
-    fn to_review(
-        &self,
-        executors: &[String],
-    ) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
-
     /// Runs that are pending or running, oldest first.
     fn in_flight(
         &self,
@@ -264,6 +257,15 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
 
     /// The output of an attempt of a run, if it wrote any.
     fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> Reading<'a, Option<Output>>;
+
+    /// Ids of jobs that a start or a reload looks at: those that the file declared, those that are broken, and those
+    /// whose executor is none of these; a page in the order of their ids, after one of them.
+    fn to_review<'a>(
+        &'a self,
+        executors: &'a [String],
+        after: &'a str,
+        limit: usize,
+    ) -> Reading<'a, Vec<JobId>>;
 
     /// A page of runs that need not be kept.
     fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> Reading<'a, Vec<RunId>>;

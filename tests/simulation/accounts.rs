@@ -61,7 +61,7 @@ impl Ledger {
             }
             (_, Answer::Run(run)) => self.runs.contains_key(&run.id),
             (_, Answer::Paused(since)) => self.was_paused(*since, asked),
-            (_, Answer::Difference(_) | Answer::Added(_) | Answer::Pruned) => true,
+            (_, Answer::Difference(_) | Answer::Added(_) | Answer::Done) => true,
         };
         Property::Acknowledged.holds(holds, || format!("{request:?} was answered {answer:?}"));
     }

@@ -164,7 +164,7 @@ impl Node {
     pub(crate) fn ask(&mut self, request: Request) {
         let (reply, answer) = oneshot::channel();
         let writes = self.shared.lock().unwrap().ledger.writes;
-        self.commands.push(Command { request: request.clone(), reply });
+        self.commands.push(Command::new(request.clone(), reply));
         self.asked.push(Asked { writes, request, answer });
     }
 
@@ -302,7 +302,7 @@ impl Node {
                 Ok(Err(_)) => {}
                 Ok(Ok(answer)) => {
                     let id = job_of(&asked.request);
-                    reloads |= matches!(asked.request, Request::Reload { .. });
+                    reloads |= matches!(asked.request, Request::Review(_) | Request::Declare(_));
                     last.retain(|(known, ..)| known.is_none() || *known != id);
                     last.push((id, asked, answer));
                 }
@@ -342,6 +342,9 @@ fn job_of(request: &Request) -> Option<JobId> {
         | Request::ResumeAll
         | Request::Prune { .. }
         | Request::RemoveFinished(_)
-        | Request::Reload { .. } => None,
+        | Request::SetRules(_)
+        | Request::Review(_)
+        | Request::Declare(_)
+        | Request::Begin => None,
     }
 }

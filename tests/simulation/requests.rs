@@ -6,10 +6,13 @@ use punctual::job::{Job, JobId, Origin};
 use punctual::run::RunId;
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Addition, Existing, Request};
+use punctual::store::Archive;
+use punctual::store::memory::MemoryStore;
 use serde_json::{Value, json};
 
 use crate::dice::Dice;
 use crate::jobs::job_at;
+use crate::world::now_or_never;
 
 const JOBS: [&str; 5] = ["a", "b", "c", "d", "e"];
 const DECLARED: [&str; 2] = ["file-1", "file-2"];
@@ -71,15 +74,32 @@ fn new_job(id: &str, dice: &mut Dice, now: Timestamp) -> Job {
     job_at(&given, now)
 }
 
-/// A reload as a daemon does it at its start, too: its rules, and the jobs that its file declares.
-pub(crate) fn reload(dice: &mut Dice, rules: &Rules, now: Timestamp) -> Request {
+/// A reload as a daemon does it at its start, too: its rules, the jobs of the store that its file does not declare,
+/// and those that it declares, each slice of them a request of its own.
+pub(crate) fn reload(
+    dice: &mut Dice,
+    store: &MemoryStore,
+    rules: &Rules,
+    now: Timestamp,
+) -> Vec<Request> {
     let mut jobs = Vec::new();
     for id in DECLARED {
         if dice.once_in(2) {
             jobs.push(Job { origin: Origin::File, ..new_job(id, dice, now) });
         }
     }
-    Request::Reload { rules: Box::new(rules.clone()), jobs }
+    reload_to(store, rules, jobs)
+}
+
+/// A reload of a file that declares these jobs.
+pub(crate) fn reload_to(store: &MemoryStore, rules: &Rules, jobs: Vec<Job>) -> Vec<Request> {
+    let executors: Vec<String> = rules.executors.keys().cloned().collect();
+    let mut others = now_or_never(store.to_review(&executors, "", usize::MAX));
+    others.retain(|id| jobs.iter().all(|job| job.id != *id));
+    let reviews = others.into_iter().map(|id| Request::Review(vec![id]));
+    let declarations = jobs.into_iter().map(|job| Request::Declare(vec![job]));
+    let rules = Request::SetRules(Box::new(rules.clone()));
+    std::iter::once(rules).chain(reviews).chain(declarations).collect()
 }
 
 /// That one of these runs is to end; most have by then.
@@ -92,17 +112,22 @@ pub(crate) fn cancel(dice: &mut Dice, runs: &[RunId]) -> Request {
 }
 
 /// Anything, to a node that judges by these rules.
-pub(crate) fn any(dice: &mut Dice, rules: &Rules, now: Timestamp) -> Request {
+pub(crate) fn any(
+    dice: &mut Dice,
+    store: &MemoryStore,
+    rules: &Rules,
+    now: Timestamp,
+) -> Vec<Request> {
     let id = if dice.once_in(6) { dice.pick(&DECLARED) } else { dice.pick(&JOBS) };
     let named = JobId::parse(id).unwrap();
-    match dice.roll(60) {
+    let request = match dice.roll(60) {
         0..=1 => Request::Remove(named),
         2..=6 => Request::Pause(named),
         7..=13 => Request::Resume(named),
         14..=21 => Request::Run(named),
         22 => Request::PauseAll,
         23..=26 => Request::ResumeAll,
-        27..=28 => reload(dice, rules, now),
+        27..=28 => return reload(dice, store, rules, now),
         number => {
             let existing = match number {
                 29..=32 => Existing::Redefine,
@@ -111,5 +136,6 @@ pub(crate) fn any(dice: &mut Dice, rules: &Rules, now: Timestamp) -> Request {
             };
             Request::Add(Addition { job: Box::new(new_job(id, dice, now)), existing })
         }
-    }
+    };
+    vec![request]
 }

@@ -12,6 +12,7 @@ use punctual::scheduler::command::Request;
 use crate::jobs::rules;
 use crate::node::{LEASE, Node};
 use crate::properties::Property;
+use crate::requests;
 use crate::world::World;
 
 /// Time without any progress after which there will be none.
@@ -60,8 +61,9 @@ impl World {
             }
         }
         self.run_until_quiet();
-        let jobs = Vec::new();
-        self.nodes[0].ask(Request::Reload { rules: Box::new(rules(workers)), jobs });
+        for request in requests::reload_to(&self.store, &rules(workers), Vec::new()) {
+            self.nodes[0].ask(request);
+        }
         self.nodes[0].ask(Request::ResumeAll);
         self.run_until_quiet();
     }

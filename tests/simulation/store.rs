@@ -163,10 +163,6 @@ impl Store for SimStore {
         self.call("release", self.inner.release(node, executor, until), learn).await
     }
 
-    async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {
-        self.call("to_review", self.inner.to_review(executors), nothing).await
-    }
-
     async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
         self.call("in_flight", self.inner.in_flight(holder), nothing).await
     }

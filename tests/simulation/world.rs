@@ -218,8 +218,10 @@ impl World {
         let node = &mut self.nodes[number];
         node.rules = rules;
         node.start(&self.store, self.processes, now);
-        let reload = requests::reload(&mut self.dice, &node.rules, now + node.offset);
-        node.ask(reload);
+        let offset = node.offset;
+        for request in requests::reload(&mut self.dice, &self.store, &node.rules, now + offset) {
+            node.ask(request);
+        }
     }
 
     /// The rules of a process; rarely without the pool in which the jobs run.
@@ -242,15 +244,17 @@ impl World {
         let node = &mut self.nodes[number];
         if node.is_alive() {
             let now = self.now + node.offset;
-            let request = if self.dice.once_in(12) {
+            let requests = if self.dice.once_in(12) {
                 let shared = self.shared.lock().unwrap();
                 let runs: Vec<RunId> =
                     shared.ledger.in_flight().map(|run| run.id.clone()).collect();
-                requests::cancel(&mut self.dice, &runs)
+                vec![requests::cancel(&mut self.dice, &runs)]
             } else {
-                requests::any(&mut self.dice, &node.rules, now)
+                requests::any(&mut self.dice, &self.store, &node.rules, now)
             };
-            node.ask(request);
+            for request in requests {
+                node.ask(request);
+            }
         }
     }
 
@@ -331,7 +335,9 @@ fn end_of(execution: &Execution, dice: &mut Dice) -> Option<Outcome> {
 }
 
 /// The result of a call that does not wait.
-fn now_or_never<T>(call: impl Future<Output = Result<T, punctual::store::StoreError>>) -> T {
+pub(crate) fn now_or_never<T>(
+    call: impl Future<Output = Result<T, punctual::store::StoreError>>,
+) -> T {
     let mut call = std::pin::pin!(call);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match call.as_mut().poll(&mut context) {

@@ -6,20 +6,25 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
-use punctual::clock::Timestamp;
+use punctual::clock::{SystemClock, Timestamp};
 use punctual::executor::{
     Assignment, Beat, Completion, Executor, ExecutorKind, PoolSettings, Signal,
 };
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
 use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState};
+use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{
     Addition, Answer, Command, Difference, Existing, Refusal, Request,
 };
+use punctual::scheduler::declare::declare;
+use punctual::scheduler::handle::{COMMAND_QUEUE, Handle};
+use punctual::scheduler::serve::{Inlets, serve};
 use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::memory::MemoryStore;
 use punctual::store::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::jobs::{at, rules};
 
@@ -37,6 +42,8 @@ pub(crate) enum Fault {
 pub(crate) struct FaultyStore {
     inner: MemoryStore,
     fault: Arc<Mutex<Option<Fault>>>,
+    /// How many jobs each commit writes.
+    commits: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Store for FaultyStore {
@@ -59,10 +66,6 @@ impl Store for FaultyStore {
         until: Timestamp,
     ) -> Result<(), StoreError> {
         self.inner.release(node, executor, until).await
-    }
-
-    async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {
-        self.inner.to_review(executors).await
     }
 
     async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
@@ -99,6 +102,10 @@ impl Store for FaultyStore {
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let is_of_job = |change: &&Change| {
+            matches!(change, Change::InsertJob(_) | Change::UpdateJob(_) | Change::DeleteJob { .. })
+        };
+        self.commits.lock().unwrap().push(changes.iter().filter(is_of_job).count());
         let fault = self.fault.lock().unwrap().take();
         if fault != Some(Fault::Before) {
             self.inner.commit(changes).await?;
@@ -154,6 +161,33 @@ impl Executor for NotingExecutor {
     async fn stop(&mut self) {}
 }
 
+/// A scheduler whose loop runs.
+pub(crate) struct Served {
+    pub(crate) handle: Handle,
+    store: FaultyStore,
+    shutdown: CancellationToken,
+    inlets: (mpsc::Sender<Completion>, mpsc::Sender<()>),
+    ended: tokio::task::JoinHandle<()>,
+}
+
+impl Served {
+    /// Has jobs declared, as a start or a reload does.
+    pub(crate) async fn declare(&self, jobs: Vec<Job>) -> Difference {
+        declare(&self.handle, &self.store.inner, rules(1), jobs).await.unwrap()
+    }
+
+    /// How many jobs each commit since the last look has written.
+    pub(crate) fn jobs_per_commit(&self) -> Vec<usize> {
+        std::mem::take(&mut *self.store.commits.lock().unwrap())
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.ended.await.unwrap();
+        drop(self.inlets);
+    }
+}
+
 /// A scheduler and everything around it.
 pub(crate) struct World {
     store: FaultyStore,
@@ -197,7 +231,7 @@ impl World {
         workers: usize,
         now: Timestamp,
     ) -> Self {
-        let store = FaultyStore { inner: store.clone(), fault: Arc::default() };
+        let store = FaultyStore { inner: store.clone(), ..FaultyStore::default() };
         let notes = Notes::default();
         let scheduler = Self::scheduler(&store, &notes, workers, number);
         let (processes, completions) = (number + 1, Vec::new());
@@ -244,7 +278,7 @@ impl World {
         let (mut commands, mut answers) = (Vec::new(), Vec::new());
         for request in requests {
             let (reply, answer) = oneshot::channel();
-            commands.push(Command { request, reply });
+            commands.push(Command::new(request, reply));
             answers.push(answer);
         }
         // The answers tell of a failure.
@@ -273,10 +307,36 @@ impl World {
     }
 
     pub(crate) async fn reload(&mut self, jobs: Vec<Job>, now: Timestamp) -> Difference {
-        let rules = Box::new(rules(self.workers));
-        let answer = self.ask(Request::Reload { rules, jobs }, now).await.unwrap();
-        let Answer::Difference(difference) = answer else { panic!("{answer:?}") };
-        difference
+        self.try_reload(rules(self.workers), jobs, now).await.unwrap()
+    }
+
+    /// A reload under these rules, in one step.
+    pub(crate) async fn try_reload(
+        &mut self,
+        rules: Rules,
+        jobs: Vec<Job>,
+        now: Timestamp,
+    ) -> Result<Difference, Refusal> {
+        let executors: Vec<String> = rules.executors.keys().cloned().collect();
+        let mut others = self.store.inner.to_review(&executors, "", usize::MAX).await.unwrap();
+        others.retain(|id| jobs.iter().all(|job| job.id != *id));
+        let requests = vec![
+            Request::SetRules(Box::new(rules)),
+            Request::Review(others),
+            Request::Declare(jobs),
+        ];
+        let mut sum = Difference::default();
+        for answer in self.ask_all(requests, now).await {
+            let Answer::Difference(Difference { added, changed, removed, unchanged }) = answer?
+            else {
+                continue;
+            };
+            sum.added.extend(added);
+            sum.changed.extend(changed);
+            sum.removed.extend(removed);
+            sum.unchanged += unchanged;
+        }
+        Ok(sum)
     }
 
     /// A reload under rules whose pool has so many workers.
@@ -289,14 +349,37 @@ impl World {
     pub(crate) async fn without_pools(&mut self, now: Timestamp) {
         let mut rules = rules(self.workers);
         rules.executors.clear();
-        self.ask(Request::Reload { rules: Box::new(rules), jobs: Vec::new() }, now).await.unwrap();
+        self.try_reload(rules, Vec::new(), now).await.unwrap();
     }
 
     /// A crash, and a process without builtins.
     pub(crate) async fn without_builtins(&mut self, now: Timestamp) {
         let mut rules = rules(self.workers);
         rules.registry = punctual::task::builtin::Registry::default();
-        self.ask(Request::Reload { rules: Box::new(rules), jobs: Vec::new() }, now).await.unwrap();
+        self.try_reload(rules, Vec::new(), now).await.unwrap();
+    }
+
+    /// Nothing fires until it is asked to begin.
+    pub(crate) fn hold(&mut self) {
+        self.scheduler.hold();
+    }
+
+    /// Gives the scheduler to a loop of its own, which runs until the token is cancelled.
+    pub(crate) fn serve(self) -> Served {
+        let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
+        let handle = Handle::new(commands_in, self.scheduler.status());
+        let (completions_in, completions) = mpsc::channel(1);
+        let (hints_in, hints) = mpsc::channel(1);
+        let shutdown = CancellationToken::new();
+        let inlets = Inlets { commands, completions, hints, shutdown: shutdown.clone() };
+        let serving = serve(self.scheduler, SystemClock, inlets, std::time::Duration::ZERO);
+        Served {
+            handle,
+            store: self.store,
+            shutdown,
+            inlets: (completions_in, hints_in),
+            ended: tokio::spawn(async move { drop(serving.await) }),
+        }
     }
 
     pub(crate) fn drain(&mut self) {

@@ -19,6 +19,10 @@ pub(super) fn jobs(rows: Vec<Row>) -> Result<Vec<Job>, StoreError> {
     rows.into_iter().map(row::job).collect()
 }
 
+fn parse_id(text: &str) -> Result<JobId, StoreError> {
+    JobId::parse(text).map_err(|invalid| StoreError::Unusable(invalid.to_string()))
+}
+
 fn runs(rows: Vec<Row>) -> Result<Vec<Run>, StoreError> {
     rows.into_iter().map(row::run).collect()
 }
@@ -60,16 +64,6 @@ impl SqlStore {
             found.extend(runs(self.read_newest(query).await?)?);
         }
         Ok(found)
-    }
-
-    pub(super) async fn jobs_to_review(
-        &self,
-        executors: &[String],
-    ) -> Result<Vec<Job>, StoreError> {
-        let mut query = self.select(JOB_COLUMNS, "jobs");
-        query.push(" and (origin = 'file' or state = 'broken' or ");
-        query.none_of("executor", executors.iter().map(String::as_str)).push(")");
-        jobs(self.read_newest(query).await?)
     }
 
     pub(super) async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
@@ -226,6 +220,22 @@ impl Archive for SqlStore {
             let (kept, bytes) = (found.text()?, found.count()?);
             let unusable = || StoreError::Unusable(format!("the output of run {run_id}: {kept}"));
             Output::from_json(&kept, bytes).map(Some).ok_or_else(unusable)
+        })
+    }
+
+    fn to_review<'a>(
+        &'a self,
+        executors: &'a [String],
+        after: &'a str,
+        limit: usize,
+    ) -> Reading<'a, Vec<JobId>> {
+        Box::pin(async move {
+            let mut query = self.select("id", "jobs");
+            query.push(" and id > ").bind(after);
+            query.push(" and (origin = 'file' or state = 'broken' or ");
+            query.none_of("executor", executors.iter().map(String::as_str)).push(")");
+            query.push(" order by id").limit(limit);
+            self.read(query).await?.into_iter().map(|mut row| parse_id(&row.text()?)).collect()
         })
     }
 

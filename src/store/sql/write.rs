@@ -223,10 +223,6 @@ impl Store for SqlStore {
         self.release_jobs(node, executor, until).await
     }
 
-    async fn to_review(&self, executors: &[String]) -> Result<Vec<Job>, StoreError> {
-        self.jobs_to_review(executors).await
-    }
-
     async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
         self.runs_in_flight(holder).await
     }

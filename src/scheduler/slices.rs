@@ -1,0 +1,128 @@
+//! Large requests, cut into slices that each are one transaction, so that jobs fire on time between
+//! two of them.
+
+use super::command::{Added, Addition, Refusal, weight};
+use super::handle::Handle;
+
+/// Work of one transaction of a batch, in jobs of usual size: it bounds how long the scheduler is busy with it.
+const BATCH_WEIGHT: usize = 128;
+
+/// Cuts a list into pieces that weigh at most so much, or are a single item.
+pub(super) fn slices<T>(
+    items: Vec<T>,
+    weight_max: usize,
+    weight: impl Fn(&T) -> usize,
+) -> Vec<Vec<T>> {
+    let mut slices: Vec<Vec<T>> = Vec::new();
+    let mut left = 0;
+    for item in items {
+        let needed = weight(&item);
+        match slices.last_mut() {
+            Some(slice) if needed <= left => {
+                left -= needed;
+                slice.push(item);
+            }
+            _ => {
+                left = weight_max.saturating_sub(needed);
+                slices.push(vec![item]);
+            }
+        }
+    }
+    slices
+}
+
+/// Adds jobs slice by slice, each in one transaction, so that jobs fire on time in between. If nothing could be added,
+/// all of it is refused; what is refused later is an error of each job that it concerns.
+pub async fn add_in_slices(
+    handle: &Handle,
+    additions: Vec<Addition>,
+) -> Result<Vec<Result<Added, Refusal>>, Refusal> {
+    let mut added = Vec::with_capacity(additions.len());
+    for slice in slices(additions, BATCH_WEIGHT, |addition| weight(&addition.job)) {
+        let count = slice.len();
+        match handle.add_all(slice).await {
+            Ok(results) => added.extend(results),
+            Err(refusal) if added.is_empty() => return Err(refusal),
+            Err(refusal) => added.extend(vec![Err(refusal); count]),
+        }
+    }
+    Ok(added)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+    use tokio::sync::{mpsc, watch};
+
+    use super::super::admission::Rules;
+    use super::super::command::{Answer, Command, Existing, Request};
+    use super::super::handle::Status;
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::executor::{ExecutorKind, PoolSettings};
+    use crate::job::{Definition, GivenPolicy, Origin};
+    use crate::task::builtin::Registry;
+    use crate::zone::Zone;
+
+    /// A scheduler that adds everything, but fails from the given request on; with the sizes of the requests.
+    fn failing_from(number: usize) -> (Handle, tokio::task::JoinHandle<Vec<usize>>) {
+        let (commands_in, mut commands) = mpsc::channel::<Command>(1);
+        let serving = tokio::spawn(async move {
+            let mut sizes = Vec::new();
+            while let Some(Command { request, reply, .. }) = commands.recv().await {
+                let Request::AddAll(additions) = request else { panic!("{request:?}") };
+                let failed = Err(Refusal::Unavailable("gone".to_owned()));
+                let added = Ok(Answer::Added(vec![Ok(Added::New); additions.len()]));
+                let answer = if sizes.len() < number { added } else { failed };
+                sizes.push(additions.len());
+                drop(reply.send(answer));
+            }
+            sizes
+        });
+        (Handle::new(commands_in, watch::channel(Status::default()).1), serving)
+    }
+
+    fn batch(count: usize) -> Vec<Addition> {
+        let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: 1 };
+        let rules = Rules {
+            zone: Zone::utc(),
+            defaults: GivenPolicy::default(),
+            executors: BTreeMap::from([("default".to_owned(), pool)]),
+            registry: Registry::default(),
+        };
+        let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
+        let addition = |number| {
+            let given = json!({"id": format!("j{number}"), "task": {"type": "command", "argv": ["/bin/true"]},
+                "trigger": {"type": "date", "run_date": "2100-01-01"}});
+            let job = rules.admit(Definition::parse(given).unwrap(), Origin::Socket, now).unwrap();
+            Addition { job: Box::new(job), existing: Existing::Refuse }
+        };
+        (0..count).map(addition).collect()
+    }
+
+    #[test]
+    fn slices_keep_the_order_and_are_bounded_by_weight_but_none_is_empty() {
+        let cut = |weights: &[usize]| slices(weights.to_vec(), 4, |weight| *weight);
+        assert_eq!(cut(&[]), Vec::<Vec<usize>>::new());
+        assert_eq!(cut(&[1, 1, 1, 1, 1]), [vec![1, 1, 1, 1], vec![1]]);
+        assert_eq!(cut(&[3, 2, 2, 9, 1]), [vec![3], vec![2, 2], vec![9], vec![1]]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_added_in_slices_and_what_could_not_be_written_is_an_error_of_its_own() {
+        let (handle, serving) = failing_from(usize::MAX);
+        let added = add_in_slices(&handle, batch(300)).await.unwrap();
+        assert!(added.len() == 300 && added.iter().all(Result::is_ok));
+        drop(handle);
+        assert_eq!(serving.await.unwrap(), [128, 128, 44]);
+        let (handle, _) = failing_from(2);
+        let added = add_in_slices(&handle, batch(300)).await.unwrap();
+        assert!(added[..256].iter().all(Result::is_ok));
+        assert_eq!(added[256..], vec![Err(Refusal::Unavailable("gone".to_owned())); 44]);
+        let (handle, _) = failing_from(0);
+        let refused = add_in_slices(&handle, batch(300)).await;
+        assert_eq!(refused, Err(Refusal::Unavailable("gone".to_owned())), "nothing was added");
+    }
+}
