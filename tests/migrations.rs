@@ -44,7 +44,7 @@ async fn is_all_there(place: &str) {
     assert_eq!((line.at.timestamp(), line.stream), (1_800_000_007, Stream::Stdout));
     let waiting = store.in_flight(Holder::Node("there")).await.unwrap();
     assert_eq!(waiting.iter().map(|run| &*run.id.0).collect::<Vec<_>>(), ["waiting"]);
-    store.close().await;
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

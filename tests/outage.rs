@@ -14,19 +14,22 @@ mod load;
 mod servers;
 mod support;
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use audit::{check_end, settle, tick};
 use chrono::TimeDelta;
 use load::{Book, Caller, Random, Shift, noted, once, seed};
 use punctual::client::{Client, ClientError};
 use punctual::clock::{Clock, SystemClock};
-use serde_json::Value;
+use serde_json::{Value, json};
 use servers::mariadb::MariaDb;
 use servers::postgres::Postgres;
 use servers::{Kind, Server};
 use sqlx::Connection;
-use support::{Home, text};
+use support::{Daemon, Home, text};
 
 /// How long callers call before the database goes, and after it is back.
 const WORK_MILLIS: u64 = 300;
@@ -57,15 +60,20 @@ async fn a_daemon_that_is_asked_to_end_while_its_server_is_away_ends_and_says_wh
 async fn goes_away<K: Kind>() {
     let Some(server) = Server::<K>::start() else { return };
     let home = Home::new(&format!("[store]\nurl = \"{}\"\n", server.url()));
-    outage(&home, || server.stop(), || server.start_again()).await;
+    outage(&home, |_| server.stop(), |_| server.start_again()).await;
 }
 
 /// No file of the daemon may grow beyond this: as on a full disk, small ones can still be written.
-fn limit(home: &Home, bytes: &str) {
-    let pid = std::fs::read_to_string(home.path().join("punctual.db.lock")).unwrap();
-    let pid = pid.trim().trim_start_matches("process ");
+fn limit(daemon: &Daemon, bytes: &str) {
+    set_limit(daemon, &format!("--fsize={bytes}:unlimited"));
+}
+
+/// As the user of the daemon: not every root may change the limits of other users.
+fn set_limit(daemon: &Daemon, limit: &str) {
+    let pid = daemon.pid().as_raw_nonzero();
+    let user = std::fs::metadata(format!("/proc/{pid}")).unwrap().uid();
     let mut prlimit = Command::new("prlimit");
-    prlimit.args([&format!("--pid={pid}"), &format!("--fsize={bytes}:unlimited")]);
+    prlimit.args([&format!("--pid={pid}"), limit]).uid(user).gid(user);
     assert!(prlimit.status().unwrap().success());
 }
 
@@ -75,7 +83,7 @@ async fn a_full_disk_is_not_forgotten_while_there_is_nothing_to_write() {
     let daemon = home.start();
     let (client, file) = (home.client(), home.path().join("ran.txt"));
     let later = SystemClock.now() + TimeDelta::days(1);
-    limit(&home, "4096");
+    limit(&daemon, "4096");
     // Its first pages may still find room in a file that is there.
     let mut number = 0;
     while refused(client.add(&once(&format!("job-{number}"), later, &file)).await).is_none() {
@@ -87,7 +95,7 @@ async fn a_full_disk_is_not_forgotten_while_there_is_nothing_to_write() {
         assert!(refused(client.ready().await).is_some());
         client.jobs("").await.unwrap();
     }
-    limit(&home, "unlimited");
+    limit(&daemon, "unlimited");
     while refused(client.ready().await).is_some() {
         client.jobs("").await.unwrap();
     }
@@ -99,7 +107,185 @@ async fn a_full_disk_is_not_forgotten_while_there_is_nothing_to_write() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_delays_and_nothing_more() {
     let home = Home::new("");
-    outage(&home, || limit(&home, "65536"), || limit(&home, "unlimited")).await;
+    outage(&home, |daemon| limit(daemon, "65536"), |daemon| limit(daemon, "unlimited")).await;
+}
+
+/// A folder whose daemons may not do everything: where the tests run as root, they run as a user that nobody else is.
+fn unprivileged() -> Home {
+    if !rustix::process::geteuid().is_root() {
+        return Home::new("");
+    }
+    let user = 61_000 + std::process::id() % 4000;
+    let change = format!("--reuid={user} --regid={user} --clear-groups");
+    let home = Home::new("").starting_by(&format!("exec setpriv {change} \"$@\""));
+    std::os::unix::fs::chown(home.path(), Some(user), Some(user)).unwrap();
+    home
+}
+
+fn set_mode(home: &Home, mode: u32) {
+    let file = home.path().join("punctual.db");
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_ends_the_start() {
+    let home = unprivileged();
+    assert!(home.start().stop().success());
+    set_mode(&home, 0o444);
+    assert_eq!(home.spawn(&[]).ended().code(), Some(1));
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert!(log.contains("punctual.db: Permission denied"), "{log}");
+    set_mode(&home, 0o644);
+    assert!(home.start().stop().success());
+}
+
+#[tokio::test]
+async fn a_file_that_was_read_only_for_a_while_is_written_again() {
+    let home = unprivileged();
+    let daemon = home.start();
+    let (client, file) = (home.client(), home.path().join("ran.txt"));
+    let later = SystemClock.now() + TimeDelta::days(1);
+    // The fault makes the daemon open the file again, which it may only read now.
+    set_mode(&home, 0o444);
+    limit(&daemon, "4096");
+    let mut number = 0;
+    while refused(client.add(&once(&format!("job-{number}"), later, &file)).await).is_none() {
+        number += 1;
+    }
+    limit(&daemon, "unlimited");
+    let message = refused(client.add(&once("other", later, &file)).await).unwrap();
+    assert!(message.contains("cannot be written, only read"), "{message}");
+    assert!(refused(client.ready().await).is_some());
+    client.jobs("").await.unwrap();
+    set_mode(&home, 0o644);
+    while refused(client.ready().await).is_some() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client.add(&once("after", later, &file)).await.unwrap();
+    assert!(daemon.stop().success());
+    log_tells_once(&home);
+}
+
+#[tokio::test]
+async fn new_files_of_a_store_are_not_for_everybody_whatever_the_umask() {
+    let home = Home::new("").starting_by("umask 0; exec \"$@\"");
+    let daemon = home.start();
+    home.client().add(&once("a", SystemClock.now(), &home.path().join("ran"))).await.unwrap();
+    let names = ["punctual.db", "punctual.db-wal", "punctual.db-shm"];
+    for name in names {
+        let mode = home.path().join(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o137, 0, "{name}: {mode:o}");
+    }
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn a_database_file_that_is_removed_is_noticed_at_once_and_nothing_is_acknowledged() {
+    let home = Home::new("");
+    let mut daemon = home.start();
+    let (client, file) = (home.client(), home.path().join("ran.txt"));
+    let later = SystemClock.now() + TimeDelta::days(1);
+    client.add(&once("before", later, &file)).await.unwrap();
+    client.ready().await.unwrap();
+    for name in ["punctual.db", "punctual.db-wal", "punctual.db-shm"] {
+        std::fs::remove_file(home.path().join(name)).unwrap();
+    }
+    // Nobody asks for anything that would touch the file.
+    while refused(client.ready().await).is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for refusal in [
+        client.ready().await,
+        client.add(&once("after", later, &file)).await,
+        client.jobs("").await,
+    ] {
+        let message = refused(refusal).unwrap();
+        assert!(message.contains("punctual.db was removed or renamed"), "{message}");
+    }
+    daemon.signal(rustix::process::Signal::TERM);
+    daemon.wait_for("STOPPING=1");
+    assert_eq!(daemon.ended().code(), Some(1));
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    let errors = log.lines().filter(|line| line.contains("ERROR")).collect::<Vec<_>>();
+    assert_eq!(errors.len(), 1, "{log}");
+    assert!(errors[0].contains("punctual.db was removed or renamed"), "{log}");
+}
+
+#[tokio::test]
+async fn a_backup_that_replaces_the_file_under_the_daemon_is_left_as_it_is() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let (client, file) = (home.client(), home.path().join("ran.txt"));
+    let later = SystemClock.now() + TimeDelta::days(1);
+    client.add(&once("kept", later, &file)).await.unwrap();
+    assert!(daemon.stop().success());
+    let [database, backup] = ["punctual.db", "backup.db"].map(|name| home.path().join(name));
+    std::fs::copy(&database, &backup).unwrap();
+    let daemon = home.start();
+    client.add(&once("before", later, &file)).await.unwrap();
+    std::fs::rename(&backup, &database).unwrap();
+    let message = refused(client.add(&once("after", later, &file)).await).unwrap();
+    assert!(message.contains("was replaced by another file"), "{message}");
+    assert_eq!(daemon.stop().code(), Some(1));
+    let daemon = home.start();
+    assert_eq!(client.jobs("").await.unwrap()["jobs"].as_array().unwrap().len(), 1);
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_a_file_is_refused_by_any_name_and_disturbs_nothing() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let mut signal = home.signal("ran");
+    let client = home.client();
+    let gate = home.signal("gate");
+    let script =
+        format!("echo started > {}; read line < {}", signal.path.display(), gate.path.display());
+    let job = json!({
+        "id": "long",
+        "trigger": {"type": "date", "run_date": "2020-01-01 00:00:00", "timezone": "UTC"},
+        "task": {"type": "command", "argv": ["/bin/sh", "-c", script]},
+    });
+    client.add(&job).await.unwrap();
+    assert_eq!(signal.next().await, "started");
+    let other = Home::new("[store]\nurl = \"sqlite://link.db\"\n");
+    let database = home.path().join("punctual.db");
+    std::os::unix::fs::symlink(&database, other.path().join("link.db")).unwrap();
+    for attempt in 0..2 {
+        if attempt == 1 {
+            // What people do about a stale lock.
+            drop(std::fs::remove_file(home.path().join("punctual.db.lock")));
+            other.write_config(&format!("[store]\nurl = \"sqlite://{}\"\n", database.display()));
+        }
+        assert_eq!(other.spawn(&[]).ended().code(), Some(1));
+    }
+    let log = std::fs::read_to_string(other.log()).unwrap();
+    let holder = format!("in use by another daemon (process {})", daemon.pid().as_raw_nonzero());
+    assert_eq!(log.matches(&holder).count(), 2, "{log}");
+    std::fs::write(&gate.path, "go\n").unwrap();
+    let run = &support::ledger(&client, "long").await[0];
+    let run = support::ended(&client, text(run, "id")).await;
+    assert_eq!((text(&run, "state"), run["attempt"].as_i64()), ("succeeded", Some(1)));
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn reading_needs_no_new_thread_and_works_during_a_shortage_of_them() {
+    let home = unprivileged();
+    let daemon = home.start();
+    let (client, file) = (home.client(), home.path().join("ran.txt"));
+    let later = SystemClock.now() + TimeDelta::days(1);
+    client.add(&once("a", later, &file)).await.unwrap();
+    // Not one more thread or process of this user.
+    set_limit(&daemon, "--nproc=1:");
+    for _ in 0..8 {
+        client.jobs("").await.unwrap();
+        client.job("a").await.unwrap();
+        client.status().await.unwrap();
+    }
+    set_limit(&daemon, "--nproc=500:");
+    client.jobs("").await.unwrap();
+    assert!(daemon.stop().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +317,7 @@ async fn a_write_lock_that_a_shell_holds_for_a_moment_delays_and_nobody_is_refus
 }
 
 /// Takes the database away under load and gives it back.
-async fn outage(home: &Home, take_away: impl Fn(), give_back: impl Fn()) {
+async fn outage(home: &Home, take_away: impl Fn(&Daemon), give_back: impl Fn(&Daemon)) {
     let daemon = home.start();
     let (client, file) = (home.client(), home.path().join("ran.txt"));
     let (mut book, mut random) = (Book::default(), Random(seed()));
@@ -145,7 +331,7 @@ async fn outage(home: &Home, take_away: impl Fn(), give_back: impl Fn()) {
     // It falls due while the database is away.
     let due = SystemClock.now() + TimeDelta::milliseconds(500);
     client.add(&once("due", due, &file)).await.unwrap();
-    take_away();
+    take_away(&daemon);
     while refused(client.ready().await).is_none() {
         assert!(shift.next(&mut book).await);
     }
@@ -153,7 +339,7 @@ async fn outage(home: &Home, take_away: impl Fn(), give_back: impl Fn()) {
     while SystemClock.now() < due {
         assert!(shift.next(&mut book).await);
     }
-    give_back();
+    give_back(&daemon);
     while refused(client.ready().await).is_some() {
         assert!(shift.next(&mut book).await);
     }

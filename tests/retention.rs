@@ -45,7 +45,7 @@ async fn open(home: &Home) -> SqliteConnection {
 /// Makes rows of a job in a file that no daemon has open.
 async fn make_rows(home: &Home, job: &str, count: i64, first: Timestamp) {
     let file: &Path = &home.path().join("punctual.db");
-    SqlStore::open_file(file).await.unwrap().close().await;
+    SqlStore::open_file(file).await.unwrap().close().await.unwrap();
     let mut connection = open(home).await;
     let made = sqlx::query(MAKE_ROWS).bind(count).bind(first.timestamp_millis()).bind(job);
     made.execute(&mut connection).await.unwrap();

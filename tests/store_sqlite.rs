@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Beat, Executor, ExecutorKind, PoolSettings};
-use punctual::job::{Definition, GivenPolicy, Job, JobState, Origin, Overlap};
+use punctual::job::{Definition, GivenPolicy, Job, JobId, JobState, Origin, Overlap};
 use punctual::run::{Execution, RunId};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Command, Request};
@@ -108,6 +108,111 @@ async fn a_file_has_one_daemon_and_says_which() {
 }
 
 #[tokio::test]
+async fn another_name_of_a_file_does_not_get_around_its_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let linked = folder.path().join("linked");
+    std::os::unix::fs::symlink(folder.path(), &linked).unwrap();
+    let symlink = folder.path().join("link.db");
+    std::os::unix::fs::symlink("jobs.db", &symlink).unwrap();
+    // The store is opened by one name and refused by the others, in either order.
+    for (held, others) in
+        [(&file, [&symlink, &linked.join("jobs.db")]), (&symlink, [&file, &linked.join("link.db")])]
+    {
+        let store = SqlStore::open_file(held).await.unwrap();
+        store
+            .commit(vec![insert(job(&format!("by-{}", held.file_name().unwrap().display())))])
+            .await
+            .unwrap();
+        for other in others {
+            let refused = SqlStore::open_file(other).await.unwrap_err().to_string();
+            assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        }
+        store.close().await.unwrap();
+    }
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(names.len(), 3, "a lock leaves nothing beside the database: {names:?}");
+}
+
+#[tokio::test]
+async fn a_file_with_a_second_hard_link_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, second] = ["jobs.db", "second.db"].map(|name| folder.path().join(name));
+    SqlStore::open_file(&file).await.unwrap().close().await.unwrap();
+    std::fs::hard_link(&file, &second).unwrap();
+    for name in [&file, &second] {
+        let refused = SqlStore::open_file(name).await.unwrap_err().to_string();
+        assert!(refused.contains("hard links"), "{refused}");
+    }
+    std::fs::remove_file(&second).unwrap();
+    SqlStore::open_file(&file).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_regular_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [pipe, inside] = ["pipe", "folder"].map(|name| folder.path().join(name));
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+    std::fs::create_dir(&inside).unwrap();
+    for path in [&pipe, &inside, Path::new("/dev/null")] {
+        let refused = SqlStore::open_file(path).await.unwrap_err().to_string();
+        assert!(refused.contains(&path.display().to_string()), "{refused}");
+    }
+}
+
+/// Moves files of an open store away, and back: nothing is acknowledged meanwhile, and all is there afterwards.
+async fn check_moved(names: &[&str], others: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let store = SqlStore::open_file(&path("jobs.db")).await.unwrap();
+    store.commit(vec![insert(job("before"))]).await.unwrap();
+    assert!(store.job("before").await.unwrap().is_some());
+    for name in names {
+        std::fs::rename(path(name), path(&format!("{name}.moved"))).unwrap();
+    }
+    for name in others {
+        std::fs::write(path(name), "something else").unwrap();
+    }
+    for refused in [
+        store.commit(vec![insert(job("meanwhile"))]).await.unwrap_err(),
+        store.job("before").await.unwrap_err(),
+        store.load(&[JobId::parse("before").unwrap()]).await.unwrap_err(),
+    ] {
+        let refused = refused.to_string();
+        assert!(refused.contains("while the daemon has it open"), "{names:?}: {refused}");
+        assert!(refused.starts_with("the store is unavailable"), "{refused}");
+    }
+    for name in names {
+        std::fs::rename(path(&format!("{name}.moved")), path(name)).unwrap();
+    }
+    store.commit(vec![insert(job("after"))]).await.unwrap();
+    for id in ["before", "after"] {
+        assert!(store.job(id).await.unwrap().is_some(), "{id}");
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_whose_files_were_moved_away_refuses_until_they_are_back() {
+    check_moved(&["jobs.db"], &[]).await;
+    check_moved(&["jobs.db"], &["jobs.db"]).await;
+    check_moved(&["jobs.db-wal"], &["jobs.db-wal"]).await;
+    check_moved(&["jobs.db-shm"], &[]).await;
+    check_moved(&["jobs.db", "jobs.db-wal", "jobs.db-shm"], &[]).await;
+}
+
+#[tokio::test]
+async fn a_store_whose_file_was_removed_says_so_when_it_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let store = SqlStore::open_file(&file).await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let lost = store.close().await.unwrap_err().to_string();
+    assert!(lost.contains("was removed"), "{lost}");
+}
+
+#[tokio::test]
 async fn what_was_written_is_there_after_the_file_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");
@@ -118,7 +223,7 @@ async fn what_was_written_is_there_after_the_file_is_opened_again() {
         if found.is_none() {
             store.commit(vec![insert(job("a"))]).await.unwrap();
         }
-        store.close().await;
+        store.close().await.unwrap();
     }
 }
 
@@ -207,7 +312,7 @@ async fn a_file_of_the_first_version_is_migrated_and_keeps_its_jobs() {
 async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");
-    SqlStore::open_file(&file).await.unwrap().close().await;
+    SqlStore::open_file(&file).await.unwrap().close().await.unwrap();
     by_hand(
         &file,
         "insert into _sqlx_migrations values (99, 'later', current_timestamp, 1, x'00', 0)",

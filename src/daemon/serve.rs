@@ -210,8 +210,9 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     tracker.close();
     tracker.wait().await;
     remove_socket(&socket);
-    store.close().await;
+    let closed = store.close().await;
     let drained = drained.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
+    closed.map_err(|error| refused(&error))?;
     tracing::info!(interrupted = drained.interrupted, "stopped");
     result
 }
@@ -303,7 +304,7 @@ impl Daemon {
     }
 }
 
-/// Tells the scheduler when another node says that there is something to see.
+/// Tells the scheduler when the store has something to see.
 async fn pass_on_hints(store: SqlStore, hints: mpsc::Sender<()>, shutdown: CancellationToken) {
     loop {
         let hinted = tokio::select! {

@@ -174,9 +174,13 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.phase = Phase::Draining;
     }
 
-    /// Another node has said that there is something to see.
+    /// The store has said that there is something to see: what another node has changed, or that the store of this
+    /// one node may be lost.
     pub fn hint(&mut self) {
         self.peers.hint();
+        if !self.is_shared {
+            self.memory = Memory::Doubtful;
+        }
     }
 
     /// Runs that were started and whose end is not recorded.

@@ -228,7 +228,8 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// Since when the scheduler is paused, if it is.
     fn paused_since(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
 
-    /// Returns when another node has said that there is something to see; that it does not says nothing.
+    /// Returns when there may be something to see: another node has said so, or the store is no longer the one that was
+    /// opened. That it does not return says nothing.
     fn hinted(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Writes all changes, or none.

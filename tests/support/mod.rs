@@ -9,6 +9,7 @@
 )]
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -176,6 +177,8 @@ impl Home {
             std::fs::remove_file(&notify).unwrap();
         }
         let messages = UnixDatagram::bind(&notify).unwrap();
+        // The daemon may run as another user.
+        std::fs::set_permissions(&notify, std::fs::Permissions::from_mode(0o777)).unwrap();
         messages.set_read_timeout(Some(PATIENCE)).unwrap();
         let child = self
             .command(&["serve", "--config", "jobs.toml"])

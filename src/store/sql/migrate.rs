@@ -52,11 +52,10 @@ fn explain(result: Result<(), MigrateError>, known: usize) -> Result<(), String>
     result.map_err(|error| error.to_string())
 }
 
-/// Brings a file to this version, creating it where there is none.
+/// Brings a file to this version. An empty one gets its tables.
 pub(super) async fn sqlite(path: &Path) -> Result<(), String> {
     let options = SqliteConnectOptions::from_str("sqlite://").map_err(|error| error.to_string())?;
-    let options =
-        options.filename(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+    let options = options.filename(path).journal_mode(SqliteJournalMode::Wal);
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
     let pool = pool.map_err(|error| error.to_string())?;
     let result = migrator(SQLITE).run(&pool).await;

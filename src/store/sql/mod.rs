@@ -1,17 +1,18 @@
 //! The SQL store: SQLite, PostgreSQL, MySQL and MariaDB. Every statement stands in this folder
 //! and asks the database neither for the time nor for a decision.
 //!
-//! `place` names a database, `sqlite` and `server` speak to one, `dialect` knows what differs in
+//! `place` names a database, `sqlite` (with `file` and `readers`) and `server` speak to one, `dialect` knows what differs in
 //! the text of statements, `value`, `bind` and `row` turn words into columns and back; `read`,
 //! `hold`, `statement` and `write` are the statements.
 
 mod bind;
 mod dialect;
+mod file;
 mod hold;
-mod lock;
 mod migrate;
 mod place;
 mod read;
+mod readers;
 mod row;
 mod server;
 mod sqlite;
@@ -64,11 +65,15 @@ impl SqlStore {
         Self::open(&StorePlace::Sqlite(path.to_owned())).await
     }
 
-    /// Closes the connections; a SQLite WAL is folded into its file.
-    pub async fn close(&self) {
+    /// Closes the connections; a SQLite WAL is folded into its file. An error if what was written last may be lost,
+    /// because the file was removed or replaced.
+    pub async fn close(&self) -> Result<(), StoreError> {
         match self.database.as_ref() {
-            Database::Sqlite(file) => file.close().await,
-            Database::Server(server) => server.close().await,
+            Database::Sqlite(file) => file.close(),
+            Database::Server(server) => {
+                server.close().await;
+                Ok(())
+            }
         }
     }
 

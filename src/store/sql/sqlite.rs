@@ -1,23 +1,21 @@
-//! SQLite. One connection writes, on the thread of whoever calls: the core, which does nothing else
-//! meanwhile. A few other connections read, on threads for that, and in WAL mode never wait for the
-//! writer. The file belongs to one daemon at a time, which holds a lock beside it.
+//! SQLite. One connection writes, on the thread of the caller: the core, which does nothing else
+//! meanwhile. Others read (`readers`), and in WAL mode never wait for the writer. The file belongs
+//! to one daemon at a time (`file`).
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, TransactionBehavior};
-use tokio::sync::Semaphore;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Statement, TransactionBehavior};
 
 use super::dialect::{Query, Write};
-use super::lock::FileLock;
+use super::file::DatabaseFile;
 use super::migrate;
+use super::readers::Readers;
 use super::value::{Bind, Cell, Row, Value};
 use crate::store::StoreError;
 
-/// Connections for readers: more than the daemon's threads would only queue inside SQLite.
-const READERS: usize = 4;
 /// How long a statement waits for a lock that a foreign process (a backup, a shell) holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages after which the WAL is folded back: larger than SQLite's own 1,000, so that bursts fold less often.
@@ -26,21 +24,31 @@ const WAL_PAGES: i64 = 4000;
 const PREPARED: usize = 64;
 /// The oldest SQLite without the WAL-reset corruption bug, as its version number counts.
 const SQLITE_AT_LEAST: i32 = 3_051_003;
+/// Time between two looks at the file of a store that is idle.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// A database file.
 #[derive(Debug)]
 pub(super) struct Sqlite {
-    path: PathBuf,
+    // The order matters: connections are closed before the file.
+    readers: Readers,
+    writer: Mutex<Writer>,
+    file: Arc<DatabaseFile>,
+}
+
+/// The connection that writes.
+#[derive(Debug)]
+struct Writer {
     /// None once it is closed.
-    writer: Mutex<Option<Connection>>,
-    readers: Arc<Mutex<Vec<Connection>>>,
-    places: Arc<Semaphore>,
-    /// Held until the store goes.
-    _lock: FileLock,
+    connection: Option<Connection>,
+    /// Whether it has failed. It is replaced at the next try, and stays open until then: the last connection that is
+    /// closed takes the files beside the database with it.
+    has_failed: bool,
 }
 
 impl Sqlite {
-    /// Opens the file, creating and migrating it where needed. Fails if another daemon holds it.
+    /// Opens the file, creating and migrating it where needed. Fails if another daemon holds it, or if it cannot be
+    /// written.
     pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display();
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -48,30 +56,48 @@ impl Sqlite {
                 StoreError::Unusable(format!("cannot create {}: {error}", folder.display()))
             })?;
         }
-        let lock = FileLock::take(path)?;
-        let unusable = |error: String| StoreError::Unusable(format!("{shown}: {error}"));
         check_version()?;
-        migrate::sqlite(path).await.map_err(unusable)?;
-        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-            .map_err(|error| unusable(error.to_string()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            writer: Mutex::new(Some(connection)),
-            readers: Arc::default(),
-            places: Arc::new(Semaphore::new(READERS)),
-            _lock: lock,
-        })
+        let file = Arc::new(DatabaseFile::lock(path)?);
+        let unusable = |error: String| StoreError::Unusable(format!("{shown}: {error}"));
+        migrate::sqlite(file.path()).await.map_err(unusable)?;
+        let connection = connect_to_write(file.path()).map_err(unusable)?;
+        prove_writable(&connection).map_err(|error| unusable(error.to_string()))?;
+        file.note_companions()?;
+        file.verify()?;
+        let readers = Readers::start(&file)?;
+        let writer = Writer { connection: Some(connection), has_failed: false };
+        Ok(Self { readers, writer: Mutex::new(writer), file })
     }
 
     /// Does something on the connection that writes, on this very thread: the core has one of its own, and to change
-    /// threads would cost more than most statements do.
+    /// threads would cost more than most statements do. It has failed if the file is no longer the one that is open.
     pub(super) fn on_writer<T>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer();
+        let result = self.connection(&mut writer).and_then(work);
+        writer.has_failed |= matches!(result, Err(StoreError::Unavailable(_)));
+        let done = result?;
+        self.file.verify()?;
+        Ok(done)
+    }
+
+    /// The connection that writes; a new one if it has failed.
+    fn connection<'a>(&self, writer: &'a mut Writer) -> Result<&'a mut Connection, StoreError> {
+        if writer.has_failed && writer.connection.is_some() {
+            // A new connection to another file than the old one's would mix their contents.
+            self.file.verify()?;
+            let fresh = connect_to_write(self.file.path()).map_err(StoreError::Unavailable)?;
+            writer.connection = Some(fresh);
+            writer.has_failed = false;
+        }
         let closed = || StoreError::Unavailable("the store is closed".to_owned());
-        work(writer.as_mut().ok_or_else(closed)?)
+        writer.connection.as_mut().ok_or_else(closed)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads rows on the writer's connection: what was written last is seen.
@@ -81,21 +107,7 @@ impl Sqlite {
 
     /// Reads rows without the writer.
     pub(super) async fn read(&self, query: Query) -> Result<Vec<Row>, StoreError> {
-        let gone = |error: String| StoreError::Unavailable(error);
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.map_err(|error| gone(error.to_string()))?;
-        let (idle, path) = (Arc::clone(&self.readers), self.path.clone());
-        let reading = tokio::task::spawn_blocking(move || {
-            let known = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = known
-                .map_or_else(|| connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY), Ok)
-                .map_err(unavailable)?;
-            let rows = rows(&connection, &query);
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-            drop(place);
-            rows
-        });
-        reading.await.map_err(|error| gone(error.to_string()))?
+        self.readers.read(query).await
     }
 
     /// Writes all or nothing.
@@ -103,23 +115,57 @@ impl Sqlite {
         self.on_writer(|connection| write_all(connection, writes))
     }
 
-    /// Closes the connections, so that the WAL is folded into the file.
-    pub(super) async fn close(&self) {
-        self.places.close();
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let readers = Arc::clone(&self.readers);
-        let closing = tokio::task::spawn_blocking(move || {
-            readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            drop(writer);
-        });
-        if let Err(error) = closing.await {
-            tracing::warn!(%error, "the database could not be closed");
+    /// Returns, within a second and again every second, while the file is not the one that is open.
+    pub(super) async fn lost(&self) {
+        loop {
+            tokio::time::sleep(WATCH).await;
+            if self.file.verify().is_err() {
+                return;
+            }
         }
+    }
+
+    /// Closes the connections, so that the WAL is folded into the file. An error if that is no longer the file that
+    /// the path names.
+    pub(super) fn close(&self) -> Result<(), StoreError> {
+        let verified = self.file.verify();
+        self.readers.close();
+        let writer = self.writer().connection.take();
+        if let (Err(_), Some(connection)) = (&verified, &writer)
+            && let Err(error) = empty_wal(connection)
+        {
+            tracing::warn!(%error, "the WAL could not be folded into the file that it belongs to");
+        }
+        verified
     }
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+/// Folds the WAL into the file that is open, and empties it: it must not be applied to a file that has taken its place.
+/// Of a file that is still in its place, SQLite does so when the last connection is closed.
+fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma(None, "wal_checkpoint", "truncate", |_| Ok(()))
+}
+
+fn connect_to_write(path: &Path) -> Result<Connection, String> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
+    let connection = connection.map_err(|error| error.to_string())?;
+    // SQLite opens a file that it may not write for reading only, without an error.
+    match connection.is_readonly(MAIN_DB) {
+        Ok(false) => Ok(connection),
+        Ok(true) => Err("it cannot be written, only read".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Writes something that changes nothing.
+fn prove_writable(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    connection.pragma_update(None, "user_version", version)
+}
+
+pub(super) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
     connection.pragma_update(None, "synchronous", "full")?;
@@ -139,7 +185,7 @@ fn check_version() -> Result<(), StoreError> {
     Ok(())
 }
 
-fn rows(connection: &Connection, query: &Query) -> Result<Vec<Row>, StoreError> {
+pub(super) fn rows(connection: &Connection, query: &Query) -> Result<Vec<Row>, StoreError> {
     let mut statement = connection.prepare_cached(&query.text).map_err(unavailable)?;
     let columns = statement.column_count();
     bind_all(&mut statement, &query.values).map_err(unavailable)?;

@@ -269,7 +269,11 @@ impl Store for SqlStore {
 
     async fn hinted(&self) -> Result<(), StoreError> {
         match self.database.as_ref() {
-            Database::Sqlite(_) => std::future::pending().await,
+            // There are no other nodes, but the file may be taken away.
+            Database::Sqlite(file) => {
+                file.lost().await;
+                Ok(())
+            }
             Database::Server(server) => server.hinted().await,
         }
     }

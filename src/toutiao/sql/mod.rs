@@ -9,7 +9,8 @@ mod seed;
 mod statistics;
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +31,12 @@ const MAX_CONNECTIONS: u32 = 8;
 
 /// How long a writer waits for another one, and a caller for a connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time until a file that another process opens is tried again.
+const TURN_PAUSE: Duration = Duration::from_millis(10);
+
+/// Mode of a new file.
+const MODE: u32 = 0o640;
 
 /// The start of a transaction that reads before it writes: it takes the write lock at once,
 /// because a lock that is taken later fails without waiting when another writer was faster.
@@ -103,9 +110,10 @@ pub(super) async fn open_file(
     let unusable = |source| DatabaseError::Directory { path: directory.clone(), source };
     tokio::fs::create_dir_all(&directory).await.map_err(unusable)?;
     let turn = take_turn(directory.clone()).await.map_err(unusable)?;
+    create(path)
+        .map_err(|error| DatabaseError::Open { path: path.to_owned(), source: error.into() })?;
     let options = SqliteConnectOptions::new()
         .filename(path)
-        .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT);
@@ -126,12 +134,24 @@ pub(super) async fn open_file(
 /// when it is opened, and SQLite refuses that, without any waiting, while another process has the file open to do the
 /// same.
 async fn take_turn(directory: PathBuf) -> std::io::Result<File> {
-    let waiting = tokio::task::spawn_blocking(move || {
-        let handle = File::open(directory)?;
-        handle.lock()?;
-        Ok(handle)
-    });
-    waiting.await.map_err(std::io::Error::other)?
+    let handle = File::open(directory)?;
+    loop {
+        match handle.try_lock() {
+            Ok(()) => return Ok(handle),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(TURN_PAUSE).await,
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// Creates the file, if there is none, so that not everybody may read it. SQLite gives the same mode to the files
+/// beside it.
+fn create(path: &Path) -> std::io::Result<()> {
+    let mut options = File::options();
+    match options.write(true).create_new(true).mode(MODE).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 // All in one transaction that holds the write lock: worker processes open the same file at the

@@ -1,0 +1,138 @@
+//! The file of a SQLite store: locked for one daemon, and watched for as long as it is open.
+//!
+//! The lock is on the file itself, so no other name of it and no removed lock file gets around
+//! it. While the store is open, its name must lead to the file that is open: what is written into
+//! a file that was removed, renamed or replaced would be lost at the next start.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rustix::fs::{FlockOperation, flock, major, minor};
+
+use crate::store::StoreError;
+
+/// Mode of a new database. SQLite gives the same one to the files beside it.
+const MODE: u32 = 0o640;
+
+/// What tells a file from all others, whatever its names are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// A database file that this process has locked. The system frees the lock when the process ends.
+#[derive(Debug)]
+pub(super) struct DatabaseFile {
+    path: PathBuf,
+    identity: Identity,
+    /// The files that SQLite keeps beside it, with their identity while it is open.
+    companions: OnceLock<Vec<(PathBuf, Identity)>>,
+    /// Holds the lock, and keeps the identity from being given to another file. It must be closed after the last
+    /// connection: closing it frees SQLite's own locks on the file.
+    _file: File,
+}
+
+impl DatabaseFile {
+    /// Opens and locks a file, creating it where there is none. Fails if another process has locked it.
+    pub(super) fn lock(path: &Path) -> Result<Self, StoreError> {
+        let shown = path.display();
+        let fail = |error: io::Error| StoreError::Unusable(format!("cannot open {shown}: {error}"));
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(MODE);
+        let file = options.open(path).map_err(fail)?;
+        let path = path.canonicalize().map_err(fail)?;
+        let metadata = file.metadata().map_err(fail)?;
+        let refuse = |why: &str| Err(StoreError::Unusable(format!("{shown} {why}")));
+        if !metadata.is_file() {
+            return refuse("is not a regular file");
+        }
+        if metadata.nlink() > 1 {
+            return refuse(
+                "has more than one name (hard links): the changes that SQLite keeps beside one name are \
+                 not seen under the other; remove the other names, or copy the file",
+            );
+        }
+        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return refuse(&format!("cannot be locked: {error}"));
+            }
+            let holder =
+                holder(&metadata).unwrap_or_else(|| "its process is not visible".to_owned());
+            return refuse(&format!("is in use by another daemon ({holder})"));
+        }
+        let identity = Identity::of(&metadata);
+        let locked = Self { path, identity, companions: OnceLock::new(), _file: file };
+        locked.verify()?;
+        Ok(locked)
+    }
+
+    /// The path without symbolic links.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Notes the files that SQLite keeps beside the database. To be called once, when they are there.
+    pub(super) fn note_companions(&self) -> Result<(), StoreError> {
+        let companion = |suffix: &str| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(suffix);
+            let path = PathBuf::from(name);
+            let metadata = path.symlink_metadata().map_err(|error| lost(&path, &error))?;
+            Ok((path, Identity::of(&metadata)))
+        };
+        let found =
+            ["-wal", "-shm"].map(companion).into_iter().collect::<Result<_, StoreError>>()?;
+        self.companions.get_or_init(|| found);
+        Ok(())
+    }
+
+    /// Whether the names of the database still lead to the files that are open.
+    pub(super) fn verify(&self) -> Result<(), StoreError> {
+        check(&self.path, self.identity)?;
+        let mut companions = self.companions.get().into_iter().flatten();
+        companions.try_for_each(|(path, identity)| check(path, *identity))
+    }
+}
+
+fn check(path: &Path, identity: Identity) -> Result<(), StoreError> {
+    let found = path.symlink_metadata().map_err(|error| lost(path, &error))?;
+    if Identity::of(&found) == identity {
+        return Ok(());
+    }
+    let path = path.display();
+    let message = format!("{path} was replaced by another file while the daemon has it open");
+    Err(StoreError::Unavailable(message))
+}
+
+fn lost(path: &Path, error: &io::Error) -> StoreError {
+    let path = path.display();
+    StoreError::Unavailable(if error.kind() == io::ErrorKind::NotFound {
+        format!("{path} was removed or renamed while the daemon has it open")
+    } else {
+        format!("{path} cannot be checked: {error}")
+    })
+}
+
+/// The process that has locked a file, as the system lists it.
+fn holder(metadata: &Metadata) -> Option<String> {
+    let device = metadata.dev();
+    let file = format!("{:02x}:{:02x}:{}", major(device), minor(device), metadata.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let mut lines = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.find_map(|line| match line.as_slice() {
+        [_, "FLOCK", _, _, process, place, ..] if *place == file => {
+            Some(format!("process {process}"))
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,130 @@
+//! Readers of a SQLite store: a few threads, each with a connection of its own, that never wait for
+//! the writer. They are started with the store, so that reading needs no new thread later.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::dialect::Query;
+use super::file::DatabaseFile;
+use super::sqlite::{connect, rows, unavailable};
+use super::value::Row;
+use crate::store::StoreError;
+
+/// Threads: more than the daemon's own would only wait for each other inside SQLite.
+const READERS: usize = 4;
+
+/// The threads, and the way to them.
+#[derive(Debug)]
+pub(super) struct Readers {
+    places: Arc<Semaphore>,
+    /// None once they are closed.
+    requests: Mutex<Option<SyncSender<Request>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Request {
+    query: Query,
+    reply: oneshot::Sender<Result<Vec<Row>, StoreError>>,
+    /// Given back when the reading is over, however it ends.
+    place: OwnedSemaphorePermit,
+}
+
+impl Readers {
+    /// Starts the threads. Connections are opened when they are needed.
+    pub(super) fn start(file: &Arc<DatabaseFile>) -> Result<Self, StoreError> {
+        let (sender, receiver) = sync_channel(READERS);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let start = |_| {
+            let (file, receiver) = (Arc::clone(file), Arc::clone(&receiver));
+            let builder = thread::Builder::new().name("store-reader".to_owned());
+            builder.spawn(move || serve(&file, &receiver)).map_err(|error| {
+                StoreError::Unavailable(format!("a thread for readers cannot be started: {error}"))
+            })
+        };
+        let threads = (0..READERS).map(start).collect::<Result<_, StoreError>>()?;
+        Ok(Self {
+            places: Arc::new(Semaphore::new(READERS)),
+            requests: Mutex::new(Some(sender)),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Reads rows. What was committed before is seen.
+    pub(super) async fn read(&self, query: Query) -> Result<Vec<Row>, StoreError> {
+        let closed = || StoreError::Unavailable("the store is closed".to_owned());
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        // There are as many places as the queue is long, so it is never full.
+        self.requests()
+            .as_ref()
+            .and_then(|requests| requests.try_send(Request { query, reply, place }).ok())
+            .ok_or_else(closed)?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    fn requests(&self) -> std::sync::MutexGuard<'_, Option<SyncSender<Request>>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the threads, and with them the connections. What is being read is waited for.
+    pub(super) fn close(&self) {
+        self.places.close();
+        drop(self.requests().take());
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::warn!("a thread for readers ended by a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Answers requests until nobody can send any.
+fn serve(file: &DatabaseFile, requests: &Mutex<Receiver<Request>>) {
+    let mut connection = None;
+    loop {
+        let request = requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Request { query, reply, place }) = request else { return };
+        if reply.is_closed() {
+            continue;
+        }
+        let answer = catch_unwind(AssertUnwindSafe(|| read(file, &mut connection, &query)));
+        let panicked =
+            |_| Err(StoreError::Unavailable("the reading of the store panicked".to_owned()));
+        let answer = answer.unwrap_or_else(panicked);
+        drop(place);
+        // Nobody may be waiting for it any more.
+        drop(reply.send(answer));
+    }
+}
+
+/// A connection that has failed is not used again.
+fn read(
+    file: &DatabaseFile,
+    connection: &mut Option<Connection>,
+    query: &Query,
+) -> Result<Vec<Row>, StoreError> {
+    let open = if let Some(open) = connection.take() {
+        open
+    } else {
+        file.verify()?;
+        connect(file.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(unavailable)?
+    };
+    let rows = rows(&open, query)?;
+    file.verify()?;
+    *connection = Some(open);
+    Ok(rows)
+}
