@@ -16,7 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("zone", &["clock", "invalid"]),
     ("duration", &["clock", "invalid"]),
     ("instant", &["clock", "duration", "invalid", "zone"]),
-    ("trigger", &["clock", "instant", "invalid", "zone"]),
+    ("trigger", &["clock", "duration", "instant", "invalid", "zone"]),
     ("job", &["clock", "invalid", "secret", "trigger"]),
     ("run", &["clock", "job"]),
     ("filter", &["clock"]),

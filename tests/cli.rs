@@ -123,8 +123,13 @@ fn the_scheduler_as_a_whole_is_paused_and_resumed_also_over_a_restart() {
 #[test]
 fn what_makes_no_sense_exits_2() {
     let home = Home::new("");
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 21] = [
         (&[], "Usage"),
+        (&["add", "x", "--cron", "*/5 * * * *", "--builtin", "noop"], "is given by --crontab"),
+        (
+            &["add", "x", "--timeout", "1h30", "--every", "1h", "--builtin", "noop"],
+            "--timeout: \"1h30\" is not",
+        ),
         (&["bogus"], "bogus"),
         (&["list", "--colour"], "--colour"),
         (&["list", "--state", "running"], "finished"),

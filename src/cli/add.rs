@@ -94,8 +94,12 @@ fn keys(
     let mut rest = text.trim();
     while !rest.is_empty() {
         let usage = || {
+            let is_crontab = text.trim_start().starts_with('@') || !text.contains('=');
+            let is_crontab = is_crontab && kind == "cron";
+            let instead =
+                if is_crontab { "; a crontab expression is given by --crontab" } else { "" };
             Failure::Usage(format!(
-                "{option} takes NAME=VALUE, such as 'hour=3 minute=30', not \"{rest}\""
+                "{option} takes NAME=VALUE, such as 'hour=3 minute=30', not \"{rest}\"{instead}"
             ))
         };
         let (name, tail) = rest.split_once('=').ok_or_else(usage)?;

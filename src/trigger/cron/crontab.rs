@@ -9,6 +9,7 @@ use cron::{Schedule, TimeUnitSpec};
 
 use super::expression::{ITEMS_MAX, Item};
 use super::fields::Fields;
+use super::mistake;
 use crate::invalid::quoted;
 
 /// Nicknames, and what they stand for.
@@ -119,11 +120,36 @@ impl Unit {
     }
 }
 
-/// Why an expression cannot be read, and at which column, counted from 0.
-type Fault = (String, usize);
+/// Why an expression cannot be read.
+struct Fault {
+    why: String,
+    /// At which column, counted from 0.
+    at: usize,
+    /// What to write instead, for a mistake that is known.
+    instead: String,
+}
 
-/// Reads an expression.
+impl Fault {
+    fn new(why: String, at: usize) -> Self {
+        Self { why, at, instead: String::new() }
+    }
+
+    /// The same fault, of a text that begins `by` columns later.
+    fn moved(self, by: usize) -> Self {
+        Self { at: self.at + by, ..self }
+    }
+}
+
+/// Reads an expression. The error says what to write instead, if the mistake is a known one.
 pub(super) fn parse(text: &str) -> Result<Fields, String> {
+    read(text).map_err(|fault| match mistake::of_expression(text.trim()) {
+        Some(instead) => format!("{}: {instead}", quoted(text.trim())),
+        None => fault,
+    })
+}
+
+/// The same; the error only says what is wrong.
+pub(super) fn read(text: &str) -> Result<Fields, String> {
     let trimmed = text.trim();
     if trimmed.starts_with('@') {
         let nickname = NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(trimmed));
@@ -131,7 +157,7 @@ pub(super) fn parse(text: &str) -> Result<Fields, String> {
             let known = NICKNAMES.map(|(name, _)| name).join(", ");
             return Err(format!("{}: unknown nickname (known: {known})", quoted(text)));
         };
-        return parse(meaning);
+        return read(meaning);
     }
     let words = words(text);
     let units = match words.len() {
@@ -152,8 +178,8 @@ pub(super) fn parse(text: &str) -> Result<Fields, String> {
         let given = units.iter().zip(&words).find(|(unit, _)| **unit == wanted);
         let default = if wanted == Unit::Second { "0" } else { "*" };
         let (word, column) = given.map_or((default, 0), |(_, (word, column))| (*word, *column));
-        let items = items(wanted, word).map_err(|(why, at)| {
-            format!("{}: {why}, at column {}", quoted(text), column + at + 1)
+        let items = items(wanted, word).map_err(|Fault { why, at, instead }| {
+            format!("{}: {why}, at column {}{instead}", quoted(text), column + at + 1)
         })?;
         Ok::<_, String>((items, word.starts_with(['*', '?'])))
     };
@@ -185,9 +211,9 @@ fn items(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
     let (mut items, mut column) = (Vec::new(), 0);
     for (number, part) in text.split(',').enumerate() {
         if number >= ITEMS_MAX {
-            return Err((format!("more than {ITEMS_MAX} items"), column));
+            return Err(Fault::new(format!("more than {ITEMS_MAX} items"), column));
         }
-        items.extend(item(unit, part).map_err(|(why, at)| (why, column + at))?);
+        items.extend(item(unit, part).map_err(|fault| fault.moved(column))?);
         column += part.chars().count() + 1;
     }
     Ok(items)
@@ -200,7 +226,7 @@ fn item(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
     let step_at = range.chars().count() + 1;
     let (min, max) = unit.range();
     if range == "*" || (range == "?" && matches!(unit, Unit::Day | Unit::Weekday)) {
-        let step = self::step(step, max - min + 1, step_at)?;
+        let step = self::step(step, unit, (min, max - min + 1), step_at)?;
         return Ok(weekday_or_range(unit, (min, max), step));
     }
     let (first, last) =
@@ -216,15 +242,16 @@ fn item(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
         (None, _) => first_value,
     };
     if first_value <= last_value {
-        let step = self::step(step, last_value - first_value + 1, step_at)?;
+        let step = self::step(step, unit, (first_value, last_value - first_value + 1), step_at)?;
         return Ok(weekday_or_range(unit, (first_value, last_value), step));
     }
     if unit == Unit::Year {
-        return Err((format!("the range {range} goes backwards"), 0));
+        return Err(Fault::new(format!("the range {range} goes backwards"), 0));
     }
     let over_the_end: Vec<u32> = (first_value..=max).chain(min..=last_value).collect();
     let width = u32::try_from(over_the_end.len()).unwrap_or(u32::MAX);
-    let step = usize::try_from(self::step(step, width, step_at)?).unwrap_or(1);
+    let step = self::step(step, unit, (first_value, width), step_at)?;
+    let step = usize::try_from(step).unwrap_or(1);
     Ok(over_the_end.into_iter().step_by(step).map(|value| single(unit.ours(value))).collect())
 }
 
@@ -243,9 +270,13 @@ fn weekday_or_range(unit: Unit, (first, last): (u32, u32), step: u32) -> Vec<Ite
 
 fn value(unit: Unit, text: &str, at: usize) -> Result<u32, Fault> {
     if text.is_empty() {
-        return Err(("an item is missing".to_owned(), at));
+        return Err(Fault::new("an item is missing".to_owned(), at));
     }
-    unit.value(text).ok_or_else(|| (format!("unknown {} ({})", quoted(text), unit.expected()), at))
+    unit.value(text).ok_or_else(|| Fault {
+        why: format!("unknown {} ({})", quoted(text), unit.expected()),
+        at,
+        instead: mistake::of_value(text).to_owned(),
+    })
 }
 
 /// A number in digits only.
@@ -253,15 +284,35 @@ fn number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// A step, of at most as many values as there are: a larger one would be taken for what it is not.
-fn step(text: Option<&str>, values: u32, at: usize) -> Result<u32, Fault> {
+/// A step over so many values from the first one on. A larger one than there are values would be taken for what it is
+/// not.
+fn step(
+    text: Option<&str>,
+    unit: Unit,
+    (first, values): (u32, u32),
+    at: usize,
+) -> Result<u32, Fault> {
     let Some(text) = text else { return Ok(1) };
     match number(text) {
         Some(step) if (1..=values).contains(&step) => Ok(step),
-        Some(step) => Err((
-            format!("the step {step} is not between 1 and {values}, the values of its range"),
-            at,
-        )),
-        None => Err((format!("{} is not a step", quoted(text)), at)),
+        Some(step) => {
+            let (min, max) = unit.range();
+            let is_whole_range = first == min && values == max - min + 1;
+            // As people write it: the crate has Sunday as 1.
+            let first = if unit == Unit::Weekday { (first + 6) % 7 } else { first };
+            let too_large = step > values;
+            Err(Fault {
+                why: format!(
+                    "the step {step} is not between 1 and {values}, the values of its range"
+                ),
+                at,
+                instead: if too_large {
+                    mistake::of_step(unit.name(), first, step, is_whole_range)
+                } else {
+                    String::new()
+                },
+            })
+        }
+        None => Err(Fault::new(format!("{} is not a step", quoted(text)), at)),
     }
 }

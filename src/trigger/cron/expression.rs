@@ -1,5 +1,6 @@
 //! The text of one calendar field, read into ranges. An error points to its column.
 
+use super::mistake;
 use crate::invalid::quoted;
 
 /// What a field can hold.
@@ -55,10 +56,10 @@ pub(super) fn parse(shape: &Shape, text: &str) -> Result<Vec<Item>, String> {
     for part in text.split(',') {
         let leading = part.chars().take_while(|c| c.is_whitespace()).count();
         let item = Reader { shape, item: part.trim(), column: column + leading };
-        items.push(
-            item.read()
-                .map_err(|(why, column)| format!("{}: {why}, at column {column}", quoted(text)))?,
-        );
+        items.push(item.read().map_err(|(why, column)| {
+            let instead = mistake::of_field(shape.name, shape.min, shape.max, text);
+            format!("{}: {why}, at column {column}{instead}", quoted(text))
+        })?);
         column += part.chars().count() + 1;
         if items.len() > ITEMS_MAX {
             return Err(format!("more than {ITEMS_MAX} items"));

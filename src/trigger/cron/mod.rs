@@ -11,6 +11,7 @@ mod crontab;
 mod dates;
 mod expression;
 mod fields;
+mod mistake;
 mod times;
 mod years;
 
