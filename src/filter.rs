@@ -37,6 +37,17 @@ pub struct RunFilter {
     pub limit: usize,
 }
 
+/// A page of finished jobs that have no run in flight, in the order in which they finished.
+#[derive(Debug, Clone, Copy)]
+pub struct FinishedJobs<'a> {
+    /// Only jobs that finished before this.
+    pub before: Timestamp,
+    /// Only jobs after the one that finished then and has this id.
+    pub after: (Timestamp, &'a str),
+    /// Rows of the page.
+    pub limit: usize,
+}
+
 /// What the ledger keeps for a time of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -86,6 +97,11 @@ pub enum Prunable<'a> {
         kind: Kind,
         /// How many are kept.
         keep: usize,
+    },
+    /// Runs of all jobs and kinds that are not newer than this one, in the order of their ids.
+    Oldest {
+        /// The newest of them.
+        last: &'a str,
     },
     /// Runs of a job and a kind that are not newer than this one, in any order.
     UpTo {

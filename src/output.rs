@@ -70,6 +70,11 @@ struct Stored {
 }
 
 impl Output {
+    /// Bytes of the lines that are kept.
+    pub fn kept_bytes(&self) -> usize {
+        self.head.iter().chain(&self.tail).map(Line::cost).sum()
+    }
+
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0

@@ -130,6 +130,9 @@ fn a_bad_setting_is_refused_at_its_key() {
     }
     refused("[retention]\ninterval_seconds = 0\n", "2:1", "retention.interval_seconds");
     refused("[retention]\nrun_days = 1\n", "2:1", "retention.run_days");
+    for key in ["finished_jobs_seconds", "max_finished_jobs", "max_runs", "max_bytes"] {
+        refused(&format!("[retention]\n{key} = 0\n"), "2:1", &format!("retention.{key}"));
+    }
     refused("[executors.x]\ntype = \"fibers\"\n", "2:1", "executors.x.type");
     refused("\n[executors.x]\nmax_workers = 1\n", "2:12", "executors.x");
     refused(

@@ -156,3 +156,54 @@ async fn outputs_go_before_their_runs_where_that_is_asked_for() {
     assert_eq!(output(&client, &ledger(&client, "old").await[0]).await, "");
     assert_eq!(output(&client, &run).await, "said\n");
 }
+
+#[tokio::test]
+async fn the_history_of_all_jobs_has_a_budget_of_rows_and_of_bytes() {
+    let home = Home::new("[retention]\ninterval_seconds = 1\nmax_runs = 30\n");
+    make_rows(&home, "first", 100, SystemClock.now() - TimeDelta::days(2)).await;
+    make_rows(&home, "second", 20, SystemClock.now() - TimeDelta::days(1)).await;
+    let _daemon = home.start();
+    becomes(&home, "select count(*) from runs", 30).await;
+    becomes(&home, "select count(*) from runs where job_id = 'second'", 20).await;
+    becomes(&home, "select count(*) from attempt_outputs", 30).await;
+    let client = home.client();
+    let oldest = &ledger(&client, "first").await[0];
+    // A megabyte is enough for thousands of these rows, and not for two that are this large.
+    let mut connection = open(&home).await;
+    let large = "update runs set error = hex(zeroblob(300000)) where job_id = 'second' and id in (select id from runs
+        where job_id = 'second' order by id desc limit 2)";
+    sqlx::query(large).execute(&mut connection).await.unwrap();
+    home.write_config("[retention]\ninterval_seconds = 1\nmax_bytes = 1048576\n");
+    home.ok(&["reload"]);
+    becomes(&home, "select count(*) from runs", 1).await;
+    assert!(ledger(&client, "first").await.is_empty(), "{oldest}");
+}
+
+#[tokio::test]
+async fn finished_jobs_go_when_their_time_has_passed_or_too_many_are_kept() {
+    let home = Home::new("[retention]\ninterval_seconds = 1\nmax_finished_jobs = 3\n");
+    let _daemon = home.start();
+    let client = home.client();
+    let now = json!({"type": "date", "run_date": "2020-01-01"});
+    for number in 0..10 {
+        client.add(&noop(&format!("once-{number}"), &now)).await.unwrap();
+    }
+    let mut kept = noop("kept", &now);
+    kept["on_finish"] = json!("keep");
+    client.add(&kept).await.unwrap();
+    let mut removed = noop("removed", &now);
+    removed["on_finish"] = json!("remove");
+    client.add(&removed).await.unwrap();
+    client.add(&noop("later", &json!({"type": "date", "run_date": "2100-01-01"}))).await.unwrap();
+    becomes(&home, "select count(*) from jobs where id = 'removed'", 0).await;
+    becomes(&home, "select count(*) from jobs where state = 'finished'", 3).await;
+    assert_eq!(ledger(&client, "once-0").await.len(), 1, "its run stays");
+    home.write_config("[retention]\ninterval_seconds = 1\nfinished_jobs_seconds = 1\n");
+    home.ok(&["reload"]);
+    becomes(&home, "select count(*) from jobs where state = 'finished'", 1).await;
+    becomes(&home, "select count(*) from jobs where id in ('kept', 'later')", 2).await;
+    // The id of a job that is gone, or that is finished, is free.
+    client.add(&noop("once-0", &now)).await.unwrap();
+    client.add(&noop("kept", &now)).await.unwrap();
+    assert_eq!(client.job("later").await.unwrap()["state"], "active");
+}

@@ -25,7 +25,9 @@ use punctual::store::memory::MemoryStore;
 use punctual::store::sql::{SqlStore, StorePlace};
 use punctual::store::{Archive, Change, Claim, Holder, Store, StoreError};
 use retention::{
+    a_run_counts_with_all_that_belongs_to_it,
     a_run_goes_with_all_that_belongs_to_it_once_it_has_ended,
+    finished_jobs_are_found_in_the_order_in_which_they_finished,
     the_newest_runs_of_a_job_are_no_surplus, what_ended_long_ago_is_found_page_by_page,
 };
 use serde_json::json;
@@ -136,6 +138,8 @@ on_every_store! {
     runs_in_flight_are_found_the_oldest_first
     lists_are_filtered_and_paged
     an_output_is_replaced
+    a_run_counts_with_all_that_belongs_to_it
+    finished_jobs_are_found_in_the_order_in_which_they_finished
     attempts_of_a_run_are_kept_in_their_order
     a_job_that_is_added_again_is_another_one
     runs_of_a_node_that_is_not_known_are_found

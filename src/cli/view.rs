@@ -130,6 +130,7 @@ pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
         "on_success",
         "on_missed",
         "heartbeat",
+        "on_finish",
         "run_count",
     ];
     for key in plain {

@@ -28,7 +28,7 @@ use retention::RetentionTable;
 
 use secrets::Secrets;
 
-pub use retention::{Keep, Retention};
+pub use retention::{Budget, Keep, KeepFinished, Retention};
 pub use secrets::Hidden;
 
 /// Where the daemon looks for its file.

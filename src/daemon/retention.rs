@@ -1,6 +1,10 @@
-//! Letting go of what of the ledger need not be kept: looked for through the store's readers, and
-//! then handed to the scheduler in small batches, so that no step of it takes longer for that.
+//! Retention: removes the runs and the finished jobs that need not be kept. They are looked for through the store's
+//! readers and removed by the scheduler in small batches, so that none of its steps takes long.
 
+mod budget;
+mod finished;
+
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +15,7 @@ use crate::config::Retention;
 use crate::filter::{Kind, Prunable};
 use crate::run::RunId;
 use crate::scheduler::command::Refusal;
-use crate::scheduler::handle::Handle;
+use crate::scheduler::handle::{Handle, Written};
 use crate::store::{Archive, Part, StoreError};
 
 /// Runs, or jobs, that are looked up at a time.
@@ -21,6 +25,12 @@ const BATCH: usize = 100;
 /// Rest after each reading and each batch, as a multiple of the time that it took: the store belongs to the jobs for
 /// four fifths of the time.
 const REST_FACTOR: u32 = 4;
+/// The same while a limit on rows or bytes is exceeded: then removing must be faster than what comes in.
+const REST_FACTOR_EXCEEDED: u32 = 1;
+/// The next look comes early when the ledger has grown by this part of its budget since the last one.
+const GROWTH_PART: u64 = 10;
+/// How often that is looked at, at most, while the scheduler works.
+const GROWTH_PAUSE: Duration = Duration::from_secs(5);
 /// How long after a start, in which there is enough to do, the first look comes.
 const FIRST_AFTER: Duration = Duration::from_mins(1);
 
@@ -40,6 +50,7 @@ enum Interrupted {
 struct Gone {
     runs: usize,
     outputs: usize,
+    jobs: usize,
 }
 
 /// Who lets go of what need not be kept.
@@ -62,26 +73,76 @@ impl Pruner {
     }
 
     /// Looks again and again, for as long as it is let.
-    pub(super) async fn work(self) {
-        let interval = || self.retention.borrow().interval;
-        tokio::time::sleep(interval().min(FIRST_AFTER)).await;
+    pub(super) async fn work(mut self) {
+        let first_after = self.retention.borrow().interval.min(FIRST_AFTER);
+        let mut written = Written::default();
+        self.wait(first_after, written).await;
+        let mut is_first = true;
         loop {
-            let retention = *self.retention.borrow();
+            let retention = *self.retention.borrow_and_update();
+            written = self.written();
             let mut gone = Gone::default();
-            match self.prune(retention, &mut gone).await {
-                Ok(()) if gone.runs + gone.outputs == 0 => {}
-                Ok(()) => {
-                    tracing::info!(
-                        runs = gone.runs,
-                        outputs = gone.outputs,
-                        "old rows of the ledger are gone"
-                    );
-                }
+            match self.look(retention, is_first, &mut gone).await {
+                Ok(()) => is_first = false,
                 // What is left is found at the next look.
-                Err(error) => tracing::warn!(%error, "old rows of the ledger stay for now"),
+                Err(error) => {
+                    tracing::warn!(%error, "not all old runs and finished jobs could be removed");
+                }
             }
-            tokio::time::sleep(interval()).await;
+            let Gone { runs, outputs, jobs } = gone;
+            if runs + outputs + jobs > 0 {
+                tracing::info!(runs, outputs, jobs, "removed old runs, outputs and finished jobs");
+            }
+            self.wait(retention.interval, written).await;
         }
+    }
+
+    /// Waits for the next look: for this time, or until other settings hold, or until the ledger has grown much.
+    async fn wait(&mut self, interval: Duration, before: Written) {
+        let mut changed = self.retention.clone();
+        let grown = pin!(self.grown(before));
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = grown => {}
+            // Without a sender no other settings will come.
+            Ok(()) = changed.changed() => {}
+        }
+    }
+
+    /// What this process has written to the ledger so far.
+    fn written(&self) -> Written {
+        self.handle.status().written
+    }
+
+    /// Returns when the ledger has grown by a part of its budget.
+    async fn grown(&self, before: Written) {
+        let mut steps = self.handle.steps();
+        loop {
+            if steps.changed().await.is_err() {
+                // The scheduler has ended, and with it all growth.
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(GROWTH_PAUSE).await;
+            let (budget, now) = (self.retention.borrow().budget, steps.borrow_and_update().written);
+            if now.runs - before.runs >= budget.runs / GROWTH_PART
+                || now.bytes - before.bytes >= budget.bytes / GROWTH_PART
+            {
+                return;
+            }
+        }
+    }
+
+    /// Removes all that need not be kept now. The first look also removes what a daemon that died has not.
+    async fn look(
+        &self,
+        retention: Retention,
+        is_first: bool,
+        gone: &mut Gone,
+    ) -> Result<(), Interrupted> {
+        self.prune(retention, gone).await?;
+        gone.runs += self.keep_budget(retention.budget).await?;
+        gone.jobs += self.remove_finished(retention.finished, is_first).await?;
+        Ok(())
     }
 
     /// Lets go of all that need not be kept now.
@@ -123,7 +184,7 @@ impl Pruner {
             let last = runs.last().map(ToString::to_string);
             let is_last = runs.len() < PAGE;
             count += runs.len();
-            self.let_go(runs, parts).await?;
+            self.let_go(runs, parts, REST_FACTOR).await?;
             match last {
                 Some(last) if !is_last => after = last,
                 _ => return Ok(count),
@@ -146,7 +207,7 @@ impl Pruner {
                 return Err(Interrupted::StillThere(job_id.to_owned()));
             }
             count += runs.len();
-            self.let_go(runs.clone(), &Part::ALL).await?;
+            self.let_go(runs.clone(), &Part::ALL, REST_FACTOR).await?;
             if runs.len() < PAGE {
                 return Ok(count);
             }
@@ -155,9 +216,14 @@ impl Pruner {
     }
 
     /// Lets go of runs, batch by batch.
-    async fn let_go(&self, runs: Vec<RunId>, parts: &'static [Part]) -> Result<(), Refusal> {
+    async fn let_go(
+        &self,
+        runs: Vec<RunId>,
+        parts: &'static [Part],
+        rest_factor: u32,
+    ) -> Result<(), Refusal> {
         for batch in runs.chunks(BATCH) {
-            rested(self.handle.prune(batch.to_vec(), parts)).await?;
+            rested_by(rest_factor, self.handle.prune(batch.to_vec(), parts)).await?;
         }
         Ok(())
     }
@@ -165,8 +231,12 @@ impl Pruner {
 
 /// Does something, and rests for a multiple of the time that it took.
 async fn rested<T>(work: impl Future<Output = T>) -> T {
+    rested_by(REST_FACTOR, work).await
+}
+
+async fn rested_by<T>(factor: u32, work: impl Future<Output = T>) -> T {
     let begin = tokio::time::Instant::now();
     let done = work.await;
-    tokio::time::sleep(begin.elapsed() * REST_FACTOR).await;
+    tokio::time::sleep(begin.elapsed() * factor).await;
     done
 }

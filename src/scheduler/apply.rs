@@ -131,11 +131,16 @@ impl Desk<'_> {
     /// Removes the jobs that are finished and have no run in flight.
     fn remove_finished(&mut self, ids: &[JobId]) {
         let is_removable = |id: &&JobId| {
-            let is_finished = self.step.job(id).is_some_and(|job| job.state == JobState::Finished);
-            is_finished && !self.floor.has_in_flight(id)
+            let is_over = |job: &Arc<Job>| {
+                // A job that the file declares would come back with the next reload, and might run again.
+                job.state == JobState::Finished && job.origin == Origin::Socket
+            };
+            self.step.job(id).is_some_and(is_over) && !self.floor.has_in_flight(id)
         };
         let removable: Vec<JobId> = ids.iter().filter(is_removable).cloned().collect();
-        removable.iter().for_each(|id| self.step.delete(id));
+        for id in &removable {
+            self.step.delete(id);
+        }
     }
 
     fn delete(&mut self, id: &JobId) {

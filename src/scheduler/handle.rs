@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::run::{Run, RunId};
 pub use crate::store::Node;
-use crate::store::Part;
+use crate::store::{ATTEMPT_BYTES, Change, Part, RUN_BYTES};
 
 /// Requests that wait for the scheduler. Beyond that, callers wait for a place.
 pub const COMMAND_QUEUE: usize = 1024;
@@ -39,6 +39,43 @@ impl From<Usage<'_>> for PoolStatus {
     }
 }
 
+/// What a process has written to the ledger since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// New rows.
+    pub runs: u64,
+    /// Bytes, by the estimate that the store makes of a row.
+    pub bytes: u64,
+}
+
+impl Written {
+    /// Counts what a commit has added.
+    pub(super) fn count(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::InsertRun(_) => {
+                    self.runs += 1;
+                    self.bytes += RUN_BYTES;
+                }
+                Change::InsertAttempt(_) => self.bytes += ATTEMPT_BYTES,
+                Change::PutOutput { output, .. } => {
+                    let kept = u64::try_from(output.kept_bytes()).unwrap_or(u64::MAX);
+                    self.bytes += ATTEMPT_BYTES + kept;
+                }
+                Change::InsertJob(_)
+                | Change::UpdateJob(_)
+                | Change::AdvanceJob(_)
+                | Change::DeleteJob { .. }
+                | Change::UpdateRun { .. }
+                | Change::AskToEnd { .. }
+                | Change::AskRunToEnd { .. }
+                | Change::SetPaused(_)
+                | Change::Prune { .. } => {}
+            }
+        }
+    }
+}
+
 /// How the scheduler stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
@@ -50,6 +87,8 @@ pub struct Status {
     pub running: usize,
     /// Since when no job fires, if someone paused the scheduler.
     pub paused_since: Option<Timestamp>,
+    /// What this process has written to the ledger.
+    pub written: Written,
     /// Why the store cannot be used, if the last step failed.
     pub store_error: Option<String>,
     /// Whether nothing fires yet, because the jobs of the file are still being declared.
@@ -131,6 +170,11 @@ impl Handle {
     /// Lets go of parts of runs that have ended.
     pub async fn prune(&self, runs: Vec<RunId>, parts: &'static [Part]) -> Result<(), Refusal> {
         self.ask(Request::Prune { runs, parts }, done).await
+    }
+
+    /// Removes those of these jobs that are finished and have no run in flight.
+    pub async fn remove_finished(&self, ids: Vec<JobId>) -> Result<(), Refusal> {
+        self.ask(Request::RemoveFinished(ids), done).await
     }
 
     /// Has jobs judged by these rules from now on.
@@ -230,6 +274,7 @@ mod tests {
         assert!(handle.begin().await.is_ok(), "that one is right");
         let handle = answering(Answer::Paused(None));
         assert!(is_internal(handle.prune(Vec::new(), &[]).await.err()));
+        assert!(is_internal(handle.remove_finished(Vec::new()).await.err()));
         assert!(is_internal(handle.begin().await.err()));
         let handle = answering(Answer::Added(vec![Ok(Added::New)]));
         assert!(is_internal(handle.add_all(Vec::new()).await.err()), "one more than was asked");

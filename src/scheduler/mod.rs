@@ -37,14 +37,14 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor};
-use crate::job::{JobId, JobState, OnFinish};
+use crate::job::{JobId, JobState, OnFinish, Origin};
 use crate::run::{Execution, Run, RunId, RunIds};
 use crate::store::{Store, StoreError};
 use admission::Rules;
 use apply::Desk;
 use command::{Command, Refusal, Request};
 use floor::Floor;
-use handle::Status;
+use handle::{Status, Written};
 use horizon::{Horizon, Next};
 use peers::Peers;
 use report::Note;
@@ -121,6 +121,7 @@ pub struct Scheduler<S, X> {
     asked_to_end: Vec<(RunId, String)>,
     /// Finished jobs that are to be removed once none of their runs is in flight.
     finished: BTreeSet<JobId>,
+    written: Written,
     status: watch::Sender<Status>,
 }
 
@@ -150,6 +151,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             paused_since: None,
             asked_to_end: Vec::new(),
             finished: BTreeSet::new(),
+            written: Written::default(),
             status: watch::Sender::new(Status::default()),
         }
     }
@@ -247,11 +249,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.fire_due(&mut step);
         self.start_waiting(&mut step, known);
         let changes = step.changes(|job| self.owner_of(job));
+        let mut written = self.written;
+        written.count(&changes);
         if !changes.is_empty()
             && let Err(error) = self.store.commit(changes).await
         {
             return Err(self.give_up(step, error));
         }
+        self.written = written;
         self.unrecorded.clear();
         let replies = self.act(step);
         let next = self.next_wake(now);
@@ -329,16 +334,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.executor.resize(&self.rules.executors);
         }
         for (id, job) in step.written() {
-            match job {
-                Some(job) => {
-                    let is_over = job.state == JobState::Finished;
-                    if is_over && job.policy.on_finish == Some(OnFinish::Remove) {
-                        self.finished.insert(id);
-                    }
-                    self.horizon.put(job);
-                }
-                None => self.horizon.remove(&id),
+            let Some(job) = job else {
+                self.horizon.remove(&id);
+                continue;
+            };
+            let is_over = job.state == JobState::Finished && job.origin == Origin::Socket;
+            if is_over && job.policy.on_finish == Some(OnFinish::Remove) {
+                self.finished.insert(id);
             }
+            self.horizon.put(job);
         }
         self.request_removals();
         for (pool, assignment) in step.starts {
@@ -431,6 +435,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             status.next_wake = next_wake;
             status.running = self.floor.running();
             status.paused_since = self.paused_since;
+            status.written = self.written;
             status.store_error = None;
             status.starting = self.phase == Phase::Held;
             status.draining = self.phase == Phase::Draining;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::filter::{JobFilter, Prunable, RunFilter};
+use crate::filter::{FinishedJobs, JobFilter, Prunable, RunFilter};
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::output::Output;
 use crate::run::{Attempt, Cause, Run, RunId, RunState};
@@ -352,6 +352,22 @@ impl Archive for MemoryStore {
         limit: usize,
     ) -> Reading<'a, Vec<String>> {
         Box::pin(async move { Ok(self.tables().crowded_jobs(rows, after, limit)) })
+    }
+
+    fn run_sizes<'a>(
+        &'a self,
+        before: Option<&'a str>,
+        limit: usize,
+    ) -> Reading<'a, Vec<(RunId, u64)>> {
+        Box::pin(async move { Ok(self.tables().run_sizes(before, limit)) })
+    }
+
+    fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> Reading<'a, Vec<Job>> {
+        Box::pin(async move { Ok(self.tables().finished_jobs(&page)) })
+    }
+
+    fn finished_beyond(&self, keep: usize) -> Reading<'_, Option<Timestamp>> {
+        Box::pin(async move { Ok(self.tables().finished_beyond(keep)) })
     }
 
     fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>> {

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::filter::{JobFilter, Prunable, RunFilter};
+use crate::filter::{FinishedJobs, JobFilter, Prunable, RunFilter};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId};
@@ -236,6 +236,11 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     fn commit(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
+/// An estimate of the bytes that a run takes beside its texts, with its entries in the indexes.
+pub const RUN_BYTES: u64 = 500;
+/// The same of an attempt or an output.
+pub const ATTEMPT_BYTES: u64 = 200;
+
 /// A future of a reading.
 pub type Reading<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -278,6 +283,20 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
         after: &'a str,
         limit: usize,
     ) -> Reading<'a, Vec<String>>;
+
+    /// The ended runs older than this one, the newest first, each with the bytes that it takes with its attempts and
+    /// outputs. The number is an estimate: what its texts take, and a constant for each row.
+    fn run_sizes<'a>(
+        &'a self,
+        before: Option<&'a str>,
+        limit: usize,
+    ) -> Reading<'a, Vec<(RunId, u64)>>;
+
+    /// A page of finished jobs.
+    fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> Reading<'a, Vec<Job>>;
+
+    /// When the newest job finished that is not among this many newest finished ones; none if there is no such job.
+    fn finished_beyond(&self, keep: usize) -> Reading<'_, Option<Timestamp>>;
 
     /// How many jobs are in each state.
     fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>>;

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use punctual::clock::Timestamp;
-use punctual::filter::{Kind, Prunable};
+use punctual::filter::{FinishedJobs, Kind, Prunable};
+use punctual::job::{Job, JobState};
 use punctual::run::{Attempt, Cost, Outcome, Run, RunId, RunIds, RunState, SkipReason};
-use punctual::store::{Archive, Change, Part, Store};
+use punctual::store::{ATTEMPT_BYTES, Archive, Change, Part, RUN_BYTES, Store};
+use serde_json::json;
 
-use crate::jobs::{at, run};
-use crate::{in_flight, insert_run, put_output};
+use crate::jobs::{at, job, run};
+use crate::{in_flight, insert_job, insert_run, put_output};
 
 const LIMIT: usize = 100;
 
@@ -154,4 +156,64 @@ pub(super) async fn the_newest_runs_of_a_job_are_no_surplus<S: Store + Archive>(
     assert_eq!(store.prunable(up_to, 2).await.unwrap().len(), 2);
     store.commit(prune(&surplus, &Part::ALL)).await.unwrap();
     assert_eq!(found(&store, up_to).await, []);
+}
+
+pub(super) async fn a_run_counts_with_all_that_belongs_to_it<S: Store + Archive>(store: S) {
+    let make = &mut RunIds::new(7);
+    let plain = made(make, "a", 1, succeeded(1));
+    let failed = made(make, "job", 2, failed(2));
+    let running = made(make, "a", 3, RunState::Running { started_at: at(3) });
+    let retried = made(make, "é", 4, succeeded(4));
+    let mut changes: Vec<Change> = [&plain, &failed, &running, &retried].map(insert_run).to_vec();
+    changes.extend([attempt(&retried.id), put_output(&retried.id, 1, "x")]);
+    changes.push(put_output(&retried.id, 2, "yy"));
+    store.commit(changes).await.unwrap();
+    let kept = async |attempt| {
+        let output = store.output(&retried.id.0, attempt).await.unwrap().unwrap();
+        u64::try_from(output.to_json().len()).unwrap()
+    };
+    let outputs = kept(1).await + kept(2).await;
+    // The error of its first attempt is "gone".
+    let sizes = [
+        (retried.id.clone(), RUN_BYTES + 2 + 3 * ATTEMPT_BYTES + 4 + outputs),
+        (failed.id.clone(), RUN_BYTES + 3 + 2),
+        (plain.id.clone(), RUN_BYTES + 1),
+    ];
+    assert_eq!(store.run_sizes(None, LIMIT).await.unwrap(), sizes);
+    assert_eq!(store.run_sizes(Some(&retried.id.0), 1).await.unwrap(), sizes[1..2], "a page");
+    let oldest = Prunable::Oldest { last: &retried.id.0 };
+    assert_eq!(found(&store, oldest).await, ids(&[&plain, &failed, &retried]));
+    let oldest = Prunable::Oldest { last: &failed.id.0 };
+    assert_eq!(store.prunable(oldest, 1).await.unwrap(), ids(&[&plain]));
+}
+
+pub(super) async fn finished_jobs_are_found_in_the_order_in_which_they_finished<S>(store: S)
+where
+    S: Store + Archive,
+{
+    let finished = |id: &str, second| {
+        let job = job(&json!({"id": id}));
+        Job { state: JobState::Finished, updated_at: at(second), ..job }
+    };
+    let jobs = [finished("c", 1), finished("b", 2), finished("d", 2), finished("a", 3)];
+    let busy = finished("busy", 1);
+    let active = job(&json!({"id": "active"}));
+    let mut changes: Vec<Change> = jobs.iter().chain([&busy, &active]).map(insert_job).collect();
+    let make = &mut RunIds::new(7);
+    changes.push(insert_run(&made(make, "busy", 1, RunState::Pending)));
+    changes.push(insert_run(&made(make, "c", 1, succeeded(1))));
+    store.commit(changes).await.unwrap();
+    let page = async |before, after, limit| {
+        let page = FinishedJobs { before: at(before), after, limit };
+        let jobs = store.finished_jobs(page).await.unwrap();
+        jobs.into_iter().map(|job| job.id.to_string()).collect::<Vec<_>>()
+    };
+    let start = (at(-100), "");
+    assert_eq!(page(4, start, LIMIT).await, ["c", "b", "d", "a"]);
+    assert_eq!(page(3, start, LIMIT).await, ["c", "b", "d"]);
+    assert_eq!(page(4, (at(2), "b"), 1).await, ["d"]);
+    assert_eq!(page(1, start, LIMIT).await, [""; 0]);
+    let beyond = async |keep| store.finished_beyond(keep).await.unwrap();
+    assert_eq!([beyond(0).await, beyond(1).await], [Some(at(3)), Some(at(2))]);
+    assert_eq!(beyond(5).await, None);
 }

@@ -26,9 +26,21 @@ pub(super) struct Count {
 }
 
 impl Count {
+    fn waiting_of(&mut self, is_instance: bool) -> &mut u32 {
+        if is_instance { &mut self.waiting } else { &mut self.hooks }
+    }
+
+    fn running_of(&mut self, is_instance: bool) -> &mut u32 {
+        if is_instance { &mut self.running } else { &mut self.hooks }
+    }
+
     fn is_zero(self) -> bool {
         self.running == 0 && self.waiting == 0 && self.hooks == 0
     }
+}
+
+fn decrement(count: &mut u32) {
+    *count = count.saturating_sub(1);
 }
 
 /// The runs in flight of each job. Those that tell of others do not count.
@@ -86,34 +98,22 @@ impl Instances {
 
     /// A run waits.
     pub(super) fn wait(&mut self, run: &Run) {
-        self.change(&run.job_id, |count| match is_instance(run) {
-            true => count.waiting += 1,
-            false => count.hooks += 1,
-        });
+        self.change(&run.job_id, |count| *count.waiting_of(is_instance(run)) += 1);
     }
 
     /// A run that waited does not any more.
     pub(super) fn end_waiting(&mut self, run: &Run) {
-        self.change(&run.job_id, |count| match is_instance(run) {
-            true => count.waiting = count.waiting.saturating_sub(1),
-            false => count.hooks = count.hooks.saturating_sub(1),
-        });
+        self.change(&run.job_id, |count| decrement(count.waiting_of(is_instance(run))));
     }
 
     /// A run was started.
     pub(super) fn start(&mut self, run: &Run) {
-        self.change(&run.job_id, |count| match is_instance(run) {
-            true => count.running += 1,
-            false => count.hooks += 1,
-        });
+        self.change(&run.job_id, |count| *count.running_of(is_instance(run)) += 1);
     }
 
     /// A run that was started has ended: an instance of the job, or a hook run.
     pub(super) fn end(&mut self, job_id: &JobId, is_instance: bool) {
-        self.change(job_id, |count| match is_instance {
-            true => count.running = count.running.saturating_sub(1),
-            false => count.hooks = count.hooks.saturating_sub(1),
-        });
+        self.change(job_id, |count| decrement(count.running_of(is_instance)));
     }
 
     fn change(&mut self, job_id: &JobId, change: impl FnOnce(&mut Count)) {

@@ -14,11 +14,13 @@ const SQLITE: &[(&str, &str)] = &[
     ("settings", include_str!("../../../migrations/sqlite/0003_settings.sql")),
     ("nodes", include_str!("../../../migrations/sqlite/0004_nodes.sql")),
     ("execution", include_str!("../../../migrations/sqlite/0005_execution.sql")),
+    ("finished jobs", include_str!("../../../migrations/sqlite/0006_finished_jobs.sql")),
 ];
 
 const POSTGRES: &[(&str, &str)] = &[
     ("init", include_str!("../../../migrations/postgres/0001_init.sql")),
     ("execution", include_str!("../../../migrations/postgres/0002_execution.sql")),
+    ("finished jobs", include_str!("../../../migrations/postgres/0003_finished_jobs.sql")),
 ];
 
 /// One statement each: this database cannot take back a change of the schema that failed half way.
@@ -33,6 +35,7 @@ const MYSQL: &[(&str, &str)] = &[
     ("attempts", include_str!("../../../migrations/mysql/0008_attempts.sql")),
     ("attempt outputs", include_str!("../../../migrations/mysql/0009_attempt_outputs.sql")),
     ("drop outputs", include_str!("../../../migrations/mysql/0010_drop_outputs.sql")),
+    ("finished jobs", include_str!("../../../migrations/mysql/0011_finished_jobs.sql")),
 ];
 
 fn migrator(list: &'static [(&str, &str)]) -> Migrator {

@@ -6,11 +6,11 @@ use super::row::{self, ATTEMPT_COLUMNS, JOB_COLUMNS, RUN_COLUMNS};
 use super::value::Row;
 use super::write::PAUSED_SINCE;
 use crate::clock::Timestamp;
-use crate::filter::{JobFilter, Kind, Prunable, RunFilter};
+use crate::filter::{FinishedJobs, JobFilter, Kind, Prunable, RunFilter};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId};
-use crate::store::{Archive, Holder, Reading, Store, StoreError};
+use crate::store::{ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, Reading, Store, StoreError};
 
 /// Ids in one `in (…)` list: far below the parameters that any of the databases takes.
 const IDS_PER_STATEMENT: usize = 500;
@@ -89,6 +89,28 @@ impl SqlStore {
 /// The instant at which a run has ended, of one that has.
 const ENDED_AT: &str = "coalesce(runs.finished_at, runs.created_at)";
 
+/// Only runs that have ended, or were never to begin.
+const ENDED: &str = " and state not in ('pending', 'running')";
+
+/// The bytes that a run takes with all that belongs to it.
+fn size_of_run(dialect: Dialect) -> String {
+    let integer = match dialect {
+        Dialect::Sqlite => "integer",
+        Dialect::Postgres => "bigint",
+        Dialect::MySql => "signed",
+    };
+    let text = |column: &str| format!("coalesce(octet_length({column}), 0)");
+    let rows = |table: &str, column: &str| {
+        format!(
+            "coalesce((select cast(sum({ATTEMPT_BYTES} + {}) as {integer}) from {table} where run_id = runs.id), 0)",
+            text(column)
+        )
+    };
+    let texts = ["job_id", "error", "result"].map(text).join(" + ");
+    let (outputs, attempts) = (rows("attempt_outputs", "kept"), rows("attempts", "error"));
+    format!("cast({RUN_BYTES} + {texts} + {outputs} + {attempts} as {integer})")
+}
+
 fn integer(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -98,9 +120,10 @@ impl SqlStore {
     fn prunable_query(&self, which: Prunable<'_>, limit: usize) -> Query {
         let mut query = match which {
             Prunable::WithOutput { .. } => self.select("distinct run_id", "attempt_outputs"),
-            Prunable::Ended { .. } | Prunable::FirstBeyond { .. } | Prunable::UpTo { .. } => {
-                self.select("id", "runs")
-            }
+            Prunable::Ended { .. }
+            | Prunable::Oldest { .. }
+            | Prunable::FirstBeyond { .. }
+            | Prunable::UpTo { .. } => self.select("id", "runs"),
         };
         let of_kind = |kind: Kind| format!(" and state in ('{}')", kind.states().join("', '"));
         match which {
@@ -116,6 +139,9 @@ impl SqlStore {
                 query.push(" and exists (select 1 from runs where runs.id = run_id");
                 query.push(" and state not in ('pending', 'running') and ").push(ENDED_AT);
                 query.push(" < ").bind(before).push(") order by run_id").limit(limit);
+            }
+            Prunable::Oldest { last } => {
+                query.push(" and id <= ").bind(last).push(ENDED).push(" order by id").limit(limit);
             }
             Prunable::FirstBeyond { job_id, kind, keep } => {
                 query.push(" and job_id = ").bind(job_id).push(&of_kind(kind));
@@ -259,6 +285,49 @@ impl Archive for SqlStore {
             query.push(" group by job_id having count(*) > ").bind(integer(rows));
             query.push(" order by job_id").limit(limit);
             self.read(query).await?.into_iter().map(|mut row| row.text()).collect()
+        })
+    }
+
+    fn run_sizes<'a>(
+        &'a self,
+        before: Option<&'a str>,
+        limit: usize,
+    ) -> Reading<'a, Vec<(RunId, u64)>> {
+        Box::pin(async move {
+            let columns = format!("id, {}", size_of_run(self.statements.dialect));
+            let mut query = self.select(&columns, "runs");
+            query.push(ENDED);
+            if let Some(before) = before {
+                query.push(" and id < ").bind(before);
+            }
+            query.push(" order by id desc").limit(limit);
+            let rows = self.read(query).await?;
+            rows.into_iter().map(|mut row| Ok((RunId(row.text()?.into()), row.count()?))).collect()
+        })
+    }
+
+    fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> Reading<'a, Vec<Job>> {
+        Box::pin(async move {
+            let (finished_at, id) = page.after;
+            let mut query = self.select(JOB_COLUMNS, "jobs");
+            query.push(" and state = 'finished' and updated_at < ").bind(page.before);
+            query.push(" and updated_at >= ").bind(finished_at);
+            query.push(" and (updated_at > ").bind(finished_at);
+            query.push(" or id > ").bind(id).push(")");
+            query.push(" and not exists (select 1 from runs where runs.job_id = jobs.id");
+            query.push(" and runs.state in ('pending', 'running'))");
+            query.push(" order by updated_at, id").limit(page.limit);
+            jobs(self.read(query).await?)
+        })
+    }
+
+    fn finished_beyond(&self, keep: usize) -> Reading<'_, Option<Timestamp>> {
+        Box::pin(async move {
+            let mut query = self.select("updated_at", "jobs");
+            query.push(" and state = 'finished' order by updated_at desc, id desc").limit(1);
+            query.push(" offset ").bind(integer(keep));
+            let found = self.read(query).await?.pop();
+            found.map(|mut row| row.instant()).transpose()
         })
     }
 

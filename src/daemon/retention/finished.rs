@@ -1,0 +1,66 @@
+//! Finished jobs: each is removed when its time has passed or too many are kept, unless its `on_finish` says "keep".
+
+use chrono::TimeDelta;
+
+use super::{
+    BATCH, Interrupted, PAGE, Pruner, REST_FACTOR, REST_FACTOR_EXCEEDED, rested, rested_by,
+};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config::KeepFinished;
+use crate::filter::FinishedJobs;
+use crate::job::{Job, JobId, OnFinish, Origin};
+use crate::scheduler::command::Refusal;
+
+impl Pruner {
+    /// Removes the finished jobs that need not be kept, and says how many these were. With `all`, jobs that are to be
+    /// removed at once are looked for, too: a daemon that died may have left them.
+    pub(super) async fn remove_finished(
+        &self,
+        keep: KeepFinished,
+        all: bool,
+    ) -> Result<usize, Interrupted> {
+        let now = SystemClock.now();
+        let aged = now.checked_sub_signed(keep.age).unwrap_or(Timestamp::MIN_UTC);
+        // Jobs that finished at the same instant go together.
+        let beyond = self.archive.finished_beyond(keep.jobs).await?;
+        let beyond = beyond.and_then(|at| at.checked_add_signed(TimeDelta::microseconds(1)));
+        let (before, rest_factor) = match beyond.filter(|beyond| *beyond > aged) {
+            Some(beyond) => (beyond, REST_FACTOR_EXCEEDED),
+            None => (aged, REST_FACTOR),
+        };
+        let is_removable = |job: &Job| match job.policy.on_finish {
+            // A job of the file goes when the file no longer declares it.
+            _ if job.origin == Origin::File => false,
+            Some(OnFinish::Keep) => false,
+            Some(OnFinish::Remove) => true,
+            None => job.updated_at < before,
+        };
+        let (mut after, mut count) = ((Timestamp::UNIX_EPOCH, String::new()), 0);
+        loop {
+            let page = FinishedJobs {
+                before: if all { now } else { before },
+                after: (after.0, &after.1),
+                limit: PAGE,
+            };
+            let jobs = rested(self.archive.finished_jobs(page)).await?;
+            let removable = jobs.iter().filter(|job| is_removable(job));
+            let removable: Vec<JobId> = removable.map(|job| job.id.clone()).collect();
+            count += removable.len();
+            self.remove(removable, rest_factor).await?;
+            match jobs.last() {
+                Some(last) if jobs.len() == PAGE => {
+                    after = (last.updated_at, last.id.to_string());
+                }
+                _ => return Ok(count),
+            }
+        }
+    }
+
+    /// Removes finished jobs, batch by batch.
+    async fn remove(&self, jobs: Vec<JobId>, rest_factor: u32) -> Result<(), Refusal> {
+        for batch in jobs.chunks(BATCH) {
+            rested_by(rest_factor, self.handle.remove_finished(batch.to_vec())).await?;
+        }
+        Ok(())
+    }
+}
