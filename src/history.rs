@@ -1,12 +1,14 @@
 //! Reading what is and what was: pages of jobs and of the ledger. Readers never disturb the
 //! writer; who waits for a run to end is woken by the scheduler's steps and looks for himself.
 
+mod failures;
 mod follow;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::executor::Live;
@@ -18,6 +20,7 @@ use crate::run::{Attempt, Run, RunId};
 use crate::scheduler::handle::Handle;
 use crate::store::{Archive, StoreError};
 
+use failures::{Failures, Read};
 pub use follow::{FOLLOWERS_MAX, Following, Told, TooManyFollowers};
 
 /// Rows of a page for which no limit was given.
@@ -48,17 +51,24 @@ pub struct History {
     live: Live,
     /// Places for those who follow a run.
     followers: Arc<Semaphore>,
+    failures: Failures,
 }
 
 impl History {
     /// A reader of this archive, woken by the steps of this scheduler, that sees what these runs are writing.
     pub fn new(archive: Arc<dyn Archive>, handle: Handle, live: Live) -> Self {
-        Self { archive, handle, live, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)) }
+        let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
+        Self { archive, handle, live, followers, failures: Failures::default() }
+    }
+
+    /// Why the store cannot be read, if a reading that failed fails again, or next to nothing can be read.
+    pub async fn read_error(&self) -> Option<String> {
+        self.failures.find(self.archive.as_ref()).await
     }
 
     /// One job.
     pub async fn job(&self, id: &str) -> Result<Option<Job>, HistoryError> {
-        Ok(self.archive.job(id).await?)
+        self.failures.note(self.archive.job(id).await, || Read::Job(id.to_owned()))
     }
 
     /// A page of jobs.
@@ -66,30 +76,33 @@ impl History {
         let limit = filter.limit.clamp(1, PAGE_LIMIT);
         // One row more tells whether there is another page.
         filter.limit = limit + 1;
-        let rows = self.archive.jobs(&filter).await?;
+        let rows =
+            self.failures.note(self.archive.jobs(&filter).await, || Read::Jobs(filter.clone()))?;
         Ok(page(rows, limit, |job| job.id.to_string()))
     }
 
     /// One run.
     pub async fn run(&self, id: &str) -> Result<Option<Run>, HistoryError> {
-        Ok(self.archive.run(id).await?)
+        self.failures.note(self.archive.run(id).await, || Read::Run(id.to_owned()))
     }
 
     /// A page of the ledger.
     pub async fn runs(&self, mut filter: RunFilter) -> Result<Page<Run>, HistoryError> {
         let limit = filter.limit.clamp(1, PAGE_LIMIT);
         filter.limit = limit + 1;
-        let rows = self.archive.runs(&filter).await?;
+        let rows =
+            self.failures.note(self.archive.runs(&filter).await, || Read::Runs(filter.clone()))?;
         Ok(page(rows, limit, |run| run.id.to_string()))
     }
 
     /// A run, once it has ended, or as it is after `limit`.
     pub async fn wait(&self, id: &str, limit: Duration) -> Result<Option<Run>, HistoryError> {
-        let deadline = tokio::time::Instant::now() + limit;
+        let deadline = Instant::now() + limit;
         let mut steps = self.handle.steps();
         loop {
             steps.mark_unchanged();
-            let run = self.archive.run(id).await?;
+            let run =
+                self.failures.note(self.archive.run(id).await, || Read::Run(id.to_owned()))?;
             if run.as_ref().is_none_or(|run| run.state.is_final()) {
                 return Ok(run);
             }
@@ -132,17 +145,21 @@ impl History {
             limit: 1,
             ..RunFilter::default()
         };
-        Ok(self.archive.runs(&filter).await?.pop())
+        Ok(self
+            .failures
+            .note(self.archive.runs(&filter).await, || Read::Runs(filter.clone()))?
+            .pop())
     }
 
     /// The attempts of a run before its last one.
     pub async fn attempts(&self, run_id: &str) -> Result<Vec<Attempt>, HistoryError> {
-        Ok(self.archive.attempts(run_id).await?)
+        self.failures
+            .note(self.archive.attempts(run_id).await, || Read::Attempts(run_id.to_owned()))
     }
 
     /// The output of an attempt of a run, as far as it is written.
     pub async fn output(&self, id: &RunId, attempt: u32) -> Result<Output, HistoryError> {
-        let deadline = tokio::time::Instant::now() + RECORDED_WITHIN;
+        let deadline = Instant::now() + RECORDED_WITHIN;
         let mut steps = self.handle.steps();
         loop {
             steps.mark_unchanged();
@@ -152,7 +169,9 @@ impl History {
             if log.is_some_and(|log| !log.is_closed()) {
                 return Ok(so_far);
             }
-            let stored = self.archive.output(&id.0, attempt).await?;
+            let stored = self.failures.note(self.archive.output(&id.0, attempt).await, || {
+                Read::Output(id.to_string(), attempt)
+            })?;
             if stored.is_some() || so_far.is_empty() {
                 return Ok(stored.unwrap_or_default());
             }
@@ -165,7 +184,7 @@ impl History {
 
     /// How many jobs are in each state.
     pub async fn job_counts(&self) -> Result<Vec<(String, u64)>, HistoryError> {
-        Ok(self.archive.job_counts().await?)
+        self.failures.note(self.archive.job_counts().await, || Read::Counts)
     }
 }
 

@@ -173,6 +173,32 @@ async fn a_store_that_cannot_be_written_delays_and_says_so_until_it_can() {
 }
 
 #[tokio::test]
+async fn a_reading_that_fails_counts_against_readiness_until_it_succeeds() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let client = home.client();
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(home.path().join("punctual.db"));
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let status = client.status().await.unwrap();
+    assert_eq!((&status["ready"], &status["not_ready"]), (&true.into(), &Value::Null));
+    // What is damaged is found by whoever reads it, and not by a look at something else.
+    sqlx::query("alter table runs rename to lost").execute(&mut other).await.unwrap();
+    client.ready().await.unwrap();
+    assert_eq!(refused(client.runs("").await.unwrap_err()).0, 503);
+    client.jobs("").await.unwrap();
+    let refusal = client.ready().await.unwrap_err();
+    assert!(refusal.to_string().contains("no such table: runs"), "{refusal}");
+    assert_eq!(refused(refusal).0, 503);
+    let status = client.status().await.unwrap();
+    assert_eq!(status["ready"], false);
+    assert_eq!(status["not_ready"]["reason"], "store_read");
+    sqlx::query("alter table lost rename to runs").execute(&mut other).await.unwrap();
+    client.ready().await.unwrap();
+    assert_eq!(client.status().await.unwrap()["ready"], true);
+}
+
+#[tokio::test]
 async fn a_trigger_of_every_type_previews_as_it_then_fires() {
     let home = Home::new("[scheduler]\ntimezone = \"Asia/Tokyo\"\n");
     let _daemon = home.start();

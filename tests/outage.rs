@@ -56,6 +56,39 @@ async fn a_daemon_that_is_asked_to_end_while_its_server_is_away_ends_and_says_wh
     assert!(log.contains("not everything was recorded before the end"), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_scheduler_is_blocked_is_not_ready_until_it_goes_on() {
+    let Some(server) = Server::<Postgres>::start() else { return };
+    let home = Home::new(&format!("[store]\nurl = \"{}\"\n", server.url()));
+    let daemon = home.start();
+    let client = home.client();
+    client.ready().await.unwrap();
+    // A step waits for this lock; readers do not.
+    let mut other = sqlx::PgConnection::connect(&server.url()).await.unwrap();
+    let mut locked = other.begin().await.unwrap();
+    sqlx::query("lock table jobs in exclusive mode").execute(&mut *locked).await.unwrap();
+    let file = home.path().join("ran.txt");
+    let waiting = once("waiting", SystemClock.now(), &file);
+    let add = client.add(&waiting);
+    let watch = async {
+        let refusal = loop {
+            client.jobs("").await.unwrap();
+            if let Err(refusal) = client.ready().await {
+                break refusal;
+            }
+        };
+        locked.rollback().await.unwrap();
+        refusal
+    };
+    let (added, refusal) = tokio::join!(add, watch);
+    added.unwrap();
+    let ClientError::Refused { status, message, .. } = refusal else { panic!("{refusal}") };
+    assert_eq!(status, 503);
+    assert!(message.contains("has not made a step for"), "{message}");
+    client.ready().await.unwrap();
+    assert!(daemon.stop().success());
+}
+
 /// Stops a server under load, and starts it again.
 async fn goes_away<K: Kind>() {
     let Some(server) = Server::<K>::start() else { return };

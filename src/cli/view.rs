@@ -181,8 +181,13 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
     let paused = instant(status, "paused_since")
         .map(|at| format!(" since {} ({})", local(at), relative(at, now)));
     let trouble = text(status, "store_error");
+    let ready = match status.pointer("/not_ready/message").and_then(Value::as_str) {
+        Some(message) => format!("no: {message}"),
+        None => "yes".to_owned(),
+    };
     let lines = [
         ("state", state(text(status, "state")) + &paused.unwrap_or_default()),
+        ("ready", ready),
         ("version", text(status, "version").to_owned()),
         ("node", format!("{} (pid {})", text(status, "node"), plain_value(status, "pid"))),
         ("started", started.unwrap_or_default()),

@@ -5,9 +5,9 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
-use super::Api;
 use super::error::ApiError;
 use super::request::JsonBody;
+use super::{Api, health};
 use crate::clock::rfc3339;
 use crate::invalid::Invalid;
 use crate::preview::Preview;
@@ -16,6 +16,7 @@ use crate::scheduler::handle::Node;
 /// How the daemon stands. It answers also when its store does not: then nobody knows how many jobs there are.
 pub(super) async fn status(State(api): State<Api>) -> Json<Value> {
     let (now, identity) = (api.clock.now(), &api.identity);
+    let trouble = health::readiness(&api).await;
     let counts = api.history.job_counts().await;
     let status = api.handle.status();
     let read_error = counts.as_ref().err().map(ToString::to_string);
@@ -48,11 +49,14 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Value> {
         })
         .collect();
     Json(json!({
-        "state": match (status.draining, status.paused_since) {
-            (true, _) => "draining",
-            (false, Some(_)) => "paused",
-            (false, None) => "running",
+        "state": match status.paused_since {
+            _ if status.draining => "draining",
+            _ if status.starting => "starting",
+            Some(_) => "paused",
+            None => "running",
         },
+        "ready": trouble.is_none(),
+        "not_ready": trouble.map(|trouble| trouble.to_value()),
         "paused_since": status.paused_since.map(rfc3339),
         "store_error": status.store_error.or(read_error),
         "version": env!("CARGO_PKG_VERSION"),
@@ -71,21 +75,6 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Value> {
         "executors": executors,
         "nodes": nodes,
     }))
-}
-
-/// That the process answers at all.
-pub(super) async fn healthz() -> Json<Value> {
-    Json(json!({"healthy": true}))
-}
-
-/// Whether jobs are fired and requests are kept: not while the store fails, nor at the end.
-pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
-    let status = api.handle.status();
-    match status.store_error {
-        Some(error) => Err(ApiError::unavailable(error)),
-        None if status.draining => Err(ApiError::unavailable("the daemon is stopping")),
-        None => Ok(Json(json!({"ready": true}))),
-    }
 }
 
 pub(super) async fn preview(

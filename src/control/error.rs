@@ -113,6 +113,13 @@ impl From<Refusal> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({"error": self.to_value()});
+        self.with_body(body)
+    }
+}
+
+impl ApiError {
+    /// The answer with this status, and with this body.
+    pub(super) fn with_body(self, body: Value) -> Response {
         let mut response = (self.status, Json(body)).into_response();
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             let value = header::HeaderValue::from_static(RETRY_AFTER_SECONDS);

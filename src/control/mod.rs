@@ -8,6 +8,7 @@ mod batch;
 mod cancel;
 mod daemon;
 mod error;
+mod health;
 mod jobs;
 mod output;
 mod request;
@@ -91,8 +92,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/runs/{id}/output", get(output::output))
         .route("/v1/runs/{id}/cancel", post(cancel::cancel))
         .route("/v1/status", get(daemon::status))
-        .route("/healthz", get(daemon::healthz))
-        .route("/readyz", get(daemon::readyz))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
         .route("/v1/preview", post(daemon::preview))
         .route("/v1/scheduler/pause", post(jobs::pause_all))
         .route("/v1/scheduler/resume", post(jobs::resume_all))

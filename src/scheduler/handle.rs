@@ -3,8 +3,10 @@
 //! answers as one enum: an answer of the wrong kind is an error to whoever asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::admission::Rules;
 use super::command::{Added, Addition, Answer, Command, Difference, Refusal, Request};
@@ -81,6 +83,8 @@ impl Written {
 pub struct Status {
     /// Counts the steps: it changes whenever something may have changed.
     pub steps: u64,
+    /// Since when a step has been under way; none while the loop waits.
+    pub busy_since: Option<Instant>,
     /// When the scheduler looks again of itself.
     pub next_wake: Option<Timestamp>,
     /// Runs in flight.
@@ -215,6 +219,21 @@ impl Handle {
         self.status.borrow().clone()
     }
 
+    /// How long the loop has been late: with the end of a step that has begun, or with waking up. Seen from outside of
+    /// the loop, so that it is known also when the loop cannot tell. Zero if it is on time.
+    pub fn lateness(&self, now: Timestamp, instant: Instant) -> Duration {
+        // Only a scheduler that is gone has dropped its end.
+        if self.status.has_changed().is_err() {
+            return Duration::MAX;
+        }
+        let status = self.status.borrow();
+        if let Some(since) = status.busy_since {
+            return instant.saturating_duration_since(since);
+        }
+        let overdue = status.next_wake.map(|wake| now.signed_duration_since(wake));
+        overdue.and_then(|overdue| overdue.to_std().ok()).unwrap_or_default()
+    }
+
     /// A receiver that is told of every step.
     pub fn steps(&self) -> watch::Receiver<Status> {
         self.status.clone()
@@ -254,6 +273,25 @@ mod tests {
             }
         });
         Handle::new(commands_in, watch::channel(Status::default()).1)
+    }
+
+    #[tokio::test]
+    async fn a_loop_is_late_with_a_step_and_with_waking_up_and_for_ever_when_it_is_gone() {
+        let (status_in, status) = watch::channel(Status::default());
+        let handle = Handle::new(mpsc::channel(1).0, status);
+        let at = |second| Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap();
+        let (begin, seconds) = (Instant::now(), Duration::from_secs);
+        let lateness = |second: u64| {
+            let now = at(i64::try_from(second).unwrap());
+            handle.lateness(now, begin + seconds(second)).as_secs()
+        };
+        assert_eq!(lateness(1000), 0, "it has nothing to wake up for");
+        status_in.send_modify(|status| status.next_wake = Some(at(10)));
+        assert_eq!([lateness(5), lateness(10), lateness(17)], [0, 0, 7]);
+        status_in.send_modify(|status| status.busy_since = Some(begin + seconds(16)));
+        assert_eq!([lateness(17), lateness(26)], [1, 10], "it woke up late, and is at it");
+        drop(status_in);
+        assert_eq!(handle.lateness(at(0), begin), Duration::MAX);
     }
 
     #[tokio::test]

@@ -34,6 +34,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor};
@@ -159,6 +160,22 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Where the scheduler tells, after every step, how it stands.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
+    }
+
+    /// Says that a step begins. The loop says it, not the step: a step that hangs can say nothing.
+    fn mark_busy(&self, since: Instant) {
+        self.status.send_if_modified(|status| {
+            status.busy_since = Some(since);
+            false
+        });
+    }
+
+    /// Says that the loop waits until then for something to do.
+    fn mark_idle(&self, next_wake: Option<Timestamp>) {
+        self.status.send_if_modified(|status| {
+            (status.busy_since, status.next_wake) = (None, next_wake);
+            false
+        });
     }
 
     /// What runs are executed with.

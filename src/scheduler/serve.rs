@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Scheduler;
@@ -81,8 +82,10 @@ pub async fn serve<S: Store, X: Executor, C: Clock>(
         take_waiting(&mut inlets.completions, &mut completions);
         commands.extend(left.take());
         left = take_commands(&mut inlets.commands, &mut commands);
+        scheduler.mark_busy(Instant::now());
         let result = scheduler.tick(clock.now(), commands, completions).await;
         next = back_off.next(result, clock.now());
+        scheduler.mark_idle(next);
     }
     if let Some(command) = left {
         refuse(command);
