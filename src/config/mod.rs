@@ -22,7 +22,7 @@ use crate::executor::{ExecutorKind, PoolSettings, WORKERS_MAX};
 use crate::invalid::{self, Invalid};
 use crate::job::{Definition, GivenPolicy};
 use crate::secret::Text;
-use crate::zone::Zone;
+use crate::zone::{DefaultZone, Zone};
 use place::Places;
 use retention::RetentionTable;
 
@@ -124,8 +124,8 @@ struct ControlTable {
 /// A checked configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// The zone of triggers that name none.
-    pub zone: Zone,
+    /// The zone of triggers that name none, and where it was found.
+    pub zone: DefaultZone,
     /// Policies of jobs that give none.
     pub job_defaults: GivenPolicy,
     /// How long running work may go on after the daemon was asked to end.
@@ -216,12 +216,7 @@ impl Config {
 }
 
 fn settings(given: File) -> Result<Config, Invalid> {
-    let zone = match &given.scheduler.timezone {
-        Some(name) => {
-            Zone::parse(name).map_err(|invalid| invalid_at("scheduler.timezone", invalid))?
-        }
-        None => Zone::system(),
-    };
+    let zone = zone(given.scheduler.timezone.as_deref())?;
     let defaults = given.scheduler.job_defaults;
     defaults
         .complete(&GivenPolicy::default())
@@ -261,8 +256,17 @@ fn settings(given: File) -> Result<Config, Invalid> {
     })
 }
 
-fn invalid_at(field: &str, invalid: Invalid) -> Invalid {
-    Invalid::new(field, invalid.message)
+/// The zone of triggers that name none: the one that is given, else the machine's.
+fn zone(given: Option<&str>) -> Result<DefaultZone, Invalid> {
+    let field = "scheduler.timezone";
+    let machine = |invalid: Invalid| {
+        let message = format!("is not given, and the machine's zone is not known: {invalid}");
+        Invalid::new(field, message)
+    };
+    let Some(name) = given else { return DefaultZone::of_machine().map_err(machine) };
+    Zone::check_source()?;
+    let zone = Zone::parse(name).map_err(|invalid| Invalid::new(field, invalid.message))?;
+    Ok(DefaultZone { zone, source: "[scheduler] timezone".to_owned() })
 }
 
 /// The pools: those that are given, and `default` and `processpool` where they are not.

@@ -65,7 +65,8 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Value> {
         "started_at": rfc3339(identity.started_at),
         "now": rfc3339(now),
         "uptime_seconds": now.signed_duration_since(identity.started_at).num_seconds(),
-        "timezone": rules.zone.name(),
+        "timezone": rules.zone.zone.name(),
+        "timezone_source": rules.zone.source,
         "timezone_rules": identity.zone_source,
         "store": identity.store,
         "socket": identity.socket,
@@ -84,7 +85,8 @@ pub(super) async fn preview(
     let rules = api.rules.borrow().clone();
     // Finding thousands of times is arithmetic without a pause: it must not hold up other requests.
     let now = api.clock.now();
-    let answer = tokio::task::spawn_blocking(move || Preview::answer(body, &rules.zone, now)).await;
+    let answer =
+        tokio::task::spawn_blocking(move || Preview::answer(body, &rules.zone.zone, now)).await;
     let preview = answer.map_err(|error| ApiError::unavailable(error.to_string()))??;
     Ok(Json(preview.to_value()))
 }

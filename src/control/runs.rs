@@ -39,7 +39,7 @@ pub(super) async fn list(
     Parameters(given): Parameters<ListParameters>,
 ) -> Result<Json<Value>, ApiError> {
     check_state(given.state.as_deref(), &STATES)?;
-    let (now, zone) = (api.clock.now(), api.rules.borrow().zone.clone());
+    let (now, zone) = (api.clock.now(), api.rules.borrow().zone.zone.clone());
     let since = given.since.map(|text| parse_moment(&text, &zone, now, Toward::Past)).transpose();
     let since = since.map_err(|why| Invalid::new("since", why))?;
     let filter = RunFilter {

@@ -12,7 +12,7 @@ use crate::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, Pol
 use crate::scheduler::plan;
 use crate::task::builtin::Registry;
 use crate::trigger::Trigger;
-use crate::zone::Zone;
+use crate::zone::DefaultZone;
 
 /// The executor of a job that names none, where it can run the job's task.
 const DEFAULT_EXECUTOR: &str = "default";
@@ -20,8 +20,8 @@ const DEFAULT_EXECUTOR: &str = "default";
 /// What a definition is judged by.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// The zone of a trigger that names none.
-    pub zone: Zone,
+    /// The zone of a trigger that names none, and where it was found.
+    pub zone: DefaultZone,
     /// Policies of a job that gives none.
     pub defaults: GivenPolicy,
     /// The pools, by name.
@@ -86,16 +86,16 @@ impl Rules {
         origin: Origin,
         now: Timestamp,
     ) -> Result<Trigger, Invalid> {
-        let trigger = Trigger::compile(&definition.trigger, &self.zone, now)?;
+        let trigger = Trigger::compile(&definition.trigger, &self.zone.zone, now)?;
         if origin == Origin::File && trigger.end().is_some_and(|end| end < now) {
             return Ok(trigger);
         }
-        Trigger::parse(&definition.trigger, &self.zone, now)
+        Trigger::parse(&definition.trigger, &self.zone.zone, now)
     }
 
     /// Judges a stored job again: its task and executor may no longer, or at last, be there.
     pub fn check(&self, job: &Job) -> Result<(), Invalid> {
-        Trigger::parse(job.trigger.spec(), &self.zone, job.anchor)
+        Trigger::parse(job.trigger.spec(), &self.zone.zone, job.anchor)
             .map_err(|invalid| invalid.within("trigger"))?;
         let task = Task::parse(&job.task.to_value()).map_err(|invalid| invalid.within("task"))?;
         self.check_task(&task).map_err(|invalid| invalid.within("task"))?;

@@ -64,7 +64,7 @@ mod tests {
     use crate::executor::{ExecutorKind, PoolSettings};
     use crate::job::{Definition, GivenPolicy, Origin};
     use crate::task::builtin::Registry;
-    use crate::zone::Zone;
+    use crate::zone::{DefaultZone, Zone};
 
     /// A scheduler that adds everything, but fails from the given request on; with the sizes of the requests.
     fn failing_from(number: usize) -> (Handle, tokio::task::JoinHandle<Vec<usize>>) {
@@ -87,7 +87,7 @@ mod tests {
     fn batch(count: usize) -> Vec<Addition> {
         let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: 1 };
         let rules = Rules {
-            zone: Zone::utc(),
+            zone: DefaultZone { zone: Zone::utc(), source: String::new() },
             defaults: GivenPolicy::default(),
             executors: BTreeMap::from([("default".to_owned(), pool)]),
             registry: Registry::default(),

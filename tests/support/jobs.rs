@@ -11,7 +11,7 @@ use punctual::run::{Cause, Run, RunId, RunState};
 use punctual::scheduler::admission::Rules;
 use punctual::task::builtin::Registry;
 use punctual::task::standard;
-use punctual::zone::Zone;
+use punctual::zone::{DefaultZone, Zone};
 use serde_json::{Value, json};
 
 /// An instant, in seconds from a beginning.
@@ -25,7 +25,8 @@ pub(crate) fn rules(max_workers: usize) -> Rules {
     standard::register(&mut registry);
     let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers };
     let executors = BTreeMap::from([("default".to_owned(), pool)]);
-    Rules { zone: Zone::utc(), defaults: GivenPolicy::default(), executors, registry }
+    let zone = DefaultZone { zone: Zone::utc(), source: "the test".to_owned() };
+    Rules { zone, defaults: GivenPolicy::default(), executors, registry }
 }
 
 /// A job, defined at the beginning; what is not given is an interval of ten seconds and a no-op.
