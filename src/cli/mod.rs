@@ -65,7 +65,7 @@ pub fn run(arguments: &ClientArguments, command: ClientCommand) -> ExitCode {
 
 async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Result<(), Failure> {
     let now = SystemClock.now();
-    if !output.is_json() {
+    if !output.is_json() && !matches!(command, ClientCommand::Preview(_)) {
         // People see times in this zone.
         machine_zone()?;
     }
