@@ -3,6 +3,7 @@
 
 mod failures;
 mod follow;
+mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::store::{Archive, StoreError};
 
 use failures::{Failures, Read};
 pub use follow::{FOLLOWERS_MAX, Following, Told, TooManyFollowers};
+pub use wait::{TooManyWaiters, WAITERS_MAX, Waiter};
 
 /// Rows of a page for which no limit was given.
 pub const PAGE_DEFAULT: usize = 100;
@@ -51,6 +53,8 @@ pub struct History {
     live: Live,
     /// Places for those who follow a run.
     followers: Arc<Semaphore>,
+    /// Places for clients that wait for a run to end.
+    waiters: Arc<Semaphore>,
     failures: Failures,
 }
 
@@ -58,7 +62,8 @@ impl History {
     /// A reader of this archive, woken by the steps of this scheduler, that sees what these runs are writing.
     pub fn new(archive: Arc<dyn Archive>, handle: Handle, live: Live) -> Self {
         let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
-        Self { archive, handle, live, followers, failures: Failures::default() }
+        let waiters = Arc::new(Semaphore::new(WAITERS_MAX));
+        Self { archive, handle, live, followers, waiters, failures: Failures::default() }
     }
 
     /// Why the store cannot be read, if a reading that failed fails again, or next to nothing can be read.
@@ -93,25 +98,6 @@ impl History {
         let rows =
             self.failures.note(self.archive.runs(&filter).await, || Read::Runs(filter.clone()))?;
         Ok(page(rows, limit, |run| run.id.to_string()))
-    }
-
-    /// A run, once it has ended, or as it is after `limit`.
-    pub async fn wait(&self, id: &str, limit: Duration) -> Result<Option<Run>, HistoryError> {
-        let deadline = Instant::now() + limit;
-        let mut steps = self.handle.steps();
-        loop {
-            steps.mark_unchanged();
-            let run =
-                self.failures.note(self.archive.run(id).await, || Read::Run(id.to_owned()))?;
-            if run.as_ref().is_none_or(|run| run.state.is_final()) {
-                return Ok(run);
-            }
-            match tokio::time::timeout_at(deadline, steps.changed()).await {
-                Ok(Ok(())) => {}
-                // Time is up, or the scheduler has stopped: the run is as it is.
-                Ok(Err(_)) | Err(_) => return Ok(run),
-            }
-        }
     }
 
     /// Why a job ran or did not at an instant, and when it runs next.

@@ -95,7 +95,8 @@ impl World {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", "test")
+            .header("host", "localhost")
+            .header("content-type", "application/json")
             .body(Full::new(body.into()))
             .unwrap();
         let exchange = async move {
@@ -301,6 +302,78 @@ async fn demonstration_orders_go_the_way_of_every_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_page_cannot_use_the_api_through_a_browser() {
+    let world = World::start().await;
+    let order = r#"{"user_id": 1, "amount": 1}"#;
+    let ask = async |line: &str, headers: &str, body: &str| {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        let length = body.len();
+        let head = format!("{line} HTTP/1.1\r\n{headers}content-length: {length}\r\n\r\n{body}");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let place = "POST /v1_0/orders";
+    let json = "content-type: application/json\r\n";
+    let cases = [
+        (place, "host: evil.example\r\n".to_owned() + json, "403"),
+        ("GET /v1_0/orders/1", "host: evil.example:8000\r\n".to_owned(), "403"),
+        ("GET /v1_0/orders/1", String::new(), "403"),
+        (place, format!("host: localhost\r\norigin: http://evil.example\r\n{json}"), "403"),
+        (place, format!("host: localhost\r\norigin: null\r\n{json}"), "403"),
+        (
+            "POST /v1_0/orders/1/pay",
+            "host: localhost\r\norigin: http://evil.example\r\n".to_owned(),
+            "403",
+        ),
+        (place, "host: localhost\r\n".to_owned(), "415"),
+        (place, "host: localhost\r\ncontent-type: text/plain\r\n".to_owned(), "415"),
+        ("GET /", "host: evil.example\r\n".to_owned(), "403"),
+    ];
+    for (line, headers, status) in cases {
+        let body = if line == place { order } else { "" };
+        let answer = ask(line, &headers, body).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line} {headers}: {answer}");
+        assert!(answer.contains(r#"{"message":""#), "{answer}");
+    }
+    assert_eq!(world.asked(), [], "nothing was asked of the scheduler");
+    let own = format!("host: localhost:8000\r\norigin: http://localhost:8000\r\n{json}");
+    assert!(ask(place, &own, order).await.starts_with("HTTP/1.1 201"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_cannot_do_now_is_to_be_tried_again_later() {
+    let world = World::start().await;
+    world.site.sql("drop table orders").await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(b"GET /v1_0/orders/1 HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_any_kind_is_in_the_envelope() {
+    let world = World::start_alone().await;
+    for (request, status) in [
+        ("GET /v1_0/orders/%ff HTTP/1.1\r\nhost: localhost\r\n\r\n", "400"),
+        ("POST /v1_0/orders/%ff/pay HTTP/1.1\r\nhost: localhost\r\n\r\n", "400"),
+        ("no http\r\n\r\n", "400"),
+    ] {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+        assert!(answer.contains(r#"{"message":"#), "{request}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn half_a_request_cannot_hold_a_connection() {
     let world = World::start_alone().await;
     let half = async |text: &'static str| {
@@ -312,7 +385,10 @@ async fn half_a_request_cannot_hold_a_connection() {
     };
     let (head, body) = tokio::join!(
         half("POST /v1_0/orders HTTP/1.1\r\nhost: te"),
-        half("POST /v1_0/orders HTTP/1.1\r\nhost: test\r\ncontent-length: 20\r\n\r\n{\"user"),
+        half(
+            "POST /v1_0/orders HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             content-length: 20\r\n\r\n{\"user"
+        ),
     );
     assert!(!head.contains("200 OK"), "{head}");
     assert!(body.starts_with("HTTP/1.1 408"), "{body}");
@@ -322,7 +398,7 @@ async fn half_a_request_cannot_hold_a_connection() {
 async fn a_shutdown_ends_idle_connections_and_the_server() {
     let World { address, mut tasks, stop, site, .. } = World::start_alone().await;
     let mut idle = TcpStream::connect(address).await.unwrap();
-    idle.write_all(b"GET /v1_0/orders/1 HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET /v1_0/orders/1 HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut first = [0_u8; 12];
     idle.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"HTTP/1.1 404");

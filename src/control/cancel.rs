@@ -1,14 +1,14 @@
 //! Ending a run before it ends by itself.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Api;
 use super::error::ApiError;
-use super::request::{BODY_BYTES_MAX, Bytes};
+use super::request::{BODY_BYTES_MAX, Bytes, Id};
 use crate::invalid::{self, Invalid};
 use crate::run::RunId;
 
@@ -25,7 +25,7 @@ struct Given {
 /// A run that waits has ended with the answer; one that runs has been asked to, and is ended if it does not.
 pub(super) async fn cancel(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Bytes(body): Bytes<BODY_BYTES_MAX>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let given = if body.is_empty() { Given::default() } else { read(&body)? };

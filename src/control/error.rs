@@ -31,6 +31,21 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "unreadable", message)
     }
 
+    /// A request that no route has seen.
+    pub(super) fn of_status(status: StatusCode, message: &str) -> Self {
+        let code = match status {
+            StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+            StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "too_large",
+            _ => "unreadable",
+        };
+        Self::new(status, code, message)
+    }
+
+    /// The body of the answer.
+    pub(super) fn body(&self) -> Value {
+        json!({"error": self.to_value()})
+    }
+
     /// What the contract shows of it.
     pub(super) fn to_value(&self) -> Value {
         json!({"code": self.code, "message": self.message, "field": self.field})
@@ -112,7 +127,7 @@ impl From<Refusal> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = json!({"error": self.to_value()});
+        let body = self.body();
         self.with_body(body)
     }
 }

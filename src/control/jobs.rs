@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
-use super::request::{Bytes, Parameters, definition};
+use super::request::{Bytes, Id, Parameters, definition};
 use crate::clock::{Timestamp, rfc3339};
 use crate::filter::JobFilter;
 use crate::history::PAGE_DEFAULT;
@@ -90,10 +90,7 @@ async fn known(api: &Api, id: &str) -> Result<Job, ApiError> {
     job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))
 }
 
-pub(super) async fn show(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn show(State(api): State<Api>, Id(id): Id) -> Result<Json<Value>, ApiError> {
     Ok(Json(known(&api, &id).await?.to_value()))
 }
 
@@ -105,7 +102,7 @@ pub(super) struct ExplainParameters {
 
 pub(super) async fn explain(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Parameters(given): Parameters<ExplainParameters>,
 ) -> Result<Json<Value>, ApiError> {
     let job = known(&api, &id).await?;
@@ -117,30 +114,21 @@ pub(super) async fn explain(
     Ok(Json(explanation.to_value(&job)))
 }
 
-pub(super) async fn remove(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn remove(State(api): State<Api>, Id(id): Id) -> Result<Json<Value>, ApiError> {
     Ok(Json(api.handle.remove(JobId::parse(&id)?).await?.to_value()))
 }
 
-pub(super) async fn pause(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn pause(State(api): State<Api>, Id(id): Id) -> Result<Json<Value>, ApiError> {
     Ok(Json(api.handle.pause(JobId::parse(&id)?).await?.to_value()))
 }
 
-pub(super) async fn resume(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn resume(State(api): State<Api>, Id(id): Id) -> Result<Json<Value>, ApiError> {
     Ok(Json(api.handle.resume(JobId::parse(&id)?).await?.to_value()))
 }
 
 pub(super) async fn run(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let run = api.handle.run(JobId::parse(&id)?).await?;
     Ok((StatusCode::ACCEPTED, Json(run.to_value())))

@@ -19,7 +19,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +77,11 @@ pub struct Api {
     pub identity: Arc<Identity>,
     /// When answers that go on have to end.
     pub closing: CancellationToken,
+}
+
+/// The JSON of a refusal that is sent before a route sees the request.
+pub fn wording(status: StatusCode, message: &str) -> Value {
+    ApiError::of_status(status, message).body()
 }
 
 /// The routes of the control socket.

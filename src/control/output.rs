@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::error::ApiError;
-use super::request::Parameters;
+use super::request::{Id, Parameters};
 use super::unix::Peer;
 use crate::clock::rfc3339;
 use crate::history::{Following, History, Told};
@@ -48,7 +48,7 @@ impl OutputParameters {
 pub(super) async fn output(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Parameters(given): Parameters<OutputParameters>,
 ) -> Result<Response, ApiError> {
     let follows = given.follows()?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
@@ -14,8 +14,6 @@ use crate::job::Definition;
 
 /// Bytes of a body: thousands of times a usual job.
 pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes beyond that which are still read and thrown away, so that a client that only writes gets to its answer.
-const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -66,22 +64,29 @@ pub(super) fn definition(bytes: &[u8]) -> Result<Definition, ApiError> {
 
 async fn read_body(mut body: Body, max: usize) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
-    let mut total = 0_usize;
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| ApiError::unreadable(format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        total = total.saturating_add(data.len());
-        if total > DRAIN_BYTES_MAX {
-            break;
+        if bytes.len().saturating_add(data.len()) > max {
+            return Err(ApiError::too_large(max));
         }
-        if total <= max {
-            bytes.extend_from_slice(&data);
-        } else {
-            bytes = Vec::new();
-        }
+        bytes.extend_from_slice(&data);
     }
-    if total > max { Err(ApiError::too_large(max)) } else { Ok(bytes) }
+    Ok(bytes)
+}
+
+/// The id in the path, decoded.
+#[derive(Debug)]
+pub(super) struct Id(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id = Path::<String>::from_request_parts(parts, state).await;
+        id.map(|Path(id)| Self(id)).map_err(|rejection| ApiError::unreadable(rejection.body_text()))
+    }
 }
 
 /// The parameters after the question mark; an unknown one is an error.

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
 use super::jobs::check_state;
-use super::request::Parameters;
+use super::request::{Id, Parameters};
+use super::unix::Peer;
 use crate::filter::RunFilter;
 use crate::history::PAGE_DEFAULT;
 use crate::instant::{Toward, parse_moment};
@@ -63,13 +64,12 @@ pub(super) struct ShowParameters {
 
 pub(super) async fn show(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Extension(peer): Extension<Peer>,
+    Id(id): Id,
     Parameters(given): Parameters<ShowParameters>,
 ) -> Result<Json<Value>, ApiError> {
     let run = match given.wait {
-        Some(seconds) => {
-            api.history.wait(&id, Duration::from_secs(seconds.min(WAIT_SECONDS_MAX))).await?
-        }
+        Some(seconds) => wait(&api, &peer, &id, seconds.min(WAIT_SECONDS_MAX)).await?,
         None => api.history.run(&id).await?,
     };
     let mut shown = run.ok_or_else(|| unknown(&id))?.to_value();
@@ -78,6 +78,16 @@ pub(super) async fn show(
         map.insert("attempts".to_owned(), attempts.iter().map(Attempt::to_value).collect());
     }
     Ok(Json(shown))
+}
+
+/// A run, once it has ended or the time is up. A client that goes away gives up its place at once.
+async fn wait(api: &Api, peer: &Peer, id: &str, seconds: u64) -> Result<Option<Run>, ApiError> {
+    let waiter = api.history.waiter();
+    let waiter = waiter.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    tokio::select! {
+        run = waiter.wait(id, Duration::from_secs(seconds)) => Ok(run?),
+        () = peer.gone() => Err(ApiError::unavailable("the client is gone")),
+    }
 }
 
 /// There is no such run.

@@ -13,11 +13,17 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::server::Limits;
+use crate::server::{self, Limits};
 
-/// What the control socket allows. Its clients are trusted, and may keep a connection for a while.
-pub const LIMITS: Limits =
-    Limits { connections: 512, head: Duration::from_secs(30), drain: Duration::from_secs(2) };
+/// What the control socket allows. Its clients may keep a connection for a while.
+pub const LIMITS: Limits = Limits {
+    connections: 512,
+    reserve: 64,
+    per_user: 256,
+    head: Duration::from_secs(30),
+    write: Duration::from_secs(30),
+    drain: Duration::from_secs(2),
+};
 
 /// Why the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +64,7 @@ pub fn bind(path: &Path, mode: u32) -> Result<Listener, BindError> {
     Ok(Listener(listener))
 }
 
-/// Whoever listens at the socket.
+/// The listener of the control socket.
 #[derive(Debug)]
 pub struct Listener(UnixListener);
 
@@ -68,30 +74,47 @@ impl axum::serve::Listener for Listener {
 
     async fn accept(&mut self) -> (Connection, Peer) {
         let (stream, _) = axum::serve::Listener::accept(&mut self.0).await;
+        let user = stream.peer_cred().ok().map(|peer| peer.uid());
         let stream = Arc::new(stream);
-        (Connection(Arc::clone(&stream)), Peer(Some(stream)))
+        (Connection(Arc::clone(&stream)), Peer { user, stream: Some(stream) })
     }
 
     fn local_addr(&self) -> std::io::Result<Peer> {
-        Ok(Peer(None))
+        Ok(Peer { user: None, stream: None })
     }
 }
 
 /// The client at the other end of a connection.
 #[derive(Debug, Clone)]
-pub struct Peer(Option<Arc<UnixStream>>);
+pub struct Peer {
+    user: Option<u32>,
+    stream: Option<Arc<UnixStream>>,
+}
+
+impl server::Peer for Peer {
+    fn user(&self) -> Option<u32> {
+        self.user
+    }
+}
 
 impl Peer {
-    /// Returns when the client has closed the connection. One that has only said that it will ask no more is there.
+    /// Returns when the client has closed the connection. A client that has only closed its own side still waits for
+    /// its answer, and is not gone.
     ///
-    /// The server itself would find out when it next writes, and of a run that says nothing there is nothing to write.
+    /// The server itself would notice at its next write, and while a request waits there is nothing to write.
     pub(super) async fn gone(&self) {
-        let Some(watched) = self.0.as_deref().and_then(again) else { return pending().await };
+        let Some(stream) = self.stream.as_deref() else { return pending().await };
+        // Becomes ready when the client has closed its side, and takes nothing from the connection's other users.
+        if stream.ready(Interest::PRIORITY).await.is_err() {
+            return;
+        }
+        // Whether it has closed the other side as well is only known from a wait for writing, whose readiness has to
+        // be reset: that needs a descriptor of its own.
+        let Some(watched) = again(stream) else { return pending().await };
         while let Ok(ready) = watched.ready(Interest::WRITABLE).await {
             if ready.is_write_closed() {
                 return;
             }
-            // That it can be written to is no news; the next change is.
             let seen: std::io::Result<()> =
                 watched.try_io(Interest::WRITABLE, || Err(ErrorKind::WouldBlock.into()));
             drop(seen);
@@ -99,44 +122,15 @@ impl Peer {
     }
 }
 
-/// The same connection through a descriptor of its own, so that looking at it takes nothing from those who use it.
+/// The same connection through a descriptor of its own.
 fn again(stream: &UnixStream) -> Option<UnixStream> {
     let descriptor = stream.as_fd().try_clone_to_owned().ok()?;
     UnixStream::from_std(descriptor.into()).ok()
 }
 
-/// A connection, which the one who answers can look at while it is read and written.
+/// A connection that its peer can be watched on while it is read and written.
 #[derive(Debug)]
 pub struct Connection(Arc<UnixStream>);
-
-impl Connection {
-    /// Reads what is there. Where that is less than there is room for, nothing is left, and the next read waits without
-    /// trying: to whoever looks after the readiness, that is the same as a read that would have to wait.
-    fn read_now(&self, room: &mut [u8]) -> (usize, std::io::Result<()>) {
-        let (mut count, size) = (0, room.len());
-        let read = self.0.try_io(Interest::READABLE, || {
-            count = rustix::io::read(self.0.as_fd(), room)?;
-            let is_drained = 0 < count && count < size;
-            if is_drained { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        (count, read)
-    }
-
-    /// Tries to write until it is done or has to be waited for.
-    fn poll_with(
-        &self,
-        context: &mut Context<'_>,
-        write: impl Fn(&UnixStream) -> std::io::Result<usize>,
-    ) -> Poll<std::io::Result<usize>> {
-        loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match write(&self.0) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
-    }
-}
 
 impl AsyncRead for Connection {
     fn poll_read(
@@ -146,13 +140,9 @@ impl AsyncRead for Connection {
     ) -> Poll<std::io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(context))?;
-            match self.read_now(buffer.initialize_unfilled()) {
-                (0, Err(error)) if error.kind() == ErrorKind::WouldBlock => {}
-                (0, Err(error)) => return Poll::Ready(Err(error)),
-                (count, _) => {
-                    buffer.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
+            match self.0.try_read_buf(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(drop)),
             }
         }
     }
@@ -164,7 +154,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        self.poll_with(context, |stream| stream.try_write(bytes))
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -172,7 +162,13 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        self.poll_with(context, |stream| stream.try_write_vectored(slices))
+        loop {
+            ready!(self.0.poll_write_ready(context))?;
+            match self.0.try_write_vectored(slices) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -97,7 +97,12 @@ impl App {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("toutiao.listen: cannot listen at {address}"))?;
-        tracing::info!(%address, "toutiao API");
+        let is_local = listener.local_addr().is_ok_and(|bound| bound.ip().is_loopback());
+        if is_local {
+            tracing::info!(%address, "toutiao API");
+        } else {
+            tracing::warn!(%address, "the toutiao API has no authentication and listens on an address that other machines may reach; put it behind a gateway, or listen on 127.0.0.1");
+        }
         tracker.spawn(toutiao::api::serve(
             listener,
             self.toutiao.clone(),

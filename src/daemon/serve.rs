@@ -220,7 +220,8 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
 /// Answers at the control socket until the doors close.
 async fn answer(listener: control::unix::Listener, api: Api, doors: CancellationToken) {
     let router = control::router(api);
-    server::serve(listener, router, control::unix::LIMITS, doors.cancelled_owned()).await;
+    let settings = (control::unix::LIMITS, control::wording as server::Wording);
+    server::serve(listener, router, settings, doors.cancelled_owned()).await;
 }
 
 async fn start_app(

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::metric::{Metric, READING_KEYS};
-use crate::invalid::Invalid;
+use crate::invalid::{Invalid, quoted};
 
 /// Where the tables are when nothing else is said: a file in the state directory.
 pub const DEFAULT_DATABASE_URL: &str = "sqlite://toutiao.db";
@@ -26,6 +26,9 @@ const MAX_WORKER_ID: u16 = 1023;
 pub struct Settings {
     /// Address of the HTTP API, such as `127.0.0.1:8000`; without it there is no API.
     pub listen: Option<String>,
+    /// Names under which clients reach the API, such as `shop.example`, beside its address and `localhost`. Requests
+    /// for other hosts, and from web pages of other hosts, are refused.
+    pub hosts: Vec<String>,
     /// The database of the tables; without it, [`DEFAULT_DATABASE_URL`].
     pub database_url: Option<String>,
     /// The Redis that holds the counters; without it they are kept in a file.
@@ -42,6 +45,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: None,
+            hosts: Vec::new(),
             database_url: None,
             redis: None,
             order_minutes: 30,
@@ -73,6 +77,10 @@ impl Settings {
         if let Some(listen) = &self.listen {
             check_address(listen)?;
         }
+        if let Some(name) = self.hosts.iter().find(|name| !is_host_name(name)) {
+            let message = format!("{} is no host name, as in shop.example", quoted(name));
+            return Err(Invalid::new("hosts", message));
+        }
         self.database_path(Path::new(""))?;
         if let Some(redis) = &self.redis {
             check_redis_url(&redis.url)?;
@@ -84,6 +92,13 @@ impl Settings {
             return Err(Invalid::new("worker_id", format!("must be 0 to {MAX_WORKER_ID}")));
         }
         self.check_keys()
+    }
+
+    /// The names under which the API may be addressed: those that were configured, and the one that it listens on.
+    pub fn host_names(&self) -> Vec<String> {
+        let listen = self.listen.as_deref().and_then(|listen| listen.rsplit_once(':'));
+        let listen = listen.map(|(host, _)| host.to_owned()).filter(|host| is_host_name(host));
+        self.hosts.iter().cloned().chain(listen).collect()
     }
 
     /// The key of a metric's counters.
@@ -141,6 +156,11 @@ impl Settings {
     }
 }
 
+fn is_host_name(text: &str) -> bool {
+    let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
+    !text.is_empty() && text.len() <= 253 && text.chars().all(is_allowed)
+}
+
 fn check_address(listen: &str) -> Result<(), Invalid> {
     let good = listen
         .rsplit_once(':')
@@ -179,6 +199,11 @@ mod tests {
                 "",
             ),
             (json!({"keys": {"user_followers": "count:user:fans"}}), ""),
+            (json!({"hosts": ["shop.example", "localhost"]}), ""),
+            (json!({"hosts": ["http://shop.example"]}), "hosts"),
+            (json!({"hosts": ["shop.example:80"]}), "hosts"),
+            (json!({"hosts": [""]}), "hosts"),
+            (json!({"hosts": "shop.example"}), "hosts"),
             (json!({"listen": "8000"}), "listen"),
             (json!({"listen": "127.0.0.1:port"}), "listen"),
             (json!({"database_url": "postgres://host/toutiao"}), "database_url"),

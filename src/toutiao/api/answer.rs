@@ -1,7 +1,7 @@
 //! The envelope of every answer, and the one place where failures become status codes.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -41,6 +41,20 @@ pub(super) struct Failure {
 impl Failure {
     fn new(status: StatusCode, message: &str) -> Self {
         Self { status, message: message.into() }
+    }
+
+    /// The body of the answer.
+    pub(super) fn body(message: impl Into<Value>) -> Value {
+        json!({"message": message.into()})
+    }
+
+    pub(super) fn forbidden(message: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, message)
+    }
+
+    pub(super) fn not_json() -> Self {
+        let message = "The body must be JSON, and the header Content-Type say application/json.";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
 
     pub(super) fn bad_request(message: &str) -> Self {
@@ -96,6 +110,10 @@ impl From<Unavailable> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({"message": self.message}))).into_response()
+        let mut response = (self.status, Json(Self::body(self.message))).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }

@@ -2,14 +2,14 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::{get, post};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::Shared;
 use super::answer::{Answer, Failure, Unavailable};
-use super::arguments::{Arguments, id_of_path};
+use super::arguments::{Arguments, Id};
 use crate::clock::rfc3339;
 use crate::toutiao::orders::{self, NewOrder, Order, Payment, Status};
 
@@ -38,8 +38,7 @@ async fn place(State(shared): State<Shared>, body: Body) -> Result<Answer, Failu
     Ok(Answer::created(shown(&order)))
 }
 
-async fn show(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Answer, Failure> {
-    let id = id_of_path(&id)?;
+async fn show(State(shared): State<Shared>, Id(id): Id) -> Result<Answer, Failure> {
     let database = shared.toutiao.database().await.map_err(Unavailable::from)?;
     match database.order(id).await.map_err(Unavailable::from)? {
         Some(order) => Ok(Answer::ok(shown(&order))),
@@ -47,8 +46,7 @@ async fn show(State(shared): State<Shared>, Path(id): Path<String>) -> Result<An
     }
 }
 
-async fn pay(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Answer, Failure> {
-    let id = id_of_path(&id)?;
+async fn pay(State(shared): State<Shared>, Id(id): Id) -> Result<Answer, Failure> {
     match orders::pay(&shared.toutiao, &shared.client, id).await.map_err(Unavailable::from)? {
         Payment::Accepted(order) => Ok(Answer::ok(shown(&order))),
         Payment::Unknown => Err(unknown()),

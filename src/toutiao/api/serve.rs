@@ -4,14 +4,22 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use super::answer::Failure;
 use super::{Shared, router};
 use crate::client::Client;
+use crate::server::origin::Hosts;
 use crate::server::{self, Limits};
 use crate::toutiao::Toutiao;
 
-/// Clients are strangers here: they get little time for the head of a request.
-const LIMITS: Limits =
-    Limits { connections: 512, head: Duration::from_secs(5), drain: Duration::from_secs(10) };
+/// Anyone may be a client here: each gets little time for every part of a request.
+const LIMITS: Limits = Limits {
+    connections: 512,
+    reserve: 64,
+    per_user: 512,
+    head: Duration::from_secs(5),
+    write: Duration::from_secs(10),
+    drain: Duration::from_secs(10),
+};
 
 /// Answers requests until the shutdown, and then those that have begun.
 pub async fn serve(
@@ -20,5 +28,12 @@ pub async fn serve(
     client: Client,
     shutdown: impl Future<Output = ()>,
 ) {
-    server::serve(listener, router(Shared { toutiao, client }), LIMITS, shutdown).await;
+    let address = match listener.local_addr() {
+        Ok(address) => address,
+        Err(error) => return tracing::error!(%error, "the toutiao API has no address"),
+    };
+    let hosts = Hosts::new(address, toutiao.settings().host_names());
+    let router = router(Shared { toutiao, client }, hosts);
+    let wording = |_, message: &str| Failure::body(message);
+    server::serve(listener, router, (LIMITS, wording), shutdown).await;
 }

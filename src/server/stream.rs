@@ -1,0 +1,166 @@
+//! The connection under the HTTP protocol: writing without progress has a time limit, and refusals that the protocol
+//! sends by itself, without a body, get the body that the API documents.
+
+use std::io::{Error, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::Wording;
+
+/// Statuses that the protocol sends by itself, for a request whose head cannot be read.
+const OF_PROTOCOL: [StatusCode; 3] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::URI_TOO_LONG,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+];
+
+/// A complete answer that refuses a request and ends the connection.
+pub(super) fn refusal(wording: Wording, status: StatusCode) -> Vec<u8> {
+    let message = match status {
+        StatusCode::URI_TOO_LONG => "the path and the query are too long",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the headers are too large",
+        StatusCode::SERVICE_UNAVAILABLE => "all connections are in use",
+        _ => "the request is not valid HTTP/1.1",
+    };
+    let body = wording(status, message).to_string();
+    let retry = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{retry}connection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// The status of a head that the protocol has written by itself: only those have no body.
+fn status_of_protocol(head: &[u8]) -> Option<StatusCode> {
+    let status = StatusCode::from_bytes(head.strip_prefix(b"HTTP/1.")?.get(2..5)?).ok()?;
+    let is_empty = || head.windows(19).any(|part| part == b"content-length: 0\r\n");
+    (OF_PROTOCOL.contains(&status) && is_empty()).then_some(status)
+}
+
+/// A connection with a time limit for writing.
+#[derive(Debug)]
+pub(super) struct Stream<S> {
+    inner: S,
+    /// How long a write may make no progress.
+    limit: Duration,
+    wording: Wording,
+    /// The time limit of the write that makes no progress.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// What is written instead of the protocol's own refusal, which is the last thing that is ever written.
+    instead: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
+    pub(super) fn new(inner: S, limit: Duration, wording: Wording) -> Self {
+        Self { inner, limit, wording, stalled: None, instead: Vec::new() }
+    }
+
+    fn within_limit<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        done: Poll<std::io::Result<T>>,
+    ) -> Poll<std::io::Result<T>> {
+        if done.is_ready() {
+            self.stalled = None;
+            return done;
+        }
+        let limit = self.limit;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read its answer")))
+    }
+
+    fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while !self.instead.is_empty() {
+            let written = Pin::new(&mut self.inner).poll_write(context, &self.instead);
+            let written = ready!(self.within_limit(context, written))?;
+            if written == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+            self.instead.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        if let Some(status) = status_of_protocol(bytes) {
+            self.instead = refusal(self.wording, status);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.within_limit(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        if let [only] = slices {
+            return self.poll_write(context, only);
+        }
+        let written = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.within_limit(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        ready!(self.poll_instead(context))?;
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        ready!(self.poll_instead(context))?;
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_without_a_body_is_taken_for_the_protocols_own() {
+        let own = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
+        assert_eq!(status_of_protocol(own), Some(StatusCode::BAD_REQUEST));
+        for other in [
+            &b"HTTP/1.1 400 Bad Request\r\ncontent-length: 10\r\n\r\n"[..],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            b"HTTP/1.1 4",
+            b"content-length: 0\r\n",
+        ] {
+            assert_eq!(status_of_protocol(other), None, "{}", String::from_utf8_lossy(other));
+        }
+    }
+}
