@@ -48,29 +48,51 @@ pub struct FinishedJobs<'a> {
     pub limit: usize,
 }
 
-/// What the ledger keeps for a time of its own.
+/// A kind of rows of the ledger. Each is counted by itself, so that many rows of one kind never push out the few of
+/// another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Runs that failed, took too long, or were lost.
+    /// Runs of a job that succeeded or were cancelled.
+    Runs,
+    /// Runs of a job that failed, timed out or were lost.
     Errors,
-    /// All others that have ended, and what was skipped.
-    Others,
+    /// Runs of hooks, however they ended.
+    Hooks,
+    /// Occurrences that were skipped.
+    Skipped,
 }
 
 impl Kind {
-    /// Both of them.
-    pub const ALL: [Self; 2] = [Self::Errors, Self::Others];
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Runs, Self::Errors, Self::Hooks, Self::Skipped];
 
     /// The states of its rows, all of which are final.
-    pub fn states(self) -> [&'static str; 3] {
+    pub fn states(self) -> &'static [&'static str] {
         match self {
-            Self::Errors => ["failed", "timed_out", "lost"],
-            Self::Others => ["succeeded", "cancelled", "skipped"],
+            Self::Runs => &["succeeded", "cancelled"],
+            Self::Errors => &["failed", "timed_out", "lost"],
+            Self::Hooks => &["succeeded", "cancelled", "failed", "timed_out", "lost", "skipped"],
+            Self::Skipped => &["skipped"],
+        }
+    }
+
+    /// Whether its rows are runs of hooks; otherwise none of them is.
+    pub fn is_of_hooks(self) -> bool {
+        self == Self::Hooks
+    }
+
+    /// The states of which a job's newest run is always kept: its last success, or its last failure.
+    pub fn always_kept(self) -> &'static [&'static str] {
+        match self {
+            Self::Runs => &["succeeded"],
+            Self::Errors => self.states(),
+            Self::Hooks | Self::Skipped => &[],
         }
     }
 }
 
-/// Which rows of the ledger need not be kept. Only those are meant to which nothing more will happen.
+/// Which rows of the ledger need not be kept. Only those are meant to which nothing more will happen, and never the last
+/// success and the last failure of a job that exists.
 #[derive(Debug, Clone, Copy)]
 pub enum Prunable<'a> {
     /// Runs of a kind that ended before an instant, in the order of their ids.

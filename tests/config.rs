@@ -122,7 +122,9 @@ fn a_bad_setting_is_refused_at_its_key() {
         "job_defaults.coalesce",
     );
     refused("[store]\nurl = \"redis://h/x\"\n", "2:1", "store.url");
-    for key in ["runs_days", "errors_days", "output_days", "runs_per_job", "errors_per_job"] {
+    let days = ["runs_days", "errors_days", "output_days"];
+    let counts = ["runs_per_job", "errors_per_job", "hooks_per_job", "skipped_per_job"];
+    for key in days.into_iter().chain(counts) {
         let field = format!("retention.{key}");
         for bad in ["0", "-1", "\"30\"", "2000000000", "1.5"] {
             refused(&format!("[retention]\n{key} = {bad}\n"), "2:1", &field);

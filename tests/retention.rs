@@ -207,3 +207,41 @@ async fn finished_jobs_go_when_their_time_has_passed_or_too_many_are_kept() {
     client.add(&noop("kept", &now)).await.unwrap();
     assert_eq!(client.job("later").await.unwrap()["state"], "active");
 }
+
+#[tokio::test]
+async fn skipped_rows_and_runs_of_hooks_never_push_out_the_runs_of_a_job() {
+    let home = Home::new(
+        "[retention]\ninterval_seconds = 1\nruns_per_job = 2\nhooks_per_job = 1\nskipped_per_job = 1\n",
+    );
+    let _daemon = home.start();
+    let client = home.client();
+    let mut job = noop("busy", &json!({"type": "date", "run_date": "2100-01-01"}));
+    job["task"] = json!({"type": "command", "argv": ["/bin/sh", "-c", "echo important; exit 1"]});
+    job["on_failure"] = json!({"type": "builtin", "name": "noop"});
+    client.add(&job).await.unwrap();
+    let failure = run_to_end(&client, "busy").await;
+    job["task"] = json!({"type": "command", "argv": ["/bin/echo", "important"]});
+    job["on_success"] = json!({"type": "builtin", "name": "noop"});
+    job["replace_existing"] = true.into();
+    client.add(&job).await.unwrap();
+    let success = run_to_end(&client, "busy").await;
+    // From here on only cancelled runs and skipped rows are added.
+    let ids = "'busy'";
+    let mut connection = open(&home).await;
+    for number in 0..20 {
+        let (state, id) = if number % 2 == 0 { ("skipped", "f1") } else { ("cancelled", "f2") };
+        let row = format!(
+            "insert into runs (id, job_id, anchor, cause, state, reason, scheduled_at, last_scheduled_at, occurrences, \
+             due_at, attempt, executor, node, created_at) values ('{id}-{number:02}', {ids}, 0, 'schedule', '{state}', \
+             'overlap', {number}, {number}, 1, {number}, 1, 'default', 'gone', {})",
+            SystemClock.now().timestamp_micros()
+        );
+        sqlx::query(sqlx::AssertSqlSafe(row)).execute(&mut connection).await.unwrap();
+    }
+    becomes(&home, "select count(*) from runs where state = 'skipped'", 1).await;
+    becomes(&home, "select count(*) from runs where state = 'cancelled'", 2).await;
+    becomes(&home, "select count(*) from runs where event is not null", 1).await;
+    for run in [success, failure] {
+        assert_eq!(output(&client, &run).await, "important\n", "{run}");
+    }
+}

@@ -95,10 +95,7 @@ async fn an_occurrence_while_the_job_runs_is_an_overlap_but_a_one_shot_waits() {
         world.tick(at(second)).await;
     }
     world.finish_all(at(41)).await;
-    assert_eq!(
-        world.ledger("a").await,
-        ["10 succeeded", "20 succeeded", "30 overlap", "40 overlap"]
-    );
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "20 succeeded", "30..40 overlap 2"]);
     let date =
         json!({"id": "once", "trigger": {"type": "date", "run_date": "2027-01-15 08:01:00"}});
     world.remove("a", at(41)).await;
@@ -109,6 +106,62 @@ async fn an_occurrence_while_the_job_runs_is_an_overlap_but_a_one_shot_waits() {
     world.finish_all(at(61)).await;
     world.finish_all(at(62)).await;
     assert_eq!(world.ledger("once").await, ["- succeeded", "60 succeeded"]);
+}
+
+#[tokio::test]
+async fn a_job_that_hangs_for_a_day_leaves_one_row_that_grows() {
+    let mut world = World::new(5).await;
+    let every_second = json!({"id": "a", "trigger": {"type": "interval", "seconds": 1}});
+    world.add(job(&every_second), at(0)).await;
+    for second in 1..=86_400 {
+        world.tick(at(second)).await;
+        if second == 40_000 {
+            // A process that comes up later goes on with the same row; what it reruns is the same run.
+            world.crash(at(second)).await;
+        }
+    }
+    assert_eq!(world.ledger("a").await, ["1 running", "2..86400 overlap 86399"]);
+    // Once a run came between, what is skipped after it is another row.
+    world.complete_all(at(86_400));
+    for second in 86_401..=86_404 {
+        world.tick(at(second)).await;
+    }
+    let expected =
+        ["1 succeeded", "2..86400 overlap 86399", "86401 running", "86402..86404 overlap 3"];
+    assert_eq!(world.ledger("a").await, expected);
+}
+
+#[tokio::test]
+async fn what_is_due_together_while_a_run_blocks_it_is_one_overlap_whatever_coalesce_says() {
+    for rule in ["latest", "earliest", "all"] {
+        let mut world = World::new(5).await;
+        world.add(job(&json!({"id": "a", "coalesce": rule})), at(0)).await;
+        world.tick(at(10)).await;
+        world.tick(at(20)).await;
+        world.tick(at(55)).await;
+        world.tick(at(60)).await;
+        assert_eq!(world.ledger("a").await, ["10 running", "20..60 overlap 5"], "{rule}");
+    }
+}
+
+#[tokio::test]
+async fn an_overlap_row_that_could_not_be_written_or_is_no_longer_kept_is_found_or_made_again() {
+    for fault in [Fault::Before, Fault::After] {
+        let mut world = World::new(5).await;
+        world.add(job(&json!({"id": "a"})), at(0)).await;
+        world.tick(at(10)).await;
+        world.tick(at(20)).await;
+        world.fail_next(fault);
+        assert!(world.try_tick(at(30)).await.is_err());
+        world.tick(at(40)).await;
+        assert_eq!(world.ledger("a").await, ["10 running", "20..40 overlap 3"], "{fault:?}");
+        let row = world.runs("a").await.remove(1).id;
+        let parts = &punctual::store::Part::ALL;
+        world.ask(Request::Prune { runs: vec![row], parts }, at(41)).await.unwrap();
+        world.tick(at(50)).await;
+        world.tick(at(60)).await;
+        assert_eq!(world.ledger("a").await, ["10 running", "50..60 overlap 2"], "{fault:?}");
+    }
 }
 
 #[tokio::test]
@@ -294,7 +347,8 @@ async fn with_queue_an_occurrence_waits_for_the_run_before_it_up_to_a_bound() {
     }
     let ledger = world.ledger("a").await;
     let count = |word: &str| ledger.iter().filter(|row| row.ends_with(word)).count();
-    assert_eq!((count("running"), count("pending"), count("overlap")), (1, 100, 9));
+    assert_eq!((count("running"), count("pending")), (1, 100));
+    assert_eq!(ledger.last().unwrap(), "1020..1100 overlap 9", "{ledger:?}");
     let refused = world.ask(Request::Run(job(&json!({"id": "a"})).id), at(1101)).await;
     assert!(matches!(refused, Err(Refusal::Busy { .. })), "{refused:?}");
 }

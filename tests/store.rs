@@ -27,7 +27,9 @@ use punctual::store::{Archive, Change, Claim, Holder, Store, StoreError};
 use retention::{
     a_run_counts_with_all_that_belongs_to_it,
     a_run_goes_with_all_that_belongs_to_it_once_it_has_ended,
+    each_kind_of_rows_is_counted_by_itself,
     finished_jobs_are_found_in_the_order_in_which_they_finished,
+    the_last_success_and_the_last_failure_of_a_job_are_always_kept,
     the_newest_runs_of_a_job_are_no_surplus, what_ended_long_ago_is_found_page_by_page,
 };
 use serde_json::json;
@@ -146,6 +148,43 @@ on_every_store! {
     what_ended_long_ago_is_found_page_by_page
     a_run_goes_with_all_that_belongs_to_it_once_it_has_ended
     the_newest_runs_of_a_job_are_no_surplus
+    a_row_of_skipped_occurrences_grows_only_from_where_it_was
+    each_kind_of_rows_is_counted_by_itself
+    the_last_success_and_the_last_failure_of_a_job_are_always_kept
+}
+
+async fn a_row_of_skipped_occurrences_grows_only_from_where_it_was<S: Store + Archive>(store: S) {
+    let span = |row: &Run, last: i64, count: u64| {
+        let (reason, last_scheduled_at) = (SkipReason::Overlap, at(last));
+        Run { state: RunState::Skipped { reason, last_scheduled_at, count }, ..row.clone() }
+    };
+    let extend = |row: Run, former_last| Change::ExtendSkipped {
+        run: Arc::new(row),
+        former_last: at(former_last),
+    };
+    let (a, b) = (span(&run("a", Some(at(10))), 10, 1), span(&run("b", Some(at(10))), 20, 2));
+    let running = Run { state: RunState::Running { started_at: at(5) }, ..run("a", Some(at(5))) };
+    let earlier = span(&run("c", Some(at(1))), 1, 1);
+    let later = Run { state: RunState::Pending, ..run("c", Some(at(2))) };
+    let rows = [&a, &b, &running, &earlier, &later];
+    store.commit(rows.map(insert_run).to_vec()).await.unwrap();
+    let both = vec![extend(span(&a, 30, 3), 10), extend(span(&b, 30, 3), 20)];
+    store.commit(both.clone()).await.unwrap();
+    assert_eq!(store.run(&a.id.0).await.unwrap(), Some(span(&a, 30, 3)));
+    assert_eq!(store.run(&b.id.0).await.unwrap(), Some(span(&b, 30, 3)));
+    assert!(is_conflict(store.commit(both).await), "they have grown already");
+    assert!(is_conflict(store.commit(vec![extend(span(&running, 30, 3), 5)]).await));
+    assert_eq!(store.run(&a.id.0).await.unwrap(), Some(span(&a, 30, 3)));
+    // The latest row of each job is found, if it is an overlap under the job's anchor.
+    let jobs = ["a", "b", "c", "unknown"].map(|id| Arc::new(job(&json!({"id": id}))));
+    let other_anchor = Arc::new(Job { anchor: at(1), ..(*jobs[0]).clone() });
+    let mut latest = store.latest_skips(&jobs, SkipReason::Overlap).await.unwrap();
+    latest.sort_by(|one, other| one.id.cmp(&other.id));
+    assert_eq!(latest, [span(&a, 30, 3), span(&b, 30, 3)]);
+    assert_eq!(store.latest_skips(&jobs, SkipReason::Missed).await.unwrap(), []);
+    assert_eq!(store.latest_skips(&[other_anchor], SkipReason::Overlap).await.unwrap(), []);
+    let many: Vec<Arc<Job>> = jobs.iter().cycle().take(120).cloned().collect();
+    assert_eq!(store.latest_skips(&many, SkipReason::Overlap).await.unwrap().len(), 60);
 }
 
 async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {

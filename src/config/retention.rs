@@ -37,6 +37,8 @@ pub(super) struct RetentionTable {
     output_days: Option<u32>,
     runs_per_job: Option<u32>,
     errors_per_job: Option<u32>,
+    hooks_per_job: Option<u32>,
+    skipped_per_job: Option<u32>,
     interval_seconds: Option<u32>,
     finished_jobs_seconds: Option<u32>,
     max_finished_jobs: Option<u32>,
@@ -71,13 +73,18 @@ pub struct KeepFinished {
     pub jobs: usize,
 }
 
-/// What is kept of runs that have ended, and of finished jobs.
+/// What is kept of runs that have ended, and of finished jobs. Within the budget, the last success and the last failure
+/// of a job that exists are kept in any case, with their outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Runs that succeeded or were cancelled, and what was skipped.
+    /// Runs that succeeded or were cancelled.
     pub runs: Keep,
     /// Runs that failed, timed out or were lost.
     pub errors: Keep,
+    /// Runs of hooks. They are kept for as long as `runs`.
+    pub hooks: Keep,
+    /// Rows of skipped occurrences. They are kept for as long as `runs`.
+    pub skipped: Keep,
     /// Outputs, where they go before their runs.
     pub output_age: Option<TimeDelta>,
     /// Finished jobs whose `on_finish` says nothing else.
@@ -105,11 +112,11 @@ impl RetentionTable {
             INTERVAL_SECONDS,
             &INTERVAL_SECONDS_RANGE,
         )?;
+        let age = days("runs_days", self.runs_days, RUNS_DAYS)?;
         Ok(Retention {
-            runs: Keep {
-                age: days("runs_days", self.runs_days, RUNS_DAYS)?,
-                per_job: per_job("runs_per_job", self.runs_per_job)?,
-            },
+            runs: Keep { age, per_job: per_job("runs_per_job", self.runs_per_job)? },
+            hooks: Keep { age, per_job: per_job("hooks_per_job", self.hooks_per_job)? },
+            skipped: Keep { age, per_job: per_job("skipped_per_job", self.skipped_per_job)? },
             errors: Keep {
                 age: days("errors_days", self.errors_days, ERRORS_DAYS)?,
                 per_job: per_job("errors_per_job", self.errors_per_job)?,

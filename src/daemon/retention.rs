@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::Retention;
+use crate::config::{Keep, Retention};
 use crate::filter::{Kind, Prunable};
 use crate::run::RunId;
 use crate::scheduler::command::Refusal;
@@ -148,7 +148,7 @@ impl Pruner {
     /// Lets go of all that need not be kept now.
     async fn prune(&self, retention: Retention, gone: &mut Gone) -> Result<(), Interrupted> {
         let now = SystemClock.now();
-        let kept = [(Kind::Others, retention.runs), (Kind::Errors, retention.errors)];
+        let kept = Kind::ALL.map(|kind| (kind, keep(&retention, kind)));
         for (kind, keep) in kept {
             let Some(before) = now.checked_sub_signed(keep.age) else { continue };
             gone.runs += self.in_pages(Some(kind), before).await?;
@@ -226,6 +226,16 @@ impl Pruner {
             rested_by(rest_factor, self.handle.prune(batch.to_vec(), parts)).await?;
         }
         Ok(())
+    }
+}
+
+/// What is kept of a kind of rows.
+fn keep(retention: &Retention, kind: Kind) -> Keep {
+    match kind {
+        Kind::Runs => retention.runs,
+        Kind::Errors => retention.errors,
+        Kind::Hooks => retention.hooks,
+        Kind::Skipped => retention.skipped,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::admission::Rules;
 use super::command::{Added, Addition, Answer, Difference, Existing, Refusal, Request};
 use super::floor::{Floor, Waiting};
+use super::overlap::Overlaps;
 use super::plan;
 use super::report::Note;
 use super::step::Step;
@@ -22,6 +23,7 @@ pub(super) struct Desk<'a> {
     pub(super) floor: &'a mut Floor,
     pub(super) rules: &'a mut Rules,
     pub(super) ids: &'a mut RunIds,
+    pub(super) overlaps: &'a mut Overlaps,
     pub(super) node: &'a Arc<str>,
     /// Whether other nodes may change the same jobs at the same time.
     pub(super) is_shared: bool,
@@ -44,6 +46,7 @@ impl Desk<'_> {
             Request::PauseAll => Ok(self.set_paused(true)),
             Request::ResumeAll => Ok(self.set_paused(false)),
             Request::Prune { runs, parts } => {
+                self.overlaps.forget(&runs);
                 for (part, run_id) in
                     parts.iter().flat_map(|part| runs.iter().map(move |run| (part, run)))
                 {

@@ -125,11 +125,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let mut desk = self.desk(step);
         desk.make_room(job, plan.runs.len());
         for skipped in plan.skipped {
-            let run = Arc::new(desk.skipped_run(job, skipped));
-            let (reason, count) = (skipped.reason, skipped.span.count);
-            desk.step.notes.push(Note::Skipped { job: job.id.clone(), reason, count });
-            desk.step.insert_run(Arc::clone(&run));
-            if skipped.reason == SkipReason::Missed {
+            if let Some(run) = desk.skip(job, skipped)
+                && skipped.reason == SkipReason::Missed
+            {
                 desk.tell(job, Event::Missed, &run);
             }
         }

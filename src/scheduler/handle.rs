@@ -69,6 +69,7 @@ impl Written {
                 | Change::AdvanceJob(_)
                 | Change::DeleteJob { .. }
                 | Change::UpdateRun { .. }
+                | Change::ExtendSkipped { .. }
                 | Change::AskToEnd { .. }
                 | Change::AskRunToEnd { .. }
                 | Change::SetPaused(_)

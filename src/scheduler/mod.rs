@@ -47,6 +47,7 @@ use command::{Command, Refusal, Request};
 use floor::Floor;
 use handle::{Status, Written};
 use horizon::{Horizon, Next};
+use overlap::Overlaps;
 use peers::Peers;
 use report::Note;
 use step::{Reply, Step};
@@ -106,6 +107,7 @@ pub struct Scheduler<S, X> {
     /// Completions that are not yet in the ledger: one that is told twice counts once.
     unrecorded: BTreeMap<Execution, Completion>,
     horizon: Horizon,
+    overlaps: Overlaps,
     /// The pools that have room, as of the last look.
     open_pools: Vec<String>,
     memory: Memory,
@@ -143,6 +145,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             abandoned: BTreeMap::new(),
             unrecorded: BTreeMap::new(),
             horizon: Horizon::default(),
+            overlaps: Overlaps::default(),
             open_pools: Vec::new(),
             memory: Memory::Sure,
             has_met_now: false,
@@ -318,6 +321,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             floor: &mut self.floor,
             rules: &mut self.rules,
             ids: &mut self.ids,
+            overlaps: &mut self.overlaps,
             node: &self.identity.node,
             is_shared: self.is_shared,
         }

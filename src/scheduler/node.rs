@@ -71,13 +71,24 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.recover_from(now, Holder::Gone { but: &me }, why).await
     }
 
-    /// Looks at everything that a decision of this step needs: what is due, and what runs elsewhere.
+    /// Looks at everything that a decision of this step needs: what is due, what runs elsewhere, and what was skipped.
     pub(super) async fn look(
         &mut self,
         step: &mut Step,
         commands: &[Command],
     ) -> Result<Known, StoreError> {
         self.fill_horizon(step, commands).await?;
+        let known = self.look_elsewhere(step, commands).await?;
+        self.look_at_overlaps(step, commands).await?;
+        Ok(known)
+    }
+
+    /// Looks at what other nodes run and have changed, as far as this step needs it.
+    async fn look_elsewhere(
+        &mut self,
+        step: &mut Step,
+        commands: &[Command],
+    ) -> Result<Known, StoreError> {
         if !self.is_shared {
             return Ok(Known::Everywhere);
         }

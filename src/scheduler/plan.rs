@@ -62,7 +62,7 @@ pub(crate) fn plan(job: &Job, now: Timestamp, room: Room) -> Plan {
     plan.next = job.trigger.next_after(last).map(|at| self::due(&job.id, &job.trigger, at));
     // A one-shot is never dropped because something else of the job is running: it waits.
     if room == Room::Taken && !job.trigger.is_one_shot() {
-        plan.skip_runs(plan.runs.len(), SkipReason::Overlap);
+        plan.skip_all_for_overlap();
     }
     if job.policy.overlap == Overlap::Replace {
         // Of the runs that this makes, only the newest would be left.
@@ -209,6 +209,22 @@ impl Plan {
     fn last_seen(&self) -> Option<Timestamp> {
         let run = self.runs.last().map(|run| run.scheduled_at);
         run.max(self.skipped.last().map(|skipped| skipped.span.last))
+    }
+
+    /// Skips all runs, because as many as `max_instances` are in flight. What was to be coalesced into one of them is
+    /// skipped for the same reason, and it is one span: the occurrences follow each other.
+    fn skip_all_for_overlap(&mut self) {
+        self.skip_runs(self.runs.len(), SkipReason::Overlap);
+        let is_missed = |skipped: &Skipped| skipped.reason == SkipReason::Missed;
+        let (missed, others): (Vec<Skipped>, Vec<Skipped>) =
+            std::mem::take(&mut self.skipped).into_iter().partition(is_missed);
+        let joined = others.into_iter().map(|skipped| skipped.span).reduce(|one, other| Span {
+            first: one.first.min(other.first),
+            last: one.last.max(other.last),
+            count: one.count.saturating_add(other.count),
+        });
+        self.skipped = missed;
+        self.skipped.extend(joined.map(|span| Skipped { reason: SkipReason::Overlap, span }));
     }
 
     /// Skips the first of the runs, so many of them.

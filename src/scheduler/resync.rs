@@ -77,6 +77,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         self.floor = floor;
         self.horizon.clear();
+        self.overlaps.clear();
         self.memory = Memory::Sure;
         Ok(())
     }

@@ -13,8 +13,9 @@ use super::report::Note;
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Beat};
 use crate::job::{Job, JobId};
-use crate::run::{Execution, Run, RunId};
+use crate::run::{Execution, Run, RunId, RunState};
 use crate::store::Change;
+use crate::trigger::Span;
 
 /// What a step writes of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,6 +209,18 @@ impl Step {
         }
     }
 
+    /// Has a row of skipped occurrences take in those of `span`, and gives it back as it then is.
+    pub(super) fn extend_skipped(&mut self, row: &Run, span: Span) -> Option<Arc<Run>> {
+        let RunState::Skipped { reason, last_scheduled_at: former_last, count } = row.state else {
+            return None;
+        };
+        let (last_scheduled_at, count) = (span.last, count.saturating_add(span.count));
+        let state = RunState::Skipped { reason, last_scheduled_at, count };
+        let run = Arc::new(Run { state, ..row.clone() });
+        self.ledger.push(Change::ExtendSkipped { run: Arc::clone(&run), former_last });
+        Some(run)
+    }
+
     /// A run that the store gave.
     pub(super) fn run(&self, id: &RunId) -> Option<&Arc<Run>> {
         self.runs.get(id)
@@ -244,10 +257,11 @@ impl Step {
             Change::AdvanceJob(_) => 1,
             Change::InsertRun(_) => 2,
             Change::UpdateRun { .. } => 3,
-            Change::InsertAttempt(_) => 4,
-            Change::PutOutput { .. } => 5,
-            Change::AskToEnd { .. } | Change::AskRunToEnd { .. } | Change::SetPaused(_) => 6,
-            Change::Prune { .. } => 7,
+            Change::ExtendSkipped { .. } => 4,
+            Change::InsertAttempt(_) => 5,
+            Change::PutOutput { .. } => 6,
+            Change::AskToEnd { .. } | Change::AskRunToEnd { .. } | Change::SetPaused(_) => 7,
+            Change::Prune { .. } => 8,
         });
         changes
     }

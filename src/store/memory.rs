@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, JobFilter, Prunable, RunFilter};
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::output::Output;
-use crate::run::{Attempt, Cause, Run, RunId, RunState};
+use crate::run::{Attempt, Cause, Run, RunId, RunState, SkipReason};
 
 #[derive(Debug, Clone, Default)]
 struct Tables {
@@ -88,6 +88,11 @@ impl Tables {
             Change::UpdateRun { run, held_by } => {
                 let known = self.runs.get_mut(&run.id);
                 let known = known.filter(|known| known.node == *held_by && !known.state.is_final());
+                *known.ok_or_else(|| conflict("run", &run.id))? = Arc::clone(run);
+            }
+            Change::ExtendSkipped { run, former_last } => {
+                let is_this = |known: &&mut Arc<Run>| matches!(&known.state, RunState::Skipped { last_scheduled_at, .. } if last_scheduled_at == former_last);
+                let known = self.runs.get_mut(&run.id).filter(is_this);
                 *known.ok_or_else(|| conflict("run", &run.id))? = Arc::clone(run);
             }
             Change::InsertAttempt(attempt) => {
@@ -189,6 +194,22 @@ impl Store for MemoryStore {
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
         let tables = self.tables();
         Ok(ids.iter().filter_map(|id| tables.runs.get(id).map(|run| (**run).clone())).collect())
+    }
+
+    async fn latest_skips(
+        &self,
+        jobs: &[Arc<Job>],
+        reason: SkipReason,
+    ) -> Result<Vec<Run>, StoreError> {
+        let tables = self.tables();
+        let latest = |job: &Arc<Job>| {
+            let of_job = tables.runs.values().filter(|run| {
+                run.job_id == job.id && run.anchor == job.anchor && run.scheduled_at.is_some()
+            });
+            of_job.max_by_key(|run| run.scheduled_at)
+        };
+        let is_skip = |run: &&Arc<Run>| matches!(run.state, RunState::Skipped { reason: known, .. } if known == reason);
+        Ok(jobs.iter().filter_map(latest).filter(is_skip).map(|run| (**run).clone()).collect())
     }
 
     async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {

@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, JobFilter, Prunable, RunFilter};
 use crate::job::{Job, JobId};
 use crate::output::Output;
-use crate::run::{Attempt, Run, RunId};
+use crate::run::{Attempt, Run, RunId, SkipReason};
 
 /// Why a store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,14 @@ pub enum Change {
         run: Arc<Run>,
         /// The node that holds it until now.
         held_by: Arc<str>,
+    },
+    /// A row of skipped occurrences takes in the occurrences that follow it, if the last one that it stands for is still
+    /// `former_last`.
+    ExtendSkipped {
+        /// The row as it is from now on.
+        run: Arc<Run>,
+        /// The last occurrence that it has stood for until now.
+        former_last: Timestamp,
     },
     /// An attempt that was not the last one of its run; it must have no row yet.
     InsertAttempt(Arc<Attempt>),
@@ -207,6 +215,13 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// The runs of these ids that exist.
     fn load_runs(&self, ids: &[RunId])
     -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
+
+    /// For each of these jobs the row of its latest occurrence under its anchor, where that row is a skip of this reason.
+    fn latest_skips(
+        &self,
+        jobs: &[Arc<Job>],
+        reason: SkipReason,
+    ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
 
     /// How many runs of each job are in flight on nodes other than this; those that tell of others do not count.
     fn in_flight_elsewhere(

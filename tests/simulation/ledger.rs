@@ -142,8 +142,15 @@ impl Ledger {
         self.writes += 1;
         let mut rows: BTreeMap<JobId, Vec<Arc<Run>>> = BTreeMap::new();
         for change in changes {
-            if let Change::InsertRun(run) = change {
-                rows.entry(run.job_id.clone()).or_default().push(Arc::clone(run));
+            match change {
+                Change::InsertRun(run) => {
+                    rows.entry(run.job_id.clone()).or_default().push(Arc::clone(run));
+                }
+                Change::ExtendSkipped { run, former_last } => {
+                    let added = self.extension(run, *former_last);
+                    rows.entry(run.job_id.clone()).or_default().push(Arc::new(added));
+                }
+                _ => {}
             }
         }
         for (id, of_job) in &mut rows {
@@ -191,6 +198,14 @@ impl Ledger {
             Change::DeleteJob { id, .. } => self.account(id, None, rows(id)),
             Change::InsertRun(run) => self.insert(node, run),
             Change::UpdateRun { run, held_by } => self.update(node, run, held_by),
+            Change::ExtendSkipped { run, former_last } => {
+                let due = last_of(run);
+                let now = self.view(node).now;
+                Property::NotEarly.holds(due <= now, || format!("at {now}: {run:?}"));
+                let added = self.extension(run, *former_last).scheduled_at.unwrap();
+                self.take_span(run, added);
+                self.put(node, run);
+            }
             Change::InsertAttempt(attempt) => {
                 let key = (attempt.run_id.clone(), attempt.number);
                 let ended = (attempt.outcome.clone(), Arc::clone(&attempt.node));
@@ -225,11 +240,7 @@ impl Ledger {
             let last = last_of(run);
             let due = if is_skipped(run) { last } else { run.due_at };
             Property::NotEarly.holds(due <= now, || format!("at {now}: {run:?}"));
-            let spans = self.spans.entry((run.job_id.clone(), run.anchor)).or_default();
-            let before = spans.range(..=last).next_back();
-            let is_free = before.is_none_or(|(_, before)| *before < first);
-            Property::OneRow.holds(is_free, || format!("{run:?} beside {before:?}"));
-            spans.insert(first, last);
+            self.take_span(run, first);
         }
         Property::LegalSteps.holds(run.attempt == 1 && *run.node == **node, || format!("{run:?}"));
         if let Cause::Event { event, subject } = &run.cause {
@@ -237,6 +248,30 @@ impl Ledger {
             Property::ToldOnce.holds(is_new, || format!("{run:?}"));
         }
         self.put(node, run);
+    }
+
+    /// The occurrences from `first` on have this row, and had none before.
+    fn take_span(&mut self, run: &Run, first: Timestamp) {
+        let last = last_of(run);
+        let spans = self.spans.entry((run.job_id.clone(), run.anchor)).or_default();
+        let before = spans.range(..=last).next_back();
+        let is_free = before.is_none_or(|(_, before)| *before < first);
+        Property::OneRow.holds(is_free, || format!("{run:?} beside {before:?}"));
+        spans.insert(first, last);
+    }
+
+    /// What a row of skipped occurrences takes in, as a row of its own.
+    fn extension(&self, run: &Run, former_last: Timestamp) -> Run {
+        let known = &self.runs[&run.id];
+        let counts = |run: &Run| match run.state {
+            RunState::Skipped { reason: SkipReason::Overlap, count, .. } => Some(count),
+            _ => None,
+        };
+        let (before, after) = (counts(known), counts(run));
+        let grows = before.is_some() && before < after && last_of(known) == former_last;
+        Property::LegalSteps.holds(grows, || format!("{known:?} becomes {run:?}"));
+        let job = &self.jobs[&run.job_id];
+        Run { scheduled_at: job.trigger.next_after(former_last), ..run.clone() }
     }
 
     fn update(&mut self, node: &Arc<str>, run: &Arc<Run>, held_by: &Arc<str>) {
@@ -441,6 +476,7 @@ pub(crate) fn words(change: &Change) -> String {
         Change::AdvanceJob(new) => job("advance", new),
         Change::DeleteJob { id, revision, .. } => format!("delete {id} r{revision}"),
         Change::InsertRun(new) => run("new", new),
+        Change::ExtendSkipped { run: new, .. } => run("extend", new),
         Change::UpdateRun { run: new, held_by } => format!("{} from {held_by}", run("update", new)),
         Change::PutOutput { run_id, .. } => format!("output {run_id}"),
         Change::InsertAttempt(attempt) => {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId};
-use punctual::run::{Run, RunId};
+use punctual::run::{Run, RunId, SkipReason};
 use punctual::store::memory::MemoryStore;
 use punctual::store::{Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
 
@@ -169,6 +169,14 @@ impl Store for SimStore {
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
         self.call("load_runs", self.inner.load_runs(ids), nothing).await
+    }
+
+    async fn latest_skips(
+        &self,
+        jobs: &[Arc<Job>],
+        reason: SkipReason,
+    ) -> Result<Vec<Run>, StoreError> {
+        self.call("latest_skips", self.inner.latest_skips(jobs, reason), nothing).await
     }
 
     async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use punctual::clock::Timestamp;
 use punctual::filter::{FinishedJobs, Kind, Prunable};
 use punctual::job::{Job, JobState};
-use punctual::run::{Attempt, Cost, Outcome, Run, RunId, RunIds, RunState, SkipReason};
+use punctual::run::{
+    Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunIds, RunState, SkipReason,
+};
 use punctual::store::{ATTEMPT_BYTES, Archive, Change, Part, RUN_BYTES, Store};
 use serde_json::json;
 
@@ -87,9 +89,11 @@ pub(super) async fn what_ended_long_ago_is_found_page_by_page<S: Store + Archive
         unreachable!()
     };
     assert_eq!(old(&store, Kind::Errors, at(50)).await, ids(&[failed, timed_out, lost]));
-    assert_eq!(old(&store, Kind::Others, at(50)).await, ids(&[ok, cancelled, skipped]));
-    assert_eq!(old(&store, Kind::Others, at(91)).await, ids(&[ok, cancelled, skipped, long, new]));
-    assert_eq!(old(&store, Kind::Others, at(1)).await, []);
+    assert_eq!(old(&store, Kind::Runs, at(50)).await, ids(&[ok, cancelled]));
+    assert_eq!(old(&store, Kind::Runs, at(91)).await, ids(&[ok, cancelled, long, new]));
+    assert_eq!(old(&store, Kind::Runs, at(1)).await, []);
+    assert_eq!(old(&store, Kind::Skipped, at(91)).await, ids(&[skipped]));
+    assert_eq!(old(&store, Kind::Hooks, at(91)).await, []);
     let after = Prunable::Ended { kind: Kind::Errors, before: at(50), after: &failed.id.0 };
     assert_eq!(store.prunable(after, 1).await.unwrap(), ids(&[timed_out]), "a page");
 }
@@ -147,8 +151,8 @@ pub(super) async fn the_newest_runs_of_a_job_are_no_surplus<S: Store + Archive>(
     let first =
         async |kind, keep| found(&store, Prunable::FirstBeyond { job_id: "b", kind, keep }).await;
     assert_eq!(first(Kind::Errors, 1).await, ids(&[&runs[6]]));
-    assert_eq!(first(Kind::Others, 3).await, ids(&[&runs[1]]));
-    assert_eq!(first(Kind::Others, 4).await, []);
+    assert_eq!(first(Kind::Runs, 3).await, ids(&[&runs[1]]));
+    assert_eq!(first(Kind::Runs, 4).await, []);
     let up_to = Prunable::UpTo { job_id: "b", kind: Kind::Errors, last: &runs[6].id.0 };
     let mut surplus = found(&store, up_to).await;
     surplus.sort();
@@ -216,4 +220,75 @@ where
     let beyond = async |keep| store.finished_beyond(keep).await.unwrap();
     assert_eq!([beyond(0).await, beyond(1).await], [Some(at(3)), Some(at(2))]);
     assert_eq!(beyond(5).await, None);
+}
+
+pub(super) async fn each_kind_of_rows_is_counted_by_itself<S: Store + Archive>(store: S) {
+    let make = &mut RunIds::new(7);
+    let success = made(make, "a", 1, succeeded(1));
+    let hook = |run: Run, subject: &Run| {
+        let cause = Cause::Event { event: Event::Success, subject: subject.id.clone() };
+        Run { cause, scheduled_at: None, ..run }
+    };
+    let [first_hook, failed_hook] =
+        [succeeded(2), failed(3)].map(|state| hook(made(make, "a", 2, state), &success));
+    let skip =
+        RunState::Skipped { reason: SkipReason::Overlap, last_scheduled_at: at(4), count: 1 };
+    let skipped = made(make, "a", 4, skip.clone());
+    let dropped_hook = hook(made(make, "a", 5, skip), &success);
+    let rows = [&success, &first_hook, &failed_hook, &skipped, &dropped_hook];
+    store.commit(rows.map(insert_run).to_vec()).await.unwrap();
+    let newest =
+        async |kind| found(&store, Prunable::FirstBeyond { job_id: "a", kind, keep: 0 }).await;
+    assert_eq!(newest(Kind::Runs).await, ids(&[&success]), "hooks are no runs of the job");
+    assert_eq!(newest(Kind::Errors).await, []);
+    assert_eq!(newest(Kind::Hooks).await, ids(&[&dropped_hook]));
+    assert_eq!(newest(Kind::Skipped).await, ids(&[&skipped]));
+    assert_eq!(
+        old(&store, Kind::Hooks, at(9)).await,
+        ids(&[&first_hook, &failed_hook, &dropped_hook])
+    );
+}
+
+pub(super) async fn the_last_success_and_the_last_failure_of_a_job_are_always_kept<S>(store: S)
+where
+    S: Store + Archive,
+{
+    let make = &mut RunIds::new(7);
+    let job = job(&serde_json::json!({"id": "a"}));
+    let cancelled = || ended(Outcome::Cancelled { reason: "by hand".to_owned() }, 5);
+    let timed_out = ended(Outcome::TimedOut { error: "slow".to_owned() }, 4);
+    let states = [succeeded(1), failed(2), succeeded(3), timed_out, cancelled(), cancelled()];
+    let runs: Vec<Run> =
+        (1..).zip(states).map(|(second, state)| made(make, "a", second, state)).collect();
+    let hook = Run {
+        cause: Cause::Event { event: Event::Failure, subject: runs[1].id.clone() },
+        scheduled_at: None,
+        ..made(make, "a", 7, succeeded(7))
+    };
+    let mut changes = vec![insert_job(&job)];
+    changes.extend(runs.iter().chain([&hook]).map(insert_run));
+    changes.extend(runs.iter().map(|run| put_output(&run.id, 1, "said")));
+    store.commit(changes).await.unwrap();
+    let [_, _, _, _, first_cancel, last_cancel] = runs.as_slice() else { unreachable!() };
+    let (old_success, old_failure) = (&runs[0], &runs[1]);
+    assert_eq!(
+        old(&store, Kind::Runs, at(99)).await,
+        ids(&[old_success, first_cancel, last_cancel])
+    );
+    assert_eq!(old(&store, Kind::Errors, at(99)).await, ids(&[old_failure]));
+    let mut surplus =
+        found(&store, Prunable::UpTo { job_id: "a", kind: Kind::Runs, last: &last_cancel.id.0 })
+            .await;
+    surplus.sort();
+    assert_eq!(surplus, ids(&[old_success, first_cancel, last_cancel]));
+    assert_eq!(
+        found(&store, Prunable::WithOutput { before: at(99), after: "" }).await,
+        ids(&[old_success, old_failure, first_cancel, last_cancel]),
+        "outputs of the last success and the last failure stay"
+    );
+    // What is left of a job that was removed is not kept for ever.
+    let gone = Change::DeleteJob { id: runs[0].job_id.clone(), revision: 1, created_at: at(0) };
+    store.commit(vec![gone]).await.unwrap();
+    assert_eq!(old(&store, Kind::Errors, at(99)).await, ids(&[old_failure, &runs[3]]));
+    assert_eq!(found(&store, Prunable::WithOutput { before: at(99), after: "" }).await.len(), 6);
 }

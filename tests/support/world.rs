@@ -12,7 +12,7 @@ use punctual::executor::{
 };
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
-use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState};
+use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{
     Addition, Answer, Command, Difference, Existing, Refusal, Request,
@@ -74,6 +74,14 @@ impl Store for FaultyStore {
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
         self.inner.load_runs(ids).await
+    }
+
+    async fn latest_skips(
+        &self,
+        jobs: &[Arc<Job>],
+        reason: SkipReason,
+    ) -> Result<Vec<Run>, StoreError> {
+        self.inner.latest_skips(jobs, reason).await
     }
 
     async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Tables;
 use crate::clock::Timestamp;
-use crate::filter::{FinishedJobs, Prunable};
+use crate::filter::{FinishedJobs, Kind, Prunable};
 use crate::job::{Job, JobState};
-use crate::run::{Outcome, Run, RunId, RunState};
+use crate::run::{Cause, Outcome, Run, RunId, RunState};
 use crate::store::{ATTEMPT_BYTES, Part, RUN_BYTES};
 
 impl Tables {
@@ -25,7 +25,6 @@ impl Tables {
 
     /// The runs that need not be kept, the oldest first.
     pub(super) fn prunable(&self, which: Prunable<'_>) -> Vec<RunId> {
-        let is_of = |run: &Run, states: [&str; 3]| states.contains(&run.state.word());
         let ended_at = |run: &Run| match &run.state {
             RunState::Ended { finished_at, .. } => Some(*finished_at),
             RunState::Skipped { .. } => Some(run.created_at),
@@ -33,21 +32,26 @@ impl Tables {
         };
         let wanted = |run: &Run| match which {
             Prunable::Ended { kind, before, after } => {
-                is_of(run, kind.states())
+                is_of(run, kind)
+                    && self.may_go(run)
                     && ended_at(run).is_some_and(|at| at < before)
                     && &*run.id.0 > after
             }
             Prunable::WithOutput { before, after } => {
                 ended_at(run).is_some_and(|at| at < before)
                     && &*run.id.0 > after
+                    && self.may_go(run)
                     && self.outputs.keys().any(|(id, _)| *id == run.id)
             }
             Prunable::Oldest { last } => ended_at(run).is_some() && &*run.id.0 <= last,
             Prunable::FirstBeyond { job_id, kind, .. } => {
-                run.job_id.as_str() == job_id && is_of(run, kind.states())
+                run.job_id.as_str() == job_id && is_of(run, kind)
             }
             Prunable::UpTo { job_id, kind, last } => {
-                run.job_id.as_str() == job_id && is_of(run, kind.states()) && &*run.id.0 <= last
+                run.job_id.as_str() == job_id
+                    && is_of(run, kind)
+                    && self.may_go(run)
+                    && &*run.id.0 <= last
             }
         };
         let ids = self.runs.values().filter(|run| wanted(run)).map(|run| run.id.clone());
@@ -107,6 +111,23 @@ impl Tables {
         instants.get(keep).copied()
     }
 
+    /// Whether a run is not the last success, or the last failure, of a job that exists.
+    fn may_go(&self, run: &Run) -> bool {
+        if is_of_hook(run) || !self.jobs.contains_key(&run.job_id) {
+            return true;
+        }
+        let word = run.state.word();
+        let Some(kept) =
+            Kind::ALL.into_iter().map(Kind::always_kept).find(|kept| kept.contains(&word))
+        else {
+            return true;
+        };
+        let is_newer = |other: &&Arc<Run>| {
+            other.job_id == run.job_id && !is_of_hook(other) && kept.contains(&other.state.word())
+        };
+        self.runs.values().rev().take_while(|other| other.id > run.id).any(|other| is_newer(&other))
+    }
+
     /// Jobs with more rows than this, after one of them.
     pub(super) fn crowded_jobs(&self, rows: usize, after: &str, limit: usize) -> Vec<String> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -133,4 +154,12 @@ fn outcome_bytes(outcome: &Outcome) -> u64 {
         | Outcome::Cancelled { reason: error }
         | Outcome::Lost { error } => bytes(error.len()),
     }
+}
+
+fn is_of_hook(run: &Run) -> bool {
+    matches!(run.cause, Cause::Event { .. })
+}
+
+fn is_of(run: &Run, kind: Kind) -> bool {
+    kind.states().contains(&run.state.word()) && is_of_hook(run) == kind.is_of_hooks()
 }

@@ -218,6 +218,21 @@ pub(super) fn run(to: &mut impl Bind, run: &Run) {
     to.text(Some(&run.node));
 }
 
+/// Columns of a row of skipped occurrences that change when it takes in more of them.
+pub(super) const SPAN: [&str; 2] = ["last_scheduled_at", "occurrences"];
+
+/// What tells which row takes in more occurrences.
+pub(super) const SPAN_KEYS: [&str; 2] = ["id", "last_scheduled_at"];
+
+/// The columns of [`SPAN`] and [`SPAN_KEYS`].
+pub(super) fn span(to: &mut impl Bind, run: &Run, former_last: Timestamp) {
+    let columns = state_columns(&run.state);
+    to.instant(columns.last_scheduled_at);
+    to.integer(Some(count(columns.count)));
+    to.text(Some(&run.id.0));
+    to.instant(Some(former_last));
+}
+
 fn cost(to: &mut impl Bind, cost: Cost) {
     to.integer(cost.cpu_micros.map(count));
     to.integer(cost.peak_memory.map(count));

@@ -1,5 +1,7 @@
 //! Statements that only read.
 
+use std::sync::Arc;
+
 use super::SqlStore;
 use super::dialect::{Dialect, Query};
 use super::row::{self, ATTEMPT_COLUMNS, JOB_COLUMNS, RUN_COLUMNS};
@@ -9,11 +11,14 @@ use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, JobFilter, Kind, Prunable, RunFilter};
 use crate::job::{Job, JobId};
 use crate::output::Output;
-use crate::run::{Attempt, Run, RunId};
+use crate::run::{Attempt, Run, RunId, SkipReason};
 use crate::store::{ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, Reading, Store, StoreError};
 
 /// Ids in one `in (…)` list: far below the parameters that any of the databases takes.
 const IDS_PER_STATEMENT: usize = 500;
+
+/// Jobs in one statement that has a part of its own for each.
+const JOBS_PER_STATEMENT: usize = 50;
 
 pub(super) fn jobs(rows: Vec<Row>) -> Result<Vec<Job>, StoreError> {
     rows.into_iter().map(row::job).collect()
@@ -61,6 +66,27 @@ impl SqlStore {
         for chunk in ids.chunks(IDS_PER_STATEMENT) {
             let mut query = self.select(RUN_COLUMNS, "runs");
             query.push(" and id in ").list(chunk.iter().map(|id| &*id.0));
+            found.extend(runs(self.read_newest(query).await?)?);
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn latest_skips_of(
+        &self,
+        jobs: &[Arc<Job>],
+        reason: SkipReason,
+    ) -> Result<Vec<Run>, StoreError> {
+        let mut found = Vec::new();
+        for chunk in jobs.chunks(JOBS_PER_STATEMENT) {
+            let mut query = self.query("");
+            for (number, job) in chunk.iter().enumerate() {
+                query.push(if number == 0 { "select " } else { " union all select " });
+                query.push(RUN_COLUMNS).push(" from runs where state = 'skipped' and reason = ");
+                query.bind(reason.word()).push(" and job_id = ").bind(job.id.as_str());
+                query.push(" and anchor = ").bind(job.anchor).push(" and scheduled_at = ");
+                query.push("(select max(scheduled_at) from runs where job_id = ");
+                query.bind(job.id.as_str()).push(" and anchor = ").bind(job.anchor).push(")");
+            }
             found.extend(runs(self.read_newest(query).await?)?);
         }
         Ok(found)
@@ -115,6 +141,31 @@ fn integer(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// A list of words for SQL.
+fn words(states: &[&str]) -> String {
+    format!("('{}')", states.join("', '"))
+}
+
+/// The condition that a row is of a kind.
+fn of_kind(kind: Kind) -> String {
+    let event = if kind.is_of_hooks() { "is not null" } else { "is null" };
+    format!(" and runs.state in {} and runs.event {event}", words(kind.states()))
+}
+
+/// The condition that a row is not the last success, or the last failure, of a job that exists.
+fn may_go(kind: Kind) -> String {
+    if kind.always_kept().is_empty() {
+        return String::new();
+    }
+    let kept = words(kind.always_kept());
+    format!(
+        " and (runs.event is not null or runs.state not in {kept} \
+         or not exists (select 1 from jobs where jobs.id = runs.job_id) \
+         or exists (select 1 from runs newer where newer.job_id = runs.job_id and newer.id > runs.id \
+         and newer.event is null and newer.state in {kept}))"
+    )
+}
+
 impl SqlStore {
     /// Ids begin with the time at which they were made: none is read that is too new to have ended before.
     fn prunable_query(&self, which: Prunable<'_>, limit: usize) -> Query {
@@ -125,18 +176,19 @@ impl SqlStore {
             | Prunable::FirstBeyond { .. }
             | Prunable::UpTo { .. } => self.select("id", "runs"),
         };
-        let of_kind = |kind: Kind| format!(" and state in ('{}')", kind.states().join("', '"));
         match which {
             Prunable::Ended { kind, before, after } => {
                 query.push(" and id > ").bind(after);
                 query.push(" and id < ").bind(&*RunId::first_at(before).0);
-                query.push(&of_kind(kind)).push(" and ").push(ENDED_AT).push(" < ").bind(before);
+                query.push(&of_kind(kind)).push(&may_go(kind));
+                query.push(" and ").push(ENDED_AT).push(" < ").bind(before);
                 query.push(" order by id").limit(limit);
             }
             Prunable::WithOutput { before, after } => {
                 query.push(" and run_id > ").bind(after);
                 query.push(" and run_id < ").bind(&*RunId::first_at(before).0);
                 query.push(" and exists (select 1 from runs where runs.id = run_id");
+                query.push(&may_go(Kind::Runs)).push(&may_go(Kind::Errors));
                 query.push(" and state not in ('pending', 'running') and ").push(ENDED_AT);
                 query.push(" < ").bind(before).push(") order by run_id").limit(limit);
             }
@@ -149,7 +201,8 @@ impl SqlStore {
             }
             // The index of a job's occurrences has the older ones first, so that little is read twice.
             Prunable::UpTo { job_id, kind, last } => {
-                query.push(" and job_id = ").bind(job_id).push(&of_kind(kind));
+                query.push(" and job_id = ").bind(job_id);
+                query.push(&of_kind(kind)).push(&may_go(kind));
                 query.push(" and id <= ").bind(last).limit(limit);
             }
         }

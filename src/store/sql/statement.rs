@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::bind::{ADVANCED, ATTEMPT, JOB_KEYS, NEW_JOB, NEW_RUN, RUN, RUN_KEYS, job_columns};
+use super::bind::{
+    ADVANCED, ATTEMPT, JOB_KEYS, NEW_JOB, NEW_RUN, RUN, RUN_KEYS, SPAN, SPAN_KEYS, job_columns,
+};
 use super::dialect::{Dialect, Update};
 use crate::store::{Change, Part};
 
@@ -22,6 +24,7 @@ pub(super) enum Kind {
     DeleteJob,
     InsertRun,
     UpdateRun,
+    ExtendSkipped,
     InsertAttempt,
     PutOutput,
     AskToEnd,
@@ -33,13 +36,14 @@ pub(super) enum Kind {
     PruneRuns,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::InsertJob,
     Kind::UpdateJob,
     Kind::AdvanceJob,
     Kind::DeleteJob,
     Kind::InsertRun,
     Kind::UpdateRun,
+    Kind::ExtendSkipped,
     Kind::InsertAttempt,
     Kind::PutOutput,
     Kind::AskToEnd,
@@ -60,6 +64,7 @@ impl Kind {
             Change::DeleteJob { .. } => Self::DeleteJob,
             Change::InsertRun(_) => Self::InsertRun,
             Change::UpdateRun { .. } => Self::UpdateRun,
+            Change::ExtendSkipped { .. } => Self::ExtendSkipped,
             Change::InsertAttempt(_) => Self::InsertAttempt,
             Change::PutOutput { .. } => Self::PutOutput,
             Change::AskToEnd { .. } => Self::AskToEnd,
@@ -124,6 +129,16 @@ impl Kind {
                 let only = Some(IN_FLIGHT);
                 let update =
                     Update { table: "runs", columns: &RUN, keys: &RUN_KEYS, count_up: None, only };
+                dialect.update(&update, rows)
+            }
+            Self::ExtendSkipped => {
+                let update = Update {
+                    table: "runs",
+                    columns: &SPAN,
+                    keys: &SPAN_KEYS,
+                    count_up: None,
+                    only: Some("runs.state = 'skipped'"),
+                };
                 dialect.update(&update, rows)
             }
             Self::InsertAttempt => dialect.insert("attempts", &ATTEMPT, rows),

@@ -4,6 +4,7 @@
 //! a journey away: there, changes of one kind that follow each other share a statement.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -16,7 +17,7 @@ use super::value::Bind;
 use super::{Database, SqlStore};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
-use crate::run::{Run, RunId};
+use crate::run::{Run, RunId, SkipReason};
 use crate::store::{Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
 
 /// The setting that says since when the scheduler is paused: an instant in microseconds.
@@ -42,6 +43,7 @@ fn bind(to: &mut impl Bind, change: &Change) {
             bind::run(to, run);
             bind::run_keys(to, run, held_by);
         }
+        Change::ExtendSkipped { run, former_last } => bind::span(to, run, *former_last),
         Change::InsertAttempt(attempt) => bind::attempt(to, attempt),
         Change::PutOutput { run_id, attempt, output } => {
             to.text(Some(&run_id.0));
@@ -76,7 +78,9 @@ fn name(change: &Change) -> String {
         }
         Change::DeleteJob { id, .. } => format!("job \"{id}\""),
         Change::InsertRun(run) => format!("an occurrence of job \"{}\"", run.job_id),
-        Change::UpdateRun { run, .. } => format!("run {}", run.id),
+        Change::UpdateRun { run, .. } | Change::ExtendSkipped { run, .. } => {
+            format!("run {}", run.id)
+        }
         Change::InsertAttempt(attempt) => format!("an attempt of run {}", attempt.run_id),
         Change::PutOutput { run_id, .. } => format!("the output of run {run_id}"),
         Change::AskRunToEnd { run_id, .. } | Change::Prune { run_id, .. } => {
@@ -161,6 +165,7 @@ fn together(kind: Kind, changes: &[Change]) -> usize {
             | Change::AdvanceJob(_)
             | Change::DeleteJob { .. }
             | Change::InsertRun(_)
+            | Change::ExtendSkipped { .. }
             | Change::InsertAttempt(_)
             | Change::PutOutput { .. }
             | Change::AskToEnd { .. }
@@ -195,6 +200,7 @@ fn concerns_others(change: &Change) -> bool {
         | Change::AdvanceJob(_)
         | Change::InsertRun(_)
         | Change::UpdateRun { .. }
+        | Change::ExtendSkipped { .. }
         | Change::InsertAttempt(_)
         | Change::PutOutput { .. }
         | Change::Prune { .. } => false,
@@ -229,6 +235,14 @@ impl Store for SqlStore {
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
         self.runs_of_ids(ids).await
+    }
+
+    async fn latest_skips(
+        &self,
+        jobs: &[Arc<Job>],
+        reason: SkipReason,
+    ) -> Result<Vec<Run>, StoreError> {
+        self.latest_skips_of(jobs, reason).await
     }
 
     async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
