@@ -7,7 +7,7 @@
 //! 4 doors         cli, client, control, server  toutiao: an application that uses the client
 //! 3 core          scheduler, history, explain
 //! 2 seams         store, executor, task
-//! 1 words         job, run, output, trigger, zone, instant, duration, clock, invalid, printable, secret
+//! 1 words         job, run, output, trigger, zone, instant, duration, clock, invalid, json, printable, secret
 //! ```
 //!
 //! Arrows point down only; `tests/architecture.rs` holds them. A due job flows
@@ -30,6 +30,7 @@ pub mod explain;
 pub mod filter;
 pub mod history;
 pub mod job;
+pub mod json;
 pub mod output;
 pub mod preview;
 pub mod printable;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::clock::Timestamp;
 use crate::instant::exact_instant;
 use crate::invalid::{self, Invalid};
+use crate::json::{self, JsonError};
 use crate::trigger::{Missing, Trigger};
 use crate::zone::Zone;
 
@@ -123,8 +124,10 @@ pub fn batch_line(line: &str, zone: &Zone, now: Timestamp) -> Value {
 }
 
 fn answer_line(line: &str, zone: &Zone, now: Timestamp) -> Result<Value, Invalid> {
-    let mut value: Value =
-        serde_json::from_str(line).map_err(|error| Invalid::new("", error.to_string()))?;
+    let mut value: Value = json::read(line.as_bytes()).map_err(|error| match error {
+        JsonError::Refused(invalid) => invalid,
+        JsonError::Syntax(error) => Invalid::new("", error),
+    })?;
     let map = value.as_object_mut().ok_or_else(|| Invalid::new("", "expected an object"))?;
     match map.remove("op").as_ref().and_then(Value::as_str) {
         Some("preview") => Ok(Preview::answer_by_type(value, zone, now)?.to_value()),

@@ -10,6 +10,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Words: each other, and nothing else.
     ("clock", &[]),
     ("invalid", &[]),
+    ("json", &["invalid"]),
     ("printable", &[]),
     ("secret", &[]),
     ("output", &["clock"]),
@@ -17,10 +18,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("duration", &["clock", "invalid"]),
     ("instant", &["clock", "duration", "invalid", "zone"]),
     ("trigger", &["clock", "duration", "instant", "invalid", "zone"]),
-    ("job", &["clock", "invalid", "secret", "trigger"]),
+    ("job", &["clock", "invalid", "json", "secret", "trigger"]),
     ("run", &["clock", "job"]),
     ("filter", &["clock"]),
-    ("preview", &["clock", "instant", "invalid", "trigger", "zone"]),
+    ("preview", &["clock", "instant", "invalid", "json", "trigger", "zone"]),
     // Seams: words.
     ("task", &["clock", "invalid", "output", "run"]),
     ("executor", &["clock", "job", "output", "run", "secret", "task"]),
@@ -59,6 +60,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "instant",
             "invalid",
             "job",
+            "json",
             "output",
             "preview",
             "run",
@@ -71,9 +73,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server", &[]),
     (
         "cli",
-        &["client", "clock", "config", "duration", "instant", "job", "preview", "trigger", "zone"],
+        &[
+            "client", "clock", "config", "duration", "instant", "invalid", "job", "json",
+            "preview", "trigger", "zone",
+        ],
     ),
-    ("toutiao", &["client", "clock", "invalid", "server", "task"]),
+    ("toutiao", &["client", "clock", "invalid", "json", "server", "task"]),
     // Composition.
     ("config", &["executor", "invalid", "job", "secret", "zone"]),
     (

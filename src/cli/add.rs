@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::arguments::{AddArguments, TriggerArguments};
 use super::present::Present;
-use super::{Failure, call, command, duration, policy};
+use super::{Failure, call, command, duration, policy, value};
 
 /// The definition of a job.
 pub(super) fn definition(given: &AddArguments, present: &Present) -> Result<Value, Failure> {
@@ -75,8 +75,7 @@ fn when(given: &TriggerArguments, present: &Present) -> Result<Value, Failure> {
         return Ok(json!({"type": "date", "run_date": at}));
     }
     if let Some(text) = &given.trigger {
-        return serde_json::from_str(text)
-            .map_err(|error| Failure::Usage(format!("--trigger is not JSON: {error}")));
+        return value::json("--trigger", text);
     }
     Err(Failure::Usage(
         "say when: --cron, --crontab, --every, --calendar, --at or --trigger".to_owned(),
@@ -124,9 +123,7 @@ fn keys(
 
 fn task(given: &AddArguments) -> Result<Value, Failure> {
     if let Some(name) = &given.builtin {
-        let args = pairs("--arg", &given.args, |value| {
-            serde_json::from_str(value).unwrap_or_else(|_| json!(value))
-        })?;
+        let args = pairs("--arg", &given.args, |text| value::json_or_text("--arg", text))?;
         return Ok(json!({"type": "builtin", "name": name, "args": args}));
     }
     if let Some(url) = &given.call.url {
@@ -139,16 +136,19 @@ fn task(given: &AddArguments) -> Result<Value, Failure> {
 pub(super) fn pairs(
     option: &str,
     given: &[String],
-    read: impl Fn(&str) -> Value,
+    read: impl Fn(&str) -> Result<Value, Failure>,
 ) -> Result<Map<String, Value>, Failure> {
-    let pair = |text: &String| {
+    let mut map = Map::new();
+    for text in given {
         let (name, value) = text
             .split_once('=')
             .filter(|(name, _)| !name.is_empty())
             .ok_or_else(|| Failure::Usage(format!("{option} takes NAME=VALUE, not \"{text}\"")))?;
-        Ok((name.to_owned(), read(value)))
-    };
-    given.iter().map(pair).collect()
+        if map.insert(name.to_owned(), read(value)?).is_some() {
+            return Err(Failure::Usage(format!("{option} has {name} twice")));
+        }
+    }
+    Ok(map)
 }
 
 #[cfg(test)]
@@ -172,10 +172,16 @@ mod tests {
     fn a_value_is_json_where_it_can_be() {
         let given =
             ["a=1".to_owned(), "b=x y".to_owned(), "c={\"d\":null}".to_owned(), "e=a=b".to_owned()];
-        let map = pairs("--arg", &given, |value| {
-            serde_json::from_str(value).unwrap_or_else(|_| json!(value))
-        })
-        .unwrap();
+        let read =
+            |given: &[String]| pairs("--arg", given, |text| value::json_or_text("--arg", text));
+        let map = read(&given).unwrap();
         assert_eq!(Value::Object(map), json!({"a": 1, "b": "x y", "c": {"d": null}, "e": "a=b"}));
+        for bad in [
+            ["a=1", "a=2"],
+            ["a=1", "b=123456789012345678901234567890"],
+            ["a=1", "b={\"c\":1,\"c\":2}"],
+        ] {
+            assert!(read(&bad.map(str::to_owned)).is_err(), "{bad:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::arguments::CallArguments;
-use super::{Failure, duration};
+use super::{Failure, duration, value};
 
 /// The task that calls this URL.
 pub(super) fn task(url: &str, given: &CallArguments) -> Result<Value, Failure> {
@@ -28,8 +28,7 @@ pub(super) fn task(url: &str, given: &CallArguments) -> Result<Value, Failure> {
 }
 
 fn json_body(text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text)
-        .map_err(|error| Failure::Usage(format!("--json-body is not JSON: {error}")))
+    value::json("--json-body", text)
 }
 
 fn headers(given: &CallArguments) -> Result<Map<String, Value>, Failure> {

@@ -39,8 +39,8 @@ pub(super) fn task(words: &[String], given: &CommandArguments) -> Result<Value, 
 
 /// Plain variables, and those that are read from a place.
 fn environment(given: &CommandArguments) -> Result<Map<String, Value>, Failure> {
-    let mut env = pairs("--env", &given.env, |value| json!(value))?;
-    for (name, place) in pairs("--secret-env", &given.secret_env, |value| json!(value))? {
+    let mut env = pairs("--env", &given.env, |text| Ok(json!(text)))?;
+    for (name, place) in pairs("--secret-env", &given.secret_env, |text| Ok(json!(text)))? {
         let text = place.as_str().unwrap_or_default();
         let kinds = ["env", "file", "credential"];
         let place = text.split_once(':').filter(|(kind, _)| kinds.contains(kind));

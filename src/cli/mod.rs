@@ -12,6 +12,7 @@ mod policy;
 mod present;
 mod preview;
 mod table;
+mod value;
 mod view;
 
 pub use arguments::{

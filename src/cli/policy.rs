@@ -3,18 +3,19 @@
 use serde_json::{Map, Value, json};
 
 use super::arguments::PolicyArguments;
-use super::{Failure, duration};
+use super::{Failure, duration, value};
 
 /// The policies that were given, by their keys.
 pub(super) fn policies(given: &PolicyArguments) -> Result<Map<String, Value>, Failure> {
-    let hook = |text: &Option<String>| text.as_deref().map(task).transpose();
+    let hook =
+        |option, text: &Option<String>| text.as_deref().map(|text| task(option, text)).transpose();
     let optional = [
         ("timeout", duration::given("--timeout", given.timeout.as_deref())?),
         ("retry", retry(given)?),
         ("priority", given.priority.map(Value::from)),
-        ("on_failure", hook(&given.on_failure)?),
-        ("on_success", hook(&given.on_success)?),
-        ("on_missed", hook(&given.on_missed)?),
+        ("on_failure", hook("--on-failure", &given.on_failure)?),
+        ("on_success", hook("--on-success", &given.on_success)?),
+        ("on_missed", hook("--on-missed", &given.on_missed)?),
         ("heartbeat", given.heartbeat.clone().map(Value::from)),
         ("on_finish", given.on_finish.clone().map(Value::from)),
     ];
@@ -35,12 +36,11 @@ fn retry(given: &PolicyArguments) -> Result<Option<Value>, Failure> {
 }
 
 /// A task in its JSON form, or a line for the shell.
-fn task(text: &str) -> Result<Value, Failure> {
+fn task(option: &str, text: &str) -> Result<Value, Failure> {
     if !text.trim_start().starts_with('{') {
         return Ok(json!({"type": "command", "shell": text}));
     }
-    serde_json::from_str(text)
-        .map_err(|error| Failure::Usage(format!("the task \"{text}\" is not JSON: {error}")))
+    value::json(option, text)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use crate::job::Definition;
+use crate::json::{self, JsonError};
 
 /// Bytes of a body: thousands of times a usual job.
 pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -47,10 +48,12 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
 
 /// A body as JSON.
 pub(super) fn json(bytes: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        let what =
-            if bytes.is_empty() { "the body is empty".to_owned() } else { error.to_string() };
-        ApiError::unreadable(format!("the body is not JSON: {what}"))
+    json::read(bytes).map_err(|error| match error {
+        JsonError::Refused(invalid) => invalid.into(),
+        JsonError::Syntax(_) if bytes.is_empty() => {
+            ApiError::unreadable("the body is not JSON: it is empty")
+        }
+        JsonError::Syntax(error) => ApiError::unreadable(format!("the body is not JSON: {error}")),
     })
 }
 

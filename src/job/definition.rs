@@ -3,10 +3,11 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::policy::{GivenPolicy, given};
+use super::policy::{GivenPolicy, given, given_value};
 use super::retry::GivenRetry;
 use super::rules::{Coalesce, OnCrash, OnFinish, Overlap};
 use crate::invalid::{self, Invalid};
+use crate::json;
 use crate::secret::Text;
 
 /// Labels that a job may have.
@@ -26,8 +27,10 @@ pub struct Definition {
     /// A name for people.
     pub name: Option<String>,
     /// When it is due.
+    #[serde(deserialize_with = "json::part")]
     pub trigger: Value,
     /// What it does.
+    #[serde(deserialize_with = "json::part")]
     pub task: Value,
     /// The pool; the one that fits the task where none is given.
     pub executor: Option<String>,
@@ -44,11 +47,11 @@ pub struct Definition {
     #[serde(default, deserialize_with = "given")]
     retry: Option<Option<GivenRetry>>,
     priority: Option<i32>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     on_failure: Option<Option<Value>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     on_success: Option<Option<Value>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     on_missed: Option<Option<Value>>,
     #[serde(default, deserialize_with = "given")]
     heartbeat: Option<Option<Text>>,
@@ -74,6 +77,7 @@ pub struct Definition {
 impl Definition {
     /// Reads JSON text that is in order, as nearly all is. None says that it is not: [`Definition::parse`] tells why.
     pub fn read(text: &[u8]) -> Option<Self> {
+        json::refuse_large_integers(text).ok()?;
         let definition: Self = serde_json::from_slice(text).ok()?;
         definition.check_words().ok()?;
         Some(definition)
@@ -136,5 +140,31 @@ impl Definition {
             return Err(Invalid::new("description", message));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_text_that_would_not_be_kept_as_it_was_given_takes_the_way_that_names_the_fault() {
+        let job =
+            |task: &str| format!(r#"{{"id": "a", "trigger": {{"type": "date"}}, "task": {task}}}"#);
+        assert!(Definition::read(job("{}").as_bytes()).is_some());
+        for task in [r#"{"a": 1, "a": 2}"#, r#"{"a": 99999999999999999999}"#, &"[".repeat(100)] {
+            assert!(Definition::read(job(task).as_bytes()).is_none(), "{task}");
+        }
+        let hook =
+            r#"{"trigger": {}, "task": {}, "on_failure": {"type": "builtin", "type": "command"}}"#;
+        assert!(Definition::read(hook.as_bytes()).is_none());
+    }
+
+    #[test]
+    fn a_value_of_the_file_is_not_nested_too_deeply_either() {
+        let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
+        let error = Definition::parse(json!({"trigger": {}, "task": {"args": deep}})).unwrap_err();
+        assert!(error.to_string().contains("at most 64 levels"), "{error}");
     }
 }

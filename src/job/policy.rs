@@ -10,6 +10,7 @@ use super::retry::{GivenRetry, Retry, ShownRetry};
 use super::rules::{Coalesce, OnCrash, OnFinish, Overlap};
 use super::{Hooks, Task, seconds};
 use crate::invalid::Invalid;
+use crate::json;
 use crate::secret::Text;
 
 /// Longest `misfire_grace_time`, in seconds: about a century, far from any overflow.
@@ -119,13 +120,13 @@ pub struct GivenPolicy {
     /// Which of the runs that wait come first.
     pub priority: Option<i32>,
     /// A task that is run when a run has failed for good; null is none.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     pub on_failure: Option<Option<Value>>,
     /// The same when a run has succeeded.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     pub on_success: Option<Option<Value>>,
     /// The same when an occurrence was too late to run.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_value")]
     pub on_missed: Option<Option<Value>>,
     /// A URL that is told how runs go; null is none.
     #[serde(default, deserialize_with = "given")]
@@ -141,6 +142,15 @@ pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// The same for a JSON value, which is read strictly.
+#[expect(clippy::option_option, reason = "null says \"none\", absence says \"the default\"")]
+pub(super) fn given_value<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<Value>>, D::Error> {
+    let value = json::part(deserializer)?;
+    Ok(Some(Some(value).filter(|value| !value.is_null())))
 }
 
 impl GivenPolicy {
