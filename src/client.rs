@@ -69,12 +69,20 @@ impl ClientError {
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    /// Users that the daemon may run as; none if it may be any.
+    users: Option<Vec<u32>>,
 }
 
 impl Client {
     /// A client of the daemon that listens at `socket`. Nothing is connected yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), users: None }
+    }
+
+    /// The same client, which only speaks to a daemon of one of these users.
+    #[must_use]
+    pub fn of_users(self, users: Option<Vec<u32>>) -> Self {
+        Self { users, ..self }
     }
 
     /// The socket's path.
@@ -235,6 +243,12 @@ impl Client {
     ) -> Result<(Response<Incoming>, Connection), ClientError> {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(error))?;
+        let user = stream.peer_cred().map_err(|error| self.unreachable(error))?.uid();
+        if self.users.as_ref().is_some_and(|users| !users.contains(&user)) {
+            let why =
+                format!("it runs as user {user}, neither as root nor as you, and was not chosen");
+            return Err(self.unreachable(why));
+        }
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.unreachable(error))?;

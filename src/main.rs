@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let Arguments { client, verb } = cli::parse();
     match verb {
-        Verb::Serve(serve) => daemon::serve(&serve.config, serve.demo),
+        Verb::Serve(serve) => daemon::serve(&serve.config, serve.demo, client.socket),
         Verb::Check(check) => daemon::check(&check.config, &client),
         Verb::Worker => daemon::worker(),
         Verb::Exec => daemon::exec(),

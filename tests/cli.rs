@@ -9,6 +9,8 @@ mod call;
 mod help;
 #[path = "cli/preview.rs"]
 mod preview;
+#[path = "cli/socket.rs"]
+mod socket;
 mod support;
 
 use serde_json::{Value, json};

@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config;
+use crate::config::{self, ClientSocket};
 use crate::instant::{Toward, parse_moment};
 use crate::zone::{DefaultZone, Zone};
 use output::Output;
@@ -49,19 +49,32 @@ fn machine_zone() -> Result<&'static Zone, Failure> {
     MACHINE_ZONE.as_ref().map_err(|why| Failure::Usage(why.clone()))
 }
 
-/// A client of the daemon that the arguments name.
-pub fn client(arguments: &ClientArguments) -> Client {
-    Client::new(arguments.socket.clone().unwrap_or_else(config::client_socket))
+/// A client of the daemon that the arguments name; else of the one at `configured`, else of the one that is found.
+pub fn client(
+    arguments: &ClientArguments,
+    configured: Option<ClientSocket>,
+) -> Result<Client, Failure> {
+    if let Some(path) = &arguments.socket {
+        return Ok(Client::new(path));
+    }
+    let found = configured.map_or_else(config::client_socket, Ok);
+    let ClientSocket { path, users } =
+        found.map_err(|invalid| Failure::Unreachable(invalid.to_string()))?;
+    Ok(Client::new(path).of_users(users))
 }
 
 /// Carries out a command that speaks to a daemon, or computes a preview.
 pub fn run(arguments: &ClientArguments, command: ClientCommand) -> ExitCode {
     let output = arguments.output();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = runtime
-        .map_err(|error| Failure::Refused(error.to_string()))
-        .and_then(|runtime| runtime.block_on(speak(&client(arguments), command, &output)));
-    report(result)
+    let runtime = runtime.map_err(|error| Failure::Refused(error.to_string()));
+    let client = client(arguments, None);
+    report(runtime.and_then(|runtime| {
+        if let ClientCommand::Preview(preview) = &command {
+            return runtime.block_on(preview::run(client.ok().as_ref(), preview, &output));
+        }
+        runtime.block_on(speak(&client?, command, &output))
+    }))
 }
 
 async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Result<(), Failure> {
@@ -123,7 +136,7 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
             let answer = client.reload().await?;
             output.show(&answer, view::difference)
         }
-        ClientCommand::Preview(arguments) => preview::run(client, &arguments, output, now).await,
+        ClientCommand::Preview(arguments) => preview::run(Some(client), &arguments, output).await,
     }
 }
 

@@ -69,8 +69,8 @@ pub(super) async fn daemon_zone(client: &Client) -> Result<Zone, ClientError> {
 }
 
 /// The same, if a daemon is there and answers soon.
-pub(super) async fn daemon_zone_if_reachable(client: &Client) -> Option<Zone> {
-    tokio::time::timeout(ZONE_TIMEOUT, daemon_zone(client)).await.ok()?.ok()
+pub(super) async fn daemon_zone_if_reachable(client: Option<&Client>) -> Option<Zone> {
+    tokio::time::timeout(ZONE_TIMEOUT, daemon_zone(client?)).await.ok()?.ok()
 }
 
 /// The zone that an answer names as its `timezone`.

@@ -22,11 +22,11 @@ const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Carries it out. A trigger that names no zone has the one that a daemon would give it, if a daemon is reachable.
 pub(super) async fn run(
-    client: &Client,
+    client: Option<&Client>,
     given: &PreviewArguments,
     output: &Output,
-    now: Timestamp,
 ) -> Result<(), Failure> {
+    let now = SystemClock.now();
     if !given.batch && (given.count == 0 || given.count > TIMES_MAX) {
         return Err(Failure::Usage(format!("--count must be between 1 and {TIMES_MAX}")));
     }

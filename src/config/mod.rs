@@ -7,6 +7,7 @@
 mod place;
 mod retention;
 mod secrets;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -30,15 +31,12 @@ use secrets::Secrets;
 
 pub use retention::{Budget, Keep, KeepFinished, Retention};
 pub use secrets::Hidden;
+pub use socket::{ClientSocket, client_socket};
 
 /// Where the daemon looks for its file.
 pub const DEFAULT_FILE: &str = "jobs.toml";
 /// A file in the folder for what must outlive the daemon.
 const DEFAULT_STORE_URL: &str = "sqlite://punctual.db";
-/// Name of the control socket in the folder that is found for it.
-const SOCKET_NAME: &str = "punctual.sock";
-/// Where the systemd unit has its socket.
-const SYSTEM_SOCKET: &str = "/run/punctual/punctual.sock";
 /// How long running work may go on after the daemon was asked to end; the systemd unit waits a little longer.
 const DRAIN_SECONDS: u32 = 30;
 /// Longest drain, in seconds: an hour.
@@ -136,8 +134,8 @@ pub struct Config {
     pub lease: TimeDelta,
     /// The pools.
     pub executors: BTreeMap<String, PoolSettings>,
-    /// The control socket.
-    pub socket: PathBuf,
+    /// The control socket, if the file names one.
+    socket: Option<PathBuf>,
     /// Its mode.
     pub socket_mode: u32,
     /// What is kept of the ledger.
@@ -246,7 +244,7 @@ fn settings(given: File) -> Result<Config, Invalid> {
         drain_limit: Duration::from_secs(drain_seconds.into()),
         store_url: Hidden(store_url),
         executors: executors(given.executors)?,
-        socket: given.control.socket.unwrap_or_else(daemon_socket),
+        socket: given.control.socket,
         socket_mode: given.control.mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
         retention: given.retention.check()?,
         toutiao: toutiao.map(Hidden),
@@ -321,26 +319,6 @@ fn read_jobs(jobs: Vec<Value>) -> Result<Vec<Definition>, Invalid> {
 }
 
 /// The folder for what must outlive the daemon: systemd's, or where the daemon was started.
-pub fn state_directory() -> PathBuf {
-    first_path("STATE_DIRECTORY").unwrap_or_default()
-}
-
-/// Where a daemon listens unless it is told otherwise.
-fn daemon_socket() -> PathBuf {
-    let folder = first_path("RUNTIME_DIRECTORY").or_else(|| first_path("XDG_RUNTIME_DIR"));
-    folder.unwrap_or_default().join(SOCKET_NAME)
-}
-
-/// Where a client looks for a daemon unless it is told otherwise: in the folder it stands in, where a daemon without
-/// a runtime folder listens, then in its own runtime folder, then in the system's.
-pub fn client_socket() -> PathBuf {
-    let own = daemon_socket();
-    let candidates = [own.clone(), PathBuf::from(SOCKET_NAME), PathBuf::from(SYSTEM_SOCKET)];
-    candidates.into_iter().find(|path| path.exists()).unwrap_or(own)
-}
-
-/// systemd gives a list with colons where a unit has several folders.
-fn first_path(variable: &str) -> Option<PathBuf> {
-    let value = std::env::var_os(variable)?;
-    std::env::split_paths(&value).next().filter(|path| !path.as_os_str().is_empty())
+pub fn state_directory() -> Result<PathBuf, Invalid> {
+    Ok(socket::usable_folder("STATE_DIRECTORY")?.unwrap_or_default())
 }

@@ -5,6 +5,7 @@
 //! are on disk; requests that read go to the history. Nothing here decides anything.
 
 mod batch;
+pub mod bind;
 mod cancel;
 mod daemon;
 mod error;

@@ -27,14 +27,15 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     let config = Source::File(file.to_owned()).load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Refused(error.to_string()))?;
-    let (settings, state) = (files::toutiao_settings(&config)?, config::state_directory());
+    let state = config::state_directory().map_err(|invalid| Failure::Usage(invalid.to_string()))?;
+    let settings = files::toutiao_settings(&config)?;
     let app = App::new(settings, &state, Arc::new(SystemClock), runtime.handle())
         .map_err(|invalid| config.error(invalid.within("toutiao")))?;
     let rules = files::rules(&config, app.registry());
     let jobs = files::declared_jobs(&config, &rules, SystemClock.now())?;
     // A start would refuse this too.
     files::store_place(&config, &state)?;
-    let client = cli::client(arguments);
+    let client = cli::client(arguments, config.socket())?;
     let compared = match runtime.block_on(stored_jobs(&client)) {
         Ok(stored) => Some(compare(&stored, &jobs)),
         Err(ClientError::Unreachable { .. }) => None,

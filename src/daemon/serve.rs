@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,9 +22,11 @@ use crate::cli::{Failure, report};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Retention};
+use crate::control::bind::bind;
 use crate::control::{self, Api, ReloadAnswer, Reloaded};
 use crate::executor::{Completion, Live, Pools, WorkerProgram, handed_over_max};
 use crate::history::History;
+use crate::invalid::Invalid;
 use crate::job::Job;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::declare::{DeclareError, declare};
@@ -47,23 +48,26 @@ const HINT_PAUSE: Duration = Duration::from_secs(1);
 const RELOAD_QUEUE: usize = 16;
 
 /// Runs the daemon until it is asked to end.
-pub fn serve(file: &Path, demo: bool) -> ExitCode {
+///
+/// `socket` is where it listens, whatever the file says.
+pub fn serve(file: &Path, demo: bool, socket: Option<PathBuf>) -> ExitCode {
     let demo = if demo { Demo::Yes } else { Demo::No };
     let log = match logging::start(demo) {
         Ok(log) => log,
         Err(failure) => return report(Err(failure)),
     };
-    log.end(&load_and_run(Source::find(file, demo), demo))
+    log.end(&load_and_run(Source::find(file, demo), demo, socket))
 }
 
-fn load_and_run(source: Source, demo: Demo) -> Result<(), Failure> {
+fn load_and_run(source: Source, demo: Demo, socket: Option<PathBuf>) -> Result<(), Failure> {
     let config = source.load()?;
+    let socket = config.listens_at(socket).map_err(|invalid| unusable(&invalid))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| refused(&format!("the runtime could not be started: {error}")))?;
-    let result = runtime.block_on(run(source, config, demo));
+    let result = runtime.block_on(run(source, config, socket, demo));
     // A builtin that does not end cannot be waited for: its run is recorded, and the process ends.
     runtime.shutdown_background();
     result
@@ -71,6 +75,11 @@ fn load_and_run(source: Source, demo: Demo) -> Result<(), Failure> {
 
 fn refused(error: &impl ToString) -> Failure {
     Failure::Refused(error.to_string())
+}
+
+/// Something in the environment is.
+fn unusable(error: &Invalid) -> Failure {
+    Failure::Usage(error.to_string())
 }
 
 /// The parts of a daemon that has not been started.
@@ -90,7 +99,7 @@ impl Parts {
     /// None if the daemon was asked to stop while it waited for the store.
     async fn build(config: &Config, signals: &mut Signals) -> Result<Option<Self>, Failure> {
         let clock = SystemClock;
-        let state = config::state_directory();
+        let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
         let app =
             App::new(files::toutiao_settings(config)?, &state, Arc::new(clock), &Handle::current())
                 .map_err(|invalid| config.error(invalid.within("toutiao")))?;
@@ -140,14 +149,15 @@ struct Daemon {
     reloads: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>,
     /// The configuration that the parts were built from.
     config: Config,
+    /// Where it listens.
+    socket: PathBuf,
 }
 
-async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> {
+async fn run(source: Source, config: Config, socket: PathBuf, demo: Demo) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| refused(&error))?;
     let Some(parts) = Parts::build(&config, &mut signals).await? else { return Ok(()) };
     let Parts { app, store, mut scheduler, completions, live, rules, jobs, identity } = parts;
-    let listener =
-        control::unix::bind(&config.socket, config.socket_mode).map_err(|error| refused(&error))?;
+    let bound = bind(&socket, config.socket_mode).map_err(|error| refused(&error))?;
     // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
     scheduler.hold();
     let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
@@ -163,7 +173,7 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
         rules: rules_out.clone(),
         clock: Arc::new(SystemClock),
         reload: reload_in,
-        identity: Arc::new(facts(&config, &identity)?),
+        identity: Arc::new(facts(&config, &socket, &identity)?),
         closing: doors.clone(),
     };
     let (hints_in, hints) = mpsc::channel(1);
@@ -171,19 +181,19 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let inlets = Inlets { commands, completions, hints, shutdown: core.clone() };
     let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, &tracker);
     let mut serving = serving.map_err(|error| refused(&error))?;
+    let (listener, socket_file) = bound.publish().map_err(|error| refused(&error))?;
     tracker.spawn(answer(listener, api, doors.clone()));
-    let socket = config.socket.clone();
     let retention = watch::Sender::new(config.retention);
     let pruner = Pruner::new(Arc::new(store.clone()), handle.clone(), retention.subscribe());
     tracker.spawn(core.clone().run_until_cancelled_owned(pruner.work()));
     let archive: Arc<dyn Archive> = Arc::new(store.clone());
     let mut daemon =
-        Daemon { source, rules: rules_in, retention, handle, archive, reloads, config };
+        Daemon { source, rules: rules_in, retention, handle, archive, reloads, config, socket };
     let up = async {
         let rules = rules_out.borrow().as_ref().clone();
         daemon.declare(rules, jobs).await.map_err(|error| refused(&error))?;
         daemon.handle.begin().await.map_err(|error| refused(&error))?;
-        let client = Client::new(&socket);
+        let client = Client::new(&daemon.socket);
         start_app(&app, &tracker, client, &doors, demo)
             .await
             .map_err(|error| refused(&format!("{error:#}")))
@@ -191,8 +201,8 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
     let result = up.await;
     let mut drained = None;
     if result.is_ok() {
-        notify::ready(&format!("listening at {}", socket.display()));
-        tracing::info!(socket = %socket.display(), "ready");
+        notify::ready(&format!("listening at {}", daemon.socket.display()));
+        tracing::info!(socket = %daemon.socket.display(), "ready");
         tokio::select! {
             () = daemon.watch(&mut signals) => {}
             // The loop ends of itself only if it cannot go on.
@@ -206,10 +216,11 @@ async fn run(source: Source, config: Config, demo: Demo) -> Result<(), Failure> 
         Some(ended) => ended,
         None => serving.await,
     };
+    // First, so that whoever comes now finds no socket rather than one that refuses him.
+    drop(socket_file);
     doors.cancel();
     tracker.close();
     tracker.wait().await;
-    remove_socket(&socket);
     let closed = store.close().await;
     let drained = drained.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
     closed.map_err(|error| refused(&error))?;
@@ -266,7 +277,7 @@ impl Daemon {
                     tracing::error!(%error, "the configuration is faulty; the old one stays");
                 }
             }
-            notify::ready(&format!("listening at {}", self.config.socket.display()));
+            notify::ready(&format!("listening at {}", self.socket.display()));
             if let Some(reply) = reply {
                 // Who asked may have gone away; what was done is done.
                 drop(reply.send(answer));
@@ -327,11 +338,15 @@ async fn pass_on_hints(store: SqlStore, hints: mpsc::Sender<()>, shutdown: Cance
     }
 }
 
-fn facts(config: &Config, identity: &Identity) -> Result<control::Identity, Failure> {
+fn facts(
+    config: &Config,
+    socket: &Path,
+    identity: &Identity,
+) -> Result<control::Identity, Failure> {
     Ok(control::Identity {
         node: identity.node.to_string(),
         started_at: identity.started_at,
-        socket: std::path::absolute(&config.socket).unwrap_or_else(|_| config.socket.clone()),
+        socket: std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned()),
         store: files::store_place(config, Path::new(""))?.to_string(),
         zone_source: Zone::source(),
     })
@@ -349,11 +364,4 @@ fn node_name() -> String {
 fn seed() -> u64 {
     let random = uuid::Uuid::now_v7();
     random.as_u64_pair().1
-}
-
-/// A socket that nobody listens at would only puzzle.
-fn remove_socket(socket: &PathBuf) {
-    if let Err(error) = std::fs::remove_file(socket).context("removing the socket") {
-        tracing::debug!(%error, "the socket stays");
-    }
 }

@@ -1,0 +1,194 @@
+//! The file of the control socket: it appears when the daemon can answer, and goes when it cannot any more.
+//!
+//! The socket is bound under a name that nobody looks for, gets its mode, listens, and is renamed.
+//! So a client finds either no socket or one that takes connections. What stands at the path is
+//! known by its inode: only a dead daemon's socket is replaced, and only our own is removed.
+
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, RenameFlags, fchmod, renameat_with};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::net::UnixListener;
+
+use super::unix::Listener;
+
+/// Bytes of a socket's path, at most: the kernel's limit.
+const PATH_BYTES_MAX: usize = 107;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// Names that are tried for the socket before it appears, and times that it is tried to appear.
+const ATTEMPTS: u16 = 16;
+
+/// Why the socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody answers there.
+    #[error("another daemon listens at {}", .0.display())]
+    InUse(PathBuf),
+    /// Something that is not a socket stands there.
+    #[error("{} exists and is not a socket", .0.display())]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("cannot listen at {}: {}", .0.display(), .1)]
+    Io(PathBuf, std::io::Error),
+}
+
+/// Which file stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let found = std::fs::symlink_metadata(path)?;
+        Ok(Self { device: found.dev(), inode: found.ino() })
+    }
+}
+
+/// The file of a socket of ours. Dropping it removes the file, if it still is ours.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    id: FileId,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if FileId::of(&self.path).is_ok_and(|found| found == self.id)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::debug!(%error, "the socket stays");
+        }
+    }
+}
+
+/// A socket that takes connections, and that nobody can find yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: UnixListener,
+    /// The file under its temporary name.
+    file: SocketFile,
+    path: PathBuf,
+}
+
+/// Listens for a path at which nobody else listens. The socket gets `mode`, and appears there with [`Bound::publish`].
+pub fn bind(path: &Path, mode: u32) -> Result<Bound, BindError> {
+    let fail = |error: std::io::Error| BindError::Io(path.to_owned(), error);
+    let length = path.as_os_str().len();
+    if length > PATH_BYTES_MAX {
+        let why =
+            format!("the path has {length} bytes, and a socket's has at most {PATH_BYTES_MAX}");
+        return Err(fail(std::io::Error::new(ErrorKind::InvalidInput, why)));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(fail)?;
+    left_over(path)?;
+    let (listener, file) = listen(folder, mode).map_err(fail)?;
+    Ok(Bound { listener, file, path: path.to_owned() })
+}
+
+/// Listens at a temporary name in the folder.
+fn listen(folder: &Path, mode: u32) -> std::io::Result<(UnixListener, SocketFile)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The file gets the mode that the socket has before: it is never open to anybody else.
+    fchmod(&socket, Mode::from_raw_mode(mode & 0o600))?;
+    let mut names = (0..ATTEMPTS).map(|attempt| {
+        let name = std::process::id().wrapping_mul(31).wrapping_add(attempt.into()) & 0xffff;
+        folder.join(format!(".{name:x}"))
+    });
+    let path = loop {
+        let Some(path) = names.next() else { return Err(ErrorKind::AddrInUse.into()) };
+        match rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?) {
+            Ok(()) => break path,
+            Err(Errno::ADDRINUSE) => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let file = SocketFile { id: FileId::of(&path)?, path };
+    std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(mode))?;
+    rustix::net::listen(socket.as_fd(), BACKLOG)?;
+    Ok((UnixListener::from_std(socket.into())?, file))
+}
+
+/// The socket that a dead daemon has left at a path; none if nothing is there.
+fn left_over(path: &Path) -> Result<Option<FileId>, BindError> {
+    let fail = |error| BindError::Io(path.to_owned(), error);
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(BindError::NotASocket(path.to_owned()));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+    }
+    let found = FileId::of(path).map_err(fail)?;
+    match connect(path) {
+        Err(Errno::CONNREFUSED) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        // A queue of connections that is full is a living daemon's.
+        Ok(()) | Err(Errno::AGAIN) => Err(BindError::InUse(path.to_owned())),
+        Err(error) => Err(fail(error.into())),
+    }
+}
+
+/// Connects without waiting, and hangs up.
+fn connect(path: &Path) -> rustix::io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+}
+
+impl Bound {
+    /// Lets the socket appear at its path. One that a dead daemon left there is replaced; a living daemon's is not.
+    pub fn publish(self) -> Result<(Listener, SocketFile), BindError> {
+        let Self { listener, mut file, path } = self;
+        let fail = |error: std::io::Error| BindError::Io(path.clone(), error);
+        for _ in 0..ATTEMPTS {
+            let is_there = match left_over(&path)? {
+                None => appear(&file.path, &path),
+                Some(dead) => replace(&file.path, &path, dead),
+            };
+            if is_there.map_err(fail)? {
+                file.path = path;
+                return Ok((Listener(listener), file));
+            }
+        }
+        Err(BindError::InUse(path))
+    }
+}
+
+/// Renames; false if something stands at the path by now.
+fn appear(from: &Path, to: &Path) -> std::io::Result<bool> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        // A file system that does not know the flag.
+        Err(Errno::INVAL) => std::fs::rename(from, to).map(|()| true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes the place of a dead daemon's socket; false if something else stands there by now.
+fn replace(from: &Path, to: &Path, dead: FileId) -> std::io::Result<bool> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Ok(false),
+        Err(Errno::INVAL) => return std::fs::rename(from, to).map(|()| true),
+        Err(error) => return Err(error.into()),
+    }
+    if FileId::of(from)? == dead {
+        std::fs::remove_file(from)?;
+        return Ok(true);
+    }
+    // A daemon that was faster has its socket back.
+    renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE)?;
+    Ok(false)
+}

@@ -1,0 +1,179 @@
+//! Where the daemon listens and where its clients look for it.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Command;
+
+use punctual::client::Client;
+
+use crate::support::{Home, text};
+
+/// The program in an environment that names no folder for sockets.
+fn bare(home: &Home, arguments: &[&str]) -> Command {
+    let mut command = home.command(arguments);
+    command.env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
+/// Runs a command that has to fail, and gives its exit code and complaint.
+fn refusal(command: &mut Command) -> (i32, String) {
+    let output = command.output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn socket_of(home: &Home, arguments: &[&str]) -> String {
+    text(&home.json(&[arguments, &["status"]].concat()), "socket").to_owned()
+}
+
+#[test]
+fn the_daemon_listens_where_the_flag_the_variable_the_file_or_the_environment_says() {
+    let mut home = Home::new("[control]\nsocket = \"file.sock\"\n");
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let [flag, variable, file] = ["flag.sock", "variable.sock", "file.sock"].map(path);
+    // What the file says, also for a client that is told nothing, and for `check`.
+    let daemon = home.start();
+    assert_eq!(socket_of(&home, &[]), file);
+    assert!(home.ok(&["check"]).contains("a reload would change no job"));
+    assert!(daemon.stop().success() && !Path::new(&file).exists());
+    // The flag after the verb, and what `check` finds without it.
+    let daemon = home.start_with(&["--socket", &flag]);
+    assert_eq!(socket_of(&home, &["--socket", &flag]), flag);
+    assert!(!Path::new(&file).exists());
+    assert!(home.ok(&["check"]).contains("no daemon is running"));
+    drop(daemon);
+    // The variable, and the flag over it.
+    home.set("PUNCTUAL_SOCKET", &variable);
+    let daemon = home.start();
+    assert_eq!(socket_of(&home, &[]), variable);
+    drop(daemon);
+    let _daemon = home.start_with(&["--socket", &flag]);
+    assert_eq!(socket_of(&home, &["--socket", &flag]), flag);
+    assert_eq!(home.fails(&["status"]).0, 3, "the variable names a socket that is gone");
+}
+
+#[test]
+fn a_client_finds_no_socket_or_one_that_answers_and_never_a_refusal() {
+    let home = Home::new("[control]\nmode = \"0640\"\n").starting_by("umask 0; exec \"$@\"");
+    for _ in 0..5 {
+        let mut daemon = home.spawn(&[]);
+        let mut looks = 0_u64;
+        let mode = loop {
+            looks += 1;
+            match UnixStream::connect(home.socket()) {
+                Ok(_) => break std::fs::metadata(home.socket()).unwrap().permissions().mode(),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "look {looks}"),
+            }
+        };
+        assert_eq!(mode & 0o777, 0o640);
+        daemon.wait_for("READY=1");
+        // While it stops, too: until it is gone, somebody answers.
+        daemon.signal(rustix::process::Signal::TERM);
+        loop {
+            match UnixStream::connect(home.socket()) {
+                Ok(_) => {}
+                Err(error) => break assert_eq!(error.kind(), ErrorKind::NotFound),
+            }
+        }
+        assert!(daemon.ended().success());
+        let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(Result::unwrap).collect();
+        let sockets = left.iter().filter(|entry| entry.file_type().unwrap().is_socket());
+        let names: Vec<_> = sockets.map(|entry| entry.file_name()).collect();
+        assert_eq!(names, ["notify.sock"], "nothing is left behind");
+    }
+}
+
+#[test]
+fn a_dead_daemons_socket_is_replaced_and_a_living_ones_is_neither_taken_nor_removed() {
+    let home = Home::new("");
+    home.start().kill();
+    assert!(home.socket().exists());
+    let first = home.start();
+    let other = Home::new("");
+    let socket = home.socket().display().to_string();
+    let (code, complaint) = other.fails(&["serve", "--socket", &socket]);
+    assert_eq!(code, 1);
+    assert!(complaint.contains(&format!("another daemon listens at {socket}")), "{complaint}");
+    assert_eq!(socket_of(&home, &[]), socket);
+    // Somebody removes the first one's socket, and a second daemon takes its place.
+    std::fs::remove_file(home.socket()).unwrap();
+    let second = other.start_with(&["--socket", &socket]);
+    let node = text(&home.json(&["status"]), "node").to_owned();
+    assert!(first.stop().success());
+    assert_eq!(text(&home.json(&["status"]), "node"), node, "the second one's is left alone");
+    assert!(second.stop().success() && !home.socket().exists());
+    // What is no socket, and what is too long for one.
+    std::fs::write(home.socket(), "precious").unwrap();
+    assert!(home.fails(&["serve"]).1.contains("exists and is not a socket"));
+    assert_eq!(std::fs::read_to_string(home.socket()).unwrap(), "precious");
+    let long = "x".repeat(108);
+    assert!(home.fails(&["serve", "--socket", &long]).1.contains("at most 107"));
+}
+
+#[test]
+fn a_runtime_folder_that_cannot_be_used_is_an_error_and_no_default() {
+    let home = Home::new("");
+    for variable in ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"] {
+        for (value, why) in [
+            ("run", "not an absolute path"),
+            (":/tmp", "not an absolute path"),
+            ("/nonexistent", "is not a folder"),
+        ] {
+            for (arguments, code) in [(["serve"], 2), (["status"], 3)] {
+                let (found, complaint) = refusal(bare(&home, &arguments).env(variable, value));
+                assert_eq!(found, code, "{variable}={value} {arguments:?}: {complaint}");
+                assert!(complaint.contains(variable) && complaint.contains(why), "{complaint}");
+            }
+            let preview = bare(&home, &["preview", "--every", "1h"]).env(variable, value).output();
+            assert!(preview.unwrap().status.success(), "a preview needs no daemon");
+        }
+    }
+    let (code, complaint) = refusal(home.command(&["serve"]).env("STATE_DIRECTORY", "state"));
+    assert_eq!(code, 2);
+    assert!(
+        complaint.contains("STATE_DIRECTORY: \"state\" is not an absolute path"),
+        "{complaint}"
+    );
+    assert!(!home.socket().exists() && !home.path().join("punctual.db").exists());
+}
+
+#[tokio::test]
+async fn a_socket_in_a_clients_way_is_used_only_if_root_or_the_client_owns_it() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let list = || bare(&home, &["list"]).output().unwrap();
+    assert!(list().status.success(), "one's own socket in this folder is used");
+    // Who listens there is asked of the kernel.
+    let me = rustix::process::geteuid().as_raw();
+    let only_of = |user| Client::new(home.socket()).of_users(Some(vec![user]));
+    assert!(only_of(me).status().await.is_ok());
+    let refused = only_of(me + 1).status().await.unwrap_err().to_string();
+    assert!(refused.contains(&format!("it runs as user {me}")), "{refused}");
+    if me != 0 {
+        // Only root can give a file away.
+        return;
+    }
+    std::os::unix::fs::chown(home.socket(), Some(65534), None).unwrap();
+    let (code, complaint) = refusal(&mut bare(&home, &["list"]));
+    assert_eq!(code, 3, "{complaint}");
+    assert!(
+        complaint.contains("belongs to user 65534") && complaint.contains("--socket"),
+        "{complaint}"
+    );
+    assert!(bare(&home, &["--socket", "punctual.sock", "list"]).output().unwrap().status.success());
+    // The runtime folder of a user is no better, that of a service is its own.
+    let with =
+        |variable| bare(&home, &["list"]).env(variable, home.path()).output().unwrap().status;
+    assert_eq!(with("XDG_RUNTIME_DIR").code(), Some(3));
+    assert!(with("RUNTIME_DIRECTORY").success());
+    drop(daemon);
+    // A file of somebody else does not choose the socket either.
+    let trap = home.path().join("trap.sock");
+    let _trap = UnixListener::bind(&trap).unwrap();
+    home.write_config("[control]\nsocket = \"trap.sock\"\n");
+    std::os::unix::fs::chown(home.path().join("jobs.toml"), Some(65534), None).unwrap();
+    std::fs::remove_file(home.socket()).unwrap();
+    let (_, complaint) = refusal(&mut bare(&home, &["list"]));
+    assert!(!complaint.contains("trap.sock"), "{complaint}");
+}
