@@ -89,6 +89,94 @@ async fn a_daemon_whose_scheduler_is_blocked_is_not_ready_until_it_goes_on() {
     assert!(daemon.stop().success());
 }
 
+/// Sessions that are opened while the server is read-only stay so: a daemon must not stay with one.
+#[tokio::test]
+async fn a_postgres_that_was_read_only_for_a_while_is_written_again() {
+    let Some(server) = Server::<Postgres>::start() else { return };
+    let set = |change: &str| {
+        server.sql("template1", &format!("alter database postgres {change}"));
+    };
+    let of_the_daemon = "from pg_stat_activity where datname = 'postgres'";
+    read_only(
+        &server,
+        || {
+            set("set default_transaction_read_only = on");
+            server.sql("template1", &format!("select pg_terminate_backend(pid) {of_the_daemon}"));
+        },
+        || set("reset default_transaction_read_only"),
+        |since| {
+            let old = format!("select count(*) {of_the_daemon} and backend_start < '{since}'");
+            server.sql("template1", &old).trim() == "0"
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_mariadb_that_was_read_only_for_a_while_is_written_again() {
+    let Some(server) = Server::<MariaDb>::start() else { return };
+    let kill = "select concat('kill ', id, ';') from information_schema.processlist \
+        where user <> 'system user' and id <> connection_id()";
+    read_only(
+        &server,
+        || {
+            server.sql(MariaDb::DEFAULT, "set global tx_read_only = 1");
+            let kill = server.sql(MariaDb::DEFAULT, kill);
+            server.sql(MariaDb::DEFAULT, &kill);
+        },
+        || {
+            server.sql(MariaDb::DEFAULT, "set global tx_read_only = 0");
+        },
+        |_| true,
+    )
+    .await;
+}
+
+/// Makes a server read-only for new sessions, with all others ended, and writable again. `are_renewed` tells whether
+/// no session is left that is older than an instant.
+async fn read_only<K: Kind>(
+    server: &Server<K>,
+    take_away: impl Fn(),
+    give_back: impl Fn(),
+    are_renewed: impl Fn(&str) -> bool,
+) {
+    let home = Home::new(&format!("[store]\nurl = \"{}\"\n", server.url()));
+    let daemon = home.start();
+    let (client, file) = (home.client(), home.path().join("ran.txt"));
+    let later = SystemClock.now() + TimeDelta::days(1);
+    client.jobs("").await.unwrap();
+    take_away();
+    let read_only = async {
+        loop {
+            let message = refused(client.ready().await).unwrap_or_default().to_lowercase();
+            if message.contains("read-only") || message.contains("read only") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, read_only).await.unwrap();
+    // A reader gets a session, too.
+    client.jobs("").await.unwrap();
+    give_back();
+    let since = server.sql(K::DEFAULT, "select now()");
+    let writable = async {
+        while refused(client.ready().await).is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, writable).await.unwrap();
+    client.add(&once("after", later, &file)).await.unwrap();
+    client.jobs("").await.unwrap();
+    let renewed = async {
+        while !are_renewed(since.trim()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, renewed).await.unwrap();
+    assert!(daemon.stop().success());
+}
+
 /// Stops a server under load, and starts it again.
 async fn goes_away<K: Kind>() {
     let Some(server) = Server::<K>::start() else { return };

@@ -12,6 +12,7 @@ install_missing() {
         missing+=(postgresql)
     # Debian puts it where the PATH of a plain user does not look.
     PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null || missing+=(mariadb-server)
+    PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer)
     command -v systemd-analyze >/dev/null || missing+=(systemd)
     command -v curl >/dev/null || missing+=(curl)
     # Triggers are compared with APScheduler itself.

@@ -1,12 +1,14 @@
 //! The SQL store: SQLite, PostgreSQL, MySQL and MariaDB. Every statement stands in this folder
 //! and asks the database neither for the time nor for a decision.
 //!
-//! `place` names a database, `sqlite` (with `file` and `readers`) and `server` speak to one, `dialect` knows what differs in
-//! the text of statements, `value`, `bind` and `row` turn words into columns and back; `read`,
-//! `hold`, `statement` and `write` are the statements.
+//! `place` names a database; `sqlite` (with `file` and `readers`) and `server` (with `session` and
+//! `fault`) speak to one; `dialect` knows what differs in the text of statements; `value`, `bind`
+//! and `row` turn words into columns and back; `read`, `hold`, `statement` and `write` are the
+//! statements.
 
 mod bind;
 mod dialect;
+mod fault;
 mod file;
 mod hold;
 mod migrate;
@@ -15,6 +17,7 @@ mod read;
 mod readers;
 mod row;
 mod server;
+mod session;
 mod sqlite;
 mod statement;
 mod value;

@@ -1,23 +1,25 @@
 //! A database server: PostgreSQL, or MySQL and MariaDB. One connection is the core's, so that it
 //! never waits behind readers; the others read.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions, MySqlRow};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, Column, Connection as _, Row as _, TypeInfo, ValueRef};
-use tokio::sync::Mutex;
+use sqlx::{AssertSqlSafe, Column, Connection as _, Database, Pool, Row as _, TypeInfo, ValueRef};
 
 use super::dialect::{Dialect, Query, Write};
-use super::migrate;
+use super::fault::{Fault, failure};
 use super::place::StorePlace;
 use super::value::{Cell, Row, Value};
+use super::{migrate, session};
 use crate::store::StoreError;
 
 /// Connections for readers, and the one that listens.
 const READERS: u32 = 5;
 /// How long a connection is waited for: a server that is away is tried again by the core.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer is waited for, so that a server that has vanished without a word is noticed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The core's `PostgreSQL` session. A node that is stopped in the middle of a transaction must not hold its rows for
@@ -31,8 +33,8 @@ const MYSQL_ISOLATION: &str = "set session transaction isolation level read comm
 /// The channel on which a node tells the others that there is something to see.
 const CHANNEL: &str = "punctual";
 
-/// The pools of a server.
-#[derive(Debug)]
+/// The pools of a server. Clones share them.
+#[derive(Debug, Clone)]
 pub(super) enum Pools {
     Postgres { core: PgPool, readers: PgPool },
     MySql { core: MySqlPool, readers: MySqlPool },
@@ -41,10 +43,12 @@ pub(super) enum Pools {
 /// A server.
 #[derive(Debug)]
 pub(super) struct Server {
-    pools: Pools,
+    pools: Mutex<Pools>,
+    /// Whether a fault has told that connections may lead to the wrong server, and they have not been renewed since.
+    is_suspect: AtomicBool,
     /// Tells the others' hints from its own.
     id: String,
-    listener: Mutex<Option<PgListener>>,
+    listener: tokio::sync::Mutex<Option<PgListener>>,
 }
 
 /// Runs an expression on the pool of whichever server it is.
@@ -58,17 +62,28 @@ macro_rules! on_pool {
 }
 
 /// Runs an expression on a connection, and waits for its answer, but not for ever. A connection that has not answered
-/// is closed: it would take its place in the pool until the server, or the network, gives it up.
+/// is closed: it would take its place in the pool until the server, or the network, gives it up. So is one whose fault
+/// may lie in itself: the next try gets a new one.
 macro_rules! on_connection {
-    ($pools:expr, $which:ident, |$connection:ident| $body:expr) => {
-        on_pool!($pools, $which, |pool| {
+    ($server:expr, $which:ident, |$connection:ident| $body:expr) => {
+        on_pool!(&$server.pools(), $which, |pool| {
             let mut pooled = pool.acquire().await.map_err(failure)?;
             let answer = async {
                 let $connection = &mut *pooled;
                 $body
             };
             match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-                Ok(answer) => answer,
+                Ok(Ok(done)) => Ok(done),
+                Ok(Err(fault)) => {
+                    let fault: Fault = fault;
+                    if fault.may_be_of_the_connection() {
+                        pooled.close_on_drop();
+                    }
+                    if fault.is_of_the_server() {
+                        $server.is_suspect.store(true, Ordering::Relaxed);
+                    }
+                    Err(fault.into())
+                }
                 Err(_) => {
                     pooled.close_on_drop();
                     Err(StoreError::Unavailable(format!("no answer within {ANSWER_TIMEOUT:?}")))
@@ -94,7 +109,7 @@ macro_rules! written {
     ($connection:expr, $writes:expr) => {
         for Write { query, rows, conflict } in $writes {
             let done = prepared!(query).execute(&mut *$connection).await;
-            let done = done.map_err(|error| taken(error, &conflict))?;
+            let done = done.map_err(|error| Fault::of_write(error, &conflict))?;
             check(done.rows_affected(), rows, conflict)?;
         }
     };
@@ -109,21 +124,42 @@ impl Server {
             StorePlace::Sqlite(_) => return Err(unusable(place, "it is a file")),
         };
         let id = uuid::Uuid::now_v7().to_string();
-        Ok(Self { pools, id, listener: Mutex::default() })
+        Ok(Self {
+            pools: Mutex::new(pools),
+            is_suspect: AtomicBool::new(false),
+            id,
+            listener: tokio::sync::Mutex::default(),
+        })
+    }
+
+    fn pools(&self) -> Pools {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The core's answer. If it is the first good one after a fault of the server, readers and the one that listens
+    /// connect again: what they are connected to may be the server that had the fault.
+    fn renewing<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if answer.is_ok() && self.is_suspect.swap(false, Ordering::Relaxed) {
+            match &mut *self.pools.lock().unwrap_or_else(PoisonError::into_inner) {
+                Pools::Postgres { readers, .. } => renew(readers),
+                Pools::MySql { readers, .. } => renew(readers),
+            }
+        }
+        answer
     }
 
     /// Reads rows on the core's connection.
     pub(super) async fn read_newest(&self, query: Query) -> Result<Vec<Row>, StoreError> {
-        on_connection!(&self.pools, core, |connection| {
-            let rows = prepared!(query).fetch_all(connection).await.map_err(failure)?;
+        self.renewing(on_connection!(self, core, |connection| {
+            let rows = prepared!(query).fetch_all(connection).await?;
             rows.iter().map(Cells::row).collect()
-        })
+        }))
     }
 
     /// Reads rows on a reader's connection.
     pub(super) async fn read(&self, query: Query) -> Result<Vec<Row>, StoreError> {
-        on_connection!(&self.pools, readers, |connection| {
-            let rows = prepared!(query).fetch_all(connection).await.map_err(failure)?;
+        on_connection!(self, readers, |connection| {
+            let rows = prepared!(query).fetch_all(connection).await?;
             rows.iter().map(Cells::row).collect()
         })
     }
@@ -135,34 +171,34 @@ impl Server {
         read: impl FnOnce(Vec<Row>) -> Result<T, StoreError> + Send,
         writes: impl FnOnce(&T) -> Vec<Write> + Send,
     ) -> Result<T, StoreError> {
-        on_connection!(&self.pools, core, |connection| {
-            let mut transaction = connection.begin().await.map_err(failure)?;
-            let rows = prepared!(query).fetch_all(&mut *transaction).await.map_err(failure)?;
-            let found = read(rows.iter().map(Cells::row).collect::<Result<_, _>>()?)?;
+        self.renewing(on_connection!(self, core, |connection| {
+            let mut transaction = connection.begin().await?;
+            let rows = prepared!(query).fetch_all(&mut *transaction).await?;
+            let found = read(rows.iter().map(Cells::row).collect::<Result<_, Fault>>()?)?;
             written!(transaction, writes(&found));
-            transaction.commit().await.map_err(failure)?;
+            transaction.commit().await?;
             Ok(found)
-        })
+        }))
     }
 
     /// Writes all or nothing.
     pub(super) async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         let is_alone = matches!(writes.as_slice(), [write] if write.is_whole());
-        on_connection!(&self.pools, core, |connection| {
+        self.renewing(on_connection!(self, core, |connection| {
             if is_alone {
                 // One statement is a transaction of its own.
                 written!(connection, writes);
                 return Ok(());
             }
-            let mut transaction = connection.begin().await.map_err(failure)?;
+            let mut transaction = connection.begin().await?;
             written!(transaction, writes);
-            transaction.commit().await.map_err(failure)
-        })
+            Ok(transaction.commit().await?)
+        }))
     }
 
     /// A statement that tells the other nodes to look, once it is committed; none where there is no such thing.
     pub(super) fn hint(&self) -> Option<Write> {
-        let Pools::Postgres { .. } = self.pools else { return None };
+        let Pools::Postgres { .. } = self.pools() else { return None };
         let mut query = Query::new(Dialect::Postgres, "select pg_notify(");
         query.bind(CHANNEL).push(", ").bind(self.id.as_str()).push(")");
         Some(Write { query, rows: None, conflict: String::new() })
@@ -170,17 +206,12 @@ impl Server {
 
     /// Returns when another node has hinted; never where there is no such thing. A lost hint only costs time.
     pub(super) async fn hinted(&self) -> Result<(), StoreError> {
-        let Pools::Postgres { readers, .. } = &self.pools else {
-            return std::future::pending().await;
-        };
         let mut listener = self.listener.lock().await;
         loop {
-            if listener.is_none() {
-                let mut fresh = PgListener::connect_with(readers).await.map_err(failure)?;
-                fresh.listen(CHANNEL).await.map_err(failure)?;
-                *listener = Some(fresh);
-            }
-            let Some(known) = listener.as_mut() else { continue };
+            let known = match &mut *listener {
+                Some(known) => known,
+                none => none.insert(self.listen().await?),
+            };
             match known.recv().await {
                 Ok(hint) if hint.payload() == self.id => {}
                 Ok(_) => return Ok(()),
@@ -192,20 +223,36 @@ impl Server {
         }
     }
 
+    async fn listen(&self) -> Result<PgListener, StoreError> {
+        let Pools::Postgres { readers, .. } = self.pools() else {
+            return std::future::pending().await;
+        };
+        let mut listener = PgListener::connect_with(&readers).await.map_err(failure)?;
+        listener.listen(CHANNEL).await.map_err(failure)?;
+        Ok(listener)
+    }
+
     /// Closes the connections. The one that listens is given back first: a pool waits for all of its connections.
     pub(super) async fn close(&self) {
         drop(self.listener.lock().await.take());
-        on_pool!(&self.pools, readers, |pool| pool.close().await);
-        on_pool!(&self.pools, core, |pool| pool.close().await);
+        on_pool!(&self.pools(), readers, |pool| pool.close().await);
+        on_pool!(&self.pools(), core, |pool| pool.close().await);
     }
 }
 
-fn unusable(place: &StorePlace, error: &str) -> StoreError {
+/// Replaces a pool by a new one to the same place. Closing the old one wakes whoever waits for a connection of it.
+fn renew<D: Database>(pool: &mut Pool<D>) {
+    let options = pool.connect_options().as_ref().clone();
+    let fresh = pool.options().clone().connect_lazy_with(options);
+    drop(std::mem::replace(pool, fresh).close());
+}
+
+pub(super) fn unusable(place: &StorePlace, error: &str) -> StoreError {
     StoreError::Unusable(format!("{place}: {error}"))
 }
 
 /// A connection that could not be made: because nobody is there yet, or because it will never be allowed.
-fn unreachable(place: &StorePlace, error: &sqlx::Error) -> StoreError {
+pub(super) fn unreachable(place: &StorePlace, error: &sqlx::Error) -> StoreError {
     // It is starting up, or has no connection free.
     let is_busy = error
         .as_database_error()
@@ -218,7 +265,8 @@ fn unreachable(place: &StorePlace, error: &sqlx::Error) -> StoreError {
 }
 
 async fn postgres(options: &PgConnectOptions, place: &StorePlace) -> Result<Pools, StoreError> {
-    let options = options.clone().application_name("punctual");
+    // A connection pooler refuses a setting that it does not know, and nothing here is read as a float.
+    let options = options.clone().application_name("punctual").extra_float_digits(None);
     let pool = || PgPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
     // The core finds out by itself that its connection is gone, and tries again.
     let core = pool().max_connections(1).idle_timeout(None).max_lifetime(None);
@@ -227,6 +275,7 @@ async fn postgres(options: &PgConnectOptions, place: &StorePlace) -> Result<Pool
     });
     let core = core.test_before_acquire(false).connect_with(options.clone()).await;
     let core = core.map_err(|error| unreachable(place, &error))?;
+    session::check_postgres(&core, &options, place).await?;
     migrate::postgres(&core).await.map_err(|error| unusable(place, &error))?;
     let readers = pool().max_connections(READERS).connect_lazy_with(options);
     Ok(Pools::Postgres { core, readers })
@@ -256,47 +305,20 @@ async fn set(
     Ok(())
 }
 
-fn check(done: u64, wanted: Option<u64>, conflict: String) -> Result<(), StoreError> {
+fn check(done: u64, wanted: Option<u64>, conflict: String) -> Result<(), Fault> {
     if wanted.is_some_and(|wanted| wanted != done) {
-        return Err(StoreError::Conflict(conflict));
+        return Err(StoreError::Conflict(conflict).into());
     }
     Ok(())
-}
-
-/// A write that failed: because a key is taken, or because the database is not there.
-fn taken(error: sqlx::Error, conflict: &str) -> StoreError {
-    if let sqlx::Error::Database(database) = &error
-        && database.is_unique_violation()
-    {
-        return StoreError::Conflict(conflict.to_owned());
-    }
-    failure(error)
-}
-
-/// Codes of a transaction that was undone because another one was in its way: trying again helps.
-const IN_THE_WAY: [&str; 2] = ["40001", "40P01"];
-
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
-fn failure(error: sqlx::Error) -> StoreError {
-    if let sqlx::Error::Database(database) = &error
-        && database.code().is_some_and(|code| IN_THE_WAY.contains(&code.as_ref()))
-    {
-        return StoreError::Conflict("a row".to_owned());
-    }
-    if matches!(error, sqlx::Error::PoolTimedOut) {
-        let message = format!("the database server cannot be reached within {CONNECT_TIMEOUT:?}");
-        return StoreError::Unavailable(message);
-    }
-    StoreError::Unavailable(error.to_string())
 }
 
 /// A row of a server as cells.
 trait Cells: sqlx::Row {
     fn cell(&self, column: usize) -> Result<Cell, sqlx::Error>;
 
-    fn row(&self) -> Result<Row, StoreError> {
-        let cells = (0..self.len()).map(|column| self.cell(column).map_err(failure));
-        cells.collect::<Result<_, _>>().map(Row::new)
+    fn row(&self) -> Result<Row, Fault> {
+        let cells = (0..self.len()).map(|column| self.cell(column));
+        Ok(Row::new(cells.collect::<Result<_, sqlx::Error>>()?))
     }
 }
 
