@@ -99,7 +99,7 @@ impl Facts<'_> {
         match &self.row {
             Some(row) => self.of_row(row, &due),
             None if at > self.now => format!("It is still to come at {due}."),
-            None if at < self.job.anchor => format!(
+            None if at < self.job.anchor && !self.is_next(at) => format!(
                 "It did not run at {due}: the job, or its trigger as it is now, was defined after that, at {}.",
                 self.show(self.job.anchor)
             ),
@@ -108,6 +108,11 @@ impl Facts<'_> {
             }
             None => format!("At {due} it has not run: {}.", self.held_back()),
         }
+    }
+
+    /// Whether it is the occurrence that the schedule goes on with. A redefinition may leave it as it was.
+    fn is_next(&self, at: Timestamp) -> bool {
+        self.job.next().is_some_and(|next| next.scheduled_at == at)
     }
 
     /// Whether the schedule has gone on beyond an occurrence: then it had its row.
@@ -209,6 +214,9 @@ impl Facts<'_> {
             SkipReason::Paused => "the job was paused".to_owned(),
             SkipReason::Broken => "the job was broken".to_owned(),
             SkipReason::ExecutorFull => "as many runs waited for its executor as may".to_owned(),
+            SkipReason::Redefined => {
+                "the job got another trigger, or another next_run_time, before it ran".to_owned()
+            }
             SkipReason::Removed => "the job was removed while it waited".to_owned(),
         }
     }

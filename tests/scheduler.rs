@@ -798,6 +798,78 @@ async fn a_replacement_that_says_so_pauses() {
     assert_eq!(world.ledger("a").await, ["10..30 paused 3"]);
 }
 
+fn redefine(given: &Value, second: i64) -> Request {
+    let job = Box::new(job_at(given, at(second)));
+    let existing =
+        if given["next_run_time"].is_null() { Existing::Redefine } else { Existing::Reschedule };
+    Request::Add(Addition { job, existing })
+}
+
+#[tokio::test]
+async fn what_was_due_when_a_job_got_another_trigger_is_one_row() {
+    let every =
+        |seconds: u64| json!({"id": "a", "trigger": {"type": "interval", "seconds": seconds}});
+    let mut world = World::new(1).await;
+    world.add(job(&every(10)), at(0)).await;
+    world.ask(Request::PauseAll, at(1)).await.unwrap();
+    world.ask(redefine(&every(7), 35), at(35)).await.unwrap();
+    assert_eq!(world.ledger("a").await, ["10..30 redefined 3"]);
+    world.ask(Request::ResumeAll, at(36)).await.unwrap();
+    assert_eq!(world.tick(at(36)).await, Some(at(42)));
+    // The same at a step that would have fired it, and with a `next_run_time`.
+    world.ask(redefine(&every(10), 42), at(42)).await.unwrap();
+    let named = json!({"id": "a", "next_run_time": "2027-01-15 08:02:00"});
+    world.ask(redefine(&named, 52), at(52)).await.unwrap();
+    assert_eq!(world.ledger("a").await, ["10..30 redefined 3", "42 redefined", "52 redefined"]);
+    // What a `next_run_time` had named is accounted for by itself, and what the trigger named since with it.
+    world.ask(redefine(&every(20), 135), at(135)).await.unwrap();
+    assert_eq!(world.ledger("a").await[3..], ["120 redefined", "122..132 redefined 2"]);
+    assert_eq!(world.tick(at(135)).await, Some(at(155)));
+}
+
+#[tokio::test]
+async fn an_occurrence_that_waits_for_its_jitter_still_runs_if_the_new_trigger_has_it_too() {
+    let cron = |jitter: u64, second: &str| {
+        let trigger = json!({"type": "cron", "minute": "*", "second": second, "jitter": jitter});
+        json!({"id": "a", "trigger": trigger})
+    };
+    let mut world = World::new(1).await;
+    let id = world.add(job(&cron(50, "10")), at(0)).await;
+    let due = world.job("a").await.unwrap().next().unwrap();
+    assert!(due.scheduled_at == at(10) && due.due_at > at(12), "{due:?}");
+    world.ask(redefine(&cron(40, "10"), 12), at(12)).await.unwrap();
+    let due = world.job("a").await.unwrap().next().unwrap();
+    assert_eq!(due.scheduled_at, at(10), "it is not forgotten");
+    world.tick(due.due_at).await;
+    world.finish_all(due.due_at).await;
+    assert_eq!(world.ledger("a").await, ["10 succeeded"]);
+    // One that the new trigger does not have is a row; so is one whose job is removed, or paused and redefined.
+    world.ask(redefine(&cron(40, "11"), 72), at(72)).await.unwrap();
+    assert_eq!(world.ledger("a").await, ["10 succeeded", "70 redefined"]);
+    world.ask(Request::Pause(id), at(131)).await.unwrap();
+    world.ask(redefine(&cron(40, "12"), 131), at(131)).await.unwrap();
+    assert_eq!(world.ledger("a").await[2..], ["131 paused"]);
+    world.remove("a", at(200)).await;
+    assert_eq!(world.ledger("a").await[3..], ["132..192 removed 2"]);
+}
+
+#[tokio::test]
+async fn what_was_due_when_a_job_was_removed_is_one_row() {
+    let mut world = World::new(1).await;
+    let declared = Job { origin: Origin::File, ..job(&json!({"id": "file"})) };
+    world.reload(vec![declared], at(0)).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    let paused = world.add(job(&json!({"id": "paused"})), at(0)).await;
+    world.ask(Request::Pause(paused), at(1)).await.unwrap();
+    world.ask(Request::PauseAll, at(1)).await.unwrap();
+    world.remove("a", at(25)).await;
+    world.remove("paused", at(25)).await;
+    world.reload(Vec::new(), at(35)).await;
+    assert_eq!(world.ledger("a").await, ["10..20 removed 2"]);
+    assert_eq!(world.ledger("paused").await, ["10..20 paused 2"]);
+    assert_eq!(world.ledger("file").await, ["10..30 removed 3"]);
+}
+
 #[tokio::test]
 async fn a_job_that_runs_now_runs_again_when_it_is_replaced() {
     let mut world = World::new(1).await;

@@ -74,7 +74,9 @@ pub enum SkipReason {
     Paused,
     /// The job was broken.
     Broken,
-    /// The job was removed before its queued run started.
+    /// The job got another trigger, or another `next_run_time`, before it ran.
+    Redefined,
+    /// The job was removed before it ran.
     Removed,
     /// As many runs waited in its pool as may.
     ExecutorFull,
@@ -89,6 +91,7 @@ impl SkipReason {
             Self::Overlap => "overlap",
             Self::Paused => "paused",
             Self::Broken => "broken",
+            Self::Redefined => "redefined",
             Self::Removed => "removed",
             Self::ExecutorFull => "executor_full",
         }
@@ -102,6 +105,7 @@ impl SkipReason {
             Self::Overlap,
             Self::Paused,
             Self::Broken,
+            Self::Redefined,
             Self::Removed,
             Self::ExecutorFull,
         ]

@@ -14,7 +14,6 @@ use crate::clock::Timestamp;
 use crate::job::{Due, Job, JobId, JobState, Origin};
 use crate::run::{Cause, Run, RunIds, RunState, SkipReason};
 use crate::store::Change;
-use crate::trigger::Span;
 
 /// What a request may touch.
 #[derive(Debug)]
@@ -75,7 +74,7 @@ impl Desk<'_> {
         self.step.job(id).cloned().ok_or_else(|| Refusal::NotFound(id.clone()))
     }
 
-    fn put(&mut self, job: Job) -> Answer {
+    pub(super) fn put(&mut self, job: Job) -> Answer {
         let job = self.step.put(job);
         self.floor.redefine(&job);
         Answer::Job(job)
@@ -97,22 +96,6 @@ impl Desk<'_> {
             Existing::Refuse | Existing::Redefine => known.redefined(job),
         };
         Ok(self.replace(&known, redefined))
-    }
-
-    /// Puts a job in the place of its former self. What that has held back is accounted for, if its schedule ends.
-    fn replace(&mut self, known: &Job, redefined: Job) -> Answer {
-        let held_back = match &known.state {
-            JobState::Paused { next } => Some((*next, SkipReason::Paused)),
-            JobState::Broken { since: Some(since), .. } => {
-                Some((Due { scheduled_at: *since, due_at: *since }, SkipReason::Broken))
-            }
-            JobState::Active { .. } | JobState::Broken { .. } | JobState::Finished => None,
-        };
-        let held_back = held_back.filter(|(next, _)| next.due_at <= self.step.now);
-        if let Some((next, reason)) = held_back.filter(|_| known.anchor != redefined.anchor) {
-            self.skip_since(known, next.scheduled_at, reason);
-        }
-        self.put(redefined)
     }
 
     fn add_one_of_many(&mut self, Addition { job, existing }: Addition) -> Result<Added, Refusal> {
@@ -144,15 +127,6 @@ impl Desk<'_> {
         for id in &removable {
             self.step.delete(id);
         }
-    }
-
-    fn delete(&mut self, id: &JobId) {
-        for mut run in self.floor.take_waiting(id) {
-            Arc::make_mut(&mut run).skip(self.step.now, SkipReason::Removed);
-            self.step.update_run(run);
-        }
-        self.floor.orphan(id);
-        self.step.delete(id);
     }
 
     fn pause(&mut self, id: &JobId) -> Result<Answer, Refusal> {
@@ -197,17 +171,6 @@ impl Desk<'_> {
     fn set_paused(&mut self, paused: bool) -> Answer {
         self.step.set_paused(paused);
         Answer::Paused(self.step.paused_since())
-    }
-
-    /// Accounts for the occurrences since `from` that were held back.
-    fn skip_since(&mut self, job: &Job, from: Timestamp, reason: SkipReason) {
-        // What `next_run_time` named is no occurrence of the trigger, and accounted for by itself.
-        let named = (!job.trigger.matches(from)).then(|| Span::one(from));
-        let occurrences = job.trigger.occurrences(from, self.step.now);
-        for span in named.into_iter().chain(occurrences) {
-            let run = self.skipped_run(job, plan::Skipped { reason, span });
-            self.step.insert_run(Arc::new(run));
-        }
     }
 
     fn run(&mut self, id: &JobId) -> Result<Answer, Refusal> {

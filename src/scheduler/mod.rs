@@ -21,6 +21,7 @@ mod peers;
 mod plan;
 mod prepare;
 mod recovery;
+mod redefinition;
 mod report;
 mod resync;
 mod retry;

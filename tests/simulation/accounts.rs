@@ -25,13 +25,25 @@ fn is_broken(job: &Job) -> bool {
 
 impl Ledger {
     /// A job becomes this, and these rows of its schedule are written with it.
-    pub(crate) fn account(&mut self, id: &JobId, after: Option<&Arc<Job>>, rows: &[Arc<Run>]) {
+    pub(crate) fn account(
+        &mut self,
+        id: &JobId,
+        after: Option<&Arc<Job>>,
+        rows: &[Arc<Run>],
+        now: Timestamp,
+    ) {
         let before = self.jobs.get(id).cloned();
         if let Some(before) = &before {
             let rows: Vec<&Run> =
                 rows.iter().map(AsRef::as_ref).filter(|row| row.anchor == before.anchor).collect();
             let same = after.filter(|after| after.anchor == before.anchor);
-            account_rows(before, same.map(AsRef::as_ref), &rows);
+            let owed = account_rows(before, same.map(AsRef::as_ref), &rows);
+            // What has come when a schedule ends has a row, or is where the new one goes on.
+            let next = after.and_then(|after| held(after));
+            let is_owed = owed.is_some_and(|owed| owed <= now) && same.is_none();
+            Property::Accounted.holds(!is_owed || owed == next, || {
+                format!("{id}: {owed:?} is forgotten: {before:?} {after:?} {rows:?}")
+            });
         }
         let version = Version { since: self.writes, job: after.cloned() };
         self.versions.entry(id.clone()).or_default().push(version);
@@ -67,13 +79,14 @@ impl Ledger {
     }
 }
 
-/// The rows follow each other from the job's next occurrence on, up to its next one afterwards.
-fn account_rows(before: &Job, after: Option<&Job>, rows: &[&Run]) {
+/// The rows follow each other from the job's next occurrence on, up to its next one afterwards. Gives back the first
+/// occurrence that has no row, as far as it is known.
+fn account_rows(before: &Job, after: Option<&Job>, rows: &[&Run]) -> Option<Timestamp> {
     let id = &before.id;
     let mut expected = held(before);
     if is_broken(before) && expected.is_none() {
         // Since when it was broken is not known, so neither is what it owes.
-        return;
+        return None;
     }
     let ends_by_count = after.is_some_and(|after| {
         after.policy.max_runs.is_some_and(|most| after.run_count >= most)
@@ -85,7 +98,7 @@ fn account_rows(before: &Job, after: Option<&Job>, rows: &[&Run]) {
         Property::Accounted.holds(follows, || format!("{id}: {expected:?}, but {row:?}"));
         expected = before.trigger.next_after(last_of(row));
     }
-    let Some(after) = after else { return };
+    let Some(after) = after else { return expected };
     let made = rows.iter().filter(|row| !is_skipped(row)).count();
     let counts = after.run_count == before.run_count + u64::try_from(made).unwrap();
     Property::Accounted
@@ -96,4 +109,5 @@ fn account_rows(before: &Job, after: Option<&Job>, rows: &[&Run]) {
     let is_kept = next == expected || (next.is_none() && ends_by_count);
     let what = || format!("{id}: {expected:?} is owed, {next:?} is next: {before:?} {after:?}");
     Property::Accounted.holds(is_kept, what);
+    expected
 }

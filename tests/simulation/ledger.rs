@@ -184,18 +184,19 @@ impl Ledger {
 
     fn take(&mut self, node: &Arc<str>, change: &Change, rows: &BTreeMap<JobId, Vec<Arc<Run>>>) {
         let rows = |id: &JobId| rows.get(id).map(Vec::as_slice).unwrap_or_default();
+        let now = self.view(node).now;
         match change {
             Change::InsertJob(job) | Change::UpdateJob(job) => {
-                self.account(&job.id, Some(job), rows(&job.id));
+                self.account(&job.id, Some(job), rows(&job.id), now);
             }
             Change::AdvanceJob(job) => {
                 let same = self.jobs.get(&job.id).is_some_and(|known| {
                     known.definition() == job.definition() && known.anchor == job.anchor
                 });
                 Property::Definition.holds(same, || job.id.to_string());
-                self.account(&job.id, Some(job), rows(&job.id));
+                self.account(&job.id, Some(job), rows(&job.id), now);
             }
-            Change::DeleteJob { id, .. } => self.account(id, None, rows(id)),
+            Change::DeleteJob { id, .. } => self.account(id, None, rows(id), now),
             Change::InsertRun(run) => self.insert(node, run),
             Change::UpdateRun { run, held_by } => self.update(node, run, held_by),
             Change::ExtendSkipped { run, former_last } => {
