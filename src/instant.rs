@@ -59,6 +59,11 @@ pub fn parse_date(text: &str, zone: &Zone) -> Result<NaiveDate, String> {
     }
 }
 
+/// Reads a date without a time of day.
+pub fn parse_bare_date(text: &str) -> Option<NaiveDate> {
+    parse_day(text.trim()).ok()
+}
+
 /// Reads a time that may depend on the present: all of [`parse_instant`], and `now`, `+30m`, `-1h`, `2h ago`,
 /// `16:30`, `today`, `tomorrow 10:00`, `yesterday`.
 pub fn parse_moment(

@@ -58,6 +58,8 @@ pub enum Local {
         end: Timestamp,
         /// The reading, taken as if the clock had not been set.
         shifted: Timestamp,
+        /// By how much the clock was set forward.
+        length: TimeDelta,
     },
 }
 
@@ -197,9 +199,14 @@ impl Zone {
             AmbiguousOffset::Fold { before, after } => {
                 Local::Fold { first: at(before), second: at(after) }
             }
-            AmbiguousOffset::Gap { before, .. } => {
+            AmbiguousOffset::Gap { before, after } => {
                 let shifted = at(before);
-                Local::Gap { end: self.transition_until(shifted).unwrap_or(shifted), shifted }
+                let length = TimeDelta::seconds(i64::from(after.seconds() - before.seconds()));
+                Local::Gap {
+                    end: self.transition_until(shifted).unwrap_or(shifted),
+                    shifted,
+                    length,
+                }
             }
         }
     }
@@ -211,6 +218,15 @@ impl Zone {
                 at
             }
         }
+    }
+
+    /// The last instant of a day: the one before the clock first shows the next day.
+    pub fn end_of_day(&self, day: NaiveDate) -> Option<Timestamp> {
+        let midnight = day.succ_opt()?.and_time(NaiveTime::MIN);
+        let next_day = match self.resolve(midnight) {
+            Local::Single(at) | Local::Fold { first: at, .. } | Local::Gap { end: at, .. } => at,
+        };
+        next_day.checked_sub_signed(TimeDelta::microseconds(1))
     }
 
     /// The first change of the zone's rules after an instant.

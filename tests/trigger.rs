@@ -239,6 +239,47 @@ fn an_interval_keeps_to_the_grid_of_its_start() {
 }
 
 #[test]
+fn a_bare_date_as_the_end_includes_that_whole_day() {
+    let count = |mut spec: Value, zone: &str, end: &str| {
+        spec["timezone"] = zone.into();
+        spec["start_date"] = "2026-03-27".into();
+        spec["end_date"] = end.into();
+        let trigger = parse(&spec);
+        let times = times(&spec, "2026-01-01T00:00:00Z", 999);
+        let all = trigger.occurrences(at("2026-01-01T00:00:00Z"), at("2027-01-01T00:00:00Z"));
+        assert_eq!(all.map(|span| span.count), u64::try_from(times.len()).ok(), "{spec}");
+        assert_eq!(trigger.last_until(at("2027-01-01T00:00:00Z")), all.map(|span| span.last));
+        times.len()
+    };
+    let hourly = [
+        json!({"type": "cron", "minute": 0}),
+        json!({"type": "crontab", "expression": "0 * * * *"}),
+        json!({"type": "interval", "hours": 1}),
+    ];
+    for spec in hourly {
+        assert_eq!(count(spec.clone(), "UTC", "2026-03-28"), 48, "{spec}");
+        assert_eq!(count(spec.clone(), "UTC", "2026-03-28 00:00:00"), 25, "{spec}");
+        // Of 23 hours in Berlin; a day ends where the next one begins, also in a gap at midnight.
+        assert_eq!(count(spec.clone(), "Europe/Berlin", "2026-03-29"), 24 + 24 + 23, "{spec}");
+        assert_eq!(count(spec.clone(), "Asia/Beirut", "2026-03-28"), 48, "{spec}");
+        assert_eq!(count(spec, "Asia/Beirut", "2026-03-29"), 48 + 23);
+    }
+    let daily = json!({"type": "calendarinterval", "days": 1, "hour": 23});
+    assert_eq!(count(daily, "UTC", "2026-03-28"), 2);
+    let of_both = |kind: &str| {
+        json!({"type": kind, "triggers": [
+            {"type": "cron", "hour": 23, "start_date": "2026-03-01", "end_date": "2026-03-28"},
+            {"type": "cron", "hour": "23", "end_date": "2026-03-28"},
+        ]})
+    };
+    for kind in ["or", "and"] {
+        assert_eq!(times(&of_both(kind), "2026-03-27T00:00:00Z", 9).len(), 2, "{kind}");
+    }
+    let day = json!({"type": "cron", "hour": 12, "start_date": "2026-03-28 06:00:00", "end_date": "2026-03-28"});
+    assert_eq!(times(&day, "2026-01-01T00:00:00Z", 9).len(), 1);
+}
+
+#[test]
 fn the_calendar_ends_with_the_year_9999_in_every_zone() {
     let hourly = |zone: &str| json!({"type": "interval", "hours": 1, "start_date": "2000-01-01", "timezone": zone});
     for (zone, expect) in [("UTC", 24), ("+18:00", 6), ("-18:00", 24)] {

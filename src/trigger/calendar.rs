@@ -32,10 +32,14 @@ pub(super) struct CalendarInterval {
     days: u32,
     time: NaiveTime,
     start: NaiveDate,
-    end: Option<NaiveDate>,
+    /// The first instant that counts, if a time of day was given or it starts from its definition: what the series has
+    /// before it is past.
+    begin: Option<Timestamp>,
+    /// The last instant that counts.
+    end: Option<Timestamp>,
     dst: Dst,
-    /// When it was defined, if that is what it starts from: an earlier time of that day is past.
-    anchor: Option<Timestamp>,
+    /// Whether it starts from its definition, because no start was given.
+    is_anchored: bool,
     /// Every so many dates one, where each depends on the one before it; found when first needed.
     milestones: OnceLock<Vec<NaiveDate>>,
 }
@@ -47,14 +51,12 @@ impl CalendarInterval {
         let (hour, minute) = (given.whole("hour", 23)?, given.whole("minute", 59)?);
         let time = NaiveTime::from_hms_opt(hour, minute, given.whole("second", 59)?);
         let time = time.ok_or_else(|| Invalid::new("hour", "is not a time of day"))?;
-        let (start, end) = (given.date("start_date")?, given.date("end_date")?);
-        let anchor = Some(anchor).filter(|_| start.is_none());
-        let today = anchor.map(|anchor| given.zone().to_local(anchor).date());
-        let start = start.or(today).unwrap_or_default();
-        if end.is_some_and(|end| end < start) {
-            let today = "is in the past, and there is no start_date";
-            let why = if anchor.is_some() { today } else { "is before start_date" };
-            return Err(Invalid::new("end_date", why));
+        let (given_start, end) = (given.start_day()?, given.end()?);
+        let today = || (given.zone().to_local(anchor).date(), Some(anchor));
+        let (start, begin) = given_start.unwrap_or_else(today);
+        let midnight = given.zone().instant(start.and_time(NaiveTime::MIN));
+        if given_start.is_some() && end.is_some_and(|end| end < begin.unwrap_or(midnight)) {
+            return Err(Invalid::new("end_date", "is before start_date"));
         }
         let dst = Dst { gap: Gap::Skip, fold: Fold::First }.or_given(given)?;
         if months == 0 && days == 0 {
@@ -65,26 +67,23 @@ impl CalendarInterval {
                 "a calendarinterval is at least one day: give years, months, weeks or days",
             ));
         }
-        Ok(Self { months, days, time, start, end, dst, anchor, milestones: OnceLock::new() })
+        let is_anchored = given_start.is_none();
+        let milestones = OnceLock::new();
+        Ok(Self { months, days, time, start, begin, end, dst, is_anchored, milestones })
     }
 
-    /// The beginning of the start date, if one was given.
+    /// The start that was given: an instant, or the beginning of a date.
     pub(super) fn start(&self, zone: &Zone) -> Option<Timestamp> {
         let midnight = self.start.and_time(NaiveTime::MIN);
-        self.anchor.is_none().then(|| zone.instant(midnight))
+        (!self.is_anchored).then(|| self.begin.unwrap_or_else(|| zone.instant(midnight)))
     }
 
-    /// The last instant of the end date.
-    pub(super) fn end(&self, zone: &Zone) -> Option<Timestamp> {
-        let midnight = self.end?.succ_opt()?.and_time(NaiveTime::MIN);
-        zone.instant(midnight).checked_sub_signed(TimeDelta::microseconds(1))
+    pub(super) fn end(&self) -> Option<Timestamp> {
+        self.end
     }
 
     pub(super) fn first(&self, zone: &Zone) -> Option<Timestamp> {
-        match self.anchor {
-            Some(anchor) => self.next_from(zone, anchor),
-            None => self.occurrences_from(zone, self.start).next(),
-        }
+        self.occurrences_from(zone, self.start).next()
     }
 
     pub(super) fn next_from(&self, zone: &Zone, at: Timestamp) -> Option<Timestamp> {
@@ -92,6 +91,7 @@ impl CalendarInterval {
     }
 
     pub(super) fn last_until(&self, zone: &Zone, at: Timestamp) -> Option<Timestamp> {
+        let at = self.end.map_or(at, |end| end.min(at));
         let mut date = near(zone, at)?.1;
         while let Some(found) = self.date_until(date) {
             let last = self
@@ -100,7 +100,7 @@ impl CalendarInterval {
                 .filter(|last| *last <= at)
                 .last();
             if last.is_some() {
-                return last.filter(|_| self.end.is_none_or(|end| found <= end));
+                return last.filter(|last| self.is_within(*last));
             }
             date = found.pred_opt()?;
         }
@@ -108,7 +108,9 @@ impl CalendarInterval {
     }
 
     pub(super) fn matches(&self, zone: &Zone, at: Timestamp) -> bool {
-        let Some((from, until)) = near(zone, at) else { return false };
+        let Some((from, until)) = near(zone, at).filter(|_| self.is_within(at)) else {
+            return false;
+        };
         let dates = from.iter_days().take_while(|date| *date <= until);
         dates.filter(|date| self.has_date(*date)).any(|date| {
             self.dst.instants(zone, date.and_time(self.time)).any(|instant| instant == at)
@@ -133,6 +135,8 @@ impl CalendarInterval {
         from: Timestamp,
         to: Timestamp,
     ) -> impl Iterator<Item = Missing> {
+        let to = self.end.map_or(to, |end| end.min(to));
+        let from = self.begin.map_or(from, |begin| begin.max(from));
         gaps(zone, from, to).filter_map(move |gap| {
             let dates =
                 gap.from.date().iter_days().take_while(move |date| *date <= gap.until.date());
@@ -143,7 +147,7 @@ impl CalendarInterval {
             let first = skipped.next()?;
             let count = 1 + u64::try_from(skipped.count()).unwrap_or(0);
             let matches = gap.until.time() == self.time && self.has_date(gap.until.date());
-            let shifted = self.dst.gap == Gap::Shift && !matches;
+            let shifted = self.dst.shifts(gap.length()) && !matches;
             Some(gap.missing(zone, first, count, shifted))
         })
     }
@@ -153,10 +157,16 @@ impl CalendarInterval {
         let dates = std::iter::successors(self.date_from(date), |date| self.step(*date));
         let mut last = None;
         dates
-            .take_while(|date| self.end.is_none_or(|end| *date <= end))
             .flat_map(|date| self.dst.instants(zone, date.and_time(self.time)))
             // A day that the zone left out is shifted to the next one, which may be there itself.
             .filter(move |at| last.replace(*at) != Some(*at))
+            .skip_while(|at| self.begin.is_some_and(|begin| *at < begin))
+            .take_while(|at| self.end.is_none_or(|end| *at <= end))
+    }
+
+    /// Whether an instant is neither before the start nor after the end.
+    fn is_within(&self, at: Timestamp) -> bool {
+        self.begin.is_none_or(|begin| at >= begin) && self.end.is_none_or(|end| at <= end)
     }
 
     /// The date after a date of the series.
@@ -233,7 +243,7 @@ impl CalendarInterval {
     /// Whether a date is one of the series: told by arithmetic, apart from the search.
     fn has_date(&self, date: NaiveDate) -> bool {
         let days = date.signed_duration_since(self.start).num_days();
-        if days < 0 || self.end.is_some_and(|end| date > end) {
+        if days < 0 {
             return false;
         }
         let months = month_number(date) - month_number(self.start);

@@ -7,6 +7,10 @@ use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::zone::{Local, Zone};
 
+/// Longest change of the clock that cron(8) takes for summer time. A longer one corrects the clock, and the new time
+/// counts as it is.
+const CRON_CHANGE_MAX: TimeDelta = TimeDelta::hours(3);
+
 /// What happens to a reading that the clock skips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gap {
@@ -14,6 +18,8 @@ pub(super) enum Gap {
     Skip,
     /// It is the first instant after the gap.
     Shift,
+    /// The same as `Shift` in a gap of at most three hours, else the same as `Skip`.
+    ShiftInSummerTime,
 }
 
 /// What happens to a reading that the clock shows twice.
@@ -23,16 +29,42 @@ pub(super) enum Fold {
     Both,
     /// It happens the first time only.
     First,
+    /// The same as `First` in a fold of at most three hours, else the same as `Both`.
+    FirstInSummerTime,
 }
 
 /// A trigger's choice.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Dst {
     pub(super) gap: Gap,
     pub(super) fold: Fold,
 }
 
 impl Dst {
+    /// What cron(8) does with a job of a fixed minute and hour.
+    pub(super) const CRON_FIXED: Self =
+        Self { gap: Gap::ShiftInSummerTime, fold: Fold::FirstInSummerTime };
+    /// What cron(8) does with a job that has a `*` in its minute or hour.
+    pub(super) const CRON_WILDCARD: Self = Self { gap: Gap::Skip, fold: Fold::Both };
+
+    /// Whether a reading in a gap of this length is the first instant after it.
+    pub(super) fn shifts(self, length: TimeDelta) -> bool {
+        match self.gap {
+            Gap::Skip => false,
+            Gap::Shift => true,
+            Gap::ShiftInSummerTime => length <= CRON_CHANGE_MAX,
+        }
+    }
+
+    /// Whether a reading in a fold of this length happens twice.
+    pub(super) fn repeats(self, length: TimeDelta) -> bool {
+        match self.fold {
+            Fold::Both => true,
+            Fold::First => false,
+            Fold::FirstInSummerTime => length > CRON_CHANGE_MAX,
+        }
+    }
+
     /// Reads `dst_gap` and `dst_fold`; `self` is what holds where they are not given.
     pub(super) fn or_given(self, given: &mut Given) -> Result<Self, Invalid> {
         let gap = match given.word("dst_gap", &["skip", "shift"])? {
@@ -57,9 +89,10 @@ impl Dst {
         let (first, second) = match zone.resolve(reading) {
             Local::Single(at) => (Some(at), None),
             Local::Fold { first, second } => {
-                (Some(first), Some(second).filter(|_| self.fold == Fold::Both))
+                let length = second.signed_duration_since(first);
+                (Some(first), Some(second).filter(|_| self.repeats(length)))
             }
-            Local::Gap { end, .. } => (Some(end).filter(|_| self.gap == Gap::Shift), None),
+            Local::Gap { end, length, .. } => (Some(end).filter(|_| self.shifts(length)), None),
         };
         first.into_iter().chain(second)
     }
@@ -94,6 +127,11 @@ pub(super) struct Skipped {
 }
 
 impl Skipped {
+    /// By how much the clock was set forward.
+    pub(super) fn length(self) -> TimeDelta {
+        self.until - self.from
+    }
+
     /// What a trigger misses of them: `count` readings from `first` on, for which it may fire when the clock resumes.
     pub(super) fn missing(
         self,

@@ -5,7 +5,7 @@ use chrono::{NaiveDate, TimeDelta};
 use serde_json::{Map, Value};
 
 use crate::clock::{MICROS_PER_SECOND, Timestamp};
-use crate::instant::{parse_date, parse_instant};
+use crate::instant::{parse_bare_date, parse_date, parse_instant};
 use crate::invalid::{Invalid, quoted};
 use crate::zone::Zone;
 
@@ -70,9 +70,18 @@ impl Given {
         parse_instant(&text, &self.zone).map(Some).map_err(|why| Invalid::new(key, why))
     }
 
+    /// The last instant that `end_date` includes: the one that is given, or the last of the day that is given.
+    pub(super) fn end(&mut self) -> Result<Option<Timestamp>, Invalid> {
+        let Some(text) = self.text("end_date")? else { return Ok(None) };
+        match parse_bare_date(&text) {
+            Some(day) => Ok(self.zone.end_of_day(day)),
+            None => self.instant("end_date"),
+        }
+    }
+
     /// `start_date` and `end_date`, in order.
     pub(super) fn range(&mut self) -> Result<(Option<Timestamp>, Option<Timestamp>), Invalid> {
-        let (start, end) = (self.instant("start_date")?, self.instant("end_date")?);
+        let (start, end) = (self.instant("start_date")?, self.end()?);
         if start.zip(end).is_some_and(|(start, end)| end < start) {
             return Err(Invalid::new("end_date", "is before start_date"));
         }
@@ -133,10 +142,15 @@ impl Given {
         })
     }
 
-    /// A key that holds a day: a date, or the date that an instant has in the zone.
-    pub(super) fn date(&mut self, key: &'static str) -> Result<Option<NaiveDate>, Invalid> {
-        let Some(text) = self.text(key)? else { return Ok(None) };
-        parse_date(&text, &self.zone).map(Some).map_err(|why| Invalid::new(key, why))
+    /// `start_date` as a day, which is that of an instant in the zone, and the instant if a time of day is given.
+    pub(super) fn start_day(&mut self) -> Result<Option<(NaiveDate, Option<Timestamp>)>, Invalid> {
+        let Some(text) = self.text("start_date")? else { return Ok(None) };
+        if let Some(day) = parse_bare_date(&text) {
+            return Ok(Some((day, None)));
+        }
+        let at = self.instant("start_date")?;
+        let day = parse_date(&text, &self.zone).map_err(|why| Invalid::new("start_date", why))?;
+        Ok(Some((day, at)))
     }
 
     /// The zone that holds for this trigger.

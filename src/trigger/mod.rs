@@ -224,7 +224,7 @@ impl Trigger {
             Kind::Date(date) => Some(date.at()),
             Kind::Interval(interval) => interval.end(),
             Kind::Cron(cron) => cron.end(),
-            Kind::Calendar(calendar) => calendar.end(&self.zone),
+            Kind::Calendar(calendar) => calendar.end(),
             Kind::And(and) => and.end(),
             Kind::Or(or) => or.end(),
             Kind::Unreadable => None,

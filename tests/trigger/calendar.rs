@@ -84,8 +84,36 @@ fn a_start_on_a_day_that_the_zone_left_out_keeps_its_phase() {
         &["1993-09-06 00:00:00+12:00", "1993-09-22 00:00:00+12:00"],
     );
     // Written with an offset it is an instant, and its date is the zone's.
-    let tokyo = json!({"type": "calendarinterval", "days": 1, "start_date": "2026-01-01T20:00:00Z", "timezone": "Asia/Tokyo"});
-    assert_eq!(parse(&tokyo).first(), Some(at("2026-01-01T15:00:00Z")));
+    let tokyo = |hour: u32| {
+        json!({"type": "calendarinterval", "days": 1, "hour": hour,
+        "start_date": "2026-01-01T20:00:00Z", "timezone": "Asia/Tokyo"})
+    };
+    assert_eq!(parse(&tokyo(5)).first(), Some(at("2026-01-01T20:00:00Z")));
+    assert_eq!(parse(&tokyo(4)).first(), Some(at("2026-01-02T19:00:00Z")));
+}
+
+#[test]
+fn a_time_of_day_in_its_start_and_end_counts() {
+    let daily = |bounds: serde_json::Value| {
+        let mut spec = json!({"type": "calendarinterval", "days": 1, "hour": 9});
+        spec.as_object_mut().unwrap().extend(bounds.as_object().unwrap().clone());
+        times(&spec, "2020-01-01T00:00:00Z", 9)
+    };
+    let day = |day: u32| format!("2026-12-{day:02} 09:00:00+00:00");
+    let to_the_third = |end: &str| daily(json!({"start_date": "2026-12-01", "end_date": end}));
+    assert_eq!(to_the_third("2026-12-03"), [day(1), day(2), day(3)]);
+    assert_eq!(to_the_third("2026-12-03 09:00:00"), [day(1), day(2), day(3)]);
+    assert_eq!(to_the_third("2026-12-03 08:00:00"), [day(1), day(2)]);
+    assert_eq!(to_the_third("2026-12-03 00:00:00"), [day(1), day(2)]);
+    let from_the_first =
+        |start: &str| daily(json!({"start_date": start, "end_date": "2026-12-03"}));
+    assert_eq!(from_the_first("2026-12-01 09:00:00"), [day(1), day(2), day(3)]);
+    assert_eq!(from_the_first("2026-12-01 09:00:01"), [day(2), day(3)]);
+    // The series counts from the start's date all the same.
+    let monthly =
+        json!({"type": "calendarinterval", "months": 1, "start_date": "2027-01-31 06:00:00"});
+    let from = "2020-01-01T00:00:00Z";
+    check(monthly, from, &["2027-03-31 00:00:00+00:00", "2027-05-31 00:00:00+00:00"]);
 }
 
 #[test]

@@ -66,14 +66,136 @@ fn an_expression_means_what_crontab_5_says() {
     check(crontab("0 0 1 1 *"), "2150-01-01T00:00:01Z", &["2151-01-01 00:00:00+00:00"]);
 }
 
+fn crontab_in(zone: &str, expression: &str) -> Value {
+    json!({"type": "crontab", "expression": expression, "timezone": zone})
+}
+
 #[test]
-fn a_reading_that_the_clock_skips_is_shifted_unless_told_otherwise() {
-    let mut spec =
-        json!({"type": "crontab", "expression": "30 2 * * *", "timezone": "Europe/Berlin"});
-    let from = "2026-03-29T00:00:00Z";
-    check(spec.clone(), from, &["2026-03-29 03:00:00+02:00", "2026-03-30 02:30:00+02:00"]);
-    spec["dst_gap"] = "skip".into();
-    check(spec, from, &["2026-03-30 02:30:00+02:00"]);
+fn a_fixed_minute_and_hour_shift_in_a_gap_and_happen_once_in_a_fold() {
+    let berlin = |expression: &str| crontab_in("Europe/Berlin", expression);
+    let spring = "2027-03-28T00:00:00Z";
+    check(
+        berlin("30 2 * * *"),
+        spring,
+        &["2027-03-28 03:00:00+02:00", "2027-03-29 02:30:00+02:00"],
+    );
+    check(
+        berlin("0,30 0-3 * * *"),
+        spring,
+        &[
+            "2027-03-28 01:00:00+01:00",
+            "2027-03-28 01:30:00+01:00",
+            "2027-03-28 03:00:00+02:00",
+            "2027-03-28 03:30:00+02:00",
+        ],
+    );
+    let beirut = crontab_in("Asia/Beirut", "@daily");
+    check(
+        beirut,
+        "2026-03-28T12:00:00Z",
+        &["2026-03-29 01:00:00+03:00", "2026-03-30 00:00:00+03:00"],
+    );
+    let new_york = |expression: &str| crontab_in("America/New_York", expression);
+    check(
+        new_york("1 1 * * *"),
+        "2018-11-04T04:00:00Z",
+        &["2018-11-04 01:01:00-04:00", "2018-11-05 01:01:00-05:00"],
+    );
+    check(
+        new_york("30 1 * * sun"),
+        "2018-11-04T04:00:00Z",
+        &["2018-11-04 01:30:00-04:00", "2018-11-11 01:30:00-05:00"],
+    );
+    // A star elsewhere than in the minute and the hour makes no difference, and a range of every hour is fixed.
+    check(new_york("0 30 1 * * *"), "2018-11-04T05:31:00Z", &["2018-11-05 01:30:00-05:00"]);
+    check(
+        new_york("30 0-23 * * *"),
+        "2018-11-04T04:31:00Z",
+        &["2018-11-04 01:30:00-04:00", "2018-11-04 02:30:00-05:00"],
+    );
+}
+
+#[test]
+fn a_star_in_minute_or_hour_skips_a_gap_and_happens_in_both_passes_of_a_fold() {
+    check(
+        crontab_in("Europe/Berlin", "30 * * * *"),
+        "2027-03-28T00:00:00Z",
+        &["2027-03-28 01:30:00+01:00", "2027-03-28 03:30:00+02:00"],
+    );
+    check(
+        crontab_in("Europe/London", "5 * * * *"),
+        "2027-03-28T00:00:00Z",
+        &["2027-03-28 00:05:00+00:00", "2027-03-28 02:05:00+01:00"],
+    );
+    let passes =
+        ["2018-11-04 01:30:00-04:00", "2018-11-04 01:30:00-05:00", "2018-11-04 02:30:00-05:00"];
+    check(crontab_in("America/New_York", "30 * * * *"), "2018-11-04T05:00:00Z", &passes);
+    check(
+        crontab_in("Europe/Berlin", "*/15 2 * * *"),
+        "2027-03-28T00:00:00Z",
+        &["2027-03-29 02:00:00+02:00"],
+    );
+    check(
+        crontab_in("Australia/Lord_Howe", "@hourly"),
+        "2026-10-03T15:00:00Z",
+        &["2026-10-04 03:00:00+11:00", "2026-10-04 04:00:00+11:00"],
+    );
+}
+
+#[test]
+fn a_change_of_more_than_three_hours_shifts_nothing() {
+    // The whole of December 30 is left out, and in the south the clock is set by seven hours and by three.
+    let apia = crontab_in("Pacific/Apia", "0 12 * * *");
+    check(
+        apia,
+        "2011-12-29T12:00:00Z",
+        &["2011-12-29 12:00:00-10:00", "2011-12-31 12:00:00+14:00"],
+    );
+    let casey = crontab_in("Antarctica/Casey", "30 3 * * *");
+    check(
+        casey,
+        "2018-03-10T00:00:00Z",
+        &["2018-03-11 03:30:00+11:00", "2018-03-12 03:30:00+08:00"],
+    );
+    let mut vostok = crontab_in("Antarctica/Vostok", "0 22 * * *");
+    let twice = ["1994-01-31 22:00:00+07:00", "1994-01-31 22:00:00+00:00"];
+    check(vostok.clone(), "1994-01-31T12:00:00Z", &twice);
+    vostok["dst_fold"] = "first".into();
+    check(vostok, "1994-01-31T12:00:00Z", &[twice[0], "1994-02-01 22:00:00+00:00"]);
+}
+
+#[test]
+fn what_is_given_overrides_the_rule_of_cron() {
+    let mut fixed = crontab_in("Europe/Berlin", "30 2 * * *");
+    fixed["dst_gap"] = "skip".into();
+    check(fixed.clone(), "2026-03-29T00:00:00Z", &["2026-03-30 02:30:00+02:00"]);
+    fixed["dst_fold"] = "both".into();
+    let autumn = "2026-10-25T00:00:00Z";
+    check(fixed, autumn, &["2026-10-25 02:30:00+02:00", "2026-10-25 02:30:00+01:00"]);
+    let mut star = crontab_in("Europe/Berlin", "30 * * * *");
+    star["dst_gap"] = "shift".into();
+    star["dst_fold"] = "first".into();
+    check(
+        star.clone(),
+        "2026-03-29T00:30:00Z",
+        &["2026-03-29 01:30:00+01:00", "2026-03-29 03:00:00+02:00", "2026-03-29 03:30:00+02:00"],
+    );
+    check(star, autumn, &["2026-10-25 02:30:00+02:00", "2026-10-25 03:30:00+01:00"]);
+    let mut apia = crontab_in("Pacific/Apia", "0 12 * * *");
+    apia["dst_gap"] = "shift".into();
+    check(apia, "2011-12-30T08:00:00Z", &["2011-12-31 00:00:00+14:00"]);
+}
+
+#[test]
+fn a_member_of_a_union_or_an_intersection_keeps_the_rule_of_cron() {
+    let member = || crontab_in("Europe/Berlin", "30 2 * * *");
+    for word in ["or", "and"] {
+        let spec = json!({"type": word, "triggers": [member(), member()]});
+        let expect = ["2027-03-28 01:00:00+00:00", "2027-03-29 00:30:00+00:00"];
+        check(spec.clone(), "2027-03-28T00:00:00Z", &expect);
+        let once = ["2026-10-25 00:30:00+00:00", "2026-10-26 01:30:00+00:00"];
+        check(spec, "2026-10-25T00:00:00Z", &once);
+    }
 }
 
 #[test]

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use crate::{at, cases, parse};
 
 /// Zones with every kind of trouble: half-hour shifts, gaps at midnight, a day that never was, a summer time that
-/// pauses for Ramadan, two hours at once, changes of the standard time, offsets with seconds until 1972.
-const ZONES: [&str; 16] = [
+/// pauses for Ramadan, two hours at once, three and more hours at once, changes of the standard time, offsets with
+/// seconds until 1972.
+const ZONES: [&str; 18] = [
     "UTC",
     "+05:30",
     "Europe/Berlin",
@@ -29,6 +30,8 @@ const ZONES: [&str; 16] = [
     "America/Sao_Paulo",
     "America/Caracas",
     "Antarctica/Troll",
+    "Antarctica/Casey",
+    "Antarctica/Vostok",
 ];
 
 /// Fails unless the searches find what a walk from `from` to `until` finds.
@@ -69,12 +72,25 @@ fn dense_cron(second: &'static [&'static str]) -> impl Strategy<Value = Value> {
     let minutes = ["*", "*/15", "30", "0,59", "5-20/5"];
     let hours = ["*", "0-3", "23,0,1,2", "*/5", "1-3"];
     let days = ["*", "last", "*/2", "last sun,1st sun,last fri", "1-7"];
-    let rules = [("skip", "both"), ("shift", "both"), ("skip", "first"), ("shift", "first")];
+    let rules = [
+        ("skip", "both"),
+        ("shift", "both"),
+        ("skip", "first"),
+        ("shift", "first"),
+        ("cron(8)", "cron(8)"),
+        ("cron(8)", "first"),
+    ];
     let pick = prop::sample::select::<&str>;
     let fields =
         (pick(second.to_vec()), pick(minutes.to_vec()), pick(hours.to_vec()), pick(days.to_vec()));
     (fields, prop::sample::select(rules.to_vec()), prop::sample::select(&ZONES[..])).prop_map(
         |((second, minute, hour, day), (gap, fold), zone)| {
+            if gap == "cron(8)" {
+                let day = if day.contains("last") { "*" } else { day };
+                let fold = Some(fold).filter(|fold| *fold != gap);
+                let expression = format!("{second} {minute} {hour} {day} * *");
+                return json!({"type": "crontab", "expression": expression, "timezone": zone, "dst_fold": fold});
+            }
             json!({"type": "cron", "day": day, "hour": hour, "minute": minute, "second": second, "timezone": zone,
                 "dst_gap": gap, "dst_fold": fold})
         },
@@ -111,6 +127,10 @@ fn around_every_change_of_a_clock_the_search_agrees_with_a_walk() {
         json!({"type": "cron", "hour": 2, "minute": 30, "dst_gap": "shift", "dst_fold": "first"}),
         json!({"type": "cron", "hour": 0}),
         json!({"type": "crontab", "expression": "15 0-3 * * *"}),
+        json!({"type": "crontab", "expression": "0,30 0-3 * * *"}),
+        json!({"type": "crontab", "expression": "*/20 2 * * *"}),
+        json!({"type": "crontab", "expression": "30 * * * *"}),
+        json!({"type": "crontab", "expression": "@daily", "dst_gap": "skip"}),
         json!({"type": "calendarinterval", "days": 1, "hour": 0, "minute": 30, "start_date": "1970-01-01", "dst_gap": "shift", "dst_fold": "both"}),
     ];
     let mut seen = 0;

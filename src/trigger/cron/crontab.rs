@@ -140,8 +140,16 @@ impl Fault {
     }
 }
 
+/// An expression that was read.
+#[derive(Debug)]
+pub(super) struct Expression {
+    pub(super) fields: Fields,
+    /// Whether the minute or the hour has a `*`: cron(8) then goes by the clock alone when that is changed.
+    pub(super) has_wildcard_time: bool,
+}
+
 /// Reads an expression. The error says what to write instead, if the mistake is a known one.
-pub(super) fn parse(text: &str) -> Result<Fields, String> {
+pub(super) fn parse(text: &str) -> Result<Expression, String> {
     read(text).map_err(|fault| match mistake::of_expression(text.trim()) {
         Some(instead) => format!("{}: {instead}", quoted(text.trim())),
         None => fault,
@@ -149,7 +157,7 @@ pub(super) fn parse(text: &str) -> Result<Fields, String> {
 }
 
 /// The same; the error only says what is wrong.
-pub(super) fn read(text: &str) -> Result<Fields, String> {
+pub(super) fn read(text: &str) -> Result<Expression, String> {
     let trimmed = text.trim();
     if trimmed.starts_with('@') {
         let nickname = NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(trimmed));
@@ -174,10 +182,13 @@ pub(super) fn read(text: &str) -> Result<Fields, String> {
             words.len()
         ));
     };
-    let field = |wanted: Unit| {
+    let word_of = |wanted: Unit| {
         let given = units.iter().zip(&words).find(|(unit, _)| **unit == wanted);
         let default = if wanted == Unit::Second { "0" } else { "*" };
-        let (word, column) = given.map_or((default, 0), |(_, (word, column))| (*word, *column));
+        given.map_or((default, 0), |(_, (word, column))| (*word, *column))
+    };
+    let field = |wanted: Unit| {
+        let (word, column) = word_of(wanted);
         let items = items(wanted, word).map_err(|Fault { why, at, instead }| {
             format!("{}: {why}, at column {}{instead}", quoted(text), column + at + 1)
         })?;
@@ -190,7 +201,10 @@ pub(super) fn read(text: &str) -> Result<Fields, String> {
     let weeks = vec![Item::Range { first: 1, last: 53, step: 1 }];
     let fields = Fields::new(&[years, months, days, weeks, weekdays, hours, minutes, seconds]);
     // Only if both are restricted, one of them is enough: so it is written in crontab(5).
-    Ok(if any_day || any_weekday { fields } else { fields.with_either_day() })
+    let fields = if any_day || any_weekday { fields } else { fields.with_either_day() };
+    let has_wildcard_time =
+        [Unit::Minute, Unit::Hour].iter().any(|unit| word_of(*unit).0.contains('*'));
+    Ok(Expression { fields, has_wildcard_time })
 }
 
 /// The words of a text, each with the column at which it begins.

@@ -66,13 +66,13 @@ impl Cron {
     /// A pattern in the form of crontab(5).
     pub(super) fn parse_crontab(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
         let (start, end) = given.range()?;
-        let dst = Dst { gap: Gap::Shift, fold: Fold::Both }.or_given(given)?;
         let Some(text) = given.text("expression")? else {
             given.refuse_unknown()?;
             return Err(Invalid::new("expression", "missing, such as \"*/5 8-18 * * mon-fri\""));
         };
-        let fields = crontab::parse(&text).map_err(|why| Invalid::new("expression", why))?;
-        Ok(Self { fields, start, end, dst, anchor })
+        let read = crontab::parse(&text).map_err(|why| Invalid::new("expression", why))?;
+        let rule = if read.has_wildcard_time { Dst::CRON_WILDCARD } else { Dst::CRON_FIXED };
+        Ok(Self { fields: read.fields, start, end, dst: rule.or_given(given)?, anchor })
     }
 
     pub(super) fn start(&self) -> Option<Timestamp> {
@@ -99,18 +99,24 @@ impl Cron {
             self.start.is_none_or(|start| at >= start) && self.end.is_none_or(|end| at <= end);
         let whole = at.timestamp_subsec_nanos() == 0;
         let local = zone.to_local(at);
-        let again = matches!(zone.resolve(local), Local::Fold { second, .. } if second == at);
-        let shifted = self.dst.gap == Gap::Shift && self.ends_a_gap_with_a_match(zone, at);
+        let is_repeated = match zone.resolve(local) {
+            Local::Fold { first, second } => {
+                second == at && !self.dst.repeats(second.signed_duration_since(first))
+            }
+            Local::Single(_) | Local::Gap { .. } => false,
+        };
         inside
             && whole
-            && (shifted || (self.fields.matches(local) && !(again && self.dst.fold == Fold::First)))
+            && (self.is_shifted_to(zone, at) || (self.fields.matches(local) && !is_repeated))
     }
 
-    /// Whether `at` is the first instant after a gap in which a reading matches.
-    fn ends_a_gap_with_a_match(&self, zone: &Zone, at: Timestamp) -> bool {
-        skipped_at(zone, at).is_some_and(|skipped| {
-            self.fields.next(skipped.from).is_some_and(|reading| reading < skipped.until)
-        })
+    /// Whether `at` is the first instant after a gap from which a matching reading is shifted to it.
+    fn is_shifted_to(&self, zone: &Zone, at: Timestamp) -> bool {
+        self.dst.gap != Gap::Skip
+            && skipped_at(zone, at).is_some_and(|skipped| {
+                self.dst.shifts(skipped.length())
+                    && self.fields.next(skipped.from).is_some_and(|reading| reading < skipped.until)
+            })
     }
 
     pub(super) fn next_from(&self, zone: &Zone, at: Timestamp) -> Option<Timestamp> {
@@ -120,13 +126,13 @@ impl Cron {
 
     /// The first occurrence at or after a whole second.
     fn search(&self, zone: &Zone, at: Timestamp) -> Option<Timestamp> {
-        if self.dst.gap == Gap::Shift && self.ends_a_gap_with_a_match(zone, at) {
+        if self.is_shifted_to(zone, at) {
             return Some(at);
         }
         let local = zone.to_local(at);
         if let Local::Fold { first, second } = zone.resolve(local)
             && first == at
-            && self.dst.fold == Fold::Both
+            && self.dst.repeats(second.signed_duration_since(first))
         {
             // In the first of two passes over the same readings: those behind come again.
             let until = zone.transition_after(at).filter(|until| *until <= second)?;
@@ -143,10 +149,12 @@ impl Cron {
             match zone.resolve(reading) {
                 Local::Single(found) => return Some(found),
                 Local::Fold { first, .. } if first >= at => return Some(first),
-                Local::Fold { second, .. } if second >= at && self.dst.fold == Fold::Both => {
+                Local::Fold { first, second }
+                    if second >= at && self.dst.repeats(second.signed_duration_since(first)) =>
+                {
                     return Some(second);
                 }
-                Local::Gap { end, .. } if self.dst.gap == Gap::Shift && end >= at => {
+                Local::Gap { end, length, .. } if self.dst.shifts(length) && end >= at => {
                     return Some(end);
                 }
                 Local::Gap { end, .. } => {
@@ -210,7 +218,8 @@ impl Cron {
         let from = match zone.resolve(begin) {
             // The second pass over readings of which only the first counts: they end where the fold does.
             Local::Fold { first, second }
-                if second == stretch.from && self.dst.fold == Fold::First =>
+                if second == stretch.from
+                    && !self.dst.repeats(second.signed_duration_since(first)) =>
             {
                 begin
                     + second.signed_duration_since(first).min(until - begin).max(TimeDelta::zero())
@@ -229,9 +238,7 @@ impl Cron {
 
     /// Whether what a gap has hidden is shifted to this instant, which would not fire otherwise.
     fn begins_with_a_shift(&self, zone: &Zone, at: Timestamp) -> bool {
-        self.dst.gap == Gap::Shift
-            && !self.fields.matches(zone.to_local(at))
-            && self.ends_a_gap_with_a_match(zone, at)
+        !self.fields.matches(zone.to_local(at)) && self.is_shifted_to(zone, at)
     }
 
     /// The readings that the clock skips, with `from < instant <= to`.
@@ -246,7 +253,7 @@ impl Cron {
         gaps(zone, from, to).filter_map(move |gap| {
             let first = self.fields.next(gap.from).filter(|first| *first < gap.until)?;
             let count = self.fields.count(gap.from, gap.until);
-            let shifted = self.dst.gap == Gap::Shift && !self.fields.matches(gap.until);
+            let shifted = self.dst.shifts(gap.length()) && !self.fields.matches(gap.until);
             Some(gap.missing(zone, first, count, shifted))
         })
     }
