@@ -92,7 +92,7 @@ def end_before_start(seen):
     if not (has_both and seen.only_we_refuse() and seen.is_type("cron", "interval")):
         return False
     spec = reference.with_whole_fractions(seen.spec)
-    return oracle.time_of(spec["end_date"], seen.zone) < oracle.time_of(spec["start_date"], seen.zone)
+    return oracle.end_of(spec["end_date"], seen.zone) < oracle.time_of(spec["start_date"], seen.zone)
 
 
 def never_fires(seen):
@@ -195,9 +195,27 @@ def end_in_repeated_hour(seen):
     if not (seen.both_answer() and seen.is_type("cron") and seen.ours is None and seen.theirs
             and "end_date" in seen.spec):
         return False
-    end = oracle.time_of(reference.with_whole_fractions(seen.spec)["end_date"], seen.zone)
+    end = oracle.end_of(reference.with_whole_fractions(seen.spec)["end_date"], seen.zone)
     return seen.theirs.fold == 1 and seen.their_instant > end and seen.theirs.replace(tzinfo=None) <= end.astimezone(
         seen.zone).replace(tzinfo=None)
+
+
+def loose_time(seen):
+    """A time without seconds, or with an offset in another form, which they refuse."""
+    texts = [seen.spec.get(key, "") for key in ("run_date", "start_date", "end_date")]
+    loose = r"\d+-\d+-\d+[ T](\d+:\d+|\d+:\d+:\d+(\.\d+)?) ?(Z|[+-]\d\d(:?\d\d)?)?"
+    strict = r"\d+-\d+-\d+([ T]\d+:\d+:\d+(\.\d+)?(Z|[+-]\d\d:\d\d)?)?"
+    return (isinstance(seen.theirs, Refused) and not isinstance(seen.ours, Refused) and any(
+        re.fullmatch(loose, text) and not re.fullmatch(strict, text) for text in texts))
+
+
+def end_of_day(seen):
+    """Ours is on the day that is given as the end, where they have ended at its beginning."""
+    text = seen.spec.get("end_date", "")
+    if not (seen.both_answer() and seen.is_type("cron", "interval") and oracle.is_bare_date(text)):
+        return False
+    return (seen.ours is not None and seen.theirs is None
+            and oracle.time_of(text, seen.zone) < seen.ours <= oracle.end_of(text, seen.zone))
 
 
 def past_start(seen):
@@ -288,6 +306,16 @@ TABLE = [
         "end in repeated hour",
         "the end is compared as a reading there, so that it counts in both passes; here as the instant that it is",
         end_in_repeated_hour,
+    ),
+    Difference(
+        "loose time",
+        "a time without seconds, or with an offset such as +0200, is refused there; here it is read",
+        loose_time,
+    ),
+    Difference(
+        "end of day",
+        "a bare date as the end is its midnight there; here it is the whole day, as in a calendar interval",
+        end_of_day,
     ),
     Difference(
         "past start",

@@ -34,9 +34,29 @@ def time_of(text, zone):
     return zones.instant(datetime(*numbers), zone)
 
 
+def is_bare_date(text):
+    """Whether a time is a date without a time of day."""
+    return re.fullmatch(r"\d+-\d+-\d+", text) is not None
+
+
+def end_of(text, zone):
+    """The last instant that an end includes: of a bare date, that of the whole day."""
+    if not is_bare_date(text):
+        return time_of(text, zone)
+    day = time_of(text, UTC).date()
+    # Of a midnight that the clock skips, the day ends where the clock goes on.
+    at = datetime(day.year, day.month, day.day, tzinfo=UTC) + DAY - 14 * HOUR
+    while at.astimezone(zone).date() <= day:
+        at += 900 * SECOND
+    at -= 900 * SECOND
+    while at.astimezone(zone).date() <= day:
+        at += SECOND
+    return at - timedelta(microseconds=1)
+
+
 def _bounds(spec, zone, after):
     start, end = spec.get("start_date"), spec.get("end_date")
-    return (max(after, time_of(start, zone)) if start else after), (time_of(end, zone) if end else END)
+    return (max(after, time_of(start, zone)) if start else after), (end_of(end, zone) if end else END)
 
 
 def _cron(spec, zone, after):
