@@ -35,17 +35,18 @@ pub struct TriggerArguments {
     /// Earliest time (inclusive); of an interval, the time from which it counts
     #[arg(long, value_name = "TIME", help_heading = "When", allow_hyphen_values = true)]
     pub start: Option<String>,
-    /// Latest time (inclusive)
+    /// Latest time (inclusive); a date without a time is that whole day
     #[arg(long, value_name = "TIME", help_heading = "When", allow_hyphen_values = true)]
     pub end: Option<String>,
     /// Delay each occurrence by up to this long
     #[arg(long, value_name = "DURATION", help_heading = "When")]
     pub jitter: Option<String>,
     /// A local time that the clock skips in spring: skip it, or shift it to the end of the gap [default: skip;
-    /// of --crontab shift]
+    /// of --crontab as cron(8): shift a fixed minute and hour]
     #[arg(long, value_name = "RULE", value_parser = ["skip", "shift"], help_heading = "When")]
     pub dst_gap: Option<String>,
-    /// A local time that the clock shows twice in autumn: both, or the first only [default: both; of --calendar first]
+    /// A local time that the clock shows twice in autumn: both, or the first only [default: both;
+    /// of --calendar first; of --crontab as cron(8): the first of a fixed minute and hour]
     #[arg(long, value_name = "RULE", value_parser = ["both", "first"], help_heading = "When")]
     pub dst_fold: Option<String>,
 }
