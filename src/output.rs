@@ -3,18 +3,25 @@
 //! What is kept has a bound, whatever a run writes: its beginning, which says what it set out to do, and its end,
 //! which says what became of it. What was cut between them is counted.
 
+mod lines;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
+pub use lines::Lines;
+
 /// Bytes of a line; a longer one is kept as several.
 pub const LINE_BYTES: usize = 8 * 1024;
-/// Bytes of lines that are kept from the beginning, and from the end.
+/// Bytes of text, with a line break for each line, that are kept from the beginning.
 pub const HEAD_BYTES: usize = 16 * 1024;
 /// The same from the end: enough for a stack trace and what led to it.
 pub const TAIL_BYTES: usize = 48 * 1024;
-/// What a line costs beside its text, so that a million empty ones have a bound too.
-const LINE_COST: usize = 32;
+/// Stamps that are kept from the beginning. Lines of a stream that were written at once share one, so this only
+/// bounds lines that are very short and come one by one.
+pub const HEAD_STAMPS: usize = 4 * 1024;
+/// The same from the end.
+pub const TAIL_STAMPS: usize = 12 * 1024;
 
 /// Which of its streams a run wrote to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,36 +44,25 @@ pub struct Line {
     pub text: String,
 }
 
-impl Line {
-    /// Bytes that count against a bound.
-    pub fn cost(&self) -> usize {
-        self.text.len() + LINE_COST
-    }
-}
-
 /// What is kept of an output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Output {
     /// Its first lines.
-    pub head: Vec<Line>,
+    pub head: Lines,
     /// Lines after those that are not kept.
     pub cut: u64,
     /// Its last lines.
-    pub tail: Vec<Line>,
+    pub tail: Lines,
     /// Bytes that were written in all.
     pub bytes: u64,
 }
 
-/// A line as the store keeps it: microseconds, stream, text.
-#[derive(Serialize, Deserialize)]
-struct StoredLine(i64, Stream, String);
-
 /// The kept lines as the store keeps them.
 #[derive(Serialize, Deserialize)]
-struct Stored {
-    head: Vec<StoredLine>,
+struct Stored<L> {
+    head: L,
     cut: u64,
-    tail: Vec<StoredLine>,
+    tail: L,
 }
 
 impl Output {
@@ -80,48 +76,42 @@ impl Output {
         self.bytes == 0
     }
 
+    /// Bytes of the text that is kept.
+    pub fn kept_bytes(&self) -> usize {
+        self.head.text().len() + self.tail.text().len()
+    }
+
     /// The kept lines, in their order.
-    pub fn lines(&self) -> impl DoubleEndedIterator<Item = &Line> {
-        self.head.iter().chain(&self.tail)
+    pub fn lines(&self) -> impl Iterator<Item = Line> + '_ {
+        self.head.iter().chain(self.tail.iter())
+    }
+
+    /// The last lines of those that are kept, at most this many, in their order.
+    pub fn last_lines(&self, count: usize) -> Vec<Line> {
+        let kept = self.head.len() + self.tail.len();
+        self.lines().skip(kept.saturating_sub(count)).collect()
     }
 
     /// The text, and in its midst what was cut.
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        let mut push = |line: &str| {
-            text.push_str(line);
-            text.push('\n');
-        };
-        self.head.iter().for_each(|line| push(&line.text));
+        let mut text = self.head.text().to_owned();
         if self.cut > 0 {
-            push(&format!("… {} lines are not kept …", self.cut));
+            text.push_str(&format!("… {} lines are not kept …\n", self.cut));
         }
-        self.tail.iter().for_each(|line| push(&line.text));
+        text.push_str(self.tail.text());
         text
     }
 
     /// The kept lines as JSON text.
     pub fn to_json(&self) -> String {
-        let stored = |lines: &[Line]| {
-            let stored = |line: &Line| {
-                StoredLine(line.at.timestamp_micros(), line.stream, line.text.clone())
-            };
-            lines.iter().map(stored).collect()
-        };
-        let stored = Stored { head: stored(&self.head), cut: self.cut, tail: stored(&self.tail) };
+        let stored = Stored { head: &self.head, cut: self.cut, tail: &self.tail };
         serde_json::to_string(&stored).unwrap_or_default()
     }
 
     /// Reads what [`Output::to_json`] has written; none if it did not.
     pub fn from_json(text: &str, bytes: u64) -> Option<Self> {
         let Stored { head, cut, tail } = serde_json::from_str(text).ok()?;
-        let lines = |stored: Vec<StoredLine>| {
-            let line = |StoredLine(micros, stream, text)| {
-                Some(Line { at: Timestamp::from_timestamp_micros(micros)?, stream, text })
-            };
-            stored.into_iter().map(line).collect::<Option<Vec<Line>>>()
-        };
-        Some(Self { head: lines(head)?, cut, tail: lines(tail)?, bytes })
+        Some(Self { head, cut, tail, bytes })
     }
 }
 
@@ -137,13 +127,19 @@ mod tests {
     #[test]
     fn an_output_is_stored_and_read_alike_and_says_what_was_cut() {
         let output = Output {
-            head: vec![line(1, Stream::Stdout, "begin \"quoted\"")],
+            head: [line(1, Stream::Stdout, "begin \"quoted\"")].into_iter().collect(),
             cut: 7,
-            tail: vec![line(2, Stream::Stderr, ""), line(3, Stream::Stdout, "end")],
+            tail: [line(2, Stream::Stderr, ""), line(3, Stream::Stdout, "end")]
+                .into_iter()
+                .collect(),
             bytes: 1234,
         };
         assert_eq!(Output::from_json(&output.to_json(), 1234), Some(output.clone()));
         assert_eq!(output.text(), "begin \"quoted\"\n… 7 lines are not kept …\n\nend\n");
+        assert_eq!(output.last_lines(1), [line(3, Stream::Stdout, "end")]);
+        let before = r#"{"head":[[1800000001000000,"stdout","begin \"quoted\""]],"cut":7,
+            "tail":[[1800000002000000,"stderr",""],[1800000003000000,"stdout","end"]]}"#;
+        assert_eq!(Output::from_json(before, 1234), Some(output), "as earlier versions wrote it");
         assert_eq!(Output::from_json("plain", 5), None);
     }
 }

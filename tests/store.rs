@@ -439,7 +439,7 @@ async fn lists_are_filtered_and_paged<S: Store + Archive>(store: S) {
 
 fn output(text: &str) -> Output {
     let line = Line { at: at(1), stream: Stream::Stderr, text: text.to_owned() };
-    Output { head: vec![line], cut: 3, tail: Vec::new(), bytes: 70_000 }
+    Output { head: [line].into_iter().collect(), cut: 3, bytes: 70_000, ..Output::default() }
 }
 
 fn put_output(run_id: &RunId, attempt: u32, text: &str) -> Change {

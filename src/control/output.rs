@@ -69,7 +69,7 @@ pub(super) async fn output(
 
 async fn so_far(history: &History, run: &Run, attempt: u32) -> Result<Value, ApiError> {
     let output = history.output(&run.id, attempt).await?;
-    let lines: Vec<Value> = output.lines().map(line).collect();
+    let lines: Vec<Value> = output.lines().map(|line| value(&line)).collect();
     Ok(json!({
         "run_id": &*run.id.0,
         "job_id": run.job_id,
@@ -83,7 +83,7 @@ async fn so_far(history: &History, run: &Run, attempt: u32) -> Result<Value, Api
     }))
 }
 
-fn line(line: &Line) -> Value {
+fn value(line: &Line) -> Value {
     json!({"at": rfc3339(line.at), "stream": line.stream, "text": line.text})
 }
 
@@ -92,7 +92,7 @@ fn words(told: &Told) -> Bytes {
     let values = match told {
         Told::Attempt(number) => vec![json!({"attempt": number})],
         Told::Missed(lines) => vec![json!({"missed": lines})],
-        Told::Lines(lines) => lines.iter().map(line).collect(),
+        Told::Lines(lines) => lines.iter().map(value).collect(),
         Told::End(run) => vec![json!({"state": run.state.word(), "attempt": run.attempt})],
     };
     let mut text = String::new();

@@ -166,11 +166,11 @@ impl Following {
     }
 
     fn tell_all(&mut self, output: Output) {
-        self.to_tell.push_back(Told::Lines(output.head));
+        self.to_tell.push_back(Told::Lines(output.head.iter().collect()));
         if output.cut > 0 {
             self.to_tell.push_back(Told::Missed(output.cut));
         }
-        self.to_tell.push_back(Told::Lines(output.tail));
+        self.to_tell.push_back(Told::Lines(output.tail.iter().collect()));
     }
 
     async fn wait(&mut self) {

@@ -71,8 +71,8 @@ impl Desk<'_> {
             Outcome::Failed { error, .. }
             | Outcome::TimedOut { error }
             | Outcome::Lost { error } => {
-                let last = output.lines().rev().take(LINES_TOLD).collect::<Vec<_>>();
-                let last = last.into_iter().rev().map(|line| line.text.as_str());
+                let last = output.last_lines(LINES_TOLD);
+                let last = last.iter().map(|line| line.text.as_str());
                 let body: Vec<&str> = std::iter::once(error.as_str()).chain(last).collect();
                 self.beat(job, run, Signal::Failure, body.join("\n"));
             }

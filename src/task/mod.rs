@@ -4,5 +4,6 @@ pub mod builtin;
 pub mod cancellation;
 pub mod context;
 pub mod log;
+mod mask;
 mod panics;
 pub mod standard;

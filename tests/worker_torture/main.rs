@@ -70,8 +70,8 @@ fn misbehaving(home: &Home) -> Bench {
     Bench::new(1, &role(home, "misbehave"))
 }
 
-fn texts(output: &Output) -> Vec<&str> {
-    output.lines().map(|line| line.text.as_str()).collect()
+fn texts(output: &Output) -> Vec<String> {
+    output.lines().map(|line| line.text).collect()
 }
 
 fn fake() -> Outcome {
@@ -417,14 +417,14 @@ fn a_builtin_that_floods_has_its_beginning_and_end_kept_and_the_rest_counted() {
         let bytes = 100 * 1024 * 1024;
         let output = bench.run("print", &json!({"bytes": bytes})).await.output;
         assert_eq!(output.bytes, bytes + 12);
-        assert_eq!(output.head[0].text, "0123456789abcde");
-        assert_eq!(output.tail.last().unwrap().text, "that is all");
+        assert_eq!(output.lines().next().unwrap().text, "0123456789abcde");
+        assert_eq!(output.last_lines(1)[0].text, "that is all");
         let lines = u64::try_from(output.lines().count()).unwrap() + output.cut;
         assert_eq!(lines, bytes / 16 + 1);
 
         let output = bench.run("say", &json!({"lines": 1_000_000})).await.output;
-        assert_eq!(output.head[0].text, "line 0");
-        assert_eq!(output.tail.last().unwrap().text, "line 999999");
+        assert_eq!(output.lines().next().unwrap().text, "line 0");
+        assert_eq!(output.last_lines(1)[0].text, "line 999999");
         let lines = u64::try_from(output.lines().count()).unwrap() + output.cut;
         assert_eq!(lines, 1_000_000);
         // The numbers, and beside each the word and the line break.

@@ -141,8 +141,8 @@ async fn try_to_start(desk: &Arc<Desk>) -> Result<Worker, String> {
     let how = death::words(&broken, &death.status);
     // The last line that it complained says most.
     let output = log.close(clock.now());
-    let mut complaints = output.lines().filter(|line| line.stream == Stream::Stderr);
-    let said = complaints.next_back().map(|line| format!(" ({})", line.text));
+    let complaints = output.lines().filter(|line| line.stream == Stream::Stderr);
+    let said = complaints.last().map(|line| format!(" ({})", line.text));
     Err(format!("it {how}{}", said.unwrap_or_default()))
 }
 

@@ -1,0 +1,237 @@
+//! Lines of an output in little memory: their text in one piece, and a stamp for each group of lines that were written
+//! at the same time to the same stream.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Line, Stream};
+use crate::clock::Timestamp;
+
+/// When and where some lines that follow each other were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    at: Timestamp,
+    stream: Stream,
+    lines: u32,
+}
+
+/// Lines in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// Each line with its line break.
+    text: String,
+    stamps: VecDeque<Stamp>,
+    count: usize,
+}
+
+impl Lines {
+    /// How many lines there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The text of all lines, each with its line break.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Stamps that are kept: at most one for each line.
+    pub fn stamps(&self) -> usize {
+        self.stamps.len()
+    }
+
+    /// Adds a line. A line break within its text begins another line.
+    pub fn push(&mut self, at: Timestamp, stream: Stream, text: &str) {
+        for line in text.split('\n') {
+            self.text.push_str(line);
+            self.text.push('\n');
+            self.count += 1;
+            match self.stamps.back_mut() {
+                Some(last) if (last.at, last.stream) == (at, stream) && last.lines < u32::MAX => {
+                    last.lines += 1;
+                }
+                _ => self.stamps.push_back(Stamp { at, stream, lines: 1 }),
+            }
+        }
+    }
+
+    /// Takes lines from the front until the rest is within these limits; returns how many.
+    pub fn shorten(&mut self, bytes: usize, stamps: usize) -> usize {
+        let (mut cut, mut lines) = (0, 0);
+        while self.text.len() - cut > bytes || self.stamps.len() > stamps {
+            let Some(length) = self.text.get(cut..).and_then(|rest| rest.find('\n')) else { break };
+            cut += length + 1;
+            lines += 1;
+            if let Some(first) = self.stamps.front_mut() {
+                first.lines -= 1;
+            }
+            if self.stamps.front().is_some_and(|first| first.lines == 0) {
+                self.stamps.pop_front();
+            }
+        }
+        if lines > 0 {
+            self.text.drain(..cut);
+            self.count -= lines;
+        }
+        lines
+    }
+
+    /// The lines, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Line> + '_ {
+        let stamps = self.stamps.iter().flat_map(|stamp| {
+            let lines = usize::try_from(stamp.lines).unwrap_or(usize::MAX);
+            std::iter::repeat_n((stamp.at, stamp.stream), lines)
+        });
+        let texts = self.text.split_terminator('\n');
+        stamps.zip(texts).map(|((at, stream), text)| Line { at, stream, text: text.to_owned() })
+    }
+
+    /// The lines from the one of that number on.
+    pub fn since(&self, number: usize) -> Vec<Line> {
+        let mut skipped = 0;
+        let mut lines = Vec::with_capacity(self.count.saturating_sub(number));
+        let mut texts = self.text.split_terminator('\n').skip(number);
+        for stamp in &self.stamps {
+            let here = usize::try_from(stamp.lines).unwrap_or(usize::MAX);
+            let wanted = (skipped + here).saturating_sub(number.max(skipped));
+            let (at, stream) = (stamp.at, stamp.stream);
+            lines.extend(texts.by_ref().take(wanted).map(|text| Line {
+                at,
+                stream,
+                text: text.to_owned(),
+            }));
+            skipped += here;
+        }
+        lines
+    }
+}
+
+impl FromIterator<Line> for Lines {
+    fn from_iter<I: IntoIterator<Item = Line>>(from: I) -> Self {
+        let mut lines = Self::default();
+        for Line { at, stream, text } in from {
+            lines.push(at, stream, &text);
+        }
+        lines
+    }
+}
+
+/// A group of lines as the store keeps it: microseconds since the group before, stream, number of lines.
+#[derive(Serialize, Deserialize)]
+struct StoredStamp(i64, Stream, u32);
+
+/// Lines as the store keeps them.
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    text: std::borrow::Cow<'a, str>,
+    stamps: Vec<StoredStamp>,
+}
+
+impl Serialize for Lines {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut before = 0;
+        let stored = |stamp: &Stamp| {
+            let at = stamp.at.timestamp_micros();
+            let since = at.wrapping_sub(std::mem::replace(&mut before, at));
+            StoredStamp(since, stamp.stream, stamp.lines)
+        };
+        let stamps = self.stamps.iter().map(stored).collect();
+        Stored { text: (&self.text).into(), stamps }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Lines {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// As it is written now, and as earlier versions wrote it: microseconds, stream and text of each line.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Groups(Stored<'static>),
+            Each(Vec<(i64, Stream, String)>),
+        }
+        let unreadable = || serde::de::Error::custom("the stamps do not belong to the lines");
+        let lines = match Either::deserialize(deserializer)? {
+            Either::Groups(stored) => Self::from_stored(stored),
+            Either::Each(lines) => {
+                let line = |(micros, stream, text)| {
+                    Some(Line { at: Timestamp::from_timestamp_micros(micros)?, stream, text })
+                };
+                lines.into_iter().map(line).collect()
+            }
+        };
+        lines.ok_or_else(unreadable)
+    }
+}
+
+impl Lines {
+    fn from_stored(stored: Stored<'_>) -> Option<Self> {
+        let mut micros: i64 = 0;
+        let mut count: usize = 0;
+        let stamps = stored.stamps.into_iter().map(|StoredStamp(since, stream, lines)| {
+            micros = micros.wrapping_add(since);
+            count = count.checked_add(usize::try_from(lines).ok()?)?;
+            Some(Stamp { at: Timestamp::from_timestamp_micros(micros)?, stream, lines })
+        });
+        let stamps = stamps.collect::<Option<VecDeque<Stamp>>>()?;
+        let text = stored.text.into_owned();
+        let breaks = text.bytes().filter(|byte| *byte == b'\n').count();
+        let is_whole = text.is_empty() || text.ends_with('\n');
+        (breaks == count && is_whole && stamps.iter().all(|stamp| stamp.lines > 0))
+            .then_some(Self { text, stamps, count })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn texts(lines: &Lines) -> Vec<String> {
+        lines.iter().map(|line| line.text).collect()
+    }
+
+    #[test]
+    fn lines_that_were_written_at_once_share_a_stamp() {
+        let mut lines = Lines::default();
+        for number in 0..10 {
+            lines.push(at(number / 5), Stream::Stdout, &number.to_string());
+        }
+        lines.push(at(1), Stream::Stderr, "two\nlines");
+        assert_eq!((lines.len(), lines.stamps()), (12, 3));
+        let all: Vec<Line> = lines.iter().collect();
+        assert_eq!((all[4].at, all[5].at, all[11].stream), (at(0), at(1), Stream::Stderr));
+        for number in 0..13 {
+            assert_eq!(lines.since(number), all[number.min(12)..], "since {number}");
+        }
+        assert_eq!(lines.shorten(usize::MAX, 1), 10);
+        assert_eq!(texts(&lines), ["two", "lines"]);
+        assert_eq!(lines.shorten(6, 1), 1);
+        assert_eq!((texts(&lines), lines.text()), (vec!["lines".to_owned()], "lines\n"));
+        assert_eq!((lines.shorten(0, 0), lines), (1, Lines::default()));
+    }
+
+    #[test]
+    fn lines_are_stored_in_little_more_than_their_text_and_what_does_not_fit_together_is_refused() {
+        let mut lines = Lines::default();
+        (0..8192).for_each(|number| lines.push(at(0), Stream::Stdout, &format!("{number:05}")));
+        let stored = serde_json::to_string(&lines).unwrap();
+        assert!(stored.len() < 8192 * 7 + 100, "{}", stored.len());
+        assert_eq!(serde_json::from_str::<Lines>(&stored).unwrap(), lines);
+        for bad in [
+            r#"{"text":"a\n","stamps":[]}"#,
+            r#"{"text":"a","stamps":[[1,"stdout",1]]}"#,
+            r#"{"text":"","stamps":[[1,"stdout",0]]}"#,
+        ] {
+            assert!(serde_json::from_str::<Lines>(bad).is_err(), "{bad}");
+        }
+    }
+}
