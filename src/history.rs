@@ -158,12 +158,15 @@ impl History {
             let stored = self.failures.note(self.archive.output(&id.0, attempt).await, || {
                 Read::Output(id.to_string(), attempt)
             })?;
-            if stored.is_some() || so_far.is_empty() {
+            // While a run goes on, what it has written is saved from time to time.
+            let stored_bytes = stored.as_ref().map_or(0, |stored| stored.bytes);
+            if stored_bytes >= so_far.bytes {
                 return Ok(stored.unwrap_or_default());
             }
             // It has just ended, and is about to be recorded.
             if !matches!(tokio::time::timeout_at(deadline, steps.changed()).await, Ok(Ok(()))) {
-                return Ok(so_far);
+                let has_lines = so_far.kept_bytes() > 0;
+                return Ok(stored.filter(|_| !has_lines).unwrap_or(so_far));
             }
         }
     }

@@ -23,6 +23,9 @@ pub const HEAD_STAMPS: usize = 4 * 1024;
 /// The same from the end.
 pub const TAIL_STAMPS: usize = 12 * 1024;
 
+/// Bytes of a stamp in a store, roughly.
+const STAMP_BYTES: usize = 20;
+
 /// Which of its streams a run wrote to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,19 +69,15 @@ struct Stored<L> {
 }
 
 impl Output {
-    /// Bytes of the lines that are kept.
-    pub fn kept_bytes(&self) -> usize {
-        self.head.iter().chain(&self.tail).map(Line::cost).sum()
-    }
-
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Bytes of the text that is kept.
+    /// Bytes that the kept lines take in a store, roughly.
     pub fn kept_bytes(&self) -> usize {
-        self.head.text().len() + self.tail.text().len()
+        let bytes = |lines: &Lines| lines.text().len() + lines.stamps() * STAMP_BYTES;
+        bytes(&self.head) + bytes(&self.tail)
     }
 
     /// The kept lines, in their order.

@@ -13,12 +13,15 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
+use std::time::Duration;
 
 use punctual::client::{Client, ClientError, Lines};
 use punctual::clock::Timestamp;
 use punctual::history::FOLLOWERS_MAX;
 use serde_json::{Value, json};
 use servers::postgres::PostgresServer;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
 use support::{Daemon, Home, PATIENCE, ended, run_to_end, text};
 
 /// One command at a time, so that a second one waits.
@@ -351,9 +354,74 @@ async fn what_a_run_on_another_node_writes_comes_when_its_attempt_has_ended() {
     let mut here = client.follow(&run, "").await.unwrap();
     let mut there = other.follow(&run, "").await.unwrap();
     assert_eq!(said(&mut here).await, "first");
+    let seen = async {
+        while text(&other.output(&run).await.unwrap(), "output") != "first\n" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("the output is not seen elsewhere");
     held.go_on();
     assert_eq!(rest(&mut there).await, [json!("first"), json!("second"), succeeded()]);
     assert_eq!(rest(&mut here).await, [json!("second"), succeeded()]);
+}
+
+/// Waits until the file of a daemon's store has this text in an output.
+async fn saved(home: &Home, text: &str) {
+    let options = SqliteConnectOptions::new().filename(home.path().join("punctual.db"));
+    let mut store = SqliteConnection::connect_with(&options.read_only(true)).await.unwrap();
+    let count = "select count(*) from attempt_outputs where kept like ?";
+    let saving = async {
+        loop {
+            let query = sqlx::query_scalar::<_, i64>(count).bind(format!("%{text}%"));
+            if query.fetch_one(&mut store).await.unwrap() > 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, saving).await.expect("the output was not saved");
+}
+
+#[tokio::test]
+async fn what_a_run_printed_outlives_a_crash_of_the_daemon() {
+    let (home, daemon, client) = daemon("");
+    let held = Held::new(&home, "held");
+    let wait = held.wait();
+    let script = format!("echo first; {wait}; echo second; printf half; {wait}");
+    add(&client, "talks", &script, json!({"on_crash": "lose"})).await;
+    let run = text(&client.run("talks").await.unwrap(), "id").to_owned();
+    saved(&home, "first").await;
+    held.go_on();
+    saved(&home, "half").await;
+    daemon.kill();
+    let _daemon = home.start();
+    assert_eq!(text(&client.run_by_id(&run).await.unwrap(), "state"), "lost");
+    assert_eq!(home.ok(&["logs", &run]), "first\nsecond\nhalf\n");
+}
+
+#[tokio::test]
+async fn what_a_run_printed_until_a_stop_has_interrupted_it_is_kept() {
+    let (home, daemon, client) = daemon("[scheduler]\ndrain_seconds = 0\n");
+    let held = Held::new(&home, "held");
+    let script = format!("trap 'echo cleaning up; exit 1' TERM; echo first; {}", held.wait());
+    add(&client, "talks", &script, json!({"on_crash": "lose"})).await;
+    let run = text(&client.run("talks").await.unwrap(), "id").to_owned();
+    assert_eq!(said(&mut client.follow(&run, "").await.unwrap()).await, "first");
+    assert!(daemon.stop().success());
+    let _daemon = home.start();
+    assert_eq!(text(&client.run_by_id(&run).await.unwrap(), "state"), "lost");
+    assert_eq!(home.ok(&["logs", &run]), "first\ncleaning up\n");
+}
+
+#[tokio::test]
+async fn of_many_short_lines_the_documented_bytes_are_kept() {
+    let (home, _daemon, client) = daemon("");
+    add(&client, "counts", "seq 1 20000", json!({})).await;
+    run_to_end(&client, "counts").await;
+    let logs = home.ok(&["logs", "counts"]);
+    let (head, tail) = logs.split_once("… 8310 lines are not kept …\n").unwrap();
+    assert_eq!((head.len(), tail.len()), (16 * 1024 - 1, 48 * 1024));
+    assert!(head.starts_with("1\n2\n") && tail.ends_with("19999\n20000\n"));
 }
 
 #[tokio::test]

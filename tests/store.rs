@@ -140,6 +140,7 @@ on_every_store! {
     runs_in_flight_are_found_the_oldest_first
     lists_are_filtered_and_paged
     an_output_is_replaced
+    an_output_is_saved_only_for_the_node_that_runs_its_attempt
     a_run_counts_with_all_that_belongs_to_it
     finished_jobs_are_found_in_the_order_in_which_they_finished
     attempts_of_a_run_are_kept_in_their_order
@@ -455,6 +456,29 @@ async fn an_output_is_replaced<S: Store + Archive>(store: S) {
     assert_eq!(store.output(&id.0, 1).await.unwrap(), Some(output("second")));
     assert_eq!(store.output(&id.0, 2).await.unwrap(), Some(output("another attempt")));
     assert_eq!(store.output("nothing", 1).await.unwrap(), None);
+}
+
+async fn an_output_is_saved_only_for_the_node_that_runs_its_attempt<S: Store + Archive>(store: S) {
+    let mut run = run("a", None);
+    let id = run.id.clone();
+    let save = async |attempt: u32, node: &str, text: &str| {
+        let (run_id, held_by) = (id.clone(), node.into());
+        let output = Arc::new(output(text));
+        let change = Change::SaveOutput { run_id, attempt, output, held_by };
+        store.commit(vec![change]).await.unwrap();
+        store.output(&id.0, attempt).await.unwrap()
+    };
+    store.commit(vec![insert_run(&run)]).await.unwrap();
+    assert_eq!(save(1, "here", "not started").await, None);
+    run.start(at(1));
+    store.commit(vec![update_run(&run)]).await.unwrap();
+    assert_eq!(save(1, "here", "first").await, Some(output("first")));
+    assert_eq!(save(1, "here", "more").await, Some(output("more")));
+    assert_eq!(save(1, "elsewhere", "of another node").await, Some(output("more")));
+    assert_eq!(save(2, "here", "of another attempt").await, None);
+    run.end(at(1), at(2), Outcome::Lost { error: "gone".to_owned() }, Cost::default());
+    store.commit(vec![update_run(&run)]).await.unwrap();
+    assert_eq!(save(1, "here", "too late").await, Some(output("more")));
 }
 
 async fn a_pause_is_kept_until_it_ends<S: Store + Archive>(store: S) {

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Beat, Executor, ExecutorKind, PoolSettings};
+use punctual::executor::{Assignment, Beat, Executor, ExecutorKind, PoolSettings, Saving};
 use punctual::job::{Definition, GivenPolicy, Job, JobId, JobState, Origin, Overlap};
+use punctual::output::Output;
 use punctual::run::{Execution, RunId};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Command, Request};
@@ -238,6 +239,14 @@ impl Executor for Idle {
 
     fn cancel(&mut self, run_id: &RunId, _reason: &str) {
         unreachable!("{run_id} was not started");
+    }
+
+    fn unsaved_outputs(&mut self, _: Timestamp, _: Saving) -> Vec<(Execution, Arc<Output>)> {
+        Vec::new()
+    }
+
+    fn output_saved(&mut self, execution: &Execution, _: &Output, _: Timestamp) {
+        unreachable!("{execution:?} was not started");
     }
 
     fn tell(&mut self, beat: Beat) {

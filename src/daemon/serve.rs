@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -169,7 +170,7 @@ async fn run(source: Source, config: Config, socket: PathBuf, demo: Demo) -> Res
         (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let api = Api {
         handle: handle.clone(),
-        history: History::new(Arc::new(store.clone()), handle.clone(), live),
+        history: History::new(Arc::new(store.clone()), handle.clone(), live.clone()),
         rules: rules_out.clone(),
         clock: Arc::new(SystemClock),
         reload: reload_in,
@@ -178,7 +179,10 @@ async fn run(source: Source, config: Config, socket: PathBuf, demo: Demo) -> Res
     };
     let (hints_in, hints) = mpsc::channel(1);
     tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
-    let inlets = Inlets { commands, completions, hints, shutdown: core.clone() };
+    let (outputs_in, outputs) = mpsc::channel(1);
+    // Also what runs write while they are waited for at the end is saved.
+    tracker.spawn(pass_on_growth(live, outputs_in, doors.clone()));
+    let inlets = Inlets { commands, completions, hints, outputs, shutdown: core.clone() };
     let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, &tracker);
     let mut serving = serving.map_err(|error| refused(&error))?;
     let (listener, socket_file) = bound.publish().map_err(|error| refused(&error))?;
@@ -334,6 +338,17 @@ async fn pass_on_hints(store: SqlStore, hints: mpsc::Sender<()>, shutdown: Cance
                     () = tokio::time::sleep(HINT_PAUSE) => {}
                 }
             }
+        }
+    }
+}
+
+/// Tells the scheduler when runs have written something that is not saved.
+async fn pass_on_growth(live: Live, outputs: mpsc::Sender<()>, doors: CancellationToken) {
+    while doors.run_until_cancelled(live.grown()).await.is_some() {
+        match outputs.try_send(()) {
+            // A hint that waits already says the same.
+            Ok(()) | Err(TrySendError::Full(())) => {}
+            Err(TrySendError::Closed(())) => return,
         }
     }
 }

@@ -150,6 +150,15 @@ impl Completion {
     }
 }
 
+/// Which outputs of runs in progress are to be saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saving {
+    /// Those for which it is time, within a limit of bytes for each look.
+    Due,
+    /// All that are not saved, before the daemon ends.
+    All,
+}
+
 /// Starts runs. Each start is answered by one completion, unless the executor is stopped first.
 pub trait Executor: std::fmt::Debug + Send + 'static {
     /// Begins to execute a run in the named pool, without waiting for it.
@@ -158,6 +167,12 @@ pub trait Executor: std::fmt::Debug + Send + 'static {
     /// Asks a run that was started to end, without waiting for it. Its completion says [`Outcome::Cancelled`] if this
     /// ended it, and what it came to if it ended before, or cannot be ended. For a run that is not there, this does nothing.
     fn cancel(&mut self, run_id: &RunId, reason: &str);
+
+    /// What runs that have no completion have written so far, where that is not saved.
+    fn unsaved_outputs(&mut self, now: Timestamp, saving: Saving) -> Vec<(Execution, Arc<Output>)>;
+
+    /// An output that [`Executor::unsaved_outputs`] gave is saved.
+    fn output_saved(&mut self, execution: &Execution, output: &Output, now: Timestamp);
 
     /// Sends a heartbeat soon, without waiting for it.
     fn tell(&mut self, beat: Beat);
@@ -203,7 +218,17 @@ impl Pools {
         let (tracker, runtime) = (TaskTracker::new(), Handle::current());
         let clients = Clients::new(&runtime);
         let heartbeats = Heartbeats::start(clients.clone(), &runtime);
-        let shared = Arc::new(Shared { registry, clock, completions, tracker, runtime, clients });
+        let live = Live::new(handed_over_max(settings));
+        let kept = live.clone();
+        let shared = Arc::new(Shared {
+            registry,
+            clock,
+            completions,
+            tracker,
+            runtime,
+            clients,
+            live: kept,
+        });
         let mut pools = Self {
             shared,
             by_name: BTreeMap::new(),
@@ -211,7 +236,7 @@ impl Pools {
             heartbeats,
             worker: worker.clone(),
             commands: Arc::new(Commands::new(WorkerProgram::itself())),
-            live: Live::new(handed_over_max(settings)),
+            live,
         };
         pools.resize(settings);
         pools
@@ -265,6 +290,14 @@ impl Executor for Pools {
 
     fn cancel(&mut self, run_id: &RunId, reason: &str) {
         self.live.cancel(run_id, reason);
+    }
+
+    fn unsaved_outputs(&mut self, now: Timestamp, saving: Saving) -> Vec<(Execution, Arc<Output>)> {
+        self.live.unsaved_outputs(now, saving)
+    }
+
+    fn output_saved(&mut self, execution: &Execution, output: &Output, now: Timestamp) {
+        self.live.output_saved(execution, output, now);
     }
 
     fn tell(&mut self, beat: Beat) {

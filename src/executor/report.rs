@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::http::client::Clients;
-use super::{Assignment, Completion, STOPPED};
+use super::{Assignment, Completion, Live, STOPPED};
 use crate::clock::{Clock, Timestamp, duration_words};
 use crate::run::{Cost, Outcome};
 use crate::task::builtin::Registry;
@@ -33,6 +33,7 @@ pub(super) struct Shared {
     /// Where processes are looked after and limits are kept, whoever starts them.
     pub(super) runtime: Handle,
     pub(super) clients: Clients,
+    pub(super) live: Live,
 }
 
 /// How an execution ended, and what it cost.
@@ -96,6 +97,7 @@ impl Shared {
         let now = self.clock.now();
         let output = context.log.close(now);
         if matches!(&ended.outcome, Outcome::Cancelled { reason } if reason == STOPPED) {
+            self.live.interrupted(assignment.execution(), output);
             return None;
         }
         Some(Completion {

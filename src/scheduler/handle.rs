@@ -70,6 +70,8 @@ impl Written {
                 | Change::DeleteJob { .. }
                 | Change::UpdateRun { .. }
                 | Change::ExtendSkipped { .. }
+                // It is counted with the end of its attempt.
+                | Change::SaveOutput { .. }
                 | Change::AskToEnd { .. }
                 | Change::AskRunToEnd { .. }
                 | Change::SetPaused(_)

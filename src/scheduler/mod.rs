@@ -16,6 +16,7 @@ mod floor;
 pub mod handle;
 mod horizon;
 mod node;
+mod outputs;
 mod overlap;
 mod peers;
 mod plan;
@@ -38,7 +39,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::executor::{Completion, Executor};
+use crate::executor::{Completion, Executor, Saving};
 use crate::job::{JobId, JobState, OnFinish, Origin};
 use crate::run::{Execution, Run, RunId, RunIds};
 use crate::store::{Store, StoreError};
@@ -126,6 +127,8 @@ pub struct Scheduler<S, X> {
     /// Finished jobs that are to be removed once none of their runs is in flight.
     finished: BTreeSet<JobId>,
     written: Written,
+    /// Which outputs the next step saves, if any.
+    to_save: Option<Saving>,
     status: watch::Sender<Status>,
 }
 
@@ -157,6 +160,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             asked_to_end: Vec::new(),
             finished: BTreeSet::new(),
             written: Written::default(),
+            to_save: None,
             status: watch::Sender::new(Status::default()),
         }
     }
@@ -257,6 +261,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             }
         };
         self.record_completions(&mut step);
+        self.save_grown(&mut step);
         self.end_asked(&mut step);
         self.floor.wake(now);
         let known = match self.look(&mut step, &commands).await {
@@ -349,6 +354,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.paused_since = step.paused_since();
         for execution in &step.recorded {
             self.executing.remove(execution);
+        }
+        for (execution, output) in &step.saved {
+            self.executor.output_saved(execution, output, step.now);
         }
         step.notes.iter().for_each(Note::log);
         step.ended.iter().for_each(|run| report::ended(run));

@@ -13,7 +13,7 @@ use super::Scheduler;
 use super::alarm::Alarm;
 use super::command::{Command, Refusal};
 use crate::clock::{Clock, Timestamp};
-use crate::executor::{Completion, Executor};
+use crate::executor::{Completion, Executor, Saving};
 use crate::store::{Store, StoreError};
 
 /// Completions that one step takes.
@@ -36,6 +36,8 @@ pub struct Inlets {
     pub completions: mpsc::Receiver<Completion>,
     /// That other nodes have said that there is something to see.
     pub hints: mpsc::Receiver<()>,
+    /// That outputs of runs have grown.
+    pub outputs: mpsc::Receiver<()>,
     /// The end of the loop.
     pub shutdown: CancellationToken,
 }
@@ -77,6 +79,7 @@ pub async fn serve<S: Store, X: Executor, C: Clock>(
             _ = inlets.completions.recv_many(&mut completions, BATCH) => {}
             Some(command) = next_command(&mut inlets.commands, &mut left) => commands.push(command),
             Some(()) = inlets.hints.recv() => scheduler.hint(),
+            Some(()) = inlets.outputs.recv() => scheduler.save_outputs(Saving::Due),
             woken = alarm.wait_until(next) => woken?,
         }
         take_waiting(&mut inlets.completions, &mut completions);
@@ -132,7 +135,7 @@ async fn drain<S: Store, X: Executor, C: Clock>(
     scheduler.drain();
     inlets.commands.close();
     let mut deadline = std::pin::pin!(tokio::time::sleep(limit));
-    let mut completions = Vec::new();
+    let (mut completions, mut told) = (Vec::new(), 0);
     loop {
         while let Ok(command) = inlets.commands.try_recv() {
             refuse(command);
@@ -145,16 +148,21 @@ async fn drain<S: Store, X: Executor, C: Clock>(
             scheduler.executor().stop().await;
             return Ok(Drained { interrupted: 0 });
         }
-        tracing::info!(running = scheduler.running(), "waiting for runs to end");
+        if told != scheduler.running() {
+            told = scheduler.running();
+            tracing::info!(running = told, "waiting for runs to end");
+        }
         tokio::select! {
             biased;
             _ = inlets.completions.recv_many(&mut completions, BATCH) => {}
+            Some(()) = inlets.outputs.recv() => scheduler.save_outputs(Saving::Due),
             () = &mut deadline => break,
             woken = alarm.wait_until(next) => woken?,
         }
     }
     scheduler.executor().stop().await;
     take_waiting(&mut inlets.completions, &mut completions);
+    scheduler.save_outputs(Saving::All);
     scheduler.tick(clock.now(), Vec::new(), completions).await?;
     let recovered = scheduler.recover_own(clock.now(), NOT_WAITED_FOR).await?;
     scheduler.leave(clock.now()).await?;

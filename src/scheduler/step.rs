@@ -13,6 +13,7 @@ use super::report::Note;
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Beat};
 use crate::job::{Job, JobId};
+use crate::output::Output;
 use crate::run::{Execution, Run, RunId, RunState};
 use crate::store::Change;
 use crate::trigger::Span;
@@ -81,6 +82,8 @@ pub(super) struct Step {
     pub(super) beats: Vec<Beat>,
     /// Attempts whose end this step records.
     pub(super) recorded: Vec<Execution>,
+    /// Outputs of runs that go on, which this step saves.
+    pub(super) saved: Vec<(Execution, Arc<Output>)>,
     /// Runs whose end this step records.
     pub(super) ended: Vec<Arc<Run>>,
     /// What the log tells once the step is committed.
@@ -111,6 +114,7 @@ impl Step {
             former_rules: None,
             beats: Vec::new(),
             recorded: Vec::new(),
+            saved: Vec::new(),
             ended: Vec::new(),
             notes: Vec::new(),
             runs: runs.into_iter().map(|run| (run.id.clone(), Arc::new(run))).collect(),
@@ -260,8 +264,9 @@ impl Step {
             Change::ExtendSkipped { .. } => 4,
             Change::InsertAttempt(_) => 5,
             Change::PutOutput { .. } => 6,
-            Change::AskToEnd { .. } | Change::AskRunToEnd { .. } | Change::SetPaused(_) => 7,
-            Change::Prune { .. } => 8,
+            Change::SaveOutput { .. } => 7,
+            Change::AskToEnd { .. } | Change::AskRunToEnd { .. } | Change::SetPaused(_) => 8,
+            Change::Prune { .. } => 9,
         });
         changes
     }

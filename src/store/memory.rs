@@ -105,6 +105,16 @@ impl Tables {
             Change::PutOutput { run_id, attempt, output } => {
                 self.outputs.insert((run_id.clone(), *attempt), Arc::clone(output));
             }
+            Change::SaveOutput { run_id, attempt, output, held_by } => {
+                let runs_here = self.runs.get(run_id).is_some_and(|run| {
+                    run.attempt == *attempt
+                        && run.node == *held_by
+                        && matches!(run.state, RunState::Running { .. })
+                });
+                if runs_here {
+                    self.outputs.insert((run_id.clone(), *attempt), Arc::clone(output));
+                }
+            }
             Change::AskRunToEnd { run_id, reason } => {
                 if self.in_flight().any(|run| run.id == *run_id) {
                     self.asked_to_end.insert(run_id.clone(), reason.clone());

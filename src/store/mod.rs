@@ -80,6 +80,17 @@ pub enum Change {
         /// What is kept of it.
         output: Arc<Output>,
     },
+    /// What an attempt has written so far. Nothing is written if this node does not run it any more.
+    SaveOutput {
+        /// The run.
+        run_id: RunId,
+        /// Which of its attempts.
+        attempt: u32,
+        /// What is kept of it so far.
+        output: Arc<Output>,
+        /// The node that runs it.
+        held_by: Arc<str>,
+    },
     /// Runs of a job that were started on other nodes are to end; those find out when they meet.
     AskToEnd {
         /// Of which job.

@@ -154,10 +154,14 @@ impl Log {
         let mut output = state.so_far();
         for (stream, begun) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&state.begun) {
             let settled = state.mask.settled(begun);
-            if !settled.is_empty() {
-                let text = state.mask.apply(String::from_utf8_lossy(settled).into_owned());
-                let lines = if state.is_head(&text) { &mut output.head } else { &mut output.tail };
-                lines.push(now, stream, &text);
+            if settled.is_empty() {
+                continue;
+            }
+            let text = state.mask.apply(String::from_utf8_lossy(settled).into_owned());
+            if state.is_head(&text) {
+                output.head.push(now, stream, &text);
+            } else {
+                output.tail.push(now, stream, &text);
             }
         }
         output

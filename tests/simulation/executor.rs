@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Beat, Completion, Executor, PoolSettings};
-use punctual::run::{Cost, Outcome, RunId};
+use punctual::executor::{Assignment, Beat, Completion, Executor, PoolSettings, Saving};
+use punctual::output::{Line, Output, Stream};
+use punctual::run::{Cost, Execution as Run, Outcome, RunId};
 
 use crate::store::Shared;
 
@@ -34,6 +35,14 @@ impl Execution {
             output: Arc::default(),
         }
     }
+}
+
+/// What an attempt writes: it names itself.
+pub(crate) fn written((run_id, attempt): &Run) -> Arc<Output> {
+    let text = format!("{attempt} of {run_id}");
+    let bytes = u64::try_from(text.len()).unwrap();
+    let line = Line { at: Timestamp::UNIX_EPOCH, stream: Stream::Stdout, text };
+    Arc::new(Output { head: [line].into_iter().collect(), bytes, ..Output::default() })
 }
 
 /// What one process executes; the world looks into it.
@@ -67,9 +76,17 @@ impl Executor for SimExecutor {
         }
     }
 
+    fn unsaved_outputs(&mut self, _: Timestamp, _: Saving) -> Vec<(Run, Arc<Output>)> {
+        let workplace = self.workplace.lock().unwrap();
+        let execution = |execution: &Execution| (execution.run_id.clone(), execution.attempt);
+        workplace.iter().map(|run| (execution(run), written(&execution(run)))).collect()
+    }
+
+    fn output_saved(&mut self, _: &Run, _: &Output, _: Timestamp) {}
+
     fn tell(&mut self, _: Beat) {}
 
-    fn end_leftovers(&mut self, _: &[punctual::run::Execution]) {}
+    fn end_leftovers(&mut self, _: &[Run]) {}
 
     fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
 

@@ -214,6 +214,7 @@ impl Ledger {
                 Property::OneRow.holds(is_new, || format!("{attempt:?}"));
             }
             Change::PutOutput { .. }
+            | Change::SaveOutput { .. }
             | Change::AskToEnd { .. }
             | Change::AskRunToEnd { .. }
             | Change::Prune { .. } => {}
@@ -479,7 +480,9 @@ pub(crate) fn words(change: &Change) -> String {
         Change::InsertRun(new) => run("new", new),
         Change::ExtendSkipped { run: new, .. } => run("extend", new),
         Change::UpdateRun { run: new, held_by } => format!("{} from {held_by}", run("update", new)),
-        Change::PutOutput { run_id, .. } => format!("output {run_id}"),
+        Change::PutOutput { run_id, .. } | Change::SaveOutput { run_id, .. } => {
+            format!("output {run_id}")
+        }
         Change::InsertAttempt(attempt) => {
             format!("attempt {} of {}", attempt.number, attempt.run_id)
         }

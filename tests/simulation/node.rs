@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
-use punctual::executor::Completion;
+use punctual::executor::{Completion, Saving};
 use punctual::job::JobId;
 use punctual::run::Outcome;
 use punctual::scheduler::admission::Rules;
@@ -233,6 +233,9 @@ impl Node {
     fn step(&mut self, mut core: Box<Core>, now: Timestamp) -> Doing {
         let now = now + self.offset;
         self.begins(now, "ticks");
+        if self.shared.lock().unwrap().dice.once_in(3) {
+            core.save_outputs(Saving::Due);
+        }
         let commands = std::mem::take(&mut self.commands);
         let completions = std::mem::take(&mut self.completions);
         Box::pin(async move {

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 use punctual::clock::{SystemClock, Timestamp};
 use punctual::executor::{
-    Assignment, Beat, Completion, Executor, ExecutorKind, PoolSettings, Signal,
+    Assignment, Beat, Completion, Executor, ExecutorKind, PoolSettings, Saving, Signal,
 };
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
+use punctual::output::Output;
 use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{
@@ -131,6 +132,8 @@ struct Notes {
     open: Arc<Mutex<Vec<Assignment>>>,
     /// Every heartbeat.
     beats: Arc<Mutex<Vec<Beat>>>,
+    /// What runs in progress have written and is not saved.
+    unsaved: Arc<Mutex<Vec<(Execution, Arc<Output>)>>>,
     /// Every cancel, with its reason.
     cancels: Arc<Mutex<Vec<(RunId, String)>>>,
 }
@@ -156,6 +159,15 @@ impl Executor for NotingExecutor {
 
     fn cancel(&mut self, run_id: &RunId, reason: &str) {
         self.notes.cancels.lock().unwrap().push((run_id.clone(), reason.to_owned()));
+    }
+
+    fn unsaved_outputs(&mut self, _: Timestamp, _: Saving) -> Vec<(Execution, Arc<Output>)> {
+        self.notes.unsaved.lock().unwrap().clone()
+    }
+
+    fn output_saved(&mut self, execution: &Execution, output: &Output, _: Timestamp) {
+        let mut unsaved = self.notes.unsaved.lock().unwrap();
+        unsaved.retain(|(of, unsaved)| of != execution || unsaved.bytes > output.bytes);
     }
 
     fn tell(&mut self, beat: Beat) {
@@ -379,7 +391,9 @@ impl World {
         let (completions_in, completions) = mpsc::channel(1);
         let (hints_in, hints) = mpsc::channel(1);
         let shutdown = CancellationToken::new();
-        let inlets = Inlets { commands, completions, hints, shutdown: shutdown.clone() };
+        let (_, outputs) = mpsc::channel(1);
+        let shutdown_out = shutdown.clone();
+        let inlets = Inlets { commands, completions, hints, outputs, shutdown: shutdown_out };
         let serving = serve(self.scheduler, SystemClock, inlets, std::time::Duration::ZERO);
         Served {
             handle,

@@ -40,7 +40,11 @@ impl Dialect {
         columns: &[&str],
         rows: usize,
     ) -> String {
-        let insert = self.insert(table, columns, rows);
+        self.or_update(&self.insert(table, columns, rows), keys, columns)
+    }
+
+    /// Has an insert of these columns write them anew where the key is there already.
+    pub(super) fn or_update(self, insert: &str, keys: &[&str], columns: &[&str]) -> String {
         let others = columns.iter().filter(|column| !keys.contains(column));
         let set = |value: fn(&str) -> String| {
             others.map(|column| format!("{column} = {}", value(column))).collect::<Vec<_>>()

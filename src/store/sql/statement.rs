@@ -15,6 +15,10 @@ const ROWS_MAX: usize = 256;
 /// A row of the ledger that may still change.
 const IN_FLIGHT: &str = "runs.state in ('pending', 'running')";
 
+/// Columns of the output of an attempt.
+const OUTPUT: [&str; 4] = ["run_id", "attempt", "kept", "bytes"];
+const OUTPUT_KEYS: [&str; 2] = ["run_id", "attempt"];
+
 /// What a statement does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -27,6 +31,7 @@ pub(super) enum Kind {
     ExtendSkipped,
     InsertAttempt,
     PutOutput,
+    SaveOutput,
     AskToEnd,
     AskRunToEnd,
     PutSetting,
@@ -36,7 +41,7 @@ pub(super) enum Kind {
     PruneRuns,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::InsertJob,
     Kind::UpdateJob,
     Kind::AdvanceJob,
@@ -46,6 +51,7 @@ const KINDS: [Kind; 16] = [
     Kind::ExtendSkipped,
     Kind::InsertAttempt,
     Kind::PutOutput,
+    Kind::SaveOutput,
     Kind::AskToEnd,
     Kind::AskRunToEnd,
     Kind::PutSetting,
@@ -67,6 +73,7 @@ impl Kind {
             Change::ExtendSkipped { .. } => Self::ExtendSkipped,
             Change::InsertAttempt(_) => Self::InsertAttempt,
             Change::PutOutput { .. } => Self::PutOutput,
+            Change::SaveOutput { .. } => Self::SaveOutput,
             Change::AskToEnd { .. } => Self::AskToEnd,
             Change::AskRunToEnd { .. } => Self::AskRunToEnd,
             Change::SetPaused(Some(_)) => Self::PutSetting,
@@ -82,6 +89,7 @@ impl Kind {
         !matches!(
             self,
             Self::DeleteJob
+                | Self::SaveOutput
                 | Self::AskToEnd
                 | Self::AskRunToEnd
                 | Self::PutSetting
@@ -94,6 +102,7 @@ impl Kind {
         !matches!(
             self,
             Self::PutOutput
+                | Self::SaveOutput
                 | Self::AskToEnd
                 | Self::AskRunToEnd
                 | Self::PutSetting
@@ -142,10 +151,8 @@ impl Kind {
                 dialect.update(&update, rows)
             }
             Self::InsertAttempt => dialect.insert("attempts", &ATTEMPT, rows),
-            Self::PutOutput => {
-                let columns = ["run_id", "attempt", "kept", "bytes"];
-                dialect.upsert("attempt_outputs", &["run_id", "attempt"], &columns, rows)
-            }
+            Self::PutOutput => dialect.upsert("attempt_outputs", &OUTPUT_KEYS, &OUTPUT, rows),
+            Self::SaveOutput => save_output(dialect),
             Self::AskToEnd => {
                 ask_to_end(dialect, "job_id", "runs.state = 'running' and runs.node <> ")
                     + &dialect.placeholder(3)
@@ -158,6 +165,19 @@ impl Kind {
             Self::PruneRuns => dialect.delete_all("runs", "id", rows) + " and not " + IN_FLIGHT,
         }
     }
+}
+
+/// Writes the output of an attempt if its run is running here.
+fn save_output(dialect: Dialect) -> String {
+    let placeholder = |number| dialect.placeholder(number);
+    let values = format!("runs.id, {}, {}, {}", placeholder(1), placeholder(2), placeholder(3));
+    let (id, attempt, node) = (placeholder(4), placeholder(5), placeholder(6));
+    let insert = format!(
+        "insert into attempt_outputs ({}) select {values} from runs \
+         where runs.id = {id} and runs.attempt = {attempt} and runs.node = {node} and runs.state = 'running'",
+        OUTPUT.join(", ")
+    );
+    dialect.or_update(&insert, &OUTPUT_KEYS, &OUTPUT)
 }
 
 /// Deletes what belongs to runs that have ended.

@@ -51,6 +51,14 @@ fn bind(to: &mut impl Bind, change: &Change) {
             to.text(Some(&output.to_json()));
             to.integer(Some(count(output.bytes)));
         }
+        Change::SaveOutput { run_id, attempt, output, held_by } => {
+            to.integer(Some(i64::from(*attempt)));
+            to.text(Some(&output.to_json()));
+            to.integer(Some(count(output.bytes)));
+            to.text(Some(&run_id.0));
+            to.integer(Some(i64::from(*attempt)));
+            to.text(Some(held_by));
+        }
         Change::AskToEnd { job_id, reason, except_node } => {
             to.text(Some(reason));
             to.text(Some(job_id.as_str()));
@@ -82,7 +90,9 @@ fn name(change: &Change) -> String {
             format!("run {}", run.id)
         }
         Change::InsertAttempt(attempt) => format!("an attempt of run {}", attempt.run_id),
-        Change::PutOutput { run_id, .. } => format!("the output of run {run_id}"),
+        Change::PutOutput { run_id, .. } | Change::SaveOutput { run_id, .. } => {
+            format!("the output of run {run_id}")
+        }
         Change::AskRunToEnd { run_id, .. } | Change::Prune { run_id, .. } => {
             format!("run {run_id}")
         }
@@ -168,6 +178,7 @@ fn together(kind: Kind, changes: &[Change]) -> usize {
             | Change::ExtendSkipped { .. }
             | Change::InsertAttempt(_)
             | Change::PutOutput { .. }
+            | Change::SaveOutput { .. }
             | Change::AskToEnd { .. }
             | Change::AskRunToEnd { .. }
             | Change::Prune { .. }
@@ -203,6 +214,7 @@ fn concerns_others(change: &Change) -> bool {
         | Change::ExtendSkipped { .. }
         | Change::InsertAttempt(_)
         | Change::PutOutput { .. }
+        | Change::SaveOutput { .. }
         | Change::Prune { .. } => false,
     }
 }
