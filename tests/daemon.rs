@@ -561,6 +561,57 @@ async fn replacing_keeps_the_schedule_where_the_trigger_is_the_same() {
 }
 
 #[tokio::test]
+async fn a_job_that_moves_to_the_file_in_other_words_goes_on_as_it_was() {
+    let home = Home::new("[scheduler]\ntimezone = \"Europe/Berlin\"");
+    let daemon = home.start();
+    home.ok(&[
+        "add",
+        "tick",
+        "--every",
+        "60m",
+        "--tag",
+        "a",
+        "--tag",
+        "b",
+        "--builtin",
+        "noop",
+        "--arg",
+        "n=1",
+    ]);
+    home.ok(&["add", "daily", "--cron", "hour=8 minute=0", "--builtin", "noop"]);
+    let client = home.client();
+    let before = client.job("tick").await.unwrap();
+    home.write_config(
+        "[scheduler]\ntimezone = \"Europe/Berlin\"\n\
+        [[jobs]]\nid = \"tick\"\ntrigger = { type = \"interval\", hours = 1.0 }\ntags = [\"b\", \"a\"]\n\
+        task = { type = \"builtin\", name = \"noop\", args = { n = 1.0 } }\n\
+        [[jobs]]\nid = \"daily\"\ntrigger = { type = \"cron\", hour = 8 }\n\
+        task = { type = \"builtin\", name = \"noop\" }\n",
+    );
+    let none = json!({"added": [], "changed": [], "removed": []});
+    assert_eq!(home.json(&["check"])["changes"], none);
+    let reloaded = client.reload().await.unwrap();
+    assert_eq!((&reloaded["changed"], &reloaded["unchanged"]), (&json!([]), &json!(2)));
+    let after = client.job("tick").await.unwrap();
+    assert_eq!(after["next_run_time"], before["next_run_time"], "it keeps its phase");
+    assert_eq!((&after["origin"], &after["created_at"]), (&json!("file"), &before["created_at"]));
+    // What is shown is what the file says.
+    assert_eq!(after["trigger"]["hours"], 1.0);
+    let again = client.reload().await.unwrap();
+    assert_eq!((&again["changed"], &again["unchanged"]), (&json!([]), &json!(2)));
+    assert_eq!(client.job("tick").await.unwrap()["revision"], after["revision"]);
+    // Over the socket as well.
+    let hourly =
+        json!({"id": "beat", "trigger": {"type": "interval", "minutes": 60}, "task": noop()});
+    let beat = client.add(&hourly).await.unwrap();
+    let mut other = hourly.clone();
+    other["trigger"] = json!({"type": "interval", "hours": 1});
+    other["replace_existing"] = true.into();
+    assert_eq!(client.add(&other).await.unwrap()["next_run_time"], beat["next_run_time"]);
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
 async fn a_run_that_is_replaced_is_ended_whatever_executes_it_and_the_newest_runs() {
     let home = Home::new("[scheduler]\ndrain_seconds = 0\n");
     let daemon = home.start();

@@ -17,6 +17,8 @@ mod crontab;
 mod dst;
 #[path = "trigger/hostile.rs"]
 mod hostile;
+#[path = "trigger/likeness.rs"]
+mod likeness;
 #[path = "trigger/walk.rs"]
 mod walk;
 #[path = "trigger/zone.rs"]

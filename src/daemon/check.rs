@@ -1,6 +1,6 @@
 //! `punctual check`: judges a file as a start would, and shows what a reload would change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     // A start would refuse this too.
     files::store_place(&config, &state)?;
     let client = cli::client(arguments, config.socket())?;
-    let compared = match runtime.block_on(stored_jobs(&client)) {
+    let declared: BTreeSet<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
+    let compared = match runtime.block_on(stored_jobs(&client, &declared)) {
         Ok(stored) => Some(compare(&stored, &jobs)),
         Err(ClientError::Unreachable { .. }) => None,
         Err(error) => return Err(error.into()),
@@ -45,16 +46,19 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     arguments.output().show(&answer, |answer| view(file, jobs.len(), answer.get("changes")))
 }
 
-/// The definitions of the jobs that the daemon has from its file, by id.
-async fn stored_jobs(client: &Client) -> Result<BTreeMap<String, Value>, ClientError> {
+/// The jobs of the daemon, by id, that it has from its file or that are declared now.
+async fn stored_jobs(
+    client: &Client,
+    declared: &BTreeSet<&str>,
+) -> Result<BTreeMap<String, Value>, ClientError> {
     let mut stored = BTreeMap::new();
     let mut cursor = String::new();
     loop {
         let page = client.jobs(&format!("limit={PAGE}{cursor}")).await?;
         for job in page.get("jobs").and_then(Value::as_array).into_iter().flatten() {
             let id = job.get("id").and_then(Value::as_str);
-            let declared = job.get("origin").and_then(Value::as_str) == Some("file");
-            if let Some(id) = id.filter(|_| declared) {
+            let of_file = job.get("origin").and_then(Value::as_str) == Some("file");
+            if let Some(id) = id.filter(|id| of_file || declared.contains(id)) {
                 stored.insert(id.to_owned(), job.clone());
             }
         }
@@ -67,7 +71,8 @@ async fn stored_jobs(client: &Client) -> Result<BTreeMap<String, Value>, ClientE
 
 fn compare(stored: &BTreeMap<String, Value>, declared: &[Job]) -> Value {
     let is_same = |job: &Job, stored: &Value| {
-        job.definition().iter().all(|(key, value)| stored.get(key) == Some(value))
+        let is_broken = stored.get("state").and_then(Value::as_str) == Some("broken");
+        !is_broken && stored.as_object().is_some_and(|stored| job.is_defined_as(stored))
     };
     let ids = |keep: &dyn Fn(&Job) -> bool| {
         declared.iter().filter(|job| keep(job)).map(|job| job.id.as_str()).collect::<Vec<_>>()

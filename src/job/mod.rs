@@ -7,6 +7,7 @@ mod command;
 mod definition;
 mod hooks;
 mod http;
+mod likeness;
 mod limits;
 mod policy;
 mod retry;
@@ -185,8 +186,8 @@ impl Job {
     pub fn redefined(&self, new: Self) -> Self {
         // "Now" is another instant each time.
         let is_now = self.trigger.is_one_shot() && self.trigger.spec().get("run_date").is_none();
-        let same_trigger = self.trigger.spec() == new.trigger.spec()
-            && !(is_now && self.state == JobState::Finished);
+        let same_trigger =
+            self.trigger.fires_like(&new.trigger) && !(is_now && self.state == JobState::Finished);
         // A job that `max_runs` has ended goes on if the new definition lets it.
         let goes_on = same_trigger
             && self.state == JobState::Finished
@@ -202,7 +203,8 @@ impl Job {
                 }
                 (state, _) => state.clone(),
             };
-            (state, self.anchor, self.run_count, Arc::clone(&self.trigger))
+            let trigger = new.trigger.defined_as(&self.trigger, self.anchor);
+            (state, self.anchor, self.run_count, trigger)
         } else if goes_on {
             (new.state, new.anchor, self.run_count, new.trigger)
         } else {
@@ -222,12 +224,12 @@ impl Job {
     /// This job with the definition of `new`, which also says when it fires next.
     #[must_use]
     pub fn rescheduled(&self, new: Self) -> Self {
-        let same_trigger = self.trigger.spec() == new.trigger.spec();
+        let same_trigger = self.trigger.fires_like(&new.trigger);
         let run_count = if same_trigger { self.run_count } else { 0 };
         Self { run_count, revision: self.revision, created_at: self.created_at, ..new }
     }
 
-    /// Whether `new` defines the same job as this one.
+    /// Whether `new` defines the same job as this one, in the same words.
     pub fn same_definition(&self, new: &Self) -> bool {
         self.definition() == new.definition()
     }

@@ -225,7 +225,12 @@ impl Desk<'_> {
                 }
                 Some(known) if is_as_declared(&known, &job) => difference.unchanged += 1,
                 Some(known) => {
-                    difference.changed.push(id);
+                    if is_like_declared(&known, &job) {
+                        // What is stored and shown follows the file's own words all the same.
+                        difference.unchanged += 1;
+                    } else {
+                        difference.changed.push(id);
+                    }
                     self.replace(&known, known.redefined(job));
                 }
             }
@@ -317,9 +322,16 @@ fn is_free_again(known: &Job) -> bool {
     known.state == JobState::Finished && known.origin == Origin::Socket
 }
 
+/// Whether a job is stored just as it is declared.
 fn is_as_declared(known: &Job, declared: &Job) -> bool {
     let broken = matches!(known.state, JobState::Broken { .. });
     known.origin == Origin::File && !broken && known.same_definition(declared)
+}
+
+/// Whether a job means what is declared, also if it came over the socket or is written otherwise.
+fn is_like_declared(known: &Job, declared: &Job) -> bool {
+    let broken = matches!(known.state, JobState::Broken { .. });
+    !broken && declared.is_defined_as(&known.definition())
 }
 
 fn wrong_state(job: &Job) -> Refusal {

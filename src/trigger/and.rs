@@ -73,6 +73,10 @@ impl And {
         &self.members
     }
 
+    pub(super) fn threshold(&self) -> TimeDelta {
+        self.threshold
+    }
+
     pub(super) fn leaps_max(&self) -> usize {
         self.leaps_max
     }

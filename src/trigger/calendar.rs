@@ -72,6 +72,14 @@ impl CalendarInterval {
         Ok(Self { months, days, time, start, begin, end, dst, is_anchored, milestones })
     }
 
+    /// Whether another one means the same.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let same_start = self.is_anchored == other.is_anchored
+            && (self.is_anchored || (self.start, self.begin) == (other.start, other.begin));
+        let rest = |its: &Self| (its.months, its.days, its.time, its.end, its.dst);
+        same_start && rest(self) == rest(other)
+    }
+
     /// The start that was given: an instant, or the beginning of a date.
     pub(super) fn start(&self, zone: &Zone) -> Option<Timestamp> {
         let midnight = self.start.and_time(NaiveTime::MIN);

@@ -8,11 +8,19 @@ use crate::invalid::Invalid;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Date {
     at: Timestamp,
+    /// Whether that is the moment of its definition.
+    is_now: bool,
 }
 
 impl Date {
     pub(super) fn parse(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
-        Ok(Self { at: given.instant("run_date")?.unwrap_or(anchor) })
+        let given = given.instant("run_date")?;
+        Ok(Self { at: given.unwrap_or(anchor), is_now: given.is_none() })
+    }
+
+    /// Whether another one means the same.
+    pub(super) fn is_like(self, other: Self) -> bool {
+        self.is_now == other.is_now && (self.is_now || self.at == other.at)
     }
 
     pub(super) fn at(self) -> Timestamp {

@@ -27,6 +27,8 @@ pub(super) struct Interval {
     step: i64,
     /// The grid's first instant.
     start: Timestamp,
+    /// Whether that comes from its definition, because no start was given.
+    is_anchored: bool,
     end: Option<Timestamp>,
 }
 
@@ -48,11 +50,24 @@ impl Interval {
         if step > MICROS_MAX {
             return Err(Invalid::new("", "the interval is longer than a thousand years"));
         }
+        let is_anchored = start.is_none();
         // Without a start the first occurrence is one interval after the definition, as APScheduler has it.
         let start = start.or_else(|| anchor.checked_add_signed(TimeDelta::microseconds(step)));
         let start =
             start.ok_or_else(|| Invalid::new("", "the interval goes beyond the calendar"))?;
-        Ok(Self { step, start, end })
+        Ok(Self { step, start, is_anchored, end })
+    }
+
+    /// Whether another one means the same.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let same_start = self.is_anchored == other.is_anchored
+            && (self.is_anchored || self.start == other.start);
+        same_start && (self.step, self.end) == (other.step, other.end)
+    }
+
+    /// Whether every instant of the grid is a whole second.
+    pub(super) fn is_whole_seconds(&self) -> bool {
+        self.step % MICROS_PER_SECOND == 0 && self.start.timestamp_micros() % MICROS_PER_SECOND == 0
     }
 
     pub(super) fn end(&self) -> Option<Timestamp> {

@@ -12,6 +12,7 @@ mod date;
 mod dst;
 mod given;
 mod interval;
+mod likeness;
 mod or;
 
 pub use dst::Missing;
@@ -133,7 +134,7 @@ impl Trigger {
         Self { spec, zone: Zone::utc(), jitter: TimeDelta::zero(), kind: Kind::Unreadable }
     }
 
-    /// The JSON form with its `timezone`: what is stored and shown, and what tells whether two triggers are the same.
+    /// The JSON form with its `timezone`: what is stored and shown.
     pub fn spec(&self) -> &Value {
         &self.spec
     }

@@ -21,7 +21,7 @@ const YEARS_OF_EVERY_KIND: std::ops::Range<i32> = 2000..2400;
 const LAST_YEAR: i32 = 9999;
 
 /// Dates.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Dates {
     years: Years,
     months: u64,

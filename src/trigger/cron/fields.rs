@@ -26,7 +26,7 @@ const SHAPES: [Shape; 8] = [
 ];
 
 /// What the fields allow.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fields {
     dates: Dates,
     times: Times,

@@ -75,6 +75,12 @@ impl Cron {
         Ok(Self { fields: read.fields, start, end, dst: rule.or_given(given)?, anchor })
     }
 
+    /// Whether another one means the same.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (self.start, self.end, self.dst) == (other.start, other.end, other.dst)
+            && self.fields == other.fields
+    }
+
     pub(super) fn start(&self) -> Option<Timestamp> {
         self.start
     }

@@ -5,7 +5,7 @@ use chrono::{NaiveTime, Timelike};
 use super::bits;
 
 /// Times of day.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Times {
     pub(super) hours: u64,
     pub(super) minutes: u64,

@@ -4,6 +4,8 @@ use super::expression::Item;
 
 /// The first year of the calendar; the last is 9999.
 const FIRST_YEAR: u32 = 1970;
+/// All of them.
+const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
 /// Words of 64 bits that hold them all.
 const WORDS: usize = 126;
 /// Ranges that are looked through; more are laid over each other once, so that a long list costs no more than a short
@@ -15,6 +17,12 @@ const RANGES_MAX: usize = 4;
 pub(super) enum Years {
     Ranges(Vec<Item>),
     Set(Box<[u64; WORDS]>),
+}
+
+impl PartialEq for Years {
+    fn eq(&self, other: &Self) -> bool {
+        { YEARS }.all(|year| self.has(year) == other.has(year))
+    }
 }
 
 impl Years {
