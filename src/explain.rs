@@ -48,6 +48,7 @@ impl Explanation {
     pub fn to_value(&self, job: &Job) -> Value {
         json!({
             "job_id": job.id,
+            "timezone": job.trigger.zone().name(),
             "scheduled_at": self.occurrence.map(rfc3339),
             "next_run_time": job.next().map(|next| rfc3339(next.due_at)),
             "run": self.row.as_ref().map(Run::to_value),

@@ -27,6 +27,8 @@ pub struct RunFilter {
     pub job_id: Option<String>,
     /// Only in this state.
     pub state: Option<String>,
+    /// Not those of hooks, which tell of another run.
+    pub without_hooks: bool,
     /// Only of this occurrence, or of a span that it is in.
     pub occurrence: Option<Timestamp>,
     /// Only made at or after this instant.

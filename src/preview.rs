@@ -1,7 +1,7 @@
 //! The next times of a trigger, without any job: one question and answer, as JSON, for the
 //! command line, for scripts and for the control socket alike.
 
-use chrono::SubsecRound;
+use chrono::{SubsecRound, TimeDelta};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -94,11 +94,22 @@ impl Preview {
         self.trigger.missing(self.from, self.until, MISSING_MAX)
     }
 
-    /// The times as JSON: RFC 3339 with the offset of the trigger's zone.
+    /// Whether jitter may delay the times.
+    pub fn is_jittered(&self) -> bool {
+        self.trigger.jitter() > TimeDelta::zero()
+    }
+
+    /// The times as JSON: RFC 3339 with the offset of the trigger's zone. With jitter, also the latest instant to which
+    /// it may delay each of them.
     pub fn to_value(&self) -> Value {
         let zone = self.trigger.zone();
-        let times: Vec<String> = self.times.iter().map(|at| local_rfc3339(zone, *at)).collect();
-        json!({ "times": times })
+        let shown = |at: Timestamp| local_rfc3339(zone, at);
+        let times: Vec<String> = self.times.iter().copied().map(shown).collect();
+        if !self.is_jittered() {
+            return json!({ "times": times });
+        }
+        let latest = self.times.iter().map(|at| shown(self.trigger.latest_start(*at)));
+        json!({ "times": times, "latest": latest.collect::<Vec<_>>() })
     }
 }
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 /// separators, and those that change the direction of the text.
 fn is_control(letter: char) -> bool {
     letter.is_control()
-        || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(letter, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The text with every control character as Rust writes it: `\n`, `\u{1b}`.
@@ -25,6 +25,50 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// JSON text with every control character in its strings as `\u001b`: it means the same.
+pub fn escaped_json(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |letter: char| {
+        let code = u32::from(letter);
+        if is_control(letter) { format!("\\u{code:04x}") } else { letter.to_string() }
+    };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
+/// A line of a program's output for a terminal: escaped, except for tabs, its line ending, and colours, which end with
+/// the line.
+pub fn with_colors(line: &str) -> String {
+    let text = line.trim_end_matches(['\n', '\r']);
+    let ending = if line.ends_with('\n') { "\n" } else { "" };
+    let (mut shown, mut rest, mut colored) = (String::with_capacity(line.len()), text, false);
+    while let Some(letter) = rest.chars().next() {
+        if let Some(color) = color(rest) {
+            shown += color;
+            colored = true;
+            rest = rest.get(color.len()..).unwrap_or_default();
+            continue;
+        }
+        if letter == '\t' {
+            shown.push(letter);
+        } else {
+            shown += &escaped(letter.encode_utf8(&mut [0; 4]));
+        }
+        rest = rest.get(letter.len_utf8()..).unwrap_or_default();
+    }
+    let reset = if colored { "\u{1b}[0m" } else { "" };
+    shown + reset + ending
+}
+
+/// The escape sequence for a colour at the beginning of a text: `ESC [ digits m`.
+fn color(text: &str) -> Option<&str> {
+    let parameters = text.strip_prefix("\u{1b}[")?;
+    let end = parameters.find(|letter: char| !letter.is_ascii_digit() && !";:".contains(letter))?;
+    let is_color = parameters.get(end..)?.starts_with('m');
+    is_color.then(|| text.get(..end + 3)).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +78,30 @@ mod tests {
         let plain = "plain ünïcode \\n \"quoted\"";
         assert!(matches!(escaped(plain), Cow::Borrowed(text) if text == plain));
         assert_eq!(escaped("a\nb\t\u{1b}[31m\u{7f}\u{85}"), "a\\nb\\t\\u{1b}[31m\\u{7f}\\u{85}");
+    }
+
+    #[test]
+    fn json_means_the_same_when_it_is_escaped() {
+        let value = serde_json::json!({"k\u{202e}": ["\u{9b}31m \u{7f}\n\u{1b} é"]});
+        let text = value.to_string();
+        let shown = escaped_json(&text);
+        assert!(!shown.contains(is_control), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+
+    #[test]
+    fn an_output_keeps_its_colours_and_commands_no_terminal() {
+        let cases = [
+            ("plain é\tx\n", "plain é\tx\n"),
+            ("ends\r\n", "ends\n"),
+            ("\u{1b}[1;31mred\u{1b}[0m", "\u{1b}[1;31mred\u{1b}[0m\u{1b}[0m"),
+            ("\u{1b}[2J\u{1b}]0;title\u{7}", "\\u{1b}[2J\\u{1b}]0;title\\u{7}"),
+            ("a\rb\u{9b}31m", "a\\rb\\u{9b}31m"),
+            ("\u{1b}[31", "\\u{1b}[31"),
+            ("\u{1b}", "\\u{1b}"),
+        ];
+        for (line, shown) in cases {
+            assert_eq!(with_colors(line), shown);
+        }
     }
 }

@@ -7,6 +7,8 @@ mod add;
 mod call;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/hostile.rs"]
+mod hostile;
 #[path = "cli/preview.rs"]
 mod preview;
 #[path = "cli/socket.rs"]
@@ -269,6 +271,80 @@ fn logs_are_those_of_a_run_or_of_the_latest_run_of_a_job() {
     home.ok(&["add", "quiet", "--cron", "hour=3", "--builtin", "noop"]);
     home.ok(&["run", "quiet", "--wait"]);
     assert!(home.ok(&["logs", "quiet"]).contains("has no output (succeeded)"));
+}
+
+#[tokio::test]
+async fn a_jobs_logs_and_latest_runs_are_its_own_and_not_those_of_its_hooks() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let hook = ["--on-failure", "echo hook", "--shell", "--", "echo why; exit 1"];
+    home.ok(&[&["add", "hooked", "--cron", "hour=3"], &hook[..]].concat());
+    assert_eq!(home.fails(&["run", "hooked", "--wait"]).0, 1);
+    let client = home.client();
+    let rows = support::ledger(&client, "hooked").await;
+    let telling = rows.iter().find(|row| row["cause"] == "on_failure").unwrap();
+    support::ended(&client, text(telling, "id")).await;
+    assert_eq!(home.ok(&["logs", "hooked"]), "why\n");
+    assert_eq!(home.fails(&["logs", "hooked", "--follow"]).1, "punctual: the run is failed\n");
+    assert_eq!(home.ok(&["logs", text(telling, "id")]), "hook\n");
+    let shown = home.ok(&["show", "hooked"]);
+    let latest: Vec<&str> = shown.lines().skip_while(|line| !line.starts_with("RUN")).collect();
+    assert_eq!((latest.len(), latest[1].contains("exit code 1")), (2, true), "{shown}");
+    // The ledger has both, and says which is which.
+    let both = home.ok(&["runs", "hooked"]);
+    assert!(both.lines().count() == 3 && both.contains(" on_failure"), "{both}");
+    assert_eq!(home.ok(&["runs", "hooked", "--no-hooks"]).lines().count(), 2);
+    let own = client.runs("job=hooked&hooks=false").await.unwrap();
+    assert_eq!(own["runs"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn times_are_in_the_zone_of_their_job_which_is_named() {
+    let home = Home::new("[scheduler]\ntimezone = \"Asia/Tokyo\"\n");
+    let _daemon = home.start();
+    let add = |id: &str, more: &[&str]| {
+        let when = ["add", id, "--cron", "year=2100 hour=9", "--builtin", "noop"];
+        home.ok(&[&when[..], more].concat())
+    };
+    let tokyo = "2100-01-01 09:00:00 +09:00 Asia/Tokyo";
+    let berlin = "2100-01-01 09:00:00 +01:00 Europe/Berlin";
+    assert!(add("tokyo", &[]).contains(tokyo));
+    assert!(add("berlin", &["--timezone", "Europe/Berlin"]).contains(berlin));
+    assert!(add("fixed", &["--timezone", "+05:30"]).contains("2100-01-01 09:00:00 +05:30 (in"));
+    let listed = home.ok(&["list"]);
+    assert!(line(&listed, "tokyo")[2] == tokyo && line(&listed, "berlin")[2] == berlin, "{listed}");
+    for (id, zone) in [("tokyo", "+09:00 Asia/Tokyo"), ("berlin", "Europe/Berlin")] {
+        home.ok(&["run", id, "--wait"]);
+        let shown = home.ok(&["show", id]);
+        let times = ["next run", "created", "updated"];
+        for key in times {
+            let line = shown.lines().find(|line| line.starts_with(key)).unwrap();
+            assert!(line.contains(zone), "{shown}");
+        }
+        assert!(shown.lines().last().unwrap().contains(zone), "{shown}");
+        assert!(home.ok(&["runs", id]).contains(zone));
+        let row = home
+            .ok(&["runs"])
+            .lines()
+            .find(|line| line.contains(&format!("  {id} ")))
+            .unwrap()
+            .to_owned();
+        assert!(row.contains(zone), "{row}");
+        let run = home.json(&["runs", id])["runs"][0]["id"].as_str().unwrap().to_owned();
+        let shown = home.ok(&["runs", &run]);
+        assert!(shown.lines().find(|line| line.starts_with("started")).unwrap().contains(zone));
+        let named = format!("Times are in the job's zone, {}.", zone.rsplit(' ').next().unwrap());
+        assert!(home.ok(&["explain", id]).contains(&named));
+    }
+    // What belongs to no job any more, and the daemon itself, are in the daemon's.
+    home.ok(&["remove", "berlin"]);
+    assert!(home.ok(&["runs", "berlin"]).contains("+09:00 Asia/Tokyo"));
+    let status = home.ok(&["status"]);
+    let started = status.lines().find(|line| line.starts_with("started")).unwrap();
+    assert!(started.contains("+09:00 Asia/Tokyo"), "{status}");
+    home.ok(&["add", "says", "--cron", "hour=3", "--shell", "--", "echo hi"]);
+    home.ok(&["run", "says", "--wait"]);
+    assert!(home.ok(&["logs", "says", "-t"]).contains(" +09:00 Asia/Tokyo stdout hi"));
 }
 
 #[test]

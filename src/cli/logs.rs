@@ -1,24 +1,43 @@
 //! The output of a run: as far as it is written, or line by line to its end.
 
+use std::io::IsTerminal;
+
 use serde_json::Value;
 
-use super::output::{Output, Reader, print};
-use super::view::local_millis;
+use super::output::{Output, Reader, json, print};
+use super::zones::{Zones, local_millis};
 use super::{Failure, LogsArguments, instant, table};
 use crate::client::{Client, ClientError, percent_encode};
+use crate::printable::{escaped, with_colors};
+use crate::zone::Zone;
 
-/// Rows of a job in which its latest run is looked for: it may have skipped some occurrences since.
-const LATEST_ROWS: usize = 50;
+/// Rows of a page in which a job's latest run is looked for: it may have skipped occurrences since.
+const LATEST_ROWS: usize = 200;
 
 /// How lines are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
+#[derive(Debug, Clone)]
+pub(super) enum Form {
     /// As JSON.
     Json,
-    /// As they were written.
-    Plain,
-    /// With their time and stream.
-    Stamped,
+    /// For people.
+    Text {
+        /// With the time in this zone, and the stream.
+        stamped: Option<Zone>,
+        /// As it was written; else without what commands a terminal.
+        raw: bool,
+    },
+}
+
+impl Form {
+    /// The lines alone. What is not printed to a terminal is always shown as it was written.
+    pub(super) fn plain(raw: bool) -> Self {
+        Self::Text { stamped: None, raw: raw || !std::io::stdout().is_terminal() }
+    }
+
+    /// Whether lines are shown as they were written.
+    pub(super) fn is_raw(&self) -> bool {
+        matches!(self, Self::Json | Self::Text { raw: true, .. })
+    }
 }
 
 /// What following has led to.
@@ -38,19 +57,22 @@ pub(super) async fn run(
     arguments: &LogsArguments,
     output: &Output,
 ) -> Result<(), Failure> {
-    let style = match (output.is_json(), arguments.timestamps) {
-        (true, _) => Style::Json,
-        (false, false) => Style::Plain,
-        (false, true) => Style::Stamped,
+    let run = latest_run(client, &arguments.run).await?;
+    let form = match (output.is_json(), Form::plain(arguments.raw)) {
+        (true, _) => Form::Json,
+        (false, Form::Text { raw, .. }) if arguments.timestamps => {
+            let zones = Zones::of_runs(client, [&run]).await?;
+            Form::Text { stamped: Some(zones.of(&run).clone()), raw }
+        }
+        (false, plain) => plain,
     };
+    let id = run.get("id").and_then(Value::as_str).unwrap_or_default();
     if !arguments.follow {
-        let call = async |id: &str| client.output_of(id, &arguments.query()).await;
-        let answer = of_run_or_job(client, &arguments.run, call).await?;
-        return output.show(&answer, |answer| shown(answer, style));
+        let answer = client.output_of(id, &arguments.query()).await?;
+        return output.show(&answer, |answer| shown(answer, &form));
     }
-    let call = async |id: &str| client.follow(id, &arguments.query()).await;
-    let lines = of_run_or_job(client, &arguments.run, call).await?;
-    match follow(lines, style).await? {
+    let lines = client.follow(id, &arguments.query()).await?;
+    match follow(lines, &form).await? {
         Followed::Unread => Ok(()),
         Followed::Ended(state) if state == "succeeded" => Ok(()),
         Followed::Ended(state) if output.is_json() => Err(Failure::Quiet(state)),
@@ -61,39 +83,42 @@ pub(super) async fn run(
     }
 }
 
-/// Asks for something of a run; of a job's latest run, if a job is named.
-async fn of_run_or_job<T>(
-    client: &Client,
-    name: &str,
-    call: impl AsyncFn(&str) -> Result<T, ClientError>,
-) -> Result<T, Failure> {
-    match call(name).await {
+/// The run of that id, or the latest run of the job of that id. A run of a hook tells of the job, and is not its own.
+async fn latest_run(client: &Client, name: &str) -> Result<Value, Failure> {
+    match client.run_by_id(name).await {
         Err(error) if error.is_not_found() => {}
         other => return Ok(other?),
     }
-    let query = format!("limit={LATEST_ROWS}&job={}", percent_encode(name));
-    let runs = client.runs(&query).await?;
-    let rows = runs.get("runs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let executed =
-        rows.iter().find(|run| run.get("state").and_then(Value::as_str) != Some("skipped"));
-    let latest = executed.and_then(|run| run.get("id")).and_then(Value::as_str);
-    let latest = latest.ok_or_else(|| {
-        Failure::Refused(format!("there is no run and no job with runs \"{name}\""))
-    })?;
-    Ok(call(latest).await?)
+    let query = format!("limit={LATEST_ROWS}&hooks=false&job={}", percent_encode(name));
+    let mut cursor = String::new();
+    loop {
+        let page = client.runs(&format!("{query}{cursor}")).await?;
+        let rows = page.get("runs").and_then(Value::as_array).into_iter().flatten();
+        let is_executed =
+            |run: &&Value| run.get("state").and_then(Value::as_str) != Some("skipped");
+        if let Some(run) = rows.into_iter().find(is_executed) {
+            return Ok(run.clone());
+        }
+        let Some(next) = page.get("next_cursor").and_then(Value::as_str) else {
+            return Err(Failure::Refused(format!(
+                "there is no run and no job with runs \"{name}\""
+            )));
+        };
+        cursor = format!("&cursor={}", percent_encode(next));
+    }
 }
 
 /// Prints lines as they come.
 pub(super) async fn follow(
     mut lines: crate::client::Lines,
-    style: Style,
+    form: &Form,
 ) -> Result<Followed, Failure> {
     while let Some(told) = lines.next().await? {
         let state = told.get("state").and_then(Value::as_str);
-        let text = match (style, state) {
-            (Style::Json, _) => told.to_string(),
+        let text = match (form, state) {
+            (Form::Json, _) => json(&told),
             (_, Some(state)) => return Ok(Followed::Ended(state.to_owned())),
-            (_, None) => words(&told, style),
+            (_, None) => words(&told, form),
         };
         if print(&text)? == Reader::Gone {
             return Ok(Followed::Unread);
@@ -106,16 +131,16 @@ pub(super) async fn follow(
 }
 
 /// An output, as far as it is written.
-fn shown(answer: &Value, style: Style) -> String {
+fn shown(answer: &Value, form: &Form) -> String {
     let text = |key: &str| answer.get(key).and_then(Value::as_str).unwrap_or_default();
     let number = |key: &str| answer.get(key).and_then(Value::as_u64).unwrap_or(0);
     let lines = answer.get("lines").and_then(Value::as_array).map(Vec::as_slice);
     let lines = lines.unwrap_or_default();
     if lines.is_empty() {
         let (run, job, state) = (text("run_id"), text("job_id"), text("state"));
-        return format!("run {run} of {job} has no output ({state})");
+        return escaped(&format!("run {run} of {job} has no output ({state})")).into_owned();
     }
-    let mut shown: Vec<String> = lines.iter().map(|line| words(line, style)).collect();
+    let mut shown: Vec<String> = lines.iter().map(|line| words(line, form)).collect();
     if number("cut") > 0 {
         let after = usize::try_from(number("cut_after")).unwrap_or(usize::MAX);
         shown.insert(after.min(shown.len()), cut(number("cut")));
@@ -124,7 +149,7 @@ fn shown(answer: &Value, style: Style) -> String {
 }
 
 /// A line, or what is said between lines.
-fn words(told: &Value, style: Style) -> String {
+fn words(told: &Value, form: &Form) -> String {
     let text = |key: &str| told.get(key).and_then(Value::as_str).unwrap_or_default();
     let number = |key: &str| told.get(key).and_then(Value::as_u64);
     if let Some(missed) = number("missed") {
@@ -133,14 +158,16 @@ fn words(told: &Value, style: Style) -> String {
     if let Some(attempt) = number("attempt") {
         return table::noted(&format!("… attempt {attempt} …"));
     }
-    let stamp = match style {
-        Style::Stamped => {
-            let at = instant(told, "at").map(local_millis).unwrap_or_default();
+    let stamp = match form {
+        Form::Text { stamped: Some(zone), .. } => {
+            let at = instant(told, "at").map(|at| local_millis(at, zone)).unwrap_or_default();
             format!("{at} {} ", text("stream"))
         }
-        Style::Json | Style::Plain => String::new(),
+        Form::Json | Form::Text { stamped: None, .. } => String::new(),
     };
-    let line = format!("{stamp}{}", text("text"));
+    let written = text("text");
+    let written = if form.is_raw() { written.to_owned() } else { with_colors(written) };
+    let line = format!("{stamp}{written}");
     if text("stream") == "stderr" { table::warned(&line) } else { line }
 }
 
@@ -149,9 +176,9 @@ fn cut(lines: u64) -> String {
 }
 
 /// Prints the output of a run that is awaited, as it comes. Whether that was done.
-pub(super) async fn show_live(client: &Client, run_id: &str) -> Result<bool, Failure> {
+pub(super) async fn show_live(client: &Client, run_id: &str, form: &Form) -> Result<bool, Failure> {
     match client.follow(run_id, "").await {
-        Ok(lines) => follow(lines, Style::Plain).await.map(|_| true),
+        Ok(lines) => follow(lines, form).await.map(|_| true),
         // There is no place for another follower: it is shown at the end.
         Err(ClientError::Refused { status: 503, .. }) => Ok(false),
         Err(error) => Err(error.into()),

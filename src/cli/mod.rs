@@ -14,6 +14,7 @@ mod preview;
 mod table;
 mod value;
 mod view;
+mod zones;
 
 pub use arguments::{
     AddArguments, Arguments, CallArguments, CheckArguments, ChosenJobs, ClientArguments,
@@ -22,7 +23,6 @@ pub use arguments::{
 pub use output::{Failure, report};
 
 use std::process::ExitCode;
-use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -30,24 +30,14 @@ use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{self, ClientSocket};
 use crate::instant::{Toward, parse_moment};
-use crate::zone::{DefaultZone, Zone};
+use crate::printable::escaped;
+use crate::zone::Zone;
 use output::Output;
 use present::Present;
+use zones::Zones;
 
 /// How long `run --wait` waits for one answer before it asks again.
 const WAIT_SECONDS: u64 = 60;
-
-/// The zone of the machine that this command runs on. It is found once, because it may take a search through files.
-static MACHINE_ZONE: LazyLock<Result<Zone, String>> =
-    LazyLock::new(|| match DefaultZone::of_machine() {
-        Ok(found) => Ok(found.zone),
-        Err(invalid) => Err(invalid.to_string()),
-    });
-
-/// The zone of the machine that this command runs on.
-fn machine_zone() -> Result<&'static Zone, Failure> {
-    MACHINE_ZONE.as_ref().map_err(|why| Failure::Usage(why.clone()))
-}
 
 /// A client of the daemon that the arguments name; else of the one at `configured`, else of the one that is found.
 pub fn client(
@@ -79,10 +69,6 @@ pub fn run(arguments: &ClientArguments, command: ClientCommand) -> ExitCode {
 
 async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Result<(), Failure> {
     let now = SystemClock.now();
-    if !output.is_json() && !matches!(command, ClientCommand::Preview(_)) {
-        // People see times in this zone.
-        machine_zone()?;
-    }
     match command {
         ClientCommand::Add(arguments) => {
             let present = Present::of_job(client, &arguments, now).await?;
@@ -95,8 +81,8 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         }
         ClientCommand::Show { id } => {
             let job = client.job(&id).await?;
-            let runs =
-                client.runs(&format!("limit=5&job={}", crate::client::percent_encode(&id))).await?;
+            let id = crate::client::percent_encode(&id);
+            let runs = client.runs(&format!("limit=5&hooks=false&job={id}")).await?;
             output.show(&job, |job| view::job(job, &runs, now))
         }
         ClientCommand::Pause(ChosenJobs { all: true, .. }) => {
@@ -120,7 +106,10 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         ClientCommand::Remove { ids } => {
             for_each(&ids, output, async |id| client.remove(id).await, "removed").await
         }
-        ClientCommand::Run { id, wait } => run_now(client, &id, wait, output).await,
+        ClientCommand::Run { id, wait, raw } => {
+            let shown = wait.then(|| logs::Form::plain(raw));
+            run_now(client, &id, shown, output).await
+        }
         ClientCommand::Explain { id, at } => {
             let query = at.map(|at| format!("at={}", crate::client::percent_encode(&at)));
             let answer = client.explain(&id, &query.unwrap_or_default()).await?;
@@ -168,7 +157,7 @@ async fn for_each(
     let mut failure = None;
     for id in ids {
         match call(id).await {
-            Ok(job) => output.show(&job, |_| format!("{done} {id}"))?,
+            Ok(job) => output.show(&job, |_| format!("{done} {}", escaped(id)))?,
             Err(error @ ClientError::Unreachable { .. }) => return Err(error.into()),
             Err(error) if ids.len() == 1 => return Err(error.into()),
             Err(error) => {
@@ -183,24 +172,24 @@ async fn for_each(
 async fn run_now(
     client: &Client,
     id: &str,
-    wait: WaitFlag,
+    wait: Option<logs::Form>,
     output: &Output,
 ) -> Result<(), Failure> {
     let mut run = client.run(id).await?;
     let Some(run_id) = run.get("id").and_then(Value::as_str).map(str::to_owned) else {
         return output.show(&run, |_| String::new());
     };
-    if !wait {
+    let Some(form) = wait else {
         return output.show(&run, |_| format!("started run {run_id}"));
-    }
+    };
     // People see what it writes as it comes; a program gets one answer.
-    let is_shown = !output.is_json() && logs::show_live(client, &run_id).await?;
+    let is_shown = !output.is_json() && logs::show_live(client, &run_id, &form).await?;
     while is_in_flight(&run) {
         run = client.wait(&run_id, WAIT_SECONDS).await?;
     }
     let written = if is_shown { Value::Null } else { client.output(&run_id).await? };
     let written = written.get("output").and_then(Value::as_str).unwrap_or_default();
-    output.show(&run, |run| view::finished(run, written))?;
+    output.show(&run, |run| view::finished(run, written, form.is_raw()))?;
     match run.get("state").and_then(Value::as_str) {
         Some("succeeded") => Ok(()),
         state => Err(Failure::Quiet(format!("the run is {}", state.unwrap_or("unknown")))),
@@ -216,32 +205,47 @@ async fn runs(
 ) -> Result<(), Failure> {
     if let Some(name) = &filter.name {
         match client.run_by_id(name).await {
-            Ok(run) => return output.show(&run, |run| view::run(run, now)),
+            Ok(run) => {
+                let zones = Zones::of_runs(client, [&run]).await?;
+                return output.show(&run, |run| view::run(run, &zones, now));
+            }
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
     }
     let since = match &filter.since {
-        Some(text) => Some(since(client, text, now).await?),
+        Some(text) => Some(since(client, text, filter.name.as_deref(), now).await?),
         None => None,
     };
     let page = client.runs(&filter.query(since)).await?;
-    output.show(&page, |page| view::runs(page, now))
+    let rows = page.get("runs").and_then(Value::as_array).into_iter().flatten();
+    let zones = Zones::of_runs(client, rows).await?;
+    output.show(&page, |page| view::runs(page, &zones, now))
 }
 
-/// Reads `--since`, in the daemon's zone.
-async fn since(client: &Client, text: &str, now: Timestamp) -> Result<Timestamp, Failure> {
+/// Reads `--since`, in the zone of the job, if one is named, else in the daemon's.
+async fn since(
+    client: &Client,
+    text: &str,
+    job: Option<&str>,
+    now: Timestamp,
+) -> Result<Timestamp, Failure> {
     let read = |zone: &Zone| {
         let at = parse_moment(text, zone, now, Toward::Past);
         at.map_err(|why| Failure::Usage(format!("--since: {why}")))
     };
     // What is no time in any zone needs no daemon to be refused.
     read(&Zone::utc())?;
+    match job {
+        Some(id) => match client.job(id).await {
+            Ok(job) => return read(&zones::zone_of_job(&job)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        },
+        None => {}
+    }
     read(&present::daemon_zone(client).await?)
 }
-
-/// Whether to wait for the end.
-type WaitFlag = bool;
 
 /// Reads an instant of an answer.
 fn instant(value: &Value, key: &str) -> Option<Timestamp> {

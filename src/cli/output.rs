@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
+use crate::printable::{escaped, escaped_json};
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +60,10 @@ pub fn report(result: Result<(), Failure>) -> ExitCode {
     failure.exit_code()
 }
 
-/// Prints a complaint, and goes on.
+/// Prints a complaint in one line, without what could command a terminal, and goes on.
 pub(super) fn complain(text: &str) {
     // Where the standard error is gone, nobody reads; the exit code still tells.
-    drop(writeln!(std::io::stderr(), "punctual: {text}"));
+    drop(writeln!(std::io::stderr(), "punctual: {}", escaped(text)));
 }
 
 /// How answers are shown.
@@ -82,11 +83,16 @@ impl Output {
         self.json
     }
 
-    /// Shows an answer: as it is, or as `view` puts it.
+    /// Shows an answer: as it is, or as `view` puts it, which escapes what is foreign.
     pub fn show(&self, answer: &Value, view: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
-        let text = if self.json { answer.to_string() } else { view(answer) };
+        let text = if self.json { json(answer) } else { view(answer) };
         line(&text)
     }
+}
+
+/// An answer in JSON that commands no terminal.
+pub(super) fn json(answer: &Value) -> String {
+    escaped_json(&answer.to_string()).into_owned()
 }
 
 /// Prints a line. A reader that has gone away (`| head`) is no failure.

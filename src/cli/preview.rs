@@ -6,16 +6,17 @@ use chrono::{FixedOffset, NaiveDateTime, Timelike};
 use serde_json::json;
 
 use super::arguments::PreviewArguments;
-use super::output::{Output, Reader, print};
+use super::output::{Output, Reader, json as json_text, print};
 use super::present::{Present, daemon_zone_if_reachable, zone_given};
 use super::table::Table;
-use super::{Failure, add, duration, machine_zone};
+use super::{Failure, add, duration};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock, Timestamp, rfc3339};
 use crate::instant::{Toward, parse_moment};
 use crate::preview::{Preview, TIMES_MAX, batch_line};
+use crate::printable::escaped;
 use crate::trigger::{Missing, Trigger};
-use crate::zone::{Local, Zone};
+use crate::zone::{DefaultZone, Local, Zone};
 
 /// Bytes of one line of a batch: far more than any trigger needs.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
@@ -31,17 +32,27 @@ pub(super) async fn run(
         return Err(Failure::Usage(format!("--count must be between 1 and {TIMES_MAX}")));
     }
     let named = if given.batch { None } else { zone_given(&given.when)? };
-    let zone = match named {
-        Some(zone) => zone,
+    let (zone, whose) = match named {
+        Some(zone) => (zone, None),
         None => match daemon_zone_if_reachable(client).await {
-            Some(zone) => zone,
-            None => machine_zone()?.clone(),
+            Some(zone) => (zone, Some("the daemon's zone")),
+            None => {
+                let machine = DefaultZone::of_machine();
+                let machine = machine.map_err(|invalid| Failure::Usage(invalid.to_string()))?;
+                (machine.zone, Some("this machine's zone, since no daemon answers"))
+            }
         },
     };
-    if given.batch { batch(&zone) } else { show(given, &Present { now, zone }, output) }
+    if given.batch { batch(&zone) } else { show(given, &Present { now, zone }, whose, output) }
 }
 
-fn show(given: &PreviewArguments, present: &Present, output: &Output) -> Result<(), Failure> {
+/// Shows the times; `whose` says whose zone it is, if the trigger names none.
+fn show(
+    given: &PreviewArguments,
+    present: &Present,
+    whose: Option<&str>,
+    output: &Output,
+) -> Result<(), Failure> {
     let trigger = add::trigger(&given.when, present)?;
     let Present { now, zone } = present;
     let after = given.after.as_deref();
@@ -62,7 +73,11 @@ fn show(given: &PreviewArguments, present: &Present, output: &Output) -> Result<
     if let Some(why) = preview.trigger.why_never() {
         return Err(Failure::Usage(format!("it can never fire: {why}")));
     }
-    output.show(&preview.to_value(), |_| table(&preview, *now))
+    let whose = whose.map(|whose| format!("times are in {}, {whose}", zone.name()));
+    output.show(&preview.to_value(), |_| {
+        let lines = [table(&preview, *now).trim_end().to_owned()].into_iter().chain(whose);
+        lines.collect::<Vec<_>>().join("\n")
+    })
 }
 
 fn table(preview: &Preview, now: Timestamp) -> String {
@@ -79,22 +94,32 @@ fn table(preview: &Preview, now: Timestamp) -> String {
     rows.sort_by_key(|row| (row.at, row.offset.is_some()));
     let is_marked = rows.iter().any(|row| !row.mark.is_empty());
     let mut headings = vec!["", "LOCAL TIME", "ZONE", "FROM NOW"];
+    headings.extend(Some("LATEST, BY JITTER").filter(|_| preview.is_jittered()));
     headings.extend(Some("DST").filter(|_| is_marked));
     let mut table = Table::new(&headings);
     for row in rows {
-        let micros = if row.local.nanosecond() == 0 { "" } else { "%.6f" };
         let offset = row.offset.map(|offset| format!(" {offset}")).unwrap_or_default();
         let mut cells = vec![
             row.local.format("%a").to_string(),
-            row.local.format(&format!("%Y-%m-%d %H:%M:%S{micros}")).to_string(),
+            clock(row.local),
             format!("{}{offset}", row.zone),
             row.offset.map(|_| duration::relative(row.at, now)).unwrap_or_default(),
         ];
+        if preview.is_jittered() {
+            let latest = row.offset.map(|_| zone.to_fixed(preview.trigger.latest_start(row.at)));
+            cells.push(latest.map(|at| clock(at.naive_local())).unwrap_or_default());
+        }
         cells.extend(Some(row.mark).filter(|_| is_marked));
         table.row("", cells);
     }
     let end = if preview.times.is_empty() { "it does not fire any more" } else { "" };
-    format!("{}\n{table}{end}", preview.trigger.describe())
+    format!("{}\n{table}{end}", escaped(&preview.trigger.describe()))
+}
+
+/// A reading of the clock.
+fn clock(local: NaiveDateTime) -> String {
+    let micros = if local.nanosecond() == 0 { "" } else { "%.6f" };
+    local.format(&format!("%Y-%m-%d %H:%M:%S{micros}")).to_string()
 }
 
 /// A line of the table: a time at which the trigger fires, or one that the clock skips and that has no offset.
@@ -165,7 +190,7 @@ fn batch(zone: &Zone) -> Result<(), Failure> {
             }
             batch_line(&text, zone, SystemClock.now())
         };
-        if print(&answer.to_string())? == Reader::Gone {
+        if print(&json_text(&answer))? == Reader::Gone {
             return Ok(());
         }
     }

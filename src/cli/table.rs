@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 
 use comfy_table::{Cell, ContentArrangement, presets};
 
+use crate::printable::escaped;
+
 /// Codes of colours that every terminal knows.
 const RED: u8 = 31;
 const GREEN: u8 = 32;
@@ -27,9 +29,9 @@ impl Table {
         Self { table, colors: Vec::new() }
     }
 
-    /// Adds a row about something that is in this state.
+    /// Adds a row about something that is in this state. Control characters of the cells are escaped.
     pub(super) fn row(&mut self, state: &str, cells: Vec<String>) {
-        self.table.add_row(cells);
+        self.table.add_row(cells.iter().map(|cell| escaped(cell).into_owned()));
         // What is as it should be needs no colour among rows.
         self.colors.push(color(state).filter(|color| *color != GREEN));
     }

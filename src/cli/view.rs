@@ -2,14 +2,16 @@
 
 mod runs;
 
-use chrono::{DateTime, FixedOffset};
 use serde_json::Value;
 
 use super::duration::relative;
+use super::instant;
+use super::present::zone_of;
 use super::table::{Table, state};
-use super::{MACHINE_ZONE, instant};
+use super::zones::{Zones, local, zone_of_job};
 use crate::clock::Timestamp;
 use crate::job::Task;
+use crate::printable::{escaped, escaped_json};
 use crate::trigger::Trigger;
 use crate::zone::Zone;
 
@@ -27,31 +29,42 @@ fn rows<'a>(page: &'a Value, key: &str) -> &'a [Value] {
 }
 
 fn shorten(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
+    let line = escaped(text.trim_end());
     if line.chars().count() <= CELL_CHARS {
-        return line.to_owned();
+        return line.into_owned();
     }
     let head: String = line.chars().take(CELL_CHARS - 1).collect();
     format!("{head}…")
 }
 
-/// An instant in the machine's zone.
-fn local(at: Timestamp) -> String {
-    in_machine_zone(at).format("%Y-%m-%d %H:%M:%S %:z").to_string()
+fn local_option(value: &Value, key: &str, zone: &Zone) -> String {
+    instant(value, key).map(|at| local(at, zone)).unwrap_or_default()
 }
 
-fn in_machine_zone(at: Timestamp) -> DateTime<FixedOffset> {
-    // A machine without a zone was refused before.
-    MACHINE_ZONE.as_ref().map_or_else(|_| at.fixed_offset(), |zone| zone.to_fixed(at))
+/// A time, and how far it is from now.
+fn when(value: &Value, key: &str, zone: &Zone, now: Timestamp) -> Option<String> {
+    let at = instant(value, key)?;
+    Some(format!("{} ({})", local(at, zone), relative(at, now)))
 }
 
-/// The same, to the millisecond.
-pub(super) fn local_millis(at: Timestamp) -> String {
-    in_machine_zone(at).format("%Y-%m-%d %H:%M:%S%.3f").to_string()
+/// A value in its JSON form, as it can be copied.
+fn json(value: &Value, key: &str) -> String {
+    value.get(key).map(|value| escaped_json(&value.to_string()).into_owned()).unwrap_or_default()
 }
 
-fn local_option(value: &Value, key: &str) -> String {
-    instant(value, key).map(local).unwrap_or_default()
+/// Lines with a name and a value each, without those that have no value. A state has its colour.
+fn details(width: usize, lines: &[(&str, String)]) -> String {
+    let given = lines.iter().filter(|(_, value)| !value.is_empty());
+    let line = |(key, value): &(&str, String)| {
+        let value = escaped(value);
+        let value = match (*key, value.split_once(' ')) {
+            ("state", Some((word, rest))) => format!("{} {rest}", state(word)),
+            ("state", None) => state(&value),
+            (_, _) => value.into_owned(),
+        };
+        format!("{key:<width$} {value}")
+    };
+    given.map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn trigger(job: &Value, now: Timestamp) -> String {
@@ -67,18 +80,18 @@ fn task(job: &Value) -> String {
 
 fn next_page(page: &Value) -> String {
     match page.get("next_cursor").and_then(Value::as_str) {
-        Some(cursor) => format!("more: --cursor '{cursor}'\n"),
+        Some(cursor) => format!("more: --cursor '{}'\n", escaped(cursor)),
         None => String::new(),
     }
 }
 
 /// A job that was added.
 pub(super) fn added(job: &Value, now: Timestamp) -> String {
-    let next = match instant(job, "next_run_time") {
-        Some(at) => format!("next run {} ({})", local(at), relative(at, now)),
+    let next = match when(job, "next_run_time", &zone_of_job(job), now) {
+        Some(next) => format!("next run {next}"),
         None => format!("it is {}", text(job, "state")),
     };
-    format!("added {}: {next}", text(job, "id"))
+    escaped(&format!("added {}: {next}", text(job, "id"))).into_owned()
 }
 
 /// A page of jobs.
@@ -93,7 +106,7 @@ pub(super) fn jobs(page: &Value, now: Timestamp) -> String {
             vec![
                 text(job, "id").to_owned(),
                 text(job, "state").to_owned(),
-                next.map(local).unwrap_or_default(),
+                next.map(|at| local(at, &zone_of_job(job))).unwrap_or_default(),
                 next.map(|at| relative(at, now)).unwrap_or_default(),
                 shorten(&trigger(job, now)),
                 shorten(&task(job)),
@@ -107,19 +120,18 @@ pub(super) fn jobs(page: &Value, now: Timestamp) -> String {
 
 /// One job, with its latest runs.
 pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
+    let zone = zone_of_job(job);
     let mut lines = vec![
         ("id", text(job, "id").to_owned()),
         ("name", text(job, "name").to_owned()),
-        ("state", state(text(job, "state"))),
+        ("state", text(job, "state").to_owned()),
         ("reason", text(job, "reason").to_owned()),
         ("trigger", trigger(job, now)),
-        ("", job.get("trigger").map(ToString::to_string).unwrap_or_default()),
+        ("", json(job, "trigger")),
         ("task", task(job)),
-        ("", job.get("task").map(ToString::to_string).unwrap_or_default()),
+        ("", json(job, "task")),
     ];
-    if let Some(at) = instant(job, "next_run_time") {
-        lines.push(("next run", format!("{} ({})", local(at), relative(at, now))));
-    }
+    lines.push(("next run", when(job, "next_run_time", &zone, now).unwrap_or_default()));
     let plain = [
         "executor",
         "misfire_grace_time",
@@ -144,16 +156,14 @@ pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
     for key in ["tags", "description", "origin", "revision"] {
         lines.push((key, plain_value(job, key)));
     }
-    lines.push(("created", local_option(job, "created_at")));
-    lines.push(("updated", local_option(job, "updated_at")));
-    let given = lines.iter().filter(|(_, value)| !value.is_empty());
-    let lines: Vec<String> = given.map(|(key, value)| format!("{key:<19} {value}")).collect();
+    lines.push(("created", local_option(job, "created_at", &zone)));
+    lines.push(("updated", local_option(job, "updated_at", &zone)));
     let latest = if rows(latest, "runs").is_empty() {
         "no runs yet\n".to_owned()
     } else {
-        runs(latest, now)
+        runs(latest, &Zones::of_job(job), now)
     };
-    format!("{}\n\n{latest}", lines.join("\n"))
+    format!("{}\n\n{latest}", details(19, &lines))
 }
 
 fn plain_value(value: &Value, key: &str) -> String {
@@ -179,32 +189,29 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
             counts.collect::<Vec<_>>().join(", ")
         }
     };
-    let next =
-        instant(status, "next_wake").map(|at| format!("{} ({})", local(at), relative(at, now)));
-    let started =
-        instant(status, "started_at").map(|at| format!("{} ({})", local(at), relative(at, now)));
-    let paused = instant(status, "paused_since")
-        .map(|at| format!(" since {} ({})", local(at), relative(at, now)));
+    let zone = zone_of(status).unwrap_or_else(|_| Zone::utc());
+    let when = |key| when(status, key, &zone, now);
+    let next = when("next_wake");
+    let started = when("started_at");
+    let paused = when("paused_since").map(|paused| format!(" since {paused}"));
     let trouble = text(status, "store_error");
     let ready = match status.pointer("/not_ready/message").and_then(Value::as_str) {
         Some(message) => format!("no: {message}"),
         None => "yes".to_owned(),
     };
     let lines = [
-        ("state", state(text(status, "state")) + &paused.unwrap_or_default()),
+        ("state", text(status, "state").to_owned() + &paused.unwrap_or_default()),
         ("ready", ready),
         ("version", text(status, "version").to_owned()),
         ("node", format!("{} (pid {})", text(status, "node"), plain_value(status, "pid"))),
         ("started", started.unwrap_or_default()),
         ("store", format!("{} {trouble}", text(status, "store")).trim_end().to_owned()),
         ("socket", text(status, "socket").to_owned()),
-        ("time zone", zone(status)),
+        ("time zone", zone_source(status)),
         ("jobs", jobs),
         ("running", plain_value(status, "running")),
         ("next wake-up", next.unwrap_or_else(|| "none".to_owned())),
     ];
-    let lines: Vec<String> =
-        lines.iter().map(|(key, value)| format!("{key:<13} {value}")).collect();
     let mut table = Table::new(&["EXECUTOR", "TYPE", "BUSY", "WORKERS", "WAITING", "RETRYING"]);
     for pool in rows(status, "executors") {
         table.row(
@@ -214,18 +221,19 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
                 .to_vec(),
         );
     }
-    format!("{}\n\n{table}{}", lines.join("\n"), nodes(rows(status, "nodes"), now))
+    let nodes = nodes(rows(status, "nodes"), &zone, now);
+    format!("{}\n\n{table}{nodes}", details(13, &lines))
 }
 
 /// The daemon's time zone, where it was found, and where its rules come from.
-fn zone(status: &Value) -> String {
+fn zone_source(status: &Value) -> String {
     let [name, source, rules] =
         ["timezone", "timezone_source", "timezone_rules"].map(|key| text(status, key));
     format!("{name} (from {source}; {rules})")
 }
 
 /// The daemons that share the store, if there are several.
-fn nodes(nodes: &[Value], now: Timestamp) -> String {
+fn nodes(nodes: &[Value], zone: &Zone, now: Timestamp) -> String {
     if nodes.len() < 2 {
         return String::new();
     }
@@ -234,19 +242,22 @@ fn nodes(nodes: &[Value], now: Timestamp) -> String {
         let here = if node.get("here") == Some(&true.into()) { " (here)" } else { "" };
         let seen = instant(node, "seen_at").map(|at| relative(at, now)).unwrap_or_default();
         let name = format!("{}{here}", text(node, "name"));
-        table.row("", vec![name, local_option(node, "started_at"), seen]);
+        table.row("", vec![name, local_option(node, "started_at", zone), seen]);
     }
     format!("\n{table}")
 }
 
 /// Why a job ran or did not.
 pub(super) fn explanation(answer: &Value) -> String {
-    rows(answer, "explanation").iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n")
+    let zone = answer.get("timezone").and_then(Value::as_str);
+    let zone = zone.map(|zone| format!("Times are in the job's zone, {zone}."));
+    let lines = rows(answer, "explanation").iter().filter_map(Value::as_str).map(str::to_owned);
+    lines.chain(zone).map(|line| escaped(&line).into_owned()).collect::<Vec<_>>().join("\n")
 }
 
 /// What a reload did.
 pub(super) fn difference(answer: &Value) -> String {
-    let named = |key: &str| format!("{key}: {}", plain_value(answer, key));
+    let named = |key: &str| format!("{key}: {}", escaped(&plain_value(answer, key)));
     let parts = ["added", "changed", "removed"]
         .into_iter()
         .filter(|key| !rows(answer, key).is_empty())
@@ -256,7 +267,7 @@ pub(super) fn difference(answer: &Value) -> String {
     if !rows(answer, "restart_needed").is_empty() {
         lines.push(format!(
             "take effect at the next start only: {}",
-            plain_value(answer, "restart_needed")
+            escaped(&plain_value(answer, "restart_needed"))
         ));
     }
     lines.join("\n")

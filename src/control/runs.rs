@@ -31,6 +31,7 @@ pub(super) struct ListParameters {
     job: Option<String>,
     state: Option<String>,
     since: Option<String>,
+    hooks: Option<bool>,
     limit: Option<usize>,
     cursor: Option<String>,
 }
@@ -46,6 +47,7 @@ pub(super) async fn list(
     let filter = RunFilter {
         job_id: given.job,
         state: given.state,
+        without_hooks: given.hooks == Some(false),
         occurrence: None,
         since,
         before: given.cursor,

@@ -14,6 +14,7 @@ use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::job::Job;
+use crate::printable::escaped;
 
 /// Rows of one page of the daemon's jobs.
 const PAGE: usize = 1000;
@@ -88,7 +89,7 @@ fn compare(stored: &BTreeMap<String, Value>, declared: &[Job]) -> Value {
 }
 
 fn view(file: &Path, jobs: usize, changes: Option<&Value>) -> String {
-    let mut lines = vec![format!("{} is valid: {jobs} jobs", file.display())];
+    let mut lines = vec![format!("{} is valid: {jobs} jobs", escaped(&file.display().to_string()))];
     let Some(changes) = changes.and_then(Value::as_object) else {
         lines.push("no daemon is running, so it was not compared with what one has".to_owned());
         return lines.join("\n");
@@ -97,7 +98,7 @@ fn view(file: &Path, jobs: usize, changes: Option<&Value>) -> String {
         let ids: Vec<&str> =
             ids.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if !ids.is_empty() {
-            lines.push(format!("a reload would have {word}: {}", ids.join(", ")));
+            lines.push(format!("a reload would have {word}: {}", escaped(&ids.join(", "))));
         }
     }
     if lines.len() == 1 {

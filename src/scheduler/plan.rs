@@ -166,16 +166,11 @@ pub(crate) fn is_missed(job: &Job, due_at: Timestamp, now: Timestamp) -> bool {
 /// An occurrence with its jitter: a delay that depends on the job and the instant only, so that every node and every
 /// start finds the same one. It ends before the next occurrence and never passes the trigger's end.
 pub(crate) fn due(id: &JobId, trigger: &Trigger, scheduled_at: Timestamp) -> Due {
-    let jitter = trigger.jitter_at(scheduled_at).num_microseconds().unwrap_or(0);
-    if jitter <= 0 {
+    let most = trigger.latest_start(scheduled_at).signed_duration_since(scheduled_at);
+    let most = most.num_microseconds().unwrap_or(0);
+    if most <= 0 {
         return Due { scheduled_at, due_at: scheduled_at };
     }
-    let room_before = |limit: Timestamp| {
-        limit.signed_duration_since(scheduled_at).num_microseconds().unwrap_or(jitter)
-    };
-    let until_next = trigger.next_after(scheduled_at).map_or(jitter, |next| room_before(next) - 1);
-    let until_end = trigger.end().map_or(jitter, room_before);
-    let most = jitter.min(until_next).min(until_end).max(0);
     let spread = u64::try_from(most).unwrap_or(0).saturating_add(1);
     let delay = hash(id.as_str().as_bytes(), scheduled_at.timestamp_micros()) % spread;
     let delay = TimeDelta::microseconds(i64::try_from(delay).unwrap_or(0));

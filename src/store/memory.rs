@@ -327,6 +327,7 @@ impl Archive for MemoryStore {
             let wanted = tables.runs.values().rev().filter(|run| {
                 filter.job_id.as_deref().is_none_or(|id| run.job_id.as_str() == id)
                     && filter.state.as_deref().is_none_or(|state| run.state.word() == state)
+                    && !(filter.without_hooks && matches!(run.cause, Cause::Event { .. }))
                     && filter.occurrence.is_none_or(|at| run.covers(at))
                     && filter.since.is_none_or(|since| run.created_at >= since)
                     && filter.before.as_deref().is_none_or(|before| &*run.id.0 < before)

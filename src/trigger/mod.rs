@@ -195,6 +195,18 @@ impl Trigger {
         self.jitter + self.union().map_or_else(TimeDelta::zero, |or| or.jitter_at(at))
     }
 
+    /// The latest instant to which jitter may delay the occurrence at `at`: it lies before the next occurrence, and not
+    /// beyond the end.
+    pub fn latest_start(&self, at: Timestamp) -> Timestamp {
+        let jitter = self.jitter_at(at);
+        if jitter <= TimeDelta::zero() {
+            return at;
+        }
+        let before_next = self.next_after(at).map(|next| next - TimeDelta::microseconds(1));
+        let delayed = at.checked_add_signed(jitter);
+        [delayed, before_next, self.end()].into_iter().flatten().min().map_or(at, |end| end.max(at))
+    }
+
     /// An `or`, whose members may have a jitter of their own.
     fn union(&self) -> Option<&Or> {
         match &self.kind {

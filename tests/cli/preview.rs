@@ -100,6 +100,44 @@ fn a_preview_marks_what_the_clock_skips_and_what_it_shows_twice() {
 }
 
 #[test]
+fn a_preview_shows_how_late_jitter_may_make_it() {
+    let home = Home::new("");
+    let jittered =
+        ["preview", "--cron", "hour=0 minute=0,30", "--timezone", "UTC", "--jitter", "45min"];
+    let more = ["--after", "2100-01-01 12:00", "--end", "2100-01-02 00:40", "--count", "3"];
+    let table = home.ok(&[&jittered[..], &more].concat());
+    let rows: Vec<Vec<&str>> = table.lines().skip(1).map(cells).collect();
+    assert_eq!(rows[0], ["LOCAL TIME", "ZONE", "FROM NOW", "LATEST, BY JITTER"]);
+    // It ends before the next occurrence, and at the trigger's end.
+    assert_eq!(rows[1][4], "2100-01-02 00:29:59.999999");
+    assert_eq!(rows[2][4], "2100-01-02 00:40:00");
+    assert_eq!(
+        home.json(&[&jittered[..], &more].concat())["latest"],
+        json!(["2100-01-02T00:29:59.999999+00:00", "2100-01-02T00:40:00+00:00"])
+    );
+}
+
+#[test]
+fn a_preview_begins_now_in_the_daemons_zone_and_names_it() {
+    let mut home = Home::new("[scheduler]\ntimezone = \"Asia/Tokyo\"\n");
+    home.set("TZ", "America/New_York");
+    let daily = ["preview", "--cron", "hour=9", "--start", "2020-01-01", "--count", "1"];
+    let alone = home.ok(&daily);
+    assert!(alone.contains(" America/New_York -0") && !alone.contains("2020-"), "{alone}");
+    assert!(alone.contains("times are in America/New_York, this machine's zone"), "{alone}");
+    let daemon = home.start();
+    let beside = home.ok(&daily);
+    assert!(beside.contains(" Asia/Tokyo +09:00") && beside.contains("  in "), "{beside}");
+    assert!(beside.ends_with("times are in Asia/Tokyo, the daemon's zone\n"), "{beside}");
+    let question = br#"{"op":"preview","trigger":{"type":"cron","hour":9},"after":"2100-01-01T00:00:00Z","count":1}"#;
+    assert_eq!(batch(&home, question), [json!({"times": ["2100-01-02T09:00:00+09:00"]})]);
+    // A zone that is named is what counts, and a daemon that does not answer is none.
+    assert!(!home.ok(&[&daily[..], &["--timezone", "UTC"]].concat()).contains("times are in"));
+    daemon.kill();
+    assert!(home.ok(&daily).contains("this machine's zone"));
+}
+
+#[test]
 fn a_trigger_that_never_fires_has_no_times_and_is_not_valid() {
     let home = Home::new("");
     let never = json!({"type": "cron", "month": 2, "day": 30});

@@ -20,6 +20,7 @@ use super::output::Output;
 use crate::client::percent_encode;
 use crate::clock::{Timestamp, rfc3339};
 use crate::config::DEFAULT_FILE;
+use crate::printable::escaped;
 
 /// Punctual: a standalone job scheduler. Jobs live in a SQL store and run on time.
 #[derive(Debug, Parser)]
@@ -44,7 +45,14 @@ pub fn parse() -> Arguments {
         let client = ClientArguments { socket: None, json: false };
         return Arguments { client, verb: Verb::Exec };
     }
-    Arguments::parse()
+    Arguments::try_parse().unwrap_or_else(|_| {
+        // The complaint quotes what was typed.
+        let escape = |word: std::ffi::OsString| match word.to_str() {
+            Some(text) => escaped(text).into_owned().into(),
+            None => word,
+        };
+        Arguments::parse_from(std::env::args_os().map(escape))
+    })
 }
 
 /// The verb of [`Verb::Exec`].
@@ -174,6 +182,9 @@ pub enum ClientCommand {
         /// Wait for the end, and print the output
         #[arg(long)]
         wait: bool,
+        /// Print the output as it is, also to a terminal
+        #[arg(long, requires = "wait")]
+        raw: bool,
     },
     /// End runs before they end by themselves
     #[command(after_help = "Examples:\n  punctual cancel 019ab7c2-…\n  \
@@ -214,7 +225,7 @@ pub enum ClientCommand {
         after_help = "Examples:\n  punctual runs\n  punctual runs backup --state failed\n  punctual runs --since 1h"
     )]
     Runs(RunsArguments),
-    /// Print the output of a run, or of a job's latest run
+    /// Print the output of a run, or of a job's own latest run
     #[command(
         after_help = "Examples:\n  punctual logs backup\n  punctual logs backup --follow --timestamps\n  \
         punctual logs 019ab7c2-… --attempt 1\n\n\
@@ -295,6 +306,9 @@ pub struct LogsArguments {
     /// Show when each line was written, and to which stream
     #[arg(long, short)]
     pub timestamps: bool,
+    /// Print the output as it is, also to a terminal [default: escape control characters there, except colours]
+    #[arg(long)]
+    pub raw: bool,
 }
 
 impl LogsArguments {
@@ -309,6 +323,9 @@ pub struct RunsArguments {
     /// Only runs of this job; or one run by its id, with its attempts
     #[arg(value_name = "JOB|RUN")]
     pub(super) name: Option<String>,
+    /// Without the runs of hooks (on_failure, on_success, on_missed)
+    #[arg(long)]
+    no_hooks: bool,
     /// Only runs in this state
     #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "timed_out", "cancelled",
         "lost", "skipped"])]
@@ -328,6 +345,7 @@ impl RunsArguments {
     pub(super) fn query(&self, since: Option<Timestamp>) -> String {
         query(&[
             ("job", self.name.clone()),
+            ("hooks", self.no_hooks.then(|| "false".to_owned())),
             ("state", self.state.clone()),
             ("since", since.map(rfc3339)),
             ("limit", Some(self.limit.to_string())),

@@ -5,17 +5,20 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::Value;
 
-use super::{local, local_option, next_page, plain_value, rows, shorten, text};
+use super::{details, local_option, next_page, plain_value, rows, shorten, text, when};
 use crate::cli::duration::relative;
 use crate::cli::instant;
 use crate::cli::table::{Table, state};
+use crate::cli::zones::{Zones, local};
 use crate::clock::{Timestamp, duration_words};
+use crate::printable::{escaped, with_colors};
+use crate::zone::Zone;
 
 /// Units of memory, the largest first.
 const UNITS: [(&str, u64); 4] = [("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
 
 /// A page of the ledger.
-pub(in crate::cli) fn runs(page: &Value, now: Timestamp) -> String {
+pub(in crate::cli) fn runs(page: &Value, zones: &Zones, now: Timestamp) -> String {
     let runs = rows(page, "runs");
     // What few runs know takes no place where none of them does.
     let costs = runs.iter().any(|run| !cpu(run).is_empty() || !memory(run).is_empty());
@@ -29,7 +32,7 @@ pub(in crate::cli) fn runs(page: &Value, now: Timestamp) -> String {
             text(run, "id").to_owned(),
             text(run, "job_id").to_owned(),
             text(run, "state").to_owned(),
-            shown.map(local).unwrap_or_default(),
+            shown.map(|at| local(at, zones.of(run))).unwrap_or_default(),
             shown.map(|at| relative(at, now)).unwrap_or_default(),
             between(run, "due_at", "started_at"),
             between(run, "started_at", "finished_at"),
@@ -37,7 +40,7 @@ pub(in crate::cli) fn runs(page: &Value, now: Timestamp) -> String {
         if !costs.is_empty() {
             cells.extend([cpu(run), memory(run)]);
         }
-        cells.extend([plain_value(run, "attempt"), shorten(&detail(run))]);
+        cells.extend([plain_value(run, "attempt"), shorten(&detail(run, zones.of(run)))]);
         table.row(text(run, "state"), cells);
     }
     let none = if table.is_empty() { "no runs\n" } else { "" };
@@ -45,19 +48,17 @@ pub(in crate::cli) fn runs(page: &Value, now: Timestamp) -> String {
 }
 
 /// One run, with its attempts if there were several.
-pub(in crate::cli) fn run(run: &Value, now: Timestamp) -> String {
-    let when = |key| {
-        let at = instant(run, key);
-        at.map(|at| format!("{} ({})", local(at), relative(at, now))).unwrap_or_default()
-    };
+pub(in crate::cli) fn run(run: &Value, zones: &Zones, now: Timestamp) -> String {
+    let zone = zones.of(run);
+    let when = |key| when(run, key, zone, now).unwrap_or_default();
     let subject = text(run, "subject");
     let subject = if subject.is_empty() { String::new() } else { format!(" of run {subject}") };
     let lines = [
         ("run", text(run, "id").to_owned()),
         ("job", text(run, "job_id").to_owned()),
-        ("state", state(text(run, "state"))),
+        ("state", text(run, "state").to_owned()),
         ("cause", format!("{}{subject}", text(run, "cause"))),
-        ("scheduled", local_option(run, "scheduled_at")),
+        ("scheduled", local_option(run, "scheduled_at", zone)),
         ("due", when("due_at")),
         ("started", when("started_at")),
         ("late", between(run, "due_at", "started_at")),
@@ -70,15 +71,13 @@ pub(in crate::cli) fn run(run: &Value, now: Timestamp) -> String {
         ("node", plain_value(run, "node")),
         ("exit code", plain_value(run, "exit_code")),
         ("signal", plain_value(run, "signal")),
-        ("detail", end(run)),
+        ("detail", end(run, zone)),
     ];
-    let given = lines.iter().filter(|(_, value)| !value.is_empty());
-    let lines: Vec<String> = given.map(|(key, value)| format!("{key:<10} {value}")).collect();
-    format!("{}\n{}", lines.join("\n"), attempts(run))
+    format!("{}\n{}", details(10, &lines), attempts(run, zone))
 }
 
 /// The attempts of a run, the last one among them.
-fn attempts(run: &Value) -> String {
+fn attempts(run: &Value, zone: &Zone) -> String {
     let earlier = rows(run, "attempts");
     if earlier.is_empty() {
         return String::new();
@@ -89,12 +88,12 @@ fn attempts(run: &Value) -> String {
         let cells = [
             plain_value(attempt, "attempt"),
             text(attempt, "state").to_owned(),
-            local_option(attempt, "started_at"),
+            local_option(attempt, "started_at", zone),
             between(attempt, "started_at", "finished_at"),
             cpu(attempt),
             memory(attempt),
             plain_value(attempt, "node"),
-            shorten(&detail(attempt)),
+            shorten(&detail(attempt, zone)),
         ];
         table.row(text(attempt, "state"), cells.to_vec());
     }
@@ -102,13 +101,22 @@ fn attempts(run: &Value) -> String {
 }
 
 /// A run that was waited for, and its output if that has not been shown yet.
-pub(in crate::cli) fn finished(run: &Value, output: &str) -> String {
+///
+/// The output is shown as it is if `raw`.
+pub(in crate::cli) fn finished(run: &Value, output: &str, raw: bool) -> String {
     let took = between(run, "started_at", "finished_at");
     let took = if took.is_empty() { took } else { format!(" after {took}") };
-    let detail = shorten(&detail(run));
+    let detail = escaped(&detail(run, &Zone::utc())).into_owned();
     let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
     let gap = if output.is_empty() || output.ends_with('\n') { "" } else { "\n" };
-    format!("{output}{gap}run {} {}{took}{detail}", text(run, "id"), state(text(run, "state")))
+    let output = if raw { output.to_owned() } else { printable_lines(output) };
+    let end =
+        format!("run {} {}{took}{detail}", escaped(text(run, "id")), state(text(run, "state")));
+    format!("{output}{gap}{end}")
+}
+
+fn printable_lines(output: &str) -> String {
+    output.split_inclusive('\n').map(with_colors).collect()
 }
 
 fn between(run: &Value, from: &str, to: &str) -> String {
@@ -138,8 +146,8 @@ fn bytes_words(bytes: u64) -> String {
 }
 
 /// What is worth knowing of how a run ended.
-fn detail(run: &Value) -> String {
-    let ended = end(run);
+fn detail(run: &Value, zone: &Zone) -> String {
+    let ended = end(run, zone);
     match (plain_value(run, "subject").is_empty(), ended.is_empty()) {
         (true, _) => ended,
         (false, true) => text(run, "cause").to_owned(),
@@ -148,12 +156,12 @@ fn detail(run: &Value) -> String {
 }
 
 /// How it ended.
-fn end(run: &Value) -> String {
+fn end(run: &Value, zone: &Zone) -> String {
     let count = run.get("count").and_then(Value::as_u64).unwrap_or(1);
     let (reason, error) = (text(run, "reason"), text(run, "error"));
     match run.get("result") {
         _ if text(run, "state") == "skipped" && count > 1 => {
-            let last = local_option(run, "last_scheduled_at");
+            let last = local_option(run, "last_scheduled_at", zone);
             format!("{reason}: {count} occurrences up to {last}")
         }
         _ if text(run, "state") == "skipped" => reason.to_owned(),

@@ -267,6 +267,9 @@ impl Archive for SqlStore {
             if let Some(state) = &filter.state {
                 query.push(" and state = ").bind(state.as_str());
             }
+            if filter.without_hooks {
+                query.push(" and event is null");
+            }
             if let Some(at) = filter.occurrence {
                 query.push(" and scheduled_at <= ").bind(at);
                 query.push(" and coalesce(last_scheduled_at, scheduled_at) >= ").bind(at);

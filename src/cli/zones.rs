@@ -1,0 +1,74 @@
+//! In which zone people see a time: that of the job that it belongs to, else the daemon's. It is named with the time.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::present::daemon_zone;
+use crate::client::{Client, ClientError};
+use crate::clock::Timestamp;
+use crate::zone::Zone;
+
+/// The zones of the jobs that an answer speaks of.
+#[derive(Debug)]
+pub(super) struct Zones {
+    jobs: BTreeMap<String, Zone>,
+    /// Of what belongs to no job, or to one that is gone.
+    other: Zone,
+}
+
+impl Zones {
+    /// The zone of a job that was answered.
+    pub(super) fn of_job(job: &Value) -> Self {
+        Self { jobs: BTreeMap::new(), other: zone_of_job(job) }
+    }
+
+    /// The zones of the jobs that these runs belong to.
+    pub(super) async fn of_runs(
+        client: &Client,
+        runs: impl IntoIterator<Item = &Value>,
+    ) -> Result<Self, ClientError> {
+        let mut zones = Self { jobs: BTreeMap::new(), other: daemon_zone(client).await? };
+        for run in runs {
+            let Some(id) = run.get("job_id").and_then(Value::as_str) else { continue };
+            if zones.jobs.contains_key(id) {
+                continue;
+            }
+            let zone = match client.job(id).await {
+                Ok(job) => zone_of_job(&job),
+                Err(error) if error.is_not_found() => zones.other.clone(),
+                Err(error) => return Err(error),
+            };
+            zones.jobs.insert(id.to_owned(), zone);
+        }
+        Ok(zones)
+    }
+
+    /// The zone of what a run or a row tells.
+    pub(super) fn of(&self, run: &Value) -> &Zone {
+        let id = run.get("job_id").and_then(Value::as_str);
+        id.and_then(|id| self.jobs.get(id)).unwrap_or(&self.other)
+    }
+}
+
+/// The zone of a job's trigger. A trigger that cannot be read has none, and is shown in UTC.
+pub(super) fn zone_of_job(job: &Value) -> Zone {
+    let name = job.pointer("/trigger/timezone").and_then(Value::as_str);
+    name.and_then(|name| Zone::parse(name).ok()).unwrap_or_else(Zone::utc)
+}
+
+/// An instant as a zone's clock shows it, with the zone.
+pub(super) fn local(at: Timestamp, zone: &Zone) -> String {
+    format!("{}{}", zone.to_fixed(at).format("%Y-%m-%d %H:%M:%S %:z"), name_after(zone))
+}
+
+/// The same, to the millisecond.
+pub(super) fn local_millis(at: Timestamp, zone: &Zone) -> String {
+    format!("{}{}", zone.to_fixed(at).format("%Y-%m-%d %H:%M:%S%.3f %:z"), name_after(zone))
+}
+
+/// The zone's name after its offset, unless the offset is its name.
+fn name_after(zone: &Zone) -> String {
+    let name = zone.name();
+    if name.starts_with(['+', '-']) { String::new() } else { format!(" {name}") }
+}
