@@ -164,7 +164,7 @@ impl Bench {
         let worker = WorkerProgram { program: PROGRAM.into(), ..WorkerProgram::own(hello) };
         let clock = Arc::new(SystemClock);
         let pools = Pools::new(&settings, Registry::default(), clock, completions_in, &worker);
-        let task = Arc::new(Task::Builtin { name: "noop".to_owned(), args: Map::new() });
+        let task = Arc::new(Task::Builtin { name: "noop".to_owned(), args: Map::new().into() });
         let bench = Self { pools, completions, workers, task, started: 0, _folder: folder };
         // All workers have been started when this is measured.
         bench.rate().await.0

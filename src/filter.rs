@@ -5,6 +5,9 @@ use crate::clock::Timestamp;
 /// Rows of one page, at most.
 pub const PAGE_LIMIT: usize = 1000;
 
+/// Bytes at which a page ends: the row with which they are reached is its last one.
+pub const PAGE_BYTES: usize = 1024 * 1024;
+
 /// Which jobs to list, in the order of their ids.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {

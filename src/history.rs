@@ -8,7 +8,7 @@ mod wait;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
@@ -19,7 +19,7 @@ use crate::job::Job;
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId};
 use crate::scheduler::handle::Handle;
-use crate::store::{Archive, StoreError};
+use crate::store::{Archive, Rows, StoreError};
 
 use failures::{Failures, Read};
 pub use follow::{FOLLOWERS_MAX, Following, Told, TooManyFollowers};
@@ -27,6 +27,9 @@ pub use wait::{TooManyWaiters, WAITERS_MAX, Waiter};
 
 /// Rows of a page for which no limit was given.
 pub const PAGE_DEFAULT: usize = 100;
+
+/// Pages that are read, or become an answer, at the same time. Others wait for their turn, which is short.
+const PAGES: usize = 4;
 
 /// How long what has ended may take to be recorded before it is shown as far as it is known.
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
@@ -43,7 +46,11 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     /// What to ask for next; none if this was the last page.
     pub next_cursor: Option<String>,
+    _place: PagePlace,
 }
+
+/// A place for a page. It is kept until the page has become an answer, so that few pages are in memory as rows.
+type PagePlace = Option<OwnedSemaphorePermit>;
 
 /// A reader of jobs and ledger.
 #[derive(Debug, Clone)]
@@ -55,6 +62,8 @@ pub struct History {
     followers: Arc<Semaphore>,
     /// Places for clients that wait for a run to end.
     waiters: Arc<Semaphore>,
+    /// Places for pages.
+    pages: Arc<Semaphore>,
     failures: Failures,
 }
 
@@ -63,7 +72,8 @@ impl History {
     pub fn new(archive: Arc<dyn Archive>, handle: Handle, live: Live) -> Self {
         let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
         let waiters = Arc::new(Semaphore::new(WAITERS_MAX));
-        Self { archive, handle, live, followers, waiters, failures: Failures::default() }
+        let pages = Arc::new(Semaphore::new(PAGES));
+        Self { archive, handle, live, followers, waiters, pages, failures: Failures::default() }
     }
 
     /// Why the store cannot be read, if a reading that failed fails again, or next to nothing can be read.
@@ -76,14 +86,20 @@ impl History {
         self.failures.note(self.archive.job(id).await, || Read::Job(id.to_owned()))
     }
 
-    /// A page of jobs.
+    async fn page_place(&self) -> PagePlace {
+        // The semaphore is never closed.
+        Arc::clone(&self.pages).acquire_owned().await.ok()
+    }
+
+    /// A page of jobs, which may end before its limit if the jobs are large.
     pub async fn jobs(&self, mut filter: JobFilter) -> Result<Page<Job>, HistoryError> {
+        let place = self.page_place().await;
         let limit = filter.limit.clamp(1, PAGE_LIMIT);
         // One row more tells whether there is another page.
         filter.limit = limit + 1;
         let rows =
             self.failures.note(self.archive.jobs(&filter).await, || Read::Jobs(filter.clone()))?;
-        Ok(page(rows, limit, |job| job.id.to_string()))
+        Ok(page((rows, place), limit, |job| job.id.to_string()))
     }
 
     /// One run.
@@ -91,13 +107,14 @@ impl History {
         self.failures.note(self.archive.run(id).await, || Read::Run(id.to_owned()))
     }
 
-    /// A page of the ledger.
+    /// A page of the ledger, which may end before its limit if the rows are large.
     pub async fn runs(&self, mut filter: RunFilter) -> Result<Page<Run>, HistoryError> {
+        let place = self.page_place().await;
         let limit = filter.limit.clamp(1, PAGE_LIMIT);
         filter.limit = limit + 1;
         let rows =
             self.failures.note(self.archive.runs(&filter).await, || Read::Runs(filter.clone()))?;
-        Ok(page(rows, limit, |run| run.id.to_string()))
+        Ok(page((rows, place), limit, |run| run.id.to_string()))
     }
 
     /// Why a job ran or did not at an instant, and when it runs next.
@@ -134,6 +151,7 @@ impl History {
         Ok(self
             .failures
             .note(self.archive.runs(&filter).await, || Read::Runs(filter.clone()))?
+            .rows
             .pop())
     }
 
@@ -177,9 +195,13 @@ impl History {
     }
 }
 
-fn page<T>(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Page<T> {
-    let more = rows.len() > limit;
+fn page<T>(
+    (Rows { mut rows, is_cut }, place): (Rows<T>, PagePlace),
+    limit: usize,
+    cursor: impl Fn(&T) -> String,
+) -> Page<T> {
+    let more = rows.len() > limit || is_cut;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(cursor);
-    Page { rows, next_cursor }
+    Page { rows, next_cursor, _place: place }
 }

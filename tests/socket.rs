@@ -238,7 +238,7 @@ fn clients_that_keep_every_place_busy_leave_a_reserve_for_short_requests() {
 fn a_port_without_authentication_that_others_can_reach_is_a_warning() {
     for (listen, is_warned) in [("127.0.0.1:0", false), ("0.0.0.0:0", true)] {
         let home = Home::new(&format!("[toutiao]\nlisten = \"{listen}\"\n"));
-        let _daemon = home.start();
+        assert!(home.start().stop().success());
         let log = std::fs::read_to_string(home.log()).unwrap();
         let mut lines = log.lines().filter(|line| line.contains("toutiao API"));
         let line = lines.next().unwrap();
@@ -248,4 +248,140 @@ fn a_port_without_authentication_that_others_can_reach_is_a_warning() {
             "{line}"
         );
     }
+}
+
+/// The daemon's memory, at its highest so far, in MiB.
+fn peak_memory(daemon: &support::Daemon) -> u64 {
+    let status = format!("/proc/{}/status", daemon.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(status).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// Arguments of the largest size, whose values take the most memory for each byte of text.
+fn largest_args(value: &str) -> String {
+    let list = vec![value; 260_000 / (value.len() + 1)].join(",");
+    format!("{{\"list\":[{list}]}}")
+}
+
+fn add_args(home: &Home, id: &str, args: &str) -> Answer {
+    let task = format!("{{\"type\":\"builtin\",\"name\":\"noop\",\"args\":{args}}}");
+    let body = never(id, &json!("TASK")).to_string().replace("\"TASK\"", &task);
+    Raw::connect(&home.socket()).ask("POST", "/v1/jobs", body.as_bytes()).unwrap()
+}
+
+#[test]
+fn the_largest_jobs_take_little_memory_and_come_in_small_pages() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let args = [largest_args("[]"), largest_args("{\"\":0}"), largest_args("\"x\"")];
+    let count = 30 * times();
+    for number in 0..count {
+        assert_eq!(add_args(&home, &format!("job-{number:04}"), &args[number % 3]).status, 201);
+    }
+    let mut found = 0;
+    let mut cursor = String::new();
+    loop {
+        let answer = ask(&home, &format!("/v1/jobs?limit=1000{cursor}"));
+        assert!(answer.body.len() < 2 * 1024 * 1024, "{}", answer.body.len());
+        let page = answer.json();
+        found += page["jobs"].as_array().unwrap().len();
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found, count);
+    let run = Raw::connect(&home.socket()).ask("POST", "/v1/jobs/job-0001/run", b"").unwrap();
+    assert_eq!(run.status, 202, "{run:?}");
+    let run = ask(&home, &format!("/v1/runs/{}?wait=60", text(&run.json(), "id")));
+    assert_eq!(text(&run.json(), "state"), "succeeded");
+    assert!(peak_memory(&daemon) < 250, "{} MiB", peak_memory(&daemon));
+    // And again when they are read at a start.
+    assert!(daemon.stop().success());
+    let daemon = home.start();
+    assert_eq!(ask(&home, "/v1/jobs?limit=1").status, 200);
+    assert!(peak_memory(&daemon) < 250, "{} MiB", peak_memory(&daemon));
+}
+
+#[test]
+fn a_job_that_is_too_large_is_refused_by_its_field() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let field = |answer: &Answer| {
+        assert_eq!((answer.status, answer.code().as_str()), (422, "invalid"));
+        answer.json()["error"]["field"].clone()
+    };
+    let args = format!("{{\"text\":\"{}\"}}", "x".repeat(270_000));
+    assert_eq!(field(&add_args(&home, "x", &args)), "task.args");
+    let mut job = never("x", &json!({"type": "builtin", "name": "noop"}));
+    job["on_failure"] = json!({"type": "command", "argv": ["x".repeat(530_000)]});
+    let answer = Raw::connect(&home.socket()).ask("POST", "/v1/jobs", job.to_string().as_bytes());
+    assert_eq!(field(&answer.unwrap()), Value::Null);
+    assert_eq!(ask(&home, "/v1/jobs").json()["jobs"], json!([]));
+}
+
+#[test]
+fn large_requests_share_a_budget_of_memory() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let body = vec![b'x'; 16 * 1024 * 1024 - 1];
+    let head = format!(
+        "POST /v1/jobs/batch HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let (last, most) = body.split_last().unwrap();
+    let mut clients: Vec<Raw> = (0..16 * times()).map(|_| Raw::connect(&home.socket())).collect();
+    std::thread::scope(|scope| {
+        for client in &mut clients {
+            scope.spawn(|| assert!(client.send(&head) && client.send(most)));
+        }
+    });
+    assert!(peak_memory(&daemon) < 200, "{} MiB", peak_memory(&daemon));
+    assert_others_are_served(&home);
+    let small = add_args(&home, "small", "{}");
+    assert_eq!(small.status, 201, "a small request needs no room");
+    let mut refused = 0;
+    for mut client in clients {
+        assert!(client.send([*last]));
+        let answer = client.answer().unwrap();
+        match answer.status {
+            503 => {
+                assert_eq!(answer.header("retry-after"), Some("1"));
+                refused += 1;
+            }
+            // It is no JSON; or all of them together took too long.
+            status => assert!(status == 400 || status == 408, "{answer:?}"),
+        }
+    }
+    assert!(refused > 0);
+    let answer = Raw::connect(&home.socket()).ask("POST", "/v1/jobs/batch", most).unwrap();
+    assert_eq!(answer.status, 400, "there is room again");
+}
+
+#[test]
+fn clients_that_do_not_read_their_answers_hold_little_memory() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let args = format!("{{\"text\":\"{}\"}}", "x".repeat(250_000));
+    for number in 0..5 {
+        assert_eq!(add_args(&home, &format!("job-{number}"), &args).status, 201);
+    }
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for _ in 0..200 * times() {
+        let mut raw = Raw::connect(&home.socket());
+        assert!(raw.send("GET /v1/jobs?limit=1000 HTTP/1.1\r\nhost: x\r\n\r\n"));
+        match raw.status() {
+            Some(503) => refused += 1,
+            status => assert_eq!(status, Some(200)),
+        }
+        held.push(raw);
+    }
+    assert!(refused > 0);
+    assert!(peak_memory(&daemon) < 300, "{} MiB", peak_memory(&daemon));
+    assert_others_are_served(&home);
+    drop(held);
+    let is_served = |_| ask(&home, "/v1/jobs?limit=1000").status == 200;
+    assert!((0..1000).any(is_served), "there is room again");
 }

@@ -17,13 +17,13 @@ use std::sync::Arc;
 
 use jobs::{at, job, run};
 use punctual::clock::Timestamp;
-use punctual::filter::{JobFilter, RunFilter};
+use punctual::filter::{JobFilter, PAGE_BYTES, RunFilter};
 use punctual::job::{Due, Job, JobId, JobState};
 use punctual::output::{Line, Output, Stream};
 use punctual::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::memory::MemoryStore;
 use punctual::store::sql::{SqlStore, StorePlace};
-use punctual::store::{Archive, Change, Claim, Holder, Store, StoreError};
+use punctual::store::{Archive, CLAIM_BYTES, Change, Claim, Holder, Store, StoreError};
 use retention::{
     a_run_counts_with_all_that_belongs_to_it,
     a_run_goes_with_all_that_belongs_to_it_once_it_has_ended,
@@ -139,6 +139,7 @@ on_every_store! {
     a_review_sees_declared_broken_and_homeless_jobs
     runs_in_flight_are_found_the_oldest_first
     lists_are_filtered_and_paged
+    large_rows_end_a_page_and_a_claim_before_their_limit
     an_output_is_replaced
     an_output_is_saved_only_for_the_node_that_runs_its_attempt
     a_run_counts_with_all_that_belongs_to_it
@@ -390,6 +391,46 @@ async fn runs_in_flight_are_found_the_oldest_first<S: Store + Archive>(store: S)
     assert_eq!(in_flight(&store).await, [first, second]);
 }
 
+async fn large_rows_end_a_page_and_a_claim_before_their_limit<S: Store + Archive>(store: S) {
+    let large = "x".repeat(250_000);
+    let count = CLAIM_BYTES / large.len() + 3;
+    for number in 0..count {
+        let task = json!({"type": "builtin", "name": "noop", "args": {"text": large}});
+        let job = job(&json!({"id": format!("job-{number:03}"), "task": task}));
+        store.commit(vec![insert_job(&job)]).await.unwrap();
+    }
+    let bytes = |jobs: &[Job]| jobs.iter().map(|job| job.bytes).sum::<usize>();
+    let due = due(&store, at(10), 1000).await;
+    assert!((CLAIM_BYTES..CLAIM_BYTES + 300_000).contains(&bytes(&due)) && due.len() < count);
+    // From page to page, every job comes once.
+    let mut found = Vec::new();
+    let mut filter = JobFilter { limit: 1000, ..JobFilter::default() };
+    loop {
+        let page = store.jobs(&filter).await.unwrap();
+        assert!(bytes(&page.rows) < PAGE_BYTES + 300_000);
+        found.extend(page.rows.iter().map(|job| job.id.to_string()));
+        filter.after = found.last().cloned();
+        if !page.is_cut {
+            break;
+        }
+    }
+    let all: Vec<String> = (0..count).map(|number| format!("job-{number:03}")).collect();
+    assert_eq!(found, all);
+
+    let result = Some(json!("x".repeat(PAGE_BYTES / 4)));
+    for second in 0..6 {
+        let mut run = run("job-000", Some(at(second)));
+        let outcome = Outcome::Succeeded { result: result.clone(), exit_code: None };
+        run.end(at(second), at(second), outcome, Cost::default());
+        store.commit(vec![insert_run(&run)]).await.unwrap();
+    }
+    let page = store.runs(&RunFilter { limit: 10, ..RunFilter::default() }).await.unwrap();
+    assert_eq!((page.rows.len(), page.is_cut), (4, true));
+    let before = page.rows.last().map(|run| run.id.to_string());
+    let rest = store.runs(&RunFilter { before, limit: 10, ..RunFilter::default() }).await.unwrap();
+    assert_eq!((rest.rows.len(), rest.is_cut), (2, false));
+}
+
 async fn lists_are_filtered_and_paged<S: Store + Archive>(store: S) {
     for id in ["a:1", "a:2", "a_3", "b"] {
         let tags = if id == "b" { json!([]) } else { json!(["x", "y z"]) };
@@ -397,7 +438,7 @@ async fn lists_are_filtered_and_paged<S: Store + Archive>(store: S) {
     }
     let jobs = async |filter: JobFilter| -> Vec<String> {
         let jobs = store.jobs(&filter).await.unwrap();
-        jobs.iter().map(|job| job.id.to_string()).collect()
+        jobs.rows.iter().map(|job| job.id.to_string()).collect()
     };
     let all = JobFilter { limit: 10, ..JobFilter::default() };
     assert_eq!(jobs(all.clone()).await, ["a:1", "a:2", "a_3", "b"]);
@@ -422,7 +463,7 @@ async fn lists_are_filtered_and_paged<S: Store + Archive>(store: S) {
     for run in &made {
         store.commit(vec![insert_run(run)]).await.unwrap();
     }
-    let runs = async |filter: RunFilter| store.runs(&filter).await.unwrap();
+    let runs = async |filter: RunFilter| store.runs(&filter).await.unwrap().rows;
     let all = RunFilter { limit: 10, ..RunFilter::default() };
     let newest_first: Vec<Run> = made.iter().rev().cloned().collect();
     assert_eq!(runs(all.clone()).await, newest_first);

@@ -41,11 +41,15 @@ pub(super) async fn add(
 ) -> Result<Json<Value>, ApiError> {
     let (rules, now) = (Arc::clone(&api.rules.borrow()), api.clock.now());
     // Thousands of jobs are milliseconds of arithmetic: they must not hold up other requests.
-    let judging = tokio::task::spawn_blocking(move || judge_all(&body, &rules, now));
+    // The body keeps its share of the memory until everything that was made of it is done.
+    let body = Arc::new(body);
+    let read = Arc::clone(&body);
+    let judging = tokio::task::spawn_blocking(move || judge_all(&read, &rules, now));
     let judged = judging.await.map_err(|error| ApiError::unavailable(error.to_string()))?;
     let (judged, additions) = judged?;
     let added = add_in_slices(&api.handle, additions).await?;
     let mut added = added.into_iter();
+    drop(body);
     let results = judged.into_iter().map(|judged| match judged {
         Ok(id) => shown(&id, added.next()),
         Err(error) => refused(&Value::Null, &error),

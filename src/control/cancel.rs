@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Api;
 use super::error::ApiError;
-use super::request::{BODY_BYTES_MAX, Bytes, Id};
+use super::request::{Bytes, Id, JSON_BYTES_MAX};
 use crate::invalid::{self, Invalid};
 use crate::run::RunId;
 
@@ -26,7 +26,7 @@ struct Given {
 pub(super) async fn cancel(
     State(api): State<Api>,
     Id(id): Id,
-    Bytes(body): Bytes<BODY_BYTES_MAX>,
+    Bytes(body): Bytes<JSON_BYTES_MAX>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let given = if body.is_empty() { Given::default() } else { read(&body)? };
     let run = api.handle.cancel(RunId(id.into()), given.reason).await?;

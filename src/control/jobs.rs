@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Api;
@@ -17,7 +17,7 @@ use crate::filter::JobFilter;
 use crate::history::PAGE_DEFAULT;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
-use crate::job::{Definition, Job, JobId, Origin};
+use crate::job::{Definition, Job, JobId, Origin, Shown};
 use crate::scheduler::admission::Rules;
 use crate::scheduler::command::{Addition, Existing};
 
@@ -37,7 +37,7 @@ pub(super) struct ListParameters {
 pub(super) async fn list(
     State(api): State<Api>,
     Parameters(given): Parameters<ListParameters>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     check_state(given.state.as_deref(), &STATES)?;
     let filter = JobFilter {
         state: given.state,
@@ -47,8 +47,15 @@ pub(super) async fn list(
         limit: given.limit.unwrap_or(PAGE_DEFAULT),
     };
     let page = api.history.jobs(filter).await?;
-    let jobs: Vec<Value> = page.rows.iter().map(Job::to_value).collect();
-    Ok(Json(json!({"jobs": jobs, "next_cursor": page.next_cursor})))
+    let jobs = page.rows.iter().map(Job::shown).collect();
+    Ok(Json(JobPage { jobs, next_cursor: page.next_cursor.as_deref() }).into_response())
+}
+
+/// A page of jobs, which is written without a detour by values.
+#[derive(Serialize)]
+struct JobPage<'a> {
+    jobs: Vec<Shown<'a>>,
+    next_cursor: Option<&'a str>,
 }
 
 /// Refuses a state that no row can have: an empty list would hide the mistake.

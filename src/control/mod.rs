@@ -6,6 +6,7 @@
 
 mod batch;
 pub mod bind;
+mod budget;
 mod cancel;
 mod daemon;
 mod error;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -31,6 +33,7 @@ use crate::history::History;
 use crate::scheduler::admission::Rules;
 pub use crate::scheduler::command::Difference;
 use crate::scheduler::handle::Handle;
+pub use budget::Budget;
 use error::ApiError;
 
 /// A reload's answer: what changed, or what is wrong with the file, in one line.
@@ -78,6 +81,8 @@ pub struct Api {
     pub identity: Arc<Identity>,
     /// When answers that go on have to end.
     pub closing: CancellationToken,
+    /// How many bytes of requests and answers are in memory.
+    pub budget: Budget,
 }
 
 /// The JSON of a refusal that is sent before a route sees the request.
@@ -108,5 +113,6 @@ pub fn router(api: Api) -> Router {
         .route("/v1/scheduler/reload", post(daemon::reload))
         .fallback(|| async { ApiError::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(from_fn_with_state(api.budget.clone(), budget::bound_answer))
         .with_state(api)
 }

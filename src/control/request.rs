@@ -1,5 +1,6 @@
 //! Reading what a client sends: bounded in size and time, every fault one clear error.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,24 +10,44 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::Api;
+use super::budget::Share;
 use super::error::ApiError;
 use crate::job::Definition;
 use crate::json::{self, JsonError};
 
 /// Bytes of a body: thousands of times a usual job.
-pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a body that is no job: as a tree of values it may take eighty times as much memory.
+pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A body of at most so many bytes.
 #[derive(Debug)]
-pub(super) struct Bytes<const MAX: usize = BODY_BYTES_MAX>(pub(super) Vec<u8>);
+pub(super) struct Bytes<const MAX: usize = BODY_BYTES_MAX>(pub(super) Received);
 
-impl<S: Send + Sync, const MAX: usize> FromRequest<S> for Bytes<MAX> {
+/// A body that was received. It has a share of the budget for as long as it is kept.
+#[derive(Debug)]
+pub(super) struct Received {
+    bytes: Vec<u8>,
+    _share: Share,
+}
+
+impl Deref for Received {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl<const MAX: usize> FromRequest<Api> for Bytes<MAX> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body(), MAX))
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let share = Share::of_requests(&api.budget);
+        tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body(), MAX, share))
             .await
             .map_err(|_| ApiError::too_slow())?
             .map(Self)
@@ -37,11 +58,11 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for Bytes<MAX> {
 #[derive(Debug)]
 pub(super) struct JsonBody(pub(super) Value);
 
-impl<S: Send + Sync> FromRequest<S> for JsonBody {
+impl FromRequest<Api> for JsonBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let Bytes(bytes) = Bytes::<BODY_BYTES_MAX>::from_request(request, state).await?;
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let Bytes(bytes) = Bytes::<JSON_BYTES_MAX>::from_request(request, api).await?;
         json(&bytes).map(Self)
     }
 }
@@ -65,7 +86,7 @@ pub(super) fn definition(bytes: &[u8]) -> Result<Definition, ApiError> {
     }
 }
 
-async fn read_body(mut body: Body, max: usize) -> Result<Vec<u8>, ApiError> {
+async fn read_body(mut body: Body, max: usize, mut share: Share) -> Result<Received, ApiError> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame =
@@ -74,9 +95,10 @@ async fn read_body(mut body: Body, max: usize) -> Result<Vec<u8>, ApiError> {
         if bytes.len().saturating_add(data.len()) > max {
             return Err(ApiError::too_large(max));
         }
+        share.grow(data.len())?;
         bytes.extend_from_slice(&data);
     }
-    Ok(bytes)
+    Ok(Received { bytes, _share: share })
 }
 
 /// The id in the path, decoded.

@@ -176,6 +176,7 @@ async fn run(source: Source, config: Config, socket: PathBuf, demo: Demo) -> Res
         reload: reload_in,
         identity: Arc::new(facts(&config, &socket, &identity)?),
         closing: doors.clone(),
+        budget: control::Budget::default(),
     };
     let (hints_in, hints) = mpsc::channel(1);
     tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));

@@ -161,9 +161,10 @@ pub(super) fn call(
     };
     let job_id = assignment.job_id.to_string();
     let execution = (assignment.run_id.0.to_string(), assignment.attempt);
-    let call = Call::new(execution, job_id, args.clone(), (Arc::clone(context), Arc::clone(clock)))
-        .scheduled_at(assignment.scheduled_at)
-        .telling_of(assignment.event.clone());
+    let call =
+        Call::new(execution, job_id, args.to_map(), (Arc::clone(context), Arc::clone(clock)))
+            .scheduled_at(assignment.scheduled_at)
+            .telling_of(assignment.event.clone());
     let before = processor_micros();
     let result = registry.run(name, &call);
     let cpu_micros = processor_micros().checked_sub(before);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};
 use url::Url;
 
+use super::Json;
 use crate::invalid::{self, Invalid};
 use crate::secret::Text;
 
@@ -53,7 +54,7 @@ pub struct Http {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     headers: BTreeMap<String, Text>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    json: Option<Value>,
+    json: Option<Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,8 +70,8 @@ pub struct Http {
 }
 
 /// A body that is null is a body.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
 }
 
 /// What is sent.
@@ -79,7 +80,7 @@ pub enum Content<'a> {
     /// Nothing.
     None,
     /// JSON.
-    Json(&'a Value),
+    Json(&'a Json),
     /// A text.
     Text(&'a Text),
 }
@@ -163,7 +164,7 @@ impl Http {
             (Some(_), Some(_)) => {
                 return Err(Invalid::new("body", "cannot be given together with \"json\""));
             }
-            (Some(json), None) => ("json", json.to_string().len()),
+            (Some(json), None) => ("json", json.bytes()),
             (None, Some(body)) => ("body", body.plain().map_or(0, str::len)),
             (None, None) => return Ok(()),
         };

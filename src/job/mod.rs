@@ -7,6 +7,7 @@ mod command;
 mod definition;
 mod hooks;
 mod http;
+mod json;
 mod likeness;
 mod limits;
 mod policy;
@@ -20,10 +21,12 @@ pub use command::{Command, Program};
 pub use definition::Definition;
 pub use hooks::Hooks;
 pub use http::{Content, Http, parse_url};
+pub use json::Json;
 pub use limits::{Bytes, Limits};
 pub use policy::{GivenPolicy, Policy};
 pub use retry::Retry;
 pub use rules::{Coalesce, OnCrash, OnFinish, Overlap};
+pub use shown::Shown;
 pub use task::Task;
 
 use std::fmt;
@@ -152,6 +155,8 @@ pub struct Job {
     pub tags: Vec<String>,
     /// Free text.
     pub description: String,
+    /// Bytes of its definition, as JSON: what it takes in memory, too.
+    pub bytes: usize,
     /// Where it was declared.
     pub origin: Origin,
     /// Whether it fires, and when.

@@ -66,6 +66,20 @@ impl std::io::Write for Counter {
     }
 }
 
+/// Counts what is written.
+struct Bytes(usize);
+
+impl std::io::Write for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Job {
     /// How large its definition is, in bytes of JSON.
     pub fn bytes(&self) -> usize {
@@ -93,6 +107,12 @@ impl Job {
             tags: &self.tags,
             description: &self.description,
         }
+    }
+
+    /// Bytes of what a definition decides, as JSON.
+    pub fn definition_bytes(&self) -> usize {
+        let mut bytes = Bytes(0);
+        serde_json::to_writer(&mut bytes, &self.defined()).map_or(usize::MAX, |()| bytes.0)
     }
 
     /// The job as the contract shows it.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{Command, Http};
+use super::{Command, Http, Json};
 use crate::invalid::{self, Invalid};
 
 /// The types of tasks, as an error lists them.
@@ -24,8 +24,8 @@ pub enum Task {
     Builtin {
         /// Its registered name.
         name: String,
-        /// Its arguments.
-        args: Map<String, Value>,
+        /// Its arguments, an object.
+        args: Json,
     },
     /// A program in a process of its own.
     Command(Box<Command>),
@@ -41,7 +41,7 @@ impl Serialize for Task {
         struct Builtin<'a> {
             r#type: &'static str,
             name: &'a str,
-            args: &'a Map<String, Value>,
+            args: &'a Json,
         }
         #[derive(Serialize)]
         struct Tagged<'a, T: Serialize> {
@@ -73,7 +73,7 @@ impl Task {
         match rest.remove("type") {
             Some(Value::String(word)) if word == "builtin" => {
                 let given: GivenBuiltin = invalid::read(Value::Object(rest))?;
-                Ok(Self::Builtin { name: given.name, args: given.args })
+                Ok(Self::Builtin { name: given.name, args: given.args.into() })
             }
             Some(Value::String(word)) if word == "command" => {
                 Ok(Self::Command(Command::parse(rest)?.into()))

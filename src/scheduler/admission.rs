@@ -14,6 +14,10 @@ use crate::task::builtin::Registry;
 use crate::trigger::Trigger;
 use crate::zone::DefaultZone;
 
+/// Bytes of a builtin's arguments, as JSON.
+const ARGS_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a job's definition, as JSON.
+const JOB_BYTES_MAX: usize = 512 * 1024;
 /// The executor of a job that names none, where it can run the job's task.
 const DEFAULT_EXECUTOR: &str = "default";
 
@@ -59,7 +63,7 @@ impl Rules {
                 return Err(Invalid::new("trigger", message));
             }
         };
-        Ok(Job {
+        let mut job = Job {
             name: definition.name.unwrap_or_else(|| id.to_string()),
             id,
             trigger: Arc::new(trigger),
@@ -68,6 +72,7 @@ impl Rules {
             policy,
             tags: definition.tags,
             description: definition.description,
+            bytes: 0,
             origin,
             state,
             anchor: now,
@@ -76,7 +81,16 @@ impl Rules {
             revision: 0,
             created_at: now,
             updated_at: now,
-        })
+        };
+        job.bytes = job.definition_bytes();
+        if job.bytes > JOB_BYTES_MAX {
+            let message = format!(
+                "a job has at most {JOB_BYTES_MAX} bytes as JSON, this one has {}",
+                job.bytes
+            );
+            return Err(Invalid::new("", message));
+        }
+        Ok(job)
     }
 
     /// Compiles the trigger. A file that was right yesterday is not wrong because a job's last day is over.
@@ -105,7 +119,12 @@ impl Rules {
 
     fn check_task(&self, task: &Task) -> Result<(), Invalid> {
         match task {
-            Task::Builtin { name, args } => self.registry.check(name, args),
+            Task::Builtin { args, .. } if args.bytes() > ARGS_BYTES_MAX => {
+                let message =
+                    format!("has {} bytes as JSON, of at most {ARGS_BYTES_MAX}", args.bytes());
+                Err(Invalid::new("args", message))
+            }
+            Task::Builtin { name, args } => self.registry.check(name, &args.to_map()),
             Task::Command(_) | Task::Http(_) | Task::Unreadable(_) => Ok(()),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
+use crate::store::CLAIM_BYTES;
 
 /// Jobs of a pool that are fetched at once. Twice as many are held at most.
 pub(super) const HORIZON_JOBS: usize = 1000;
@@ -45,6 +46,8 @@ pub(super) struct Asked {
 #[derive(Debug, Default)]
 struct Near {
     jobs: BTreeMap<(Timestamp, JobId), Arc<Job>>,
+    /// Bytes of their definitions.
+    bytes: usize,
     due: BTreeMap<JobId, Timestamp>,
     reach: Reach,
 }
@@ -125,7 +128,8 @@ impl Horizon {
 
 impl Near {
     fn of(asked: Asked, jobs: Vec<Job>) -> (Self, Vec<Job>) {
-        let is_all = jobs.len() < asked.limit;
+        let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
+        let is_all = jobs.len() < asked.limit && bytes < CLAIM_BYTES;
         let (active, unreadable): (Vec<Job>, Vec<Job>) =
             jobs.into_iter().partition(|job| job.next().is_some());
         let last = active.iter().filter_map(|job| Some(job.next()?.due_at)).max();
@@ -175,29 +179,38 @@ impl Near {
         if job.next().is_some_and(|next| self.reaches(next.due_at)) {
             self.insert(job);
         }
-        if self.jobs.len() > 2 * HORIZON_JOBS {
+        if self.jobs.len() > 2 * HORIZON_JOBS || self.bytes > 2 * CLAIM_BYTES {
             self.draw_in();
         }
     }
 
     fn remove(&mut self, id: &JobId) {
-        if let Some(due_at) = self.due.remove(id) {
-            self.jobs.remove(&(due_at, id.clone()));
+        let due_at = self.due.remove(id);
+        if let Some(job) = due_at.and_then(|due_at| self.jobs.remove(&(due_at, id.clone()))) {
+            self.bytes = self.bytes.saturating_sub(job.bytes);
         }
     }
 
     fn insert(&mut self, job: Arc<Job>) {
         let Some(next) = job.next() else { return };
         self.due.insert(job.id.clone(), next.due_at);
+        self.bytes = self.bytes.saturating_add(job.bytes);
         self.jobs.insert((next.due_at, job.id.clone()), job);
     }
 
     /// Lets go of the far half.
     fn draw_in(&mut self) {
-        let Some(key) = self.jobs.keys().nth(HORIZON_JOBS).cloned() else { return };
+        let mut bytes = 0_usize;
+        let near = self.jobs.values().take_while(|job| {
+            bytes = bytes.saturating_add(job.bytes);
+            bytes <= CLAIM_BYTES
+        });
+        let count = near.take(HORIZON_JOBS).count();
+        let Some(key) = self.jobs.keys().nth(count).cloned() else { return };
         for (_, id) in self.jobs.split_off(&key).into_keys() {
             self.due.remove(&id);
         }
+        self.bytes = self.jobs.values().map(|job| job.bytes).sum();
         self.reach = Reach::Until(key.0);
     }
 }

@@ -150,6 +150,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_write_without_progress_fails_and_one_with_progress_does_not() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let wording: Wording = |_, message| message.into();
+        let (near, mut far) = tokio::io::duplex(100);
+        let mut stream = Stream::new(near, Duration::from_millis(50), wording);
+        // A client that reads at all gets everything, however long that takes.
+        let reading = async {
+            let mut bytes = [0; 10];
+            for _ in 0..20 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                far.read_exact(&mut bytes).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(stream.write_all(&[0; 300]), reading);
+        written.unwrap();
+        let error = stream.write_all(&[0; 300]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+
     #[test]
     fn only_a_refusal_without_a_body_is_taken_for_the_protocols_own() {
         let own = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";

@@ -8,12 +8,15 @@ mod prune;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Store, StoreError};
+use super::{
+    Archive, CLAIM_BYTES, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Rows, Store,
+    StoreError,
+};
 use crate::clock::Timestamp;
-use crate::filter::{FinishedJobs, JobFilter, Prunable, RunFilter};
+use crate::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RunFilter};
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::output::Output;
-use crate::run::{Attempt, Cause, Run, RunId, RunState, SkipReason};
+use crate::run::{Attempt, Cause, Outcome, Run, RunId, RunState, SkipReason};
 
 #[derive(Debug, Clone, Default)]
 struct Tables {
@@ -164,7 +167,8 @@ impl Store for MemoryStore {
             .filter(|(due_at, _)| *due_at <= claim.until)
             .collect();
         due.sort_by_key(|(due_at, _)| *due_at);
-        let taken = due.into_iter().take(claim.limit).map(|(_, job)| {
+        let due = up_to(CLAIM_BYTES, due.into_iter(), |(_, job)| job.bytes);
+        let taken = due.take(claim.limit).map(|(_, job)| {
             if self.is_shared {
                 Arc::make_mut(job).owner = Some(claim.node.into());
             }
@@ -291,6 +295,37 @@ impl Store for MemoryStore {
     }
 }
 
+/// Items up to the one with which they reach so many bytes.
+fn up_to<T>(
+    bytes_max: usize,
+    items: impl Iterator<Item = T>,
+    bytes: impl Fn(&T) -> usize,
+) -> impl Iterator<Item = T> {
+    items.scan(0_usize, move |sum, item| {
+        let is_wanted = *sum < bytes_max;
+        *sum = sum.saturating_add(bytes(&item));
+        is_wanted.then_some(item)
+    })
+}
+
+fn page<'a, T: Clone + 'a>(
+    wanted: impl Iterator<Item = &'a Arc<T>>,
+    bytes: impl Fn(&T) -> usize,
+) -> Rows<T> {
+    let rows: Vec<T> =
+        up_to(PAGE_BYTES, wanted, |row| bytes(row)).map(|row| (**row).clone()).collect();
+    let is_cut = rows.iter().map(&bytes).sum::<usize>() >= PAGE_BYTES;
+    Rows { rows, is_cut }
+}
+
+/// Bytes of what a run answered, the only part of its row that may be large.
+fn result_bytes(run: &Run) -> usize {
+    let RunState::Ended { outcome: Outcome::Succeeded { result, .. }, .. } = &run.state else {
+        return 0;
+    };
+    result.as_ref().map_or(0, |result| result.to_string().len())
+}
+
 impl Archive for MemoryStore {
     fn job<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Job>> {
         Box::pin(async move {
@@ -300,7 +335,7 @@ impl Archive for MemoryStore {
         })
     }
 
-    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> Reading<'a, Vec<Job>> {
+    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> Reading<'a, Rows<Job>> {
         Box::pin(async move {
             let tables = self.tables();
             let wanted = tables.jobs.values().filter(|job| {
@@ -310,7 +345,7 @@ impl Archive for MemoryStore {
                     && filter.prefix.as_deref().is_none_or(|prefix| id.starts_with(prefix))
                     && filter.after.as_deref().is_none_or(|after| id > after)
             });
-            Ok(wanted.take(filter.limit).map(|job| (**job).clone()).collect())
+            Ok(page(wanted.take(filter.limit), |job| job.bytes))
         })
     }
 
@@ -321,7 +356,7 @@ impl Archive for MemoryStore {
         })
     }
 
-    fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Vec<Run>> {
+    fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Rows<Run>> {
         Box::pin(async move {
             let tables = self.tables();
             let wanted = tables.runs.values().rev().filter(|run| {
@@ -332,7 +367,7 @@ impl Archive for MemoryStore {
                     && filter.since.is_none_or(|since| run.created_at >= since)
                     && filter.before.as_deref().is_none_or(|before| &*run.id.0 < before)
             });
-            Ok(wanted.take(filter.limit).map(|run| (**run).clone()).collect())
+            Ok(page(wanted.take(filter.limit), result_bytes))
         })
     }
 

@@ -206,7 +206,7 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// The jobs of these ids that exist.
     fn load(&self, ids: &[JobId]) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
 
-    /// Takes jobs that are due, earliest first. On a store of one node that is only a reading.
+    /// Takes jobs that are due, earliest first, up to [`CLAIM_BYTES`]. On a store of one node that is only a reading.
     fn claim(&self, claim: Claim<'_>) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
 
     /// Gives jobs of this executor that are due at or before an instant to whoever wants them.
@@ -267,6 +267,19 @@ pub const RUN_BYTES: u64 = 500;
 /// The same of an attempt or an output.
 pub const ATTEMPT_BYTES: u64 = 200;
 
+/// Bytes of definitions at which a claim ends: the job with which they are reached is its last one. So jobs that are
+/// few and large take no more memory than many small ones.
+pub const CLAIM_BYTES: usize = 8 * 1024 * 1024;
+
+/// Rows of a page.
+#[derive(Debug, Clone, Default)]
+pub struct Rows<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Whether the page ended before its limit, because it reached [`PAGE_BYTES`](crate::filter::PAGE_BYTES).
+    pub is_cut: bool,
+}
+
 /// A future of a reading.
 pub type Reading<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -276,13 +289,13 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
     fn job<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Job>>;
 
     /// A page of jobs.
-    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> Reading<'a, Vec<Job>>;
+    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> Reading<'a, Rows<Job>>;
 
     /// One run.
     fn run<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Run>>;
 
     /// A page of the ledger.
-    fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Vec<Run>>;
+    fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Rows<Run>>;
 
     /// The attempts of a run before its last one.
     fn attempts<'a>(&'a self, run_id: &'a str) -> Reading<'a, Vec<Attempt>>;

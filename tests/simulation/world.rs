@@ -300,9 +300,9 @@ impl World {
 
     fn check_mirror(&self) {
         let filter = JobFilter { limit: usize::MAX, ..JobFilter::default() };
-        let jobs = now_or_never(self.store.jobs(&filter));
+        let jobs = now_or_never(self.store.jobs(&filter)).rows;
         let filter = RunFilter { limit: usize::MAX, ..RunFilter::default() };
-        let runs = now_or_never(self.store.runs(&filter));
+        let runs = now_or_never(self.store.runs(&filter)).rows;
         let shared = self.shared();
         let known = |job: &punctual::job::Job| {
             shared.ledger.jobs.get(&job.id).is_some_and(|known| {

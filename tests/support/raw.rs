@@ -65,6 +65,13 @@ impl Raw {
         self.stream.get_ref().shutdown(Shutdown::Write).unwrap();
     }
 
+    /// Reads the status of the next answer, and nothing else of it.
+    pub(crate) fn status(&mut self) -> Option<u16> {
+        let mut start = [0; 12];
+        self.stream.get_mut().read_exact(&mut start).ok()?;
+        String::from_utf8_lossy(&start).split(' ').nth(1)?.parse().ok()
+    }
+
     /// Reads the next answer, which has a length; none if the connection has ended.
     pub(crate) fn answer(&mut self) -> Option<Answer> {
         let mut lines = Vec::new();

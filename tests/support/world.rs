@@ -498,7 +498,7 @@ impl World {
     pub(crate) async fn runs(&self, id: &str) -> Vec<Run> {
         let filter =
             RunFilter { job_id: Some(id.to_owned()), limit: 100_000, ..RunFilter::default() };
-        let mut runs = self.store.inner.runs(&filter).await.unwrap();
+        let mut runs = self.store.inner.runs(&filter).await.unwrap().rows;
         runs.reverse();
         runs
     }

@@ -78,7 +78,7 @@ fn body(
 ) -> Result<(Option<String>, &'static str), String> {
     let json = "application/json";
     Ok(match (call.content(), &assignment.event) {
-        (Content::Json(value), _) => (Some(value.to_string()), json),
+        (Content::Json(value), _) => (Some(value.text().to_owned()), json),
         (Content::Text(text), _) => (Some(read(text, found)?), "text/plain; charset=utf-8"),
         (Content::None, Some(event)) => (Some(event.to_string()), json),
         (Content::None, None) => (None, json),

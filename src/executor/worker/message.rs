@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use crate::job::Json;
 
 /// The version of these messages. Both sides are the same program, unless another one was configured.
 pub(super) const VERSION: u32 = 1;
@@ -39,7 +41,7 @@ pub(super) struct Call<'a> {
     /// Microseconds.
     pub(super) scheduled_at: Option<i64>,
     pub(super) name: Cow<'a, str>,
-    pub(super) args: Cow<'a, Map<String, Value>>,
+    pub(super) args: Cow<'a, Json>,
     pub(super) event: Option<Cow<'a, Value>>,
 }
 

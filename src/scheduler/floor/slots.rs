@@ -14,6 +14,9 @@ use crate::run::Run;
 /// Runs that wait in memory for a worker of one pool. What falls due beyond that waits in the store.
 const QUEUE_LIMIT: usize = 1000;
 
+/// Bytes of the definitions of the jobs whose runs wait in one pool. With more, the pool takes up nothing that is due.
+const QUEUE_BYTES: usize = 32 * 1024 * 1024;
+
 /// Runs of one pool that wait for their next attempt. While there are so many, the pool takes up nothing that is due.
 const RETRIES_LIMIT: usize = 10_000;
 
@@ -43,6 +46,8 @@ pub(super) struct Slots {
     queue: BTreeMap<Rank, Waiting>,
     /// Runs that are tried again, by when.
     retries: BTreeMap<(Timestamp, u64), Waiting>,
+    /// Bytes of the definitions of the jobs of all runs that wait.
+    bytes: usize,
     /// Counts the runs that came.
     came: u64,
     /// When it was last looked whose time has come.
@@ -63,6 +68,7 @@ impl Slots {
             busy: 0,
             queue: BTreeMap::new(),
             retries: BTreeMap::new(),
+            bytes: 0,
             came: 0,
             woken_at: None,
             queue_limit: QUEUE_LIMIT,
@@ -93,12 +99,14 @@ impl Slots {
 
     /// Whether the queue takes another run from the schedule.
     pub(super) fn has_room(&self) -> bool {
-        self.queue.len() < self.queue_limit && self.retries.len() < RETRIES_LIMIT
+        self.queue.len() < self.queue_limit
+            && self.retries.len() < RETRIES_LIMIT
+            && self.bytes < QUEUE_BYTES
     }
 
     /// Whether the queue takes another run that someone asks for.
     pub(super) fn has_place(&self) -> bool {
-        self.queue.len() < QUEUE_LIMIT
+        self.queue.len() < QUEUE_LIMIT && self.bytes < QUEUE_BYTES
     }
 
     /// Places for runs that can be handed over now.
@@ -116,6 +124,7 @@ impl Slots {
     /// Takes in a run. One that is tried again waits for its time first.
     pub(super) fn wait(&mut self, waiting: Waiting, now: Timestamp) {
         self.came += 1;
+        self.bytes = self.bytes.saturating_add(waiting.job.bytes);
         if is_early(&waiting, now) {
             self.retries.insert((waiting.run.due_at, self.came), waiting);
         } else {
@@ -188,7 +197,9 @@ impl Slots {
         };
         let rank = *self.queue.iter().find(|(_, waiting)| may_start(waiting))?.0;
         self.busy += 1;
-        self.queue.remove(&rank)
+        let taken = self.queue.remove(&rank);
+        self.bytes = self.bytes.saturating_sub(taken.as_ref().map_or(0, |taken| taken.job.bytes));
+        taken
     }
 
     /// Takes out the waiting runs that are wanted.
@@ -197,6 +208,7 @@ impl Slots {
         let mut taken: Vec<Waiting> = queued.map(|(_, waiting)| waiting).collect();
         let retries = self.retries.extract_if(.., |_, waiting| is_wanted(waiting));
         taken.extend(retries.map(|(_, waiting)| waiting));
+        self.count_bytes();
         taken
     }
 
@@ -214,6 +226,11 @@ impl Slots {
         }
         let retries = self.retries.values_mut().filter(|waiting| follows(waiting));
         retries.for_each(|waiting| waiting.job = Arc::clone(job));
+        self.count_bytes();
+    }
+
+    fn count_bytes(&mut self) {
+        self.bytes = self.waiting().map(|waiting| waiting.job.bytes).sum();
     }
 }
 

@@ -145,12 +145,14 @@ pub(super) struct Update<'a> {
 pub(super) struct Query {
     pub(super) text: String,
     pub(super) values: Vec<Value>,
+    /// The row with which the texts reach so many bytes is the last one that is read.
+    pub(super) bytes_max: usize,
     dialect: Dialect,
 }
 
 impl Query {
     pub(super) fn new(dialect: Dialect, text: impl Into<String>) -> Self {
-        Self { text: text.into(), values: Vec::new(), dialect }
+        Self { text: text.into(), values: Vec::new(), bytes_max: usize::MAX, dialect }
     }
 
     /// Adds text.
@@ -189,6 +191,12 @@ impl Query {
             return self.push("true");
         }
         self.push(column).push(" not in ").list(items)
+    }
+
+    /// Ends the reading with the row with which the texts reach so many bytes.
+    pub(super) fn bytes_max(&mut self, bytes: usize) -> &mut Self {
+        self.bytes_max = bytes;
+        self
     }
 
     /// Ends the list of rows after so many.

@@ -10,7 +10,7 @@ use super::{Database, SqlStore};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::run::RunId;
-use crate::store::{Claim, InFlight, Meeting, Node, StoreError};
+use crate::store::{CLAIM_BYTES, Claim, InFlight, Meeting, Node, StoreError};
 
 impl SqlStore {
     pub(super) async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
@@ -20,6 +20,7 @@ impl SqlStore {
             Dialect::MySql => "jobs force index (jobs_due)",
         };
         let mut query = self.select(JOB_COLUMNS, table);
+        query.bytes_max(CLAIM_BYTES);
         query.push(" and next_run_time <= ").bind(claim.until);
         query.push(" and executor in ").list(claim.executors.iter().map(String::as_str));
         let order = " order by next_run_time";

@@ -8,11 +8,11 @@ use super::row::{self, ATTEMPT_COLUMNS, JOB_COLUMNS, RUN_COLUMNS};
 use super::value::Row;
 use super::write::PAUSED_SINCE;
 use crate::clock::Timestamp;
-use crate::filter::{FinishedJobs, JobFilter, Kind, Prunable, RunFilter};
+use crate::filter::{FinishedJobs, JobFilter, Kind, PAGE_BYTES, Prunable, RunFilter};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId, SkipReason};
-use crate::store::{ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, Reading, Store, StoreError};
+use crate::store::{ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, Reading, Rows, Store, StoreError};
 
 /// Ids in one `in (…)` list: far below the parameters that any of the databases takes.
 const IDS_PER_STATEMENT: usize = 500;
@@ -210,6 +210,20 @@ impl SqlStore {
     }
 }
 
+impl SqlStore {
+    /// Reads rows up to the size of a page.
+    async fn read_page<T>(
+        &self,
+        mut query: Query,
+        read: fn(Row) -> Result<T, StoreError>,
+    ) -> Result<Rows<T>, StoreError> {
+        query.bytes_max(PAGE_BYTES);
+        let rows = self.read(query).await?;
+        let is_cut = rows.iter().map(Row::bytes).sum::<usize>() >= PAGE_BYTES;
+        Ok(Rows { rows: rows.into_iter().map(read).collect::<Result<_, _>>()?, is_cut })
+    }
+}
+
 impl Archive for SqlStore {
     fn job<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Job>> {
         Box::pin(async move {
@@ -219,7 +233,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> Reading<'a, Vec<Job>> {
+    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> Reading<'a, Rows<Job>> {
         Box::pin(async move {
             let mut query = self.select(JOB_COLUMNS, "jobs");
             if let Some(state) = &filter.state {
@@ -246,7 +260,7 @@ impl Archive for SqlStore {
                 query.push(" and id > ").bind(after.as_str());
             }
             query.push(" order by id").limit(filter.limit);
-            jobs(self.read(query).await?)
+            self.read_page(query, row::job).await
         })
     }
 
@@ -258,7 +272,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Vec<Run>> {
+    fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Rows<Run>> {
         Box::pin(async move {
             let mut query = self.select(RUN_COLUMNS, "runs");
             if let Some(job_id) = &filter.job_id {
@@ -281,7 +295,7 @@ impl Archive for SqlStore {
                 query.push(" and id < ").bind(before.as_str());
             }
             query.push(" order by id desc").limit(filter.limit);
-            runs(self.read(query).await?)
+            self.read_page(query, row::run).await
         })
     }
 

@@ -37,6 +37,7 @@ pub(super) fn count(value: u64) -> i64 {
 
 /// Reads a job. What can no longer be understood makes it `broken`; it is never dropped.
 pub(super) fn job(mut row: Row) -> Result<Job, StoreError> {
+    let bytes = row.bytes();
     let id = row.text()?;
     let id = JobId::parse(&id)
         .map_err(|invalid| StoreError::Unusable(format!("job \"{id}\": {invalid}")))?;
@@ -74,6 +75,7 @@ pub(super) fn job(mut row: Row) -> Result<Job, StoreError> {
         policy,
         tags: serde_json::from_str(&row.text()?).unwrap_or_default(),
         description: row.text()?,
+        bytes,
         origin: if row.text()? == "file" { Origin::File } else { Origin::Socket },
         run_count: row.count()?,
         owner: row.text_option()?.map(Into::into),

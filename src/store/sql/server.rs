@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions, MySqlRow};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Column, Connection as _, Database, Pool, Row as _, TypeInfo, ValueRef};
@@ -104,6 +105,23 @@ macro_rules! prepared {
     }};
 }
 
+/// Reads rows, one after the other, so that no more of them are held than the query wants.
+macro_rules! fetched {
+    ($connection:expr, $query:expr) => {{
+        let query = $query;
+        let (mut found, mut bytes, bytes_max) = (Vec::new(), 0_usize, query.bytes_max);
+        let mut rows = prepared!(query).fetch($connection);
+        while bytes < bytes_max
+            && let Some(row) = rows.try_next().await?
+        {
+            let row = row.row()?;
+            bytes = bytes.saturating_add(row.bytes());
+            found.push(row);
+        }
+        Ok(found)
+    }};
+}
+
 /// Executes statements on a connection, until one has not done what it must.
 macro_rules! written {
     ($connection:expr, $writes:expr) => {
@@ -150,18 +168,12 @@ impl Server {
 
     /// Reads rows on the core's connection.
     pub(super) async fn read_newest(&self, query: Query) -> Result<Vec<Row>, StoreError> {
-        self.renewing(on_connection!(self, core, |connection| {
-            let rows = prepared!(query).fetch_all(connection).await?;
-            rows.iter().map(Cells::row).collect()
-        }))
+        self.renewing(on_connection!(self, core, |connection| fetched!(connection, query)))
     }
 
     /// Reads rows on a reader's connection.
     pub(super) async fn read(&self, query: Query) -> Result<Vec<Row>, StoreError> {
-        on_connection!(self, readers, |connection| {
-            let rows = prepared!(query).fetch_all(connection).await?;
-            rows.iter().map(Cells::row).collect()
-        })
+        on_connection!(self, readers, |connection| fetched!(connection, query))
     }
 
     /// Reads rows, makes something of them, and writes what follows from that, in one transaction.
@@ -173,8 +185,8 @@ impl Server {
     ) -> Result<T, StoreError> {
         self.renewing(on_connection!(self, core, |connection| {
             let mut transaction = connection.begin().await?;
-            let rows = prepared!(query).fetch_all(&mut *transaction).await?;
-            let found = read(rows.iter().map(Cells::row).collect::<Result<_, Fault>>()?)?;
+            let rows: Result<Vec<Row>, Fault> = fetched!(&mut *transaction, query);
+            let found = read(rows?)?;
             written!(transaction, writes(&found));
             transaction.commit().await?;
             Ok(found)

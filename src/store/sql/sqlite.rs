@@ -189,12 +189,16 @@ pub(super) fn rows(connection: &Connection, query: &Query) -> Result<Vec<Row>, S
     let mut statement = connection.prepare_cached(&query.text).map_err(unavailable)?;
     let columns = statement.column_count();
     bind_all(&mut statement, &query.values).map_err(unavailable)?;
-    let mut found = Vec::new();
+    let (mut found, mut bytes) = (Vec::new(), 0_usize);
     let mut rows = statement.raw_query();
-    while let Some(row) = rows.next().map_err(unavailable)? {
+    while bytes < query.bytes_max
+        && let Some(row) = rows.next().map_err(unavailable)?
+    {
         let cell = |column| Ok(cell(row.get_ref(column)?));
         let cells: rusqlite::Result<Vec<Cell>> = (0..columns).map(cell).collect();
-        found.push(Row::new(cells.map_err(unavailable)?));
+        let row = Row::new(cells.map_err(unavailable)?);
+        bytes = bytes.saturating_add(row.bytes());
+        found.push(row);
     }
     Ok(found)
 }

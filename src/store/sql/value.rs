@@ -79,6 +79,15 @@ impl Row {
         Self { cells: cells.into_iter() }
     }
 
+    /// Bytes of the texts that have not been read.
+    pub(super) fn bytes(&self) -> usize {
+        let bytes = |cell: &Cell| match cell {
+            Cell::Text(text) => text.len(),
+            Cell::Null | Cell::Integer(_) => 0,
+        };
+        self.cells.as_slice().iter().map(bytes).sum()
+    }
+
     fn missing(what: &str) -> StoreError {
         StoreError::Unusable(format!("a column holds no {what} where one is needed"))
     }
