@@ -39,6 +39,13 @@ const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 #[error(transparent)]
 pub struct HistoryError(#[from] StoreError);
 
+impl HistoryError {
+    /// Whether the database refuses the question, for a value in it.
+    pub fn is_rejected(&self) -> bool {
+        matches!(self.0, StoreError::Rejected(_))
+    }
+}
+
 /// A page, and where the next one begins.
 #[derive(Debug)]
 pub struct Page<T> {

@@ -1044,3 +1044,84 @@ async fn requests_of_many_clients_are_shared_out_to_steps_of_bounded_work() {
     assert!(commits.len() < 100, "those that wait share a step: {commits:?}");
     served.stop().await;
 }
+
+#[tokio::test]
+async fn a_request_with_a_value_that_the_database_refuses_is_refused_and_everything_else_goes_on() {
+    let mut world = World::new(5).await;
+    world.refuse_text("poison");
+    let tick = json!({"id": "tick", "trigger": {"type": "interval", "seconds": 10}});
+    world.add(job(&tick), at(0)).await;
+    let add = |id: &str, description: &str| {
+        let job = Box::new(job_at(&json!({"id": id, "description": description}), at(0)));
+        Request::Add(Addition { job, existing: Existing::Refuse })
+    };
+    let ids: Vec<String> = (0..9).map(|number| format!("j{number}")).collect();
+    for bad in [0, 4, 8] {
+        let described = |number| if number == bad { "poison" } else { "fine" };
+        let requests = ids.iter().enumerate().map(|(number, id)| add(id, described(number)));
+        let answers = world.ask_all_on(requests.collect(), at(1)).await;
+        for (number, answer) in answers.iter().enumerate() {
+            let is_refused = matches!(answer, Err(Refusal::Rejected(_)));
+            assert_eq!((answer.is_ok(), is_refused), (number != bad, number == bad), "{answer:?}");
+        }
+        for (number, id) in ids.iter().enumerate().filter(|(number, _)| *number != bad) {
+            assert!(world.job(id).await.is_some(), "{number}");
+            world.remove(id, at(1)).await;
+        }
+        assert!(world.job(&ids[bad]).await.is_none());
+    }
+    // In the very step in which something is due.
+    let answers = world.ask_all_on(vec![add("a", "fine"), add("b", "poison")], at(10)).await;
+    assert!(answers[0].is_ok() && matches!(answers[1], Err(Refusal::Rejected(_))), "{answers:?}");
+    assert_eq!(world.started(), ["tick", "a"]);
+}
+
+#[tokio::test]
+async fn an_end_with_a_text_that_the_database_refuses_is_recorded_with_another_text() {
+    let mut world = World::new(3).await;
+    let names = ["a", "b", "c"];
+    for name in names {
+        world.add(job(&json!({"id": name})), at(0)).await;
+    }
+    world.tick(at(10)).await;
+    world.refuse_text("poison");
+    let failed = |error: &str| Outcome::Failed {
+        error: error.to_owned(),
+        exit_code: Some(3),
+        signal: None,
+        permanent: false,
+    };
+    for error in ["as it happens", "poison", "as it happens"] {
+        world.complete(0, at(11), failed(error));
+    }
+    assert_eq!(world.tick_on(at(11)).await, Some(at(20)));
+    let note = "the database refused what this run said; the daemon's log tells why";
+    for (name, expected) in names.iter().zip(["as it happens", note, "as it happens"]) {
+        let run = world.runs(name).await.remove(0);
+        let punctual::run::RunState::Ended { outcome, .. } = run.state else { panic!("{run:?}") };
+        assert_eq!(outcome, failed(expected), "{name}");
+    }
+    // What it was asked to end for may be what is refused.
+    world.tick(at(20)).await;
+    world.complete(1, at(21), Outcome::Cancelled { reason: "poison".to_owned() });
+    world.complete_all(at(21));
+    assert_eq!(world.tick_on(at(21)).await, Some(at(30)));
+    assert_eq!(world.ledger("a").await, ["10 failed", "20 succeeded"]);
+    assert_eq!(world.ledger("b").await, ["10 failed", "20 cancelled"]);
+}
+
+#[tokio::test]
+async fn a_job_whose_firing_the_database_refuses_is_broken_and_the_others_fire() {
+    let mut world = World::new(9).await;
+    for number in 0..7 {
+        world.add(job(&json!({"id": format!("j{number}")})), at(0)).await;
+    }
+    world.refuse_text("job_id: JobId(\"j4\")");
+    assert_eq!(world.tick_on(at(10)).await, Some(at(20)));
+    let mut started = world.started();
+    started.sort();
+    assert_eq!(started, ["j0", "j1", "j2", "j3", "j5", "j6"]);
+    let broken = world.job("j4").await.unwrap();
+    let JobState::Broken { reason, since } = broken.state else { panic!("{:?}", broken.state) };
+    assert_eq!((reason.as_str(), since), ("the database refuses a value: a text", Some(at(10))));
+}

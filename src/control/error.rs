@@ -98,6 +98,9 @@ impl From<Invalid> for ApiError {
 
 impl From<HistoryError> for ApiError {
     fn from(error: HistoryError) -> Self {
+        if error.is_rejected() {
+            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", error.to_string());
+        }
         Self::unavailable(error.to_string())
     }
 }
@@ -120,6 +123,9 @@ impl From<Refusal> for ApiError {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
             }
             Refusal::Unavailable(_) | Refusal::Stopping => Self::unavailable(message),
+            Refusal::Rejected(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", message)
+            }
             Refusal::Internal(_) => Self::internal(message),
         }
     }

@@ -27,7 +27,11 @@ pub(super) async fn open(
                     is_waiting = true;
                 }
             }
-            Err(error @ (StoreError::Conflict(_) | StoreError::Unusable(_))) => return Err(error),
+            Err(
+                error @ (StoreError::Conflict(_)
+                | StoreError::Rejected(_)
+                | StoreError::Unusable(_)),
+            ) => return Err(error),
         }
         tokio::select! {
             asked = signals.next() => match asked {

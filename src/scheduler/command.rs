@@ -243,6 +243,9 @@ pub enum Refusal {
     /// The store could not be written; nothing has changed, as far as is known.
     #[error("{0}")]
     Unavailable(String),
+    /// The database refuses a value of the request, and would refuse it again; nothing has changed.
+    #[error("the database refuses a value of this request: {0}")]
+    Rejected(String),
     /// The daemon is about to end.
     #[error("the daemon is stopping")]
     Stopping,

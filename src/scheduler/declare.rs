@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::admission::Rules;
 use super::command::{Difference, Refusal, weight};
 use super::handle::Handle;
-use super::slices::slices;
+use super::slices::{halves, slices};
 use crate::job::{Job, JobId};
 use crate::store::{Archive, StoreError};
 
@@ -22,6 +22,14 @@ pub enum DeclareError {
     /// The jobs that there are could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The database refuses a value of a job.
+    #[error("job \"{id}\": the database refuses a value of it: {why}")]
+    Rejected {
+        /// The job.
+        id: JobId,
+        /// What the database says.
+        why: String,
+    },
     /// The scheduler refused a slice.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -53,8 +61,18 @@ pub async fn declare(
             break;
         }
     }
-    for slice in slices(jobs, SLICE_WEIGHT, weight) {
-        difference.extend(handle.declare(slice).await?);
+    let mut waiting = slices(jobs, SLICE_WEIGHT, weight);
+    waiting.reverse();
+    while let Some(slice) = waiting.pop() {
+        match handle.declare(slice.clone()).await {
+            Ok(more) => difference.extend(more),
+            Err(Refusal::Rejected(why)) => match slice.as_slice() {
+                // The jobs before it are declared, and it is named.
+                [job] => return Err(DeclareError::Rejected { id: job.id.clone(), why }),
+                _ => waiting.extend(halves(slice)),
+            },
+            Err(refusal) => return Err(refusal.into()),
+        }
     }
     Ok(difference)
 }

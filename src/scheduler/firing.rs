@@ -101,18 +101,21 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if !self.may_fire(step) {
             return;
         }
-        for job in self.due_jobs(step) {
+        let due = self.due_jobs(step);
+        for job in due.into_iter().take(self.suspects.fire_most()) {
             // What this step has changed already is looked at again in the next one.
             if !step.writes(&job.id) && self.floor.has_room(&job.executor) {
                 self.fire(step, &job);
+                step.fired.push(job.id.clone());
             }
         }
     }
 
     fn fire(&mut self, step: &mut Step, job: &Arc<Job>) {
         step.learn(job);
-        if let Err(invalid) = self.rules.can_run(job) {
-            let reason = invalid.to_string();
+        let refused = self.suspects.reason_against(&job.id);
+        let cannot = self.rules.can_run(job).err().map(|invalid| invalid.to_string());
+        if let Some(reason) = cannot.or(refused) {
             step.notes.push(Note::Broken { job: job.id.clone(), reason: reason.clone() });
             let state =
                 JobState::Broken { reason, since: job.next().map(|next| next.scheduled_at) };

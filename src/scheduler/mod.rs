@@ -15,6 +15,7 @@ mod firing;
 mod floor;
 pub mod handle;
 mod horizon;
+mod isolate;
 mod node;
 mod outputs;
 mod overlap;
@@ -49,6 +50,7 @@ use command::{Command, Refusal, Request};
 use floor::Floor;
 use handle::{Status, Written};
 use horizon::{Horizon, Next};
+use isolate::{Inputs, Suspects};
 use overlap::Overlaps;
 use peers::Peers;
 use report::Note;
@@ -67,6 +69,22 @@ enum Phase {
     Held,
     Firing,
     Draining,
+}
+
+/// Whether jobs fire in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fires {
+    Yes,
+    /// Only its inputs are worked off.
+    No,
+}
+
+/// An error of a step that is not about its inputs: a value that is refused cannot be one of theirs.
+fn not_of_input(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Rejected(why) => StoreError::Unavailable(why),
+        error => error,
+    }
 }
 
 /// Whether what is held in memory is what the store says.
@@ -124,6 +142,10 @@ pub struct Scheduler<S, X> {
     paused_since: Option<Timestamp>,
     /// Runs that another node has asked to end, and why.
     asked_to_end: Vec<(RunId, String)>,
+    /// Jobs that fired in the last step that failed, and attempts whose output it saved.
+    last_failed: (Vec<JobId>, Vec<Execution>),
+    /// What is tried in parts because the database refuses a value of it.
+    suspects: Suspects,
     /// Finished jobs that are to be removed once none of their runs is in flight.
     finished: BTreeSet<JobId>,
     written: Written,
@@ -158,6 +180,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             phase: Phase::Firing,
             paused_since: None,
             asked_to_end: Vec::new(),
+            last_failed: Default::default(),
+            suspects: Suspects::default(),
             finished: BTreeSet::new(),
             written: Written::default(),
             to_save: None,
@@ -210,6 +234,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
+    /// Whether something is being tried in parts, because the database refuses a value of it.
+    fn is_isolating(&self) -> bool {
+        self.suspects.has_groups()
+    }
+
     /// Runs that were started and whose end is not recorded.
     pub fn running(&self) -> usize {
         self.floor.running()
@@ -228,17 +257,24 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         let mut asked = std::mem::take(&mut self.put_off);
         asked.extend(commands);
-        match self.step(now, asked).await {
-            Ok(next) => {
-                self.conflicts = 0;
-                Ok(next)
-            }
-            Err(StoreError::Conflict(what)) if self.conflicts < CONFLICTS_MAX => {
+        if self.suspects.has_groups() {
+            self.suspects.add(asked, self.unrecorded.keys());
+            return self.try_group(now).await;
+        }
+        let inputs =
+            Inputs { commands: asked, executions: self.unrecorded.keys().cloned().collect() };
+        self.try_all(now, inputs).await
+    }
+
+    /// Finds out what a failed step means. `Ok` says that it is tried again at once.
+    fn judge(&mut self, error: StoreError) -> Result<(), StoreError> {
+        match error {
+            StoreError::Conflict(what) if self.conflicts < CONFLICTS_MAX => {
                 self.conflicts += 1;
                 tracing::debug!(%what, "another node was faster; looking again");
-                Ok(Some(now))
+                Ok(())
             }
-            Err(error) => {
+            error => {
                 // The next step has to find out whether the store can be read and written, also if it has nothing to do.
                 self.memory = Memory::Doubtful;
                 self.peers.hint();
@@ -248,10 +284,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
+    /// Decides, commits, acts and answers. Where `fires` says no, nothing fires and nothing starts.
     async fn step(
         &mut self,
         now: Timestamp,
-        commands: Vec<Command>,
+        Inputs { commands, executions }: Inputs,
+        fires: Fires,
     ) -> Result<Option<Timestamp>, StoreError> {
         let mut step = match self.prepare(now, &commands).await {
             Ok(step) => step,
@@ -260,20 +298,25 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 return Err(error);
             }
         };
-        self.record_completions(&mut step);
-        self.save_grown(&mut step);
+        self.record_completions(&mut step, &executions);
+        if fires == Fires::Yes {
+            self.save_grown(&mut step);
+        }
         self.end_asked(&mut step);
         self.floor.wake(now);
         let known = match self.look(&mut step, &commands).await {
             Ok(known) => known,
             Err(error) => {
+                let error = not_of_input(error);
                 self.refuse(commands, &error);
                 return Err(self.give_up(step, error));
             }
         };
         self.apply_commands(&mut step, commands);
-        self.fire_due(&mut step);
-        self.start_waiting(&mut step, known);
+        if fires == Fires::Yes {
+            self.fire_due(&mut step);
+            self.start_waiting(&mut step, known);
+        }
         let changes = step.changes(|job| self.owner_of(job));
         let mut written = self.written;
         written.count(&changes);
@@ -283,7 +326,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Err(self.give_up(step, error));
         }
         self.written = written;
-        self.unrecorded.clear();
+        for execution in &executions {
+            self.unrecorded.remove(execution);
+        }
+        self.suspects.recorded(&executions);
+        if fires == Fires::Yes {
+            self.suspects.fired(&step.fired);
+        }
+        self.conflicts = 0;
         let replies = self.act(step);
         let next = self.next_wake(now);
         // Who is answered may look at the status, and has to find it as it was answered.
@@ -295,9 +345,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         Ok(next)
     }
 
-    fn record_completions(&mut self, step: &mut Step) {
+    fn record_completions(&mut self, step: &mut Step, executions: &[Execution]) {
         let unrecorded = std::mem::take(&mut self.unrecorded);
-        for (execution, completion) in &unrecorded {
+        for execution in executions {
+            let Some(completion) = unrecorded.get(execution) else { continue };
             if let Some(run) = self.executing.get(execution).cloned() {
                 let took = completion.finished_at - completion.started_at;
                 let job = self.floor.free(&run.id, Some(took));
@@ -335,9 +386,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     fn apply_commands(&mut self, step: &mut Step, commands: Vec<Command>) {
         for Command { request, reply, .. } in commands {
-            if self.is_shared {
-                step.asked.push(request.clone());
-            }
+            step.asked.push(request.clone());
             if self.phase == Phase::Held && matches!(request, Request::Begin) {
                 self.phase = Phase::Firing;
             }
@@ -399,15 +448,17 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// The step could not be written, and memory is no longer trusted. Where only another node was faster, what was
     /// asked is asked again; else nobody gets what he asked for.
-    fn give_up(&mut self, step: Step, error: StoreError) -> StoreError {
+    fn give_up(&mut self, mut step: Step, error: StoreError) -> StoreError {
         self.memory = Memory::Doubtful;
+        let saved = step.saved.iter().map(|(execution, _)| execution.clone());
+        self.last_failed = (std::mem::take(&mut step.fired), saved.collect());
         if let Some(rules) = step.former_rules {
             self.rules = rules;
         }
         for (_, assignment) in &step.starts {
             self.executing.remove(&assignment.execution());
         }
-        if self.is_outrun(&error) {
+        if self.may_be_tried_again(&error) {
             let asked = step.asked.into_iter().zip(step.replies);
             let again = asked.map(|(request, Reply { to, .. })| Command::new(request, to));
             self.put_off.extend(again);
@@ -423,7 +474,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// Commands that could not be looked at.
     fn refuse(&mut self, commands: Vec<Command>, error: &StoreError) {
-        if self.is_outrun(error) {
+        if self.may_be_tried_again(error) {
             self.put_off.extend(commands);
             return;
         }
@@ -438,10 +489,13 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.status.send_modify(|status| status.store_error = Some(error.to_string()));
     }
 
-    /// Whether another node was faster, and it is worth trying again at once.
-    fn is_outrun(&self, error: &StoreError) -> bool {
-        let is_conflict = matches!(error, StoreError::Conflict(_));
-        self.is_shared && is_conflict && self.conflicts < CONFLICTS_MAX
+    /// Whether another node was faster, or the database refuses a value: then what was asked is tried again at once.
+    fn may_be_tried_again(&self, error: &StoreError) -> bool {
+        match error {
+            StoreError::Conflict(_) => self.is_shared && self.conflicts < CONFLICTS_MAX,
+            StoreError::Rejected(_) => true,
+            StoreError::Unavailable(_) | StoreError::Unusable(_) => false,
+        }
     }
 
     /// When to be called again, if nothing arrives before.
@@ -455,7 +509,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             Next::At(at) => at,
         };
         let retry = self.floor.next_retry().filter(|_| self.phase == Phase::Firing);
-        let put_off = (!self.put_off.is_empty()).then_some(now);
+        let goes_on = !self.put_off.is_empty() || self.suspects.has_groups();
+        let put_off = goes_on.then_some(now);
         [meeting, due, retry, put_off].into_iter().flatten().min()
     }
 

@@ -21,7 +21,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let Some(saving) = self.to_save.take() else { return };
         for (execution, output) in self.executor.unsaved_outputs(step.now, saving) {
             // What has ended is saved with its end, and what another node has taken over is not written here.
-            let goes_on = !self.unrecorded.contains_key(&execution);
+            let goes_on =
+                !self.unrecorded.contains_key(&execution) && self.suspects.may_save(&execution);
             if goes_on && self.executing.contains_key(&execution) {
                 let (run_id, attempt) = execution.clone();
                 let held_by = Arc::clone(&self.identity.node);

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Scheduler;
 use super::command::{Command, Request};
 use super::step::Step;
+use super::{Scheduler, not_of_input};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId};
@@ -20,8 +20,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         now: Timestamp,
         commands: &[Command],
     ) -> Result<Step, StoreError> {
-        self.meet_if_due(now).await?;
-        self.resync_if_stale(now).await?;
+        self.meet_if_due(now).await.map_err(not_of_input)?;
+        self.resync_if_stale(now).await.map_err(not_of_input)?;
         if commands.iter().any(|command| command.request.is_of_all()) {
             // Another node may have paused or resumed since the last meeting.
             self.paused_since = self.store.paused_since().await?;

@@ -164,6 +164,9 @@ async fn drain<S: Store, X: Executor, C: Clock>(
     take_waiting(&mut inlets.completions, &mut completions);
     scheduler.save_outputs(Saving::All);
     scheduler.tick(clock.now(), Vec::new(), completions).await?;
+    while scheduler.is_isolating() {
+        scheduler.tick(clock.now(), Vec::new(), Vec::new()).await?;
+    }
     let recovered = scheduler.recover_own(clock.now(), NOT_WAITED_FOR).await?;
     scheduler.leave(clock.now()).await?;
     Ok(Drained { interrupted: recovered.rerun + recovered.lost })

@@ -38,15 +38,26 @@ pub async fn add_in_slices(
     additions: Vec<Addition>,
 ) -> Result<Vec<Result<Added, Refusal>>, Refusal> {
     let mut added = Vec::with_capacity(additions.len());
-    for slice in slices(additions, BATCH_WEIGHT, |addition| weight(&addition.job)) {
+    let mut waiting = slices(additions, BATCH_WEIGHT, |addition| weight(&addition.job));
+    waiting.reverse();
+    while let Some(slice) = waiting.pop() {
         let count = slice.len();
-        match handle.add_all(slice).await {
+        match handle.add_all(slice.clone()).await {
             Ok(results) => added.extend(results),
+            // The database refuses a value of one of them: the others are added without it.
+            Err(Refusal::Rejected(_)) if count > 1 => waiting.extend(halves(slice)),
+            Err(refusal @ Refusal::Rejected(_)) => added.push(Err(refusal)),
             Err(refusal) if added.is_empty() => return Err(refusal),
             Err(refusal) => added.extend(vec![Err(refusal); count]),
         }
     }
     Ok(added)
+}
+
+/// Cuts a list in two, the later half first: the order in which a stack gives the earlier one first.
+pub(super) fn halves<T>(mut items: Vec<T>) -> [Vec<T>; 2] {
+    let second = items.split_off(items.len() / 2);
+    [second, items]
 }
 
 #[cfg(test)]

@@ -74,10 +74,12 @@ pub(super) struct Step {
     /// Runs that are asked to end, and why.
     pub(super) cancels: Vec<(RunId, String)>,
     pub(super) replies: Vec<Reply>,
-    /// What was asked, where it may have to be asked again.
+    /// What was asked: it may have to be asked again.
     pub(super) asked: Vec<Request>,
     /// The rules before this step, if it has changed them.
     pub(super) former_rules: Option<Rules>,
+    /// Jobs that fire in this step.
+    pub(super) fired: Vec<JobId>,
     /// Heartbeats to send.
     pub(super) beats: Vec<Beat>,
     /// Attempts whose end this step records.
@@ -112,6 +114,7 @@ impl Step {
             replies: Vec::new(),
             asked: Vec::new(),
             former_rules: None,
+            fired: Vec::new(),
             beats: Vec::new(),
             recorded: Vec::new(),
             saved: Vec::new(),

@@ -28,6 +28,9 @@ pub enum StoreError {
     /// Someone else changed what this write was based on; nothing was written.
     #[error("{0} was changed by someone else meanwhile")]
     Conflict(String),
+    /// The database refuses a value of this write, or of this question, and would refuse it again; nothing was written.
+    #[error("the database refuses a value: {0}")]
+    Rejected(String),
     /// The database was written by a newer version, or is not one of ours.
     #[error("the store cannot be used: {0}")]
     Unusable(String),

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::executor::{Execution, SimExecutor, Workplace};
 use crate::properties::Property;
-use crate::store::{Shared, SimStore};
+use crate::store::{POISON, Shared, SimStore};
 
 /// How long a node may be silent before others take over.
 pub(crate) const LEASE: TimeDelta = TimeDelta::seconds(10);
@@ -301,6 +301,10 @@ impl Node {
                 Err(oneshot::error::TryRecvError::Empty) => self.asked.push(asked),
                 Err(oneshot::error::TryRecvError::Closed) => {
                     Property::Answered.holds(false, || format!("{:?}", asked.request));
+                }
+                Ok(Err(Refusal::Rejected(_))) => {
+                    let is_poison = format!("{:?}", asked.request).contains(POISON);
+                    Property::Answered.holds(is_poison, || format!("{:?}", asked.request));
                 }
                 Ok(Err(_)) => {}
                 Ok(Ok(answer)) => {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::dice::Dice;
 use crate::jobs::job_at;
+use crate::store::POISON;
 use crate::world::now_or_never;
 
 const JOBS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -67,6 +68,9 @@ fn new_job(id: &str, dice: &mut Dice, now: Timestamp) -> Job {
             given[hook] = json!({"type": "builtin", "name": "noop"});
         }
     }
+    if dice.once_in(15) {
+        given["description"] = POISON.into();
+    }
     if dice.once_in(12) {
         let at = now + TimeDelta::milliseconds(dice.below(20_000) - 5000);
         given["next_run_time"] = at.format("%Y-%m-%d %H:%M:%S%.6f").to_string().into();
@@ -107,7 +111,8 @@ pub(crate) fn cancel(dice: &mut Dice, runs: &[RunId]) -> Request {
     let number = dice.roll(1 + u64::try_from(runs.len()).unwrap());
     let run = runs.get(usize::try_from(number).unwrap()).cloned();
     let run = run.unwrap_or_else(|| RunId("none".into()));
-    let reason = dice.once_in(2).then(|| "for a test".to_owned());
+    let reason = dice.pick(&[None, Some("for a test"), Some("for a test"), Some(POISON)]);
+    let reason = reason.map(str::to_owned);
     Request::Cancel { run, reason }
 }
 

@@ -19,6 +19,9 @@ use crate::ledger::{Ledger, words};
 /// Lines of the trace that are shown when a promise is broken, unless `SIM_TRACE` says how many.
 const TRACE_SHOWN: usize = 120;
 
+/// A text that the database cannot keep.
+pub(crate) const POISON: &str = "poison";
+
 /// What all processes of a world share, beside the store.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -219,6 +222,10 @@ impl Store for SimStore {
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        if changes.iter().any(|change| format!("{change:?}").contains(POISON)) {
+            self.shared.lock().unwrap().note(|| format!("{} is refused a value", self.node));
+            return Err(StoreError::Rejected("poison".to_owned()));
+        }
         let written = changes.clone();
         let learn = |shared: &mut Shared, (): &()| {
             for change in &written {

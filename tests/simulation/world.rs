@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::node::{LEASE, Node};
 use crate::properties::Property;
 use crate::requests;
-use crate::store::Shared;
+use crate::store::{POISON, Shared};
 
 /// Events before the world comes to rest.
 const STEPS: u32 = 250;
@@ -325,7 +325,7 @@ fn end_of(execution: &Execution, dice: &mut Dice) -> Option<Outcome> {
     if execution.is_stuck || !dice.once_in(4) {
         return None;
     }
-    let error = "as it happens".to_owned();
+    let error = dice.pick(&["as it happens", "as it happens", "as it happens", POISON]).to_owned();
     Some(match dice.roll(12) {
         0..=1 => Outcome::Failed { error, exit_code: None, signal: None, permanent: false },
         2 => Outcome::TimedOut { error },

@@ -45,6 +45,8 @@ pub(crate) struct FaultyStore {
     fault: Arc<Mutex<Option<Fault>>>,
     /// How many jobs each commit writes.
     commits: Arc<Mutex<Vec<usize>>>,
+    /// A text that it refuses to write, as a database does that cannot encode it.
+    refused: Arc<Mutex<Option<String>>>,
 }
 
 impl Store for FaultyStore {
@@ -115,6 +117,12 @@ impl Store for FaultyStore {
             matches!(change, Change::InsertJob(_) | Change::UpdateJob(_) | Change::DeleteJob { .. })
         };
         self.commits.lock().unwrap().push(changes.iter().filter(is_of_job).count());
+        let refused = self.refused.lock().unwrap().clone();
+        if refused
+            .is_some_and(|text| changes.iter().any(|change| format!("{change:?}").contains(&text)))
+        {
+            return Err(StoreError::Rejected("a text".to_owned()));
+        }
         let fault = self.fault.lock().unwrap().take();
         if fault != Some(Fault::Before) {
             self.inner.commit(changes).await?;
@@ -306,6 +314,24 @@ impl World {
         answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect()
     }
 
+    /// The same, over as many steps as are made at once.
+    pub(crate) async fn ask_all_on(
+        &mut self,
+        requests: Vec<Request>,
+        now: Timestamp,
+    ) -> Vec<Result<Answer, Refusal>> {
+        let (mut commands, mut answers) = (Vec::new(), Vec::new());
+        for request in requests {
+            let (reply, answer) = oneshot::channel();
+            commands.push(Command::new(request, reply));
+            answers.push(answer);
+        }
+        let completions = std::mem::take(&mut self.completions);
+        self.scheduler.tick(now, commands, completions).await.unwrap();
+        self.tick_on(now).await;
+        answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect()
+    }
+
     pub(crate) async fn ask(
         &mut self,
         request: Request,
@@ -420,6 +446,11 @@ impl World {
             next = self.tick(now).await;
         }
         next
+    }
+
+    /// From now on the store refuses every write that has this text in it.
+    pub(crate) fn refuse_text(&mut self, text: &str) {
+        *self.store.refused.lock().unwrap() = Some(text.to_owned());
     }
 
     pub(crate) fn fail_next(&mut self, fault: Fault) {

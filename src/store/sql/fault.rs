@@ -11,6 +11,12 @@ use crate::store::StoreError;
 const IN_THE_WAY: [&str; 2] = ["40001", "40P01"];
 /// Classes of codes that are about what was written or about another transaction: data, constraints, rollbacks.
 const OF_THE_CHANGE: [&str; 3] = ["22", "23", "40"];
+/// Classes of codes of a value that the database refuses, and would refuse again: data, constraints, exceptions of
+/// triggers and functions, limits.
+const OF_A_VALUE: [&str; 5] = ["22", "23", "45", "54", "P0"];
+/// The same of MySQL and MariaDB, which say "HY000" of them: a text that cannot be encoded, a packet that is too large,
+/// a constraint that is violated.
+const NUMBERS_OF_A_VALUE: [u16; 4] = [1366, 1153, 3819, 4025];
 /// Codes, or how they begin, of a server that takes no writes, ends, or cannot be reached by what stands before it.
 const OF_THE_SERVER: [&str; 3] = ["25006", "57P", "08"];
 /// The same of MySQL and MariaDB, which have one code for many errors: shutdown, read-only (three ways), connection
@@ -61,6 +67,9 @@ impl Fault {
     /// Whether another connection might not have this fault.
     pub(super) fn may_be_of_the_connection(&self) -> bool {
         let Self::Sql(error) = self else { return false };
+        if is_of_a_value(error) {
+            return false;
+        }
         let code = database(error).and_then(DatabaseError::code);
         code.is_none_or(|code| !OF_THE_CHANGE.iter().any(|class| code.starts_with(class)))
     }
@@ -81,12 +90,24 @@ fn database(error: &sqlx::Error) -> Option<&dyn DatabaseError> {
     error.as_database_error()
 }
 
+/// Whether the database refuses a value, and would refuse it again.
+fn is_of_a_value(error: &sqlx::Error) -> bool {
+    let Some(found) = database(error) else { return matches!(error, sqlx::Error::Encode(_)) };
+    let mysql = found.try_downcast_ref::<MySqlDatabaseError>();
+    let is_known = mysql.is_some_and(|error| NUMBERS_OF_A_VALUE.contains(&error.number()));
+    let is_of = |code: &str| OF_A_VALUE.iter().any(|class| code.starts_with(class));
+    is_known || found.code().is_some_and(|code| is_of(&code))
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 pub(super) fn failure(error: sqlx::Error) -> StoreError {
     let code = database(&error).and_then(DatabaseError::code);
     let is_one_of = |codes: &[&str]| code.as_deref().is_some_and(|code| codes.contains(&code));
     if is_one_of(&IN_THE_WAY) {
         return StoreError::Conflict("a row".to_owned());
+    }
+    if is_of_a_value(&error) {
+        return StoreError::Rejected(error.to_string());
     }
     if is_one_of(&OF_A_SHARED_SESSION) {
         let message =

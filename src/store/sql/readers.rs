@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::dialect::Query;
 use super::file::DatabaseFile;
-use super::sqlite::{connect, rows, unavailable};
+use super::sqlite::{connect, failure, rows};
 use super::value::Row;
 use crate::store::StoreError;
 
@@ -121,7 +121,7 @@ fn read(
         open
     } else {
         file.verify()?;
-        connect(file.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(unavailable)?
+        connect(file.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failure)?
     };
     let rows = rows(&open, query)?;
     file.verify()?;

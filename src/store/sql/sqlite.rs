@@ -186,17 +186,17 @@ fn check_version() -> Result<(), StoreError> {
 }
 
 pub(super) fn rows(connection: &Connection, query: &Query) -> Result<Vec<Row>, StoreError> {
-    let mut statement = connection.prepare_cached(&query.text).map_err(unavailable)?;
+    let mut statement = connection.prepare_cached(&query.text).map_err(failure)?;
     let columns = statement.column_count();
-    bind_all(&mut statement, &query.values).map_err(unavailable)?;
+    bind_all(&mut statement, &query.values).map_err(failure)?;
     let (mut found, mut bytes) = (Vec::new(), 0_usize);
     let mut rows = statement.raw_query();
     while bytes < query.bytes_max
-        && let Some(row) = rows.next().map_err(unavailable)?
+        && let Some(row) = rows.next().map_err(failure)?
     {
         let cell = |column| Ok(cell(row.get_ref(column)?));
         let cells: rusqlite::Result<Vec<Cell>> = (0..columns).map(cell).collect();
-        let row = Row::new(cells.map_err(unavailable)?);
+        let row = Row::new(cells.map_err(failure)?);
         bytes = bytes.saturating_add(row.bytes());
         found.push(row);
     }
@@ -204,18 +204,17 @@ pub(super) fn rows(connection: &Connection, query: &Query) -> Result<Vec<Row>, S
 }
 
 fn write_all(connection: &mut Connection, writes: Vec<Write>) -> Result<(), StoreError> {
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(unavailable)?;
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failure)?;
     for Write { query, rows, conflict } in writes {
-        let mut statement = transaction.prepare_cached(&query.text).map_err(unavailable)?;
-        bind_all(&mut statement, &query.values).map_err(unavailable)?;
-        let done = statement.raw_execute().map_err(unavailable)?;
+        let mut statement = transaction.prepare_cached(&query.text).map_err(failure)?;
+        bind_all(&mut statement, &query.values).map_err(failure)?;
+        let done = statement.raw_execute().map_err(failure)?;
         if rows.is_some_and(|rows| u64::try_from(done) != Ok(rows)) {
             return Err(StoreError::Conflict(conflict));
         }
     }
-    transaction.commit().map_err(unavailable)
+    transaction.commit().map_err(failure)
 }
 
 fn bind_all(statement: &mut Statement<'_>, values: &[Value]) -> rusqlite::Result<()> {
@@ -284,7 +283,14 @@ pub(super) fn is_taken(error: &rusqlite::Error) -> bool {
         })
 }
 
+/// Codes of a value that a constraint or a trigger refuses, or that is too large.
+const REFUSED_VALUE: [ErrorCode; 3] =
+    [ErrorCode::ConstraintViolation, ErrorCode::TypeMismatch, ErrorCode::TooBig];
+
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
-pub(super) fn unavailable(error: rusqlite::Error) -> StoreError {
+pub(super) fn failure(error: rusqlite::Error) -> StoreError {
+    if error.sqlite_error_code().is_some_and(|code| REFUSED_VALUE.contains(&code)) {
+        return StoreError::Rejected(error.to_string());
+    }
     StoreError::Unavailable(error.to_string())
 }

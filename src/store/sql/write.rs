@@ -11,7 +11,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::bind;
 use super::dialect::{Query, Write};
 use super::row::count;
-use super::sqlite::{Parameters, is_taken, unavailable};
+use super::sqlite::{Parameters, failure, is_taken};
 use super::statement::{Kind, ROWS, Statements};
 use super::value::Bind;
 use super::{Database, SqlStore};
@@ -113,13 +113,12 @@ fn commit_to_file(
     }
     // "Immediate" takes the write lock at once: a transaction that only later asks for it can be refused
     // without any waiting.
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(unavailable)?;
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failure)?;
     for group in changes.chunk_by(|first, second| Kind::of(first) == Kind::of(second)) {
         write_rows(&transaction, statements, group)?;
     }
-    transaction.commit().map_err(unavailable)
+    transaction.commit().map_err(failure)
 }
 
 /// Writes changes of one kind, row by row.
@@ -129,16 +128,16 @@ fn write_rows(
     changes: &[Change],
 ) -> Result<(), StoreError> {
     let Some(kind) = changes.first().map(Kind::of) else { return Ok(()) };
-    let mut statement = connection.prepare_cached(statements.text(kind, 1)).map_err(unavailable)?;
+    let mut statement = connection.prepare_cached(statements.text(kind, 1)).map_err(failure)?;
     for change in changes {
         let mut parameters = Parameters::of(&mut statement);
         bind(&mut parameters, change);
-        parameters.finish().map_err(unavailable)?;
+        parameters.finish().map_err(failure)?;
         match statement.raw_execute() {
             Ok(0) if kind.must_write() => return Err(StoreError::Conflict(name(change))),
             Ok(_) => {}
             Err(error) if is_taken(&error) => return Err(StoreError::Conflict(name(change))),
-            Err(error) => return Err(unavailable(error)),
+            Err(error) => return Err(failure(error)),
         }
     }
     Ok(())
