@@ -73,7 +73,7 @@ pub fn parse_moment(
     toward: Toward,
 ) -> Result<Timestamp, String> {
     if let Some(at) = distance(text.trim(), now, toward) {
-        return at.filter(|at| is_in_calendar(*at)).ok_or_else(|| too_far(text));
+        return at.ok().filter(|at| is_in_calendar(*at)).ok_or_else(|| too_far(text));
     }
     let written = Written::read(text).map_err(|why| not_a_moment(text, &why))?;
     let today = match written.offset_seconds {
@@ -108,18 +108,22 @@ pub fn is_in_calendar(at: Timestamp) -> bool {
     (1..=9999).contains(&at.year())
 }
 
-/// Reads `now`, `+30m`, `in 30m`, `-1h`, `1h ago`; toward the past also `1h`. The outer option says whether the text
-/// is one of these, the inner one whether the calendar has that instant.
-fn distance(text: &str, now: Timestamp, toward: Toward) -> Option<Option<Timestamp>> {
+/// An instant that is further away than can be counted.
+struct OutOfRange;
+
+/// Reads `now`, `+30m`, `in 30m`, `-1h`, `1h ago`; toward the past also `1h`. None if the text is none of these.
+fn distance(text: &str, now: Timestamp, toward: Toward) -> Option<Result<Timestamp, OutOfRange>> {
     if text.eq_ignore_ascii_case("now") {
-        return Some(Some(now));
+        return Some(Ok(now));
     }
     if let Some(ahead) = text.strip_prefix('+').or_else(|| text.strip_prefix("in ")) {
-        return parse_duration(ahead).ok().map(|ahead| now.checked_add_signed(ahead));
+        let ahead = parse_duration(ahead).ok()?;
+        return Some(now.checked_add_signed(ahead).ok_or(OutOfRange));
     }
     let back = text.strip_prefix('-').or_else(|| text.strip_suffix(" ago"));
     let back = back.or_else(|| Some(text).filter(|_| toward == Toward::Past))?;
-    parse_duration(back).ok().map(|back| now.checked_sub_signed(back))
+    let back = parse_duration(back).ok()?;
+    Some(now.checked_sub_signed(back).ok_or(OutOfRange))
 }
 
 fn not_a_time(text: &str, why: &str) -> String {

@@ -57,8 +57,8 @@ pub fn with_colors(line: &str) -> String {
         }
         rest = rest.get(letter.len_utf8()..).unwrap_or_default();
     }
-    let reset = if colored { "\u{1b}[0m" } else { "" };
-    shown + reset + ending
+    let no_color = if colored { "\u{1b}[0m" } else { "" };
+    shown + no_color + ending
 }
 
 /// The escape sequence for a colour at the beginning of a text: `ESC [ digits m`.

@@ -236,15 +236,13 @@ async fn since(
     };
     // What is no time in any zone needs no daemon to be refused.
     read(&Zone::utc())?;
-    match job {
-        Some(id) => match client.job(id).await {
-            Ok(job) => return read(&zones::zone_of_job(&job)),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        },
-        None => {}
+    let Some(id) = job else { return read(&present::daemon_zone(client).await?) };
+    match client.job(id).await {
+        Ok(job) => read(&zones::zone_of_job(&job)),
+        // Its runs outlive a job.
+        Err(error) if error.is_not_found() => read(&present::daemon_zone(client).await?),
+        Err(error) => Err(error.into()),
     }
-    read(&present::daemon_zone(client).await?)
 }
 
 /// Reads an instant of an answer.

@@ -32,16 +32,14 @@ pub(super) async fn run(
         return Err(Failure::Usage(format!("--count must be between 1 and {TIMES_MAX}")));
     }
     let named = if given.batch { None } else { zone_given(&given.when)? };
-    let (zone, whose) = match named {
-        Some(zone) => (zone, None),
-        None => match daemon_zone_if_reachable(client).await {
-            Some(zone) => (zone, Some("the daemon's zone")),
-            None => {
-                let machine = DefaultZone::of_machine();
-                let machine = machine.map_err(|invalid| Failure::Usage(invalid.to_string()))?;
-                (machine.zone, Some("this machine's zone, since no daemon answers"))
-            }
-        },
+    let (zone, whose) = if let Some(zone) = named {
+        (zone, None)
+    } else if let Some(zone) = daemon_zone_if_reachable(client).await {
+        (zone, Some("the daemon's zone"))
+    } else {
+        let machine = DefaultZone::of_machine();
+        let machine = machine.map_err(|invalid| Failure::Usage(invalid.to_string()))?;
+        (machine.zone, Some("this machine's zone, since no daemon answers"))
     };
     if given.batch { batch(&zone) } else { show(given, &Present { now, zone }, whose, output) }
 }

@@ -31,7 +31,7 @@ impl Table {
 
     /// Adds a row about something that is in this state. Control characters of the cells are escaped.
     pub(super) fn row(&mut self, state: &str, cells: Vec<String>) {
-        self.table.add_row(cells.iter().map(|cell| escaped(cell).into_owned()));
+        self.table.add_row(cells.into_iter().map(|cell| escaped(&cell).into_owned()));
         // What is as it should be needs no colour among rows.
         self.colors.push(color(state).filter(|color| *color != GREEN));
     }

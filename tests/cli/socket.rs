@@ -79,7 +79,7 @@ fn a_client_finds_no_socket_or_one_that_answers_and_never_a_refusal() {
         assert!(daemon.ended().success());
         let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(Result::unwrap).collect();
         let sockets = left.iter().filter(|entry| entry.file_type().unwrap().is_socket());
-        let names: Vec<_> = sockets.map(|entry| entry.file_name()).collect();
+        let names: Vec<_> = sockets.map(std::fs::DirEntry::file_name).collect();
         assert_eq!(names, ["notify.sock"], "nothing is left behind");
     }
 }

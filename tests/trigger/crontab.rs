@@ -241,76 +241,77 @@ fn a_fault_is_pointed_at() {
     refused(crontab("0 0 30 2 *"), "", "never fire: no date matches");
 }
 
+/// Where a command belongs.
+const COMMAND: &str =
+    "a command is given after -- on the command line, and in \"task\" in JSON and TOML";
+
+/// Mistakes, and what their errors say.
+const MISTAKES: [(&str, &[&str]); 26] = [
+    (
+        "00 09 * * *\t/opt/mbse/bin/adm/maint",
+        &[
+            "the first five words are the schedule, \"00 09 * * *\", and \"/opt/mbse/bin/adm/maint\"",
+            COMMAND,
+        ],
+    ),
+    (
+        "15 14 1 * *     $HOME/bin/monthly",
+        &["the schedule, \"15 14 1 * *\",", "\"$HOME/bin/monthly\"", COMMAND],
+    ),
+    (
+        "  00 */3    15-25/2 May 1-5   user   somecommand",
+        &[
+            "\"00 */3 15-25/2 May 1-5\"",
+            "\"user somecommand\"",
+            COMMAND,
+            "by --user user, and \"user\"",
+        ],
+    ),
+    (
+        "0 0 9 * * * echo",
+        &["the first six words are the schedule, \"0 0 9 * * *\", and \"echo\"", COMMAND],
+    ),
+    ("61 9 * * * /bin/true", &["unknown \"61\" (minute is 0 to 59), at column 1"]),
+    ("@hourly ~/bin/duck.sh", &["the schedule is \"@hourly\", and \"~/bin/duck.sh\"", COMMAND]),
+    ("@Daily root run-parts /etc/cron.daily", &["the schedule is \"@Daily\"", COMMAND]),
+    (
+        "CRON_TZ=Asia/Tokyo 0 9 * * *",
+        &["--timezone Asia/Tokyo", "\"timezone\"", "the expression is \"0 9 * * *\""],
+    ),
+    ("TZ=\"Asia/Tokyo\"", &["--timezone Asia/Tokyo"]),
+    (
+        "0 18 * * * America/New_York",
+        &["--timezone America/New_York", "\"timezone\": \"America/New_York\""],
+    ),
+    ("0 18 * * * UTC", &["--timezone UTC"]),
+    ("@every 1h30m", &["--every 1h30m", "\"seconds\": 5400"]),
+    ("@every", &["--every 1h30m"]),
+    ("@minutely", &["write * * * * *"]),
+    ("@reboot", &["unknown nickname", "systemd"]),
+    (
+        "*/90 * * * *",
+        &[
+            "at column 3; only 0 would match: write 0, or an interval for every 90 minutes (--every 90m)",
+        ],
+    ),
+    (
+        "0 */36 * * *",
+        &["only 0 would match: write 0, or an interval for every 36 hours (--every 36h)"],
+    ),
+    ("41-59/24 * * * *", &["the step 24 is not between 1 and 19", "only 41 would match: write 41"]),
+    ("0 0 */40 * *", &["only 1 would match: write 1"]),
+    ("MAILTO=fbopen", &["this sets a variable, and is no schedule", "--env"]),
+    ("PATH = /usr/bin:/bin", &["this sets a variable"]),
+    ("hour=3 minute=30", &["--cron 'hour=3 minute=30'", "\"type\": \"cron\""]),
+    ("# m h dom mon dow command", &["a comment"]),
+    ("0 9 * * *\n0 18 * * *", &["several lines"]),
+    ("0 0 L * *", &["unknown \"L\"", "--cron 'day=last'"]),
+    ("H H * * *", &["H is not of crontab(5)", "--jitter"]),
+];
+
 #[test]
 fn a_mistake_that_people_make_is_answered_with_what_to_write_instead() {
-    let command =
-        "a command is given after -- on the command line, and in \"task\" in JSON and TOML";
-    let cases: [(&str, &[&str]); 26] = [
-        (
-            "00 09 * * *\t/opt/mbse/bin/adm/maint",
-            &[
-                "the first five words are the schedule, \"00 09 * * *\", and \"/opt/mbse/bin/adm/maint\"",
-                command,
-            ],
-        ),
-        (
-            "15 14 1 * *     $HOME/bin/monthly",
-            &["the schedule, \"15 14 1 * *\",", "\"$HOME/bin/monthly\"", command],
-        ),
-        (
-            "  00 */3    15-25/2 May 1-5   user   somecommand",
-            &[
-                "\"00 */3 15-25/2 May 1-5\"",
-                "\"user somecommand\"",
-                command,
-                "by --user user, and \"user\"",
-            ],
-        ),
-        (
-            "0 0 9 * * * echo",
-            &["the first six words are the schedule, \"0 0 9 * * *\", and \"echo\"", command],
-        ),
-        ("61 9 * * * /bin/true", &["unknown \"61\" (minute is 0 to 59), at column 1"]),
-        ("@hourly ~/bin/duck.sh", &["the schedule is \"@hourly\", and \"~/bin/duck.sh\"", command]),
-        ("@Daily root run-parts /etc/cron.daily", &["the schedule is \"@Daily\"", command]),
-        (
-            "CRON_TZ=Asia/Tokyo 0 9 * * *",
-            &["--timezone Asia/Tokyo", "\"timezone\"", "the expression is \"0 9 * * *\""],
-        ),
-        ("TZ=\"Asia/Tokyo\"", &["--timezone Asia/Tokyo"]),
-        (
-            "0 18 * * * America/New_York",
-            &["--timezone America/New_York", "\"timezone\": \"America/New_York\""],
-        ),
-        ("0 18 * * * UTC", &["--timezone UTC"]),
-        ("@every 1h30m", &["--every 1h30m", "\"seconds\": 5400"]),
-        ("@every", &["--every 1h30m"]),
-        ("@minutely", &["write * * * * *"]),
-        ("@reboot", &["unknown nickname", "systemd"]),
-        (
-            "*/90 * * * *",
-            &[
-                "at column 3; only 0 would match: write 0, or an interval for every 90 minutes (--every 90m)",
-            ],
-        ),
-        (
-            "0 */36 * * *",
-            &["only 0 would match: write 0, or an interval for every 36 hours (--every 36h)"],
-        ),
-        (
-            "41-59/24 * * * *",
-            &["the step 24 is not between 1 and 19", "only 41 would match: write 41"],
-        ),
-        ("0 0 */40 * *", &["only 1 would match: write 1"]),
-        ("MAILTO=fbopen", &["this sets a variable, and is no schedule", "--env"]),
-        ("PATH = /usr/bin:/bin", &["this sets a variable"]),
-        ("hour=3 minute=30", &["--cron 'hour=3 minute=30'", "\"type\": \"cron\""]),
-        ("# m h dom mon dow command", &["a comment"]),
-        ("0 9 * * *\n0 18 * * *", &["several lines"]),
-        ("0 0 L * *", &["unknown \"L\"", "--cron 'day=last'"]),
-        ("H H * * *", &["H is not of crontab(5)", "--jitter"]),
-    ];
-    for (expression, parts) in cases {
+    for (expression, parts) in MISTAKES {
         for part in parts {
             refused(crontab(expression), "expression", part);
         }

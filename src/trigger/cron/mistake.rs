@@ -106,16 +106,16 @@ fn of_line(text: &str) -> Option<String> {
         if more.is_empty() && Zone::parse(first).is_ok() {
             return Some(zone_apart(first));
         }
-        let mut instead = format!(
-            "the first {name} words are the schedule, {}, and {} is not part of it: {COMMAND}",
+        let user = if !more.is_empty() && is_user_name(first) {
+            format!("; a user, as /etc/crontab has it, by --user {first}, and \"user\"")
+        } else {
+            String::new()
+        };
+        return Some(format!(
+            "the first {name} words are the schedule, {}, and {} is not part of it: {COMMAND}{user}",
             quoted(&schedule),
             quoted(&rest.join(" "))
-        );
-        if !more.is_empty() && is_user_name(first) {
-            instead +=
-                &format!("; a user, as /etc/crontab has it, by --user {first}, and \"user\"");
-        }
-        return Some(instead);
+        ));
     }
     // What follows is a command for certain, so the fault is in the five fields before it.
     let (schedule, rest) = words.split_at_checked(5)?;
