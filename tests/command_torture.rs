@@ -182,7 +182,7 @@ async fn a_command_that_a_signal_ends_says_which() {
     ];
     for (number, name) in signals {
         let failure = torture.fails(shell(&format!("ulimit -c 0; kill -{name} $$"))).await;
-        let error = format!("ended by signal {number} ({name})");
+        let error = format!("ended by signal {number} (SIG{name})");
         let signal = Some(number);
         assert_eq!(failure, Failure { error, exit_code: None, signal, permanent: false });
     }
@@ -204,7 +204,7 @@ async fn a_command_that_goes_past_its_limits_fails_and_nobody_else() {
     assert_eq!(failure.error, "exit code 2");
     torture.bench.output(&limited(files, json!({"files": 16}))).await;
     let failure = torture.fails(limited("while :; do :; done", json!({"cpu": 1}))).await;
-    assert_eq!((failure.signal, &*failure.error), (Some(24), "ended by signal 24 (XCPU)"));
+    assert_eq!((failure.signal, &*failure.error), (Some(24), "ended by signal 24 (SIGXCPU)"));
     // Who does not want to hear that has a second more.
     let deaf = limited("trap '' XCPU; while :; do :; done", json!({"cpu": 1}));
     assert_eq!(torture.bench.failure(&deaf).await.signal, Some(9));

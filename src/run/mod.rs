@@ -8,11 +8,13 @@ mod cause;
 mod id;
 mod outcome;
 mod shown;
+mod signal;
 mod trace;
 
 pub use cause::{Cause, Event, SkipReason};
 pub use id::{Execution, RunId, RunIds};
 pub use outcome::{Attempt, Cost, Outcome};
+pub use signal::{describe_signal, signal_name};
 pub use trace::traceparent;
 
 use std::sync::Arc;

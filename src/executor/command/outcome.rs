@@ -6,17 +6,10 @@ use std::process::ExitStatus;
 use super::order::{Answer, Refusal, Sheet};
 use crate::executor::report::failed;
 use crate::job::Command;
-use crate::run::Outcome;
-
-/// The signals that have a name on every machine that Linux runs on, by their numbers on most of them.
-const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
+use crate::run::{Outcome, describe_signal};
 
 impl From<Refusal> for Outcome {
-    fn from(Refusal { error, permanent }: Refusal) -> Self {
+    fn from(Refusal { error, permanent, .. }: Refusal) -> Self {
         Self::Failed { error, exit_code: None, signal: None, permanent }
     }
 }
@@ -51,17 +44,9 @@ fn of_status(status: ExitStatus, command: &Command) -> Outcome {
 fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => match signal_name(signal) {
-            Some(name) => format!("ended by signal {signal} ({name})"),
-            None => format!("ended by signal {signal}"),
-        },
+        (None, Some(signal)) => format!("ended by {}", describe_signal(signal)),
         (None, None) => status.to_string(),
     }
-}
-
-fn signal_name(signal: i32) -> Option<&'static str> {
-    let position = usize::try_from(signal).ok()?.checked_sub(1)?;
-    SIGNALS.get(position).copied()
 }
 
 #[cfg(test)]
@@ -71,8 +56,7 @@ mod tests {
     #[test]
     fn a_signal_has_its_number_and_its_name() {
         let words = |signal: i32| in_words(ExitStatus::from_raw(signal));
-        assert_eq!(words(9), "ended by signal 9 (KILL)");
-        assert_eq!(words(31), "ended by signal 31 (SYS)");
+        assert_eq!(words(9), "ended by signal 9 (SIGKILL)");
         assert_eq!(words(34), "ended by signal 34");
         assert_eq!(words(7 << 8), "exit code 7");
     }

@@ -3,11 +3,9 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use rustix::process::Signal;
-
 use super::line::Broken;
 use crate::executor::report::failed;
-use crate::run::Outcome;
+use crate::run::{Outcome, describe_signal};
 
 /// What a run comes to whose worker broke off and ended like this.
 pub(super) fn outcome(broken: Broken, status: &std::io::Result<ExitStatus>) -> Outcome {
@@ -40,37 +38,9 @@ pub(super) fn words(broken: &Broken, status: &std::io::Result<ExitStatus>) -> St
 fn status_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit code {code}"),
-        (None, Some(signal)) => {
-            let name = signal_name(signal).map(|name| format!(" ({name})")).unwrap_or_default();
-            format!("was ended by signal {signal}{name}")
-        }
+        (None, Some(signal)) => format!("was ended by {}", describe_signal(signal)),
         (None, None) => format!("ended: {status}"),
     }
-}
-
-/// The name of a signal that ends a process; its number is another one on other machines.
-fn signal_name(number: i32) -> Option<&'static str> {
-    let names = [
-        (Signal::HUP, "SIGHUP"),
-        (Signal::INT, "SIGINT"),
-        (Signal::QUIT, "SIGQUIT"),
-        (Signal::ILL, "SIGILL"),
-        (Signal::TRAP, "SIGTRAP"),
-        (Signal::ABORT, "SIGABRT"),
-        (Signal::BUS, "SIGBUS"),
-        (Signal::FPE, "SIGFPE"),
-        (Signal::KILL, "SIGKILL"),
-        (Signal::USR1, "SIGUSR1"),
-        (Signal::SEGV, "SIGSEGV"),
-        (Signal::USR2, "SIGUSR2"),
-        (Signal::PIPE, "SIGPIPE"),
-        (Signal::ALARM, "SIGALRM"),
-        (Signal::TERM, "SIGTERM"),
-        (Signal::XCPU, "SIGXCPU"),
-        (Signal::XFSZ, "SIGXFSZ"),
-        (Signal::SYS, "SIGSYS"),
-    ];
-    names.into_iter().find(|(signal, _)| signal.as_raw() == number).map(|(_, name)| name)
 }
 
 #[cfg(test)]
