@@ -448,3 +448,43 @@ async fn a_run_that_a_crash_has_cut_off_for_good_is_a_failure_to_the_heartbeat_t
     let start = (Signal::Start, String::new());
     assert_eq!(world.beats(), [start, (Signal::Failure, "crashed".to_owned())]);
 }
+
+#[tokio::test]
+async fn a_run_that_is_cancelled_after_its_start_is_told_to_the_heartbeat_as_a_failure() {
+    let heartbeat = json!({"heartbeat": "https://example.org/x",
+        "retry": {"max_attempts": 3, "delay": 60}});
+    let start = || (Signal::Start, String::new());
+    // One that runs.
+    let mut world = World::new(1).await;
+    world.add(job(&once(&heartbeat)), at(0)).await;
+    world.tick(at(10)).await;
+    world.complete(0, at(11), Outcome::Cancelled { reason: "enough".to_owned() });
+    world.tick(at(11)).await;
+    assert_eq!(world.beats(), [start(), (Signal::Failure, "cancelled: enough".to_owned())]);
+    // One that waits for its next attempt, and is cancelled, or withdrawn since its job is removed.
+    for remove in [false, true] {
+        let mut world = World::new(1).await;
+        world.add(job(&once(&heartbeat)), at(0)).await;
+        world.tick(at(10)).await;
+        let run = only_run(&world).await;
+        world.complete(0, at(11), failed());
+        world.tick(at(11)).await;
+        let (request, reason) = if remove {
+            (Request::Remove(run.job_id.clone()), "cancelled: not tried again: removed")
+        } else {
+            (cancel(&run.id, Some("enough")), "cancelled: enough")
+        };
+        world.ask(request, at(12)).await.unwrap();
+        assert_eq!(world.beats(), [start(), (Signal::Failure, reason.to_owned())]);
+    }
+    // One that has not begun has nothing to end.
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "first"})), at(0)).await;
+    world.tick(at(10)).await;
+    let given = json!({"id": "second", "heartbeat": "https://example.org/x"});
+    world.add(job(&given), at(0)).await;
+    world.tick(at(10)).await;
+    let waiting = world.runs("second").await.remove(0).id;
+    world.ask(cancel(&waiting, None), at(11)).await.unwrap();
+    assert_eq!(world.beats(), []);
+}

@@ -10,7 +10,8 @@ use super::report::Note;
 use super::retry;
 use crate::executor::Completion;
 use crate::job::Job;
-use crate::run::{Event, Outcome, Run, RunId, RunState};
+use crate::output::Output;
+use crate::run::{Event, Outcome, Run, RunId, RunState, SkipReason};
 use crate::store::Change;
 
 /// What the ledger says of a run that was cancelled without a reason.
@@ -43,21 +44,38 @@ impl Desk<'_> {
                 let run = Arc::new(run);
                 self.step.update_run(Arc::clone(&run));
                 self.step.ended.push(Arc::clone(&run));
-                if let Some((job, event)) = job.zip(event_of(&run)) {
+                let Some(job) = job else { return };
+                if let Some(event) = event_of(&run) {
                     self.tell(&job, event, &run);
-                    self.beat_end(&job, &run, &completion.output);
                 }
+                self.beat_end(&job, &run, &completion.output);
             }
+        }
+    }
+
+    /// Takes back a waiting run that will not be started any more.
+    pub(super) fn withdraw(&mut self, waiting: Waiting, reason: SkipReason) {
+        let Waiting { mut run, job, .. } = waiting;
+        Arc::make_mut(&mut run).skip(self.step.now, reason);
+        self.step.update_run(Arc::clone(&run));
+        self.beat_withdrawn(&job, &run);
+    }
+
+    /// The heartbeat of a run that waited for another attempt was told of its start, and is told of its end too.
+    fn beat_withdrawn(&mut self, job: &Job, run: &Run) {
+        if run.attempt > 1 {
+            self.beat_end(job, run, &Output::default());
         }
     }
 
     /// Ends a run on request: at once if it waits, and else by asking whoever executes it.
     pub(super) fn cancel(&mut self, id: &RunId, reason: Option<String>) -> Result<Answer, Refusal> {
         let reason = reason.unwrap_or_else(|| CANCELLED.to_owned());
-        if let Some(mut run) = self.floor.take_run(id) {
+        if let Some(Waiting { mut run, job, .. }) = self.floor.take_run(id) {
             Arc::make_mut(&mut run).cancel_pending(self.step.now, reason);
             self.step.update_run(Arc::clone(&run));
             self.step.ended.push(Arc::clone(&run));
+            self.beat_withdrawn(&job, &run);
             return Ok(Answer::Run(run));
         }
         let ended = self.step.ended.iter().find(|run| run.id == *id).or(self.step.run(id));

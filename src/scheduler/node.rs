@@ -128,9 +128,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 self.floor.redefine(job);
                 continue;
             }
-            for mut run in self.floor.take_waiting(id) {
-                Arc::make_mut(&mut run).skip(step.now, SkipReason::Removed);
-                step.update_run(run);
+            for waiting in self.floor.take_waiting(id) {
+                self.desk(step).withdraw(waiting, SkipReason::Removed);
             }
         }
         Ok(())

@@ -110,9 +110,8 @@ impl Desk<'_> {
         if job.policy.overlap != Overlap::Replace || incoming == 0 || self.floor.is_free(job) {
             return;
         }
-        for mut run in self.floor.take_waiting(&job.id) {
-            Arc::make_mut(&mut run).skip(self.step.now, SkipReason::Overlap);
-            self.step.update_run(run);
+        for waiting in self.floor.take_waiting(&job.id) {
+            self.withdraw(waiting, SkipReason::Overlap);
         }
         let (here, all) = self.floor.running_of(job);
         let allowed = usize::try_from(job.policy.max_instances).unwrap_or(usize::MAX);

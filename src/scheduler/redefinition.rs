@@ -34,9 +34,8 @@ impl Desk<'_> {
         {
             self.skip_since(&job, first, reason);
         }
-        for mut run in self.floor.take_waiting(id) {
-            Arc::make_mut(&mut run).skip(self.step.now, SkipReason::Removed);
-            self.step.update_run(run);
+        for waiting in self.floor.take_waiting(id) {
+            self.withdraw(waiting, SkipReason::Removed);
         }
         self.floor.orphan(id);
         self.step.delete(id);

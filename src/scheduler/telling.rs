@@ -76,7 +76,10 @@ impl Desk<'_> {
                 let body: Vec<&str> = std::iter::once(error.as_str()).chain(last).collect();
                 self.beat(job, run, Signal::Failure, body.join("\n"));
             }
-            Outcome::Cancelled { .. } => {}
+            // Its work was not done, and whoever was told of its start waits for an end.
+            Outcome::Cancelled { reason } => {
+                self.beat(job, run, Signal::Failure, format!("cancelled: {reason}"));
+            }
         }
     }
 }

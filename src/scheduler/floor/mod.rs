@@ -294,16 +294,16 @@ impl Floor {
     }
 
     /// Takes a run out that waits.
-    pub(super) fn take_run(&mut self, run_id: &RunId) -> Option<Arc<Run>> {
+    pub(super) fn take_run(&mut self, run_id: &RunId) -> Option<Waiting> {
         let mut pools = self.pools.values_mut();
         let waiting =
             pools.find_map(|slots| slots.take(|waiting| waiting.run.id == *run_id).pop())?;
         self.instances.end_waiting(&waiting.run);
-        Some(waiting.run)
+        Some(waiting)
     }
 
     /// Takes the waiting runs of a job out of the queues.
-    pub(super) fn take_waiting(&mut self, job_id: &JobId) -> Vec<Arc<Run>> {
+    pub(super) fn take_waiting(&mut self, job_id: &JobId) -> Vec<Waiting> {
         if self.instances.here(job_id).waiting == 0 {
             return Vec::new();
         }
@@ -313,6 +313,6 @@ impl Floor {
         for waiting in &taken {
             self.instances.end_waiting(&waiting.run);
         }
-        taken.into_iter().map(|waiting| waiting.run).collect()
+        taken
     }
 }
