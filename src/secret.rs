@@ -126,6 +126,14 @@ impl Text {
         }
     }
 
+    /// The variable of the environment that it is found in, if it is secret and found in one.
+    pub fn variable(&self) -> Option<&str> {
+        match self {
+            Self::Secret(Secret::Env(name)) => Some(name),
+            Self::Plain(_) | Self::Secret(Secret::File(_) | Secret::Credential(_)) => None,
+        }
+    }
+
     /// The text, if it is not secret.
     pub fn plain(&self) -> Option<&str> {
         match self {

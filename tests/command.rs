@@ -258,10 +258,10 @@ async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
         std::os::unix::fs::symlink(PROGRAM, &shim).unwrap();
     }
     let mut bench = Bench::with_shim(&shim);
-    let not_root = "the daemon is not root, and cannot run a command as someone else";
+    let not_root = "this daemon is not root, and cannot run a command";
     let cases = [
-        (json!({"user": "root"}), format!("user: {not_root}")),
-        (json!({"group": "root"}), format!("group: {not_root}")),
+        (json!({"user": "root"}), format!("user: {not_root} as another user")),
+        (json!({"group": "root"}), format!("group: {not_root} in another group")),
         (json!({"nice": -3}), "nice cannot be set to -3: the daemon may not go so far".to_owned()),
         (
             json!({"limits": {"files": 2_000_000_000}}),
@@ -273,6 +273,13 @@ async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
     }
     let given = json!({"nice": 3, "limits": {"files": 64}});
     assert_eq!(bench.output(&with(shell("nice; ulimit -n"), given)).await, "3\n64\n");
+    if is_root() {
+        // It is no other user.
+        for given in [json!({"user": "nobody"}), json!({"user": "65534", "group": "nogroup"})] {
+            let output = bench.output(&with(shell("id -u; id -g; echo $USER"), given)).await;
+            assert_eq!(output, "65534\n65534\nnobody\n");
+        }
+    }
     bench.assert_nothing_more().await;
 }
 
@@ -333,6 +340,55 @@ async fn what_a_command_leaves_behind_lives_on_and_does_not_hold_up_its_end() {
         }
     }
     assert_eq!(end_leftovers(&[]), 0);
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_command_leads_a_session_of_its_own_and_has_no_terminal_and_the_usual_signals() {
+    let mut bench = Bench::new();
+    let script = "set -- $(cat /proc/$$/stat); [ $$ = $5 ] && [ $$ = $6 ] && echo leads; \
+        (exec < /dev/tty) 2>&1 | grep -o 'No such device.*'; \
+        grep -E '^Sig(Blk|Ign)' /proc/$$/status | cut -f2 | sed s/0000000180000000/0000000000000000/ | sort -u";
+    let expected = "leads\nNo such device or address\n0000000000000000\n";
+    let in_folder = with(shell(script), json!({"cwd": "/"}));
+    for task in [shell(script), in_folder, through_shim(shell(script))] {
+        assert_eq!(bench.output(&task).await, expected, "{task}");
+    }
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_behind_can_write_for_as_long_as_it_lives() {
+    let home = Home::new("");
+    let (mut written, gate) = (home.signal("written"), home.signal("gate"));
+    let mut bench = Bench::new();
+    let (to, from) = (written.path.display(), gate.path.display());
+    let left = format!("(read x < {from}; seq 100000; echo \"wrote $?\" > {to}) & echo left");
+    let execution = bench.start(&shell(&left));
+    assert_eq!(bench.ended().await.output.text(), "left\n");
+    // More than a pipe holds, so somebody has to read it.
+    std::fs::write(&gate.path, "go\n").unwrap();
+    assert_eq!(written.next().await, "wrote 0");
+    end_leftovers(&[execution]);
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_command_of_another_user_gets_little_of_the_daemons_environment() {
+    if !is_root() {
+        return left_out("another user can be tested by root only");
+    }
+    let mut bench = Bench::new();
+    let task = with(shell("env | cut -d= -f1"), json!({"user": "nobody", "env": {"MINE": "1"}}));
+    let output = bench.output(&task).await;
+    let names: Vec<&str> = output.lines().collect();
+    for name in ["MINE", "PATH", "HOME", "USER", "PUNCTUAL_RUN_ID", "TRACEPARENT"] {
+        assert!(names.contains(&name), "{name} is missing: {names:?}");
+    }
+    // The tests themselves are started with many variables of this kind.
+    assert!(!names.iter().any(|name| name.starts_with("CARGO")), "{names:?}");
+    let own = with(shell("env"), json!({"user": "root"}));
+    assert!(bench.output(&own).await.contains("CARGO"), "it is no other user");
     bench.assert_nothing_more().await;
 }
 

@@ -34,6 +34,7 @@ fn rules() -> Rules {
         defaults: GivenPolicy::default(),
         executors: BTreeMap::from([("default".to_owned(), pool)]),
         registry: Registry::default(),
+        privileges: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::Timestamp;
 use crate::config::{Config, ConfigError, DEFAULT_FILE};
+use crate::executor::Privileges;
 use crate::invalid;
 use crate::job::{Job, Origin};
 use crate::scheduler::admission::Rules;
@@ -63,6 +64,7 @@ pub(super) fn rules(config: &Config, registry: Registry) -> Rules {
         defaults: config.job_defaults.clone(),
         executors: config.executors.clone(),
         registry,
+        privileges: Some(Privileges::of_this_process()),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::app::App;
 use super::files::{self, Demo, Source};
+use super::inherited::Inherited;
 use super::retention::Pruner;
 use super::signals::{Asked, Signals};
 use super::{logging, notify};
@@ -25,7 +26,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Retention};
 use crate::control::bind::bind;
 use crate::control::{self, Api, ReloadAnswer, Reloaded};
-use crate::executor::{Completion, Live, Pools, WorkerProgram, handed_over_max};
+use crate::executor::{
+    self, Completion, Confidential, Live, Pools, WorkerProgram, handed_over_max,
+};
 use crate::history::History;
 use crate::invalid::Invalid;
 use crate::job::Job;
@@ -52,15 +55,22 @@ const RELOAD_QUEUE: usize = 16;
 ///
 /// `socket` is where it listens, whatever the file says.
 pub fn serve(file: &Path, demo: bool, socket: Option<PathBuf>) -> ExitCode {
+    let inherited = Inherited::settle();
     let demo = if demo { Demo::Yes } else { Demo::No };
     let log = match logging::start(demo) {
         Ok(log) => log,
         Err(failure) => return report(Err(failure)),
     };
-    log.end(&load_and_run(Source::find(file, demo), demo, socket))
+    inherited.report();
+    log.end(&load_and_run(Source::find(file, demo), demo, socket, &inherited))
 }
 
-fn load_and_run(source: Source, demo: Demo, socket: Option<PathBuf>) -> Result<(), Failure> {
+fn load_and_run(
+    source: Source,
+    demo: Demo,
+    socket: Option<PathBuf>,
+    inherited: &Inherited,
+) -> Result<(), Failure> {
     let config = source.load()?;
     let socket = config.listens_at(socket).map_err(|invalid| unusable(&invalid))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -68,7 +78,7 @@ fn load_and_run(source: Source, demo: Demo, socket: Option<PathBuf>) -> Result<(
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| refused(&format!("the runtime could not be started: {error}")))?;
-    let result = runtime.block_on(run(source, config, socket, demo));
+    let result = runtime.block_on(run(source, config, socket, demo, inherited));
     // A builtin that does not end cannot be waited for: its run is recorded, and the process ends.
     runtime.shutdown_background();
     result
@@ -90,6 +100,7 @@ struct Parts {
     scheduler: Scheduler<SqlStore, Pools>,
     completions: mpsc::Receiver<Completion>,
     live: Live,
+    secrets: Confidential,
     rules: Rules,
     jobs: Vec<Job>,
     identity: Identity,
@@ -98,7 +109,12 @@ struct Parts {
 impl Parts {
     /// Checks everything that can be checked, then opens the store and finds out what a crash has left.
     /// None if the daemon was asked to stop while it waited for the store.
-    async fn build(config: &Config, signals: &mut Signals) -> Result<Option<Self>, Failure> {
+    async fn build(
+        config: &Config,
+        socket: &Path,
+        signals: &mut Signals,
+        inherited: &Inherited,
+    ) -> Result<Option<Self>, Failure> {
         let clock = SystemClock;
         let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
         let app =
@@ -117,14 +133,21 @@ impl Parts {
         };
         let (completions_in, completions) =
             mpsc::channel(handed_over_max(&config.executors).max(1));
-        let pools = Pools::new(
+        let secrets = Confidential::incomplete();
+        secrets.learn(config.secret_variables());
+        let mut pools = Pools::new(
             &config.executors,
             app.registry(),
             Arc::new(clock),
             completions_in,
             &WorkerProgram::own(app.worker_hello().clone()),
         )
-        .withholding(config.secret_variables());
+        .keeping_secrets(secrets.clone())
+        .noting_commands(&commands_file(socket));
+        if let Some(files) = inherited.files() {
+            pools = pools.limiting_files(files);
+        }
+        pools.load_certificates();
         let live = pools.live();
         let mut scheduler = Scheduler::new(store.clone(), pools, rules.clone(), identity.clone());
         let recovered =
@@ -136,7 +159,7 @@ impl Parts {
                 "runs were in flight when the last daemon ended"
             );
         }
-        Ok(Some(Self { app, store, scheduler, completions, live, rules, jobs, identity }))
+        Ok(Some(Self { app, store, scheduler, completions, live, secrets, rules, jobs, identity }))
     }
 }
 
@@ -154,10 +177,18 @@ struct Daemon {
     socket: PathBuf,
 }
 
-async fn run(source: Source, config: Config, socket: PathBuf, demo: Demo) -> Result<(), Failure> {
-    let mut signals = Signals::new().map_err(|error| refused(&error))?;
-    let Some(parts) = Parts::build(&config, &mut signals).await? else { return Ok(()) };
-    let Parts { app, store, mut scheduler, completions, live, rules, jobs, identity } = parts;
+async fn run(
+    source: Source,
+    config: Config,
+    socket: PathBuf,
+    demo: Demo,
+    inherited: &Inherited,
+) -> Result<(), Failure> {
+    let mut signals = Signals::new(inherited).map_err(|error| refused(&error))?;
+    let parts = Parts::build(&config, &socket, &mut signals, inherited).await?;
+    let Some(parts) = parts else { return Ok(()) };
+    let Parts { app, store, mut scheduler, completions, live, secrets, rules, jobs, identity } =
+        parts;
     let bound = bind(&socket, config.socket_mode).map_err(|error| refused(&error))?;
     // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
     scheduler.hold();
@@ -179,6 +210,7 @@ async fn run(source: Source, config: Config, socket: PathBuf, demo: Demo) -> Res
         budget: control::Budget::default(),
     };
     let (hints_in, hints) = mpsc::channel(1);
+    start_helpers(&store, secrets, &core, &tracker);
     tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
     let (outputs_in, outputs) = mpsc::channel(1);
     // Also what runs write while they are waited for at the end is saved.
@@ -204,16 +236,7 @@ async fn run(source: Source, config: Config, socket: PathBuf, demo: Demo) -> Res
             .map_err(|error| refused(&format!("{error:#}")))
     };
     let result = up.await;
-    let mut drained = None;
-    if result.is_ok() {
-        notify::ready(&format!("listening at {}", daemon.socket.display()));
-        tracing::info!(socket = %daemon.socket.display(), "ready");
-        tokio::select! {
-            () = daemon.watch(&mut signals) => {}
-            // The loop ends of itself only if it cannot go on.
-            ended = &mut serving => drained = Some(ended),
-        }
-    }
+    let drained = if result.is_ok() { daemon.work(&mut signals, &mut serving).await } else { None };
     notify::stopping("waiting for runs to end");
     tracing::info!("stopping: nothing more is started, what runs may end");
     core.cancel();
@@ -231,6 +254,33 @@ async fn run(source: Source, config: Config, socket: PathBuf, demo: Demo) -> Res
     closed.map_err(|error| refused(&error))?;
     tracing::info!(interrupted = drained.interrupted, "stopped");
     result
+}
+
+/// Starts what commands rely on: somebody who knows which variables are secrets, and who reaps what they leave behind.
+fn start_helpers(
+    store: &SqlStore,
+    secrets: Confidential,
+    core: &CancellationToken,
+    tracker: &TaskTracker,
+) {
+    if executor::adopts_processes() {
+        tracker.spawn(core.clone().run_until_cancelled_owned(reap_adopted()));
+    }
+    let learning = super::secrets::learn(Arc::new(store.clone()), secrets);
+    tracker.spawn(core.clone().run_until_cancelled_owned(learning));
+}
+
+/// Waits for processes that have lost their parent: this process is the init of its container.
+async fn reap_adopted() {
+    let error = executor::reap_adopted().await;
+    tracing::error!(%error, "processes that have lost their parent cannot be waited for");
+}
+
+/// Where the commands that run are noted for a daemon that follows a crash: beside the socket.
+fn commands_file(socket: &Path) -> PathBuf {
+    let mut file = socket.as_os_str().to_owned();
+    file.push(".commands");
+    file.into()
 }
 
 /// Answers at the control socket until the doors close.
@@ -258,6 +308,21 @@ async fn start_app(
 }
 
 impl Daemon {
+    /// Says that it is ready, and waits for the end. The answer is how the loop ended, if it did so of itself, which is
+    /// when it cannot go on.
+    async fn work(
+        &mut self,
+        signals: &mut Signals,
+        serving: &mut super::core::Ended,
+    ) -> Option<<super::core::Ended as Future>::Output> {
+        notify::ready(&format!("listening at {}", self.socket.display()));
+        tracing::info!(socket = %self.socket.display(), "ready");
+        tokio::select! {
+            () = self.watch(signals) => None,
+            ended = serving => Some(ended),
+        }
+    }
+
     /// Waits for the end, and reads the configuration again when asked to.
     async fn watch(&mut self, signals: &mut Signals) {
         loop {

@@ -1,6 +1,9 @@
-//! Signals: the end, and the wish to read the configuration again.
+//! Signals: SIGTERM and SIGINT end the daemon, SIGHUP has it read the configuration again. All others that would end it
+//! do nothing: see [`super::inherited`].
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::inherited::Inherited;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,32 +14,32 @@ pub(super) enum Asked {
     Reload,
 }
 
-/// The signal of a write beyond the size that a file may have (`RLIMIT_FSIZE`).
-const FILE_TOO_LARGE: i32 = rustix::process::Signal::XFSZ.as_raw();
-
 /// Listens to signals.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    /// Nobody waits for it: while it is listened to, such a write fails, and does not end the process.
-    _file_too_large: Signal,
+    /// A reload was asked for before anybody listened.
+    early_hangup: bool,
 }
 
 impl Signals {
     /// Listens from now on.
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub(super) fn new(inherited: &Inherited) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-            _file_too_large: signal(SignalKind::from_raw(FILE_TOO_LARGE))?,
+            early_hangup: inherited.take_hangup(),
         })
     }
 
     /// The next one.
     pub(super) async fn next(&mut self) -> Asked {
+        if std::mem::take(&mut self.early_hangup) {
+            return Asked::Reload;
+        }
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,

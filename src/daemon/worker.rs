@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::app::App;
+use super::inherited::Inherited;
 use super::logging;
 use crate::cli::{Failure, report};
 use crate::clock::SystemClock;
@@ -12,7 +13,9 @@ use crate::executor::serve_worker;
 
 /// Runs builtins until the daemon is gone.
 pub fn worker() -> ExitCode {
+    let inherited = Inherited::settle_worker();
     logging::start_in_worker();
+    inherited.report();
     report(run().map_err(|error| Failure::Refused(format!("worker: {error:#}"))))
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::http::client::{Clients, Target, Way, words};
+use super::http::client::{Clients, Target, Unsent, Way, words};
 use super::http::url;
 use crate::job::JobId;
 use crate::run::RunId;
@@ -266,13 +266,20 @@ impl Delivery {
         // Reading a secret or the machine's certificates may block.
         let preparing = self.clients.reading.run(move || {
             let url = url(&text, &mut Vec::new())?;
-            Ok((clients.get(way)?, url))
+            Ok::<_, Unsent>((clients.get(way)?, url))
         });
-        let prepared = tokio::time::timeout(LIMIT, preparing).await;
-        let prepared = prepared.unwrap_or_else(|_| {
-            Ok(Err(format!("the URL could not be read within {}", words(LIMIT))))
-        });
-        let (client, url) = prepared.and_then(|result| result).map_err(undelivered)?;
+        let (client, url) = match tokio::time::timeout(LIMIT, preparing).await {
+            Ok(Ok(Ok(prepared))) => prepared,
+            Ok(Ok(Err(unsent))) => {
+                let may_pass = matches!(unsent, Unsent::Shortage(_));
+                return Err(Undelivered { error: unsent.into_text(), may_pass });
+            }
+            Ok(Err(error)) => return Err(undelivered(error)),
+            Err(_) => {
+                let error = format!("the URL could not be read within {}", words(LIMIT));
+                return Err(undelivered(error));
+            }
+        };
         let target = Target::of(&url, beat.url.plain().is_none());
         let sending = client.post(address(url, beat)).body(beat.body.clone()).send();
         let answer = match tokio::time::timeout(LIMIT, sending).await {

@@ -70,6 +70,13 @@ impl Live {
         Some((*attempt, context.upgrade()?))
     }
 
+    /// Masks these texts in what the runs write from now on.
+    pub(super) fn hide(&self, secrets: &[String]) {
+        let runs = self.lock();
+        let contexts = runs.by_id.values().filter_map(|(_, context)| context.upgrade());
+        contexts.for_each(|context| context.log.hide(secrets.iter().cloned()));
+    }
+
     /// Asks all runs to end that have not.
     pub(super) fn cancel_all(&self, reason: &str) {
         let runs = self.lock();

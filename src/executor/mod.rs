@@ -4,25 +4,32 @@
 //! that, but for very short ones; what waits, waits in the ledger, where it can be seen and outlives
 //! a crash. An executor never touches the store: it reports a [`Completion`], and the scheduler writes.
 
+mod blocking;
+mod children;
 mod command;
+mod confidential;
 mod heartbeat;
 mod http;
 mod live;
 mod process;
 mod report;
+mod shortage;
 mod thread;
 mod worker;
 
-pub use command::{end_leftovers, exec};
+pub use children::{adopts_processes, reap_adopted};
+pub use command::{Privileges, end_leftovers, exec};
+pub use confidential::Confidential;
 pub use heartbeat::{Beat, Heartbeats, Signal};
 pub use live::Live;
 pub use worker::{WorkerProgram, WorkerTimes, serve as serve_worker};
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Rlimit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -30,7 +37,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Timestamp};
-use crate::job::{JobId, Task};
+use crate::job::{Job, JobId, Task};
 use crate::output::Output;
 use crate::run::{Cost, Execution, Outcome, RunId, traceparent};
 use crate::task::builtin::Registry;
@@ -177,6 +184,9 @@ pub trait Executor: std::fmt::Debug + Send + 'static {
     /// Sends a heartbeat soon, without waiting for it.
     fn tell(&mut self, beat: Beat);
 
+    /// Takes note of a job that may be run here: what it names as a secret is kept from the others.
+    fn learn(&mut self, _job: &Job) {}
+
     /// Ends what a daemon that died has left over of these attempts on this machine, before they are run again.
     fn end_leftovers(&mut self, executions: &[Execution]);
 
@@ -216,7 +226,7 @@ impl Pools {
         worker: &WorkerProgram,
     ) -> Self {
         let (tracker, runtime) = (TaskTracker::new(), Handle::current());
-        let clients = Clients::new(&runtime);
+        let clients = Clients::default();
         let heartbeats = Heartbeats::start(clients.clone(), &runtime);
         let live = Live::new(handed_over_max(settings));
         let kept = live.clone();
@@ -238,7 +248,7 @@ impl Pools {
             commands: Arc::new(Commands::new(WorkerProgram::itself())),
             live,
         };
-        pools.resize(settings);
+        pools.adapt(settings);
         pools
     }
 
@@ -250,11 +260,59 @@ impl Pools {
         Self { commands: Arc::new(commands), ..self }
     }
 
-    /// The same pools, whose commands do not get these variables of the daemon: what is in them is none of their business.
+    /// The same pools, whose commands do not get these variables of the daemon, and whose outputs do not show them.
     #[must_use]
-    pub fn withholding(self, variables: &[String]) -> Self {
-        let commands = Arc::unwrap_or_clone(self.commands).without(variables.to_vec());
+    pub fn keeping_secrets(self, secrets: Confidential) -> Self {
+        let commands = Arc::unwrap_or_clone(self.commands).keeping_secrets(secrets);
         Self { commands: Arc::new(commands), ..self }
+    }
+
+    /// The same pools, whose commands may have so many open files, and not as many as the daemon.
+    #[must_use]
+    pub fn limiting_files(self, files: Rlimit) -> Self {
+        let commands = Arc::unwrap_or_clone(self.commands).limiting_files(files);
+        Self { commands: Arc::new(commands), ..self }
+    }
+
+    /// The same pools, which note the commands that run in this file. Those that a daemon which died has left in it are
+    /// ended now, which may block for moments.
+    #[must_use]
+    pub fn noting_commands(self, file: &Path) -> Self {
+        let commands = Arc::unwrap_or_clone(self.commands).noting(file);
+        Self { commands: Arc::new(commands), ..self }
+    }
+
+    fn adapt(&mut self, settings: &BTreeMap<String, PoolSettings>) {
+        self.live.resize(handed_over_max(settings));
+        for (name, PoolSettings { kind, max_workers }) in settings {
+            if self.calls.get(name).is_none_or(|(places, _)| places != max_workers) {
+                // What is being called keeps its old place.
+                let places = Arc::new(Semaphore::new(*max_workers));
+                self.calls.insert(name.clone(), (*max_workers, places));
+            }
+            match (kind, self.by_name.get_mut(name)) {
+                (ExecutorKind::ThreadPool, Some(Pool::Thread(threads))) => {
+                    threads.resize(*max_workers);
+                }
+                (ExecutorKind::ThreadPool, _) => {
+                    let threads = ThreadPool::new(*max_workers);
+                    self.by_name.insert(name.clone(), Pool::Thread(threads));
+                }
+                (ExecutorKind::ProcessPool, Some(Pool::Process(processes))) => {
+                    processes.resize(*max_workers);
+                }
+                (ExecutorKind::ProcessPool, _) => {
+                    let (worker, shared) = (self.worker.clone(), Arc::clone(&self.shared));
+                    let processes = ProcessPool::new(worker, *max_workers, shared);
+                    self.by_name.insert(name.clone(), Pool::Process(processes));
+                }
+            }
+        }
+    }
+
+    /// Reads the certificates that the machine trusts, before a call needs them.
+    pub fn load_certificates(&self) {
+        self.shared.clients.reload_certificates(&self.shared.runtime);
     }
 
     /// The runs that were started here and have not ended.
@@ -267,6 +325,7 @@ impl Executor for Pools {
     fn start(&mut self, pool: &str, assignment: Assignment) {
         let shared = Arc::clone(&self.shared);
         let context = self.live.add(assignment.execution());
+        context.log.hide(self.commands.secrets.values());
         if let (Task::Http(_), Some((_, places))) = (&*assignment.task, self.calls.get(pool)) {
             let executing = http::execute(shared, assignment, context, Arc::clone(places));
             self.shared.tracker.spawn_on(executing, &self.shared.runtime);
@@ -304,39 +363,24 @@ impl Executor for Pools {
         self.heartbeats.tell(beat);
     }
 
+    fn learn(&mut self, job: &Job) {
+        let secrets = &self.commands.secrets;
+        if secrets.learn(job.secret_variables()) {
+            self.live.hide(&secrets.values());
+        }
+    }
+
     fn end_leftovers(&mut self, executions: &[Execution]) {
-        let ended = end_leftovers(executions);
+        let ended = self.commands.end_leftovers(executions);
         if ended > 0 {
             tracing::warn!(processes = ended, "ended what was left over of runs whose daemon died");
         }
     }
 
     fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>) {
-        self.live.resize(handed_over_max(settings));
-        for (name, PoolSettings { kind, max_workers }) in settings {
-            if self.calls.get(name).is_none_or(|(places, _)| places != max_workers) {
-                // What is being called keeps its old place.
-                let places = Arc::new(Semaphore::new(*max_workers));
-                self.calls.insert(name.clone(), (*max_workers, places));
-            }
-            match (kind, self.by_name.get_mut(name)) {
-                (ExecutorKind::ThreadPool, Some(Pool::Thread(threads))) => {
-                    threads.resize(*max_workers);
-                }
-                (ExecutorKind::ThreadPool, _) => {
-                    let threads = ThreadPool::new(*max_workers);
-                    self.by_name.insert(name.clone(), Pool::Thread(threads));
-                }
-                (ExecutorKind::ProcessPool, Some(Pool::Process(processes))) => {
-                    processes.resize(*max_workers);
-                }
-                (ExecutorKind::ProcessPool, _) => {
-                    let (worker, shared) = (self.worker.clone(), Arc::clone(&self.shared));
-                    let processes = ProcessPool::new(worker, *max_workers, shared);
-                    self.by_name.insert(name.clone(), Pool::Process(processes));
-                }
-            }
-        }
+        self.adapt(settings);
+        // A reload looks for everything again.
+        self.load_certificates();
     }
 
     async fn stop(&mut self) {

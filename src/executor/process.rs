@@ -14,7 +14,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::Assignment;
 use super::command::Commands;
 use super::report::{Shared, failed};
-use super::worker::{Order, Spawner, WorkerProgram, keep};
+use super::shortage::Pauses;
+use super::worker::{Order, Spawner, StartError, WorkerProgram, keep};
 use crate::job::Task;
 use crate::run::Outcome;
 use crate::task::context::Context;
@@ -115,7 +116,7 @@ pub(super) enum Failure {
     Refuse(Box<Work>),
     /// A run waits.
     TryAgain,
-    /// No run waits.
+    /// It is worth trying again after a pause: no run waits, or the system has no place for a process.
     Wait,
     /// The worker is not wanted any more, and not counted.
     GiveUp,
@@ -212,7 +213,8 @@ impl Desk {
     }
 
     /// A worker could not be started: what is to be done about it.
-    pub(super) fn start_failed(&self, error: &str) -> Failure {
+    pub(super) fn start_failed(&self, error: &StartError) -> Failure {
+        let StartError { why, is_shortage } = error;
         let mut state = self.lock();
         let is_over = self.closing.is_cancelled() && state.waiting.is_empty();
         if is_over || self.stopping.is_cancelled() || state.workers > state.max_workers {
@@ -221,9 +223,12 @@ impl Desk {
             return Failure::GiveUp;
         }
         if std::mem::replace(&mut state.is_failing, true) {
-            tracing::debug!(error, "a worker process could not be started");
+            tracing::debug!(%why, "a worker process could not be started");
         } else {
-            tracing::error!(error, "a worker process could not be started; it is tried again");
+            tracing::error!(%why, "a worker process could not be started; it is tried again");
+        }
+        if *is_shortage {
+            return Failure::Wait;
         }
         let Some((next, _)) = state.waiting.front_mut() else { return Failure::Wait };
         next.failed_starts += 1;
@@ -360,16 +365,29 @@ async fn execute_command(
     assignment: Assignment,
     context: Arc<Context>,
 ) {
-    let started_at = shared.clock.now();
-    let _limit = shared.limit(assignment.timeout, &context);
-    let ended = match (&*assignment.task, context.cancellation.ending()) {
-        (_, Some(ending)) => Outcome::from(ending).into(),
-        (Task::Command(command), None) => {
-            commands.execute(command, &assignment, &context, &shared.clock).await
+    let mut pauses = Pauses::default();
+    let (started_at, ended) = loop {
+        let started_at = shared.clock.now();
+        let limit = shared.limit(assignment.timeout, &context);
+        let ended = match (&*assignment.task, context.cancellation.ending()) {
+            (_, Some(ending)) => Ok(Outcome::from(ending).into()),
+            (Task::Command(command), None) => {
+                commands.execute(command, &assignment, &context, &shared).await
+            }
+            (Task::Builtin { .. }, None) => Ok(failed("a builtin needs a worker process").into()),
+            (Task::Http(_), None) => Ok(failed("a call over HTTP needs no process").into()),
+            (Task::Unreadable(_), None) => Ok(failed("the task cannot be read").into()),
+        };
+        drop(limit);
+        match ended {
+            Ok(ended) => break (started_at, ended),
+            // Nothing has begun: the run keeps its attempt, and its time begins again.
+            Err(shortage) => {
+                if let Some(ending) = pauses.wait(&assignment.run_id, shortage, &context).await {
+                    break (started_at, Outcome::from(ending).into());
+                }
+            }
         }
-        (Task::Builtin { .. }, None) => failed("a builtin needs a worker process").into(),
-        (Task::Http(_), None) => failed("a call over HTTP needs no process").into(),
-        (Task::Unreadable(_), None) => failed("the task cannot be read").into(),
     };
     shared.report(&assignment, &context, started_at, ended).await;
 }

@@ -21,6 +21,9 @@ use crate::task::context::Context;
 /// How long a thread waits for more before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// Time until a thread that could not be started is tried again.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(200);
+
 /// A run that was handed over.
 #[derive(Debug)]
 struct Work {
@@ -37,6 +40,8 @@ struct Queue {
     threads: usize,
     idle: usize,
     max_workers: usize,
+    /// A thread could not be started, and somebody tries again.
+    is_short: bool,
 }
 
 #[derive(Debug, Default)]
@@ -88,9 +93,10 @@ impl ThreadPool {
     pub(super) fn resize(&self, max_workers: usize) {
         let mut queue = self.desk.queue();
         queue.max_workers = max_workers;
-        while queue.threads < max_workers && queue.threads - queue.idle < queue.waiting.len() {
-            self.add_thread(&mut queue);
-        }
+        while queue.threads < max_workers
+            && queue.threads - queue.idle < queue.waiting.len()
+            && add_thread(&self.desk, &mut queue)
+        {}
         drop(queue);
         self.desk.changed.notify_all();
     }
@@ -107,21 +113,47 @@ impl ThreadPool {
         let mut queue = self.desk.queue();
         queue.waiting.push_back(work);
         if queue.idle < queue.waiting.len() && queue.threads < queue.max_workers {
-            self.add_thread(&mut queue);
+            add_thread(&self.desk, &mut queue);
             return;
         }
         drop(queue);
         self.desk.changed.notify_one();
     }
+}
 
-    fn add_thread(&self, queue: &mut Queue) {
-        queue.threads += 1;
-        let desk = Arc::clone(&self.desk);
-        let name = "punctual-work".to_owned();
-        let spawned = std::thread::Builder::new().name(name).spawn(move || serve(&desk));
-        if let Err(error) = spawned {
-            queue.threads -= 1;
-            tracing::error!(%error, threads = queue.threads, "no further thread could be started");
+/// Starts a thread. If the system has none to give, what waits is taken by the threads that there are, and another one
+/// is tried later.
+fn add_thread(desk: &Arc<Desk>, queue: &mut Queue) -> bool {
+    let serving = Arc::clone(desk);
+    let thread = std::thread::Builder::new().name("punctual-work".to_owned());
+    match thread.spawn(move || serve(&serving)) {
+        Ok(_) => {
+            queue.threads += 1;
+            true
+        }
+        Err(error) => {
+            if let Some(work) = queue.waiting.front()
+                && !std::mem::replace(&mut queue.is_short, true)
+            {
+                tracing::warn!(%error, threads = queue.threads, "no further thread can be started; it is tried again");
+                drop(work.shared.runtime.spawn(try_again(Arc::clone(desk))));
+            }
+            false
+        }
+    }
+}
+
+/// Starts the threads that are missing, as soon as the system has some to give.
+async fn try_again(desk: Arc<Desk>) {
+    loop {
+        tokio::time::sleep(SHORTAGE_PAUSE).await;
+        let mut queue = desk.queue();
+        let is_missing =
+            |queue: &Queue| queue.idle < queue.waiting.len() && queue.threads < queue.max_workers;
+        while is_missing(&queue) && add_thread(&desk, &mut queue) {}
+        if !is_missing(&queue) {
+            queue.is_short = false;
+            return;
         }
     }
 }

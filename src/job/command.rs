@@ -21,7 +21,7 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 /// The longest time that can be given, in seconds.
 const KILL_GRACE_MAX: f64 = 3600.0;
 /// Variables that tell a run what it is.
-const RESERVED: [&str; 6] = [
+pub const RUN_VARIABLES: [&str; 6] = [
     "PUNCTUAL_JOB_ID",
     "PUNCTUAL_RUN_ID",
     "PUNCTUAL_ATTEMPT",
@@ -144,7 +144,7 @@ impl Command {
                 return Err(Invalid::new("env", why));
             }
             let field = format!("env.{name}");
-            if RESERVED.contains(&name.as_str()) {
+            if RUN_VARIABLES.contains(&name.as_str()) {
                 return Err(Invalid::new(field, "is set by the daemon, for each run"));
             }
             if value.plain().is_some_and(|value| value.contains('\0')) {
@@ -203,6 +203,11 @@ impl Command {
             seconds::parse("kill_grace", grace, KILL_GRACE_MAX)?;
         }
         Ok(())
+    }
+
+    /// The variables of the daemon's environment that it names as secrets.
+    pub fn secret_variables(&self) -> Vec<&str> {
+        self.env.values().chain(&self.stdin).filter_map(Text::variable).collect()
     }
 
     /// Whether an exit code means success.

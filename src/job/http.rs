@@ -218,6 +218,12 @@ impl Http {
         texts.any(|text| text.plain().is_none())
     }
 
+    /// The variables of the daemon's environment that it names as secrets.
+    pub fn secret_variables(&self) -> Vec<&str> {
+        let texts = self.headers.values().chain(&self.body).chain([&self.url]);
+        texts.filter_map(Text::variable).collect()
+    }
+
     /// Whether an answer of this status is a success.
     pub fn expects(&self, status: u16) -> bool {
         self.expect.as_ref().map_or((200..300).contains(&status), |given| given.contains(&status))

@@ -17,7 +17,7 @@ mod seconds;
 mod shown;
 mod task;
 
-pub use command::{Command, Program};
+pub use command::{Command, Program, RUN_VARIABLES};
 pub use definition::Definition;
 pub use hooks::Hooks;
 pub use http::{Content, Http, parse_url};
@@ -177,6 +177,14 @@ pub struct Job {
 }
 
 impl Job {
+    /// The variables of the daemon's environment that it names as secrets.
+    pub fn secret_variables(&self) -> Vec<&str> {
+        let hooks = self.policy.hooks.tasks().map(|(_, task)| task);
+        let tasks = std::iter::once(&self.task).chain(hooks);
+        let heartbeat = self.policy.heartbeat.as_ref().and_then(crate::secret::Text::variable);
+        tasks.flat_map(|task| task.secret_variables()).chain(heartbeat).collect()
+    }
+
     /// The next due occurrence, if it is active.
     pub fn next(&self) -> Option<Due> {
         match &self.state {

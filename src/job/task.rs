@@ -94,6 +94,15 @@ impl Task {
         serde_json::to_value(self).unwrap_or_default()
     }
 
+    /// The variables of the daemon's environment that it names as secrets.
+    pub fn secret_variables(&self) -> Vec<&str> {
+        match self {
+            Self::Builtin { .. } | Self::Unreadable(_) => Vec::new(),
+            Self::Command(command) => command.secret_variables(),
+            Self::Http(call) => call.secret_variables(),
+        }
+    }
+
     /// The task in a few words, for tables and logs.
     pub fn describe(&self) -> String {
         match self {

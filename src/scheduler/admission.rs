@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::executor::{ExecutorKind, PoolSettings};
+use crate::executor::{ExecutorKind, PoolSettings, Privileges};
 use crate::instant::parse_instant;
 use crate::invalid::Invalid;
 use crate::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, Policy, Task};
@@ -32,6 +32,8 @@ pub struct Rules {
     pub executors: BTreeMap<String, PoolSettings>,
     /// The builtins.
     pub registry: Registry,
+    /// What this daemon may give to commands; none where that is not known, as for a check by somebody else.
+    pub privileges: Option<Privileges>,
 }
 
 impl Rules {
@@ -52,6 +54,7 @@ impl Rules {
         let task = Task::parse(&definition.task).map_err(|invalid| invalid.within("task"))?;
         self.check_task(&task).map_err(|invalid| invalid.within("task"))?;
         self.check_hooks(&policy)?;
+        self.check_privileges(&task, &policy)?;
         let executor = self.executor_for(definition.executor.as_deref(), &task)?;
         let is_paused = definition.paused || definition.next_run_time == Some(None);
         let state = match next_run(&definition, &id, &trigger, now)? {
@@ -127,6 +130,19 @@ impl Rules {
             Task::Builtin { name, args } => self.registry.check(name, &args.to_map()),
             Task::Command(_) | Task::Http(_) | Task::Unreadable(_) => Ok(()),
         }
+    }
+
+    /// Refuses commands that this daemon can never start. Only a new definition is judged so: what is stored may come from
+    /// a daemon with other privileges, and fails when it runs.
+    fn check_privileges(&self, task: &Task, policy: &Policy) -> Result<(), Invalid> {
+        let Some(privileges) = &self.privileges else { return Ok(()) };
+        let hooks = policy.hooks.tasks().map(|(name, task)| (name, &**task));
+        for (name, task) in std::iter::once(("task", task)).chain(hooks) {
+            if let Task::Command(command) = task {
+                privileges.check(command).map_err(|invalid| invalid.within(name))?;
+            }
+        }
+        Ok(())
     }
 
     fn check_hooks(&self, policy: &Policy) -> Result<(), Invalid> {

@@ -50,6 +50,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 live: &self.peers.live(),
             };
             let jobs = self.store.claim(claim).await?;
+            for job in &jobs {
+                self.executor.learn(job);
+            }
             for job in self.horizon.fill(&pool, asked, jobs) {
                 break_down(step, job);
             }

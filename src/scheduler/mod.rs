@@ -417,6 +417,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 self.horizon.remove(&id);
                 continue;
             };
+            self.executor.learn(&job);
             let is_over = job.state == JobState::Finished && job.origin == Origin::Socket;
             if is_over && job.policy.on_finish == Some(OnFinish::Remove) {
                 self.finished.insert(id);

@@ -102,6 +102,7 @@ mod tests {
             defaults: GivenPolicy::default(),
             executors: BTreeMap::from([("default".to_owned(), pool)]),
             registry: Registry::default(),
+            privileges: None,
         };
         let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
         let addition = |number| {

@@ -82,3 +82,22 @@ async fn a_server_is_trusted_whose_authority_stands_in_ssl_cert_file_with_its_na
         }
     }
 }
+
+#[tokio::test]
+async fn certificates_that_could_not_be_read_are_read_again_by_the_next_call() {
+    let authority = authority();
+    let mut home = Home::new("");
+    let file = home.path().join("ca.pem");
+    home.set("SSL_CERT_FILE", &file.display().to_string());
+    let _daemon = home.start();
+    let client = home.client();
+    let web = Web::start_tls(config(&authority, "127.0.0.1", 4000), fine).await;
+    home.ok(&["add", "call", "--every", "1h", "--http", &format!("https://{}/", web.address)]);
+    let run = run_to_end(&client, "call").await;
+    assert!(text(&run, "error").contains("UnknownIssuer"), "{run}");
+    std::fs::write(&file, authority.pem()).unwrap();
+    assert_eq!(run_to_end(&client, "call").await["state"], "succeeded");
+    // They are kept from then on, until a reload.
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(run_to_end(&client, "call").await["state"], "succeeded");
+}

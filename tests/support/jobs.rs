@@ -26,7 +26,7 @@ pub(crate) fn rules(max_workers: usize) -> Rules {
     let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers };
     let executors = BTreeMap::from([("default".to_owned(), pool)]);
     let zone = DefaultZone { zone: Zone::utc(), source: "the test".to_owned() };
-    Rules { zone, defaults: GivenPolicy::default(), executors, registry }
+    Rules { zone, defaults: GivenPolicy::default(), executors, registry, privileges: None }
 }
 
 /// A job, defined at the beginning; what is not given is an interval of ten seconds and a no-op.

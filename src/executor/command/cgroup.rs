@@ -66,11 +66,26 @@ impl Cgroups {
         self.sweep();
     }
 
-    /// Makes the cgroup of a run.
-    pub(super) fn make(&self, (run_id, attempt): &Execution) -> io::Result<Cgroup<'_>> {
+    /// The folder of a run.
+    fn folder_of(&self, (run_id, attempt): &Execution) -> PathBuf {
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
         let id: String = run_id.0.chars().map(plain).collect();
-        let folder = self.folder.join(format!("{PREFIX}{id}-{attempt}"));
+        self.folder.join(format!("{PREFIX}{id}-{attempt}"))
+    }
+
+    /// Ends by force what a daemon that has died has left in the cgroup of a run.
+    pub(super) fn kill(&self, execution: &Execution) {
+        match fs::write(self.folder_of(execution).join("cgroup.kill"), "1") {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "the cgroup of an earlier run could not be killed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// Makes the cgroup of a run.
+    pub(super) fn make(&self, execution: &Execution) -> io::Result<Cgroup<'_>> {
+        let folder = self.folder_of(execution);
         match fs::create_dir(&folder) {
             // The same attempt, by a daemon that has died.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::order::Refusal;
 use crate::executor::Assignment;
+use crate::executor::blocking::Blocking;
 use crate::job::Command;
 use crate::secret::Text;
 use crate::task::context::Context;
@@ -26,13 +27,14 @@ impl Given {
         command: &Command,
         assignment: &Assignment,
         context: &Context,
+        blocking: &Blocking,
     ) -> Result<Self, Refusal> {
         let is_secret = |text: &Text| text.plain().is_none();
         let (mut given, secrets) = if command.env.values().chain(&command.stdin).any(is_secret) {
             // A file may take its time.
             let command = command.clone();
-            let read = tokio::task::spawn_blocking(move || Self::collect(&command)).await;
-            read.map_err(|error| Refusal::passing(error.to_string()))??
+            let read = blocking.run(move || Self::collect(&command)).await;
+            read.map_err(Refusal::passing)??
         } else {
             Self::collect(command)?
         };

@@ -1,7 +1,8 @@
-//! Processes that belong to a run, wherever they have gone: a process that leaves its group, its session and its
-//! parents behind takes its environment along, and that tells which run it is of.
+//! Processes that belong to a run. Each command has a session, which its processes are in whatever they do to their
+//! environment; and a process that leaves its session and its parents behind takes its environment along, which tells
+//! which run it is of.
 //!
-//! A process that has overwritten its environment is not found so. A cgroup keeps that one too.
+//! A process that has left the session and overwritten its environment is not found so. A cgroup keeps that one too.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,8 +11,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
+use super::stat::Stat;
 use crate::run::Execution;
 
 /// Bytes of an environment that are read: the kernel lets a process have no more by far.
@@ -24,8 +27,6 @@ const LISTINGS_MAX: usize = 100;
 const DOUBTS_MAX: usize = 4;
 /// Time until it is asked again: an `exec` is over in less.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How the kernel marks its own threads.
-const KERNEL_THREAD: u64 = 0x0020_0000;
 /// How long a process that is killed is waited for, in each round.
 const DEATH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -33,35 +34,68 @@ const DEATH_LIMIT: Duration = Duration::from_secs(1);
 ///
 /// It blocks: as long as one walk through `/proc` takes if there are none, and else until they are gone.
 pub fn end_leftovers(executions: &[Execution]) -> usize {
-    let marks = Marks::new(executions);
-    let mut killed = BTreeSet::new();
-    for _ in 0..ROUNDS_MAX {
-        let living = marks.find();
-        if living.is_empty() {
-            break;
-        }
-        let dying: Vec<OwnedFd> = living.iter().filter_map(|pid| marks.kill(*pid)).collect();
-        dying.iter().for_each(wait_for);
-        killed.extend(living.into_iter().map(Pid::as_raw_pid));
-    }
-    killed.len()
+    Marks::new(executions, []).end()
 }
 
-/// Processes of an execution that live.
-pub(super) fn find(execution: &Execution) -> Vec<Pid> {
-    Marks::new(std::slice::from_ref(execution)).find()
+/// Ends by force all processes of a run, whose command has not been waited for yet: so the session is still its own.
+pub(super) fn end_run(execution: &Execution, session: Pid) -> usize {
+    Marks::new(std::slice::from_ref(execution), [session]).end()
 }
 
-/// What the environment of a process says of its run: both variables.
-struct Marks(Vec<[Vec<u8>; 2]>);
+/// Ends by force all processes of these sessions, each of which is known by its first process and when that was started.
+/// A session whose first process is gone may be another one of the same number, and is left alone.
+pub(super) fn end_sessions(sessions: &[(Pid, u64)]) -> usize {
+    let is_same = |(pid, started): &&(Pid, u64)| {
+        Stat::read(*pid)
+            .is_some_and(|stat| stat.started == *started && stat.session == pid.as_raw_pid())
+    };
+    let same: Vec<Pid> = sessions.iter().filter(is_same).map(|(pid, _)| *pid).collect();
+    if same.is_empty() { 0 } else { Marks::new(&[], same).end() }
+}
+
+/// Whether a process lives in a session beside the one that began it.
+pub(super) fn is_inhabited(session: Pid) -> bool {
+    let marks = Marks::new(&[], [session]);
+    pids().any(|pid| pid != session && marks.is_in_session(pid))
+}
+
+/// What a process is known by: both variables in its environment, or its session.
+struct Marks {
+    environments: Vec<[Vec<u8>; 2]>,
+    sessions: BTreeSet<i32>,
+}
 
 impl Marks {
-    fn new(executions: &[Execution]) -> Self {
+    fn new(executions: &[Execution], sessions: impl IntoIterator<Item = Pid>) -> Self {
         let mark = |(run_id, attempt): &Execution| {
             let run_id = format!("PUNCTUAL_RUN_ID={}", run_id.0);
             [run_id.into_bytes(), format!("PUNCTUAL_ATTEMPT={attempt}").into_bytes()]
         };
-        Self(executions.iter().map(mark).collect())
+        Self {
+            environments: executions.iter().map(mark).collect(),
+            sessions: sessions.into_iter().map(Pid::as_raw_pid).collect(),
+        }
+    }
+
+    /// Kills them until there are none; how many there were.
+    fn end(&self) -> usize {
+        let mut killed = BTreeSet::new();
+        for _ in 0..ROUNDS_MAX {
+            let living = self.find();
+            if living.is_empty() {
+                break;
+            }
+            let dying: Vec<OwnedFd> = living.iter().filter_map(|pid| self.kill(*pid)).collect();
+            dying.iter().for_each(wait_for);
+            killed.extend(living.into_iter().map(Pid::as_raw_pid));
+        }
+        killed.len()
+    }
+
+    fn is_in_session(&self, pid: Pid) -> bool {
+        !self.sessions.is_empty()
+            && Stat::read(pid)
+                .is_some_and(|stat| stat.is_alive() && self.sessions.contains(&stat.session))
     }
 
     /// Lists processes until there is none that has not been looked at: a process may start another one and end before
@@ -89,7 +123,7 @@ impl Marks {
         for pid in pids {
             if self.are_on(*pid, &mut environment) {
                 living.push(*pid);
-            } else if environment.is_empty() && is_between(*pid) {
+            } else if environment.is_empty() && !self.environments.is_empty() && is_between(*pid) {
                 silent.push(*pid);
             }
         }
@@ -99,11 +133,18 @@ impl Marks {
     /// Whether a process is of one of the runs. One that has ended, or that may not be looked into, is not.
     fn are_on(&self, pid: Pid, environment: &mut Vec<u8>) -> bool {
         environment.clear();
+        if self.is_in_session(pid) {
+            return true;
+        }
+        if self.environments.is_empty() {
+            return false;
+        }
         let path = format!("/proc/{}/environ", pid.as_raw_pid());
         let read = File::open(path)
             .and_then(|file| file.take(ENVIRONMENT_BYTES_MAX).read_to_end(environment));
         let has = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|entry| entry == *mark);
-        read.is_ok() && self.0.iter().any(|[run_id, attempt]| has(run_id) && has(attempt))
+        read.is_ok()
+            && self.environments.iter().any(|[run_id, attempt]| has(run_id) && has(attempt))
     }
 
     /// Kills a process, if it is still the one that was found.
@@ -127,12 +168,7 @@ fn pids() -> impl Iterator<Item = Pid> {
 
 /// Whether a process without an environment may be about to get one: it has not ended, and is none of the kernel's.
 fn is_between(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
-    // The name in brackets may hold anything.
-    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let state = fields.next().unwrap_or("X");
-    let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(KERNEL_THREAD);
-    !matches!(state, "Z" | "X") && flags & KERNEL_THREAD == 0
+    Stat::read(pid).is_some_and(|stat| stat.is_alive() && !stat.is_kernel_thread())
 }
 
 fn pause() {
@@ -145,7 +181,8 @@ fn pause() {
 
 fn wait_for(process: &OwnedFd) {
     let limit = Timespec::try_from(DEATH_LIMIT).ok();
-    let waited = poll(&mut [PollFd::new(process, PollFlags::IN)], limit.as_ref());
+    let mut files = [PollFd::new(process, PollFlags::IN)];
+    let waited = retry_on_intr(|| poll(&mut files, limit.as_ref()));
     if !matches!(waited, Ok(1)) {
         tracing::warn!("a process that was killed has not ended yet");
     }

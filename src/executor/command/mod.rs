@@ -5,31 +5,46 @@
 
 mod cgroup;
 mod cost;
+mod drain;
+mod environment;
 mod given;
+mod identity;
 mod leftovers;
 mod order;
 mod outcome;
 mod output;
 mod process;
+mod records;
 mod running;
 mod shim;
+mod spawn;
 mod start;
+mod stat;
 
+pub(super) use environment::is_daemons_own;
+pub use identity::Privileges;
 pub use leftovers::end_leftovers;
 pub use shim::exec;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::report::Ended;
+use rustix::process::Rlimit;
+
+use super::confidential::Confidential;
+use super::report::{Ended, Shared};
+use super::shortage::Shortage;
 use super::{Assignment, STOPPED};
-use crate::clock::Clock;
 use crate::job::Command;
-use crate::run::Outcome;
+use crate::run::{Execution, Outcome};
 use crate::task::cancellation::Ending;
 use crate::task::context::Context;
 use cgroup::{Cgroup, Cgroups};
+use drain::Drains;
+use records::Records;
 
 /// How long a command that the stop of the daemon interrupts is given to end, at most.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -39,15 +54,29 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Commands {
     /// This program, which becomes the command once it has set what the command wants.
     shim: PathBuf,
-    /// Variables of the daemon that commands do not get.
-    withheld: Vec<String>,
+    /// Variables of the daemon that only those commands get which name them.
+    pub(super) secrets: Confidential,
+    /// Variables of the daemon that commands get, unless they are withheld.
+    inherited: BTreeMap<OsString, OsString>,
+    /// Open files of a command, where that is not the limit of the daemon itself.
+    files: Option<Rlimit>,
     cgroups: Option<Arc<Cgroups>>,
+    records: Option<Arc<Records>>,
+    drains: Drains,
 }
 
 impl Commands {
     /// This is the program that commands are started through where they need it.
     pub(super) fn new(shim: PathBuf) -> Self {
-        Self { shim, withheld: Vec::new(), cgroups: Cgroups::find().map(Arc::new) }
+        Self {
+            shim,
+            secrets: Confidential::complete_from_the_start(),
+            inherited: environment::inherited(),
+            files: None,
+            cgroups: Cgroups::find().map(Arc::new),
+            records: None,
+            drains: Drains::default(),
+        }
     }
 
     /// The same, through another program.
@@ -56,8 +85,32 @@ impl Commands {
     }
 
     /// The same, and commands do not get these variables of the daemon.
-    pub(super) fn without(self, withheld: Vec<String>) -> Self {
-        Self { withheld, ..self }
+    pub(super) fn keeping_secrets(self, secrets: Confidential) -> Self {
+        Self { secrets, ..self }
+    }
+
+    /// The same, and commands may have so many open files.
+    pub(super) fn limiting_files(self, files: Rlimit) -> Self {
+        Self { files: Some(files), ..self }
+    }
+
+    /// The same, and the commands that run are noted in this file. Those that a daemon which died has left in it are
+    /// ended now.
+    pub(super) fn noting(self, file: &Path) -> Self {
+        let records = Records::open(file).map(Arc::new).inspect_err(|error| {
+            tracing::warn!(%error, file = %file.display(), "running commands are not noted, and some could not be found after a crash");
+        });
+        Self { records: records.ok(), ..self }
+    }
+
+    /// Ends what a daemon that died has left over of these attempts; how many processes are known to have been killed.
+    pub(super) fn end_leftovers(&self, executions: &[Execution]) -> usize {
+        if let Some(cgroups) = &self.cgroups {
+            for execution in executions {
+                cgroups.kill(execution);
+            }
+        }
+        end_leftovers(executions)
     }
 
     /// A cgroup for a run, if the daemon may make one.
@@ -71,34 +124,42 @@ impl Commands {
         }
     }
 
-    /// Runs a command to its end, or ends all its processes when it is cancelled.
+    /// Runs a command to its end, or ends all its processes when it is cancelled. While the system has no place for it,
+    /// nothing has begun.
     pub(super) async fn execute(
         &self,
         command: &Command,
         assignment: &Assignment,
         context: &Context,
-        clock: &Arc<dyn Clock>,
-    ) -> Ended {
+        shared: &Shared,
+    ) -> Result<Ended, Shortage> {
         let started = tokio::select! {
             biased;
-            started = start::start(self, command, assignment, context, clock) => started,
+            started = start::start(self, command, assignment, context, shared) => started,
             // A secret may stand in a file that does not answer.
-            ending = context.cancellation.cancelled() => return Outcome::from(ending).into(),
+            ending = context.cancellation.cancelled() => return Ok(Outcome::from(ending).into()),
         };
         let mut running = match started {
             Ok(running) => running,
-            Err(refusal) => return Outcome::from(refusal).into(),
+            Err(refusal) if refusal.is_shortage => return Err(Shortage(refusal.error)),
+            Err(refusal) => return Ok(Outcome::from(refusal).into()),
         };
         let ending = tokio::select! {
             biased;
             () = running.exited() => None,
             ending = context.cancellation.cancelled() => Some(ending),
         };
-        if let Some(ending) = &ending {
+        let shortage = if let Some(ending) = &ending {
             running.end_tree(grace(command, ending)).await;
-        }
+            None
+        } else {
+            running.shortage()
+        };
         let (outcome, cost) = running.finish(command).await;
-        Ended { outcome: ending.map_or(outcome, Into::into), cost }
+        match shortage {
+            Some(shortage) => Err(shortage),
+            None => Ok(Ended { outcome: ending.map_or(outcome, Into::into), cost }),
+        }
     }
 }
 

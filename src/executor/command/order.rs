@@ -6,10 +6,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
@@ -35,6 +34,8 @@ pub(super) struct Order {
     pub(super) cpu: Option<u64>,
     /// Open files.
     pub(super) files: Option<u64>,
+    /// Open files where no limit is given, if the daemon itself has another one.
+    pub(super) soft_files: Option<u64>,
     /// The folder of the cgroup to join.
     pub(super) cgroup: Option<PathBuf>,
     /// Variables that were given: a user's own do not take their place.
@@ -47,15 +48,21 @@ pub(super) struct Refusal {
     pub(super) error: String,
     /// Whether trying again cannot help.
     pub(super) permanent: bool,
+    /// Whether the system had no place for it at the moment, so that nothing has begun.
+    pub(super) is_shortage: bool,
 }
 
 impl Refusal {
     pub(super) fn passing(error: impl Into<String>) -> Self {
-        Self { error: error.into(), permanent: false }
+        Self { error: error.into(), permanent: false, is_shortage: false }
+    }
+
+    pub(super) fn shortage(error: impl Into<String>) -> Self {
+        Self { is_shortage: true, ..Self::passing(error) }
     }
 
     pub(super) fn permanent(error: impl Into<String>) -> Self {
-        Self { error: error.into(), permanent: true }
+        Self { permanent: true, ..Self::passing(error) }
     }
 }
 
@@ -81,7 +88,7 @@ impl Sheet {
     }
 
     /// The same sheet, for the shim.
-    pub(super) fn stdin(&self) -> io::Result<Stdio> {
+    pub(super) fn stdin(&self) -> io::Result<OwnedFd> {
         Ok(self.0.try_clone()?.into())
     }
 

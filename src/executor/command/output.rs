@@ -53,6 +53,11 @@ impl<'a> Outputs<'a> {
         }
     }
 
+    /// Those that another process still holds open.
+    pub(super) fn still_open(&mut self) -> impl Iterator<Item = Receiver> + use<> {
+        [self.stdout.take(), self.stderr.take()].into_iter().flatten()
+    }
+
     /// Waits until there is something in one of them; none if both have ended. An error is found again by the read.
     async fn readable(&self) -> Option<Stream> {
         let stream = match (&self.stdout, &self.stderr) {

@@ -1,15 +1,21 @@
 //! A child process: awaited by its pidfd, so that a thousand of them need neither threads nor a clock.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command};
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, kill_process_group, pidfd_open,
+    prlimit, waitpid,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use wait4::{ResUse, try_wait4_pid};
 
-/// A process that leads a group of its own. Dropping it kills the group.
+use super::spawn::Spawn;
+use crate::executor::children;
+
+/// A process that leads a session and a group of its own. Dropping it kills the group.
 #[derive(Debug)]
 pub(super) struct Process {
     /// Its number, and its group's. It is theirs until the process has been reaped.
@@ -18,14 +24,32 @@ pub(super) struct Process {
     is_reaped: bool,
 }
 
+/// Why there is no process.
+#[derive(Debug)]
+pub(super) enum NoProcess {
+    /// It was not created.
+    NotStarted(io::Error),
+    /// It was created, and ended again because it could not be watched.
+    Unwatched(io::Error),
+}
+
 impl Process {
-    /// Starts it.
-    pub(super) fn start(command: &mut Command) -> io::Result<Self> {
-        let mut child = command.spawn()?;
-        let pid = Pid::from_child(&child);
+    /// Starts it, with this limit of open files if one is given.
+    pub(super) fn start(spawn: &Spawn, files: Option<Rlimit>) -> Result<Self, NoProcess> {
+        // Keeps a descriptor free for watching the process.
+        let reserve = File::open("/dev/null").map_err(NoProcess::NotStarted)?;
+        let pid = children::start(|| spawn.start(), |pid| Some(*pid));
+        let pid = pid.map_err(NoProcess::NotStarted)?;
+        if let Some(limit) = files
+            && let Err(error) = prlimit(Some(pid), Resource::Nofile, limit)
+        {
+            // It has ended already, or it runs with the rights of another user.
+            tracing::debug!(%error, "the limit of open files of a command stays as the daemon's");
+        }
+        drop(reserve);
         match watched(pid) {
             Ok(pidfd) => Ok(Self { pid, pidfd, is_reaped: false }),
-            Err(error) => Err(abandon(&mut child, error)),
+            Err(error) => Err(NoProcess::Unwatched(abandon(pid, error))),
         }
     }
 
@@ -40,6 +64,7 @@ impl Process {
             let id = self.pid.as_raw_pid().unsigned_abs();
             if let Some(usage) = try_wait4_pid(id)? {
                 self.is_reaped = true;
+                children::forget(self.pid);
                 return Ok(usage);
             }
             self.exited().await?;
@@ -47,8 +72,8 @@ impl Process {
         }
     }
 
-    /// The number of its group.
-    pub(super) fn group(&self) -> Pid {
+    /// Its number, which is also that of its group and of its session.
+    pub(super) fn pid(&self) -> Pid {
         self.pid
     }
 
@@ -64,6 +89,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         if !self.is_reaped {
             self.signal(Signal::KILL);
+            children::forget(self.pid);
         }
     }
 }
@@ -76,13 +102,13 @@ fn watched(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(pidfd_open(pid, PidfdFlags::empty())?, Interest::READABLE)
 }
 
-/// Ends a process that cannot be awaited.
-fn abandon(child: &mut Child, error: io::Error) -> io::Error {
-    let ended = kill_process_group(Pid::from_child(child), Signal::KILL)
-        .map_err(io::Error::from)
-        .and_then(|()| child.wait());
+/// Ends a process that cannot be watched.
+fn abandon(pid: Pid, error: io::Error) -> io::Error {
+    let ended = kill_process_group(pid, Signal::KILL)
+        .and_then(|()| waitpid(Some(pid), WaitOptions::empty()).map(drop));
+    children::forget(pid);
     if let Err(error) = ended {
-        tracing::warn!(%error, "a process that cannot be awaited could not be ended");
+        tracing::warn!(%error, "a process that cannot be watched could not be ended");
     }
     error
 }

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use rustix::process::{Signal, getpgid};
+use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::Commands;
 use super::cgroup::Cgroup;
-use super::order::Sheet;
+use super::order::{Answer, Refusal, Sheet};
 use super::outcome::outcome;
 use super::output::Outputs;
 use super::process::Process;
+use super::records::Record;
 use super::{cost, leftovers};
-use crate::executor::report::failed;
+use crate::executor::report::{Shared, failed};
+use crate::executor::shortage::Shortage;
 use crate::job::Command;
 use crate::run::{Cost, Execution, Outcome};
 
@@ -30,6 +33,10 @@ pub(super) struct Running<'a> {
     pub(super) sheet: Option<Sheet>,
     /// Its cgroup, if it has one.
     pub(super) cgroup: Option<Cgroup<'a>>,
+    /// What a daemon after this one would find it by.
+    pub(super) record: Option<Record<'a>>,
+    pub(super) commands: &'a Commands,
+    pub(super) shared: &'a Shared,
 }
 
 impl Running<'_> {
@@ -55,7 +62,7 @@ impl Running<'_> {
         }
         if Instant::now() >= deadline {
             tracing::warn!(
-                process_group = self.process.group().as_raw_pid(),
+                pid = self.process.pid().as_raw_pid(),
                 run = %self.execution.0.0,
                 "a command did not end when asked to; it is killed"
             );
@@ -92,19 +99,16 @@ impl Running<'_> {
         if let Some(cgroup) = &self.cgroup {
             return cgroup.is_populated();
         }
-        let (execution, group) = (self.execution.clone(), self.process.group());
-        let look = move || {
-            let living = leftovers::find(&execution);
-            living.into_iter().any(|pid| getpgid(Some(pid)).is_ok_and(|of| of == group))
-        };
-        tokio::task::spawn_blocking(look).await.unwrap_or(false)
+        let session = self.process.pid();
+        let look = move || leftovers::is_inhabited(session);
+        self.shared.clients.reading.run(look).await.unwrap_or(false)
     }
 
     /// Ends processes of the run that have left its group.
     async fn end_escaped(&self) {
-        let execution = self.execution.clone();
-        let ending = move || leftovers::end_leftovers(&[execution]);
-        match tokio::task::spawn_blocking(ending).await {
+        let (execution, session) = (self.execution.clone(), self.process.pid());
+        let ending = move || leftovers::end_run(&execution, session);
+        match self.shared.clients.reading.run(ending).await {
             Ok(0) => {}
             Ok(count) => tracing::debug!(count, "processes that had left their group were killed"),
             Err(error) => tracing::warn!(%error, "nobody looked for processes of a run"),
@@ -121,10 +125,22 @@ impl Running<'_> {
         }
     }
 
+    /// Why a command that has ended was never executed, if its launcher had no place for it.
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        match self.sheet.as_ref()?.answer() {
+            Answer::Refused(Refusal { error, is_shortage: true, .. }) => Some(Shortage(error)),
+            Answer::Refused(_) | Answer::Executed | Answer::Nothing => None,
+        }
+    }
+
     /// The outcome of a command that has ended, and its cost.
     pub(super) async fn finish(mut self, command: &Command) -> (Outcome, Cost) {
         let ended = self.process.reap().await;
+        drop(self.record);
         self.outputs.read_rest().await;
+        for pipe in self.outputs.still_open() {
+            self.commands.drains.take(pipe, &self.shared.runtime);
+        }
         match ended {
             Ok(usage) => {
                 let outcome = outcome(usage.status, command, self.sheet.as_ref());

@@ -8,17 +8,22 @@ use std::fs::{self, File};
 use std::io;
 use std::process::ExitCode;
 
-use nix::unistd::{Gid, Group, Uid, User, execve, initgroups, setgid, setgroups, setuid};
+use nix::unistd::{Uid, User, execve, initgroups, setgid, setgroups, setuid};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
 use rustix::stdio::dup2_stdin;
 
+use super::identity::{Identity, Privileges, Unusable};
 use super::order::{Order, Refusal, Sheet, memory_file};
+use super::spawn::environment;
 use super::start::explain;
 
 /// Seconds between the signal that can be handled and the one that cannot, when time on processors is used up.
 const CPU_GRACE: u64 = 1;
+
+/// Variables of the daemon that a command of another user gets, beside `LC_*`.
+const COMMON_VARIABLES: [&str; 4] = ["PATH", "LANG", "LANGUAGE", "TZ"];
 
 /// Carries out the order that stands on the standard input. It only returns if it cannot: then it has written why on
 /// that sheet, or answers why there is none.
@@ -47,14 +52,29 @@ fn carry_out(order: &Order) -> Result<Infallible, Refusal> {
     }
     take_input(order.stdin.as_deref())
         .map_err(|error| Refusal::passing(format!("the input cannot be set up: {error}")))?;
+    if let (None, Some(soft)) = (order.files, order.soft_files) {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum })
+            .map_err(|error| unsettable("the limit of open files", soft, error))?;
+    }
     limit("files", Resource::Nofile, order.files, 0)?;
     limit("cpu", Resource::Cpu, order.cpu, CPU_GRACE)?;
-    let login = become_user(order)?;
-    let image = Image::of(order, login.as_ref())
+    let identity = Identity::find(order.user.as_deref(), order.group.as_deref())?;
+    let image = Image::of(order, identity.as_ref())
         .map_err(|error| Refusal::passing(format!("an argument or a variable: {error}")))?;
+    if let Some(identity) = &identity {
+        become_user(identity)?;
+    }
     // As the user, who may not be allowed to see it.
-    let failed =
-        |error: io::Error| Refusal::passing(explain(&error, &order.program, order.cwd.as_deref()));
+    let failed = |error: io::Error| {
+        let why = explain(&error, &order.program, order.cwd.as_deref());
+        // A lack of memory or of descriptors may come from the command's own limits.
+        let errno = error.raw_os_error();
+        let is_shortage = [Errno::AGAIN, Errno::NFILE]
+            .iter()
+            .any(|shortage| errno == Some(shortage.raw_os_error()));
+        if is_shortage { Refusal::shortage(why) } else { Refusal::passing(why) }
+    };
     if let Some(cwd) = &order.cwd {
         std::env::set_current_dir(cwd).map_err(failed)?;
     }
@@ -84,17 +104,16 @@ struct Image {
 }
 
 impl Image {
-    fn of(order: &Order, login: Option<&User>) -> Result<Self, NulError> {
+    fn of(order: &Order, identity: Option<&Identity>) -> Result<Self, NulError> {
+        let is_given = |name: &OsString| order.variables.iter().any(|given| name == given.as_str());
         let mut env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        if identity.is_some_and(Identity::is_other_user) {
+            // What is in the daemon's environment is the business of the daemon's user.
+            env.retain(|name, _| is_given(name) || is_common(name));
+        }
+        let login = identity.and_then(|identity| identity.entry.as_ref());
         let login = login.into_iter().flat_map(variables);
-        env.extend(
-            login.filter(|(name, _)| !order.variables.iter().any(|given| name == given.as_str())),
-        );
-        let variable = |(mut name, value): (OsString, OsString)| {
-            name.push("=");
-            name.push(value);
-            CString::new(name.into_encoded_bytes())
-        };
+        env.extend(login.filter(|(name, _)| !is_given(name)));
         Ok(Self {
             program: CString::new(order.program.as_os_str().as_encoded_bytes())?,
             argv: order
@@ -102,9 +121,15 @@ impl Image {
                 .iter()
                 .map(|word| CString::new(word.as_str()))
                 .collect::<Result<_, _>>()?,
-            env: env.into_iter().map(variable).collect::<Result<_, _>>()?,
+            env: environment(env)?,
         })
     }
+}
+
+/// Whether a variable of the daemon is passed on to a command of another user.
+fn is_common(name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    COMMON_VARIABLES.contains(&&*name) || name.starts_with("LC_")
 }
 
 /// What a login sets.
@@ -133,70 +158,34 @@ fn unsettable(field: &str, value: impl std::fmt::Display, error: Errno) -> Refus
     Refusal::permanent(format!("{field} cannot be set to {value}: {why}"))
 }
 
-/// Changes the user and the group. A user gets all groups that he belongs to; the answer is what is known of him.
-fn become_user(order: &Order) -> Result<Option<User>, Refusal> {
-    if order.user.is_none() && order.group.is_none() {
-        return Ok(None);
-    }
-    if !Uid::effective().is_root() {
-        let field = if order.user.is_some() { "user" } else { "group" };
-        return Err(Refusal::permanent(format!(
-            "{field}: the daemon is not root, and cannot run a command as someone else"
-        )));
+/// Changes the user and the group. A user gets all groups that he belongs to.
+fn become_user(identity: &Identity) -> Result<(), Refusal> {
+    Privileges::of_this_process().check_identity(identity)?;
+    if identity.is_own() && !Uid::effective().is_root() {
+        return Ok(());
     }
     let refuse = |step: &str| {
         let step = step.to_owned();
         move |error: nix::Error| Refusal::permanent(format!("{step} cannot be changed: {error}"))
     };
-    let group = order.group.as_deref().map(find_group).transpose()?;
-    let Some(user) = order.user.as_deref() else {
-        let Some(group) = group else { return Ok(None) };
-        setgroups(&[group]).map_err(refuse("the groups"))?;
-        setgid(group).map_err(refuse("the group"))?;
-        return Ok(None);
+    let gid = identity.gid;
+    let Some(uid) = identity.uid else {
+        setgroups(&[gid]).map_err(refuse("the groups"))?;
+        return setgid(gid).map_err(refuse("the group"));
     };
-    let (uid, entry) = find_user(user)?;
-    let no_group = || {
-        Refusal::permanent(format!("user: \"{user}\" has no group of its own; give \"group\" too"))
-    };
-    let gid = group.or(entry.as_ref().map(|user| user.gid)).ok_or_else(no_group)?;
-    let name = entry.as_ref().and_then(|user| CString::new(user.name.as_str()).ok());
-    match name {
+    let entry = identity.entry.as_ref();
+    match entry.and_then(|user| CString::new(user.name.as_str()).ok()) {
         Some(name) => initgroups(&name, gid),
         None => setgroups(&[gid]),
     }
     .map_err(refuse("the groups"))?;
     setgid(gid).map_err(refuse("the group"))?;
-    setuid(uid).map_err(refuse("the user"))?;
-    Ok(entry)
+    setuid(uid).map_err(refuse("the user"))
 }
 
-/// A user by name or number; a number needs no entry.
-fn find_user(user: &str) -> Result<(Uid, Option<User>), Refusal> {
-    let unknown = |error: Option<nix::Error>| lookup_failed("user", user, error);
-    if let Some(entry) = User::from_name(user).map_err(|error| unknown(Some(error)))? {
-        return Ok((entry.uid, Some(entry)));
-    }
-    let uid = Uid::from_raw(number(user).ok_or_else(|| unknown(None))?);
-    Ok((uid, User::from_uid(uid).map_err(|error| unknown(Some(error)))?))
-}
-
-fn find_group(group: &str) -> Result<Gid, Refusal> {
-    let unknown = |error: Option<nix::Error>| lookup_failed("group", group, error);
-    if let Some(entry) = Group::from_name(group).map_err(|error| unknown(Some(error)))? {
-        return Ok(entry.gid);
-    }
-    number(group).map(Gid::from_raw).ok_or_else(|| unknown(None))
-}
-
-/// The number of a user or a group; the last one means "none" to the kernel.
-fn number(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|number| *number != u32::MAX)
-}
-
-fn lookup_failed(kind: &str, name: &str, error: Option<nix::Error>) -> Refusal {
-    match error {
-        Some(error) => Refusal::passing(format!("{kind}: \"{name}\" cannot be looked up: {error}")),
-        None => Refusal::permanent(format!("{kind}: there is no {kind} \"{name}\"")),
+impl From<Unusable> for Refusal {
+    fn from(unusable: Unusable) -> Self {
+        let error = unusable.to_string();
+        if unusable.is_passing { Self::passing(error) } else { Self::permanent(error) }
     }
 }

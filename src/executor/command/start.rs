@@ -1,10 +1,11 @@
 //! How a command is started, and what it is told of its run.
 
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, PipeWriter};
-use std::os::unix::process::CommandExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{self, Stdio};
-use std::sync::Arc;
 
 use tokio::net::unix::pipe::Receiver;
 
@@ -13,11 +14,14 @@ use super::cgroup::Cgroup;
 use super::given::Given;
 use super::order::{Order, Refusal, Sheet, memory_file};
 use super::output::Outputs;
-use super::process::Process;
+use super::process::{NoProcess, Process};
 use super::running::Running;
-use crate::clock::{Clock, rfc3339};
+use super::spawn::Spawn;
+use crate::clock::rfc3339;
 use crate::executor::Assignment;
-use crate::job::{Bytes, Command, Program};
+use crate::executor::report::Shared;
+use crate::executor::shortage::is_shortage;
+use crate::job::{Bytes, Command, Program, RUN_VARIABLES};
 use crate::task::context::Context;
 
 /// What carries out a script.
@@ -25,15 +29,17 @@ const SHELL: &str = "/bin/sh";
 /// The argument that makes this program a shim.
 const SHIM_VERB: &str = "exec";
 
-/// Starts a command. It leads a group of its own, and both of its outputs are pipes.
+type Environment = BTreeMap<OsString, OsString>;
+
+/// Starts a command. It leads a session of its own, and both of its outputs are pipes.
 pub(super) async fn start<'a>(
     commands: &'a Commands,
     command: &Command,
     assignment: &Assignment,
     context: &'a Context,
-    clock: &'a Arc<dyn Clock>,
+    shared: &'a Shared,
 ) -> Result<Running<'a>, Refusal> {
-    let given = Given::read(command, assignment, context).await?;
+    let given = Given::read(command, assignment, context, &shared.clients.reading).await?;
     let argv = match &command.program {
         Program::Argv(argv) => argv.clone(),
         Program::Shell(script) => vec![SHELL.to_owned(), "-c".to_owned(), script.clone()],
@@ -41,77 +47,58 @@ pub(super) async fn start<'a>(
     let name = argv.first().map_or("", String::as_str);
     let program = given.find_program(name, command.cwd.as_deref())?;
     let cgroup = commands.cgroup(assignment);
-    let (mut builder, sheet) = match order(command, cgroup.as_ref()) {
-        None => (
-            directly(&program, &argv, &given, command.cwd.as_deref())
-                .map_err(|error| no_means(&error))?,
-            None,
-        ),
-        Some(order) => {
-            let variables = given.env.iter().map(|(name, _)| name.clone()).collect();
-            let Given { stdin, .. } = &given;
-            let order =
-                Order { program: program.clone(), argv, stdin: stdin.clone(), variables, ..order };
-            let (builder, sheet) =
-                through_shim(&commands.shim, &order).map_err(|error| no_means(&error))?;
-            (builder, Some(sheet))
-        }
-    };
-    for name in &commands.withheld {
-        builder.env_remove(name);
-    }
-    tell(&mut builder, &given, assignment);
+    commands.secrets.completed().await;
+    let named = command.secret_variables();
+    let env = environment(commands, &given, &named, assignment);
     let (writers, pipes) = output_pipes().map_err(|error| no_means(&error))?;
-    let [stdout, stderr] = writers;
-    builder.stdout(stdout).stderr(stderr).process_group(0);
-    let started = Process::start(&mut builder);
+    let [stdout, stderr] = writers.map(OwnedFd::from);
+    let (spawn, sheet) = if let Some(order) = order(command, cgroup.as_ref()) {
+        let variables = given.env.iter().map(|(name, _)| name.clone());
+        let variables = variables.chain(RUN_VARIABLES.map(str::to_owned)).collect();
+        let (program, stdin) = (program.clone(), given.stdin.clone());
+        let soft_files = commands.files.and_then(|limit| limit.current);
+        let order = Order { program, argv, stdin, soft_files, variables, ..order };
+        let sheet = Sheet::with(&order).map_err(|error| no_means(&error))?;
+        let stdin = sheet.stdin().map_err(|error| no_means(&error))?;
+        let argv = [commands.shim.display().to_string(), SHIM_VERB.to_owned()];
+        (Spawn::new(&commands.shim, &argv, env, [stdin, stdout, stderr]), Some(sheet))
+    } else {
+        let stdin = input(given.stdin.as_deref()).map_err(|error| no_means(&error))?;
+        (Spawn::new(&program, &argv, env, [stdin, stdout, stderr]), None)
+    };
+    let spawn =
+        spawn.map_err(|error| Refusal::passing(format!("an argument or a variable: {error}")))?;
+    // The launcher sets the limit itself.
+    let started = Process::start(&spawn, commands.files.filter(|_| sheet.is_none()));
     // The daemon must not keep the writing ends, or the pipes would never end.
-    drop(builder);
-    let process = started.map_err(|error| match sheet {
-        None => Refusal::passing(explain(&error, &program, command.cwd.as_deref())),
-        Some(_) => no_means(&error),
+    drop(spawn);
+    let process = started.map_err(|error| match (error, &sheet) {
+        (NoProcess::NotStarted(error), None) if !is_shortage(&error) => {
+            Refusal::passing(explain(&error, &program, None))
+        }
+        (NoProcess::NotStarted(error), _) => no_means(&error),
+        (NoProcess::Unwatched(error), _) => Refusal::passing(format!(
+            "the command was started, and ended again since it could not be watched: {error}"
+        )),
     })?;
-    let outputs = Outputs::new(pipes, &context.log, &**clock);
+    let record = commands.records.as_ref().and_then(|records| records.note(process.pid()));
+    let outputs = Outputs::new(pipes, &context.log, &*shared.clock);
     let execution = assignment.execution();
-    Ok(Running { execution, process, outputs, sheet, cgroup })
+    Ok(Running { execution, process, outputs, sheet, cgroup, record, commands, shared })
 }
 
+/// The command was not started, for a reason that is not its own.
 fn no_means(error: &io::Error) -> Refusal {
-    Refusal::passing(format!("the command could not be started: {error}"))
-}
-
-/// Everything that a child is given so goes the fast way (`posix_spawn`): an absolute path, a group, no hook.
-fn directly(
-    program: &Path,
-    argv: &[String],
-    given: &Given,
-    cwd: Option<&str>,
-) -> io::Result<process::Command> {
-    let mut builder = process::Command::new(program);
-    if let Some((name, arguments)) = argv.split_first() {
-        builder.arg0(name).args(arguments);
-    }
-    if let Some(cwd) = cwd {
-        builder.current_dir(cwd);
-    }
-    builder.stdin(input(given.stdin.as_deref())?);
-    Ok(builder)
+    let why = format!("the command could not be started: {error}");
+    if is_shortage(error) { Refusal::shortage(why) } else { Refusal::passing(why) }
 }
 
 /// What a command reads: nothing, or a text.
-fn input(text: Option<&str>) -> io::Result<Stdio> {
-    text.map_or(
-        Ok(Stdio::null()),
-        |text| Ok(memory_file("punctual-input", text.as_bytes())?.into()),
-    )
-}
-
-/// This program, which carries out the order and becomes the command.
-fn through_shim(shim: &Path, order: &Order) -> io::Result<(process::Command, Sheet)> {
-    let sheet = Sheet::with(order)?;
-    let mut builder = process::Command::new(shim);
-    builder.arg(SHIM_VERB).stdin(sheet.stdin()?);
-    Ok((builder, sheet))
+fn input(text: Option<&str>) -> io::Result<OwnedFd> {
+    Ok(match text {
+        Some(text) => memory_file("punctual-input", text.as_bytes())?.into(),
+        None => File::open("/dev/null")?.into(),
+    })
 }
 
 /// What only the shim can set; none if there is nothing of the kind.
@@ -129,30 +116,36 @@ fn order(command: &Command, cgroup: Option<&Cgroup<'_>>) -> Option<Order> {
         cgroup: cgroup.map(|cgroup| cgroup.folder().to_owned()),
         ..Order::default()
     };
-    // A working directory alone is no reason.
-    let plain = Order { cwd: command.cwd.clone(), ..Order::default() };
-    (order != plain).then_some(order)
+    (order != Order::default()).then_some(order)
 }
 
-/// Adds what the command was given to the environment, and what the run is.
-fn tell(builder: &mut process::Command, given: &Given, assignment: &Assignment) {
-    let env = given.env.iter().map(|(name, value)| (name, value));
-    builder
-        .envs(env)
-        .env("PUNCTUAL_JOB_ID", assignment.job_id.as_str())
-        .env("PUNCTUAL_RUN_ID", &*assignment.run_id.0)
-        .env("PUNCTUAL_ATTEMPT", assignment.attempt.to_string())
-        .env("TRACEPARENT", assignment.traceparent());
+/// What the command inherits, what it was given, and what the run is.
+fn environment(
+    commands: &Commands,
+    given: &Given,
+    named: &[&str],
+    assignment: &Assignment,
+) -> Environment {
+    let mut env = commands.inherited.clone();
+    commands.secrets.withhold(&mut env, named);
+    // The daemon itself may have been started by a run of another one.
+    for name in RUN_VARIABLES {
+        env.remove(OsStr::new(name));
+    }
+    env.extend(given.env.iter().map(|(name, value)| (name.into(), value.into())));
     let scheduled_at = assignment.scheduled_at.map(rfc3339);
     let event = assignment.event.as_deref().and_then(|event| event.get("event")?.as_str());
-    let optional = [("PUNCTUAL_SCHEDULED_AT", scheduled_at.as_deref()), ("PUNCTUAL_EVENT", event)];
-    for (name, value) in optional {
-        match value {
-            Some(value) => builder.env(name, value),
-            // The daemon itself may have been started by a run of another one.
-            None => builder.env_remove(name),
-        };
-    }
+    let facts = [
+        ("PUNCTUAL_JOB_ID", Some(assignment.job_id.as_str().to_owned())),
+        ("PUNCTUAL_RUN_ID", Some(assignment.run_id.0.to_string())),
+        ("PUNCTUAL_ATTEMPT", Some(assignment.attempt.to_string())),
+        ("TRACEPARENT", Some(assignment.traceparent())),
+        ("PUNCTUAL_SCHEDULED_AT", scheduled_at),
+        ("PUNCTUAL_EVENT", event.map(str::to_owned)),
+    ];
+    let facts = facts.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into())));
+    env.extend(facts);
+    env
 }
 
 /// For both outputs: ends to write to, and ends to read from.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -10,10 +10,12 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, Url};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
+use rustls_native_certs::ErrorKind;
 use tokio::runtime::Handle;
 
-use super::blocking::Blocking;
 use crate::clock::duration_words;
+use crate::executor::blocking::Blocking;
+use crate::executor::shortage::{Shortage, is_shortage};
 
 /// Clients that are kept. Beyond that they are made anew, each with connections of its own.
 const CLIENTS_MAX: usize = 16;
@@ -37,10 +39,10 @@ pub(in crate::executor) struct Way {
 }
 
 /// The clients, made when they are needed. Clones share them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::executor) struct Clients {
     made: Arc<Mutex<Made>>,
-    /// Reads secrets and certificates.
+    /// Reads secrets and certificates, and looks through processes.
     pub(in crate::executor) reading: Blocking,
     /// Looks names up.
     names: Blocking,
@@ -49,37 +51,112 @@ pub(in crate::executor) struct Clients {
 #[derive(Debug, Default)]
 struct Made {
     by_way: BTreeMap<Way, Client>,
-    /// What all of them do over TLS.
+    /// What all of them do over TLS, once certificates have been read.
     tls: Option<ClientConfig>,
+    /// What was wrong with the certificates when they were read last, so that it is logged once.
+    faults: Vec<String>,
+}
+
+/// The certificates that calls trust, as they were read.
+struct Roots {
+    store: RootCertStore,
+    /// What could not be read.
+    faults: Vec<String>,
+    /// What the system was short of, if that kept some from being read.
+    shortage: Option<String>,
+}
+
+/// Why a call was not sent.
+#[derive(Debug)]
+pub(in crate::executor) enum Unsent {
+    /// The system had no place for it.
+    Shortage(Shortage),
+    /// For another reason.
+    Failed(String),
+}
+
+impl From<String> for Unsent {
+    fn from(error: String) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Unsent {
+    /// The reason.
+    pub(in crate::executor) fn into_text(self) -> String {
+        match self {
+            Self::Shortage(Shortage(why)) | Self::Failed(why) => why,
+        }
+    }
 }
 
 impl Clients {
-    /// None yet. What may block is done on threads of this runtime.
-    pub(in crate::executor) fn new(runtime: &Handle) -> Self {
-        let blocking = || Blocking::new(runtime.clone());
-        Self { made: Arc::default(), reading: blocking(), names: blocking() }
-    }
-
-    /// The client for this way. The first one reads the machine's certificates, so this may block.
-    pub(in crate::executor) fn get(&self, way: Way) -> Result<Client, String> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = made.by_way.get(&way) {
-            return Ok(client.clone());
-        }
-        let tls = match &made.tls {
-            Some(tls) => tls.clone(),
-            None => tls(roots()).map_err(|error| format!("there is no TLS: {error}"))?,
+    /// The client for this way. It reads the machine's certificates if they are not known yet, so this may block.
+    pub(in crate::executor) fn get(&self, way: Way) -> Result<Client, Unsent> {
+        let known = {
+            let made = self.made();
+            if let Some(client) = made.by_way.get(&way) {
+                return Ok(client.clone());
+            }
+            made.tls.clone()
         };
-        made.tls = Some(tls.clone());
+        let (tls, is_kept) = match known {
+            Some(tls) => (tls, true),
+            None => self.read_certificates()?,
+        };
         let client = client(way, tls, self.names.clone()).map_err(|error| {
             let why = innermost(&error);
-            format!("there is no client for HTTP: {why}")
+            Unsent::Failed(format!("there is no client for HTTP: {why}"))
         })?;
-        if made.by_way.len() >= CLIENTS_MAX {
-            made.by_way.clear();
+        if is_kept {
+            let mut made = self.made();
+            if made.by_way.len() >= CLIENTS_MAX {
+                made.by_way.clear();
+            }
+            made.by_way.insert(way, client.clone());
         }
-        made.by_way.insert(way, client.clone());
         Ok(client)
+    }
+
+    /// Reads the machine's certificates, and says whether they are kept for the next calls. Otherwise the next call
+    /// reads them again.
+    fn read_certificates(&self) -> Result<(ClientConfig, bool), Unsent> {
+        let Roots { store, faults, shortage } = roots();
+        if let Some(why) = shortage {
+            return Err(Unsent::Shortage(Shortage(format!("certificates cannot be read: {why}"))));
+        }
+        let tls =
+            tls(store).map_err(|error| Unsent::Failed(format!("there is no TLS: {error}")))?;
+        let mut made = self.made();
+        if made.faults != faults {
+            for fault in &faults {
+                tracing::warn!(%fault, "not all certificates of the machine could be read; calls read them again until they can");
+            }
+        }
+        let is_complete = faults.is_empty();
+        *made = Made { by_way: BTreeMap::new(), tls: is_complete.then(|| tls.clone()), faults };
+        drop(made);
+        Ok((tls, is_complete))
+    }
+
+    /// Reads the machine's certificates again, beside the calls; until that is done, calls go on with those of before.
+    pub(in crate::executor) fn reload_certificates(&self, runtime: &Handle) {
+        let clients = self.clone();
+        let reading = async move {
+            let reader = clients.clone();
+            let read = clients.reading.run(move || reader.read_certificates().map(drop)).await;
+            let error = match read {
+                Ok(Ok(())) => return,
+                Ok(Err(unsent)) => unsent.into_text(),
+                Err(error) => error,
+            };
+            tracing::warn!(%error, "the certificates of the machine were not read");
+        };
+        drop(runtime.spawn(reading));
+    }
+
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,18 +185,20 @@ fn follow(way: Way, attempt: Attempt<'_>) -> reqwest::redirect::Action {
 }
 
 /// The certificates that the machine trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-fn roots() -> RootCertStore {
+fn roots() -> Roots {
     let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "some certificates of the machine cannot be read");
-    }
-    let mut roots = RootCertStore::empty();
-    let (added, ignored) = roots.add_parsable_certificates(found.certs);
+    let mut faults: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+    let mut store = RootCertStore::empty();
+    let (added, ignored) = store.add_parsable_certificates(found.certs);
     tracing::debug!(added, ignored, "certificates that are trusted");
     if added == 0 {
-        tracing::warn!("no certificates are trusted; every call over TLS will fail");
+        faults.push("none are trusted, and calls over TLS fail".to_owned());
     }
-    roots
+    let shortage = found.errors.iter().find_map(|error| {
+        let ErrorKind::Io { inner, .. } = &error.kind else { return None };
+        is_shortage(inner).then(|| inner.to_string())
+    });
+    Roots { store, faults, shortage }
 }
 
 fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
@@ -159,6 +238,18 @@ impl Target {
     }
 }
 
+/// Whether a call was not sent because the system had no descriptor or port for it.
+pub(in crate::executor) fn is_short(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&dyn Error> = error.source();
+    while let Some(deeper) = cause {
+        if deeper.downcast_ref::<std::io::Error>().is_some_and(is_shortage) {
+            return error.is_connect();
+        }
+        cause = deeper.source();
+    }
+    false
+}
+
 /// A duration in words.
 pub(in crate::executor) fn words(duration: Duration) -> String {
     duration_words(TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX))
@@ -179,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn clients_are_shared_and_their_number_has_a_bound() {
-        let clients = Clients::new(&Handle::current());
+        let clients = Clients::default();
         for redirects in (0..100).chain(0..100) {
             let way = Way { connect_timeout: IDLE, redirects, stays: true };
             clients.get(way).unwrap();

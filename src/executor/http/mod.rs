@@ -1,6 +1,5 @@
 //! Calls over HTTP. They need neither thread nor process: a task of the runtime sends, waits and reads.
 
-mod blocking;
 pub(super) mod client;
 mod request;
 
@@ -15,11 +14,13 @@ use tokio::sync::Semaphore;
 
 use super::Assignment;
 use super::report::{Shared, failed};
+use super::shortage::{Pauses, Shortage};
+use crate::clock::Timestamp;
 use crate::job::{Http, Task};
 use crate::output::Stream;
 use crate::run::Outcome;
 use crate::task::context::Context;
-use client::{Target, innermost, words};
+use client::{Target, Unsent, innermost, is_short, words};
 use request::{Prepared, prepare};
 
 /// Bytes of an answer's head that the output gets.
@@ -46,9 +47,9 @@ pub(super) async fn execute(
             let calling = async {
                 // Nobody closes it.
                 let _place = places.acquire().await;
-                started_at = shared.clock.now();
-                let _limit = shared.limit(assignment.timeout, &context);
-                exchange.run().await
+                let (at, outcome) = exchange.run_when_possible().await;
+                started_at = at;
+                outcome
             };
             tokio::select! {
                 biased;
@@ -99,18 +100,40 @@ struct Exchange<'a> {
     shared: &'a Arc<Shared>,
     call: &'a Http,
     assignment: &'a Assignment,
-    context: &'a Context,
+    context: &'a Arc<Context>,
 }
 
 impl Exchange<'_> {
+    /// Calls, again and again while the system has no place for the call; when the last attempt to call began.
+    async fn run_when_possible(&self) -> (Timestamp, Outcome) {
+        let (mut pauses, run_id) = (Pauses::default(), &self.assignment.run_id);
+        loop {
+            let started_at = self.shared.clock.now();
+            let limit = self.shared.limit(self.assignment.timeout, self.context);
+            let shortage = match self.run().await {
+                Ok(outcome) => return (started_at, outcome),
+                Err(shortage) => shortage,
+            };
+            drop(limit);
+            if let Some(ending) = pauses.wait(run_id, shortage, self.context).await {
+                return (started_at, ending.into());
+            }
+        }
+    }
+
     /// Calls, within the call's time limit.
-    async fn run(&self) -> Outcome {
+    async fn run(&self) -> Result<Outcome, Shortage> {
         let limit = self.call.timeout();
         let mut stage = Stage::Prepares;
         let ended = tokio::time::timeout(limit, self.exchange(&mut stage)).await;
-        let in_time = ended.unwrap_or_else(|_| Err(stage.too_slow(limit)));
+        let in_time = match ended {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(Unsent::Shortage(shortage))) => return Err(shortage),
+            Ok(Err(Unsent::Failed(error))) => Err(error),
+            Err(_) => Err(stage.too_slow(limit)),
+        };
         // Where there was a status, it says more than how the answer ended.
-        match (in_time, stage.status().and_then(|status| self.unexpected(status))) {
+        Ok(match (in_time, stage.status().and_then(|status| self.unexpected(status))) {
             (_, Some(outcome)) => outcome,
             (Ok(bytes), None) => {
                 let status = stage.status().map(|status| status.as_u16());
@@ -118,24 +141,27 @@ impl Exchange<'_> {
                 Outcome::Succeeded { result: Some(result), exit_code: None }
             }
             (Err(error), None) => failed(error),
-        }
+        })
     }
 
     /// Calls, and takes the answer; how many bytes its body had, as far as it was read.
-    async fn exchange(&self, stage: &mut Stage) -> Result<usize, String> {
+    async fn exchange(&self, stage: &mut Stage) -> Result<usize, Unsent> {
         let Prepared { client, request, target, way } = self.prepare().await?;
         *stage = Stage::Asks(target.clone());
         let response = client.execute(request).await;
-        let response = response.map_err(|error| target.failure(&error, way))?;
+        let response = response.map_err(|error| {
+            let why = target.failure(&error, way);
+            if is_short(&error) { Unsent::Shortage(Shortage(why)) } else { Unsent::Failed(why) }
+        })?;
         *stage = Stage::Listens(target.clone(), response.status());
         self.take(response).await.map_err(|error| {
             let why = innermost(&error);
-            format!("{} broke off its answer: {why}", target.name())
+            Unsent::Failed(format!("{} broke off its answer: {why}", target.name()))
         })
     }
 
     /// Builds the request where it may block, and hides what it found.
-    async fn prepare(&self) -> Result<Prepared, String> {
+    async fn prepare(&self) -> Result<Prepared, Unsent> {
         let (clients, assignment) = (self.shared.clients.clone(), self.assignment.clone());
         let call = self.call.clone();
         let preparing = move || {

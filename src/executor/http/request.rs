@@ -4,7 +4,7 @@
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Client, Method, Request, Url};
 
-use super::client::{Clients, Target, Way, innermost};
+use super::client::{Clients, Target, Unsent, Way, innermost};
 use crate::clock::rfc3339;
 use crate::executor::Assignment;
 use crate::job::{Content, Http, parse_url};
@@ -28,11 +28,11 @@ pub(super) fn prepare(
     assignment: &Assignment,
     clients: &Clients,
     found: &mut Vec<String>,
-) -> Result<Prepared, String> {
+) -> Result<Prepared, Unsent> {
     let url = url(call.url(), found)?;
     let (body, content_type) = body(call, assignment, found)?;
     let method = Method::from_bytes(call.method(body.is_some()).as_bytes());
-    let method = method.map_err(|_| "the method is not one".to_owned())?;
+    let method = method.map_err(|_| Unsent::Failed("the method is not one".to_owned()))?;
     let way = Way {
         connect_timeout: call.connect_timeout(),
         redirects: call.redirects(),

@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::executor::Completion;
 use crate::executor::process::{Desk, Failure, Next, Seat, Work};
 use crate::executor::report::failed;
+use crate::executor::shortage::is_shortage;
 use crate::output::Stream;
 use crate::run::Outcome;
 use crate::task::log::Log;
@@ -21,6 +22,16 @@ use crate::task::log::Log;
 /// First pause after a start has failed for which no run waited, doubled up to the last one.
 const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 const BACK_OFF_LAST: Duration = Duration::from_mins(1);
+/// The longest pause while the system has no place for a process, for which runs may wait.
+const BACK_OFF_SHORTAGE: Duration = Duration::from_secs(5);
+
+/// Why a worker process was not started.
+#[derive(Debug)]
+pub(in crate::executor) struct StartError {
+    pub(in crate::executor) why: String,
+    /// Whether the system had no place for it, which is not the fault of the program.
+    pub(in crate::executor) is_shortage: bool,
+}
 
 /// What the desk tells a worker that is idle.
 #[derive(Debug)]
@@ -112,11 +123,14 @@ async fn start(desk: &Arc<Desk>) -> Option<Worker> {
             Failure::GiveUp => return None,
             Failure::TryAgain => continue,
             Failure::Refuse(work) => {
-                let error = format!("a worker process could not be started: {error}");
+                let error = format!("a worker process could not be started: {}", error.why);
                 desk.refuse(*work, failed(error)).await;
                 continue;
             }
             Failure::Wait => {}
+        }
+        if error.is_shortage {
+            back_off = back_off.min(BACK_OFF_SHORTAGE);
         }
         tokio::select! {
             () = tokio::time::sleep(back_off) => {}
@@ -127,10 +141,13 @@ async fn start(desk: &Arc<Desk>) -> Option<Worker> {
     }
 }
 
-async fn try_to_start(desk: &Arc<Desk>) -> Result<Worker, String> {
+async fn try_to_start(desk: &Arc<Desk>) -> Result<Worker, StartError> {
     let (program, clock) = (&desk.program, &desk.shared.clock);
     let spawned = Worker::spawn(&desk.spawner, program.times).await;
-    let mut worker = spawned.map_err(|error| format!("{}: {error}", program.program.display()))?;
+    let mut worker = spawned.map_err(|error| StartError {
+        why: format!("{}: {error}", program.program.display()),
+        is_shortage: is_shortage(&error),
+    })?;
     let log = Log::default();
     let greeted = tokio::select! {
         greeted = worker.greet(program, &log, clock) => greeted,
@@ -143,7 +160,8 @@ async fn try_to_start(desk: &Arc<Desk>) -> Result<Worker, String> {
     let output = log.close(clock.now());
     let complaints = output.lines().filter(|line| line.stream == Stream::Stderr);
     let said = complaints.last().map(|line| format!(" ({})", line.text));
-    Err(format!("it {how}{}", said.unwrap_or_default()))
+    let why = format!("it {how}{}", said.unwrap_or_default());
+    Err(StartError { why, is_shortage: false })
 }
 
 enum Waited {

@@ -22,7 +22,7 @@ mod socket;
 mod spawner;
 mod watch;
 
-pub(super) use keeper::{Order, keep};
+pub(super) use keeper::{Order, StartError, keep};
 pub use serve::serve;
 pub(super) use spawner::Spawner;
 

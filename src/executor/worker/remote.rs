@@ -16,6 +16,7 @@ use super::spawner::Spawner;
 use super::{WorkerProgram, WorkerTimes};
 use crate::clock::Clock;
 use crate::executor::Assignment;
+use crate::executor::children;
 use crate::executor::report::{Ended, failed};
 use crate::job::Task;
 use crate::output::Stream;
@@ -31,6 +32,7 @@ const END_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Worker {
     child: Child,
+    pid: Option<Pid>,
     line: Line,
     /// Fires not later than there is something to do. It is not set anew for each call, which would cost more.
     timer: Pin<Box<Sleep>>,
@@ -59,7 +61,8 @@ impl Worker {
     pub(super) async fn spawn(spawner: &Spawner, times: WorkerTimes) -> std::io::Result<Self> {
         let (line, child) = Line::new(spawner.spawn().await?);
         let first = Instant::now() + times.silence;
-        Ok(Self { child, line, timer: Box::pin(sleep_until(first)), times })
+        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        Ok(Self { child, pid, line, timer: Box::pin(sleep_until(first)), times })
     }
 
     /// Tells the worker what it needs to know, and waits until it is ready. What it prints goes to `log`.
@@ -223,9 +226,8 @@ impl Worker {
 
     /// Ends a worker that is of no more use, and all that it has started. What it has printed goes to `sink`.
     pub(super) async fn end(mut self, sink: impl Fn(Stream, &[u8])) -> Death {
-        let group = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         // One that is ending already keeps its exit code.
-        if let Some(group) = group
+        if let Some(group) = self.pid.filter(|_| self.child.id().is_some())
             && let Err(error) = kill_process_group(group, Signal::KILL)
         {
             tracing::debug!(%error, "a worker process was gone before it was killed");
@@ -233,6 +235,12 @@ impl Worker {
         let status = self.child.wait().await;
         self.line.take_printed(sink);
         Death { status, left_unread: self.line.was_left_unread() }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.pid.into_iter().for_each(children::forget);
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::process::Pid;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
@@ -12,9 +13,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::WorkerProgram;
 use super::socket::Socket;
+use crate::executor::children;
+use crate::executor::command::is_daemons_own;
 
 /// Starts that wait for the thread; a pool asks for no more at a time than it may have workers.
 const QUEUE: usize = super::super::WORKERS_MAX;
+
+/// The variable that sets the level of the log.
+const LEVEL_VARIABLE: &str = "PUNCTUAL_LOG";
 
 /// A process that has just been started.
 #[derive(Debug)]
@@ -30,25 +36,41 @@ type Reply = oneshot::Sender<std::io::Result<Spawned>>;
 /// Starts worker processes, from one thread.
 #[derive(Debug)]
 pub(in crate::executor) struct Spawner {
-    requests: mpsc::Sender<Reply>,
+    program: Arc<WorkerProgram>,
+    runtime: Handle,
+    /// Where the thread is asked; none until there is one.
+    requests: Mutex<Option<mpsc::Sender<Reply>>>,
 }
 
 impl Spawner {
-    /// Starts the thread; it ends with this.
+    /// Starts the thread, which ends with this.
     pub(in crate::executor) fn new(program: Arc<WorkerProgram>, runtime: Handle) -> Self {
-        let (requests, waiting) = mpsc::channel(QUEUE);
-        let thread = std::thread::Builder::new().name("punctual-spawn".to_owned());
-        if let Err(error) = thread.spawn(move || serve(&program, &runtime, waiting)) {
-            tracing::error!(%error, "there is no thread that could start worker processes");
+        let spawner = Self { program, runtime, requests: Mutex::default() };
+        if let Err(error) = spawner.thread() {
+            tracing::warn!(%error, "the thread that starts worker processes is started later");
         }
-        Self { requests }
+        spawner
     }
 
     pub(super) async fn spawn(&self) -> std::io::Result<Spawned> {
-        let missing = || std::io::Error::other("there is no thread for it");
+        let missing = || std::io::Error::other("the thread that starts worker processes has ended");
         let (reply, spawned) = oneshot::channel();
-        self.requests.send(reply).await.map_err(|_| missing())?;
+        self.thread()?.send(reply).await.map_err(|_| missing())?;
         spawned.await.map_err(|_| missing())?
+    }
+
+    /// The thread, which is started if there is none. If it cannot be, the next start tries it again.
+    fn thread(&self) -> std::io::Result<mpsc::Sender<Reply>> {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(requests) = requests.as_ref().filter(|requests| !requests.is_closed()) {
+            return Ok(requests.clone());
+        }
+        let (sender, waiting) = mpsc::channel(QUEUE);
+        let (program, runtime) = (Arc::clone(&self.program), self.runtime.clone());
+        let thread = std::thread::Builder::new().name("punctual-spawn".to_owned());
+        thread.spawn(move || serve(&program, &runtime, waiting))?;
+        *requests = Some(sender.clone());
+        Ok(sender)
     }
 }
 
@@ -68,14 +90,23 @@ fn spawn(program: &WorkerProgram) -> std::io::Result<Spawned> {
     let (socket, its) = std::os::unix::net::UnixStream::pair()?;
     let (stdout, its_stdout) = std::io::pipe()?;
     let (stderr, its_stderr) = std::io::pipe()?;
-    let child = Command::new(&program.program)
+    let mut command = Command::new(&program.program);
+    command
         .args(&program.arguments)
         .stdin(Stdio::from(OwnedFd::from(its)))
         .stdout(its_stdout)
         .stderr(its_stderr)
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
+        .kill_on_drop(true);
+    for (name, _) in std::env::vars_os() {
+        // It logs as the daemon does.
+        if name != LEVEL_VARIABLE && is_daemons_own(&name) {
+            command.env_remove(name);
+        }
+    }
+    let pid_of = |child: &Child| Pid::from_raw(i32::try_from(child.id()?).ok()?);
+    let child = children::start(|| command.spawn(), pid_of)?;
+    drop(command);
     Ok(Spawned {
         child,
         socket: Socket::new(socket)?,

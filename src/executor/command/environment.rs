@@ -1,0 +1,51 @@
+//! The variables that commands inherit from the daemon, without those that are the daemon's own business.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+
+/// Variables by which a service manager, and whoever configures the daemon, speaks to the daemon alone.
+const DAEMONS_OWN: [&str; 12] = [
+    "NOTIFY_SOCKET",
+    "CREDENTIALS_DIRECTORY",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "SYSTEMD_EXEC_PID",
+    "MANAGERPID",
+    "MANAGERPIDFDID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    "FDSTORE",
+    "PUNCTUAL_LOG",
+    "PUNCTUAL_CGROUP",
+];
+/// What the names of further ones begin with.
+const DAEMONS_OWN_PREFIXES: [&str; 2] = ["WATCHDOG_", "LISTEN_"];
+
+/// Whether a variable is meant for the daemon, and not for what it starts.
+pub(in crate::executor) fn is_daemons_own(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    DAEMONS_OWN.contains(&name)
+        || DAEMONS_OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The variables of this process that a command may inherit.
+pub(super) fn inherited() -> BTreeMap<OsString, OsString> {
+    std::env::vars_os().filter(|(name, _)| !is_daemons_own(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_service_manager_tells_the_daemon_is_told_to_nobody_else() {
+        for name in
+            ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_FDNAMES", "PUNCTUAL_LOG"]
+        {
+            assert!(is_daemons_own(OsStr::new(name)), "{name}");
+        }
+        for name in ["PATH", "HOME", "RUNTIME_DIRECTORY", "PUNCTUAL_SOCKET", "LISTENER"] {
+            assert!(!is_daemons_own(OsStr::new(name)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The daemon among the other processes of the machine: what it inherits from whoever starts it, what it passes on to
+//! commands, and what is left of them when it dies.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+#[path = "support/commands.rs"]
+mod commands;
+mod support;
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use commands::{is_root, left_out, shell};
+use punctual::client::Client;
+use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
+use serde_json::{Value, json};
+use support::{Home, PROGRAM, ended, run_to_end, text};
+
+/// Adds a job that nobody but a test runs, and gives what a run of it writes.
+async fn output(client: &Client, id: &str, task: Value) -> String {
+    add(client, id, task).await;
+    let run = run_to_end(client, id).await;
+    assert_eq!(text(&run, "state"), "succeeded", "{run}");
+    written(client, &run).await
+}
+
+async fn add(client: &Client, id: &str, task: Value) {
+    let trigger = json!({"type": "date", "run_date": "2100-01-01"});
+    client.add(&json!({"id": id, "trigger": trigger, "task": task})).await.unwrap();
+}
+
+/// What a run has written, as one text.
+async fn written(client: &Client, run: &Value) -> String {
+    let output = client.output(text(run, "id")).await.unwrap();
+    let lines = output["lines"].as_array().unwrap().iter();
+    lines.map(|line| format!("{}\n", text(line, "text"))).collect()
+}
+
+/// Whether a process lives.
+fn lives(pid: &str) -> bool {
+    let status = std::fs::read_to_string(Path::new("/proc").join(pid).join("status"));
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
+}
+
+#[tokio::test]
+async fn signals_that_were_ignored_or_blocked_for_the_daemon_change_nothing() {
+    let settings = "import os, signal, sys\n\
+        for name in ('CHLD', 'QUIT', 'USR1', 'TSTP', 'INT'): signal.signal(getattr(signal, 'SIG' + name), signal.SIG_IGN)\n\
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD})\n\
+        os.execv(sys.argv[1], sys.argv[1:])\n";
+    let home = Home::new("").starting_by(&format!("exec python3 -c \"{settings}\" \"$@\""));
+    let daemon = home.start();
+    let client = home.client();
+    // Two signals are the C library's own, and it keeps them ignored.
+    let script = "grep -E '^Sig(Blk|Ign)' /proc/$$/status | cut -f2 | sed s/0000000180000000/0000000000000000/ | sort -u";
+    assert_eq!(output(&client, "look", shell(script)).await, "0000000000000000\n");
+    add(&client, "fail", shell("exit 3")).await;
+    assert_eq!(run_to_end(&client, "fail").await["exit_code"], 3, "its end is not lost");
+    assert!(daemon.stop().success(), "SIGTERM is heard");
+}
+
+#[tokio::test]
+async fn signals_without_a_meaning_do_not_end_the_daemon() {
+    let home = Home::new("");
+    let mut daemon = home.start();
+    for signal in [
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::QUIT,
+        Signal::IO,
+        Signal::POWER,
+        Signal::PIPE,
+        Signal::XFSZ,
+    ] {
+        daemon.signal(signal);
+    }
+    let number = format!("-s RTMIN+1 {}", daemon.pid().as_raw_nonzero());
+    assert!(Command::new("kill").args(number.split(' ')).status().unwrap().success());
+    daemon.signal(Signal::HUP);
+    daemon.wait_for("RELOADING=1");
+    daemon.wait_for("READY=1");
+    assert_eq!(output(&home.client(), "x", shell("echo here")).await, "here\n");
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn no_file_and_no_lock_of_the_starter_reaches_a_command() {
+    let home = Home::new("").starting_by(
+        "exec 7> lock 8< jobs.toml; flock -n 7 || exit 9; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"",
+    );
+    let daemon = home.start();
+    let client = home.client();
+    let own = "ls -l /proc/$PPID/fd | grep -c -e /lock$ -e jobs.toml$";
+    assert_eq!(output(&client, "own", shell(own)).await, "2\n", "the daemon keeps them");
+    let inherited = "ls -l /proc/self/fd | grep -e /lock$ -e jobs.toml$; echo none";
+    assert_eq!(output(&client, "inherited", shell(inherited)).await, "none\n");
+    let mut ready = home.signal("ready");
+    add(&client, "long", shell(&format!("echo $$ > {}; exec sleep 600", ready.path.display())))
+        .await;
+    client.run("long").await.unwrap();
+    let pid = ready.next().await;
+    daemon.kill();
+    // The command of the daemon that died does not hold the lock, or this could not start.
+    let daemon = home.start();
+    assert!(!lives(&pid));
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn what_the_service_manager_tells_the_daemon_is_not_told_to_commands() {
+    let mut home = Home::new("");
+    let credentials = home.path().join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    std::fs::write(credentials.join("token"), "swordfish").unwrap();
+    home.set("CREDENTIALS_DIRECTORY", &credentials.display().to_string());
+    for name in ["INVOCATION_ID", "LISTEN_FDNAMES", "WATCHDOG_X", "SYSTEMD_EXEC_PID"] {
+        home.set(name, "meant-for-the-daemon");
+    }
+    home.set("PUNCTUAL_LOG", "info");
+    let _daemon = home.start();
+    let client = home.client();
+    let names = output(&client, "env", shell("env | cut -d= -f1")).await;
+    for name in [
+        "NOTIFY_SOCKET",
+        "CREDENTIALS",
+        "INVOCATION",
+        "LISTEN",
+        "WATCHDOG",
+        "SYSTEMD",
+        "PUNCTUAL_LOG",
+    ] {
+        assert!(!names.contains(name), "{name}: {names}");
+    }
+    assert!(names.contains("RUNTIME_DIRECTORY"), "the command line finds the socket by it");
+    // What a job asks for it gets.
+    let mut task = shell("echo $NOTIFY_SOCKET; test \"$TOKEN\" = swordfish && echo same");
+    task["env"] = json!({"NOTIFY_SOCKET": "mine", "TOKEN": {"credential": "token"}});
+    assert_eq!(output(&client, "asks", task).await, "mine\nsame\n");
+}
+
+#[tokio::test]
+async fn a_variable_that_one_job_names_as_a_secret_is_kept_from_all_others() {
+    const SECRET: &str = "tok_secret_1";
+    let home = Home::new("");
+    let daemon = home.start_in(&[("API_TOKEN", SECRET), ("OPEN_WORD", "sesame")]);
+    let client = home.client();
+    let look = || shell("echo ${API_TOKEN-none} ${OPEN_WORD-none}");
+    assert_eq!(output(&client, "before", look()).await, format!("{SECRET} sesame\n"));
+    // A header of a call, or a hook, is as good as a variable of a command.
+    let trigger = json!({"type": "date", "run_date": "2100-01-01"});
+    let named = json!({"type": "http", "url": "http://127.0.0.1:1/",
+        "headers": {"Authorization": {"env": "API_TOKEN"}}});
+    let noop = json!({"type": "builtin", "name": "noop"});
+    client
+        .add(&json!({"id": "names", "trigger": trigger, "task": noop, "on_failure": named}))
+        .await
+        .unwrap();
+    assert_eq!(output(&client, "after", look()).await, "none sesame\n");
+    // Where it gets it from is its business; no output shows it.
+    let print = || json!({"type": "command", "argv": ["echo", SECRET]});
+    assert_eq!(output(&client, "print", print()).await, "***\n");
+    let mut own = shell("echo $T; test \"$T\" = \"$API_TOKEN\" && echo same");
+    own["env"] = json!({"T": {"env": "API_TOKEN"}});
+    assert_eq!(output(&client, "own", own).await, "***\nsame\n");
+    assert!(daemon.stop().success());
+    // A daemon that finds the jobs in its store knows it too.
+    let _daemon = home.start_in(&[("API_TOKEN", SECRET)]);
+    for (job, expected) in [("after", "none none\n"), ("print", "***\n")] {
+        let run = run_to_end(&client, job).await;
+        assert_eq!(written(&client, &run).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn commands_get_the_limit_of_open_files_that_the_daemon_was_started_with() {
+    let home = Home::new("").starting_by("ulimit -Sn 100; exec \"$@\"");
+    let daemon = home.start();
+    let limits =
+        std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid().as_raw_nonzero())).unwrap();
+    let files: Vec<&str> = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    assert_eq!(files[3], files[4], "the daemon has as many as it may");
+    let client = home.client();
+    // Something is executed before the shell looks, so that the limit is set by then.
+    let look = "/bin/true; ulimit -Sn";
+    assert_eq!(output(&client, "plain", shell(look)).await, "100\n");
+    let mut task = shell(look);
+    task["umask"] = json!("022");
+    assert_eq!(output(&client, "launched", task.clone()).await, "100\n");
+    task["limits"] = json!({"files": 50});
+    assert_eq!(output(&client, "limited", task).await, "50\n");
+}
+
+#[tokio::test]
+async fn a_run_that_the_system_has_no_place_for_waits_and_keeps_its_attempt() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let client = home.client();
+    let in_two_seconds = json!({"type": "date", "run_date": in_seconds(2)});
+    let job = json!({"id": "later", "task": shell("echo done"), "trigger": in_two_seconds});
+    client.add(&job).await.unwrap();
+    let few = Rlimit { current: Some(4), maximum: getrlimit(&daemon).maximum };
+    let before = prlimit(Some(daemon.pid()), Resource::Nofile, few).unwrap();
+    while !std::fs::read_to_string(home.log()).unwrap().contains("no place for a run") {
+        tokio::task::yield_now().await;
+    }
+    prlimit(Some(daemon.pid()), Resource::Nofile, before).unwrap();
+    let runs = client.runs("job=later").await.unwrap();
+    let run = ended(&client, text(&runs["runs"][0], "id")).await;
+    assert_eq!((text(&run, "state"), &run["attempt"]), ("succeeded", &json!(1)), "{run}");
+    assert_eq!(written(&client, &run).await, "done\n");
+}
+
+fn getrlimit(daemon: &support::Daemon) -> Rlimit {
+    let text = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid().as_raw_nonzero()));
+    let text = text.unwrap();
+    let line = text.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let maximum = line.split_whitespace().nth(4).unwrap().parse().ok();
+    Rlimit { current: maximum, maximum }
+}
+
+/// An instant that is so far ahead.
+fn in_seconds(seconds: i64) -> String {
+    use punctual::clock::{Clock, SystemClock, rfc3339};
+    rfc3339(SystemClock.now() + chrono::TimeDelta::seconds(seconds))
+}
+
+#[tokio::test]
+async fn a_command_in_a_terminal_cannot_reach_it_and_ctrl_c_ends_the_daemon() {
+    if Command::new("script").arg("--version").output().is_err() {
+        return left_out("there is no program \"script\" to make a terminal with");
+    }
+    let home = Home::new("");
+    let mut ready = home.signal("ready");
+    let reach = |user: &str| {
+        let said = ready.path.display();
+        format!(
+            "[[jobs]]\nid = \"reach{user}\"\ntrigger = {{ type = \"date\" }}\n\
+            task = {{ type = \"command\", shell = \"(exec 3> /dev/tty) 2> /dev/null; echo $? > {said}\"{user} }}\n"
+        )
+    };
+    let mut config = reach("");
+    if is_root() {
+        config += &reach(", user = 'nobody'").replacen("reach, user = 'nobody'", "nobody", 1);
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&ready.path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    home.write_config(&config);
+    let command = format!("{PROGRAM} serve --config jobs.toml");
+    let mut terminal = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .current_dir(home.path())
+        .env("RUNTIME_DIRECTORY", home.path())
+        .env("STATE_DIRECTORY", home.path())
+        .env_remove("NOTIFY_SOCKET")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    for _ in config.matches("[[jobs]]") {
+        assert_ne!(ready.next().await, "0", "there is no terminal to open");
+    }
+    terminal.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+    let ended = terminal.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success() && said.contains("stopped"), "{said}");
+}
+
+#[tokio::test]
+async fn after_a_crash_no_process_of_a_command_lives_on_beside_its_rerun() {
+    let home = Home::new("[executors.processpool]\ntype = \"processpool\"\nmax_workers = 5\n");
+    let daemon = home.start();
+    let client = home.client();
+    let mut ready = home.signal("ready");
+    let path = ready.path.display().to_string();
+    // Neither has its environment any more; the second one has left the group, and not the session.
+    let cleared = format!("exec env -i sh -c 'echo $$ > {path}; exec sleep 600'");
+    let moved =
+        format!("env -i bash -c 'set -m; sh -c \"echo \\$\\$ > {path}; exec sleep 600\" & wait'");
+    add(&client, "cleared", shell(&cleared)).await;
+    client.run("cleared").await.unwrap();
+    let first = ready.next().await;
+    add(&client, "moved", shell(&moved)).await;
+    client.run("moved").await.unwrap();
+    let second = ready.next().await;
+    // What a command has left behind when it ended is none of a crash's business.
+    let left =
+        format!("env -i setsid sh -c 'echo $$ > {path}; exec sleep 600' > /dev/null 2>&1 & exit 0");
+    add(&client, "left", shell(&left)).await;
+    run_to_end(&client, "left").await;
+    let stays = ready.next().await;
+    daemon.kill();
+    assert!(lives(&first) && lives(&second));
+    let daemon = home.start();
+    let (third, fourth) = (ready.next().await, ready.next().await);
+    assert!(!lives(&first) && !lives(&second), "they were ended before the rerun");
+    assert!(lives(&third) && lives(&fourth) && lives(&stays));
+    daemon.stop();
+    assert!(!lives(&third) && !lives(&fourth) && lives(&stays));
+    let stays = rustix::process::Pid::from_raw(stays.parse().unwrap()).unwrap();
+    kill_process(stays, Signal::KILL).unwrap();
+    assert!(!home.path().join("punctual.sock.commands").exists(), "an orderly end leaves nothing");
+}
+
+#[tokio::test]
+async fn as_the_init_of_a_container_the_daemon_reaps_what_others_leave_and_keeps_its_own() {
+    let unshare = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    if !Command::new("unshare")
+        .args(unshare)
+        .arg("true")
+        .status()
+        .is_ok_and(|ended| ended.success())
+    {
+        return left_out("the kernel allows no namespace of processes");
+    }
+    let home = Home::new("[executors.processpool]\ntype = \"processpool\"\nmax_workers = 5\n")
+        .starting_by(&format!("exec unshare {} \"$@\"", unshare.join(" ")));
+    let _daemon = home.start();
+    let client = home.client();
+    let mut gone = home.signal("gone");
+    let orphans = format!(
+        "for i in 1 2 3; do (setsid sh -c 'echo gone > {}' &); done; exit 7",
+        gone.path.display()
+    );
+    add(&client, "orphans", shell(&orphans)).await;
+    for _ in 0..5 {
+        let run = run_to_end(&client, "orphans").await;
+        assert_eq!(run["exit_code"], 7, "{run}");
+        for _ in 0..3 {
+            assert_eq!(gone.next().await, "gone");
+        }
+    }
+    let count = "grep -l '^State:.Z' /proc/[0-9]*/status 2> /dev/null | wc -l";
+    let mut zombies = output(&client, "count", shell(count)).await;
+    while zombies != "0\n" {
+        let run = run_to_end(&client, "count").await;
+        zombies = written(&client, &run).await;
+    }
+}
+
+#[tokio::test]
+async fn what_can_never_run_here_is_refused_when_it_is_added() {
+    let home = Home::new("");
+    let folder = home.path().display().to_string();
+    let home = if is_root() {
+        std::os::unix::fs::chown(home.path(), Some(65534), Some(65534)).unwrap();
+        home.starting_by(
+            "case $2 in serve) ;; *) exec \"$@\";; esac; \
+            exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"",
+        )
+    } else {
+        home
+    };
+    if is_root() && !can_execute_as_nobody() {
+        return left_out(&format!("nobody cannot execute the program or enter {folder}"));
+    }
+    let _daemon = home.spawn(&[]);
+    let client = home.client();
+    // It may not write to the socket on which it would say that it is ready.
+    while client.status().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let refused = async |more: Value| {
+        let task = commands::with(shell("true"), more);
+        let trigger = json!({"type": "date", "run_date": "2100-01-01"});
+        let added = client.add(&json!({"id": "x", "trigger": trigger, "task": task})).await;
+        added.unwrap_err().to_string()
+    };
+    let cases = [
+        (json!({"user": "root"}), "task.user"),
+        (json!({"user": "no-such-user"}), "task.user"),
+        (json!({"group": "root"}), "task.group"),
+        (json!({"nice": -3}), "task.nice"),
+        (json!({"limits": {"files": 2_000_000_000}}), "task.limits.files"),
+    ];
+    for (given, field) in cases {
+        let error = refused(given).await;
+        assert!(error.contains(field), "{field}: {error}");
+    }
+    // Its own name is accepted, and its environment is nobody's to read.
+    let mut task = shell("id -u; cat /proc/$PPID/environ 2> /dev/null | tr -d '\\0' | wc -c");
+    task["user"] = json!(
+        nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(if is_root() {
+            65534
+        } else {
+            rustix::process::geteuid().as_raw()
+        }))
+        .unwrap()
+        .unwrap()
+        .name
+    );
+    let said = output(&client, "own", task).await;
+    assert!(said.ends_with("\n0\n"), "{said}");
+}
+
+/// Whether the program can be executed by a user without rights.
+fn can_execute_as_nobody() -> bool {
+    let program = ["--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM, "--version"];
+    Command::new("setpriv").args(program).output().is_ok_and(|ended| ended.status.success())
+}
