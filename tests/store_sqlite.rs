@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Beat, Executor, ExecutorKind, PoolSettings, Saving};
+use punctual::filter::{JobFilter, RunFilter};
 use punctual::job::{Definition, GivenPolicy, Job, JobId, JobState, Origin, Overlap};
 use punctual::output::Output;
-use punctual::run::{Execution, RunId};
+use punctual::run::{Cause, Cost, Execution, Outcome, Run, RunId, RunState};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{Command, Request};
 use punctual::scheduler::{Identity, Scheduler};
@@ -52,10 +53,10 @@ fn insert(job: Job) -> Change {
 }
 
 /// A statement by someone else, while the daemon has the file open.
-async fn by_hand(file: &Path, sql: &'static str) {
+async fn by_hand(file: &Path, sql: &str) {
     let options = SqliteConnectOptions::new().filename(file);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-    let done = sqlx::query(sql).execute(&mut connection).await.unwrap();
+    let done = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
     assert_eq!(done.rows_affected(), 1);
     connection.close().await.unwrap();
 }
@@ -96,6 +97,174 @@ async fn a_row_that_cannot_be_understood_is_broken_and_kept() {
     check(sql, "dance", "task", json!({"type": "dance"})).await;
     let sql = "update jobs set scheduled_at = null where id = 'a'";
     check(sql, "active", "id", json!("a")).await;
+}
+
+/// Whoever looks at this job; nothing runs.
+fn scheduler(store: &SqlStore) -> Scheduler<SqlStore, Idle> {
+    let lease = chrono::TimeDelta::seconds(10);
+    let identity = Identity { node: "node".into(), started_at: start(), seed: 1, lease };
+    Scheduler::new(store.clone(), Idle, rules(), identity)
+}
+
+async fn ask(scheduler: &mut Scheduler<SqlStore, Idle>, now: Timestamp, request: Request) {
+    let (reply, mut answer) = oneshot::channel();
+    scheduler.tick(now, vec![Command::new(request, reply)], Vec::new()).await.unwrap();
+    answer.try_recv().unwrap().unwrap();
+}
+
+/// A value by hand in a column of a job breaks the job. In a column of its definition it stays there until the job is
+/// defined again; its place in the schedule is found again by the next start or reload.
+async fn check_damaged(column: &str, value: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let store = SqlStore::open_file(&file).await.unwrap();
+    store.commit(vec![insert(job("a"))]).await.unwrap();
+    by_hand(&file, &format!("update jobs set {column} = {value} where id = 'a'")).await;
+    let reason =
+        format!("the store's column {column} is not understood: {}", value.trim_matches('\''));
+    let is_broken = async |when: &str| {
+        let found = store.job("a").await.unwrap().unwrap();
+        let JobState::Broken { reason: said, .. } = &found.state else { unreachable!("{found:?}") };
+        assert_eq!(said.replace('"', ""), reason, "{when}");
+    };
+    is_broken("as it is read").await;
+    let all = store.jobs(&JobFilter { limit: 9, ..JobFilter::default() }).await.unwrap().rows;
+    assert_eq!(all.len(), 1);
+    let mut scheduler = scheduler(&store);
+    let due = start() + chrono::TimeDelta::minutes(3);
+    scheduler.tick(due, Vec::new(), Vec::new()).await.unwrap();
+    is_broken("after it was due").await;
+    let reviewed = Request::Review(vec![JobId::parse("a").unwrap()]);
+    ask(&mut scheduler, due, reviewed).await;
+    if ["run_count", "scheduled_at", "updated_at"].contains(&column) {
+        assert_eq!(store.job("a").await.unwrap().unwrap().state.word(), "active");
+        return;
+    }
+    is_broken("after a reload").await;
+    by_hand(&file, &format!("update jobs set {column} = {column} where {column} = {value}")).await;
+    ask(&mut scheduler, due, Request::Remove(JobId::parse("a").unwrap())).await;
+    assert!(store.job("a").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_job_with_an_unknown_word_or_number_is_broken_and_not_given_a_default() {
+    for (column, value) in [
+        ("coalesce_rule", "'sometimes'"),
+        ("overlap", "'dance'"),
+        ("on_crash", "'cry'"),
+        ("max_instances", "0"),
+        ("max_instances", "4294967296"),
+        ("misfire_grace_time", "-1"),
+        ("max_runs", "-1"),
+        ("max_runs", "'many'"),
+        ("run_count", "-7"),
+        ("tags", "'no {json'"),
+        ("origin", "'elsewhere'"),
+        ("anchor", "9223372036854775807"),
+        ("scheduled_at", "'soon'"),
+        ("updated_at", "'lately'"),
+    ] {
+        check_damaged(column, value).await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_no_change_can_name_is_shown_and_stops_nothing() {
+    for damage in ["created_at = 'once'", "revision = 'first'", "id = x'ff'"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jobs.db");
+        let store = SqlStore::open_file(&file).await.unwrap();
+        store.commit(["a", "b"].map(|id| insert(job(id))).to_vec()).await.unwrap();
+        by_hand(&file, &format!("update jobs set {damage} where id = 'a'")).await;
+        let all = store.jobs(&JobFilter { limit: 9, ..JobFilter::default() }).await.unwrap().rows;
+        let words: Vec<&str> = all.iter().map(|job| job.state.word()).collect();
+        assert!(words.contains(&"active") && words.contains(&"broken"), "{damage}: {words:?}");
+        let (until, executors) = (start() + chrono::TimeDelta::days(1), ["default".to_owned()]);
+        let claim = Claim { node: "here", until, executors: &executors, limit: 9, live: &[] };
+        let due = store.claim(claim).await.unwrap();
+        assert_eq!(due.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["b"]);
+        store.to_review(&executors, "", 9).await.unwrap();
+    }
+}
+
+fn run(number: u32, state: RunState) -> Change {
+    Change::InsertRun(Arc::new(Run {
+        id: RunId(format!("run-{number}").into()),
+        job_id: JobId::parse("a").unwrap(),
+        anchor: start(),
+        cause: Cause::Manual,
+        scheduled_at: None,
+        due_at: start(),
+        attempt: 1,
+        executor: "default".to_owned(),
+        node: "gone".into(),
+        created_at: start(),
+        state,
+    }))
+}
+
+#[tokio::test]
+async fn a_run_whose_row_is_damaged_is_lost_and_stops_neither_lists_nor_the_start() {
+    let ended = RunState::Ended {
+        started_at: start(),
+        finished_at: start(),
+        outcome: Outcome::Succeeded { result: None, exit_code: Some(0) },
+        cost: Cost::default(),
+    };
+    let running = RunState::Running { started_at: start() };
+    for (column, value, only_ends) in [
+        ("due_at", "'soon'", false),
+        ("attempt", "-1", false),
+        ("anchor", "'once'", false),
+        ("event", "'party'", false),
+        ("created_at", "9223372036854775807", false),
+        ("exit_code", "99999999999", true),
+        ("finished_at", "'late'", true),
+        ("cpu_micros", "-1", true),
+        ("reason", "'because'", true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jobs.db");
+        let store = SqlStore::open_file(&file).await.unwrap();
+        let states = [ended.clone(), ended.clone(), RunState::Pending, running.clone()];
+        let runs = (1..).zip(states).map(|(number, state)| run(number, state));
+        store.commit([insert(job("a"))].into_iter().chain(runs).collect()).await.unwrap();
+        let damaged = if only_ends { vec![2] } else { vec![2, 3, 4] };
+        for number in &damaged {
+            let sql = format!("update runs set {column} = {value} where id = 'run-{number}'");
+            by_hand(&file, &sql).await;
+        }
+        scheduler(&store).recover(start(), "the daemon died").await.unwrap();
+        let filter = RunFilter { limit: 9, ..RunFilter::default() };
+        let mut found = store.runs(&filter).await.unwrap().rows;
+        found.sort_by_key(|run| run.id.clone());
+        let words: Vec<&str> = found.iter().map(|run| run.state.word()).collect();
+        let rest = if only_ends { ["pending", "pending"] } else { ["lost", "lost"] };
+        assert_eq!(words, [&["succeeded", "lost"][..], &rest].concat(), "{column}");
+        let fault =
+            format!("the store's column {column} is not understood: {}", value.trim_matches('\''));
+        for run in found.iter().filter(|run| run.state.word() == "lost") {
+            let error = run.to_value()["error"].as_str().unwrap().replace('"', "");
+            assert_eq!(error, fault);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_no_change_can_name_and_an_unreadable_pause_do_not_stop_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let store = SqlStore::open_file(&file).await.unwrap();
+    let running = || RunState::Running { started_at: start() };
+    let changes = vec![insert(job("a")), run(1, running()), run(2, running())];
+    store.commit(changes).await.unwrap();
+    by_hand(&file, "update runs set node = x'ff' where id = 'run-1'").await;
+    by_hand(&file, "insert into settings values ('paused_since', 'a while ago')").await;
+    let recovered = scheduler(&store).recover(start(), "the daemon died").await.unwrap();
+    assert_eq!((recovered.rerun, recovered.lost), (1, 0));
+    assert!(store.paused_since().await.unwrap().is_some());
+    let shown = store.run("run-1").await.unwrap().unwrap();
+    assert_eq!(shown.state.word(), "lost");
 }
 
 #[tokio::test]
@@ -269,15 +438,11 @@ async fn a_pause_does_not_change_when_an_occurrence_is_due() {
     let next = given.next().unwrap();
     assert!(next.due_at > next.scheduled_at, "there is a jitter");
     store.commit(vec![insert(given.clone())]).await.unwrap();
-    let lease = chrono::TimeDelta::seconds(10);
-    let identity = Identity { node: "node".into(), started_at: start(), seed: 1, lease };
-    let mut scheduler = Scheduler::new(store.clone(), Idle, rules(), identity);
+    let mut scheduler = scheduler(&store);
     // The resume comes before the occurrence, and after it but before its delay has passed.
     for now in [start(), next.scheduled_at] {
         for request in [Request::Pause(given.id.clone()), Request::Resume(given.id.clone())] {
-            let (reply, mut answer) = oneshot::channel();
-            scheduler.tick(now, vec![Command::new(request, reply)], Vec::new()).await.unwrap();
-            answer.try_recv().unwrap().unwrap();
+            ask(&mut scheduler, now, request).await;
         }
         assert_eq!(store.job("a").await.unwrap().unwrap().next(), Some(next), "{now}");
     }

@@ -69,6 +69,11 @@ impl JobId {
         }
     }
 
+    /// An id that is in the store already: whether it would be taken today does not matter any more.
+    pub fn stored(text: String) -> Self {
+        Self(text.into())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -174,6 +179,9 @@ pub struct Job {
     pub created_at: Timestamp,
     /// When it was last defined, paused, resumed or finished.
     pub updated_at: Timestamp,
+    /// What of its stored row was not understood, so that something else stands in its place here: such a job stays
+    /// broken until it is defined again.
+    pub unreadable: Option<String>,
 }
 
 impl Job {

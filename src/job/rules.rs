@@ -115,4 +115,9 @@ impl OnCrash {
             Self::Lose => "lose",
         }
     }
+
+    /// The choice of that word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Rerun, Self::Lose].into_iter().find(|choice| choice.word() == word)
+    }
 }

@@ -84,6 +84,7 @@ impl Rules {
             revision: 0,
             created_at: now,
             updated_at: now,
+            unreadable: None,
         };
         job.bytes = job.definition_bytes();
         if job.bytes > JOB_BYTES_MAX {
@@ -112,6 +113,9 @@ impl Rules {
 
     /// Judges a stored job again: its task and executor may no longer, or at last, be there.
     pub fn check(&self, job: &Job) -> Result<(), Invalid> {
+        if let Some(reason) = &job.unreadable {
+            return Err(Invalid::new("", reason.clone()));
+        }
         Trigger::parse(job.trigger.spec(), &self.zone.zone, job.anchor)
             .map_err(|invalid| invalid.within("trigger"))?;
         let task = Task::parse(&job.task.to_value()).map_err(|invalid| invalid.within("task"))?;

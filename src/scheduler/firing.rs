@@ -211,7 +211,8 @@ fn break_down(step: &mut Step, job: Job) {
         let note = Note::Broken { job: job.id.clone(), reason: reason.clone() };
         step.notes.push(note);
         step.learn(&Arc::new(job.clone()));
-        step.put(Job { updated_at: step.now, ..job });
+        // What was not understood stays in the store as it is.
+        step.advance(Job { updated_at: step.now, ..job });
     }
 }
 

@@ -135,7 +135,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                     self.tell_loss(&mut step, job, &run);
                 }
                 RunState::Pending if run.node == self.identity.node => continue,
-                RunState::Pending | RunState::Ended { .. } | RunState::Skipped { .. } => {}
+                RunState::Pending => {}
+                // Its row was not understood: it ends as what it was read as.
+                RunState::Ended { .. } | RunState::Skipped { .. } => recovered.lost += 1,
             }
             if !run.state.is_final() {
                 run.node = Arc::clone(&self.identity.node);

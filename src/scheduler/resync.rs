@@ -58,8 +58,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                     run.end(started_at, now, lost, Cost::default());
                     changes.push(self.own_change(run));
                 }
-                (_, Some(waiting)) => floor.wait(waiting, now),
-                (_, None) => {
+                // Its row was not understood: it ends as what it was read as.
+                (RunState::Ended { .. } | RunState::Skipped { .. }, _) => {
+                    changes.push(self.own_change(run));
+                }
+                (RunState::Pending, Some(waiting)) => floor.wait(waiting, now),
+                (RunState::Pending, None) => {
                     run.skip(now, SkipReason::Removed);
                     changes.push(self.own_change(run));
                 }

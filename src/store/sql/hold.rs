@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::dialect::{Dialect, Query, Write};
 use super::read::jobs;
-use super::row::JOB_COLUMNS;
+use super::row::{self, JOB_COLUMNS, NODE_COLUMNS};
 use super::value::Value;
 use super::{Database, SqlStore};
 use crate::clock::Timestamp;
@@ -28,14 +28,15 @@ impl SqlStore {
             // There is nobody else.
             Database::Sqlite(file) => {
                 query.push(order).limit(claim.limit);
-                return jobs(file.read_newest(&query)?);
+                return Ok(jobs(file.read_newest(&query)?));
             }
             Database::Server(server) => server,
         };
         let others = claim.live.iter().map(String::as_str).filter(|name| *name != claim.node);
         query.push(" and (owner is null or ").none_of("owner", others).push(")");
         query.push(order).limit(claim.limit).push(" for update skip locked");
-        let taken = server.read_and_write(query, jobs, |jobs| self.take(claim.node, jobs));
+        let taken =
+            server.read_and_write(query, |rows| Ok(jobs(rows)), |jobs| self.take(claim.node, jobs));
         let owner: Arc<str> = claim.node.into();
         let held = |job| Job { owner: Some(Arc::clone(&owner)), ..job };
         Ok(taken.await?.into_iter().map(held).collect())
@@ -76,8 +77,7 @@ impl SqlStore {
         query.bind(node).push(" group by job_id");
         let rows = self.read_newest(query).await?;
         let in_flight = |mut row: super::Row| {
-            let id = JobId::parse(&row.text()?)
-                .map_err(|invalid| StoreError::Unusable(invalid.to_string()))?;
+            let id = JobId::stored(row.text()?);
             let (running, all) = (row.count()?, row.count()?);
             let narrow = |count| u32::try_from(count).unwrap_or(u32::MAX);
             let waiting = narrow(all.saturating_sub(running));
@@ -92,17 +92,10 @@ impl SqlStore {
         started_at: Timestamp,
         now: Timestamp,
     ) -> Result<Meeting, StoreError> {
-        let query = self.query("select name, beat, started_at, seen_at from nodes order by name");
-        let read = |mut row: super::Row| {
-            Ok(Node {
-                name: row.text()?,
-                beat: row.integer()?,
-                started_at: row.instant()?,
-                seen_at: row.instant()?,
-            })
-        };
+        let query = self.query(format!("select {NODE_COLUMNS} from nodes order by name"));
         let rows = self.read_newest(query).await?;
-        let mut nodes = rows.into_iter().map(read).collect::<Result<Vec<Node>, StoreError>>()?;
+        let mut nodes: Vec<Node> =
+            rows.into_iter().filter_map(|row| row::node(row).writable()).collect();
         let known = nodes.iter_mut().find(|known| known.name == node);
         let is_new = known.is_none();
         let query = if let Some(known) = known {

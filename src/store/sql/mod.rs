@@ -2,11 +2,12 @@
 //! and asks the database neither for the time nor for a decision.
 //!
 //! `place` names a database; `sqlite` (with `file` and `readers`) and `server` (with `session` and
-//! `fault`) speak to one; `dialect` knows what differs in the text of statements; `value`, `bind`
-//! and `row` turn words into columns and back; `read`, `hold`, `statement` and `write` are the
+//! `fault`) speak to one; `dialect` knows what differs in the text of statements; `value`, `bind`,
+//! `columns` and `row` turn words into columns and back; `read`, `hold`, `statement` and `write` are the
 //! statements.
 
 mod bind;
+mod columns;
 mod dialect;
 mod fault;
 mod file;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::SqlStore;
 use super::dialect::{Dialect, Query};
-use super::row::{self, ATTEMPT_COLUMNS, JOB_COLUMNS, RUN_COLUMNS};
+use super::row::{self, ATTEMPT_COLUMNS, JOB_COLUMNS, RUN_COLUMNS, Stored};
 use super::value::Row;
 use super::write::PAUSED_SINCE;
 use crate::clock::Timestamp;
@@ -20,16 +20,14 @@ const IDS_PER_STATEMENT: usize = 500;
 /// Jobs in one statement that has a part of its own for each.
 const JOBS_PER_STATEMENT: usize = 50;
 
-pub(super) fn jobs(rows: Vec<Row>) -> Result<Vec<Job>, StoreError> {
-    rows.into_iter().map(row::job).collect()
+/// Jobs for the core, which can write each of them.
+pub(super) fn jobs(rows: Vec<Row>) -> Vec<Job> {
+    rows.into_iter().filter_map(|row| row::job(row).writable()).collect()
 }
 
-fn parse_id(text: &str) -> Result<JobId, StoreError> {
-    JobId::parse(text).map_err(|invalid| StoreError::Unusable(invalid.to_string()))
-}
-
-fn runs(rows: Vec<Row>) -> Result<Vec<Run>, StoreError> {
-    rows.into_iter().map(row::run).collect()
+/// Runs for the core, which can write each of them.
+fn runs(rows: Vec<Row>) -> Vec<Run> {
+    rows.into_iter().filter_map(|row| row::run(row).writable()).collect()
 }
 
 impl SqlStore {
@@ -43,12 +41,11 @@ impl SqlStore {
         let Some(mut found) = self.read_newest(query).await?.pop() else { return Ok(None) };
         let value = found.text()?;
         let instant = value.parse().ok().and_then(Timestamp::from_timestamp_micros);
-        let unusable = || {
-            StoreError::Unusable(format!(
-                "the setting {PAUSED_SINCE} is \"{value}\", not an instant"
-            ))
-        };
-        instant.map(Some).ok_or_else(unusable)
+        // A pause is a pause, also if nobody can tell since when.
+        Ok(Some(instant.unwrap_or_else(|| {
+            tracing::warn!(%value, "the setting {PAUSED_SINCE} is no instant; the scheduler stays paused");
+            Timestamp::UNIX_EPOCH
+        })))
     }
 
     pub(super) async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
@@ -56,7 +53,7 @@ impl SqlStore {
         for chunk in ids.chunks(IDS_PER_STATEMENT) {
             let mut query = self.select(JOB_COLUMNS, "jobs");
             query.push(" and id in ").list(chunk.iter().map(JobId::as_str));
-            found.extend(jobs(self.read_newest(query).await?)?);
+            found.extend(jobs(self.read_newest(query).await?));
         }
         Ok(found)
     }
@@ -66,7 +63,7 @@ impl SqlStore {
         for chunk in ids.chunks(IDS_PER_STATEMENT) {
             let mut query = self.select(RUN_COLUMNS, "runs");
             query.push(" and id in ").list(chunk.iter().map(|id| &*id.0));
-            found.extend(runs(self.read_newest(query).await?)?);
+            found.extend(runs(self.read_newest(query).await?));
         }
         Ok(found)
     }
@@ -87,7 +84,7 @@ impl SqlStore {
                 query.push("(select max(scheduled_at) from runs where job_id = ");
                 query.bind(job.id.as_str()).push(" and anchor = ").bind(job.anchor).push(")");
             }
-            found.extend(runs(self.read_newest(query).await?)?);
+            found.extend(runs(self.read_newest(query).await?));
         }
         Ok(found)
     }
@@ -108,7 +105,7 @@ impl SqlStore {
             }
         }
         query.push(" order by id");
-        runs(self.read_newest(query).await?)
+        Ok(runs(self.read_newest(query).await?))
     }
 }
 
@@ -215,12 +212,12 @@ impl SqlStore {
     async fn read_page<T>(
         &self,
         mut query: Query,
-        read: fn(Row) -> Result<T, StoreError>,
+        read: fn(Row) -> Stored<T>,
     ) -> Result<Rows<T>, StoreError> {
         query.bytes_max(PAGE_BYTES);
         let rows = self.read(query).await?;
         let is_cut = rows.iter().map(Row::bytes).sum::<usize>() >= PAGE_BYTES;
-        Ok(Rows { rows: rows.into_iter().map(read).collect::<Result<_, _>>()?, is_cut })
+        Ok(Rows { rows: rows.into_iter().map(|row| read(row).value).collect(), is_cut })
     }
 }
 
@@ -229,7 +226,7 @@ impl Archive for SqlStore {
         Box::pin(async move {
             let mut query = self.select(JOB_COLUMNS, "jobs");
             query.push(" and id = ").bind(id);
-            Ok(jobs(self.read(query).await?)?.pop())
+            Ok(self.read(query).await?.pop().map(|row| row::job(row).value))
         })
     }
 
@@ -268,7 +265,7 @@ impl Archive for SqlStore {
         Box::pin(async move {
             let mut query = self.select(RUN_COLUMNS, "runs");
             query.push(" and id = ").bind(id);
-            Ok(runs(self.read(query).await?)?.pop())
+            Ok(self.read(query).await?.pop().map(|row| row::run(row).value))
         })
     }
 
@@ -303,7 +300,7 @@ impl Archive for SqlStore {
         Box::pin(async move {
             let mut query = self.select(ATTEMPT_COLUMNS, "attempts");
             query.push(" and run_id = ").bind(run_id).push(" order by attempt");
-            self.read(query).await?.into_iter().map(row::attempt).collect()
+            Ok(self.read(query).await?.into_iter().map(row::attempt).collect())
         })
     }
 
@@ -313,8 +310,12 @@ impl Archive for SqlStore {
             query.push(" and run_id = ").bind(run_id);
             query.push(" and attempt = ").bind(i64::from(attempt));
             let Some(mut found) = self.read(query).await?.pop() else { return Ok(None) };
-            let (kept, bytes) = (found.text()?, found.count()?);
-            let unusable = || StoreError::Unusable(format!("the output of run {run_id}: {kept}"));
+            let unusable = || {
+                let message = format!("the output of run {run_id} is not understood");
+                StoreError::Unusable(message)
+            };
+            let (kept, bytes) = (found.text()?, found.integer()?);
+            let bytes = u64::try_from(bytes).map_err(|_| unusable())?;
             Output::from_json(&kept, bytes).map(Some).ok_or_else(unusable)
         })
     }
@@ -331,7 +332,8 @@ impl Archive for SqlStore {
             query.push(" and (origin = 'file' or state = 'broken' or ");
             query.none_of("executor", executors.iter().map(String::as_str)).push(")");
             query.push(" order by id").limit(limit);
-            self.read(query).await?.into_iter().map(|mut row| parse_id(&row.text()?)).collect()
+            let id = |mut row: Row| Ok(JobId::stored(row.text()?));
+            self.read(query).await?.into_iter().map(id).collect()
         })
     }
 
@@ -387,7 +389,7 @@ impl Archive for SqlStore {
             query.push(" and not exists (select 1 from runs where runs.job_id = jobs.id");
             query.push(" and runs.state in ('pending', 'running'))");
             query.push(" order by updated_at, id").limit(page.limit);
-            jobs(self.read(query).await?)
+            Ok(jobs(self.read(query).await?))
         })
     }
 

@@ -1,18 +1,20 @@
 //! Rows to words and back: the only place where states become strings and instants integers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::TimeDelta;
 use serde_json::Value;
 
+use super::columns::Columns;
 use super::value::Row;
 use crate::clock::Timestamp;
-use crate::invalid::{self, Invalid};
+use crate::invalid;
 use crate::job::{
     Coalesce, Due, GivenPolicy, Hooks, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy, Task,
 };
 use crate::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
-use crate::store::StoreError;
+use crate::store::Node;
 use crate::trigger::Trigger;
 use crate::zone::Zone;
 
@@ -30,21 +32,48 @@ pub(super) const RUN_COLUMNS: &str = "id, job_id, anchor, cause, event, subject,
 pub(super) const ATTEMPT_COLUMNS: &str = "run_id, attempt, node, started_at, finished_at, state, reason, exit_code, \
     by_signal, error, cpu_micros, peak_memory";
 
+/// Columns of a node, in the order in which they are read.
+pub(super) const NODE_COLUMNS: &str = "name, beat, started_at, seen_at";
+
 /// A count as the store keeps it.
 pub(super) fn count(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// A row as far as it can be read.
+#[derive(Debug)]
+pub(super) struct Stored<T> {
+    pub(super) value: T,
+    /// Why a change cannot name the row: what tells it from others is not understood.
+    key_fault: Option<String>,
+}
+
+/// Whether a row that no change can name was told of.
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+impl<T> Stored<T> {
+    /// The row for the core, which must be able to write it; none, and a line in the log, if it cannot.
+    pub(super) fn writable(self) -> Option<T> {
+        let Some(reason) = self.key_fault else { return Some(self.value) };
+        if TOLD.swap(true, Ordering::Relaxed) {
+            tracing::debug!(%reason, "a row of the store cannot be used, and is left alone");
+        } else {
+            tracing::error!(%reason, "a row of the store cannot be used, and is left alone");
+        }
+        None
+    }
+}
+
 /// Reads a job. What can no longer be understood makes it `broken`; it is never dropped.
-pub(super) fn job(mut row: Row) -> Result<Job, StoreError> {
+pub(super) fn job(row: Row) -> Stored<Job> {
     let bytes = row.bytes();
-    let id = row.text()?;
-    let id = JobId::parse(&id)
-        .map_err(|invalid| StoreError::Unusable(format!("job \"{id}\": {invalid}")))?;
-    let anchor = row.instant()?;
-    let spec: Value = parse_json(&row.text()?);
-    let task_value: Value = parse_json(&row.text()?);
-    let stored_state = job_state(&mut row)?;
+    let mut columns = Columns::new(row, JOB_COLUMNS);
+    let columns = &mut columns;
+    let id = JobId::stored(columns.key(Columns::text));
+    let anchor = columns.instant();
+    let spec: Value = parse_json(&columns.text());
+    let task_value: Value = parse_json(&columns.text());
+    let (state, since) = job_state(columns);
     let mut broken = None;
     let trigger = Trigger::stored(&spec, &Zone::utc(), anchor).unwrap_or_else(|invalid| {
         broken = Some(invalid.within("trigger").to_string());
@@ -54,45 +83,45 @@ pub(super) fn job(mut row: Row) -> Result<Job, StoreError> {
         broken = Some(invalid.within("task").to_string());
         Task::Unreadable(task_value)
     });
-    let (name, executor) = (row.text()?, row.text()?);
-    let policy = policy(&mut row)?;
-    let policy = policy.unwrap_or_else(|(plain, invalid)| {
-        broken = Some(invalid.to_string());
-        plain
-    });
-    let state = match broken {
-        Some(reason) => JobState::Broken { reason, since: stored_state.scheduled_at },
-        None => stored_state.state,
-    };
-    Ok(Job {
+    let job = Job {
         id,
         trigger: Arc::new(trigger),
         task: Arc::new(task),
         state,
         anchor,
-        name,
-        executor,
-        policy,
-        tags: serde_json::from_str(&row.text()?).unwrap_or_default(),
-        description: row.text()?,
+        name: columns.text(),
+        executor: columns.text(),
+        policy: policy(columns),
+        tags: columns.word(|text| serde_json::from_str(text).ok(), Vec::new()),
+        description: columns.text(),
         bytes,
-        origin: if row.text()? == "file" { Origin::File } else { Origin::Socket },
-        run_count: row.count()?,
-        owner: row.text_option()?.map(Into::into),
-        revision: row.integer()?,
-        created_at: row.instant()?,
-        updated_at: row.instant()?,
-    })
+        origin: columns.word(origin, Origin::Socket),
+        run_count: columns.number(0),
+        owner: columns.text_option().map(Into::into),
+        revision: columns.key(|columns| columns.number(0)),
+        created_at: columns.key(Columns::instant),
+        updated_at: columns.instant(),
+        unreadable: columns.fault().map(str::to_owned),
+    };
+    let state = match job.unreadable.clone().or(broken) {
+        Some(reason) => JobState::Broken { reason, since },
+        None => job.state,
+    };
+    Stored { value: Job { state, ..job }, key_fault: columns.key_fault().map(str::to_owned) }
 }
 
-struct StoredState {
-    state: JobState,
-    scheduled_at: Option<Timestamp>,
+fn origin(word: &str) -> Option<Origin> {
+    match word {
+        "file" => Some(Origin::File),
+        "socket" => Some(Origin::Socket),
+        _ => None,
+    }
 }
 
-fn job_state(row: &mut Row) -> Result<StoredState, StoreError> {
-    let (word, reason) = (row.text()?, row.text_option()?);
-    let (scheduled_at, due_at) = (row.instant_option()?, row.instant_option()?);
+/// The state of a job, and its next occurrence if the row has one.
+fn job_state(columns: &mut Columns<'_>) -> (JobState, Option<Timestamp>) {
+    let (word, reason) = (columns.text(), columns.text_option());
+    let (scheduled_at, due_at) = (columns.instant_option(), columns.instant_option());
     let state = match (word.as_str(), scheduled_at, due_at) {
         ("active", Some(scheduled_at), Some(due_at)) => {
             JobState::Active { next: Due { scheduled_at, due_at } }
@@ -109,18 +138,18 @@ fn job_state(row: &mut Row) -> Result<StoredState, StoreError> {
             reason: format!("the store holds the state \"{word}\" without its instants"),
         },
     };
-    Ok(StoredState { state, scheduled_at })
+    (state, scheduled_at)
 }
 
-/// Reads the policies; or those that every job has, and what is wrong with the others.
-fn policy(row: &mut Row) -> Result<Result<Policy, (Policy, Invalid)>, StoreError> {
+/// Reads the policies.
+fn policy(columns: &mut Columns<'_>) -> Policy {
     let plain = Policy {
-        misfire_grace: row.integer_option()?.map(TimeDelta::microseconds),
-        coalesce: Coalesce::parse(&row.text()?).unwrap_or_default(),
-        max_instances: u32::try_from(row.integer()?).unwrap_or(1),
-        overlap: Overlap::parse(&row.text()?).unwrap_or_default(),
-        on_crash: if row.text()? == "lose" { OnCrash::Lose } else { OnCrash::Rerun },
-        max_runs: row.integer_option()?.and_then(|runs| u64::try_from(runs).ok()),
+        misfire_grace: misfire_grace(columns),
+        coalesce: columns.word(Coalesce::parse, Coalesce::default()),
+        max_instances: columns.number::<NonZeroInstances>(NonZeroInstances(1)).0,
+        overlap: columns.word(Overlap::parse, Overlap::default()),
+        on_crash: columns.word(OnCrash::parse, OnCrash::default()),
+        max_runs: columns.number_option(),
         timeout: None,
         retry: None,
         priority: 0,
@@ -128,111 +157,165 @@ fn policy(row: &mut Row) -> Result<Result<Policy, (Policy, Invalid)>, StoreError
         heartbeat: None,
         on_finish: None,
     };
-    let Some(options) = row.text_option()? else { return Ok(Ok(plain)) };
+    let Some(options) = columns.text_option() else { return plain };
     let given = invalid::read::<GivenPolicy>(parse_json(&options));
     let options = given.and_then(|given| given.complete(&GivenPolicy::default()));
-    Ok(match options {
+    match options {
         Ok(Policy { timeout, retry, priority, hooks, heartbeat, on_finish, .. }) => {
-            Ok(Policy { timeout, retry, priority, hooks, heartbeat, on_finish, ..plain })
+            Policy { timeout, retry, priority, hooks, heartbeat, on_finish, ..plain }
         }
-        Err(invalid) => Err((plain, invalid)),
-    })
+        Err(invalid) => {
+            columns.refuse(&invalid.to_string());
+            plain
+        }
+    }
+}
+
+fn misfire_grace(columns: &mut Columns<'_>) -> Option<TimeDelta> {
+    let micros = columns.number_option::<u64>().and_then(|micros| i64::try_from(micros).ok());
+    micros.map(TimeDelta::microseconds)
+}
+
+/// How many runs of a job may be in flight: at least one.
+struct NonZeroInstances(u32);
+
+impl TryFrom<i64> for NonZeroInstances {
+    type Error = ();
+
+    fn try_from(number: i64) -> Result<Self, ()> {
+        u32::try_from(number).ok().filter(|number| *number > 0).map(Self).ok_or(())
+    }
 }
 
 fn parse_json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
-/// Reads a run.
-pub(super) fn run(mut row: Row) -> Result<Run, StoreError> {
+/// Reads a run. One whose row cannot be understood is `lost`, and says what was not understood.
+pub(super) fn run(row: Row) -> Stored<Run> {
+    let mut columns = Columns::new(row, RUN_COLUMNS);
+    let columns = &mut columns;
     let run = Run {
-        id: RunId(row.text()?.into()),
-        job_id: JobId::parse(&row.text()?)
-            .map_err(|invalid| StoreError::Unusable(invalid.to_string()))?,
-        anchor: row.instant()?,
-        cause: cause(&mut row)?,
-        scheduled_at: row.instant_option()?,
-        due_at: row.instant()?,
-        attempt: u32::try_from(row.integer()?).unwrap_or(1),
-        executor: row.text()?,
-        node: row.text()?.into(),
-        created_at: row.instant()?,
+        id: RunId(columns.key(Columns::text).into()),
+        job_id: JobId::stored(columns.text()),
+        anchor: columns.instant(),
+        cause: cause(columns),
+        scheduled_at: columns.instant_option(),
+        due_at: columns.instant(),
+        attempt: columns.number(1),
+        executor: columns.text(),
+        node: columns.key(Columns::text).into(),
+        created_at: columns.instant(),
         state: RunState::Pending,
     };
-    Ok(Run { state: run_state(&mut row, &run)?, ..run })
+    let state = run_state(columns, &run);
+    Stored { value: Run { state, ..run }, key_fault: columns.key_fault().map(str::to_owned) }
 }
 
-fn cause(row: &mut Row) -> Result<Cause, StoreError> {
-    let (word, event, subject) = (row.text()?, row.text_option()?, row.text_option()?);
-    let event = event.as_deref().and_then(Event::parse);
-    Ok(match event.zip(subject) {
-        Some((event, subject)) => Cause::Event { event, subject: RunId(subject.into()) },
-        None if word == "manual" => Cause::Manual,
-        None => Cause::Schedule,
-    })
-}
-
-fn run_state(row: &mut Row, run: &Run) -> Result<RunState, StoreError> {
-    let word = row.text()?;
-    let (last_scheduled_at, count) = (row.instant_option()?, row.count()?);
-    let (started_at, finished_at) = (row.instant_option()?, row.instant_option()?);
-    let started_at = started_at.unwrap_or(run.created_at);
-    match word.as_str() {
-        "pending" => return Ok(RunState::Pending),
-        "running" => return Ok(RunState::Running { started_at }),
-        "skipped" => {
-            let reason = row.text_option()?;
-            return Ok(RunState::Skipped {
-                reason: reason.as_deref().and_then(SkipReason::parse).unwrap_or(SkipReason::Missed),
-                last_scheduled_at: last_scheduled_at.unwrap_or(run.due_at),
-                count,
-            });
+fn cause(columns: &mut Columns<'_>) -> Cause {
+    let plain = |word: &str| match word {
+        "manual" => Some(Cause::Manual),
+        "schedule" => Some(Cause::Schedule),
+        _ => None,
+    };
+    let cause = columns.word(plain, Cause::Manual);
+    let event = columns.text_option();
+    let known = event.as_deref().map(Event::parse);
+    if known == Some(None) {
+        columns.refuse(&format!("\"{}\"", event.unwrap_or_default()));
+    }
+    let subject = columns.text_option();
+    match (known.flatten(), subject) {
+        (Some(event), Some(subject)) => Cause::Event { event, subject: RunId(subject.into()) },
+        (Some(_), None) => {
+            columns.refuse("null");
+            cause
         }
+        (None, _) => cause,
+    }
+}
+
+fn run_state(columns: &mut Columns<'_>, run: &Run) -> RunState {
+    let word = columns.text();
+    // What follows is about ends; a run that has not ended does not need it.
+    let fault = columns.fault().map(str::to_owned);
+    let (last_scheduled_at, count) = (columns.instant_option(), columns.number(1));
+    let (started_at, finished_at) = (columns.instant_option(), columns.instant_option());
+    let started_at = started_at.unwrap_or(run.created_at);
+    let finished_at = finished_at.unwrap_or(started_at);
+    let lost = |error: &str| RunState::Ended {
+        started_at,
+        finished_at,
+        outcome: Outcome::Lost { error: error.to_owned() },
+        cost: Cost::default(),
+    };
+    match (word.as_str(), fault) {
+        ("pending" | "running", Some(fault)) => return lost(&fault),
+        ("pending", None) => return RunState::Pending,
+        ("running", None) => return RunState::Running { started_at },
         _ => {}
     }
-    let (outcome, cost) = outcome(row, &word)?;
-    let outcome = match (outcome, row.text_option()?) {
-        (Outcome::Succeeded { exit_code, .. }, result) => {
-            Outcome::Succeeded { result: result.map(|text| parse_json(&text)), exit_code }
+    let state = if word == "skipped" {
+        RunState::Skipped {
+            reason: columns.word(SkipReason::parse, SkipReason::Missed),
+            last_scheduled_at: last_scheduled_at.unwrap_or(run.due_at),
+            count,
         }
-        (outcome, _) => outcome,
+    } else {
+        let (mut outcome, cost) = outcome(columns, &word);
+        let answer = columns.text_option();
+        if let Outcome::Succeeded { result, .. } = &mut outcome {
+            *result = answer.map(|text| parse_json(&text));
+        }
+        RunState::Ended { started_at, finished_at, outcome, cost }
     };
-    let finished_at = finished_at.unwrap_or(started_at);
-    Ok(RunState::Ended { started_at, finished_at, outcome, cost })
+    columns.fault().map_or(state, lost)
 }
 
 /// How an execution ended, without what it answered.
-fn outcome(row: &mut Row, word: &str) -> Result<(Outcome, Cost), StoreError> {
-    let reason = row.text_option()?;
-    let code = |number: Option<i64>| number.and_then(|code| i32::try_from(code).ok());
-    let (exit_code, signal) = (code(row.integer_option()?), code(row.integer_option()?));
-    let error = row.text_option()?.unwrap_or_default();
-    let amount = |number: Option<i64>| number.and_then(|amount| u64::try_from(amount).ok());
-    let cost = Cost {
-        cpu_micros: amount(row.integer_option()?),
-        peak_memory: amount(row.integer_option()?),
-    };
+fn outcome(columns: &mut Columns<'_>, word: &str) -> (Outcome, Cost) {
+    let reason = columns.text_option();
+    let permanent = reason.as_deref() == Some("permanent");
+    if let Some(reason) = reason.filter(|_| !permanent) {
+        columns.refuse(&format!("\"{reason}\""));
+    }
+    let (exit_code, signal) = (columns.number_option(), columns.number_option());
+    let error = columns.text_option().unwrap_or_default();
+    let cost = Cost { cpu_micros: columns.number_option(), peak_memory: columns.number_option() };
     let outcome = match word {
         "succeeded" => Outcome::Succeeded { result: None, exit_code },
-        "failed" => {
-            let permanent = reason.as_deref() == Some("permanent");
-            Outcome::Failed { error, exit_code, signal, permanent }
-        }
+        "failed" => Outcome::Failed { error, exit_code, signal, permanent },
         "timed_out" => Outcome::TimedOut { error },
         "cancelled" => Outcome::Cancelled { reason: error },
         "lost" => Outcome::Lost { error },
-        _ => return Err(StoreError::Unusable(format!("unknown run state \"{word}\""))),
+        _ => Outcome::Lost { error: format!("the store holds the unknown state \"{word}\"") },
     };
-    Ok((outcome, cost))
+    (outcome, cost)
 }
 
-/// Reads an attempt.
-pub(super) fn attempt(mut row: Row) -> Result<Attempt, StoreError> {
-    let run_id = RunId(row.text()?.into());
-    let number = u32::try_from(row.integer()?).unwrap_or(1);
-    let node = row.text()?.into();
-    let (started_at, finished_at) = (row.instant()?, row.instant()?);
-    let word = row.text()?;
-    let (outcome, cost) = outcome(&mut row, &word)?;
-    Ok(Attempt { run_id, number, node, started_at, finished_at, outcome, cost })
+/// Reads an attempt. One whose row cannot be understood is `lost`, and says what was not understood.
+pub(super) fn attempt(row: Row) -> Attempt {
+    let mut columns = Columns::new(row, ATTEMPT_COLUMNS);
+    let columns = &mut columns;
+    let run_id = RunId(columns.text().into());
+    let number = columns.number(1);
+    let node = columns.text().into();
+    let (started_at, finished_at) = (columns.instant(), columns.instant());
+    let word = columns.text();
+    let (outcome, cost) = outcome(columns, &word);
+    let lost = |error: &str| Outcome::Lost { error: error.to_owned() };
+    let outcome = columns.fault().map_or(outcome, lost);
+    Attempt { run_id, number, node, started_at, finished_at, outcome, cost }
+}
+
+/// Reads a node. Its instants are for people; whether it lives is seen from its beat.
+pub(super) fn node(row: Row) -> Stored<Node> {
+    let mut columns = Columns::new(row, NODE_COLUMNS);
+    let value = Node {
+        name: columns.key(Columns::text),
+        beat: columns.key(|columns| columns.number(0)),
+        started_at: columns.instant(),
+        seen_at: columns.instant(),
+    };
+    Stored { value, key_fault: columns.key_fault().map(str::to_owned) }
 }

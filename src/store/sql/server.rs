@@ -357,7 +357,7 @@ impl Cells for MySqlRow {
             "BIGINT" => self.try_get(column).map(Cell::Integer),
             "VARBINARY" | "BLOB" | "LONGBLOB" => {
                 let bytes: Vec<u8> = self.try_get(column)?;
-                Ok(Cell::Text(String::from_utf8_lossy(&bytes).into_owned()))
+                Ok(Cell::of_bytes(&bytes))
             }
             _ => self.try_get(column).map(Cell::Text),
         }

@@ -232,10 +232,9 @@ fn cell(value: ValueRef<'_>) -> Cell {
     match value {
         ValueRef::Null => Cell::Null,
         ValueRef::Integer(number) => Cell::Integer(number),
-        ValueRef::Text(text) | ValueRef::Blob(text) => {
-            Cell::Text(String::from_utf8_lossy(text).into_owned())
-        }
-        ValueRef::Real(number) => Cell::Text(number.to_string()),
+        ValueRef::Text(text) => Cell::of_bytes(text),
+        ValueRef::Blob(bytes) => Cell::Other(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Real(number) => Cell::Other(number.to_string()),
     }
 }
 

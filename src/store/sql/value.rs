@@ -65,6 +65,18 @@ pub(super) enum Cell {
     Integer(i64),
     /// Text.
     Text(String),
+    /// What this program never writes, as far as it can be shown: bytes that are no text, or a fraction.
+    Other(String),
+}
+
+impl Cell {
+    /// Bytes of a database that does not tell text from bytes.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Other(String::from_utf8_lossy(bytes).into_owned()),
+        }
+    }
 }
 
 /// A row, read column by column in the order of the statement.
@@ -82,10 +94,15 @@ impl Row {
     /// Bytes of the texts that have not been read.
     pub(super) fn bytes(&self) -> usize {
         let bytes = |cell: &Cell| match cell {
-            Cell::Text(text) => text.len(),
+            Cell::Text(text) | Cell::Other(text) => text.len(),
             Cell::Null | Cell::Integer(_) => 0,
         };
         self.cells.as_slice().iter().map(bytes).sum()
+    }
+
+    /// The next column, whatever it holds; nothing after the last one.
+    pub(super) fn next(&mut self) -> Cell {
+        self.cells.next().unwrap_or(Cell::Null)
     }
 
     fn missing(what: &str) -> StoreError {
@@ -94,7 +111,7 @@ impl Row {
 
     pub(super) fn text_option(&mut self) -> Result<Option<String>, StoreError> {
         match self.cells.next() {
-            Some(Cell::Text(text)) => Ok(Some(text)),
+            Some(Cell::Text(text) | Cell::Other(text)) => Ok(Some(text)),
             Some(Cell::Null) => Ok(None),
             Some(Cell::Integer(_)) | None => Err(Self::missing("text")),
         }
@@ -108,7 +125,7 @@ impl Row {
         match self.cells.next() {
             Some(Cell::Integer(number)) => Ok(Some(number)),
             Some(Cell::Null) => Ok(None),
-            Some(Cell::Text(_)) | None => Err(Self::missing("number")),
+            Some(Cell::Text(_) | Cell::Other(_)) | None => Err(Self::missing("number")),
         }
     }
 
