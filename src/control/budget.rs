@@ -105,11 +105,11 @@ pub(super) async fn bound_answer(
         let message = "too many large answers are waiting to be read";
         return ApiError::unavailable(message).into_response();
     }
-    let (head, body) = response.into_parts();
+    let (parts, body) = response.into_parts();
     // All of it is there, and nothing is waited for.
     let Ok(body) = body.collect().await else {
         return ApiError::unavailable("the answer broke off").into_response();
     };
     let held = Held { bytes: body.to_bytes(), _share: share };
-    Response::from_parts(head, Body::from(Bytes::from_owner(held)))
+    Response::from_parts(parts, Body::from(Bytes::from_owner(held)))
 }

@@ -77,23 +77,24 @@ impl Rest {
     /// Reads and drops what was left, unless it `is_left` where it is. False if something is still there, because it is
     /// too much or takes too long: the connection cannot be used again.
     pub(super) async fn drop_it(mut self, is_left: bool) -> bool {
-        let Ok(mut body) = self.0.try_recv() else { return true };
+        let Ok(body) = self.0.try_recv() else { return true };
         if is_left {
             return false;
         }
-        let reading = async {
-            let mut bytes = 0_usize;
-            while let Some(frame) = body.frame().await {
-                let Ok(frame) = frame else { return false };
-                bytes = bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
-                if bytes > DROPPED_BYTES_MAX {
-                    return false;
-                }
-            }
-            true
-        };
-        tokio::time::timeout(DROPPED_WITHIN, reading).await.unwrap_or(false)
+        tokio::time::timeout(DROPPED_WITHIN, read_and_drop(body)).await.unwrap_or(false)
     }
+}
+
+async fn read_and_drop(mut body: Incoming) -> bool {
+    let mut bytes = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        bytes = bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        if bytes > DROPPED_BYTES_MAX {
+            return false;
+        }
+    }
+    true
 }
 
 /// The body of an answer that goes on for as long as there is news. Its connection is busy until it ends.
