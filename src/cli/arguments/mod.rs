@@ -61,7 +61,7 @@ const SHIM_VERB: &str = "exec";
 /// How to reach the daemon, and how to answer.
 #[derive(Debug, Args)]
 pub struct ClientArguments {
-    /// Control socket of the daemon [default: [control] socket in jobs.toml, else punctual.sock in $RUNTIME_DIRECTORY,
+    /// Control socket of the daemon [default: control.socket in jobs.toml, else punctual.sock in $RUNTIME_DIRECTORY,
     /// $XDG_RUNTIME_DIR or here; a client also looks at /run/punctual/punctual.sock]
     #[arg(
         long,
