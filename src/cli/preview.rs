@@ -68,8 +68,12 @@ fn show(
     });
     let preview = Preview::answer_by_type(question, zone, *now)
         .map_err(|invalid| Failure::Usage(invalid.to_string()))?;
-    if let Some(why) = preview.trigger.why_never() {
-        return Err(Failure::Usage(format!("it can never fire: {why}")));
+    let why = match after {
+        Some(_) => preview.trigger.why_never(),
+        None => preview.trigger.why_over(*now),
+    };
+    if let Some(why) = why {
+        return Err(Failure::Usage(why));
     }
     let whose = whose.map(|whose| format!("times are in {}, {whose}", zone.name()));
     output.show(&preview.to_value(), |_| {

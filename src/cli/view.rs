@@ -91,7 +91,9 @@ pub(super) fn added(job: &Value, now: Timestamp) -> String {
         Some(next) => format!("next run {next}"),
         None => format!("it is {}", text(job, "state")),
     };
-    escaped(&format!("added {}: {next}", text(job, "id"))).into_owned()
+    let added = escaped(&format!("added {}: {next}", text(job, "id"))).into_owned();
+    let warnings = rows(job, "warnings").iter().filter_map(Value::as_str);
+    added + &warnings.map(|why| format!("\nwarning: {}", escaped(why))).collect::<String>()
 }
 
 /// A page of jobs.

@@ -18,7 +18,7 @@ use crate::history::PAGE_DEFAULT;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
 use crate::job::{Definition, Job, JobId, Origin, Shown};
-use crate::scheduler::admission::Rules;
+use crate::scheduler::admission::{Rules, why_missed};
 use crate::scheduler::command::{Addition, Existing};
 
 /// States that a list can be asked for.
@@ -71,9 +71,20 @@ pub(super) fn check_state(given: Option<&str>, known: &[&str]) -> Result<(), Inv
 
 pub(super) async fn add(State(api): State<Api>, Bytes(body): Bytes) -> Result<Response, ApiError> {
     let rules = Arc::clone(&api.rules.borrow());
-    let addition = addition(definition(&body)?, &rules, api.clock.now())?;
+    let now = api.clock.now();
+    let addition = addition(definition(&body)?, &rules, now)?;
     let job = api.handle.add(addition).await?;
-    Ok((StatusCode::CREATED, Json(job.shown())).into_response())
+    let warnings = why_missed(&job, now).into_iter().collect();
+    Ok((StatusCode::CREATED, Json(AddedJob { job: job.shown(), warnings })).into_response())
+}
+
+/// A job that was added, with what may surprise about it.
+#[derive(Serialize)]
+struct AddedJob<'a> {
+    #[serde(flatten)]
+    job: Shown<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// A definition as it is added, or which of its fields is wrong.

@@ -45,8 +45,17 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
         Err(ClientError::Unreachable { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let answer = json!({"file": file, "jobs": jobs.len(), "changes": compared});
-    arguments.output().show(&answer, |answer| view(file, jobs.len(), answer.get("changes")))
+    let over = files::over(&jobs, SystemClock.now());
+    let warnings: Vec<Value> =
+        over.iter().map(|(id, why)| json!({"job": id, "warning": why})).collect();
+    let answer = json!({
+        "file": file, "jobs": jobs.len(), "changes": compared, "warnings": warnings,
+    });
+    arguments.output().show(&answer, |answer| {
+        let warnings =
+            over.iter().map(|(id, why)| format!("\nwarning: {id} will be finished: {why}"));
+        view(file, jobs.len(), answer.get("changes")) + &warnings.collect::<String>()
+    })
 }
 
 /// The jobs of the daemon, by id, that it has from its file or that are declared now.

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::config::{Config, ConfigError, DEFAULT_FILE};
 use crate::executor::Privileges;
 use crate::invalid;
-use crate::job::{Job, Origin};
+use crate::job::{Job, JobId, JobState, Origin};
 use crate::scheduler::admission::Rules;
 use crate::store::sql::StorePlace;
 use crate::task::builtin::Registry;
@@ -90,4 +90,11 @@ pub(super) fn declared_jobs(
             .map_err(|invalid| config.job_error(number, invalid))
     };
     config.jobs.iter().enumerate().map(admit).collect()
+}
+
+/// The declared jobs that have no occurrence left, and why. A file that was right yesterday is not wrong because the last
+/// day of a job is over: such a job is finished.
+pub(super) fn over(jobs: &[Job], now: Timestamp) -> Vec<(JobId, String)> {
+    let why = |job: &Job| Some((job.id.clone(), job.trigger.why_over(now)?));
+    jobs.iter().filter(|job| job.state == JobState::Finished).filter_map(why).collect()
 }

@@ -379,6 +379,9 @@ impl Daemon {
         rules: Rules,
         jobs: Vec<Job>,
     ) -> Result<control::Difference, DeclareError> {
+        for (job, why) in files::over(&jobs, SystemClock.now()) {
+            tracing::warn!(%job, "the job is finished: {why}");
+        }
         let difference = declare(&self.handle, self.archive.as_ref(), rules, jobs).await?;
         tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
             unchanged = difference.unchanged, "declared jobs");

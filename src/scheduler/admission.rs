@@ -61,10 +61,7 @@ impl Rules {
             Some(next) if is_paused => JobState::Paused { next },
             Some(next) => JobState::Active { next },
             None if origin == Origin::File => JobState::Finished,
-            None => {
-                let message = "has no occurrence left: its last one is in the past";
-                return Err(Invalid::new("trigger", message));
-            }
+            None => return Err(Invalid::new("trigger", trigger.why_over(now).unwrap_or_default())),
         };
         let mut job = Job {
             name: definition.name.unwrap_or_else(|| id.to_string()),
@@ -196,6 +193,20 @@ impl Rules {
         }
         Ok(name.to_owned())
     }
+}
+
+/// Why a job that was added will not run, though it is accepted: its only occurrence is already too late.
+pub fn why_missed(job: &Job, now: Timestamp) -> Option<String> {
+    let (next, grace) = (job.next()?, job.policy.misfire_grace?);
+    let is_late = now.signed_duration_since(next.due_at) > grace;
+    if !is_late || job.trigger.next_after(now.max(next.scheduled_at)).is_some() {
+        return None;
+    }
+    let at = job.trigger.zone().to_fixed(next.due_at).format("%Y-%m-%d %H:%M:%S %:z");
+    let grace = job.policy.misfire_grace_seconds()?;
+    Some(format!(
+        "it will not run: its only occurrence, {at}, has passed by more than misfire_grace_time ({grace} s)"
+    ))
 }
 
 /// When a job that is defined at `now` runs first: as it was given, else at the trigger's first occurrence.

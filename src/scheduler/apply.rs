@@ -224,13 +224,13 @@ impl Desk<'_> {
                     self.put(job);
                 }
                 Some(known) if is_as_declared(&known, &job) => difference.unchanged += 1,
+                // What is stored and shown follows the file's own words.
+                Some(known) if is_like_declared(&known, &job) => {
+                    difference.unchanged += 1;
+                    self.replace(&known, known.redefined(job));
+                }
                 Some(known) => {
-                    if is_like_declared(&known, &job) {
-                        // What is stored and shown follows the file's own words all the same.
-                        difference.unchanged += 1;
-                    } else {
-                        difference.changed.push(id);
-                    }
+                    difference.changed.push(id);
                     self.replace(&known, known.redefined(job));
                 }
             }

@@ -83,7 +83,7 @@ impl Trigger {
     pub fn parse(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
         let trigger = Self::compile(spec, zone, anchor)?;
         match trigger.why_never() {
-            Some(why) => Err(Invalid::new("", format!("it can never fire: {why}"))),
+            Some(why) => Err(Invalid::new("", why)),
             None => Ok(trigger),
         }
     }
@@ -153,18 +153,38 @@ impl Trigger {
     }
 
     /// Why it has no occurrence at all, in the past or in the future, if it has none.
-    pub fn why_never(&self) -> Option<&'static str> {
-        if let Kind::Cron(cron) = &self.kind
-            && let Some(why) = cron.why_never()
-        {
-            return Some(why);
+    pub fn why_never(&self) -> Option<String> {
+        let fields = match &self.kind {
+            Kind::Cron(cron) => cron.why_never(),
+            Kind::Date(_)
+            | Kind::Interval(_)
+            | Kind::Calendar(_)
+            | Kind::And(_)
+            | Kind::Or(_)
+            | Kind::Unreadable => None,
+        };
+        let first = || self.first().or_else(|| self.next_from(Timestamp::default()));
+        let why = match (fields, self.end()) {
+            (Some(why), _) => why,
+            (None, _) if first().is_some() => return None,
+            (None, Some(_)) => "no time up to its end matches",
+            (None, None) => "no time matches",
+        };
+        Some(format!("it can never fire: {why}"))
+    }
+
+    /// Why a job that is defined at `now` would not fire, if it would not: it never does, or its last occurrence has
+    /// passed. A one-shot that has passed runs late.
+    pub fn why_over(&self, now: Timestamp) -> Option<String> {
+        let never = self.why_never();
+        if never.is_some() || self.is_one_shot() || self.next_from(now).is_some() {
+            return never;
         }
-        let first = self.first().or_else(|| self.next_from(Timestamp::default()));
-        match (first, self.end()) {
-            (Some(_), _) => None,
-            (None, Some(_)) => Some("no time up to its end matches"),
-            (None, None) => Some("no time matches"),
-        }
+        let last = self.last_until(now).map(|last| {
+            let last = self.zone.to_fixed(last).format("%Y-%m-%d %H:%M:%S %:z");
+            format!(": its last occurrence was {last}")
+        });
+        Some(format!("it can never fire again{}", last.unwrap_or_default()))
     }
 
     /// Whether it fires at most once.

@@ -98,6 +98,31 @@ fn a_job_can_be_due_in_a_while_or_now() {
 }
 
 #[test]
+fn an_add_warns_if_the_only_occurrence_is_missed_already() {
+    let home = Home::new("[scheduler]\ntimezone = \"UTC\"");
+    let _daemon = home.start();
+    let add =
+        |id: &str, more: &[&str]| home.ok(&[&["add", id, "--builtin", "noop"], more].concat());
+    let past = ["--at", "2020-01-01", "--misfire-grace-time", "60s"];
+    let said = "warning: it will not run: its only occurrence, 2020-01-01 00:00:00 +00:00, \
+        has passed by more than misfire_grace_time (60 s)";
+    assert!(add("a", &past).ends_with(&format!("{said}\n")));
+    // Late enough to run, or with more occurrences to come.
+    for more in [
+        &past[..2],
+        &["--at", "now", "--misfire-grace-time", "1h"],
+        &["--every", "1h", "--misfire-grace-time", "1s"],
+    ] {
+        assert!(!add(&format!("b{}", more.len()), more).contains("warning"), "{more:?}");
+        home.ok(&["remove", &format!("b{}", more.len())]);
+    }
+    let answer = home.json(&[&["add", "c", "--builtin", "noop"], &past[..]].concat());
+    assert_eq!(answer["warnings"].as_array().map(Vec::len), Some(1));
+    let answer = home.json(&["add", "d", "--builtin", "noop", "--every", "1h"]);
+    assert_eq!(answer.get("warnings"), None);
+}
+
+#[test]
 fn every_task_option_arrives_in_the_job() {
     let home = Home::new("");
     let _daemon = home.start();

@@ -152,6 +152,50 @@ fn a_trigger_that_never_fires_has_no_times_and_is_not_valid() {
 }
 
 #[test]
+fn all_agree_on_a_trigger_that_has_no_occurrence_left() {
+    let over = "it can never fire again: its last occurrence was 2020-01-02 03:00:00 +00:00";
+    let home = Home::new(
+        "[scheduler]\ntimezone = \"UTC\"\n[[jobs]]\nid = \"old\"\ntask = { type = \"builtin\", name = \"noop\" }\n\
+        trigger = { type = \"cron\", hour = 3, end_date = \"2020-01-02\" }\n",
+    );
+    let cron = ["--cron", "hour=3", "--end", "2020-01-02", "--timezone", "UTC"];
+    let (code, complaint) = home.fails(&[&["preview"], &cron[..]].concat());
+    assert_eq!((code, complaint), (2, format!("punctual: {over}\n")));
+    let trigger = json!({"type": "cron", "hour": 3, "end_date": "2020-01-02", "timezone": "UTC"});
+    let answers =
+        batch(&home, json!({"op": "validate", "trigger": trigger}).to_string().as_bytes());
+    assert_eq!(answers, [json!({"error": format!("cron: {over}")})]);
+    // A file that was right yesterday stays right.
+    let checked = home.json(&["check"]);
+    assert_eq!(checked["warnings"], json!([{"job": "old", "warning": over}]));
+    assert!(home.ok(&["check"]).contains(&format!("warning: old will be finished: {over}")));
+    let daemon = home.start();
+    let task = ["--builtin", "noop"];
+    let (code, complaint) = home.fails(&[&["add", "x"], &cron[..], &task[..]].concat());
+    assert_eq!((code, complaint), (1, format!("punctual: trigger: {over}\n")));
+    assert_eq!(home.json(&["show", "old"])["state"], "finished");
+    // What it did then can be looked at.
+    let then = ["--after", "2020-01-01T00:00:00Z"];
+    let times = home.json(&[&["preview"], &cron[..], &then[..]].concat());
+    assert_eq!(times["times"].as_array().unwrap().len(), 2);
+    // A pattern of past years, a union of what is over, and steps that ended are the same.
+    let others = [
+        json!({"type": "crontab", "expression": "0 0 0 1 1 * 2020", "timezone": "UTC"}),
+        json!({"type": "or", "triggers": [trigger, trigger]}),
+        json!({"type": "calendarinterval", "days": 1, "start_date": "2019-01-01", "end_date": "2020-01-01"}),
+        json!({"type": "interval", "days": 1, "start_date": "2019-01-01", "end_date": "2020-01-01"}),
+    ];
+    for other in others {
+        let text = other.to_string();
+        let (_, previewed) = home.fails(&["preview", "--trigger", &text]);
+        let (_, refused) = home.fails(&["add", "x", "--trigger", &text, "--builtin", "noop"]);
+        assert!(previewed.contains("it can never fire again: its last"), "{previewed}");
+        assert_eq!(refused, previewed.replace("punctual: ", "punctual: trigger: "));
+    }
+    drop(daemon);
+}
+
+#[test]
 fn a_preview_in_json_has_the_offset_of_each_time() {
     let home = Home::new("");
     let arguments = ["preview", "--cron", "month=3,11 day=1", "--timezone", "America/New_York"];
