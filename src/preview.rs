@@ -49,6 +49,16 @@ impl Preview {
     /// Answers `{"trigger", "after", "inclusive", "count"}`. Without `after` the times begin at the trigger's own
     /// start, or now where it has none. A trigger that never fires has no times; whoever adds it as a job is refused.
     pub fn answer(question: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
+        Self::answer_while(question, zone, now, || true)
+    }
+
+    /// The same, for as long as it may go on.
+    pub fn answer_while(
+        question: Value,
+        zone: &Zone,
+        now: Timestamp,
+        may_go_on: impl Fn() -> bool,
+    ) -> Result<Self, Invalid> {
         let question: Question = invalid::read(question)?;
         let count = question.count.unwrap_or(TIMES_DEFAULT);
         if count > TIMES_MAX {
@@ -70,6 +80,10 @@ impl Preview {
         let from = after.or(trigger.start()).or(next).unwrap_or(now);
         let mut times = Vec::new();
         while let Some(at) = next.filter(|_| times.len() < count) {
+            if !may_go_on() {
+                let message = "finding so many times takes too long: ask for fewer";
+                return Err(Invalid::new("count", message));
+            }
             times.push(at);
             next = trigger.next_after(at);
         }

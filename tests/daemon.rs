@@ -324,6 +324,33 @@ async fn bad_input_is_one_clear_error_and_the_daemon_goes_on() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_an_id_is_not_there_whatever_the_database() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let client = home.client();
+    for id in ["\0", "a\nb", &"x".repeat(256)] {
+        for answer in [
+            client.job(id).await,
+            client.remove(id).await,
+            client.run_by_id(id).await,
+            client.cancel(id, None).await,
+        ] {
+            assert_eq!(refused(answer.unwrap_err()).0, 404, "{id:?}");
+        }
+    }
+    for (query, field) in [("prefix=%00", "prefix"), ("cursor=a%00", "cursor"), ("tag=%1b", "tag")]
+    {
+        let (status, _, said) = refused(client.jobs(query).await.unwrap_err());
+        assert_eq!((status, said.as_deref()), (422, Some(field)));
+    }
+    let (status, _, said) = refused(client.runs("job=%00").await.unwrap_err());
+    assert_eq!((status, said.as_deref()), (422, Some("job")));
+    let (status, _, said) = refused(client.cancel("a", Some("a\0b")).await.unwrap_err());
+    assert_eq!((status, said.as_deref()), (422, Some("reason")));
+    client.ready().await.unwrap();
+}
+
+#[tokio::test]
 async fn half_a_request_is_an_error_for_its_sender_only() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let home = Home::new("");

@@ -177,6 +177,88 @@ async fn read_only<K: Kind>(
     assert!(daemon.stop().success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_sqlite_refuses_stops_nothing() {
+    let home = Home::new("");
+    let refuse = async |home: &Home| {
+        let options =
+            sqlx::sqlite::SqliteConnectOptions::new().filename(home.path().join("punctual.db"));
+        let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        for (table, column, when) in
+            [("runs", "error", "update"), ("jobs", "description", "insert")]
+        {
+            let trigger = format!(
+                "create trigger refuse_{table} before {when} on {table} when new.{column} = 'poison' \
+                 begin select raise(abort, 'it is refused'); end"
+            );
+            sqlx::query(sqlx::AssertSqlSafe(trigger)).execute(&mut other).await.unwrap();
+        }
+    };
+    refuses_a_text(&home, refuse).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_postgres_refuses_stops_nothing() {
+    refused_by::<Postgres>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_mariadb_refuses_stops_nothing() {
+    refused_by::<MariaDb>().await;
+}
+
+async fn refused_by<K: Kind>() {
+    let Some(server) = Server::<K>::start() else { return };
+    let home = Home::new(&format!("[store]\nurl = \"{}\"\n", server.database("poison")));
+    let refuse = async |_: &Home| {
+        for (table, column) in [("runs", "error"), ("jobs", "description")] {
+            let check = format!("check ({column} <> 'poison')");
+            server.sql(
+                "poison",
+                &format!("alter table {table} add constraint refuse_{table} {check}"),
+            );
+        }
+    };
+    refuses_a_text(&home, refuse).await;
+}
+
+/// A database that refuses a text: its sender is told, the end of a run is recorded, and all others go on.
+async fn refuses_a_text(home: &Home, refuse: impl AsyncFn(&Home)) {
+    let daemon = home.start();
+    let client = home.client();
+    refuse(home).await;
+    let mut signal = home.signal("ticks");
+    let job = |id: &str, task: Value, trigger: Value, description: &str| serde_json::json!({"id": id, "task": task, "trigger": trigger, "description": description});
+    let every = || serde_json::json!({"type": "interval", "seconds": 1});
+    let sleep = serde_json::json!({"type": "command", "argv": ["/bin/sleep", "600"]});
+    let never = serde_json::json!({"type": "date", "run_date": "2100-01-01 00:00:00"});
+    let jobs = [
+        job("tick", signal.shell("tick"), every(), ""),
+        job("refused", sleep.clone(), never.clone(), "poison"),
+        job("sleeps", sleep, never, ""),
+    ];
+    let answer = client.add_all(&jobs).await.unwrap();
+    let statuses: Vec<&str> =
+        answer["results"].as_array().unwrap().iter().map(|job| text(job, "status")).collect();
+    assert_eq!(statuses, ["added", "error", "added"], "{answer}");
+    assert_eq!(answer["results"][1]["error"]["code"], "rejected", "{answer}");
+    let ClientError::Refused { status, .. } = client.add(&jobs[1]).await.unwrap_err() else {
+        panic!("a text was taken that the database refuses");
+    };
+    assert_eq!(status, 422);
+    signal.next().await;
+    let run = client.run("sleeps").await.unwrap();
+    client.cancel(text(&run, "id"), Some("poison")).await.unwrap();
+    let ended = client.wait(text(&run, "id"), 60).await.unwrap();
+    assert_eq!(text(&ended, "state"), "cancelled", "{ended}");
+    assert!(text(&ended, "error").starts_with("the database refused"), "{ended}");
+    for _ in 0..2 {
+        signal.next().await;
+    }
+    client.ready().await.unwrap();
+    assert!(daemon.stop().success());
+}
+
 /// Stops a server under load, and starts it again.
 async fn goes_away<K: Kind>() {
     let Some(server) = Server::<K>::start() else { return };

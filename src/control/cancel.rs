@@ -39,5 +39,8 @@ fn read(body: &[u8]) -> Result<Given, ApiError> {
         let message = format!("has at most {REASON_BYTES_MAX} bytes");
         return Err(Invalid::new("reason", message).into());
     }
+    if given.reason.as_deref().is_some_and(|reason| reason.contains('\0')) {
+        return Err(Invalid::new("reason", "must have no NUL").into());
+    }
     Ok(given)
 }

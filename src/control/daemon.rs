@@ -10,7 +10,6 @@ use super::request::JsonBody;
 use super::{Api, health};
 use crate::clock::rfc3339;
 use crate::invalid::Invalid;
-use crate::preview::Preview;
 use crate::scheduler::handle::Node;
 
 /// How the daemon stands. It answers also when its store does not: then nobody knows how many jobs there are.
@@ -82,12 +81,8 @@ pub(super) async fn preview(
     State(api): State<Api>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    let rules = api.rules.borrow().clone();
-    // Finding thousands of times is arithmetic without a pause: it must not hold up other requests.
-    let now = api.clock.now();
-    let answer =
-        tokio::task::spawn_blocking(move || Preview::answer(body, &rules.zone.zone, now)).await;
-    let preview = answer.map_err(|error| ApiError::unavailable(error.to_string()))??;
+    let zone = api.rules.borrow().zone.zone.clone();
+    let preview = api.previews.answer(body, zone, api.clock.now()).await?;
     Ok(Json(preview.to_value()))
 }
 

@@ -13,6 +13,7 @@ mod error;
 mod health;
 mod jobs;
 mod output;
+mod previews;
 mod request;
 mod runs;
 pub mod unix;
@@ -35,6 +36,7 @@ pub use crate::scheduler::command::Difference;
 use crate::scheduler::handle::Handle;
 pub use budget::Budget;
 use error::ApiError;
+pub use previews::Previews;
 
 /// A reload's answer: what changed, or what is wrong with the file, in one line.
 pub type ReloadAnswer = Result<Reloaded, String>;
@@ -83,6 +85,8 @@ pub struct Api {
     pub closing: CancellationToken,
     /// How many bytes of requests and answers are in memory.
     pub budget: Budget,
+    /// The places for previews.
+    pub previews: Previews,
 }
 
 /// The JSON of a refusal that is sent before a route sees the request.

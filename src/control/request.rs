@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use http_body_util::BodyExt;
@@ -13,7 +14,8 @@ use serde_json::Value;
 use super::Api;
 use super::budget::Share;
 use super::error::ApiError;
-use crate::job::Definition;
+use crate::invalid::Invalid;
+use crate::job::{Definition, JOB_ID_BYTES};
 use crate::json::{self, JsonError};
 
 /// Bytes of a body: thousands of times a usual job.
@@ -110,7 +112,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let id = Path::<String>::from_request_parts(parts, state).await;
-        id.map(|Path(id)| Self(id)).map_err(|rejection| ApiError::unreadable(rejection.body_text()))
+        let Path(id) = id.map_err(|rejection| ApiError::unreadable(rejection.body_text()))?;
+        // No job and no run has such an id, and not every database can be asked for it.
+        if id.len() > JOB_ID_BYTES || id.chars().any(char::is_control) {
+            return Err(ApiError::not_found(
+                "nothing has this id: it is too long or has control characters",
+            ));
+        }
+        Ok(Self(id))
     }
 }
 
@@ -122,6 +131,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let unreadable = |rejection: QueryRejection| ApiError::unreadable(rejection.body_text());
+        // What no row holds, not every database can be asked for.
+        let values = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let Query(values) = values.map_err(unreadable)?;
+        if let Some((name, _)) =
+            values.iter().find(|(_, value)| value.chars().any(char::is_control))
+        {
+            return Err(Invalid::new(name.as_str(), "must have no control characters").into());
+        }
         let query = Query::<T>::from_request_parts(parts, state).await;
         query
             .map(|Query(value)| Self(value))

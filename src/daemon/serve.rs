@@ -208,6 +208,7 @@ async fn run(
         identity: Arc::new(facts(&config, &socket, &identity)?),
         closing: doors.clone(),
         budget: control::Budget::default(),
+        previews: control::Previews::default(),
     };
     let (hints_in, hints) = mpsc::channel(1);
     start_helpers(&store, secrets, &core, &tracker);

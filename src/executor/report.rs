@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::http::client::Clients;
 use super::{Assignment, Completion, Live, STOPPED};
 use crate::clock::{Clock, Timestamp, duration_words};
+use crate::json::DEPTH_MAX;
 use crate::run::{Cost, Outcome};
 use crate::task::builtin::Registry;
 use crate::task::cancellation::Ending;
@@ -156,8 +157,11 @@ pub(super) fn bounded(outcome: Outcome, context: &Context) -> Outcome {
 
 /// The result of a builtin, or what is said of one that is too large.
 fn bounded_result(result: serde_json::Value) -> serde_json::Value {
-    let bytes = result.to_string().len();
-    if bytes > RESULT_BYTES_MAX { json!({"cut": true, "bytes": bytes}) } else { result }
+    let (bytes, depth) = (result.to_string().len(), depth(&result));
+    if bytes > RESULT_BYTES_MAX || depth > DEPTH_MAX {
+        return json!({"cut": true, "bytes": bytes, "depth": depth});
+    }
+    result
 }
 
 fn bounded_text(mut text: String) -> String {
@@ -166,4 +170,13 @@ fn bounded_text(mut text: String) -> String {
         text.push('…');
     }
     text
+}
+
+/// Levels of lists and objects in a value; none in a plain one.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
 }
