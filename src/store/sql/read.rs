@@ -74,10 +74,11 @@ impl SqlStore {
         reason: SkipReason,
     ) -> Result<Vec<Run>, StoreError> {
         let mut found = Vec::new();
+        let select = |number| if number == 0 { "select " } else { " union all select " };
         for chunk in jobs.chunks(JOBS_PER_STATEMENT) {
             let mut query = self.query("");
             for (number, job) in chunk.iter().enumerate() {
-                query.push(if number == 0 { "select " } else { " union all select " });
+                query.push(select(number));
                 query.push(RUN_COLUMNS).push(" from runs where state = 'skipped' and reason = ");
                 query.bind(reason.word()).push(" and job_id = ").bind(job.id.as_str());
                 query.push(" and anchor = ").bind(job.anchor).push(" and scheduled_at = ");
