@@ -200,6 +200,11 @@ impl Client {
         self.call(Method::POST, "/v1/scheduler/reload", None).await
     }
 
+    /// The same, also where the file declares no jobs any more.
+    pub async fn force_reload(&self) -> Result<Value, ClientError> {
+        self.call(Method::POST, "/v1/scheduler/reload?force=true", None).await
+    }
+
     async fn call(
         &self,
         method: Method,

@@ -27,6 +27,7 @@ pub mod control;
 pub mod daemon;
 pub mod executor;
 pub mod explain;
+pub mod file;
 pub mod filter;
 pub mod history;
 pub mod job;

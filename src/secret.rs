@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::file;
+
 /// Bytes of a secret.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
@@ -94,21 +96,9 @@ impl Secret {
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
-    use std::io::Read;
-
-    // To open a pipe waits for whoever writes to it, and a device may have no end.
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    let read = file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text);
-    read.map_err(|error| error.to_string())?;
-    if u64::try_from(text.len()).is_ok_and(|length| length > SECRET_BYTES_MAX) {
-        return Err(format!("it has more than {SECRET_BYTES_MAX} bytes"));
-    }
-    let length = text.strip_suffix('\n').unwrap_or(&text).len();
+    let mut text = file::read_text(path, SECRET_BYTES_MAX)?;
+    let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let length = line.unwrap_or(&text).len();
     text.truncate(length);
     Ok(text)
 }
@@ -181,6 +171,8 @@ mod tests {
         assert_eq!(text.read(&mut found).unwrap(), "s3cret");
         assert_eq!(Text::from("open").read(&mut found).unwrap(), "open");
         assert_eq!(found, ["s3cret"]);
+        std::fs::write(&path, "s3cret\r\n").unwrap();
+        assert_eq!(text.read(&mut Vec::new()).unwrap(), "s3cret");
         std::fs::remove_file(&path).unwrap();
         let error = text.read(&mut found).unwrap_err().to_string();
         assert!(error.contains("token") && !error.contains("s3cret"), "{error}");

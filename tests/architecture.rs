@@ -12,7 +12,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("invalid", &[]),
     ("json", &["invalid"]),
     ("printable", &[]),
-    ("secret", &[]),
+    ("file", &[]),
+    ("secret", &["file"]),
     ("output", &["clock"]),
     ("zone", &["clock", "invalid"]),
     ("duration", &["clock", "invalid"]),
@@ -90,7 +91,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("toutiao", &["client", "clock", "invalid", "json", "server", "task"]),
     // Composition.
-    ("config", &["executor", "invalid", "job", "secret", "zone"]),
+    ("config", &["executor", "file", "invalid", "job", "secret", "zone"]),
     (
         "daemon",
         &[

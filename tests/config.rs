@@ -49,6 +49,44 @@ fn refused(text: &str, place: &str, said: &str) {
 }
 
 #[test]
+fn a_file_that_is_no_file_or_too_large_is_refused_and_not_waited_for() {
+    let home = Home::new("");
+    let path = home.path().join("jobs.toml");
+    std::fs::File::create(&path).unwrap().set_len(4 << 30).unwrap();
+    let refused = |said: &str| {
+        for verb in [&["serve"][..], &["check"]] {
+            let (code, complaint) = home.fails(verb);
+            assert_eq!(code, 2, "{verb:?}: {complaint}");
+            assert!(complaint.starts_with("punctual: jobs.toml: cannot be read: "), "{complaint}");
+            assert!(complaint.contains(said), "{complaint}");
+        }
+    };
+    refused("more than");
+    std::fs::remove_file(&path).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+    refused("no regular file");
+}
+
+#[test]
+fn a_fault_of_the_stores_url_quotes_no_part_of_it() {
+    for url in ["\"postgres://me@host/db?sslmode=WrongPwBBB222\"", "{ env = \"STORE_URL\" }"] {
+        let mut home = Home::new(&format!("[store]\nurl = {url}\n"));
+        home.set("STORE_URL", "postgres://me@host/db?sslmode=WrongPwBBB222");
+        let (code, complaint) = home.fails(&["serve"]);
+        assert_eq!(code, 2, "{complaint}");
+        assert!(complaint.starts_with("punctual: jobs.toml:2:1: store.url: "), "{complaint}");
+        assert!(!complaint.contains("Wrong"), "{complaint}");
+    }
+}
+
+#[test]
+fn a_heartbeat_holds_no_password() {
+    let job = with("heartbeat = \"https://user:password@example.org/x\"");
+    refused(&job, "5:1", "must not hold a user or a password");
+}
+
+#[test]
 fn what_is_not_toml_is_refused_at_its_place() {
     refused("a = 1\nb = = 2\n", "2:5", "not TOML");
     refused("[scheduler\n", "1:11", "not TOML");

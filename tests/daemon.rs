@@ -518,6 +518,60 @@ async fn a_second_daemon_on_the_same_store_refuses_to_start_and_names_the_first(
     assert_eq!(text(&home.client().status().await.unwrap(), "state"), "running");
 }
 
+/// A file with a job of this id and shell script.
+fn declaring(id: &str, script: &str) -> String {
+    format!(
+        "[[jobs]]\nid = \"{id}\"\ntrigger = {{ type = \"date\", run_date = \"{NEVER}\" }}\n\
+         task = {{ type = \"command\", shell = \"\"\"\n{script}\"\"\" }}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_script_in_a_file_with_crlf_runs_as_it_was_meant() {
+    let script = "if true; then\n  echo yes\nfi\nprintf 'a\\\\r\\\\n' | wc -c\n";
+    let home = Home::new(&declaring("script", script).replace('\n', "\r\n"));
+    let (_daemon, client) = (home.start(), home.client());
+    let run = run_to_end(&client, "script").await;
+    assert_eq!(run["state"], "succeeded", "{run}");
+    assert_eq!(home.ok(&["logs", "script"]), "yes\n3\n");
+    let task = json!({"type": "command", "shell": "cd /tmp\r\nls\r\n"});
+    let refused = refused(client.add(&once("typed", NEVER, task)).await.unwrap_err());
+    assert_eq!((refused.0, refused.2.as_deref()), (422, Some("task.shell")), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_empty_file_removes_the_declared_jobs_only_if_that_is_asked_for() {
+    let home = Home::new(&declaring("kept", "true\n"));
+    let (daemon, client) = (home.start(), home.client());
+    home.write_config("");
+    let (code, said) = home.fails(&["reload"]);
+    assert!(code == 1 && said.contains("--force"), "{said}");
+    assert!(client.job("kept").await.is_ok());
+    assert!(daemon.stop().success());
+    let daemon = home.start();
+    assert!(client.job("kept").await.is_ok(), "a start keeps it too");
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert!(log.contains("WARN the file declares no jobs any more"), "{log}");
+    assert_eq!(home.fails(&["reload"]).0, 1);
+    let done = home.json(&["reload", "--force"]);
+    assert_eq!(done["removed"], json!(["kept"]), "{done}");
+    assert!(client.job("kept").await.unwrap_err().is_not_found());
+    home.ok(&["reload"]);
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn a_file_that_is_a_pipe_at_a_reload_is_refused_and_the_daemon_can_be_stopped() {
+    let home = Home::new(&declaring("kept", "true\n"));
+    let (daemon, client) = (home.start(), home.client());
+    std::fs::remove_file(home.path().join("jobs.toml")).unwrap();
+    let _pipe = home.signal("jobs.toml");
+    let (code, said) = home.fails(&["reload"]);
+    assert!(code == 1 && said.contains("jobs.toml") && said.contains("no regular file"), "{said}");
+    assert!(client.job("kept").await.is_ok());
+    assert!(daemon.stop().success());
+}
+
 #[tokio::test]
 async fn the_file_is_the_truth_for_its_jobs_over_starts_and_reloads() {
     let job = |id: &str, hour: u32| {

@@ -121,8 +121,8 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
             let status = client.status().await?;
             output.show(&status, |status| view::status(status, now))
         }
-        ClientCommand::Reload => {
-            let answer = client.reload().await?;
+        ClientCommand::Reload { force } => {
+            let answer = if force { client.force_reload().await? } else { client.reload().await? };
             output.show(&answer, view::difference)
         }
         ClientCommand::Preview(arguments) => preview::run(Some(client), &arguments, output).await,

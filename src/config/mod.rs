@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::executor::{ExecutorKind, PoolSettings, WORKERS_MAX};
+use crate::file;
 use crate::invalid::{self, Invalid};
 use crate::job::{Definition, GivenPolicy};
 use crate::secret::Text;
@@ -45,6 +46,8 @@ const DRAIN_SECONDS_MAX: u32 = 3600;
 const LEASE_SECONDS: u32 = 10;
 /// Below three signs of life a busy machine would be taken for a dead one.
 const LEASE_SECONDS_RANGE: RangeInclusive<u32> = 3..=3600;
+/// Bytes of the file: more than ten thousand jobs.
+const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Who may use the socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -61,6 +64,11 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    /// A fault of the file as a whole.
+    pub fn of_file(file: &Path, message: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), place: None, invalid: Invalid::new("", message) }
+    }
+
     fn line(&self) -> String {
         let file = self.file.display();
         match self.place {
@@ -151,17 +159,15 @@ pub struct Config {
 impl Config {
     /// Reads and checks a file.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
-            file: file.to_owned(),
-            place: None,
-            invalid: Invalid::new("", format!("cannot be read: {error}")),
-        })?;
+        let text = file::read_text(file, FILE_BYTES_MAX)
+            .map_err(|why| ConfigError::of_file(file, format!("cannot be read: {why}")))?;
         Self::parse(file, &text)
     }
 
     /// Checks the text of a file.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        let (value, places) = place::read(file, text)?;
+        // As TOML allows: a line of a script must not end in a carriage return because the file was written elsewhere.
+        let (value, places) = place::read(file, &text.replace("\r\n", "\n"))?;
         let fault = |invalid: Invalid| places.error(invalid);
         let mut given: File = invalid::read(value).map_err(fault)?;
         let jobs = std::mem::take(&mut given.jobs);

@@ -9,8 +9,8 @@ use crate::secret::{Secret, Text};
 
 /// What stands where a secret stood.
 const MASK: &str = "***";
-/// Characters of a secret by which it is recognised in a message that has only its beginning.
-const BEGINNING_CHARS: usize = 12;
+/// Characters that a part of a secret has at least to be recognised in a message.
+const PART_CHARS_MIN: usize = 4;
 
 /// What is secret, or may have something secret in it: it is used, and not shown.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -67,9 +67,14 @@ impl Secrets {
         let secrets = self.texts.0.iter().filter(|secret| !secret.is_empty());
         let message = secrets.fold(invalid.message, |message, secret| {
             let message = message.replace(secret.as_str(), MASK);
-            // What is long is quoted in part.
-            let beginning: String = secret.chars().take(BEGINNING_CHARS).collect();
-            if message.contains(&beginning) {
+            // What is wrong is often a part of it, and that is what is quoted.
+            let rest = secret.split_once("://").map_or(secret.as_str(), |(_, rest)| rest);
+            let mut parts = rest.split(|letter: char| !letter.is_alphanumeric());
+            let is_quoted = |part: &str| {
+                let beginning: String = part.chars().take(PART_CHARS_MIN).collect();
+                beginning.chars().count() == PART_CHARS_MIN && message.contains(&beginning)
+            };
+            if parts.any(is_quoted) {
                 format!("the secret does not fit here ({MASK})")
             } else {
                 message
@@ -103,7 +108,11 @@ mod tests {
             table,
             json!({"redis": {"url": url}, "list": [url], "n": 1, "keys": {"env": 1}})
         );
-        let quoted = [format!("bad \"{url}\""), "bad \"redis://me:swordf…".to_owned()];
+        let quoted = [
+            format!("bad \"{url}\""),
+            "bad \"redis://me:swordf…".to_owned(),
+            "unknown value swordfish".to_owned(),
+        ];
         for message in quoted {
             let told = secrets.hidden_in(Invalid::new("a.b", message)).to_string();
             assert!(told.starts_with("a.b: ") && !told.contains("sword"), "{told}");

@@ -2,12 +2,13 @@
 
 use axum::Json;
 use axum::extract::State;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use super::error::ApiError;
-use super::request::JsonBody;
-use super::{Api, health};
+use super::request::{JsonBody, Parameters};
+use super::{Api, ReloadOrder, health};
 use crate::clock::rfc3339;
 use crate::invalid::Invalid;
 use crate::scheduler::handle::Node;
@@ -86,10 +87,21 @@ pub(super) async fn preview(
     Ok(Json(preview.to_value()))
 }
 
-pub(super) async fn reload(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReloadParameters {
+    /// Whether a file that declares no jobs any more is believed.
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn reload(
+    State(api): State<Api>,
+    Parameters(ReloadParameters { force }): Parameters<ReloadParameters>,
+) -> Result<Json<Value>, ApiError> {
     let stopping = || ApiError::unavailable("the daemon is stopping");
     let (reply, answer) = oneshot::channel();
-    api.reload.send(reply).await.map_err(|_| stopping())?;
+    api.reload.send(ReloadOrder { force, reply }).await.map_err(|_| stopping())?;
     let reloaded = answer.await.map_err(|_| stopping())?;
     let reloaded = reloaded.map_err(|message| Invalid::new("", message))?;
     Ok(Json(json!(reloaded)))

@@ -41,6 +41,15 @@ pub use previews::Previews;
 /// A reload's answer: what changed, or what is wrong with the file, in one line.
 pub type ReloadAnswer = Result<Reloaded, String>;
 
+/// Somebody asks for a reload.
+#[derive(Debug)]
+pub struct ReloadOrder {
+    /// Whether a file that declares no jobs any more is believed.
+    pub force: bool,
+    /// Who waits for the answer.
+    pub reply: oneshot::Sender<ReloadAnswer>,
+}
+
 /// What a reload did.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Reloaded {
@@ -78,7 +87,7 @@ pub struct Api {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The way to the one who reads the configuration.
-    pub reload: mpsc::Sender<oneshot::Sender<ReloadAnswer>>,
+    pub reload: mpsc::Sender<ReloadOrder>,
     /// Who this daemon is.
     pub identity: Arc<Identity>,
     /// When answers that go on have to end.

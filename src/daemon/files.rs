@@ -2,6 +2,10 @@
 //! the file declares. `serve`, `reload` and `check` read it the same way.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::Timestamp;
 use crate::config::{Config, ConfigError, DEFAULT_FILE};
@@ -32,11 +36,66 @@ impl Source {
         if demo == Demo::Yes && missing { Self::Example } else { Self::File(file.to_owned()) }
     }
 
+    /// The file, or where it would be.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::File(file) => file,
+            Self::Example => Path::new(DEFAULT_FILE),
+        }
+    }
+
     /// Reads and checks it.
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
         match self {
             Self::File(file) => Config::load(file),
             Self::Example => Config::parse(Path::new(DEFAULT_FILE), DEMO_FILE),
+        }
+    }
+}
+
+/// How long the configuration may take to be read and judged. A file on a network that is gone never answers.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+
+/// Reads the configuration on a thread of its own, so that nothing else waits for a file that does not answer.
+#[derive(Debug)]
+pub(super) struct Reader {
+    source: Source,
+    /// Taken by the thread that reads.
+    place: Arc<Semaphore>,
+}
+
+impl Reader {
+    /// Reads this configuration.
+    pub(super) fn new(source: Source) -> Self {
+        Self { source, place: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Loads the configuration and makes something of it.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(Config) -> Result<T, ConfigError> + Send + 'static,
+    ) -> Result<T, ConfigError> {
+        let failed = |why: String| ConfigError::of_file(self.source.path(), why);
+        let Ok(place) = Arc::clone(&self.place).try_acquire_owned() else {
+            return Err(failed("cannot be read: the read before has not ended yet".to_owned()));
+        };
+        let source = self.source.clone();
+        let (tell, told) = oneshot::channel();
+        let reading = move || {
+            let result = source.load().and_then(make);
+            drop(place);
+            // Nobody may be waiting any more.
+            drop(tell.send(result));
+        };
+        let started = std::thread::Builder::new().name("punctual-config".to_owned()).spawn(reading);
+        started.map_err(|error| failed(format!("cannot be read: no thread: {error}")))?;
+        match tokio::time::timeout(READ_LIMIT, told).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(failed("cannot be read: reading it broke off".to_owned())),
+            Err(_) => {
+                let seconds = READ_LIMIT.as_secs();
+                Err(failed(format!("cannot be read: it did not answer within {seconds} s")))
+            }
         }
     }
 }
@@ -97,4 +156,24 @@ pub(super) fn declared_jobs(
 pub(super) fn over(jobs: &[Job], now: Timestamp) -> Vec<(JobId, String)> {
     let why = |job: &Job| Some((job.id.clone(), job.trigger.why_over(now)?));
     jobs.iter().filter(|job| job.state == JobState::Finished).filter_map(why).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_that_hangs_does_not_collect_others_behind_it() {
+        let reader = Reader::new(Source::Example);
+        let (let_go, gate) = std::sync::mpsc::channel::<()>();
+        let hanging = reader.read(move |_| Ok(gate.recv()));
+        tokio::pin!(hanging);
+        let given_up = tokio::time::timeout(Duration::from_millis(10), &mut hanging).await;
+        assert!(given_up.is_err());
+        let refused = reader.read(Ok).await.unwrap_err().to_string();
+        assert!(refused.contains("the read before has not ended yet"), "{refused}");
+        let_go.send(()).unwrap();
+        assert!(hanging.await.unwrap().is_ok());
+        assert!(reader.read(Ok).await.is_ok(), "its place is free again");
+    }
 }

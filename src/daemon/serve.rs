@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::app::App;
-use super::files::{self, Demo, Source};
+use super::files::{self, Demo, Reader, Source};
 use super::inherited::Inherited;
 use super::retention::Pruner;
 use super::signals::{Asked, Signals};
@@ -25,7 +25,7 @@ use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Retention};
 use crate::control::bind::bind;
-use crate::control::{self, Api, ReloadAnswer, Reloaded};
+use crate::control::{self, Api, ReloadAnswer, ReloadOrder, Reloaded};
 use crate::executor::{
     self, Completion, Confidential, Live, Pools, WorkerProgram, handed_over_max,
 };
@@ -33,7 +33,7 @@ use crate::history::History;
 use crate::invalid::Invalid;
 use crate::job::Job;
 use crate::scheduler::admission::Rules;
-use crate::scheduler::declare::{DeclareError, declare};
+use crate::scheduler::declare::{DeclareError, Declared, Emptied, declare};
 use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Identity, Scheduler};
@@ -71,14 +71,12 @@ fn load_and_run(
     socket: Option<PathBuf>,
     inherited: &Inherited,
 ) -> Result<(), Failure> {
-    let config = source.load()?;
-    let socket = config.listens_at(socket).map_err(|invalid| unusable(&invalid))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| refused(&format!("the runtime could not be started: {error}")))?;
-    let result = runtime.block_on(run(source, config, socket, demo, inherited));
+    let result = runtime.block_on(run(source, socket, demo, inherited));
     // A builtin that does not end cannot be waited for: its run is recorded, and the process ends.
     runtime.shutdown_background();
     result
@@ -165,12 +163,14 @@ impl Parts {
 
 /// What runs beside the scheduler's loop.
 struct Daemon {
-    source: Source,
+    reader: Reader,
+    /// Jobs of the file.
+    declared: usize,
     rules: watch::Sender<Arc<Rules>>,
     retention: watch::Sender<Retention>,
     handle: scheduler::handle::Handle,
     archive: Arc<dyn Archive>,
-    reloads: mpsc::Receiver<oneshot::Sender<ReloadAnswer>>,
+    reloads: mpsc::Receiver<ReloadOrder>,
     /// The configuration that the parts were built from.
     config: Config,
     /// Where it listens.
@@ -179,12 +179,15 @@ struct Daemon {
 
 async fn run(
     source: Source,
-    config: Config,
-    socket: PathBuf,
+    socket: Option<PathBuf>,
     demo: Demo,
     inherited: &Inherited,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new(inherited).map_err(|error| refused(&error))?;
+    let reader = Reader::new(source);
+    let Some(config) = signals.unless_stopped(reader.read(Ok)).await else { return Ok(()) };
+    let config = config?;
+    let socket = config.listens_at(socket).map_err(|invalid| unusable(&invalid))?;
     let parts = Parts::build(&config, &socket, &mut signals, inherited).await?;
     let Some(parts) = parts else { return Ok(()) };
     let Parts { app, store, mut scheduler, completions, live, secrets, rules, jobs, identity } =
@@ -225,11 +228,20 @@ async fn run(
     let pruner = Pruner::new(Arc::new(store.clone()), handle.clone(), retention.subscribe());
     tracker.spawn(core.clone().run_until_cancelled_owned(pruner.work()));
     let archive: Arc<dyn Archive> = Arc::new(store.clone());
-    let mut daemon =
-        Daemon { source, rules: rules_in, retention, handle, archive, reloads, config, socket };
+    let mut daemon = Daemon {
+        reader,
+        declared: 0,
+        rules: rules_in,
+        retention,
+        handle,
+        archive,
+        reloads,
+        config,
+        socket,
+    };
     let up = async {
         let rules = rules_out.borrow().as_ref().clone();
-        daemon.declare(rules, jobs).await.map_err(|error| refused(&error))?;
+        daemon.declare(rules, jobs, Emptied::Keeps).await.map_err(|error| refused(&error))?;
         daemon.handle.begin().await.map_err(|error| refused(&error))?;
         let client = Client::new(&daemon.socket);
         start_app(&app, &tracker, client, &doors, demo)
@@ -326,16 +338,24 @@ impl Daemon {
 
     /// Waits for the end, and reads the configuration again when asked to.
     async fn watch(&mut self, signals: &mut Signals) {
+        let mut is_asked_again = false;
         loop {
-            let reply = tokio::select! {
-                asked = signals.next() => match asked {
-                    Asked::Stop => return,
-                    Asked::Reload => None,
-                },
-                Some(reply) = self.reloads.recv() => Some(reply),
+            let order = if std::mem::take(&mut is_asked_again) {
+                None
+            } else {
+                tokio::select! {
+                    asked = signals.next() => match asked {
+                        Asked::Stop => return,
+                        Asked::Reload => None,
+                    },
+                    Some(order) = self.reloads.recv() => Some(order),
+                }
             };
             notify::reloading();
-            let answer = self.reload().await;
+            let force = order.as_ref().is_some_and(|order| order.force);
+            let reloaded = self.reload_unless_stopped(force, signals).await;
+            let Some((answer, again)) = reloaded else { return };
+            is_asked_again = again;
             match &answer {
                 Ok(reloaded) if reloaded.restart_needed.is_empty() => {
                     tracing::info!("the configuration was read again");
@@ -349,26 +369,57 @@ impl Daemon {
                 }
             }
             notify::ready(&format!("listening at {}", self.socket.display()));
-            if let Some(reply) = reply {
+            if let Some(order) = order {
                 // Who asked may have gone away; what was done is done.
-                drop(reply.send(answer));
+                drop(order.reply.send(answer));
             }
         }
     }
 
-    async fn reload(&self) -> ReloadAnswer {
-        let config = self.source.load().map_err(|error| error.to_string())?;
+    /// Reads the configuration again, and says whether a signal has asked for another reload meanwhile. None if one has asked to stop.
+    async fn reload_unless_stopped(
+        &mut self,
+        force: bool,
+        signals: &mut Signals,
+    ) -> Option<(ReloadAnswer, bool)> {
+        let mut reloading = std::pin::pin!(self.reload(force));
+        let mut is_asked_again = false;
+        loop {
+            tokio::select! {
+                answer = &mut reloading => return Some((answer, is_asked_again)),
+                asked = signals.next() => match asked {
+                    Asked::Stop => return None,
+                    Asked::Reload => is_asked_again = true,
+                },
+            }
+        }
+    }
+
+    /// Reads the configuration again. With `force` also a file that declares no jobs any more is believed.
+    async fn reload(&mut self, force: bool) -> ReloadAnswer {
+        let running = self.rules.borrow().clone();
+        let judge = move |config: Config| {
+            let executors = config.resized(&running.executors);
+            let rules = Rules { executors, ..files::rules(&config, running.registry.clone()) };
+            let jobs = files::declared_jobs(&config, &rules, SystemClock.now())?;
+            Ok((config, rules, jobs))
+        };
+        let judged = self.reader.read(judge).await;
+        let (config, rules, jobs) = judged.map_err(|error| error.to_string())?;
+        if jobs.is_empty() && self.declared > 0 && !force {
+            return Err(format!(
+                "the file declares no jobs, which would remove the {} that it declared before; \
+                 if that is meant, use punctual reload --force",
+                self.declared
+            ));
+        }
         // What a running daemon cannot change stays as it is, and is named.
         let mut restart_needed = self.config.restart_needed(&config);
-        let running = self.rules.borrow().clone();
-        let executors = config.resized(&running.executors);
-        if executors != config.executors {
+        if rules.executors != config.executors {
             restart_needed.push("executors".to_owned());
         }
-        let rules = Rules { executors, ..files::rules(&config, running.registry.clone()) };
-        let now = SystemClock.now();
-        let jobs = files::declared_jobs(&config, &rules, now).map_err(|error| error.to_string())?;
-        let jobs = self.declare(rules.clone(), jobs).await.map_err(|error| error.to_string())?;
+        let jobs = self.declare(rules.clone(), jobs, Emptied::Removes).await;
+        let jobs = jobs.map_err(|error| error.to_string())?;
         self.rules.send_replace(Arc::new(rules));
         self.retention.send_replace(config.retention);
         Ok(Reloaded { jobs, restart_needed })
@@ -376,14 +427,24 @@ impl Daemon {
 
     /// Makes the rules these, and the jobs of the file; says how they have changed.
     async fn declare(
-        &self,
+        &mut self,
         rules: Rules,
         jobs: Vec<Job>,
+        emptied: Emptied,
     ) -> Result<control::Difference, DeclareError> {
         for (job, why) in files::over(&jobs, SystemClock.now()) {
             tracing::warn!(%job, "the job is finished: {why}");
         }
-        let difference = declare(&self.handle, self.archive.as_ref(), rules, jobs).await?;
+        let count = jobs.len();
+        let (handle, archive) = (&self.handle, self.archive.as_ref());
+        let Declared { difference, kept } = declare(handle, archive, rules, jobs, emptied).await?;
+        self.declared = count + kept;
+        if kept > 0 {
+            tracing::warn!(
+                kept,
+                "the file declares no jobs any more; those that it declared before are kept, and punctual reload --force removes them"
+            );
+        }
         tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
             unchanged = difference.unchanged, "declared jobs");
         Ok(difference)

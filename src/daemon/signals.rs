@@ -35,6 +35,17 @@ impl Signals {
         })
     }
 
+    /// Awaits something, unless the daemon is asked to stop meanwhile: then there is none.
+    pub(super) async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                asked = self.next() => if asked == Asked::Stop { return None },
+            }
+        }
+    }
+
     /// The next one.
     pub(super) async fn next(&mut self) -> Asked {
         if std::mem::take(&mut self.early_hangup) {

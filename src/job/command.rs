@@ -238,6 +238,10 @@ fn program(argv: Option<Vec<String>>, shell: Option<String>) -> Result<Program, 
     match (argv, shell) {
         (Some(_), Some(_)) => refuse("shell", "give either \"argv\" or \"shell\", and not both"),
         (None, None) => refuse("argv", "missing (or give \"shell\")"),
+        (None, Some(script)) if script.contains("\r\n") => refuse(
+            "shell",
+            "must not have CRLF line ends (\"\\r\\n\"): a shell takes the carriage return for a part of the line",
+        ),
         (None, Some(script)) if script.trim().is_empty() => refuse("shell", "must not be empty"),
         (None, Some(script)) if script.contains('\0') => {
             refuse("shell", "must not contain a NUL byte")
@@ -304,6 +308,7 @@ mod tests {
             (json!({"argv": ["a\u{0}b"]}), "argv"),
             (json!({"argv": ["a"], "shell": "b"}), "shell"),
             (json!({"shell": " "}), "shell"),
+            (json!({"shell": "a\r\nb"}), "shell"),
             (json!({"shell": "a\u{0}"}), "shell"),
             (json!({"shell": ["a"]}), "shell"),
             (json!({"argv": ["a"], "timeout": 5}), "timeout"),

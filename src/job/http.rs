@@ -125,12 +125,12 @@ impl Http {
         let Some(text) = self.url.plain() else { return Ok(()) };
         let refuse = |why: &str| Invalid::new("url", why);
         let url = parse_url(text).map_err(refuse)?;
-        if url.username().is_empty() && url.password().is_none() {
-            return Ok(());
+        if has_user(&url) {
+            return Err(refuse(
+                "must not hold a user or a password, which everyone could see; give the header Authorization as a secret",
+            ));
         }
-        Err(refuse(
-            "must not hold a user or a password, which everyone could see; give the header Authorization as a secret",
-        ))
+        Ok(())
     }
 
     fn check_headers(&self) -> Result<(), Invalid> {
@@ -273,6 +273,11 @@ fn duration(given: Option<&Number>, default: f64) -> Duration {
 
 fn is_header_value(value: &str) -> bool {
     value.len() <= HEADER_BYTES_MAX && HeaderValue::from_str(value).is_ok()
+}
+
+/// Whether a URL holds a user or a password.
+pub(super) fn has_user(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
 }
 
 /// Reads a URL of http or https. What is wrong with it is told without it: it may be secret.

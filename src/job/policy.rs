@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 
 use super::retry::{GivenRetry, Retry, ShownRetry};
 use super::rules::{Coalesce, OnCrash, OnFinish, Overlap};
-use super::{Hooks, Task, seconds};
+use super::{Hooks, Task, http, seconds};
 use crate::invalid::Invalid;
 use crate::json;
 use crate::secret::Text;
@@ -206,9 +206,13 @@ impl GivenPolicy {
     fn heartbeat(&self, defaults: &Self) -> Result<Option<Text>, Invalid> {
         let heartbeat = self.heartbeat.as_ref().or(defaults.heartbeat.as_ref());
         let heartbeat = heartbeat.and_then(Option::as_ref);
-        let is_url = |url: &str| url.starts_with("http://") || url.starts_with("https://");
-        if heartbeat.and_then(Text::plain).is_some_and(|url| !is_url(url)) {
-            return Err(Invalid::new("heartbeat", "must be a URL of http or https"));
+        if let Some(url) = heartbeat.and_then(Text::plain) {
+            let refuse = |why: &str| Invalid::new("heartbeat", why);
+            if http::has_user(&http::parse_url(url).map_err(refuse)?) {
+                return Err(refuse(
+                    "must not hold a user or a password, which everyone could see; give the whole URL as a secret",
+                ));
+            }
         }
         Ok(heartbeat.cloned())
     }

@@ -18,7 +18,7 @@ use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{
     Addition, Answer, Command, Difference, Existing, Refusal, Request,
 };
-use punctual::scheduler::declare::declare;
+use punctual::scheduler::declare::{Emptied, declare};
 use punctual::scheduler::handle::{COMMAND_QUEUE, Handle};
 use punctual::scheduler::serve::{Inlets, serve};
 use punctual::scheduler::{Identity, Scheduler};
@@ -201,7 +201,9 @@ pub(crate) struct Served {
 impl Served {
     /// Has jobs declared, as a start or a reload does.
     pub(crate) async fn declare(&self, jobs: Vec<Job>) -> Difference {
-        declare(&self.handle, &self.store.inner, rules(1), jobs).await.unwrap()
+        let store = &self.store.inner;
+        let declared = declare(&self.handle, store, rules(1), jobs, Emptied::Removes).await;
+        declared.unwrap().difference
     }
 
     /// How many jobs each commit since the last look has written.

@@ -246,7 +246,11 @@ pub enum ClientCommand {
     Preview(Box<PreviewArguments>),
     /// Have the daemon read its jobs.toml again
     #[command(after_help = "Example:\n  punctual check && punctual reload")]
-    Reload,
+    Reload {
+        /// Also if the file declares no jobs any more, which removes those that it declared before
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// Which jobs to pause or resume.

@@ -37,12 +37,13 @@ impl StorePlace {
             }
             Some(("sqlite", path)) => Ok(Self::Sqlite(PathBuf::from(path))),
             Some(("postgres" | "postgresql", _)) => {
-                let options = PgConnectOptions::from_str(url).map_err(|error| bad(&error))?;
+                let options = PgConnectOptions::from_str(url).map_err(|error| bad(url, &error))?;
                 Ok(Self::Postgres(Box::new(options), Shown::new(url)))
             }
             Some(("mysql" | "mariadb", rest)) => {
                 let url = format!("mysql://{rest}");
-                let options = MySqlConnectOptions::from_str(&url).map_err(|error| bad(&error))?;
+                let options =
+                    MySqlConnectOptions::from_str(&url).map_err(|error| bad(&url, &error))?;
                 if options.get_database().is_none_or(str::is_empty) {
                     return refuse("must name a database, such as mysql://user@host/punctual");
                 }
@@ -55,8 +56,19 @@ impl StorePlace {
     }
 }
 
-fn bad(error: &sqlx::Error) -> Invalid {
-    Invalid::new("url", error.to_string())
+/// What is wrong with a URL, without a part of it: any part may be secret, such as a password that was pasted into an
+/// option.
+fn bad(url: &str, error: &sqlx::Error) -> Invalid {
+    let message = error.to_string();
+    let unquoted = message.split('"').step_by(2).collect::<Vec<_>>().join("…");
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let mut parts = rest.split(|letter: char| !letter.is_alphanumeric());
+    // The names of options are no secret, and say where the fault is.
+    let is_name = |part: &str| rest.contains(&format!("{part}="));
+    if parts.any(|part| part.len() > 3 && unquoted.contains(part) && !is_name(part)) {
+        return Invalid::new("url", "is no URL of a database that can be understood");
+    }
+    Invalid::new("url", unquoted)
 }
 
 impl Shown {
@@ -97,6 +109,19 @@ mod tests {
         ];
         for (url, shown) in cases {
             assert_eq!(StorePlace::parse(url).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_fault_of_a_url_does_not_quote_it() {
+        for url in [
+            "postgres://me:WrongPw1@host/db?sslmode=WrongPw2",
+            "mysql://me:WrongPw1@host/db?ssl-mode=WrongPw2",
+            "postgres://me:WrongPw1@host:WrongPw2/db",
+            "postgres://me:WrongPw1/WrongPw2@host:x/db",
+        ] {
+            let told = StorePlace::parse(url).unwrap_err().to_string();
+            assert!(told.starts_with("url: ") && !told.contains("Wrong"), "{told}");
         }
     }
 
