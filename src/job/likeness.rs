@@ -46,9 +46,9 @@ fn are_equal_numbers(one: &Number, other: &Number) -> bool {
     if one == other {
         return true;
     }
-    // Beyond 2^53 a float stands for several integers.
+    // From 2^53 on a float stands for several integers.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    let exact = |number: &Number| number.as_f64().filter(|value| value.abs() <= EXACT_MAX);
+    let exact = |number: &Number| number.as_f64().filter(|value| value.abs() < EXACT_MAX);
     let is_float = one.is_f64() || other.is_f64();
     #[expect(clippy::float_cmp, reason = "both are exact")]
     let equal = exact(one).zip(exact(other)).is_some_and(|(one, other)| one == other);
