@@ -97,7 +97,9 @@ impl Facts<'_> {
             return "It had no occurrence up to then.".to_owned();
         };
         let due = self.show(at);
-        match &self.row {
+        // A row for what is still to come, under a former schedule, is of a clock that was ahead.
+        let is_of_now = |row: &&Run| at <= self.now || row.anchor == self.job.anchor;
+        match self.row.as_ref().filter(is_of_now) {
             Some(row) => self.of_row(row, &due),
             None if at > self.now => format!("It is still to come at {due}."),
             None if at < self.job.anchor && !self.is_next(at) => format!(
@@ -215,6 +217,10 @@ impl Facts<'_> {
             SkipReason::Paused => "the job was paused".to_owned(),
             SkipReason::Broken => "the job was broken".to_owned(),
             SkipReason::ExecutorFull => "as many runs waited for its executor as may".to_owned(),
+            SkipReason::ClockSet => {
+                "the clock was ahead when it was planned; when it was set, the schedule went on from then"
+                    .to_owned()
+            }
             SkipReason::Redefined => {
                 "the job got another trigger, or another next_run_time, before it ran".to_owned()
             }

@@ -102,6 +102,9 @@ impl Kind {
 pub enum Prunable<'a> {
     /// Runs of a kind that ended before an instant, in the order of their ids.
     Ended {
+        /// Whether ids tell when their runs were made. They do not for as long as the newest id is of a time that has not
+        /// come, because the clock was ahead.
+        ids_tell_time: bool,
         /// Of this kind.
         kind: Kind,
         /// Before this.
@@ -111,6 +114,8 @@ pub enum Prunable<'a> {
     },
     /// Runs that ended before an instant and whose output is kept, in the order of their ids.
     WithOutput {
+        /// Whether ids tell when their runs were made.
+        ids_tell_time: bool,
         /// Before this.
         before: Timestamp,
         /// Only ids after this one.

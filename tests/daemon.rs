@@ -6,9 +6,22 @@
     reason = "helpers of tests: short to call, and they may end a test"
 )]
 
+#[path = "support/jobs.rs"]
+mod jobs;
 mod support;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
 use punctual::client::ClientError;
+use punctual::clock::{Clock, SystemClock, Timestamp};
+use punctual::executor::{Assignment, Beat, Executor, PoolSettings, Saving};
+use punctual::output::Output;
+use punctual::run::{Execution, RunId};
+use punctual::scheduler::command::{Addition, Command, Existing, Request};
+use punctual::scheduler::{Identity, Scheduler};
+use punctual::store::sql::SqlStore;
 use rustix::process::Signal as Kill;
 use serde_json::{Value, json};
 use sqlx::Connection;
@@ -724,4 +737,89 @@ async fn a_run_that_is_replaced_is_ended_whatever_executes_it_and_the_newest_run
         }
     }
     assert!(daemon.stop().success());
+}
+
+/// An executor that does nothing of what it is given.
+#[derive(Debug)]
+struct Nobody;
+
+impl Executor for Nobody {
+    fn start(&mut self, _: &str, _: Assignment) {}
+    fn cancel(&mut self, _: &RunId, _: &str) {}
+    fn tell(&mut self, _: Beat) {}
+    fn end_leftovers(&mut self, _: &[Execution]) {}
+    fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
+    fn unsaved_outputs(&mut self, _: Timestamp, _: Saving) -> Vec<(Execution, Arc<Output>)> {
+        Vec::new()
+    }
+    fn output_saved(&mut self, _: &Execution, _: &Output, _: Timestamp) {}
+    async fn stop(&mut self) {}
+}
+
+/// Has jobs fire by a clock that is ahead, in a store that no daemon has open.
+async fn live_ahead(home: &Home, now: Timestamp, ahead: Timestamp, given: &[Value]) {
+    let store = SqlStore::open_file(&home.path().join("punctual.db")).await.unwrap();
+    let lease = TimeDelta::seconds(10);
+    let identity = Identity { node: "ahead".into(), started_at: ahead, seed: 7, lease };
+    let mut scheduler = Scheduler::new(store.clone(), Nobody, jobs::rules(9), identity);
+    scheduler.recover(now, "it died").await.unwrap();
+    let add = |given: &Value| {
+        let job = Box::new(jobs::job_at(given, now));
+        let request = Request::Add(Addition { job, existing: Existing::Refuse });
+        Command::new(request, tokio::sync::oneshot::channel().0)
+    };
+    scheduler.tick(now, given.iter().map(add).collect(), Vec::new()).await.unwrap();
+    scheduler.tick(ahead, Vec::new(), Vec::new()).await.unwrap();
+    drop(scheduler);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_whose_clock_was_years_ahead_fires_again_at_once() {
+    let home = Home::new("");
+    let now = SystemClock.now();
+    let hourly = json!({"type": "cron", "minute": 0, "timezone": "UTC"});
+    let given = [
+        json!({"id": "tick", "trigger": {"type": "interval", "seconds": 1}, "on_crash": "lose"}),
+        json!({"id": "hourly", "trigger": hourly, "on_crash": "lose"}),
+        json!({"id": "once", "trigger": {"type": "date", "run_date": NEVER}}),
+    ];
+    live_ahead(&home, now - TimeDelta::hours(2), now + TimeDelta::days(4000), &given).await;
+    let daemon = home.start();
+    let client = home.client();
+    let soon = |job: &Value| {
+        let next: Timestamp = text(job, "next_run_time").parse().unwrap();
+        next - now < TimeDelta::hours(2)
+    };
+    assert!(soon(&client.job("hourly").await.unwrap()));
+    assert!(!soon(&client.job("once").await.unwrap()));
+    // It has been due by now, or is in a second.
+    let fired = async {
+        loop {
+            let rows = ledger(&client, "tick").await;
+            let ran = rows.iter().filter(|row| row["state"] == "succeeded");
+            if ran.count() >= 2 {
+                return rows;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let rows = tokio::time::timeout(support::PATIENCE, fired).await.unwrap();
+    assert!(rows.iter().any(|row| row["reason"] == "clock_set"), "{rows:?}");
+    assert_eq!(rows[0]["state"], "succeeded", "the newest is the first of the list: {rows:?}");
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert!(log.contains("WARN") && log.contains("the clock was set back by hours"), "{log}");
+    let status = client.status().await.unwrap();
+    assert_eq!(status["clock_correction"]["jobs"], 2);
+    let shown = home.ok(&["status"]);
+    assert!(shown.contains("set back from") && shown.contains("2 jobs continue"), "{shown}");
+    let next = text(&client.job("hourly").await.unwrap(), "next_run_time").to_owned();
+    let explained = home.ok(&["explain", "hourly", "--at", &next]);
+    assert!(explained.contains("still to come"), "{explained}");
+    // What is right is left alone by the next start.
+    let before = client.job("hourly").await.unwrap()["revision"].clone();
+    drop(daemon);
+    let _daemon = home.start();
+    assert_eq!(home.client().job("hourly").await.unwrap()["revision"], before);
+    assert!(home.client().status().await.unwrap()["clock_correction"].is_null());
 }

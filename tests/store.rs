@@ -29,6 +29,8 @@ use retention::{
     a_run_goes_with_all_that_belongs_to_it_once_it_has_ended,
     each_kind_of_rows_is_counted_by_itself,
     finished_jobs_are_found_in_the_order_in_which_they_finished,
+    jobs_are_paged_with_their_last_occurrence,
+    runs_made_while_ids_are_ahead_of_the_clock_are_found_by_age,
     the_last_success_and_the_last_failure_of_a_job_are_always_kept,
     the_newest_runs_of_a_job_are_no_surplus, what_ended_long_ago_is_found_page_by_page,
 };
@@ -152,6 +154,8 @@ on_every_store! {
     the_newest_runs_of_a_job_are_no_surplus
     a_row_of_skipped_occurrences_grows_only_from_where_it_was
     each_kind_of_rows_is_counted_by_itself
+    runs_made_while_ids_are_ahead_of_the_clock_are_found_by_age
+    jobs_are_paged_with_their_last_occurrence
     the_last_success_and_the_last_failure_of_a_job_are_always_kept
 }
 

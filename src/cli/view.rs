@@ -196,6 +196,12 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
     let next = when("next_wake");
     let started = when("started_at");
     let paused = when("paused_since").map(|paused| format!(" since {paused}"));
+    let clock = status.get("clock_correction").filter(|clock| clock.is_object());
+    let clock = clock.map(|clock| {
+        let at = |key| local_option(clock, key, &zone);
+        let jobs = plain_value(clock, "jobs");
+        format!("set back from {}; {jobs} jobs continue from {}", at("recorded"), at("found_at"))
+    });
     let trouble = text(status, "store_error");
     let ready = match status.pointer("/not_ready/message").and_then(Value::as_str) {
         Some(message) => format!("no: {message}"),
@@ -207,6 +213,7 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         ("version", text(status, "version").to_owned()),
         ("node", format!("{} (pid {})", text(status, "node"), plain_value(status, "pid"))),
         ("started", started.unwrap_or_default()),
+        ("clock", clock.unwrap_or_default()),
         ("store", format!("{} {trouble}", text(status, "store")).trim_end().to_owned()),
         ("socket", text(status, "socket").to_owned()),
         ("time zone", zone_source(status)),

@@ -58,6 +58,12 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Value> {
         "ready": trouble.is_none(),
         "not_ready": trouble.map(|trouble| trouble.to_value()),
         "paused_since": status.paused_since.map(rfc3339),
+        "clock_correction": status.clock.map(|clock| json!({
+            "recorded": rfc3339(clock.recorded),
+            "found_at": rfc3339(clock.found_at),
+            "jobs": clock.jobs,
+            "done": clock.is_done,
+        })),
         "store_error": status.store_error.or(read_error),
         "version": env!("CARGO_PKG_VERSION"),
         "node": identity.node,

@@ -8,12 +8,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use tokio::sync::watch;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Keep, Retention};
-use crate::filter::{Kind, Prunable};
-use crate::run::RunId;
+use crate::filter::{Kind, Prunable, RunFilter};
+use crate::run::{Run, RunId};
 use crate::scheduler::command::Refusal;
 use crate::scheduler::handle::{Handle, Written};
 use crate::store::{Archive, Part, StoreError};
@@ -175,10 +176,12 @@ impl Pruner {
     async fn in_pages(&self, kind: Option<Kind>, before: Timestamp) -> Result<usize, Interrupted> {
         let parts: &[Part] = if kind.is_some() { &Part::ALL } else { &[Part::Outputs] };
         let (mut after, mut count) = (String::new(), 0);
+        let ids_tell_time = self.ids_tell_time().await?;
         loop {
+            let after_id = after.as_str();
             let page = match kind {
-                Some(kind) => Prunable::Ended { kind, before, after: &after },
-                None => Prunable::WithOutput { before, after: &after },
+                Some(kind) => Prunable::Ended { ids_tell_time, kind, before, after: after_id },
+                None => Prunable::WithOutput { ids_tell_time, before, after: after_id },
             };
             let runs = rested(self.archive.prunable(page, PAGE)).await?;
             let last = runs.last().map(ToString::to_string);
@@ -190,6 +193,14 @@ impl Pruner {
                 _ => return Ok(count),
             }
         }
+    }
+
+    /// Whether the newest run was made by a clock that was not ahead: ids never go back.
+    async fn ids_tell_time(&self) -> Result<bool, StoreError> {
+        let newest = self.archive.runs(&RunFilter { limit: 1, ..RunFilter::default() }).await?;
+        let soon = SystemClock.now().checked_add_signed(TimeDelta::hours(1));
+        let is_ahead = |run: &Run| soon.is_some_and(|soon| run.id > RunId::first_at(soon));
+        Ok(!newest.rows.iter().any(is_ahead))
     }
 
     /// Lets go of the runs of a job that are not among the newest of their kind.

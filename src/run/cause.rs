@@ -74,6 +74,8 @@ pub enum SkipReason {
     Paused,
     /// The job was broken.
     Broken,
+    /// It was planned by a clock that was ahead, and the schedule continues from an earlier time.
+    ClockSet,
     /// The job got another trigger, or another `next_run_time`, before it ran.
     Redefined,
     /// The job was removed before it ran.
@@ -91,6 +93,7 @@ impl SkipReason {
             Self::Overlap => "overlap",
             Self::Paused => "paused",
             Self::Broken => "broken",
+            Self::ClockSet => "clock_set",
             Self::Redefined => "redefined",
             Self::Removed => "removed",
             Self::ExecutorFull => "executor_full",
@@ -105,6 +108,7 @@ impl SkipReason {
             Self::Overlap,
             Self::Paused,
             Self::Broken,
+            Self::ClockSet,
             Self::Redefined,
             Self::Removed,
             Self::ExecutorFull,

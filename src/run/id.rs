@@ -24,22 +24,42 @@ impl RunId {
     }
 }
 
-/// Makes run ids: rising within a process, and reproducible from a seed.
+/// Makes run ids: rising, also when the clock is set back, and reproducible from a seed.
 #[derive(Debug)]
 pub struct RunIds {
     random: u64,
     counter: u32,
+    /// The time of the latest id, in milliseconds.
+    millis: u64,
 }
+
+/// The greatest value of the counter, which has 26 bits.
+const COUNTER_MAX: u32 = (1 << 26) - 1;
 
 impl RunIds {
     /// Ids that differ from those of any other seed.
     pub fn new(seed: u64) -> Self {
-        Self { random: seed, counter: 0 }
+        Self { random: seed, counter: 0, millis: 0 }
     }
 
-    /// The next id, made at `now`.
+    /// Makes ids greater than this one from now on, also if it was made by a clock that was ahead.
+    pub fn follow(&mut self, id: &RunId) {
+        let time = uuid::Uuid::parse_str(&id.0).ok().and_then(|id| id.get_timestamp());
+        let millis = time.map(|time| {
+            let (seconds, nanos) = time.to_unix();
+            seconds * 1000 + u64::from(nanos / 1_000_000)
+        });
+        self.millis = self.millis.max(millis.map_or(0, |millis| millis + 1));
+    }
+
+    /// The next id, made at `now`. Its time is that of the id before it if the clock shows an earlier one: the order of
+    /// ids is the order in which they were made.
     pub fn next(&mut self, now: Timestamp) -> RunId {
-        self.counter = self.counter.wrapping_add(1);
+        let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        self.counter = if self.counter < COUNTER_MAX { self.counter + 1 } else { 0 };
+        // With the clock behind, the counter alone tells one id from the next.
+        let first = if self.counter == 0 { self.millis + 1 } else { self.millis };
+        self.millis = millis.max(first);
         // splitmix64: enough to keep the ids of several nodes apart.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
@@ -53,8 +73,7 @@ impl RunIds {
             u64::from((self.counter >> 14) & 0x0fff) << 16 | u64::from(self.counter & 0x3fff);
         let parts = counter.to_be_bytes().into_iter().skip(4).chain(mixed.to_be_bytes());
         bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
-        let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0);
-        let id = uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid();
+        let id = uuid::Builder::from_unix_timestamp_millis(self.millis, &bytes).into_uuid();
         RunId(id.to_string().into())
     }
 }
@@ -76,5 +95,26 @@ mod tests {
         assert_ne!(RunIds::new(2).next(now), made[0]);
         let soon = now + chrono::TimeDelta::milliseconds(1);
         assert!(RunId::first_at(now) <= made[0] && made[39_999] < RunId::first_at(soon));
+    }
+
+    #[test]
+    fn run_ids_rise_when_the_clock_is_set_back_also_in_another_process() {
+        let at = |seconds| Timestamp::from_timestamp(seconds, 0).unwrap();
+        let mut ids = RunIds::new(1);
+        let ahead = ids.next(at(2_160_000_000));
+        let mut made = vec![ahead, ids.next(at(1_800_000_000))];
+        let mut others = RunIds::new(2);
+        others.follow(&made[1]);
+        made.extend([others.next(at(1_800_000_001)), others.next(at(1_800_000_000))]);
+        made.push(others.next(at(2_160_000_001)));
+        assert!(made.windows(2).all(|pair| pair[0] < pair[1]), "{made:?}");
+        let mut ids = RunIds { counter: COUNTER_MAX - 1, ..RunIds::new(1) };
+        let made = [1, 0, 0].map(|seconds| ids.next(at(1_800_000_000 + seconds)));
+        assert!(
+            made.windows(2).all(|pair| pair[0] < pair[1]),
+            "the counter begins again: {made:?}"
+        );
+        // What is no id of this kind is not followed.
+        ids.follow(&RunId("run-000001".into()));
     }
 }

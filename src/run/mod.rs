@@ -104,14 +104,21 @@ impl Run {
         (self.id.clone(), self.attempt)
     }
 
-    /// Whether this row stands for the occurrence at `at`.
-    pub fn covers(&self, at: Timestamp) -> bool {
-        let last = match &self.state {
-            RunState::Skipped { last_scheduled_at, .. } => Some(*last_scheduled_at),
+    /// The last occurrence that this row stands for; none if it stands for none.
+    pub fn last_scheduled_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            RunState::Skipped { last_scheduled_at, .. } => {
+                self.scheduled_at.map(|_| *last_scheduled_at)
+            }
             RunState::Pending | RunState::Running { .. } | RunState::Ended { .. } => {
                 self.scheduled_at
             }
-        };
+        }
+    }
+
+    /// Whether this row stands for the occurrence at `at`.
+    pub fn covers(&self, at: Timestamp) -> bool {
+        let last = self.last_scheduled_at();
         self.scheduled_at.zip(last).is_some_and(|(first, last)| first <= at && at <= last)
     }
 

@@ -81,6 +81,7 @@ impl Desk<'_> {
     }
 
     fn add(&mut self, job: Job, existing: Existing) -> Result<Answer, Refusal> {
+        let job = self.by_this_clock(job);
         let Some(known) = self.step.job(&job.id).cloned() else { return Ok(self.put(job)) };
         if existing == Existing::Refuse && !is_free_again(&known) {
             return Err(Refusal::Exists(job.id));
@@ -217,6 +218,7 @@ impl Desk<'_> {
     fn declare(&mut self, jobs: Vec<Job>) -> Difference {
         let mut difference = Difference::default();
         for job in jobs {
+            let job = self.by_this_clock(job);
             let id = job.id.to_string();
             match self.step.job(&job.id).cloned() {
                 None => {

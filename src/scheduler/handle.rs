@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::admission::Rules;
 use super::command::{Added, Addition, Answer, Command, Difference, Refusal, Request};
+pub use super::correction::ClockCorrection;
 use super::floor::Usage;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
@@ -72,6 +73,7 @@ impl Written {
                 | Change::ExtendSkipped { .. }
                 // It is counted with the end of its attempt.
                 | Change::SaveOutput { .. }
+                | Change::RecordTime(_)
                 | Change::AskToEnd { .. }
                 | Change::AskRunToEnd { .. }
                 | Change::SetPaused(_)
@@ -94,6 +96,8 @@ pub struct Status {
     pub running: usize,
     /// Since when no job fires, if someone paused the scheduler.
     pub paused_since: Option<Timestamp>,
+    /// The last correction of the clock that this process has found.
+    pub clock: Option<ClockCorrection>,
     /// What this process has written to the ledger.
     pub written: Written,
     /// Why the store cannot be used, if the last step failed.

@@ -9,6 +9,7 @@ pub mod admission;
 mod alarm;
 mod apply;
 pub mod command;
+mod correction;
 pub mod declare;
 mod ending;
 mod firing;
@@ -47,6 +48,7 @@ use crate::store::{Store, StoreError};
 use admission::Rules;
 use apply::Desk;
 use command::{Command, Refusal, Request};
+use correction::ClockWatch;
 use floor::Floor;
 use handle::{Status, Written};
 use horizon::{Horizon, Next};
@@ -128,6 +130,7 @@ pub struct Scheduler<S, X> {
     unrecorded: BTreeMap<Execution, Completion>,
     horizon: Horizon,
     overlaps: Overlaps,
+    clock: ClockWatch,
     /// The pools that have room, as of the last look.
     open_pools: Vec<String>,
     memory: Memory,
@@ -172,6 +175,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             unrecorded: BTreeMap::new(),
             horizon: Horizon::default(),
             overlaps: Overlaps::default(),
+            clock: ClockWatch::default(),
             open_pools: Vec::new(),
             memory: Memory::Sure,
             has_met_now: false,
@@ -291,8 +295,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         Inputs { commands, executions }: Inputs,
         fires: Fires,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let mut step = match self.prepare(now, &commands).await {
-            Ok(step) => step,
+        let (mut step, page) = match self.prepare(now, &commands).await {
+            Ok(prepared) => prepared,
             Err(error) => {
                 self.refuse(commands, &error);
                 return Err(error);
@@ -312,12 +316,16 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 return Err(self.give_up(step, error));
             }
         };
+        if let Some(page) = page {
+            self.desk(&mut step).correct(page);
+        }
         self.apply_commands(&mut step, commands);
         if fires == Fires::Yes {
             self.fire_due(&mut step);
             self.start_waiting(&mut step, known);
         }
-        let changes = step.changes(|job| self.owner_of(job));
+        let mut changes = step.changes(|job| self.owner_of(job));
+        let has_time = self.clock.record(now, &mut changes);
         let mut written = self.written;
         written.count(&changes);
         if !changes.is_empty()
@@ -326,6 +334,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Err(self.give_up(step, error));
         }
         self.written = written;
+        self.clock.committed(now, has_time, step.looked.take());
         for execution in &executions {
             self.unrecorded.remove(execution);
         }
@@ -512,7 +521,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let retry = self.floor.next_retry().filter(|_| self.phase == Phase::Firing);
         let goes_on = !self.put_off.is_empty() || self.suspects.has_groups();
         let put_off = goes_on.then_some(now);
-        [meeting, due, retry, put_off].into_iter().flatten().min()
+        let is_correcting = self.clock.is_under_way() && self.phase != Phase::Draining;
+        let correction = is_correcting.then_some(now);
+        [meeting, due, retry, put_off, correction].into_iter().flatten().min()
     }
 
     fn publish(&self, next_wake: Option<Timestamp>) {
@@ -521,6 +532,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             status.next_wake = next_wake;
             status.running = self.floor.running();
             status.paused_since = self.paused_since;
+            status.clock = self.clock.correction();
             status.written = self.written;
             status.store_error = None;
             status.starting = self.phase == Phase::Held;

@@ -44,6 +44,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.memory = Memory::Doubtful;
         }
         self.paused_since = meeting.paused_since;
+        self.learn_time(meeting.recorded_time).await?;
         self.asked_to_end = meeting.asked_to_end;
         let dead = self.peers.observe(now, &me, meeting.nodes);
         if !dead.is_empty() {

@@ -11,15 +11,16 @@ use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId};
 use crate::run::{Run, RunId};
-use crate::store::{Store, StoreError};
+use crate::store::{Scheduled, Store, StoreError};
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
-    /// Brings memory up to date, and a step with the jobs that the commands speak of.
+    /// Brings memory up to date, and a step with the jobs that the commands speak of; and the jobs to look at, if the
+    /// clock was corrected.
     pub(super) async fn prepare(
         &mut self,
         now: Timestamp,
         commands: &[Command],
-    ) -> Result<Step, StoreError> {
+    ) -> Result<(Step, Option<Vec<Scheduled>>), StoreError> {
         self.meet_if_due(now).await.map_err(not_of_input)?;
         self.resync_if_stale(now).await.map_err(not_of_input)?;
         if commands.iter().any(|command| command.request.is_of_all()) {
@@ -27,7 +28,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.paused_since = self.store.paused_since().await?;
         }
         let known = (self.load(commands).await?, self.load_runs(commands).await?);
-        Ok(Step::new(now, Arc::clone(&self.identity.node), known, self.paused_since))
+        let page = self.watch_clock(now).await?;
+        Ok((Step::new(now, Arc::clone(&self.identity.node), known, self.paused_since), page))
     }
 
     /// The runs that the commands speak of.

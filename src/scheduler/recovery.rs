@@ -22,7 +22,8 @@ const ATTEMPTS_MAX: u32 = 10;
 
 /// Whether a run belongs to this job, and not to one of the same id that was there before.
 pub(super) fn is_of(job: &Job, run: &Run) -> bool {
-    run.created_at >= job.created_at
+    // A job that was added while the clock was ahead is not younger than its runs of after that. They have its anchor.
+    run.anchor == job.anchor || run.created_at >= job.created_at
 }
 
 /// The run as one of which nobody knows how it ended.
@@ -72,6 +73,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         } else {
             self.paused_since = self.store.paused_since().await?;
         }
+        self.learn_recorded().await?;
         let recovered = match self.take_over(now, why).await {
             // A node that started at the same moment was faster. What it has left is taken at the next meeting.
             Err(StoreError::Conflict(_)) if self.is_shared => Recovered::default(),

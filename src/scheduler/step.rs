@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::admission::Rules;
 use super::command::{Answer, Refusal, Request};
+use super::correction::Looked;
 use super::report::Note;
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Beat};
@@ -88,6 +89,8 @@ pub(super) struct Step {
     pub(super) saved: Vec<(Execution, Arc<Output>)>,
     /// Runs whose end this step records.
     pub(super) ended: Vec<Arc<Run>>,
+    /// Jobs that were looked at because the clock was corrected.
+    pub(super) looked: Option<Looked>,
     /// What the log tells once the step is committed.
     pub(super) notes: Vec<Note>,
     /// Runs that the requests speak of, as the store has them.
@@ -119,6 +122,7 @@ impl Step {
             recorded: Vec::new(),
             saved: Vec::new(),
             ended: Vec::new(),
+            looked: None,
             notes: Vec::new(),
             runs: runs.into_iter().map(|run| (run.id.clone(), Arc::new(run))).collect(),
         };
@@ -268,7 +272,10 @@ impl Step {
             Change::InsertAttempt(_) => 5,
             Change::PutOutput { .. } => 6,
             Change::SaveOutput { .. } => 7,
-            Change::AskToEnd { .. } | Change::AskRunToEnd { .. } | Change::SetPaused(_) => 8,
+            Change::AskToEnd { .. }
+            | Change::AskRunToEnd { .. }
+            | Change::SetPaused(_)
+            | Change::RecordTime(_) => 8,
             Change::Prune { .. } => 9,
         });
         changes

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    Archive, CLAIM_BYTES, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Rows, Store,
-    StoreError,
+    Archive, CLAIM_BYTES, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Rows, Scheduled,
+    Store, StoreError,
 };
 use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RunFilter};
@@ -27,6 +27,7 @@ struct Tables {
     nodes: BTreeMap<String, Node>,
     asked_to_end: BTreeMap<RunId, String>,
     paused_since: Option<Timestamp>,
+    recorded_time: Option<Timestamp>,
 }
 
 /// A store in memory; clones share it.
@@ -133,6 +134,7 @@ impl Tables {
                 self.asked_to_end.extend(meant.into_iter().map(|id| (id, reason.clone())));
             }
             Change::SetPaused(since) => self.paused_since = *since,
+            Change::RecordTime(at) => self.recorded_time = Some(*at),
             Change::Prune { run_id, part } => self.prune(run_id, *part),
         }
         Ok(())
@@ -259,7 +261,8 @@ impl Store for MemoryStore {
             tables.asked_to_end.get(&run.id).map(|reason| (run.id.clone(), reason.clone()))
         });
         let asked_to_end = asked.collect();
-        Ok(Meeting { is_new, nodes, paused_since: tables.paused_since, asked_to_end })
+        let (paused_since, recorded_time) = (tables.paused_since, tables.recorded_time);
+        Ok(Meeting { is_new, nodes, paused_since, recorded_time, asked_to_end })
     }
 
     async fn bury(&self, dead: &[Node]) -> Result<(), StoreError> {
@@ -278,6 +281,30 @@ impl Store for MemoryStore {
 
     async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.tables().paused_since)
+    }
+
+    async fn recorded_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.tables().recorded_time)
+    }
+
+    async fn newest_run(&self) -> Result<Option<Run>, StoreError> {
+        Ok(self.tables().runs.values().next_back().map(|run| (**run).clone()))
+    }
+
+    async fn scheduled_jobs(
+        &self,
+        after: Option<&JobId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, StoreError> {
+        let tables = self.tables();
+        let scheduled = |job: &Arc<Job>| {
+            let of_job =
+                tables.runs.values().filter(|run| run.job_id == job.id && run.anchor == job.anchor);
+            let last = of_job.filter_map(|run| run.last_scheduled_at()).max();
+            Scheduled { job: (**job).clone(), last }
+        };
+        let page = tables.jobs.values().filter(|job| after.is_none_or(|after| job.id > *after));
+        Ok(page.take(limit).map(scheduled).collect())
     }
 
     async fn hinted(&self) -> Result<(), StoreError> {

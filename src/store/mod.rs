@@ -112,6 +112,8 @@ pub enum Change {
     },
     /// Since when the scheduler is paused; none if it is not.
     SetPaused(Option<Timestamp>),
+    /// A step was written at this instant, by the clock of its node.
+    RecordTime(Timestamp),
     /// A run that has ended is no longer kept, or a part of it. One that is gone already, or has not ended, stays as
     /// it is.
     Prune {
@@ -197,8 +199,19 @@ pub struct Meeting {
     pub nodes: Vec<Node>,
     /// Since when the scheduler is paused.
     pub paused_since: Option<Timestamp>,
+    /// The instant of the last [`Change::RecordTime`].
+    pub recorded_time: Option<Timestamp>,
     /// Runs on this node that another one has asked to end, and why.
     pub asked_to_end: Vec<(RunId, String)>,
+}
+
+/// A job with its place in the ledger.
+#[derive(Debug, Clone)]
+pub struct Scheduled {
+    /// The job.
+    pub job: Job,
+    /// The last of its occurrences that has a row under its anchor.
+    pub last: Option<Timestamp>,
 }
 
 /// What the scheduler needs of a store.
@@ -256,6 +269,19 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
 
     /// Since when the scheduler is paused, if it is.
     fn paused_since(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
+
+    /// The instant of the last [`Change::RecordTime`], if there was one.
+    fn recorded_time(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
+
+    /// The run with the greatest id.
+    fn newest_run(&self) -> impl Future<Output = Result<Option<Run>, StoreError>> + Send;
+
+    /// A page of all jobs in the order of their ids, after one of them.
+    fn scheduled_jobs(
+        &self,
+        after: Option<&JobId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Scheduled>, StoreError>> + Send;
 
     /// Returns when there may be something to see: another node has said so, or the store is no longer the one that was
     /// opened. That it does not return says nothing.

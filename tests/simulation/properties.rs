@@ -51,6 +51,8 @@ pub(crate) enum Property {
     Rests,
     /// When nothing fails any more, no run stays in flight for ever, what is due is fired, and nobody holds a job back.
     Settles,
+    /// After a clock was hours ahead and is right again, every recurring job fires again within its period.
+    Continues,
     /// When nothing fails any more, no step fails.
     Recovers,
     /// What was learnt from the writes is what the store says.

@@ -11,7 +11,9 @@ use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId};
 use punctual::run::{Run, RunId, SkipReason};
 use punctual::store::memory::MemoryStore;
-use punctual::store::{Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
+use punctual::store::{
+    Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError,
+};
 
 use crate::dice::Dice;
 use crate::ledger::{Ledger, words};
@@ -215,6 +217,22 @@ impl Store for SimStore {
 
     async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
         self.call("paused_since", self.inner.paused_since(), nothing).await
+    }
+
+    async fn recorded_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.call("recorded_time", self.inner.recorded_time(), nothing).await
+    }
+
+    async fn newest_run(&self) -> Result<Option<Run>, StoreError> {
+        self.call("newest_run", self.inner.newest_run(), nothing).await
+    }
+
+    async fn scheduled_jobs(
+        &self,
+        after: Option<&JobId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, StoreError> {
+        self.call("scheduled_jobs", self.inner.scheduled_jobs(after, limit), nothing).await
     }
 
     async fn hinted(&self) -> Result<(), StoreError> {

@@ -23,6 +23,11 @@ use crate::store::{POISON, Shared};
 
 /// Events before the world comes to rest.
 const STEPS: u32 = 250;
+/// How far a clock can be ahead, in milliseconds: more than what is waited for.
+const HOURS: i64 = 5 * 3_600_000;
+const YEARS: i64 = 12 * 365 * 24 * 3_600_000;
+/// How far a clock may be behind what is recorded before it counts as set right.
+pub(crate) const BEHIND_MAX: TimeDelta = TimeDelta::hours(3);
 /// Polls within one instant.
 pub(crate) const POLLS: u32 = 20_000;
 
@@ -181,10 +186,16 @@ impl World {
     }
 
     fn jump(&mut self, number: usize) {
-        let far = self.dice.pick(&[1000, 1000, 60_000, 60_000, 60_000, 3_600_000]);
+        let far = self.dice.pick(&[1000, 1000, 60_000, 60_000, 60_000, 3_600_000, HOURS, YEARS]);
         let far = TimeDelta::milliseconds(far + self.dice.below(1000));
         let node = &mut self.nodes[number];
-        node.set_clock(if self.dice.once_in(2) { far } else { -far });
+        // A clock that was far ahead is set right sooner or later.
+        let by = match node.offset {
+            offset if offset > BEHIND_MAX => -offset,
+            _ if far > BEHIND_MAX || self.dice.once_in(2) => far,
+            _ => -far,
+        };
+        node.set_clock(by);
         let line = format!("the clock of {} is off by {}", node.name, node.offset);
         self.shared().note(|| line);
     }
@@ -233,9 +244,10 @@ impl World {
         rules
     }
 
-    /// No two requests are made at the same instant.
+    /// No two requests are made at the same instant, nor within the few microseconds by which a correction of the clock
+    /// sets the anchor of a job apart from its former one.
     fn tick_on(&mut self) {
-        self.now += TimeDelta::microseconds(1 + self.dice.below(50));
+        self.now += TimeDelta::microseconds(10 + self.dice.below(50));
     }
 
     fn ask(&mut self) {

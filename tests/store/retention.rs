@@ -61,7 +61,7 @@ async fn found<S: Archive>(store: &S, which: Prunable<'_>) -> Vec<RunId> {
 }
 
 async fn old<S: Archive>(store: &S, kind: Kind, before: Timestamp) -> Vec<RunId> {
-    found(store, Prunable::Ended { kind, before, after: "" }).await
+    found(store, Prunable::Ended { ids_tell_time: true, kind, before, after: "" }).await
 }
 
 fn ids(runs: &[&Run]) -> Vec<RunId> {
@@ -94,7 +94,12 @@ pub(super) async fn what_ended_long_ago_is_found_page_by_page<S: Store + Archive
     assert_eq!(old(&store, Kind::Runs, at(1)).await, []);
     assert_eq!(old(&store, Kind::Skipped, at(91)).await, ids(&[skipped]));
     assert_eq!(old(&store, Kind::Hooks, at(91)).await, []);
-    let after = Prunable::Ended { kind: Kind::Errors, before: at(50), after: &failed.id.0 };
+    let after = Prunable::Ended {
+        ids_tell_time: true,
+        kind: Kind::Errors,
+        before: at(50),
+        after: &failed.id.0,
+    };
     assert_eq!(store.prunable(after, 1).await.unwrap(), ids(&[timed_out]), "a page");
 }
 
@@ -119,7 +124,8 @@ where
         let row = store.run(&run.id.0).await.unwrap();
         (row.is_some(), attempts, outputs.count())
     };
-    let found = found(&store, Prunable::WithOutput { before: at(9), after: "" }).await;
+    let found =
+        found(&store, Prunable::WithOutput { ids_tell_time: true, before: at(9), after: "" }).await;
     assert_eq!(found, ids(&[&kept, &gone]));
     let unknown = RunId("nothing".into());
     let asked = [gone.id.clone(), running.id.clone(), unknown];
@@ -282,7 +288,8 @@ where
     surplus.sort();
     assert_eq!(surplus, ids(&[old_success, first_cancel, last_cancel]));
     assert_eq!(
-        found(&store, Prunable::WithOutput { before: at(99), after: "" }).await,
+        found(&store, Prunable::WithOutput { ids_tell_time: true, before: at(99), after: "" })
+            .await,
         ids(&[old_success, old_failure, first_cancel, last_cancel]),
         "outputs of the last success and the last failure stay"
     );
@@ -290,5 +297,64 @@ where
     let gone = Change::DeleteJob { id: runs[0].job_id.clone(), revision: 1, created_at: at(0) };
     store.commit(vec![gone]).await.unwrap();
     assert_eq!(old(&store, Kind::Errors, at(99)).await, ids(&[old_failure, &runs[3]]));
-    assert_eq!(found(&store, Prunable::WithOutput { before: at(99), after: "" }).await.len(), 6);
+    assert_eq!(
+        found(&store, Prunable::WithOutput { ids_tell_time: true, before: at(99), after: "" })
+            .await
+            .len(),
+        6
+    );
+}
+
+pub(super) async fn runs_made_while_ids_are_ahead_of_the_clock_are_found_by_age<S>(store: S)
+where
+    S: Store + Archive,
+{
+    let make = &mut RunIds::new(7);
+    make.follow(&make_ahead());
+    let runs = [1, 2].map(|second| made(make, "a", second, succeeded(second)));
+    let mut changes = runs.each_ref().map(insert_run).to_vec();
+    changes.extend(runs.each_ref().map(|run| put_output(&run.id, 1, "said")));
+    store.commit(changes).await.unwrap();
+    let (before, after, kind) = (at(2), "", Kind::Runs);
+    let old = Prunable::Ended { ids_tell_time: false, kind, before, after };
+    assert_eq!(found(&store, old).await, ids(&[&runs[0]]));
+    let old = Prunable::WithOutput { ids_tell_time: false, before, after };
+    assert_eq!(found(&store, old).await, ids(&[&runs[0]]));
+    assert_eq!(store.newest_run().await.unwrap().unwrap().id, runs[1].id);
+}
+
+/// An id that was made by a clock that was years ahead.
+fn make_ahead() -> RunId {
+    RunIds::new(1).next(at(400_000_000))
+}
+
+pub(super) async fn jobs_are_paged_with_their_last_occurrence<S>(store: S)
+where
+    S: Store + Archive,
+{
+    assert_eq!(store.recorded_time().await.unwrap(), None);
+    assert!(store.newest_run().await.unwrap().is_none());
+    for second in [1, 2] {
+        store.commit(vec![Change::RecordTime(at(second))]).await.unwrap();
+        assert_eq!(store.recorded_time().await.unwrap(), Some(at(second)));
+    }
+    let jobs = ["a", "b", "c"].map(|id| job(&json!({"id": id})));
+    let mut changes: Vec<Change> = jobs.iter().map(insert_job).collect();
+    let reason = SkipReason::Coalesced;
+    let skipped = RunState::Skipped { reason, last_scheduled_at: at(40), count: 3 };
+    changes.push(insert_run(&Run { state: skipped, ..run("a", Some(at(20))) }));
+    changes.push(insert_run(&run("a", Some(at(10)))));
+    changes.push(insert_run(&run("a", None)));
+    changes.push(insert_run(&run("b", Some(at(10)))));
+    let former = Run { anchor: at(-1), ..run("b", Some(at(90))) };
+    changes.push(insert_run(&former));
+    store.commit(changes).await.unwrap();
+    let page = async |after, limit| {
+        let page = store.scheduled_jobs(after, limit).await.unwrap();
+        page.into_iter().map(|known| (known.job.id.to_string(), known.last)).collect::<Vec<_>>()
+    };
+    let all = [("a", Some(at(40))), ("b", Some(at(10))), ("c", None)];
+    let all = all.map(|(id, last)| (id.to_owned(), last));
+    assert_eq!(page(None, 9).await, all);
+    assert_eq!(page(Some(&jobs[0].id), 1).await, all[1..2]);
 }

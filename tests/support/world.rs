@@ -23,7 +23,9 @@ use punctual::scheduler::handle::{COMMAND_QUEUE, Handle};
 use punctual::scheduler::serve::{Inlets, serve};
 use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::memory::MemoryStore;
-use punctual::store::{Archive, Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
+use punctual::store::{
+    Archive, Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -106,6 +108,22 @@ impl Store for FaultyStore {
 
     async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
         self.inner.paused_since().await
+    }
+
+    async fn recorded_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.inner.recorded_time().await
+    }
+
+    async fn newest_run(&self) -> Result<Option<Run>, StoreError> {
+        self.inner.newest_run().await
+    }
+
+    async fn scheduled_jobs(
+        &self,
+        after: Option<&JobId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, StoreError> {
+        self.inner.scheduled_jobs(after, limit).await
     }
 
     async fn hinted(&self) -> Result<(), StoreError> {
@@ -521,6 +539,11 @@ impl World {
     pub(crate) fn rows_at_start(&self) -> Vec<String> {
         let starts = self.notes.starts.lock().unwrap();
         starts.iter().map(|(_, row)| format!("{} {}", row.job_id, show(row))).collect()
+    }
+
+    /// How the scheduler stands.
+    pub(crate) fn status(&self) -> punctual::scheduler::handle::Status {
+        self.scheduler.status().borrow().clone()
     }
 
     pub(crate) async fn job(&self, id: &str) -> Option<Job> {

@@ -31,13 +31,13 @@ impl Tables {
             RunState::Pending | RunState::Running { .. } => None,
         };
         let wanted = |run: &Run| match which {
-            Prunable::Ended { kind, before, after } => {
+            Prunable::Ended { kind, before, after, .. } => {
                 is_of(run, kind)
                     && self.may_go(run)
                     && ended_at(run).is_some_and(|at| at < before)
                     && &*run.id.0 > after
             }
-            Prunable::WithOutput { before, after } => {
+            Prunable::WithOutput { before, after, .. } => {
                 ended_at(run).is_some_and(|at| at < before)
                     && &*run.id.0 > after
                     && self.may_go(run)

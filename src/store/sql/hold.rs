@@ -120,6 +120,7 @@ impl SqlStore {
             is_new,
             nodes,
             paused_since: self.paused_setting().await?,
+            recorded_time: self.recorded_setting().await?,
             asked_to_end: self.runs_to_end(node).await?,
         })
     }

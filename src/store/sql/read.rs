@@ -6,13 +6,15 @@ use super::SqlStore;
 use super::dialect::{Dialect, Query};
 use super::row::{self, ATTEMPT_COLUMNS, JOB_COLUMNS, RUN_COLUMNS, Stored};
 use super::value::Row;
-use super::write::PAUSED_SINCE;
+use super::write::{PAUSED_SINCE, RECORDED_TIME};
 use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, JobFilter, Kind, PAGE_BYTES, Prunable, RunFilter};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId, SkipReason};
-use crate::store::{ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, Reading, Rows, Store, StoreError};
+use crate::store::{
+    ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, Reading, Rows, Scheduled, Store, StoreError,
+};
 
 /// Ids in one `in (…)` list: far below the parameters that any of the databases takes.
 const IDS_PER_STATEMENT: usize = 500;
@@ -30,22 +32,35 @@ fn runs(rows: Vec<Row>) -> Vec<Run> {
     rows.into_iter().filter_map(|row| row::run(row).writable()).collect()
 }
 
+/// An instant as a setting holds it: in microseconds.
+fn instant(value: &str) -> Option<Timestamp> {
+    value.parse().ok().and_then(Timestamp::from_timestamp_micros)
+}
+
 impl SqlStore {
     pub(super) fn select(&self, columns: &str, table: &str) -> Query {
         self.query(format!("select {columns} from {table} where true"))
     }
 
-    pub(super) async fn paused_setting(&self) -> Result<Option<Timestamp>, StoreError> {
+    /// A setting as it is stored.
+    async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
         let mut query = self.select("value", "settings");
-        query.push(" and name = ").bind(PAUSED_SINCE);
-        let Some(mut found) = self.read_newest(query).await?.pop() else { return Ok(None) };
-        let value = found.text()?;
-        let instant = value.parse().ok().and_then(Timestamp::from_timestamp_micros);
+        query.push(" and name = ").bind(name);
+        self.read_newest(query).await?.pop().map(|mut found| found.text()).transpose()
+    }
+
+    pub(super) async fn paused_setting(&self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(value) = self.setting(PAUSED_SINCE).await? else { return Ok(None) };
         // A pause is a pause, also if nobody can tell since when.
-        Ok(Some(instant.unwrap_or_else(|| {
+        Ok(Some(instant(&value).unwrap_or_else(|| {
             tracing::warn!(%value, "the setting {PAUSED_SINCE} is no instant; the scheduler stays paused");
             Timestamp::UNIX_EPOCH
         })))
+    }
+
+    /// The recorded time; none if it is no instant, since it is recorded again before long.
+    pub(super) async fn recorded_setting(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.setting(RECORDED_TIME).await?.and_then(|value| instant(&value)))
     }
 
     pub(super) async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
@@ -66,6 +81,33 @@ impl SqlStore {
             found.extend(runs(self.read_newest(query).await?));
         }
         Ok(found)
+    }
+
+    pub(super) async fn run_with_greatest_id(&self) -> Result<Option<Run>, StoreError> {
+        let mut query = self.select(RUN_COLUMNS, "runs");
+        query.push(" order by id desc").limit(1);
+        Ok(runs(self.read_newest(query).await?).pop())
+    }
+
+    pub(super) async fn page_of_scheduled_jobs(
+        &self,
+        after: Option<&JobId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, StoreError> {
+        // Spans do not overlap, so the row that begins last also ends last.
+        let last = "(select coalesce(runs.last_scheduled_at, runs.scheduled_at) from runs \
+            where runs.job_id = jobs.id and runs.anchor = jobs.anchor and runs.scheduled_at is not null \
+            order by runs.scheduled_at desc limit 1)";
+        let mut query = self.select(&format!("{last}, {JOB_COLUMNS}"), "jobs");
+        if let Some(after) = after {
+            query.push(" and id > ").bind(after.as_str());
+        }
+        query.push(" order by id").limit(limit);
+        let scheduled = |mut row: Row| match row.instant_option() {
+            Ok(last) => row::job(row).writable().map(|job| Ok(Scheduled { job, last })),
+            Err(error) => Some(Err(error)),
+        };
+        self.read_newest(query).await?.into_iter().filter_map(scheduled).collect()
     }
 
     pub(super) async fn latest_skips_of(
@@ -175,16 +217,20 @@ impl SqlStore {
             | Prunable::UpTo { .. } => self.select("id", "runs"),
         };
         match which {
-            Prunable::Ended { kind, before, after } => {
+            Prunable::Ended { ids_tell_time, kind, before, after } => {
                 query.push(" and id > ").bind(after);
-                query.push(" and id < ").bind(&*RunId::first_at(before).0);
+                if ids_tell_time {
+                    query.push(" and id < ").bind(&*RunId::first_at(before).0);
+                }
                 query.push(&of_kind(kind)).push(&may_go(kind));
                 query.push(" and ").push(ENDED_AT).push(" < ").bind(before);
                 query.push(" order by id").limit(limit);
             }
-            Prunable::WithOutput { before, after } => {
+            Prunable::WithOutput { ids_tell_time, before, after } => {
                 query.push(" and run_id > ").bind(after);
-                query.push(" and run_id < ").bind(&*RunId::first_at(before).0);
+                if ids_tell_time {
+                    query.push(" and run_id < ").bind(&*RunId::first_at(before).0);
+                }
                 query.push(" and exists (select 1 from runs where runs.id = run_id");
                 query.push(&may_go(Kind::Runs)).push(&may_go(Kind::Errors));
                 query.push(" and state not in ('pending', 'running') and ").push(ENDED_AT);

@@ -76,7 +76,7 @@ impl Kind {
             Change::SaveOutput { .. } => Self::SaveOutput,
             Change::AskToEnd { .. } => Self::AskToEnd,
             Change::AskRunToEnd { .. } => Self::AskRunToEnd,
-            Change::SetPaused(Some(_)) => Self::PutSetting,
+            Change::SetPaused(Some(_)) | Change::RecordTime(_) => Self::PutSetting,
             Change::SetPaused(None) => Self::DeleteSetting,
             Change::Prune { part: Part::Outputs, .. } => Self::PruneOutputs,
             Change::Prune { part: Part::Attempts, .. } => Self::PruneAttempts,

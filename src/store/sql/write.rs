@@ -18,10 +18,13 @@ use super::{Database, SqlStore};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::run::{Run, RunId, SkipReason};
-use crate::store::{Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
+use crate::store::{Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError};
 
 /// The setting that says since when the scheduler is paused: an instant in microseconds.
 pub(super) const PAUSED_SINCE: &str = "paused_since";
+/// The setting that says what time it was when a step was last written, to within some minutes: an instant in
+/// microseconds.
+pub(super) const RECORDED_TIME: &str = "recorded_time";
 
 /// Gives a change to its statement.
 fn bind(to: &mut impl Bind, change: &Change) {
@@ -69,6 +72,10 @@ fn bind(to: &mut impl Bind, change: &Change) {
             to.text(Some(&run_id.0));
         }
         Change::Prune { run_id, .. } => to.text(Some(&run_id.0)),
+        Change::RecordTime(at) => {
+            to.text(Some(RECORDED_TIME));
+            to.text(Some(&at.timestamp_micros().to_string()));
+        }
         Change::SetPaused(since) => {
             to.text(Some(PAUSED_SINCE));
             if let Some(since) = since {
@@ -98,6 +105,7 @@ fn name(change: &Change) -> String {
         }
         Change::AskToEnd { job_id, .. } => format!("runs of job \"{job_id}\""),
         Change::SetPaused(_) => "the pause".to_owned(),
+        Change::RecordTime(_) => "the recorded time".to_owned(),
     }
 }
 
@@ -181,6 +189,7 @@ fn together(kind: Kind, changes: &[Change]) -> usize {
             | Change::AskToEnd { .. }
             | Change::AskRunToEnd { .. }
             | Change::Prune { .. }
+            | Change::RecordTime(_)
             | Change::SetPaused(_) => false,
         };
         is_second || Kind::of(change) != kind
@@ -212,6 +221,7 @@ fn concerns_others(change: &Change) -> bool {
         | Change::UpdateRun { .. }
         | Change::ExtendSkipped { .. }
         | Change::InsertAttempt(_)
+        | Change::RecordTime(_)
         | Change::PutOutput { .. }
         | Change::SaveOutput { .. }
         | Change::Prune { .. } => false,
@@ -275,6 +285,22 @@ impl Store for SqlStore {
 
     async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
         self.paused_setting().await
+    }
+
+    async fn recorded_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.recorded_setting().await
+    }
+
+    async fn newest_run(&self) -> Result<Option<Run>, StoreError> {
+        self.run_with_greatest_id().await
+    }
+
+    async fn scheduled_jobs(
+        &self,
+        after: Option<&JobId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, StoreError> {
+        self.page_of_scheduled_jobs(after, limit).await
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
