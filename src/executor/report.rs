@@ -156,7 +156,7 @@ pub(super) fn bounded(outcome: Outcome, context: &Context) -> Outcome {
 }
 
 /// The result of a builtin, or what is said of one that is too large.
-fn bounded_result(result: serde_json::Value) -> serde_json::Value {
+fn bounded_result(result: Value) -> Value {
     let (bytes, depth) = (result.to_string().len(), depth(&result));
     if bytes > RESULT_BYTES_MAX || depth > DEPTH_MAX {
         return json!({"cut": true, "bytes": bytes, "depth": depth});

@@ -255,6 +255,11 @@ fn run(answer: Answer) -> Option<Arc<Run>> {
     if let Answer::Run(run) = answer { Some(run) } else { None }
 }
 
+#[expect(
+    clippy::option_option,
+    clippy::needless_pass_by_value,
+    reason = "the shape that `ask` takes: none for an answer of another kind"
+)]
 fn paused(answer: Answer) -> Option<Option<Timestamp>> {
     if let Answer::Paused(since) = answer { Some(since) } else { None }
 }
@@ -263,18 +268,21 @@ fn difference(answer: Answer) -> Option<Difference> {
     if let Answer::Difference(difference) = answer { Some(difference) } else { None }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `ask` takes")]
 fn done(answer: Answer) -> Option<()> {
     matches!(answer, Answer::Done).then_some(())
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::task::TaskTracker;
+
     use super::*;
 
     /// A scheduler that gives this answer to whatever it is asked.
     fn answering(answer: Answer) -> Handle {
         let (commands_in, mut commands) = mpsc::channel::<Command>(1);
-        tokio::spawn(async move {
+        TaskTracker::new().spawn(async move {
             while let Some(Command { reply, .. }) = commands.recv().await {
                 drop(reply.send(Ok(answer.clone())));
             }

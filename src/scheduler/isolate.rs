@@ -92,7 +92,7 @@ impl Suspects {
         if ids.len() < self.fire_most() {
             self.fire_most = None;
         }
-        ids.iter().for_each(|id| drop(self.jobs.remove(id)));
+        self.jobs.retain(|id, _| !ids.contains(id));
     }
 
     /// Adds what has arrived meanwhile, after all that waits.

@@ -85,7 +85,8 @@ enum Fires {
 fn not_of_input(error: StoreError) -> StoreError {
     match error {
         StoreError::Rejected(why) => StoreError::Unavailable(why),
-        error => error,
+        error
+        @ (StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::Unusable(_)) => error,
     }
 }
 
@@ -272,20 +273,18 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// Finds out what a failed step means. `Ok` says that it is tried again at once.
     fn judge(&mut self, error: StoreError) -> Result<(), StoreError> {
-        match error {
-            StoreError::Conflict(what) if self.conflicts < CONFLICTS_MAX => {
-                self.conflicts += 1;
-                tracing::debug!(%what, "another node was faster; looking again");
-                Ok(())
-            }
-            error => {
-                // The next step has to find out whether the store can be read and written, also if it has nothing to do.
-                self.memory = Memory::Doubtful;
-                self.peers.hint();
-                self.tell_trouble(&error);
-                Err(error)
-            }
+        if let StoreError::Conflict(what) = &error
+            && self.conflicts < CONFLICTS_MAX
+        {
+            self.conflicts += 1;
+            tracing::debug!(%what, "another node was faster; looking again");
+            return Ok(());
         }
+        // The next step has to find out whether the store can be read and written, also if it has nothing to do.
+        self.memory = Memory::Doubtful;
+        self.peers.hint();
+        self.tell_trouble(&error);
+        Err(error)
     }
 
     /// Decides, commits, acts and answers. Where `fires` says no, nothing fires and nothing starts.

@@ -66,9 +66,10 @@ mod tests {
 
     use serde_json::json;
     use tokio::sync::{mpsc, watch};
+    use tokio_util::task::TaskTracker;
 
     use super::super::admission::Rules;
-    use super::super::command::{Answer, Command, Existing, Request};
+    use super::super::command::{Answer, Command, Existing};
     use super::super::handle::Status;
     use super::*;
     use crate::clock::Timestamp;
@@ -80,15 +81,14 @@ mod tests {
     /// A scheduler that adds everything, but fails from the given request on; with the sizes of the requests.
     fn failing_from(number: usize) -> (Handle, tokio::task::JoinHandle<Vec<usize>>) {
         let (commands_in, mut commands) = mpsc::channel::<Command>(1);
-        let serving = tokio::spawn(async move {
+        let serving = TaskTracker::new().spawn(async move {
             let mut sizes = Vec::new();
             while let Some(Command { request, reply, .. }) = commands.recv().await {
-                let Request::AddAll(additions) = request else { panic!("{request:?}") };
+                let count = request.jobs().len();
                 let failed = Err(Refusal::Unavailable("gone".to_owned()));
-                let added = Ok(Answer::Added(vec![Ok(Added::New); additions.len()]));
-                let answer = if sizes.len() < number { added } else { failed };
-                sizes.push(additions.len());
-                drop(reply.send(answer));
+                let added = Ok(Answer::Added(vec![Ok(Added::New); count]));
+                drop(reply.send(Some(added).filter(|_| sizes.len() < number).unwrap_or(failed)));
+                sizes.push(count);
             }
             sizes
         });
