@@ -823,3 +823,14 @@ async fn a_store_whose_clock_was_years_ahead_fires_again_at_once() {
     assert_eq!(home.client().job("hourly").await.unwrap()["revision"], before);
     assert!(home.client().status().await.unwrap()["clock_correction"].is_null());
 }
+
+#[tokio::test]
+async fn a_service_manager_that_does_not_read_holds_up_nothing() {
+    let home = Home::new("");
+    let daemon = home.start();
+    // Each reload sends two messages, and a socket keeps about ten that nobody reads.
+    for _ in 0..30 {
+        home.client().reload().await.unwrap();
+    }
+    assert!(daemon.stop().success());
+}

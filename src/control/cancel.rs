@@ -8,9 +8,8 @@ use serde_json::Value;
 
 use super::Api;
 use super::error::ApiError;
-use super::request::{Bytes, Id, JSON_BYTES_MAX};
-use crate::invalid::{self, Invalid};
-use crate::run::RunId;
+use super::request::{Bytes, JSON_BYTES_MAX, OfRun, optional};
+use crate::invalid::Invalid;
 
 /// Bytes of a reason.
 const REASON_BYTES_MAX: usize = 1024;
@@ -25,16 +24,15 @@ struct Given {
 /// A run that waits has ended with the answer; one that runs has been asked to, and is ended if it does not.
 pub(super) async fn cancel(
     State(api): State<Api>,
-    Id(id): Id,
+    OfRun(id): OfRun,
     Bytes(body): Bytes<JSON_BYTES_MAX>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let given = if body.is_empty() { Given::default() } else { read(&body)? };
-    let run = api.handle.cancel(RunId(id.into()), given.reason).await?;
+    let run = api.handle.cancel(id, read(&body)?.reason).await?;
     Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }
 
 fn read(body: &[u8]) -> Result<Given, ApiError> {
-    let given: Given = invalid::read(super::request::json(body)?)?;
+    let given: Given = optional(body)?;
     if given.reason.as_deref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
         let message = format!("has at most {REASON_BYTES_MAX} bytes");
         return Err(Invalid::new("reason", message).into());

@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use super::error::ApiError;
-use super::request::{JsonBody, Parameters};
+use super::request::{Bare, JsonBody, Parameters};
 use super::{Api, ReloadOrder, health};
 use crate::clock::rfc3339;
 use crate::invalid::Invalid;
 use crate::scheduler::handle::Node;
 
 /// How the daemon stands. It answers also when its store does not: then nobody knows how many jobs there are.
-pub(super) async fn status(State(api): State<Api>) -> Json<Value> {
+pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
     let (now, identity) = (api.clock.now(), &api.identity);
     let trouble = health::readiness(&api).await;
     let counts = api.history.job_counts().await;

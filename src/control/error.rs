@@ -46,6 +46,12 @@ impl ApiError {
         json!({"error": self.to_value()})
     }
 
+    /// A parameter after the question mark is wrong.
+    pub(super) fn bad_parameter(invalid: Invalid) -> Self {
+        let field = Some(invalid.field).filter(|field| !field.is_empty());
+        Self { field, ..Self::unreadable(invalid.message) }
+    }
+
     /// What the contract shows of it.
     pub(super) fn to_value(&self) -> Value {
         json!({"code": self.code, "message": self.message, "field": self.field})

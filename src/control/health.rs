@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Api;
 use super::error::ApiError;
+use super::request::Bare;
 
 /// How late the loop may be with a step, or with waking up, while it counts as ready.
 const READY_LATENESS: Duration = Duration::from_secs(5);
@@ -76,11 +77,11 @@ fn answer(flag: &str, trouble: Option<Trouble>) -> Response {
 }
 
 /// Whether the scheduler goes on at all. A database that is away is no reason to restart the daemon.
-pub(super) async fn healthz(State(api): State<Api>) -> Response {
+pub(super) async fn healthz(State(api): State<Api>, _: Bare) -> Response {
     answer("healthy", stuck(&api, HEALTHY_LATENESS))
 }
 
 /// Whether jobs fire and requests are kept.
-pub(super) async fn readyz(State(api): State<Api>) -> Response {
+pub(super) async fn readyz(State(api): State<Api>, _: Bare) -> Response {
     answer("ready", readiness(&api).await)
 }

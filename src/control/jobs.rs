@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
-use super::request::{Bytes, Id, Parameters, definition};
+use super::request::{Bare, Bytes, OfJob, Parameters, definition};
 use crate::clock::{Timestamp, rfc3339};
-use crate::filter::JobFilter;
+use crate::filter::{JobFilter, PAGE_LIMIT};
 use crate::history::PAGE_DEFAULT;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
@@ -39,12 +39,15 @@ pub(super) async fn list(
     Parameters(given): Parameters<ListParameters>,
 ) -> Result<Response, ApiError> {
     check_state(given.state.as_deref(), &STATES)?;
+    check_word("tag", given.tag.as_deref())?;
+    check_word("prefix", given.prefix.as_deref().filter(|prefix| !prefix.is_empty()))?;
+    check_word("cursor", given.cursor.as_deref())?;
     let filter = JobFilter {
         state: given.state,
         tag: given.tag,
         prefix: given.prefix,
         after: given.cursor,
-        limit: given.limit.unwrap_or(PAGE_DEFAULT),
+        limit: page_limit(given.limit)?,
     };
     let page = api.history.jobs(filter).await?;
     let jobs = page.rows.iter().map(Job::shown).collect();
@@ -67,6 +70,21 @@ pub(super) fn check_state(given: Option<&str>, known: &[&str]) -> Result<(), Inv
         )),
         _ => Ok(()),
     }
+}
+
+/// Rows of a page, as many as were asked for.
+pub(super) fn page_limit(given: Option<usize>) -> Result<usize, Invalid> {
+    let limit = given.unwrap_or(PAGE_DEFAULT);
+    if (1..=PAGE_LIMIT).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Invalid::new("limit", format!("must be between 1 and {PAGE_LIMIT}, not {limit}")))
+}
+
+/// Refuses a text that can be no part of what it is compared with: an id, or a tag.
+pub(super) fn check_word(field: &str, given: Option<&str>) -> Result<(), Invalid> {
+    let checked = given.map(JobId::parse).transpose();
+    checked.map(drop).map_err(|invalid| Invalid::new(field, invalid.message))
 }
 
 pub(super) async fn add(State(api): State<Api>, Bytes(body): Bytes) -> Result<Response, ApiError> {
@@ -103,12 +121,16 @@ pub(super) fn addition(
 }
 
 /// The job of that id.
-async fn known(api: &Api, id: &str) -> Result<Job, ApiError> {
-    let job = api.history.job(id).await?;
+async fn known(api: &Api, id: &JobId) -> Result<Job, ApiError> {
+    let job = api.history.job(id.as_str()).await?;
     job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))
 }
 
-pub(super) async fn show(State(api): State<Api>, Id(id): Id) -> Result<Json<Value>, ApiError> {
+pub(super) async fn show(
+    State(api): State<Api>,
+    OfJob(id): OfJob,
+    _: Bare,
+) -> Result<Json<Value>, ApiError> {
     Ok(Json(known(&api, &id).await?.to_value()))
 }
 
@@ -120,7 +142,7 @@ pub(super) struct ExplainParameters {
 
 pub(super) async fn explain(
     State(api): State<Api>,
-    Id(id): Id,
+    OfJob(id): OfJob,
     Parameters(given): Parameters<ExplainParameters>,
 ) -> Result<Json<Value>, ApiError> {
     let job = known(&api, &id).await?;
@@ -132,31 +154,44 @@ pub(super) async fn explain(
     Ok(Json(explanation.to_value(&job)))
 }
 
-pub(super) async fn remove(State(api): State<Api>, Id(id): Id) -> Result<Json<Value>, ApiError> {
-    Ok(Json(api.handle.remove(JobId::parse(&id)?).await?.to_value()))
+pub(super) async fn remove(
+    State(api): State<Api>,
+    OfJob(id): OfJob,
+    _: Bare,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(api.handle.remove(id).await?.to_value()))
 }
 
-pub(super) async fn pause(State(api): State<Api>, Id(id): Id) -> Result<Json<Value>, ApiError> {
-    Ok(Json(api.handle.pause(JobId::parse(&id)?).await?.to_value()))
+pub(super) async fn pause(
+    State(api): State<Api>,
+    OfJob(id): OfJob,
+    _: Bare,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(api.handle.pause(id).await?.to_value()))
 }
 
-pub(super) async fn resume(State(api): State<Api>, Id(id): Id) -> Result<Json<Value>, ApiError> {
-    Ok(Json(api.handle.resume(JobId::parse(&id)?).await?.to_value()))
+pub(super) async fn resume(
+    State(api): State<Api>,
+    OfJob(id): OfJob,
+    _: Bare,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(api.handle.resume(id).await?.to_value()))
 }
 
 pub(super) async fn run(
     State(api): State<Api>,
-    Id(id): Id,
+    OfJob(id): OfJob,
+    _: Bare,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let run = api.handle.run(JobId::parse(&id)?).await?;
+    let run = api.handle.run(id).await?;
     Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }
 
-pub(super) async fn pause_all(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn pause_all(State(api): State<Api>, _: Bare) -> Result<Json<Value>, ApiError> {
     Ok(paused(api.handle.pause_all().await?))
 }
 
-pub(super) async fn resume_all(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn resume_all(State(api): State<Api>, _: Bare) -> Result<Json<Value>, ApiError> {
     Ok(paused(api.handle.resume_all().await?))
 }
 

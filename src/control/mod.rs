@@ -107,7 +107,7 @@ pub fn wording(status: StatusCode, message: &str) -> Value {
 pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/jobs", get(jobs::list).post(jobs::add))
-        .route("/v1/jobs/batch", post(batch::add))
+        .route("/v1/jobs/batch", post(batch::add).get(jobs::show).delete(jobs::remove))
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::remove))
         .route("/v1/jobs/{id}/pause", post(jobs::pause))
         .route("/v1/jobs/{id}/resume", post(jobs::resume))

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::error::ApiError;
-use super::request::{Id, Parameters};
+use super::request::{OfRun, Parameters};
 use super::unix::Peer;
 use crate::clock::rfc3339;
 use crate::history::{Following, History, Told};
@@ -48,11 +48,11 @@ impl OutputParameters {
 pub(super) async fn output(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
-    Id(id): Id,
+    OfRun(id): OfRun,
     Parameters(given): Parameters<OutputParameters>,
 ) -> Result<Response, ApiError> {
     let follows = given.follows()?;
-    let run = api.history.run(&id).await?.ok_or_else(|| super::runs::unknown(&id))?;
+    let run = api.history.run(&id.0).await?.ok_or_else(|| super::runs::unknown(&id.0))?;
     if given.attempt.is_some_and(|attempt| !(1..=run.attempt).contains(&attempt)) {
         let message = format!("must be between 1 and {}, the attempt that it is in", run.attempt);
         return Err(Invalid::new("attempt", message).into());

@@ -1,22 +1,26 @@
-//! Reading what a client sends: bounded in size and time, every fault one clear error.
+//! Reading what a client sends: bounded in size and time, every fault one clear error. Each route takes its body and its
+//! parameters through one of these types, which refuses everything that it does not use.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use http_body_util::BodyExt;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Api;
 use super::budget::Share;
 use super::error::ApiError;
-use crate::invalid::Invalid;
-use crate::job::{Definition, JOB_ID_BYTES};
+use crate::invalid::{self, Invalid};
+use crate::job::{Definition, JobId};
 use crate::json::{self, JsonError};
+use crate::run::RunId;
 
 /// Bytes of a body: thousands of times a usual job.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -48,11 +52,8 @@ impl<const MAX: usize> FromRequest<Api> for Bytes<MAX> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
-        let share = Share::of_requests(&api.budget);
-        tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body(), MAX, share))
-            .await
-            .map_err(|_| ApiError::too_slow())?
-            .map(Self)
+        let NoKeys {} = query(request.uri())?;
+        body(request.into_body(), MAX, api).await.map(Self)
     }
 }
 
@@ -67,6 +68,68 @@ impl FromRequest<Api> for JsonBody {
         let Bytes(bytes) = Bytes::<JSON_BYTES_MAX>::from_request(request, api).await?;
         json(&bytes).map(Self)
     }
+}
+
+/// The parameters after the question mark, of a request without a body.
+#[derive(Debug)]
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequest<Api> for Parameters<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let parameters = query(request.uri())?;
+        let NoKeys {} = optional(&body(request.into_body(), JSON_BYTES_MAX, api).await?)?;
+        Ok(Self(parameters))
+    }
+}
+
+/// A request without a body and parameters.
+#[derive(Debug)]
+pub(super) struct Bare;
+
+impl FromRequest<Api> for Bare {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        Parameters::<NoKeys>::from_request(request, api).await.map(|_| Self)
+    }
+}
+
+/// An object without any key.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoKeys {}
+
+/// Reads a body that may be absent.
+pub(super) fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
+    if body.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    let value = json(body)?;
+    if !value.is_object() {
+        return Err(Invalid::new("", "the body must be a JSON object, or absent").into());
+    }
+    Ok(invalid::read(value)?)
+}
+
+/// Reads the query of a URL; an unknown key and one that is given twice are errors.
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let mut known = BTreeSet::new();
+    if let Some((key, _)) = pairs.clone().find(|(key, _)| !known.insert(key.clone())) {
+        return Err(ApiError::bad_parameter(Invalid::new(key, "is given twice")));
+    }
+    // What no row holds, not every database can be asked for.
+    if let Some((key, _)) = pairs.clone().find(|(_, value)| value.chars().any(char::is_control)) {
+        return Err(Invalid::new(key, "must have no control characters").into());
+    }
+    let read = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs));
+    read.map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { String::new() } else { path };
+        ApiError::bad_parameter(Invalid::new(field, error.into_inner().to_string()))
+    })
 }
 
 /// A body as JSON.
@@ -88,6 +151,13 @@ pub(super) fn definition(bytes: &[u8]) -> Result<Definition, ApiError> {
     }
 }
 
+async fn body(body: Body, max: usize, api: &Api) -> Result<Received, ApiError> {
+    let share = Share::of_requests(&api.budget);
+    tokio::time::timeout(BODY_TIMEOUT, read_body(body, max, share))
+        .await
+        .map_err(|_| ApiError::too_slow())?
+}
+
 async fn read_body(mut body: Body, max: usize, mut share: Share) -> Result<Received, ApiError> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -103,46 +173,42 @@ async fn read_body(mut body: Body, max: usize, mut share: Share) -> Result<Recei
     Ok(Received { bytes, _share: share })
 }
 
-/// The id in the path, decoded.
+/// The id of a job in the path. A path without one names the job whose id is [`BATCH`].
 #[derive(Debug)]
-pub(super) struct Id(pub(super) String);
+pub(super) struct OfJob(pub(super) JobId);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+/// The last word of a path that has a meaning of its own for some methods, and is a job's id for the others.
+const BATCH: &str = "batch";
+
+impl<S: Send + Sync> FromRequestParts<S> for OfJob {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let id = Path::<String>::from_request_parts(parts, state).await;
-        let Path(id) = id.map_err(|rejection| ApiError::unreadable(rejection.body_text()))?;
-        // No job and no run has such an id, and not every database can be asked for it.
-        if id.len() > JOB_ID_BYTES || id.chars().any(char::is_control) {
-            return Err(ApiError::not_found(
-                "nothing has this id: it is too long or has control characters",
-            ));
-        }
-        Ok(Self(id))
+        let id = id_in_path(parts, state).await?;
+        JobId::parse(id.as_deref().unwrap_or(BATCH)).map(Self).map_err(|_| {
+            ApiError::not_found("nothing has this id: it is too long or has control characters")
+        })
     }
 }
 
-/// The parameters after the question mark; an unknown one is an error.
+/// The id of a run in the path.
 #[derive(Debug)]
-pub(super) struct Parameters<T>(pub(super) T);
+pub(super) struct OfRun(pub(super) RunId);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+impl<S: Send + Sync> FromRequestParts<S> for OfRun {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let unreadable = |rejection: QueryRejection| ApiError::unreadable(rejection.body_text());
-        // What no row holds, not every database can be asked for.
-        let values = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
-        let Query(values) = values.map_err(unreadable)?;
-        if let Some((name, _)) =
-            values.iter().find(|(_, value)| value.chars().any(char::is_control))
-        {
-            return Err(Invalid::new(name.as_str(), "must have no control characters").into());
-        }
-        let query = Query::<T>::from_request_parts(parts, state).await;
-        query
-            .map(|Query(value)| Self(value))
-            .map_err(|rejection| ApiError::unreadable(rejection.body_text()))
+        let id = id_in_path(parts, state).await?.unwrap_or_default();
+        RunId::parse(&id).map(Self).ok_or_else(|| super::runs::unknown(&id))
     }
+}
+
+async fn id_in_path<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<Option<String>, ApiError> {
+    let id = Option::<Path<String>>::from_request_parts(parts, state).await;
+    id.map(|id| id.map(|Path(id)| id))
+        .map_err(|rejection| ApiError::unreadable(rejection.body_text()))
 }

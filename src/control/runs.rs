@@ -9,14 +9,13 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
-use super::jobs::check_state;
-use super::request::{Id, Parameters};
+use super::jobs::{check_state, check_word, page_limit};
+use super::request::{OfRun, Parameters};
 use super::unix::Peer;
 use crate::filter::RunFilter;
-use crate::history::PAGE_DEFAULT;
 use crate::instant::{Toward, parse_moment};
-use crate::invalid::Invalid;
-use crate::run::{Attempt, Run};
+use crate::invalid::{Invalid, quoted};
+use crate::run::{Attempt, Run, RunId};
 
 /// Seconds for which one request waits at most.
 const WAIT_SECONDS_MAX: u64 = 300;
@@ -41,6 +40,12 @@ pub(super) async fn list(
     Parameters(given): Parameters<ListParameters>,
 ) -> Result<Json<Value>, ApiError> {
     check_state(given.state.as_deref(), &STATES)?;
+    check_word("job", given.job.as_deref())?;
+    let is_run = |cursor: &String| RunId::parse(cursor).is_some();
+    if let Some(cursor) = given.cursor.as_ref().filter(|cursor| !is_run(cursor)) {
+        let message = format!("{} is not the id of a run", quoted(cursor));
+        return Err(Invalid::new("cursor", message).into());
+    }
     let (now, zone) = (api.clock.now(), api.rules.borrow().zone.zone.clone());
     let since = given.since.map(|text| parse_moment(&text, &zone, now, Toward::Past)).transpose();
     let since = since.map_err(|why| Invalid::new("since", why))?;
@@ -51,7 +56,7 @@ pub(super) async fn list(
         occurrence: None,
         since,
         before: given.cursor,
-        limit: given.limit.unwrap_or(PAGE_DEFAULT),
+        limit: page_limit(given.limit)?,
     };
     let page = api.history.runs(filter).await?;
     let runs: Vec<Value> = page.rows.iter().map(Run::to_value).collect();
@@ -67,15 +72,19 @@ pub(super) struct ShowParameters {
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
-    Id(id): Id,
+    OfRun(id): OfRun,
     Parameters(given): Parameters<ShowParameters>,
 ) -> Result<Json<Value>, ApiError> {
     let run = match given.wait {
-        Some(seconds) => wait(&api, &peer, &id, seconds.min(WAIT_SECONDS_MAX)).await?,
-        None => api.history.run(&id).await?,
+        Some(seconds) if seconds > WAIT_SECONDS_MAX => {
+            let message = format!("must be at most {WAIT_SECONDS_MAX} seconds, not {seconds}");
+            return Err(Invalid::new("wait", message).into());
+        }
+        Some(seconds) => wait(&api, &peer, &id.0, seconds).await?,
+        None => api.history.run(&id.0).await?,
     };
-    let mut shown = run.ok_or_else(|| unknown(&id))?.to_value();
-    let attempts = api.history.attempts(&id).await?;
+    let mut shown = run.ok_or_else(|| unknown(&id.0))?.to_value();
+    let attempts = api.history.attempts(&id.0).await?;
     if let Value::Object(map) = &mut shown {
         map.insert("attempts".to_owned(), attempts.iter().map(Attempt::to_value).collect());
     }
@@ -94,5 +103,5 @@ async fn wait(api: &Api, peer: &Peer, id: &str, seconds: u64) -> Result<Option<R
 
 /// There is no such run.
 pub(super) fn unknown(id: &str) -> ApiError {
-    ApiError::not_found(format!("there is no run \"{id}\""))
+    ApiError::not_found(format!("there is no run {}", quoted(id)))
 }

@@ -1,14 +1,35 @@
 //! What systemd is told: ready, reloading, stopping, and how things stand. Without systemd these
 //! say nothing.
 
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
 use sd_notify::NotifyState;
 
 use crate::printable::escaped;
 
+/// The variable that names the socket of the service manager.
+const SOCKET: &str = "NOTIFY_SOCKET";
+
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager could not be told");
+    if let Err(error) = send(states) {
+        tracing::warn!(%error, "the service manager could not be told");
     }
+}
+
+/// Sends a message without waiting: a service manager that does not read must not hold up the daemon.
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(path) = std::env::var_os(SOCKET) else { return Ok(()) };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&path)?,
+    };
+    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(lines.as_bytes(), &address).map(drop)
 }
 
 /// Everything is up, and this is how it stands.

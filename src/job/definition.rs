@@ -117,6 +117,9 @@ impl Definition {
     }
 
     fn check_words(&self) -> Result<(), Invalid> {
+        if let Some(id) = &self.id {
+            check_new_id(id)?;
+        }
         let bad_word = |word: &str| {
             word.is_empty() || word.len() > WORD_BYTES_MAX || word.chars().any(char::is_control)
         };
@@ -143,6 +146,33 @@ impl Definition {
     }
 }
 
+/// Refuses an id that clients could not name, or that people could not tell from another one. A job that is stored under
+/// such an id stays as it is.
+fn check_new_id(id: &str) -> Result<(), Invalid> {
+    if matches!(id, "." | "..") {
+        let message = "an id cannot be \".\" or \"..\": clients take these out of a path";
+        return Err(Invalid::new("id", message));
+    }
+    match id.chars().find(|character| is_invisible(*character)) {
+        Some(character) => {
+            let code = u32::from(character);
+            Err(Invalid::new(
+                "id",
+                format!("an id has no invisible characters, such as U+{code:04X}"),
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Characters that show nothing, or change the direction of the text around them. The joiners are not among them: some
+/// scripts need them.
+fn is_invisible(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +189,17 @@ mod tests {
         let hook =
             r#"{"trigger": {}, "task": {}, "on_failure": {"type": "builtin", "type": "command"}}"#;
         assert!(Definition::read(hook.as_bytes()).is_none());
+    }
+
+    #[test]
+    fn an_id_can_be_named_and_told_from_others() {
+        let id = |id: &str| Definition::parse(json!({"id": id, "trigger": {}, "task": {}}));
+        for good in ["batch", "a.b", "...", "order:42:expire", "备份", "a\u{200d}b"] {
+            assert!(id(good).is_ok(), "{good}");
+        }
+        for bad in [".", "..", "a\u{202e}b", "\u{feff}a", "a\u{200b}"] {
+            assert_eq!(id(bad).unwrap_err().field, "id", "{bad:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,13 @@ impl fmt::Display for RunId {
 }
 
 impl RunId {
+    /// Reads an id as it is shown: a UUID in lower case with hyphens. None if the text is anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = uuid::Uuid::try_parse(text).ok()?;
+        let mut buffer = uuid::Uuid::encode_buffer();
+        (id.hyphenated().encode_lower(&mut buffer) == text).then(|| Self(text.into()))
+    }
+
     /// Where ids that are made at or after an instant begin: those of runs that were made before it are smaller.
     pub fn first_at(at: Timestamp) -> Self {
         let millis = u64::try_from(at.timestamp_millis()).unwrap_or(0);
