@@ -63,8 +63,7 @@ fn a_refusal_reaches_a_client_that_sends_its_whole_body_first() {
         ("PUT", "/v1/jobs", 405, "method_not_allowed"),
         ("POST", "/v1/jobs", 413, "too_large"),
         ("POST", "/v1/preview", 413, "too_large"),
-        ("POST", "/v1/jobs/none/pause", 404, "not_found"),
-        ("GET", "/v1/jobs/none", 404, "not_found"),
+        ("POST", "/v1/jobs/none/pause", 413, "too_large"),
         ("POST", "/v1/runs/%ff/cancel", 400, "unreadable"),
         ("DELETE", "/v1/jobs/%ff", 400, "unreadable"),
         ("GET", "/v1/jobs/%ff/explain", 400, "unreadable"),
@@ -83,7 +82,8 @@ fn a_refusal_reaches_a_client_that_sends_its_whole_body_first() {
             assert_eq!(answer.header("connection"), None, "{method} {path}");
         }
     }
-    assert_eq!(raw.ask("GET", "/healthz", &large).unwrap().status, 200, "it is dropped here too");
+    assert_eq!(raw.ask("GET", "/healthz", &large).unwrap().status, 413, "it takes no body");
+    assert_eq!(raw.ask("GET", "/healthz", b"").unwrap().status, 200);
 }
 
 #[test]
@@ -92,10 +92,11 @@ fn a_chunked_body_that_nobody_reads_leaves_the_connection_usable() {
     let _daemon = home.start();
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
     let mut raw = Raw::connect(&home.socket());
-    for path in ["/v1/nothing", "/v1/jobs/none/pause", "/v1/jobs/none/run"] {
+    let cases = [("/v1/nothing", 404), ("/v1/jobs/none/pause", 413), ("/v1/runs/none/cancel", 404)];
+    for (path, status) in cases {
         let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
         assert!(raw.send(head) && raw.send(chunk.repeat(100)) && raw.send("0\r\n\r\n"), "{path}");
-        assert_eq!(raw.answer().expect(path).status, 404, "{path}");
+        assert_eq!(raw.answer().expect(path).status, status, "{path}");
     }
     assert_eq!(raw.ask("GET", "/healthz", b"").unwrap().status, 200);
 }
