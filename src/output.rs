@@ -93,12 +93,11 @@ impl Output {
 
     /// The text, and in its midst what was cut.
     pub fn text(&self) -> String {
-        let mut text = self.head.text().to_owned();
-        if self.cut > 0 {
-            text.push_str(&format!("… {} lines are not kept …\n", self.cut));
-        }
-        text.push_str(self.tail.text());
-        text
+        let cut = match self.cut {
+            0 => String::new(),
+            lines => format!("… {lines} lines are not kept …\n"),
+        };
+        [self.head.text(), &cut, self.tail.text()].concat()
     }
 
     /// The kept lines as JSON text.

@@ -139,7 +139,7 @@ impl Following {
         if has_ended {
             if let Some(output) = self.history.archive.output(&self.id.0, self.attempt).await? {
                 self.begin();
-                self.tell_all(output);
+                self.tell_all(&output);
             }
             self.attempt = self.attempt.saturating_add(1);
         } else if run.state.is_final() {
@@ -165,7 +165,7 @@ impl Following {
         }
     }
 
-    fn tell_all(&mut self, output: Output) {
+    fn tell_all(&mut self, output: &Output) {
         self.to_tell.push_back(Told::Lines(output.head.iter().collect()));
         if output.cut > 0 {
             self.to_tell.push_back(Told::Missed(output.cut));

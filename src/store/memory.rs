@@ -110,12 +110,7 @@ impl Tables {
                 self.outputs.insert((run_id.clone(), *attempt), Arc::clone(output));
             }
             Change::SaveOutput { run_id, attempt, output, held_by } => {
-                let runs_here = self.runs.get(run_id).is_some_and(|run| {
-                    run.attempt == *attempt
-                        && run.node == *held_by
-                        && matches!(run.state, RunState::Running { .. })
-                });
-                if runs_here {
+                if self.runs_on(held_by, run_id, *attempt) {
                     self.outputs.insert((run_id.clone(), *attempt), Arc::clone(output));
                 }
             }
@@ -138,6 +133,14 @@ impl Tables {
             Change::Prune { run_id, part } => self.prune(run_id, *part),
         }
         Ok(())
+    }
+
+    /// Whether a node runs this attempt.
+    fn runs_on(&self, node: &str, run_id: &RunId, attempt: u32) -> bool {
+        self.runs.get(run_id).is_some_and(|run| {
+            let is_running = matches!(run.state, RunState::Running { .. });
+            is_running && run.attempt == attempt && *run.node == *node
+        })
     }
 
     fn in_flight(&self) -> impl Iterator<Item = &Run> {

@@ -353,13 +353,16 @@ mod tests {
     #[test]
     fn of_short_lines_as_much_text_is_kept_as_of_long_ones() {
         let log = Log::default();
-        let all: String = (1..=20_000).map(|number| format!("{number}\n")).collect();
+        let lines = |range: std::ops::RangeInclusive<u32>| {
+            let lines: Vec<String> = range.map(|number| number.to_string()).collect();
+            lines.join("\n") + "\n"
+        };
+        let all = lines(1..=20_000);
         for (number, piece) in all.as_bytes().chunks(1000).enumerate() {
             log.write(at(i64::try_from(number).unwrap()), Stream::Stdout, piece);
         }
         let output = log.close(at(1));
-        let first: String = (1..=3498).map(|number| format!("{number}\n")).collect();
-        let last: String = (20_001 - 8192..=20_000).map(|number| format!("{number}\n")).collect();
+        let (first, last) = (lines(1..=3498), lines(20_001 - 8192..=20_000));
         assert_eq!((first.len(), last.len()), (HEAD_BYTES - 1, TAIL_BYTES));
         assert_eq!((output.head.text(), output.tail.text()), (&*first, &*last));
         assert_eq!(output.cut, 20_000 - 3498 - 8192);
@@ -378,20 +381,15 @@ mod tests {
 
     #[test]
     fn a_secret_at_the_limit_of_a_line_is_masked() {
-        for ends_with_break in [true, false] {
-            for before in LINE_BYTES - 12..LINE_BYTES + 3 {
-                let log = Log::default();
-                log.hide(["swordfish".to_owned()]);
-                let line = format!("{}swordfish{}", "x".repeat(before), "y".repeat(20_000));
-                for piece in line.as_bytes().chunks(1000) {
-                    log.write(at(0), Stream::Stdout, piece);
-                }
-                if ends_with_break {
-                    log.write(at(0), Stream::Stdout, b"\n");
-                }
-                let text: String = log.close(at(0)).lines().map(|line| line.text).collect();
-                assert_eq!(text, line.replace("swordfish", "***"), "after {before} bytes");
+        for (before, end) in (LINE_BYTES - 12..LINE_BYTES + 3).zip(["\n", ""].into_iter().cycle()) {
+            let log = Log::default();
+            log.hide(["swordfish".to_owned()]);
+            let line = format!("{}swordfish{}", "x".repeat(before), "y".repeat(20_000));
+            for piece in format!("{line}{end}").as_bytes().chunks(1000) {
+                log.write(at(0), Stream::Stdout, piece);
             }
+            let text: String = log.close(at(0)).lines().map(|line| line.text).collect();
+            assert_eq!(text, line.replace("swordfish", "***"), "after {before} bytes");
         }
     }
 
@@ -410,7 +408,7 @@ mod tests {
         assert_eq!(texts(output.lines()), ["one", "two "], "half a secret is not shown");
         log.saved(&output, at(11));
         assert_eq!((log.is_unsaved(), log.unsaved_since(at(100))), (false, None));
-        log.write(at(11), Stream::Stdout, &[b'x'; 100_000]);
+        log.write(at(11), Stream::Stdout, &vec![b'x'; 100_000]);
         log.write(at(11), Stream::Stdout, b"\n");
         let output = log.to_save(at(12));
         assert_eq!(log.unsaved_since(at(12)), Some(at(11)));
