@@ -26,6 +26,9 @@ impl Job {
     }
 }
 
+/// From 2^53 on a float stands for several integers.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// Whether two values are equal, with numbers by their value.
 fn are_equal(one: &Value, other: &Value) -> bool {
     match (one, other) {
@@ -46,8 +49,6 @@ fn are_equal_numbers(one: &Number, other: &Number) -> bool {
     if one == other {
         return true;
     }
-    // From 2^53 on a float stands for several integers.
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     let exact = |number: &Number| number.as_f64().filter(|value| value.abs() < EXACT_MAX);
     let is_float = one.is_f64() || other.is_f64();
     #[expect(clippy::float_cmp, reason = "both are exact")]
