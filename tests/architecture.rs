@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("preview", &["clock", "instant", "invalid", "json", "trigger", "zone"]),
     // Seams: words.
     ("task", &["clock", "invalid", "output", "run"]),
-    ("executor", &["clock", "invalid", "job", "output", "run", "secret", "task"]),
+    ("executor", &["clock", "invalid", "job", "json", "output", "run", "secret", "task"]),
     ("store", &["clock", "filter", "invalid", "job", "output", "run", "trigger", "zone"]),
     // Core: words and seams.
     (
