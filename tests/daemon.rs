@@ -358,7 +358,8 @@ async fn what_cannot_be_an_id_is_not_there_whatever_the_database() {
     }
     let (status, _, said) = refused(client.runs("job=%00").await.unwrap_err());
     assert_eq!((status, said.as_deref()), (422, Some("job")));
-    let (status, _, said) = refused(client.cancel("a", Some("a\0b")).await.unwrap_err());
+    let run_id = "01980000-0000-7000-8000-000000000000";
+    let (status, _, said) = refused(client.cancel(run_id, Some("a\0b")).await.unwrap_err());
     assert_eq!((status, said.as_deref()), (422, Some("reason")));
     client.ready().await.unwrap();
 }
