@@ -184,10 +184,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
 impl Desk<'_> {
     /// A new definition as it is by the clock of this step: it may have been admitted just before the clock was set.
-    pub(super) fn by_this_clock(&self, job: Job) -> Job {
-        let is_ahead = is_behind(self.step.now, job.anchor);
-        let continued = is_ahead.then(|| continued(&job, None, self.step.now)).flatten();
-        continued.unwrap_or(job)
+    pub(super) fn by_this_clock(&mut self, job: Job) -> Job {
+        let now = self.step.now;
+        if !is_behind(now, job.anchor) {
+            return job;
+        }
+        continued(&job, None, now, || self.step.date_back()).unwrap_or(job)
     }
 
     /// Has the recurring jobs of a page continue from now.
@@ -200,7 +202,8 @@ impl Desk<'_> {
             moved: 0,
         };
         for Scheduled { job, last } in page {
-            let Some(continued) = continued(&job, last, now) else { continue };
+            let date_back = || self.step.date_back();
+            let Some(continued) = continued(&job, last, now, date_back) else { continue };
             let (known, next) = (Arc::new(job), held(&continued));
             self.step.learn(&known);
             if let Some(dropped) = held(&known).filter(|held| Some(*held) != next) {
@@ -229,15 +232,20 @@ fn held(job: &Job) -> Option<Timestamp> {
 
 /// A job as it continues from now, if a clock that was ahead has carried it along. `last` is the last occurrence that has
 /// a row. It begins a ledger of its own, since its occurrences of the time in between may have rows already.
-fn continued(job: &Job, last: Option<Timestamp>, now: Timestamp) -> Option<Job> {
+/// `date_back` gives the instant at which a trigger counts as defined that was defined while the clock was ahead.
+fn continued(
+    job: &Job,
+    last: Option<Timestamp>,
+    now: Timestamp,
+    date_back: impl FnOnce() -> Timestamp,
+) -> Option<Job> {
     if job.trigger.is_one_shot() {
         // It keeps its time; but when it ended tells for how long it is kept.
         let is_ahead = job.state == JobState::Finished && job.updated_at > now;
         return is_ahead.then(|| Job { updated_at: now, ..job.clone() });
     }
     let later = job.anchor.checked_add_signed(ANCHOR_STEP).filter(|later| *later <= now);
-    // A request that is admitted at this very instant has another one.
-    let anchor = later.or_else(|| now.checked_sub_signed(ANCHOR_STEP)).unwrap_or(now);
+    let anchor = later.unwrap_or_else(date_back);
     let trigger = Trigger::stored(job.trigger.spec(), &Zone::utc(), anchor).ok()?;
     let next = plan::due(&job.id, &trigger, trigger.next_after(now)?);
     let is_wrong = |held: Timestamp| {

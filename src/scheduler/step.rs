@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use tokio::sync::oneshot;
 
 use super::admission::Rules;
@@ -89,6 +90,8 @@ pub(super) struct Step {
     pub(super) saved: Vec<(Execution, Arc<Output>)>,
     /// Runs whose end this step records.
     pub(super) ended: Vec<Arc<Run>>,
+    /// Definitions that this step has dated back.
+    dated_back: i64,
     /// Jobs that were looked at because the clock was corrected.
     pub(super) looked: Option<Looked>,
     /// What the log tells once the step is committed.
@@ -122,6 +125,7 @@ impl Step {
             recorded: Vec::new(),
             saved: Vec::new(),
             ended: Vec::new(),
+            dated_back: 0,
             looked: None,
             notes: Vec::new(),
             runs: runs.into_iter().map(|run| (run.id.clone(), Arc::new(run))).collect(),
@@ -176,6 +180,13 @@ impl Step {
         entry.after = Some(Arc::clone(&job));
         entry.written = entry.written.max(written);
         job
+    }
+
+    /// An instant before this step, which no other definition of it has: a microsecond before it, and one more for each.
+    pub(super) fn date_back(&mut self) -> Timestamp {
+        self.dated_back += 1;
+        let by = TimeDelta::microseconds(self.dated_back);
+        self.now.checked_sub_signed(by).unwrap_or(self.now)
     }
 
     /// Removes a job.
