@@ -93,7 +93,8 @@ pub(super) fn added(job: &Value, now: Timestamp) -> String {
     };
     let added = escaped(&format!("added {}: {next}", text(job, "id"))).into_owned();
     let warnings = rows(job, "warnings").iter().filter_map(Value::as_str);
-    added + &warnings.map(|why| format!("\nwarning: {}", escaped(why))).collect::<String>()
+    let lines = warnings.map(|why| format!("warning: {}", escaped(why)));
+    std::iter::once(added).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 /// A page of jobs.

@@ -26,10 +26,10 @@ fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(&path)?,
     };
-    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    socket.send_to_addr(lines.as_bytes(), &address).map(drop)
+    socket.send_to_addr(lines.join("\n").as_bytes(), &address).map(drop)
 }
 
 /// Everything is up, and this is how it stands.

@@ -203,8 +203,8 @@ async fn run(
     let (core, doors, tracker) =
         (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let api = Api {
-        handle: handle.clone(),
         history: History::new(Arc::new(store.clone()), handle.clone(), live.clone()),
+        handle: handle.clone(),
         rules: rules_out.clone(),
         clock: Arc::new(SystemClock),
         reload: reload_in,
@@ -224,10 +224,10 @@ async fn run(
     let mut serving = serving.map_err(|error| refused(&error))?;
     let (listener, socket_file) = bound.publish().map_err(|error| refused(&error))?;
     tracker.spawn(answer(listener, api, doors.clone()));
-    let retention = watch::Sender::new(config.retention);
-    let pruner = Pruner::new(Arc::new(store.clone()), handle.clone(), retention.subscribe());
-    tracker.spawn(core.clone().run_until_cancelled_owned(pruner.work()));
     let archive: Arc<dyn Archive> = Arc::new(store.clone());
+    let retention = watch::Sender::new(config.retention);
+    let pruner = Pruner::new(Arc::clone(&archive), handle.clone(), retention.subscribe());
+    tracker.spawn(core.clone().run_until_cancelled_owned(pruner.work()));
     let mut daemon = Daemon {
         reader,
         declared: 0,
@@ -257,16 +257,26 @@ async fn run(
         Some(ended) => ended,
         None => serving.await,
     };
-    // First, so that whoever comes now finds no socket rather than one that refuses him.
+    // The socket goes first: a client that comes now finds none, rather than one that refuses it.
     drop(socket_file);
     doors.cancel();
+    close(&store, tracker, drained).await?;
+    result
+}
+
+/// Waits until everything that used the store has ended, and closes it. The first fault of the end is its result.
+async fn close(
+    store: &SqlStore,
+    tracker: TaskTracker,
+    drained: <super::core::Ended as Future>::Output,
+) -> Result<(), Failure> {
     tracker.close();
     tracker.wait().await;
     let closed = store.close().await;
     let drained = drained.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
     closed.map_err(|error| refused(&error))?;
     tracing::info!(interrupted = drained.interrupted, "stopped");
-    result
+    Ok(())
 }
 
 /// Starts what commands rely on: somebody who knows which variables are secrets, and who reaps what they leave behind.
@@ -299,7 +309,8 @@ fn commands_file(socket: &Path) -> PathBuf {
 /// Answers at the control socket until the doors close.
 async fn answer(listener: control::unix::Listener, api: Api, doors: CancellationToken) {
     let router = control::router(api);
-    let settings = (control::unix::LIMITS, control::wording as server::Wording);
+    let wording: server::Wording = control::wording;
+    let settings = (control::unix::LIMITS, wording);
     server::serve(listener, router, settings, doors.cancelled_owned()).await;
 }
 
