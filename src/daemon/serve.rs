@@ -189,19 +189,18 @@ async fn run(
     let config = config?;
     let socket = config.listens_at(socket).map_err(|invalid| unusable(&invalid))?;
     let parts = Parts::build(&config, &socket, &mut signals, inherited).await?;
-    let Some(parts) = parts else { return Ok(()) };
-    let Parts { app, store, mut scheduler, completions, live, secrets, rules, jobs, identity } =
-        parts;
-    let bound = bind(&socket, config.socket_mode).map_err(|error| refused(&error))?;
+    let Some(mut parts) = parts else { return Ok(()) };
     // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
-    scheduler.hold();
+    parts.scheduler.hold();
+    let Parts { app, store, scheduler, completions, live, secrets, rules, jobs, identity } = parts;
+    let bound = bind(&socket, config.socket_mode).map_err(|error| refused(&error))?;
     let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
     let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
     let (rules_in, rules_out) = watch::channel(Arc::new(rules));
     let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
     // The core ends first, and the doors only when it has: until then they can tell what happens.
-    let (core, doors, tracker) =
-        (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+    let (core, doors) = (CancellationToken::new(), CancellationToken::new());
+    let tracker = TaskTracker::new();
     let api = Api {
         history: History::new(Arc::new(store.clone()), handle.clone(), live.clone()),
         handle: handle.clone(),
@@ -213,11 +212,11 @@ async fn run(
         budget: control::Budget::default(),
         previews: control::Previews::default(),
     };
-    let (hints_in, hints) = mpsc::channel(1);
     start_helpers(&store, secrets, &core, &tracker);
-    tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
+    let (hints_in, hints) = mpsc::channel(1);
     let (outputs_in, outputs) = mpsc::channel(1);
-    // Also what runs write while they are waited for at the end is saved.
+    tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
+    // What runs write while they are waited for at the end is saved, too.
     tracker.spawn(pass_on_growth(live, outputs_in, doors.clone()));
     let inlets = Inlets { commands, completions, hints, outputs, shutdown: core.clone() };
     let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, &tracker);
@@ -240,23 +239,17 @@ async fn run(
         socket,
     };
     let up = async {
-        let rules = rules_out.borrow().as_ref().clone();
-        daemon.declare(rules, jobs, Emptied::Keeps).await.map_err(|error| refused(&error))?;
-        daemon.handle.begin().await.map_err(|error| refused(&error))?;
+        daemon.begin(jobs).await?;
         let client = Client::new(&daemon.socket);
-        start_app(&app, &tracker, client, &doors, demo)
-            .await
-            .map_err(|error| refused(&format!("{error:#}")))
+        let started = start_app(&app, &tracker, client, &doors, demo).await;
+        started.map_err(|error| refused(&format!("{error:#}")))
     };
     let result = up.await;
     let drained = if result.is_ok() { daemon.work(&mut signals, &mut serving).await } else { None };
     notify::stopping("waiting for runs to end");
-    tracing::info!("stopping: nothing more is started, what runs may end");
+    tracing::info!("stopping: nothing more is started, runs in flight may end");
     core.cancel();
-    let drained = match drained {
-        Some(ended) => ended,
-        None => serving.await,
-    };
+    let drained = if let Some(ended) = drained { ended } else { serving.await };
     // The socket goes first: a client that comes now finds none, rather than one that refuses it.
     drop(socket_file);
     doors.cancel();
@@ -334,6 +327,13 @@ async fn start_app(
 impl Daemon {
     /// Says that it is ready, and waits for the end. The answer is how the loop ended, if it did so of itself, which is
     /// when it cannot go on.
+    /// Declares the jobs of the file, and lets jobs fire from then on.
+    async fn begin(&mut self, jobs: Vec<Job>) -> Result<(), Failure> {
+        let rules = self.rules.borrow().as_ref().clone();
+        self.declare(rules, jobs, Emptied::Keeps).await.map_err(|error| refused(&error))?;
+        self.handle.begin().await.map_err(|error| refused(&error))
+    }
+
     async fn work(
         &mut self,
         signals: &mut Signals,

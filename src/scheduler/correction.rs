@@ -153,7 +153,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let recorded = self.store.recorded_time().await?;
         // An older version has told nothing else.
         self.clock.learn(recorded.or(newest.as_ref().map(|run| run.created_at)));
-        newest.iter().for_each(|run| self.ids.follow(&run.id));
+        if let Some(run) = newest {
+            self.ids.follow(&run.id);
+        }
         Ok(())
     }
 
@@ -164,7 +166,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     ) -> Result<(), StoreError> {
         if self.clock.learn(recorded) {
             let newest = self.store.newest_run().await?;
-            newest.iter().for_each(|run| self.ids.follow(&run.id));
+            if let Some(run) = newest {
+                self.ids.follow(&run.id);
+            }
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ impl Desk<'_> {
         let again = job.as_ref().and_then(|job| retry::next_attempt(job, &run, now));
         match (job, again) {
             (Some(job), Some(due_at)) => {
-                self.step.notes.push(Note::TriedAgain { run: run.clone(), at: due_at });
+                self.step.notes.push(Note::TriedAgain { run: Box::new(run.clone()), at: due_at });
                 self.step.end_attempt(&run);
                 run.retry(due_at);
                 let run = Arc::new(run);

@@ -78,7 +78,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let unknown = self.overlaps.unknown(self.due_jobs(step), &self.floor);
         if !unknown.is_empty() {
             let rows = self.store.latest_skips(&unknown, SkipReason::Overlap).await?;
-            rows.into_iter().for_each(|row| self.overlaps.remember(Arc::new(row)));
+            for row in rows {
+                self.overlaps.remember(Arc::new(row));
+            }
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ pub(super) enum Note {
     /// Occurrences were skipped.
     Skipped { job: JobId, reason: SkipReason, count: u64 },
     /// An attempt has failed, and another one follows at that instant.
-    TriedAgain { run: Run, at: Timestamp },
+    TriedAgain { run: Box<Run>, at: Timestamp },
     /// A hook cannot run in any pool.
     NoPoolForHook { job: JobId, event: Event, why: String },
 }

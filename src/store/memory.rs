@@ -55,27 +55,10 @@ fn conflict(what: &str, id: impl std::fmt::Display) -> StoreError {
 impl Tables {
     fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
         match change {
-            Change::InsertJob(job) => {
-                if self.jobs.contains_key(&job.id) {
-                    return Err(conflict("job", &job.id));
-                }
-                self.jobs.insert(job.id.clone(), Arc::clone(job));
-            }
-            Change::UpdateJob(job) | Change::AdvanceJob(job) => {
-                let known = self.jobs.get_mut(&job.id);
-                let is_this = |known: &&mut Arc<Job>| {
-                    (known.revision + 1, known.created_at) == (job.revision, job.created_at)
-                };
-                let known = known.filter(is_this);
-                *known.ok_or_else(|| conflict("job", &job.id))? = Arc::clone(job);
-            }
-            Change::DeleteJob { id, revision, created_at } => {
-                self.jobs
-                    .get(id)
-                    .filter(|known| (known.revision, known.created_at) == (*revision, *created_at))
-                    .ok_or_else(|| conflict("job", id))?;
-                self.jobs.remove(id);
-            }
+            Change::InsertJob(_)
+            | Change::UpdateJob(_)
+            | Change::AdvanceJob(_)
+            | Change::DeleteJob { .. } => self.apply_to_job(change)?,
             Change::InsertRun(run) => {
                 let taken = self.runs.values().any(|known| {
                     known.id == run.id
@@ -131,6 +114,31 @@ impl Tables {
             Change::SetPaused(since) => self.paused_since = *since,
             Change::RecordTime(at) => self.recorded_time = Some(*at),
             Change::Prune { run_id, part } => self.prune(run_id, *part),
+        }
+        Ok(())
+    }
+
+    fn apply_to_job(&mut self, change: &Change) -> Result<(), StoreError> {
+        if let Change::InsertJob(job) = change {
+            if self.jobs.contains_key(&job.id) {
+                return Err(conflict("job", &job.id));
+            }
+            self.jobs.insert(job.id.clone(), Arc::clone(job));
+        }
+        if let Change::UpdateJob(job) | Change::AdvanceJob(job) = change {
+            let known = self.jobs.get_mut(&job.id);
+            let is_this = |known: &&mut Arc<Job>| {
+                (known.revision + 1, known.created_at) == (job.revision, job.created_at)
+            };
+            let known = known.filter(is_this);
+            *known.ok_or_else(|| conflict("job", &job.id))? = Arc::clone(job);
+        }
+        if let Change::DeleteJob { id, revision, created_at } = change {
+            self.jobs
+                .get(id)
+                .filter(|known| (known.revision, known.created_at) == (*revision, *created_at))
+                .ok_or_else(|| conflict("job", id))?;
+            self.jobs.remove(id);
         }
         Ok(())
     }
