@@ -71,12 +71,12 @@ async fn a_daemon_whose_scheduler_is_blocked_is_not_ready_until_it_goes_on() {
     let waiting = once("waiting", SystemClock.now(), &file);
     let add = client.add(&waiting);
     let watch = async {
-        let refusal = loop {
+        let mut ready = Ok(Value::Null);
+        while ready.is_ok() {
             client.jobs("").await.unwrap();
-            if let Err(refusal) = client.ready().await {
-                break refusal;
-            }
-        };
+            ready = client.ready().await;
+        }
+        let refusal = ready.unwrap_err();
         locked.rollback().await.unwrap();
         refusal
     };

@@ -1,6 +1,6 @@
 //! The daemon among the other processes of the machine: what it inherits from whoever starts it, what it passes on to
 //! commands, and what is left of them when it dies.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
 
 #[path = "support/commands.rs"]
 mod commands;
@@ -34,7 +34,7 @@ async fn add(client: &Client, id: &str, task: Value) {
 async fn written(client: &Client, run: &Value) -> String {
     let output = client.output(text(run, "id")).await.unwrap();
     let lines = output["lines"].as_array().unwrap().iter();
-    lines.map(|line| format!("{}\n", text(line, "text"))).collect()
+    lines.flat_map(|line| [text(line, "text"), "\n"]).collect()
 }
 
 /// Whether a process lives.

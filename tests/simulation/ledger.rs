@@ -142,15 +142,12 @@ impl Ledger {
         self.writes += 1;
         let mut rows: BTreeMap<JobId, Vec<Arc<Run>>> = BTreeMap::new();
         for change in changes {
-            match change {
-                Change::InsertRun(run) => {
-                    rows.entry(run.job_id.clone()).or_default().push(Arc::clone(run));
-                }
-                Change::ExtendSkipped { run, former_last } => {
-                    let added = self.extension(run, *former_last);
-                    rows.entry(run.job_id.clone()).or_default().push(Arc::new(added));
-                }
-                _ => {}
+            if let Change::InsertRun(run) = change {
+                rows.entry(run.job_id.clone()).or_default().push(Arc::clone(run));
+            }
+            if let Change::ExtendSkipped { run, former_last } = change {
+                let added = self.extension(run, *former_last);
+                rows.entry(run.job_id.clone()).or_default().push(Arc::new(added));
             }
         }
         for (id, of_job) in &mut rows {
@@ -217,9 +214,9 @@ impl Ledger {
             | Change::SaveOutput { .. }
             | Change::AskToEnd { .. }
             | Change::AskRunToEnd { .. }
+            | Change::RecordTime(_)
             | Change::Prune { .. } => {}
             Change::SetPaused(since) => self.pauses.push((self.writes, *since)),
-            Change::RecordTime(_) => {}
         }
     }
 
@@ -271,7 +268,10 @@ impl Ledger {
         let known = &self.runs[&run.id];
         let counts = |run: &Run| match run.state {
             RunState::Skipped { reason: SkipReason::Overlap, count, .. } => Some(count),
-            _ => None,
+            RunState::Skipped { .. }
+            | RunState::Pending
+            | RunState::Running { .. }
+            | RunState::Ended { .. } => None,
         };
         let (before, after) = (counts(known), counts(run));
         let grows = before.is_some() && before < after && last_of(known) == former_last;

@@ -28,6 +28,7 @@ use punctual::store::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::jobs::{at, rules};
 
@@ -149,6 +150,9 @@ impl Store for FaultyStore {
     }
 }
 
+/// An output that a run has written so far.
+type Unsaved = (Execution, Arc<Output>);
+
 /// What was handed over, in order.
 #[derive(Debug, Clone, Default)]
 struct Notes {
@@ -159,7 +163,7 @@ struct Notes {
     /// Every heartbeat.
     beats: Arc<Mutex<Vec<Beat>>>,
     /// What runs in progress have written and is not saved.
-    unsaved: Arc<Mutex<Vec<(Execution, Arc<Output>)>>>,
+    unsaved: Arc<Mutex<Vec<Unsaved>>>,
     /// Every cancel, with its reason.
     cancels: Arc<Mutex<Vec<(RunId, String)>>>,
 }
@@ -446,7 +450,7 @@ impl World {
             store: self.store,
             shutdown,
             inlets: (completions_in, hints_in),
-            ended: tokio::spawn(async move { drop(serving.await) }),
+            ended: TaskTracker::new().spawn(async move { drop(serving.await) }),
         }
     }
 
