@@ -586,6 +586,39 @@ async fn a_file_that_is_a_pipe_at_a_reload_is_refused_and_the_daemon_can_be_stop
     assert!(daemon.stop().success());
 }
 
+/// A daemon that has just begun to declare the jobs of its file, which takes it a while.
+async fn declaring_many(home: &Home) -> support::Daemon {
+    let jobs: String =
+        (0..10_000).map(|number| declaring(&format!("job-{number}"), "true\n")).collect();
+    home.write_config(&jobs);
+    let daemon = home.spawn(&[]);
+    while home.client().status().await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    daemon
+}
+
+#[tokio::test]
+async fn a_stop_while_jobs_are_declared_at_the_start_does_not_wait_for_them() {
+    let home = Home::new("");
+    assert!(declaring_many(&home).await.stop().success());
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert!(log.contains("INFO stopped") && !log.contains("INFO ready"), "{log}");
+}
+
+#[tokio::test]
+async fn a_reload_that_is_asked_for_during_the_start_follows_it() {
+    let home = Home::new("");
+    let mut daemon = declaring_many(&home).await;
+    daemon.signal(Kill::HUP);
+    home.write_config(&declaring("only", "true\n"));
+    daemon.wait_for("READY=1");
+    daemon.wait_for("READY=1");
+    let jobs = home.client().status().await.unwrap()["jobs"].clone();
+    assert_eq!(jobs, json!({"active": 1}), "the file was read again");
+    assert!(daemon.stop().success());
+}
+
 #[tokio::test]
 async fn the_file_is_the_truth_for_its_jobs_over_starts_and_reloads() {
     let job = |id: &str, hour: u32| {

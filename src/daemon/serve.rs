@@ -1,7 +1,7 @@
 //! `punctual serve`: everything is built here, started in order, and ended in order.
 //!
-//! Up: configuration, store, recovery, declared jobs, sockets, ready. Down: no new requests, no
-//! new runs, what runs may end within the limit, the rest is recorded, the store is closed.
+//! Up: configuration, store, recovery, control socket, declared jobs, application, ready. Down: no
+//! new runs, what runs may end within the limit, the rest is recorded, the sockets and the store are closed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -240,12 +240,12 @@ async fn run(
     };
     let up = async {
         daemon.begin(jobs).await?;
-        let client = Client::new(&daemon.socket);
-        let started = start_app(&app, &tracker, client, &doors, demo).await;
+        let started = start_app(&app, &tracker, Client::new(&daemon.socket), &doors, demo).await;
         started.map_err(|error| refused(&format!("{error:#}")))
     };
-    let result = up.await;
-    let drained = if result.is_ok() { daemon.work(&mut signals, &mut serving).await } else { None };
+    let started = signals.unless_stopped(up).await;
+    let is_up = matches!(started, Some(Ok(())));
+    let drained = if is_up { daemon.work(&mut signals, &mut serving).await } else { None };
     notify::stopping("waiting for runs to end");
     tracing::info!("stopping: nothing more is started, runs in flight may end");
     core.cancel();
@@ -254,7 +254,7 @@ async fn run(
     drop(socket_file);
     doors.cancel();
     close(&store, tracker, drained).await?;
-    result
+    started.unwrap_or(Ok(()))
 }
 
 /// Waits until everything that used the store has ended, and closes it. The first fault of the end is its result.
@@ -325,8 +325,6 @@ async fn start_app(
 }
 
 impl Daemon {
-    /// Says that it is ready, and waits for the end. The answer is how the loop ended, if it did so of itself, which is
-    /// when it cannot go on.
     /// Declares the jobs of the file, and lets jobs fire from then on.
     async fn begin(&mut self, jobs: Vec<Job>) -> Result<(), Failure> {
         let rules = self.rules.borrow().as_ref().clone();
@@ -334,6 +332,8 @@ impl Daemon {
         self.handle.begin().await.map_err(|error| refused(&error))
     }
 
+    /// Says that it is ready, and waits for the end. The answer is how the loop ended, if it did so by itself, which
+    /// happens when it cannot go on.
     async fn work(
         &mut self,
         signals: &mut Signals,

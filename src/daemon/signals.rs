@@ -20,7 +20,7 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    /// A reload was asked for before anybody listened.
+    /// A reload was asked for while nobody could carry it out.
     early_hangup: bool,
 }
 
@@ -35,13 +35,21 @@ impl Signals {
         })
     }
 
-    /// Awaits something, unless the daemon is asked to stop meanwhile: then there is none.
+    /// Awaits something, unless the daemon is asked to stop meanwhile: then there is none. A reload that is asked for
+    /// meanwhile is the next thing that is asked.
     pub(super) async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = std::pin::pin!(work);
+        let mut is_reload_asked = false;
         loop {
             tokio::select! {
-                done = &mut work => return Some(done),
-                asked = self.next() => if asked == Asked::Stop { return None },
+                done = &mut work => {
+                    self.early_hangup |= is_reload_asked;
+                    return Some(done);
+                }
+                asked = self.next() => match asked {
+                    Asked::Stop => return None,
+                    Asked::Reload => is_reload_asked = true,
+                },
             }
         }
     }
