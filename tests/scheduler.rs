@@ -434,6 +434,26 @@ async fn a_job_that_is_removed_on_finish_goes_when_its_last_run_and_its_hook_hav
 }
 
 #[tokio::test]
+async fn a_finished_job_whose_removal_failed_is_removed_by_a_later_step() {
+    let mut world = World::new(1).await;
+    let once = json!({
+        "id": "a",
+        "trigger": {"type": "date", "run_date": "2027-01-15 08:00:10"},
+        "on_finish": "remove",
+    });
+    world.add(job(&once), at(0)).await;
+    world.tick(at(10)).await;
+    world.complete_all(at(11));
+    world.tick(at(11)).await;
+    world.fail_next(Fault::Before);
+    assert!(world.try_tick(at(11)).await.is_err(), "the removal fails");
+    assert!(world.job("a").await.is_some());
+    world.tick(at(12)).await;
+    world.tick(at(12)).await;
+    assert!(world.job("a").await.is_none());
+}
+
+#[tokio::test]
 async fn a_job_that_is_removed_on_finish_goes_also_when_its_occurrence_was_missed() {
     let mut world = World::new(1).await;
     let once = json!({

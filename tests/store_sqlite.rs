@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Beat, Executor, ExecutorKind, PoolSettings, Saving};
-use punctual::filter::{JobFilter, RunFilter};
-use punctual::job::{Definition, GivenPolicy, Job, JobId, JobState, Origin, Overlap};
+use punctual::filter::{JobFilter, Prunable, RunFilter};
+use punctual::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, Overlap};
 use punctual::output::Output;
 use punctual::run::{Cause, Cost, Execution, Outcome, Run, RunId, RunState};
 use punctual::scheduler::admission::Rules;
@@ -185,6 +185,65 @@ async fn a_job_that_no_change_can_name_is_shown_and_stops_nothing() {
         assert_eq!(due.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["b"]);
         store.to_review(&executors, "", 9).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_correction_of_the_clock_leaves_a_damaged_job_as_it_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let store = SqlStore::open_file(&file).await.unwrap();
+    let ahead = start() + chrono::TimeDelta::days(4000);
+    let next = ahead + chrono::TimeDelta::minutes(1);
+    let carried = |id: &str| {
+        let state = JobState::Active { next: Due { scheduled_at: next, due_at: next } };
+        insert(Job { state, updated_at: ahead, ..job(id) })
+    };
+    store.commit(vec![carried("a"), carried("b"), Change::RecordTime(ahead)]).await.unwrap();
+    by_hand(&file, "update jobs set overlap = 'dance' where id = 'a'").await;
+    let mut scheduler = scheduler(&store);
+    scheduler.recover(start(), "crashed").await.unwrap();
+    for _ in 0..3 {
+        scheduler.tick(start(), Vec::new(), Vec::new()).await.unwrap();
+    }
+    let moved = store.job("b").await.unwrap().unwrap();
+    assert!(moved.next().unwrap().scheduled_at < ahead, "{moved:?}");
+    by_hand(&file, "update jobs set overlap = 'skip' where id = 'a' and overlap = 'dance'").await;
+}
+
+/// A ledger of one job with so many runs, of which every fourth has failed.
+async fn fill_ledger(file: &Path, runs: u32) {
+    let options = SqliteConnectOptions::new().filename(file);
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let sql = format!(
+        "with recursive numbers (n) as (select 1 union all select n + 1 from numbers where n < {runs}) \
+         insert into runs (id, job_id, anchor, cause, state, scheduled_at, occurrences, due_at, attempt, executor, \
+         node, created_at, started_at, finished_at) \
+         select printf('run-%08d', n), 'a', 0, 'schedule', iif(n % 4 = 0, 'failed', 'succeeded'), n, 1, n, 1, \
+         'default', 'node', n, n, n from numbers"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn old_failures_of_a_job_with_many_runs_are_found_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let store = SqlStore::open_file(&file).await.unwrap();
+    store.commit(vec![insert(job("a"))]).await.unwrap();
+    fill_ledger(&file, 100_000).await;
+    // Half of the runs are older than these failures, and are kept.
+    let (kind, before) = (punctual::filter::Kind::Errors, start());
+    let after = "run-00050000";
+    let which = Prunable::Ended { ids_tell_time: false, kind, before, after };
+    let found = store.prunable(which, 1000);
+    let found = tokio::time::timeout(std::time::Duration::from_secs(10), found).await;
+    let found = found.expect("a page is found within seconds").unwrap();
+    assert_eq!((found.len(), &*found[0].0), (1000, "run-00050004"));
+    let which = Prunable::Ended { ids_tell_time: false, kind, before, after: "run-00099990" };
+    let found = store.prunable(which, 1000).await.unwrap();
+    let found: Vec<&str> = found.iter().map(|run| &*run.0).collect();
+    assert_eq!(found, ["run-00099992", "run-00099996"], "the last failure is kept");
 }
 
 fn run(number: u32, state: RunState) -> Change {

@@ -243,6 +243,10 @@ fn continued(
     now: Timestamp,
     date_back: impl FnOnce() -> Timestamp,
 ) -> Option<Job> {
+    // What was not understood stays in the store as it is: writing the job would replace it.
+    if job.unreadable.is_some() {
+        return None;
+    }
     if job.trigger.is_one_shot() {
         // It keeps its time; but when it ended tells for how long it is kept.
         let is_ahead = job.state == JobState::Finished && job.updated_at > now;

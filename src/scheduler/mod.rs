@@ -455,6 +455,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
+    /// Remembers the finished jobs that requests were to remove and that nobody will ask for again.
+    fn keep_removals(&mut self, requests: &[Request]) {
+        for request in requests {
+            if let Request::RemoveFinished(ids) = request {
+                self.finished.extend(ids.iter().cloned());
+            }
+        }
+    }
+
     /// The step could not be written, and memory is no longer trusted. Where only another node was faster, what was
     /// asked is asked again; else nobody gets what he asked for.
     fn give_up(&mut self, mut step: Step, error: StoreError) -> StoreError {
@@ -474,6 +483,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return error;
         }
         self.tell_trouble(&error);
+        self.keep_removals(&step.asked);
         for Reply { to, answer } in step.replies {
             let answer = answer.and_then(|_| Err(Refusal::Unavailable(error.to_string())));
             drop(to.send(answer));
@@ -489,6 +499,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         self.tell_trouble(error);
         for command in commands {
+            self.keep_removals(std::slice::from_ref(&command.request));
             drop(command.reply.send(Err(Refusal::Unavailable(error.to_string()))));
         }
     }

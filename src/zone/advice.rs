@@ -78,21 +78,23 @@ const SIMILAR_LETTERS_MIN: usize = 6;
 const SIMILAR_LETTERS_MAX: usize = 64;
 /// Areas whose names end with no city, such as US/Eastern.
 const NOT_OF_CITIES: [&str; 6] = ["Brazil", "Canada", "Chile", "Etc", "Mexico", "US"];
-const EXPECTED: &str = "expected a name such as Europe/Berlin, an offset such as +05:30, or UTC";
+const FORMS: &str = "a name such as Europe/Berlin, an offset such as +05:30, or UTC";
 
 /// Why a text is not a time zone, and what to write instead.
 pub(super) fn unknown(text: &str) -> String {
     let trimmed = text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\''));
     let lower = trimmed.to_lowercase();
     if lower.is_empty() {
-        return format!("a time zone cannot be empty: leave it out for the default, or {EXPECTED}");
+        return format!(
+            "a time zone cannot be empty: leave it out for the default, or give {FORMS}"
+        );
     }
     if trimmed != text && super::Zone::parse(trimmed).is_ok() {
         return format!("{} has quotes or spaces around it: write {trimmed}", quoted(text));
     }
     if ["local", "localtime", "system", "default"].contains(&lower.as_str()) {
         let leave_out = "leave the time zone out for the scheduler's own";
-        return format!("{} is not a time zone: {leave_out}, or {EXPECTED}", quoted(text));
+        return format!("{} is not a time zone: {leave_out}, or give {FORMS}", quoted(text));
     }
     if lower == "z" || lower == "zulu" {
         return format!("{} is not a time zone: write UTC", quoted(text));
@@ -104,7 +106,8 @@ pub(super) fn unknown(text: &str) -> String {
         return format!("{trimmed} is an abbreviation: name a place, such as {place}");
     }
     let near = place_with_city(&lower).or_else(|| similar(&lower));
-    let near = near.map_or_else(|| EXPECTED.to_owned(), |near| format!("did you mean \"{near}\"?"));
+    let near = near
+        .map_or_else(|| format!("expected {FORMS}"), |near| format!("did you mean \"{near}\"?"));
     format!("unknown time zone {} ({near})", quoted(text))
 }
 

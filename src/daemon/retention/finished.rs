@@ -8,7 +8,7 @@ use super::{
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::KeepFinished;
 use crate::filter::FinishedJobs;
-use crate::job::{Job, JobId, OnFinish, Origin};
+use crate::job::{Job, JobId, JobState, OnFinish, Origin};
 use crate::scheduler::command::Refusal;
 
 impl Pruner {
@@ -29,6 +29,8 @@ impl Pruner {
             None => (aged, REST_FACTOR),
         };
         let is_removable = |job: &Job| match job.policy.on_finish {
+            // It is shown as broken, since its row is not understood.
+            _ if job.state != JobState::Finished => false,
             // A job of the file goes when the file no longer declares it.
             _ if job.origin == Origin::File => false,
             Some(OnFinish::Keep) => false,
@@ -47,11 +49,10 @@ impl Pruner {
             let removable: Vec<JobId> = removable.map(|job| job.id.clone()).collect();
             count += removable.len();
             self.remove(removable, rest_factor).await?;
+            // A page may lack jobs that cannot be read, so only an empty one is the last.
             match jobs.last() {
-                Some(last) if jobs.len() == PAGE => {
-                    after = (last.updated_at, last.id.to_string());
-                }
-                _ => return Ok(count),
+                Some(last) => after = (last.updated_at, last.id.to_string()),
+                None => return Ok(count),
             }
         }
     }
