@@ -418,7 +418,10 @@ fn status_tells_of_the_daemon_and_its_pools() {
 fn check_and_reload_tell_what_changes() {
     let home = Home::new("");
     assert!(home.ok(&["check"]).contains("no daemon is running"));
-    assert_eq!(home.json(&["check"]), json!({"file": "jobs.toml", "jobs": 0, "changes": null}));
+    assert_eq!(
+        home.json(&["check"]),
+        json!({"file": "jobs.toml", "jobs": 0, "changes": null, "warnings": []})
+    );
     let _daemon = home.start();
     assert!(home.ok(&["check", "jobs.toml"]).contains("a reload would change no job"));
     home.write_config(

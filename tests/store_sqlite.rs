@@ -338,6 +338,19 @@ async fn a_file_has_one_daemon_and_says_which() {
 }
 
 #[tokio::test]
+async fn a_lock_that_a_killed_daemon_has_left_to_a_child_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    SqlStore::open_file(&file).await.unwrap().close().await;
+    // `flock` locks the file and ends; the shell's other child keeps the descriptor a little longer.
+    let script = "exec 9<>\"$1\"; flock 9; sleep 0.7 >/dev/null 2>&1 & exit 0";
+    let mut shell = std::process::Command::new("/bin/sh");
+    assert!(shell.args(["-c", script, "sh"]).arg(&file).status().unwrap().success());
+    let store = SqlStore::open_file(&file).await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn another_name_of_a_file_does_not_get_around_its_lock() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");

@@ -60,6 +60,10 @@ impl Random {
 pub(crate) enum Asked {
     /// That it is there, under this name.
     Define(String),
+    /// The same as a part of a batch.
+    DefineInBatch(String),
+    /// That a run of it ends.
+    Cancel(String),
     Pause,
     Resume,
     Remove,
@@ -88,14 +92,14 @@ impl Stand {
     fn after(stand: Option<&Self>, asked: &Asked) -> Option<Self> {
         let paused = |is_paused| stand.map(|stand| Self { is_paused, ..stand.clone() });
         match asked {
-            Asked::Define(name) => {
+            Asked::Define(name) | Asked::DefineInBatch(name) => {
                 let is_paused = stand.is_some_and(|stand| stand.is_paused);
                 Some(Self { name: name.clone(), is_paused })
             }
             Asked::Pause => paused(true),
             Asked::Resume => paused(false),
             Asked::Remove => None,
-            Asked::Run => stand.cloned(),
+            Asked::Run | Asked::Cancel(_) => stand.cloned(),
         }
     }
 
@@ -113,6 +117,8 @@ pub(crate) struct Book {
     fresh: BTreeSet<String>,
     /// Manual runs that were acknowledged.
     pub runs: BTreeSet<String>,
+    /// Runs that were asked to end, whether that was answered or not.
+    pub cancels: BTreeSet<String>,
     /// Calls that were answered, and that were not.
     pub calls: (usize, usize),
 }
@@ -128,6 +134,9 @@ impl Book {
         } else {
             stands.extend(after);
             self.calls.1 += 1;
+        }
+        if let Asked::Cancel(run) = told.asked {
+            self.cancels.insert(run);
         }
         self.runs.extend(told.run);
         self.fresh.insert(told.id);
@@ -182,6 +191,8 @@ impl Book {
 struct Own {
     definition: Value,
     changes: u32,
+    /// Its latest manual run.
+    run: Option<String>,
 }
 
 /// One who calls one daemon after the other, always about jobs that are his alone.
@@ -208,7 +219,7 @@ impl Caller {
         (enough, cut): (CancellationToken, CancellationToken),
     ) -> Self {
         while !enough.is_cancelled() {
-            let (own, asked) = self.choose();
+            let (mut own, asked) = self.choose();
             let id = own.definition["id"].as_str().unwrap().to_owned();
             let answer = tokio::select! {
                 answer = ask(&client, &own.definition, &asked) => Some(answer),
@@ -222,7 +233,10 @@ impl Caller {
                 }
                 // It has ended, or as many runs as may be wait already: then it stays as it is.
                 Some(Err(ClientError::Refused { status: 409 | 429, .. }))
-                    if !matches!(asked, Asked::Define(_) | Asked::Remove) =>
+                    if !matches!(
+                        asked,
+                        Asked::Define(_) | Asked::DefineInBatch(_) | Asked::Remove
+                    ) =>
                 {
                     self.own.push(own);
                     continue;
@@ -234,6 +248,7 @@ impl Caller {
                     (false, true, None)
                 }
             };
+            own.run = run.clone().or(own.run);
             // Of a job that stands in one way or the other, nothing more is asked.
             if is_sure && asked != Asked::Remove {
                 self.own.push(own);
@@ -251,8 +266,9 @@ impl Caller {
         if self.own.is_empty() || what < 5 {
             self.number += 1;
             let id = format!("{}-{}", self.name, self.number);
-            let definition = self.definition(&id);
-            return (Own { definition, changes: 0 }, Asked::Define(id));
+            let own = Own { definition: self.definition(&id), changes: 0, run: None };
+            let in_batch = self.random.between(0, 2) == 0;
+            return (own, if in_batch { Asked::DefineInBatch(id) } else { Asked::Define(id) });
         }
         let at = self.random.below(self.own.len());
         let mut own = self.own.swap_remove(at);
@@ -266,7 +282,10 @@ impl Caller {
             }
             7 if self.random.between(0, 1) == 0 => Asked::Pause,
             7 => Asked::Resume,
-            8 => Asked::Run,
+            8 => match own.run.take() {
+                Some(run) => Asked::Cancel(run),
+                None => Asked::Run,
+            },
             _ => Asked::Remove,
         };
         (own, asked)
@@ -289,6 +308,18 @@ async fn ask(client: &Client, definition: &Value, asked: &Asked) -> Result<Value
     let id = definition["id"].as_str().unwrap();
     match asked {
         Asked::Define(_) => client.add(definition).await,
+        Asked::DefineInBatch(_) => {
+            let answer = client.add_all(std::slice::from_ref(definition)).await?;
+            let result = &answer["results"][0];
+            // What was not added because the daemon stops is as good as not answered.
+            if result["error"]["code"] == "unavailable" {
+                let message = result["error"]["message"].to_string();
+                return Err(ClientError::Unreadable(message));
+            }
+            assert!(matches!(result["status"].as_str(), Some("added" | "replaced")), "{answer}");
+            Ok(result.clone())
+        }
+        Asked::Cancel(run) => client.cancel(run, None).await,
         Asked::Pause => client.pause(id).await,
         Asked::Resume => client.resume(id).await,
         Asked::Remove => client.remove(id).await,

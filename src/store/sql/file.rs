@@ -9,8 +9,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock, major, minor};
+use tokio::time::Instant;
 
 use crate::store::StoreError;
 
@@ -30,6 +32,37 @@ impl Identity {
     }
 }
 
+/// How long a lock is waited for whose process cannot be seen. A daemon that was killed while it started a command
+/// leaves its lock to the new process until that has become the command: for some milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Why a file could not be locked.
+#[derive(Debug)]
+enum LockError {
+    /// It was locked by a process that has died, or that belongs to another PID namespace. Holds the path.
+    HolderNotVisible(String),
+    /// It cannot be used, or a process that lives has locked it.
+    Store(StoreError),
+}
+
+impl From<StoreError> for LockError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<LockError> for StoreError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::HolderNotVisible(path) => Self::Unusable(format!(
+                "{path} is in use by another daemon (its process is not visible from here)"
+            )),
+            LockError::Store(error) => error,
+        }
+    }
+}
+
 /// A database file that this process has locked. The system frees the lock when the process ends.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
@@ -39,12 +72,34 @@ pub(super) struct DatabaseFile {
     companions: OnceLock<Vec<(PathBuf, Identity)>>,
     /// Holds the lock, and keeps the identity from being given to another file. It must be closed after the last
     /// connection: closing it frees SQLite's own locks on the file.
-    _file: File,
+    file: File,
+}
+
+impl Drop for DatabaseFile {
+    /// Frees the lock. A process that this one is starting may have the file open until it has become its command, so
+    /// closing the file is not enough.
+    fn drop(&mut self) {
+        if let Err(error) = flock(&self.file, FlockOperation::NonBlockingUnlock) {
+            tracing::debug!(%error, "the database file could not be unlocked");
+        }
+    }
 }
 
 impl DatabaseFile {
     /// Opens and locks a file, creating it where there is none. Fails if another process has locked it.
-    pub(super) fn lock(path: &Path) -> Result<Self, StoreError> {
+    pub(super) async fn lock(path: &Path) -> Result<Self, StoreError> {
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match Self::try_lock(path) {
+                Err(LockError::HolderNotVisible(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                tried => return tried.map_err(StoreError::from),
+            }
+        }
+    }
+
+    fn try_lock(path: &Path) -> Result<Self, LockError> {
         let shown = path.display();
         let fail = |error: io::Error| StoreError::Unusable(format!("cannot open {shown}: {error}"));
         let mut options = OpenOptions::new();
@@ -52,7 +107,7 @@ impl DatabaseFile {
         let file = options.open(path).map_err(fail)?;
         let path = path.canonicalize().map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
-        let refuse = |why: &str| Err(StoreError::Unusable(format!("{shown} {why}")));
+        let refuse = |why: &str| Err(StoreError::Unusable(format!("{shown} {why}")).into());
         if !metadata.is_file() {
             return refuse("is not a regular file");
         }
@@ -66,12 +121,13 @@ impl DatabaseFile {
             if error != rustix::io::Errno::WOULDBLOCK {
                 return refuse(&format!("cannot be locked: {error}"));
             }
-            let holder =
-                holder(&metadata).unwrap_or_else(|| "its process is not visible".to_owned());
-            return refuse(&format!("is in use by another daemon ({holder})"));
+            return match holder(&metadata) {
+                Some(holder) => refuse(&format!("is in use by another daemon ({holder})")),
+                None => Err(LockError::HolderNotVisible(shown.to_string())),
+            };
         }
         let identity = Identity::of(&metadata);
-        let locked = Self { path, identity, companions: OnceLock::new(), _file: file };
+        let locked = Self { path, identity, companions: OnceLock::new(), file };
         locked.verify()?;
         Ok(locked)
     }
@@ -123,7 +179,7 @@ fn lost(path: &Path, error: &io::Error) -> StoreError {
     })
 }
 
-/// The process that has locked a file, as the system lists it.
+/// The process that has locked a file, as the system lists it, if it lives.
 fn holder(metadata: &Metadata) -> Option<String> {
     let device = metadata.dev();
     let file = format!("{:02x}:{:02x}:{}", major(device), minor(device), metadata.ino());
@@ -131,7 +187,7 @@ fn holder(metadata: &Metadata) -> Option<String> {
     let mut lines = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     lines.find_map(|line| match line.as_slice() {
         [_, "FLOCK", _, _, process, place, ..] if *place == file => {
-            Some(format!("process {process}"))
+            Path::new("/proc").join(process).exists().then(|| format!("process {process}"))
         }
         _ => None,
     })

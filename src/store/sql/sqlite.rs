@@ -57,7 +57,7 @@ impl Sqlite {
             })?;
         }
         check_version()?;
-        let file = Arc::new(DatabaseFile::lock(path)?);
+        let file = Arc::new(DatabaseFile::lock(path).await?);
         let unusable = |error: String| StoreError::Unusable(format!("{shown}: {error}"));
         migrate::sqlite(file.path()).await.map_err(unusable)?;
         let connection = connect_to_write(file.path()).map_err(unusable)?;

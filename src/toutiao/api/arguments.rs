@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::answer::Failure;
 use crate::invalid::Invalid;
+use crate::json;
 
 /// Bytes of a request's body at most.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -35,7 +36,7 @@ impl Arguments {
             Err(error) if error.is::<LengthLimitError>() => return Err(Failure::too_large()),
             Err(_) => return Err(Failure::bad_request("The body could not be read.")),
         };
-        match serde_json::from_slice(&bytes) {
+        match json::read(&bytes) {
             Ok(Value::Object(given)) => Ok(Self(given)),
             Ok(_) => Err(Failure::bad_request("The body must be a JSON object.")),
             Err(error) => Err(Failure::bad_request(&format!("The body is not JSON: {error}."))),
