@@ -226,7 +226,7 @@ impl Sender {
             }
             (Err(_), Some(undelivered)) => *undelivered += 1,
             (Err(error), None) => {
-                tracing::warn!(%job, %error, "a heartbeat could not be delivered; what follows is tried, and not told of until one is");
+                tracing::warn!(%job, %error, "a heartbeat could not be delivered; more failures of this job are not logged until one is delivered");
                 if self.outages.len() >= OUTAGES_MAX {
                     self.outages.clear();
                 }
