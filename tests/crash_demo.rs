@@ -36,7 +36,8 @@ async fn call(address: &str, method: &str, path: &str, body: String) -> Value {
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header("host", "test")
+        .header("host", address)
+        .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body)))
         .unwrap();
     let exchange = async move {

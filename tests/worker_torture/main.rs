@@ -441,7 +441,7 @@ fn a_result_or_a_call_that_is_too_large_costs_no_worker() {
         let mut bench = misbehaving(&home);
         let worker = bench.result("pid", &json!({})).await;
         let large = bench.result("large", &json!({"bytes": 10_000_000})).await;
-        assert_eq!(large, json!({"cut": true, "bytes": 10_000_002}));
+        assert_eq!(large, json!({"cut": true, "bytes": 10_000_002, "depth": 0}));
         let args = json!({"text": "x".repeat(1024 * 1024)});
         let Outcome::Failed { error, permanent: true, .. } = bench.run("pid", &args).await.outcome
         else {
