@@ -341,7 +341,7 @@ async fn a_file_has_one_daemon_and_says_which() {
 async fn a_lock_that_a_killed_daemon_has_left_to_a_child_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");
-    SqlStore::open_file(&file).await.unwrap().close().await;
+    SqlStore::open_file(&file).await.unwrap().close().await.unwrap();
     // `flock` locks the file and ends; the shell's other child keeps the descriptor a little longer.
     let script = "exec 9<>\"$1\"; flock 9; sleep 0.7 >/dev/null 2>&1 & exit 0";
     let mut shell = std::process::Command::new("/bin/sh");
