@@ -42,7 +42,7 @@ enum Interrupted {
     Store(#[from] StoreError),
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("what was let go of job \"{0}\" is still there")]
+    #[error("{0} were deleted and are still there")]
     StillThere(String),
 }
 
@@ -54,7 +54,7 @@ struct Gone {
     jobs: usize,
 }
 
-/// Who lets go of what need not be kept.
+/// Removes what need not be kept.
 #[derive(Debug)]
 pub(super) struct Pruner {
     archive: Arc<dyn Archive>,
@@ -73,7 +73,7 @@ impl Pruner {
         Self { archive, handle, retention }
     }
 
-    /// Looks again and again, for as long as it is let.
+    /// Looks again and again, until it is dropped.
     pub(super) async fn work(mut self) {
         let first_after = self.retention.borrow().interval.min(FIRST_AFTER);
         let mut written = Written::default();
@@ -146,7 +146,7 @@ impl Pruner {
         Ok(())
     }
 
-    /// Lets go of all that need not be kept now.
+    /// Removes all runs and outputs that need not be kept now.
     async fn prune(&self, retention: Retention, gone: &mut Gone) -> Result<(), Interrupted> {
         let now = SystemClock.now();
         let kept = Kind::ALL.map(|kind| (kind, keep(&retention, kind)));
@@ -172,7 +172,7 @@ impl Pruner {
         }
     }
 
-    /// Lets go of runs of a kind that ended before an instant; of none, of the outputs of all.
+    /// Removes runs of a kind that ended before an instant; without a kind, the outputs of all.
     async fn in_pages(&self, kind: Option<Kind>, before: Timestamp) -> Result<usize, Interrupted> {
         let parts: &[Part] = if kind.is_some() { &Part::ALL } else { &[Part::Outputs] };
         let (mut after, mut count) = (String::new(), 0);
@@ -203,7 +203,7 @@ impl Pruner {
         Ok(!newest.rows.iter().any(is_ahead))
     }
 
-    /// Lets go of the runs of a job that are not among the newest of their kind.
+    /// Removes the runs of a job that are not among the newest of their kind.
     async fn surplus(&self, job_id: &str, kind: Kind, keep: usize) -> Result<usize, Interrupted> {
         let first = Prunable::FirstBeyond { job_id, kind, keep };
         let Some(first) = rested(self.archive.prunable(first, 1)).await?.pop() else {
@@ -215,7 +215,7 @@ impl Pruner {
             let runs = rested(self.archive.prunable(page, PAGE)).await?;
             // Each page is what is left, so one that comes again would come for ever.
             if !runs.is_empty() && runs == former {
-                return Err(Interrupted::StillThere(job_id.to_owned()));
+                return Err(Interrupted::StillThere(format!("runs of job \"{job_id}\"")));
             }
             count += runs.len();
             self.let_go(runs.clone(), &Part::ALL, REST_FACTOR).await?;
@@ -226,7 +226,7 @@ impl Pruner {
         }
     }
 
-    /// Lets go of runs, batch by batch.
+    /// Removes runs, batch by batch.
     async fn let_go(
         &self,
         runs: Vec<RunId>,

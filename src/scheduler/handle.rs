@@ -1,6 +1,6 @@
 //! How the doors reach the scheduler: requests go in through a bounded queue, each is answered
 //! after it has been written, and the status is there to be looked at. Only this file knows the
-//! answers as one enum: an answer of the wrong kind is an error to whoever asked.
+//! answers as one enum: an answer of the wrong kind is an error for the caller.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,7 +178,7 @@ impl Handle {
         self.ask(Request::ResumeAll, paused).await
     }
 
-    /// Lets go of parts of runs that have ended.
+    /// Deletes parts of runs that have ended.
     pub async fn prune(&self, runs: Vec<RunId>, parts: &'static [Part]) -> Result<(), Refusal> {
         self.ask(Request::Prune { runs, parts }, done).await
     }

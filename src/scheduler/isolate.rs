@@ -1,6 +1,6 @@
 //! Finding the one value that the database refuses, so that everything else goes on.
 //!
-//! A step that fails for a value (a text that cannot be encoded, a constraint) would fail for ever.
+//! A step that fails for a value (a text that cannot be encoded, a constraint) would fail each time it is tried.
 //! Its inputs are tried again in halves, without firing, until the one is found: a request is
 //! refused to its sender, and the end of a run is recorded with other texts. Between two parts
 //! what is due fires. A job whose firing is refused is found in the same way, and is broken.
@@ -141,7 +141,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
-    /// Tries the next part of the inputs by itself, and then lets fire what is due.
+    /// Tries the next part of the inputs alone, and then fires the jobs that are due.
     pub(super) async fn try_group(
         &mut self,
         now: Timestamp,
@@ -169,7 +169,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.try_all(now, Inputs::default()).await
     }
 
-    /// Cuts inputs in halves, one of which holds a value that is refused; if it is a single one, that is it.
+    /// Cuts inputs, one of which holds a value that is refused, in halves. A single input is the one that is refused.
     fn divide(&mut self, inputs: Inputs, why: &str) {
         if inputs.len() > 1 {
             let [first, second] = inputs.halves();

@@ -76,7 +76,7 @@ impl Desk<'_> {
                 let body: Vec<&str> = std::iter::once(error.as_str()).chain(last).collect();
                 self.beat(job, run, Signal::Failure, body.join("\n"));
             }
-            // Its work was not done, and whoever was told of its start waits for an end.
+            // Its work was not done, and a monitor that saw its start expects an end.
             Outcome::Cancelled { reason } => {
                 self.beat(job, run, Signal::Failure, format!("cancelled: {reason}"));
             }

@@ -17,7 +17,7 @@ impl Pruner {
             let oldest = self.archive.prunable(Prunable::Oldest { last: &last.0 }, PAGE);
             let runs = rested_by(REST_FACTOR_EXCEEDED, oldest).await?;
             if !runs.is_empty() && runs == former {
-                return Err(Interrupted::StillThere(last.to_string()));
+                return Err(Interrupted::StillThere(format!("runs up to {last}")));
             }
             count += runs.len();
             let is_last = runs.len() < PAGE;

@@ -66,7 +66,7 @@ fn bad(url: &str, error: &sqlx::Error) -> Invalid {
     // The names of options are no secret, and say where the fault is.
     let is_name = |part: &str| rest.contains(&format!("{part}="));
     if parts.any(|part| part.len() > 3 && unquoted.contains(part) && !is_name(part)) {
-        return Invalid::new("url", "is no URL of a database that can be understood");
+        return Invalid::new("url", "is not a URL of a database");
     }
     Invalid::new("url", unquoted)
 }

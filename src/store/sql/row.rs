@@ -48,7 +48,7 @@ pub(super) struct Stored<T> {
     key_fault: Option<String>,
 }
 
-/// Whether a row that no change can name was told of.
+/// Whether a row that no change can name was logged: the first one is an error in the log, others are debug lines.
 static TOLD: AtomicBool = AtomicBool::new(false);
 
 impl<T> Stored<T> {
