@@ -1,4 +1,5 @@
 //! A daemon that is killed again and again: what it has acknowledged is kept, and nothing happens twice.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
 
 #[path = "support/audit.rs"]
 mod audit;
