@@ -21,13 +21,20 @@ use crate::store::{Archive, Part, StoreError};
 
 /// Runs, or jobs, that are looked up at a time.
 const PAGE: usize = 1000;
-/// Runs that one step of the scheduler lets go: a few milliseconds of its time.
-const BATCH: usize = 100;
-/// Rest after each reading and each batch, as a multiple of the time that it took: the store belongs to the jobs for
-/// four fifths of the time.
-const REST_FACTOR: u32 = 4;
-/// The same while a limit on rows or bytes is exceeded: then removing must be faster than what comes in.
-const REST_FACTOR_EXCEEDED: u32 = 1;
+/// How fast the scheduler is asked to remove.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Runs, or jobs, of one request: it bounds how long a step takes.
+    batch: usize,
+    /// Rest after each reading and each request, as a multiple of the time that it took.
+    rest_factor: u32,
+}
+
+/// The usual pace: a few milliseconds of a step, and the store belongs to the jobs for four fifths of the time.
+const CALM: Pace = Pace { batch: 100, rest_factor: 4 };
+/// The pace while a limit on rows, bytes or jobs is exceeded. A request is as large as what a step takes at most, so
+/// that clients which add jobs without pause do not add more than is removed.
+const FAST: Pace = Pace { batch: 256, rest_factor: 0 };
 /// The next look comes early when the ledger has grown by this part of its budget since the last one.
 const GROWTH_PART: u64 = 10;
 /// How often that is looked at, at most, while the scheduler works.
@@ -141,8 +148,13 @@ impl Pruner {
         gone: &mut Gone,
     ) -> Result<(), Interrupted> {
         self.prune(retention, gone).await?;
-        gone.runs += self.keep_budget(retention.budget).await?;
-        gone.jobs += self.remove_finished(retention.finished, is_first).await?;
+        // Side by side: none of them waits for the other while limits are exceeded.
+        let (runs, jobs) = tokio::join!(
+            self.keep_budget(retention.budget),
+            self.remove_finished(retention.finished, is_first)
+        );
+        gone.runs += runs?;
+        gone.jobs += jobs?;
         Ok(())
     }
 
@@ -187,7 +199,7 @@ impl Pruner {
             let last = runs.last().map(ToString::to_string);
             let is_last = runs.len() < PAGE;
             count += runs.len();
-            self.let_go(runs, parts, REST_FACTOR).await?;
+            self.let_go(runs, parts, CALM).await?;
             match last {
                 Some(last) if !is_last => after = last,
                 _ => return Ok(count),
@@ -218,7 +230,7 @@ impl Pruner {
                 return Err(Interrupted::StillThere(format!("runs of job \"{job_id}\"")));
             }
             count += runs.len();
-            self.let_go(runs.clone(), &Part::ALL, REST_FACTOR).await?;
+            self.let_go(runs.clone(), &Part::ALL, CALM).await?;
             if runs.len() < PAGE {
                 return Ok(count);
             }
@@ -231,10 +243,10 @@ impl Pruner {
         &self,
         runs: Vec<RunId>,
         parts: &'static [Part],
-        rest_factor: u32,
+        pace: Pace,
     ) -> Result<(), Refusal> {
-        for batch in runs.chunks(BATCH) {
-            rested_by(rest_factor, self.handle.prune(batch.to_vec(), parts)).await?;
+        for batch in runs.chunks(pace.batch) {
+            rested_by(pace, self.handle.prune(batch.to_vec(), parts)).await?;
         }
         Ok(())
     }
@@ -252,12 +264,12 @@ fn keep(retention: &Retention, kind: Kind) -> Keep {
 
 /// Does something, and rests for a multiple of the time that it took.
 async fn rested<T>(work: impl Future<Output = T>) -> T {
-    rested_by(REST_FACTOR, work).await
+    rested_by(CALM, work).await
 }
 
-async fn rested_by<T>(factor: u32, work: impl Future<Output = T>) -> T {
+async fn rested_by<T>(pace: Pace, work: impl Future<Output = T>) -> T {
     let begin = tokio::time::Instant::now();
     let done = work.await;
-    tokio::time::sleep(begin.elapsed() * factor).await;
+    tokio::time::sleep(begin.elapsed() * pace.rest_factor).await;
     done
 }

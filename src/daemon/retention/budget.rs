@@ -1,7 +1,7 @@
 //! The budget of the whole history: rows and bytes that all ended runs of all jobs may take together, so that no number
 //! of jobs can fill the disk. It comes before every other rule: what exceeds it goes, the oldest runs first.
 
-use super::{Interrupted, PAGE, Pruner, REST_FACTOR_EXCEEDED, rested, rested_by};
+use super::{FAST, Interrupted, PAGE, Pruner, rested, rested_by};
 use crate::config::Budget;
 use crate::filter::Prunable;
 use crate::run::RunId;
@@ -15,13 +15,13 @@ impl Pruner {
         let mut former = Vec::new();
         loop {
             let oldest = self.archive.prunable(Prunable::Oldest { last: &last.0 }, PAGE);
-            let runs = rested_by(REST_FACTOR_EXCEEDED, oldest).await?;
+            let runs = rested_by(FAST, oldest).await?;
             if !runs.is_empty() && runs == former {
                 return Err(Interrupted::StillThere(format!("runs up to {last}")));
             }
             count += runs.len();
             let is_last = runs.len() < PAGE;
-            self.let_go(runs.clone(), &Part::ALL, REST_FACTOR_EXCEEDED).await?;
+            self.let_go(runs.clone(), &Part::ALL, FAST).await?;
             if is_last {
                 return Ok(count);
             }

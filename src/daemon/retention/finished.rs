@@ -2,9 +2,7 @@
 
 use chrono::TimeDelta;
 
-use super::{
-    BATCH, Interrupted, PAGE, Pruner, REST_FACTOR, REST_FACTOR_EXCEEDED, rested, rested_by,
-};
+use super::{CALM, FAST, Interrupted, PAGE, Pace, Pruner, rested_by};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::KeepFinished;
 use crate::filter::FinishedJobs;
@@ -24,9 +22,9 @@ impl Pruner {
         // Jobs that finished at the same instant go together.
         let beyond = self.archive.finished_beyond(keep.jobs).await?;
         let beyond = beyond.and_then(|at| at.checked_add_signed(TimeDelta::microseconds(1)));
-        let (before, rest_factor) = match beyond.filter(|beyond| *beyond > aged) {
-            Some(beyond) => (beyond, REST_FACTOR_EXCEEDED),
-            None => (aged, REST_FACTOR),
+        let (before, pace) = match beyond.filter(|beyond| *beyond > aged) {
+            Some(beyond) => (beyond, FAST),
+            None => (aged, CALM),
         };
         let is_removable = |job: &Job| match job.policy.on_finish {
             // It is shown as broken, since its row is not understood.
@@ -39,16 +37,16 @@ impl Pruner {
         };
         let (mut after, mut count) = ((Timestamp::UNIX_EPOCH, String::new()), 0);
         loop {
-            let page = FinishedJobs {
+            let wanted = FinishedJobs {
                 before: if all { now } else { before },
                 after: (after.0, &after.1),
                 limit: PAGE,
             };
-            let jobs = rested(self.archive.finished_jobs(page)).await?;
+            let jobs = rested_by(pace, self.archive.finished_jobs(wanted)).await?;
             let removable = jobs.iter().filter(|job| is_removable(job));
             let removable: Vec<JobId> = removable.map(|job| job.id.clone()).collect();
             count += removable.len();
-            self.remove(removable, rest_factor).await?;
+            self.remove(removable, pace).await?;
             // A page may lack jobs that cannot be read, so only an empty one is the last.
             match jobs.last() {
                 Some(last) => after = (last.updated_at, last.id.to_string()),
@@ -58,9 +56,9 @@ impl Pruner {
     }
 
     /// Removes finished jobs, batch by batch.
-    async fn remove(&self, jobs: Vec<JobId>, rest_factor: u32) -> Result<(), Refusal> {
-        for batch in jobs.chunks(BATCH) {
-            rested_by(rest_factor, self.handle.remove_finished(batch.to_vec())).await?;
+    async fn remove(&self, jobs: Vec<JobId>, pace: Pace) -> Result<(), Refusal> {
+        for batch in jobs.chunks(pace.batch) {
+            rested_by(pace, self.handle.remove_finished(batch.to_vec())).await?;
         }
         Ok(())
     }
