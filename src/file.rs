@@ -8,9 +8,9 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Reads a regular file of UTF-8 text with at most so many bytes. The error does not name the file.
+/// Reads a regular file of UTF-8 text with at most this many bytes. The error does not name the file.
 pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
-    // Opening a pipe would wait for whoever writes to it.
+    // Opening a pipe would wait for a writer.
     let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let file = file.map_err(|error| error.to_string())?;

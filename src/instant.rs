@@ -152,7 +152,7 @@ fn relative(text: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Day {
     Date(NaiveDate),
-    /// So many days after today.
+    /// This many days after today.
     FromToday(i64),
     /// Not written: the next or the last day on which the clock shows the time.
     Nearest,

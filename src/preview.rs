@@ -81,7 +81,7 @@ impl Preview {
         let mut times = Vec::new();
         while let Some(at) = next.filter(|_| times.len() < count) {
             if !may_go_on() {
-                let message = "finding so many times takes too long: ask for fewer";
+                let message = "finding these times takes too long: ask for fewer";
                 return Err(Invalid::new("count", message));
             }
             times.push(at);

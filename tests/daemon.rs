@@ -195,7 +195,7 @@ async fn a_reading_that_fails_counts_against_readiness_until_it_succeeds() {
     let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     let status = client.status().await.unwrap();
     assert_eq!((&status["ready"], &status["not_ready"]), (&true.into(), &Value::Null));
-    // What is damaged is found by whoever reads it, and not by a look at something else.
+    // Damage is found by the reader of the damaged row, and not by a look at something else.
     sqlx::query("alter table runs rename to lost").execute(&mut other).await.unwrap();
     client.ready().await.unwrap();
     assert_eq!(refused(client.runs("").await.unwrap_err()).0, 503);

@@ -1,4 +1,4 @@
-//! The daemon among the other processes of the machine: what it inherits from whoever starts it, what it passes on to
+//! The daemon among the other processes of the machine: what it inherits from its starter, what it passes on to
 //! commands, and what is left of them when it dies.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
 

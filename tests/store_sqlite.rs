@@ -99,7 +99,7 @@ async fn a_row_that_cannot_be_understood_is_broken_and_kept() {
     check(sql, "active", "id", json!("a")).await;
 }
 
-/// Whoever looks at this job; nothing runs.
+/// A scheduler that looks at the jobs and runs nothing.
 fn scheduler(store: &SqlStore) -> Scheduler<SqlStore, Idle> {
     let lease = chrono::TimeDelta::seconds(10);
     let identity = Identity { node: "node".into(), started_at: start(), seed: 1, lease };
@@ -210,7 +210,7 @@ async fn a_correction_of_the_clock_leaves_a_damaged_job_as_it_is_stored() {
     by_hand(&file, "update jobs set overlap = 'skip' where id = 'a' and overlap = 'dance'").await;
 }
 
-/// A ledger of one job with so many runs, of which every fourth has failed.
+/// A ledger of one job with this many runs, of which every fourth has failed.
 async fn fill_ledger(file: &Path, runs: u32) {
     let options = SqliteConnectOptions::new().filename(file);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();

@@ -33,7 +33,7 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     let settings = files::toutiao_settings(&config)?;
     let app = App::new(settings, &state, Arc::new(SystemClock), runtime.handle())
         .map_err(|invalid| config.error(invalid.within("toutiao")))?;
-    // The daemon may have other privileges than whoever checks its file.
+    // The daemon may have other privileges than the user who checks its file.
     let rules = Rules { privileges: None, ..files::rules(&config, app.registry()) };
     let jobs = files::declared_jobs(&config, &rules, SystemClock.now())?;
     // A start would refuse this too.

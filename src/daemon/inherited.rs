@@ -1,4 +1,4 @@
-//! What a process inherits from whoever started it, beside its environment: blocked and ignored signals, open files,
+//! What a process inherits from its starter, beside its environment: blocked and ignored signals, open files,
 //! limits. None of it can be trusted, so it is set to known values before anything else happens.
 
 use std::sync::Arc;

@@ -76,7 +76,7 @@ impl Resolve for Blocking {
     fn resolve(&self, name: Name) -> Resolving {
         let blocking = self.clone();
         Box::pin(async move {
-            // The port is set by whoever connects.
+            // The port is set by the code that connects.
             let look_up = move || (name.as_str(), 0).to_socket_addrs();
             let found: Vec<SocketAddr> = blocking.run(look_up).await??.collect();
             let addresses: reqwest::dns::Addrs = Box::new(found.into_iter());

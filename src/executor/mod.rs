@@ -267,7 +267,7 @@ impl Pools {
         Self { commands: Arc::new(commands), ..self }
     }
 
-    /// The same pools, whose commands may have so many open files, and not as many as the daemon.
+    /// The same pools, with this limit of open files for commands instead of the daemon's own.
     #[must_use]
     pub fn limiting_files(self, files: Rlimit) -> Self {
         let commands = Arc::unwrap_or_clone(self.commands).limiting_files(files);

@@ -1,4 +1,4 @@
-//! Shortages of the system: no descriptor, process, thread or memory is to be had for the moment. What could not be
+//! Shortages of the system: no descriptor, process, thread or memory is free at the moment. What could not be
 //! started for that reason has not begun, and is not the fault of its job: it waits and is tried again.
 
 use std::io;

@@ -333,7 +333,7 @@ impl Store for MemoryStore {
     }
 }
 
-/// Items up to the one with which they reach so many bytes.
+/// Items up to the one with which they reach this many bytes.
 fn up_to<T>(
     bytes_max: usize,
     items: impl Iterator<Item = T>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-/// Variables by which a service manager, and whoever configures the daemon, speaks to the daemon alone.
+/// Variables of the service manager and of the configuration that are meant for the daemon alone.
 const DAEMONS_OWN: [&str; 12] = [
     "NOTIFY_SOCKET",
     "CREDENTIALS_DIRECTORY",

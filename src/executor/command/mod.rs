@@ -89,7 +89,7 @@ impl Commands {
         Self { secrets, ..self }
     }
 
-    /// The same, and commands may have so many open files.
+    /// The same, with this limit of open files for commands.
     pub(super) fn limiting_files(self, files: Rlimit) -> Self {
         Self { files: Some(files), ..self }
     }

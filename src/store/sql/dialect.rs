@@ -43,7 +43,7 @@ impl Dialect {
         self.or_update(&self.insert(table, columns, rows), keys, columns)
     }
 
-    /// Has an insert of these columns write them anew where the key is there already.
+    /// Makes an insert of these columns overwrite them where the key exists already.
     pub(super) fn or_update(self, insert: &str, keys: &[&str], columns: &[&str]) -> String {
         let others = columns.iter().filter(|column| !keys.contains(column));
         let set = |value: fn(&str) -> String| {
@@ -145,7 +145,7 @@ pub(super) struct Update<'a> {
 pub(super) struct Query {
     pub(super) text: String,
     pub(super) values: Vec<Value>,
-    /// The row with which the texts reach so many bytes is the last one that is read.
+    /// The row with which the texts reach this many bytes is the last one that is read.
     pub(super) bytes_max: usize,
     dialect: Dialect,
 }
@@ -193,7 +193,7 @@ impl Query {
         self.push(column).push(" not in ").list(items)
     }
 
-    /// Ends the reading with the row with which the texts reach so many bytes.
+    /// Ends the reading with the row with which the texts reach this many bytes.
     pub(super) fn bytes_max(&mut self, bytes: usize) -> &mut Self {
         self.bytes_max = bytes;
         self

@@ -252,7 +252,7 @@ impl Server {
     }
 }
 
-/// Replaces a pool by a new one to the same place. Closing the old one wakes whoever waits for a connection of it.
+/// Replaces a pool by a new one to the same place. Closing the old one wakes the tasks that wait for a connection of it.
 fn renew<D: Database>(pool: &mut Pool<D>) {
     let options = pool.connect_options().as_ref().clone();
     let fresh = pool.options().clone().connect_lazy_with(options);
