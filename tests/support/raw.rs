@@ -100,10 +100,21 @@ impl Raw {
 
     /// Sends a request completely, as ordinary clients do, and reads its answer.
     pub(crate) fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
+        self.send_request(method, path, body).then(|| self.answer())?
+    }
+
+    /// The same, also if the server takes no more of it: a head that is no HTTP is refused, and the connection closed,
+    /// before the body has arrived.
+    pub(crate) fn ask_anyway(&mut self, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
+        self.send_request(method, path, body);
+        self.answer()
+    }
+
+    fn send_request(&mut self, method: &str, path: &str, body: &[u8]) -> bool {
         let length = body.len();
         let head =
             format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
-        (self.send(head) && self.send(body)).then(|| self.answer())?
+        self.send(head) && self.send(body)
     }
 
     /// Waits until the other side ends the connection. False if it sends something before.
