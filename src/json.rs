@@ -16,6 +16,9 @@ pub const DEPTH_MAX: usize = 64;
 /// Digits of an integer that certainly fits into 64 bits.
 const SAFE_DIGITS: usize = 18;
 
+/// No integer that 64 bits hold is beyond this.
+const LARGE: f64 = 9_223_372_036_854_775_807.0;
+
 /// Why a text was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
@@ -29,29 +32,33 @@ pub enum JsonError {
 
 /// Reads a value.
 pub fn read(text: &[u8]) -> Result<Value, JsonError> {
-    refuse_large_integers(text)?;
+    let large = refuse_large_integers(text).err();
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
-    let value = Strict { levels: DEPTH_MAX }.deserialize(tracked);
+    let value = Strict { levels: DEPTH_MAX, has_large: large.is_some() }.deserialize(tracked);
     let value = value.map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
             let path = track.path().to_string();
             let field = if path == "." { String::new() } else { path };
-            JsonError::Refused(Invalid::new(field, error.to_string()))
+            let message = large.as_ref().map(|large| large.message.clone());
+            JsonError::Refused(Invalid::new(field, message.unwrap_or_else(|| error.to_string())))
         }
         serde_json::error::Category::Io
         | serde_json::error::Category::Syntax
         | serde_json::error::Category::Eof => JsonError::Syntax(error.to_string()),
     })?;
     deserializer.end().map_err(|error| JsonError::Syntax(error.to_string()))?;
-    Ok(value)
+    match large {
+        Some(large) => Err(large.into()),
+        None => Ok(value),
+    }
 }
 
 /// Reads a value as a part of a larger text, for `#[serde(deserialize_with)]`. The caller looks for large integers with
 /// [`refuse_large_integers`].
 pub fn part<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-    Strict { levels: DEPTH_MAX }.deserialize(deserializer)
+    Strict { levels: DEPTH_MAX, has_large: false }.deserialize(deserializer)
 }
 
 fn too_deep() -> String {
@@ -112,12 +119,14 @@ fn check_number(number: &[u8], is_negative: bool) -> Result<(), Invalid> {
 /// Reads a value of at most this many levels.
 struct Strict {
     levels: usize,
+    /// Whether the text has an integer that 64 bits do not hold: the first one is an error, which names its place.
+    has_large: bool,
 }
 
 impl Strict {
     fn below<E: Error>(&self) -> Result<Self, E> {
         let levels = self.levels.checked_sub(1).ok_or_else(|| E::custom(too_deep()))?;
-        Ok(Self { levels })
+        Ok(Self { levels, has_large: self.has_large })
     }
 }
 
@@ -148,7 +157,10 @@ impl<'de> Visitor<'de> for Strict {
         Ok(value.into())
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        if self.has_large && value.abs() >= LARGE {
+            return Err(E::custom("an integer is too large"));
+        }
         Ok(value.into())
     }
 
@@ -232,6 +244,7 @@ mod tests {
         {
             let invalid = refused(&format!(r#"{{"args": {{"n": [0, {integer}]}}}}"#));
             assert!(invalid.message.contains(&format!("\"{integer}\"")), "{invalid}");
+            assert_eq!(invalid.field, "args.n[1]");
             assert!(read(format!(r#"{{"n": "{integer}"}}"#).as_bytes()).is_ok(), "as text");
         }
     }

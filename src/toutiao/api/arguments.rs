@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::answer::Failure;
 use crate::invalid::Invalid;
-use crate::json;
+use crate::json::{self, JsonError};
 
 /// Bytes of a request's body at most.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -39,7 +39,10 @@ impl Arguments {
         match json::read(&bytes) {
             Ok(Value::Object(given)) => Ok(Self(given)),
             Ok(_) => Err(Failure::bad_request("The body must be a JSON object.")),
-            Err(error) => Err(Failure::bad_request(&format!("The body is not JSON: {error}."))),
+            Err(JsonError::Refused(invalid)) => Err(invalid.into()),
+            Err(JsonError::Syntax(error)) => {
+                Err(Failure::bad_request(&format!("The body is not JSON: {error}.")))
+            }
         }
     }
 
