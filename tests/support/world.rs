@@ -327,15 +327,10 @@ impl World {
         requests: Vec<Request>,
         now: Timestamp,
     ) -> Vec<Result<Answer, Refusal>> {
-        let (mut commands, mut answers) = (Vec::new(), Vec::new());
-        for request in requests {
-            let (reply, answer) = oneshot::channel();
-            commands.push(Command::new(request, reply));
-            answers.push(answer);
-        }
+        let (commands, answers) = asked(requests);
         // The answers tell of a failure.
         drop(self.scheduler.tick(now, commands, Vec::new()).await);
-        answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect()
+        answered(answers)
     }
 
     /// The same, over as many steps as are made at once.
@@ -344,16 +339,11 @@ impl World {
         requests: Vec<Request>,
         now: Timestamp,
     ) -> Vec<Result<Answer, Refusal>> {
-        let (mut commands, mut answers) = (Vec::new(), Vec::new());
-        for request in requests {
-            let (reply, answer) = oneshot::channel();
-            commands.push(Command::new(request, reply));
-            answers.push(answer);
-        }
+        let (commands, answers) = asked(requests);
         let completions = std::mem::take(&mut self.completions);
         self.scheduler.tick(now, commands, completions).await.unwrap();
         self.tick_on(now).await;
-        answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect()
+        answered(answers)
     }
 
     pub(crate) async fn ask(
@@ -619,4 +609,19 @@ fn show(run: &Run) -> String {
             format!("{scheduled} {}", state.word())
         }
     }
+}
+
+type Reply = Result<Answer, Refusal>;
+
+/// Requests as commands, and where their answers will be.
+fn asked(requests: Vec<Request>) -> (Vec<Command>, Vec<oneshot::Receiver<Reply>>) {
+    let command = |request| {
+        let (reply, answer) = oneshot::channel();
+        (Command::new(request, reply), answer)
+    };
+    requests.into_iter().map(command).unzip()
+}
+
+fn answered(answers: Vec<oneshot::Receiver<Reply>>) -> Vec<Reply> {
+    answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect()
 }
