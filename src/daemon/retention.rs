@@ -221,16 +221,26 @@ impl Pruner {
         let Some(first) = rested(self.archive.prunable(first, 1)).await?.pop() else {
             return Ok(0);
         };
+        let surplus = Prunable::UpTo { job_id, kind, last: &first.0 };
+        self.remove_all(surplus, CALM, || format!("runs of job \"{job_id}\"")).await
+    }
+
+    /// Removes runs page by page until none is found any more, and says how many these were. `what` names them.
+    async fn remove_all(
+        &self,
+        which: Prunable<'_>,
+        pace: Pace,
+        what: impl FnOnce() -> String,
+    ) -> Result<usize, Interrupted> {
         let (mut count, mut former) = (0, Vec::new());
         loop {
-            let page = Prunable::UpTo { job_id, kind, last: &first.0 };
-            let runs = rested(self.archive.prunable(page, PAGE)).await?;
+            let runs = rested_by(pace, self.archive.prunable(which, PAGE)).await?;
             // Each page is what is left, so one that comes again would come for ever.
             if !runs.is_empty() && runs == former {
-                return Err(Interrupted::StillThere(format!("runs of job \"{job_id}\"")));
+                return Err(Interrupted::StillThere(what()));
             }
             count += runs.len();
-            self.let_go(runs.clone(), &Part::ALL, CALM).await?;
+            self.let_go(runs.clone(), &Part::ALL, pace).await?;
             if runs.len() < PAGE {
                 return Ok(count);
             }

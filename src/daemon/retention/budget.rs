@@ -1,32 +1,17 @@
 //! The budget of the whole history: rows and bytes that all ended runs of all jobs may take together, so that no number
 //! of jobs can fill the disk. It comes before every other rule: what exceeds it goes, the oldest runs first.
 
-use super::{FAST, Interrupted, PAGE, Pruner, rested, rested_by};
+use super::{FAST, Interrupted, PAGE, Pruner, rested};
 use crate::config::Budget;
 use crate::filter::Prunable;
 use crate::run::RunId;
-use crate::store::Part;
 
 impl Pruner {
     /// Removes the oldest runs that are beyond the budget, and says how many these were.
     pub(super) async fn keep_budget(&self, budget: Budget) -> Result<usize, Interrupted> {
         let Some(last) = self.first_beyond(budget).await? else { return Ok(0) };
-        let mut count = 0;
-        let mut former = Vec::new();
-        loop {
-            let oldest = self.archive.prunable(Prunable::Oldest { last: &last.0 }, PAGE);
-            let runs = rested_by(FAST, oldest).await?;
-            if !runs.is_empty() && runs == former {
-                return Err(Interrupted::StillThere(format!("runs up to {last}")));
-            }
-            count += runs.len();
-            let is_last = runs.len() < PAGE;
-            self.let_go(runs.clone(), &Part::ALL, FAST).await?;
-            if is_last {
-                return Ok(count);
-            }
-            former = runs;
-        }
+        let oldest = Prunable::Oldest { last: &last.0 };
+        self.remove_all(oldest, FAST, || format!("runs up to {last}")).await
     }
 
     /// The newest run that the budget has no room for: runs are counted from the newest one on.
