@@ -83,18 +83,14 @@ impl Desk<'_> {
     fn add(&mut self, job: Job, existing: Existing) -> Result<Answer, Refusal> {
         let job = self.by_this_clock(job);
         let Some(known) = self.step.job(&job.id).cloned() else { return Ok(self.put(job)) };
-        if existing == Existing::Refuse && !is_free_again(&known) {
-            return Err(Refusal::Exists(job.id));
-        }
-        if known.origin == Origin::File {
-            return Err(Refusal::DeclaredInFile(job.id));
-        }
-        if existing == Existing::Refuse {
-            return Ok(self.put(job));
-        }
         let redefined = match existing {
+            Existing::Refuse if is_free_again(&known) => return Ok(self.put(job)),
+            Existing::Refuse => return Err(Refusal::Exists(job.id)),
+            Existing::Redefine | Existing::Reschedule if known.origin == Origin::File => {
+                return Err(Refusal::DeclaredInFile(job.id));
+            }
+            Existing::Redefine => known.redefined(job),
             Existing::Reschedule => known.rescheduled(job),
-            Existing::Refuse | Existing::Redefine => known.redefined(job),
         };
         Ok(self.replace(&known, redefined))
     }
@@ -117,16 +113,12 @@ impl Desk<'_> {
 
     /// Removes the jobs that are finished and have no run in flight.
     fn remove_finished(&mut self, ids: &[JobId]) {
-        let is_removable = |id: &&JobId| {
-            let is_over = |job: &Arc<Job>| {
-                // A job that the file declares would come back with the next reload, and might run again.
-                job.state == JobState::Finished && job.origin == Origin::Socket
-            };
-            self.step.job(id).is_some_and(is_over) && !self.floor.has_in_flight(id)
-        };
-        let removable: Vec<JobId> = ids.iter().filter(is_removable).cloned().collect();
-        for id in &removable {
-            self.step.delete(id);
+        for id in ids {
+            // A finished job that the file declares would come back with the next reload, and might run again.
+            let is_over = self.step.job(id).is_some_and(|job| is_free_again(job));
+            if is_over && !self.floor.has_in_flight(id) {
+                self.step.delete(id);
+            }
         }
     }
 
@@ -318,9 +310,9 @@ pub(super) fn state_from(job: &Job, next: Option<Timestamp>) -> JobState {
     })
 }
 
-/// Whether the id of this job can be used for a new one. Runs of the finished job that are still in flight go on, and
-/// count as instances of the new one.
-fn is_free_again(known: &Job) -> bool {
+/// Whether a job is finished and not declared by the file: its id can be used for a new one, and it can be removed. Runs
+/// of it that are still in flight go on, and count as instances of a new job of the id.
+pub(super) fn is_free_again(known: &Job) -> bool {
     known.state == JobState::Finished && known.origin == Origin::Socket
 }
 

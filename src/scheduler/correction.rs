@@ -149,14 +149,18 @@ pub(super) struct Looked {
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Takes up what the store has recorded: what time it was, and its newest run.
     pub(super) async fn learn_recorded(&mut self) -> Result<(), StoreError> {
-        let newest = self.store.newest_run().await?;
+        let newest = self.follow_newest_run().await?;
         let recorded = self.store.recorded_time().await?;
         // An older version has told nothing else.
-        self.clock.learn(recorded.or(newest.as_ref().map(|run| run.created_at)));
-        if let Some(run) = newest {
-            self.ids.follow(&run.id);
-        }
+        self.clock.learn(recorded.or(newest));
         Ok(())
+    }
+
+    /// Has the ids of new runs follow that of the newest run of the store, and says when that was made.
+    async fn follow_newest_run(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(run) = self.store.newest_run().await? else { return Ok(None) };
+        self.ids.follow(&run.id);
+        Ok(Some(run.created_at))
     }
 
     /// Has this node's runs follow those of others, if another node has corrected the schedule.
@@ -165,10 +169,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         recorded: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         if self.clock.learn(recorded) {
-            let newest = self.store.newest_run().await?;
-            if let Some(run) = newest {
-                self.ids.follow(&run.id);
-            }
+            self.follow_newest_run().await?;
         }
         Ok(())
     }

@@ -42,11 +42,11 @@ use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor, Saving};
-use crate::job::{JobId, JobState, OnFinish, Origin};
+use crate::job::{JobId, OnFinish};
 use crate::run::{Execution, Run, RunId, RunIds};
 use crate::store::{Store, StoreError};
 use admission::Rules;
-use apply::Desk;
+use apply::{Desk, is_free_again};
 use command::{Command, Refusal, Request};
 use correction::ClockWatch;
 use floor::Floor;
@@ -426,8 +426,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 continue;
             };
             self.executor.learn(&job);
-            let is_over = job.state == JobState::Finished && job.origin == Origin::Socket;
-            if is_over && job.policy.on_finish == Some(OnFinish::Remove) {
+            if is_free_again(&job) && job.policy.on_finish == Some(OnFinish::Remove) {
                 self.finished.insert(id);
             }
             self.horizon.put(job);
