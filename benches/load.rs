@@ -125,7 +125,7 @@ async fn batches(daemon: &Daemon) {
     }
 }
 
-/// A batch of jobs that are due in the far future, and so many seconds.
+/// A batch of jobs that are due in the far future, and this many seconds.
 fn batch_of(prefix: &str, seconds: i64) -> String {
     let far = DateTime::from_timestamp(4_102_444_800 + seconds, 0).unwrap();
     let job = |number| once(&format!("{prefix}-{number}"), far, &noop());
@@ -191,7 +191,7 @@ struct Ledger {
     last_start: DateTime<Utc>,
 }
 
-/// Waits until so many runs of a kind have ended.
+/// Waits until this many runs of a kind have ended.
 async fn ledger(caller: &mut Caller, prefix: &str, count: usize, from: DateTime<Utc>) -> Ledger {
     let instant =
         |run: &Value, key: &str| run[key].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();

@@ -1,5 +1,5 @@
 //! Why a job ran, or did not: what the trigger, the ledger and the job's state say about one
-//! occurrence, in words. Pure: whoever asks brings the facts.
+//! occurrence, in words. Pure: the caller brings the facts.
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};

@@ -121,7 +121,7 @@ pub enum Prunable<'a> {
         /// Only ids after this one.
         after: &'a str,
     },
-    /// The newest run of a job that is not among so many newest of its kind.
+    /// The newest run of a job that is not among this many newest ones of its kind.
     FirstBeyond {
         /// Of this job.
         job_id: &'a str,

@@ -47,7 +47,7 @@ pub struct Preview {
 
 impl Preview {
     /// Answers `{"trigger", "after", "inclusive", "count"}`. Without `after` the times begin at the trigger's own
-    /// start, or now where it has none. A trigger that never fires has no times; whoever adds it as a job is refused.
+    /// start, or now where it has none. A trigger that never fires has no times; a job with it is refused.
     pub fn answer(question: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
         Self::answer_while(question, zone, now, || true)
     }

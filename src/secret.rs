@@ -104,7 +104,7 @@ fn read_file(path: &Path) -> Result<String, String> {
 }
 
 impl Text {
-    /// The text. If it is secret, `found` gets it too, so that whoever uses it can hide it.
+    /// The text. If it is secret, `found` gets it too, so that the caller can hide it.
     pub fn read(&self, found: &mut Vec<String>) -> Result<String, SecretError> {
         match self {
             Self::Plain(text) => Ok(text.clone()),

@@ -20,7 +20,7 @@ const CALLERS: u64 = 4;
 const LIFE_MILLIS: u64 = 250;
 /// A daemon that is killed before it is ready lives for less than this.
 const START_MILLIS: u64 = 100;
-/// All jobs and the whole ledger are looked at after so many crashes; what is new, after each.
+/// All jobs and the whole ledger are looked at after this many crashes; what is new, after each.
 const LOOK_ROUNDS: u64 = 10;
 
 /// A file that declares other jobs in each round.

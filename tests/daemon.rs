@@ -684,7 +684,7 @@ async fn replacing_keeps_the_schedule_where_the_trigger_is_the_same() {
     assert_eq!(
         text(&client.add(&job(1800, "four")).await.unwrap(), "state"),
         "active",
-        "another trigger begins anew"
+        "another trigger begins again"
     );
 }
 

@@ -137,7 +137,7 @@ impl Bench {
     }
 }
 
-/// Held open by whoever opens it for writing, which shows when all of them are gone.
+/// Held open by the processes that open it for writing, which shows when all of them are gone.
 struct Held {
     path: PathBuf,
     receiver: pipe::Receiver,

@@ -1,4 +1,4 @@
-//! Heartbeats as whoever listens for them sees them, and what is told when they do not get through.
+//! Heartbeats as the service that receives them sees them, and what the log says when they do not get through.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod support;

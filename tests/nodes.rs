@@ -17,7 +17,7 @@ use punctual::store::memory::MemoryStore;
 use serde_json::{Value, json};
 use world::{Fault, World};
 
-/// Two nodes with so many workers each, at the beginning.
+/// Two nodes with this many workers each, at the beginning.
 async fn two(workers: usize) -> (World, World) {
     let store = MemoryStore::shared();
     let one = World::join(&store, 1, workers, at(0)).await;

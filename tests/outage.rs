@@ -579,7 +579,7 @@ async fn everybody_is_told(home: &Home, client: &Client) {
     assert!(text(&status, "store_error").starts_with("the store is unavailable: "), "{status}");
 }
 
-/// One line for the loss and one for the return, however long it lasts and whoever asks.
+/// One line for the loss and one for the return, however long it lasts and however many ask.
 fn log_tells_once(home: &Home) {
     let log = std::fs::read_to_string(home.log()).unwrap();
     let told: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO skipped ")).collect();

@@ -1,4 +1,4 @@
-//! What follows the end of an attempt: another one, a cancel, and what is told of it.
+//! What follows the end of an attempt: another one, a cancel, hooks and heartbeats.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 #[path = "support/jobs.rs"]

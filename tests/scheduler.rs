@@ -815,7 +815,7 @@ async fn a_replacement_that_says_so_pauses() {
     assert_eq!(world.ledger("a").await, [""; 0]);
     world.ask(replace(json!({"id": "a"})), at(35)).await.unwrap();
     assert_eq!(world.job("a").await.unwrap().state.word(), "paused", "and the next one leaves it");
-    // Another trigger starts anew; what the pause held back is accounted for.
+    // Another trigger starts again; what the pause held back is accounted for.
     let every_minute = json!({"id": "a", "trigger": {"type": "interval", "minutes": 1}});
     world.ask(replace(every_minute), at(35)).await.unwrap();
     assert_eq!(world.ledger("a").await, ["10..30 paused 3"]);

@@ -329,8 +329,8 @@ async fn an_id_and_an_occurrence_are_taken_once<S: Store + Archive>(store: S) {
         .commit(vec![insert_run(&run("a", Some(at(6)))), insert_run(&run("b", Some(at(5))))])
         .await
         .unwrap();
-    let anew = Run { anchor: at(1), ..run("a", Some(at(5))) };
-    store.commit(vec![insert_run(&anew)]).await.unwrap();
+    let next = Run { anchor: at(1), ..run("a", Some(at(5))) };
+    store.commit(vec![insert_run(&next)]).await.unwrap();
     for _ in 0..2 {
         let manual = Run { cause: Cause::Manual, ..run("a", None) };
         store.commit(vec![insert_run(&manual)]).await.unwrap();

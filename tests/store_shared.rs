@@ -73,7 +73,7 @@ fn pools() -> Vec<String> {
     vec!["default".to_owned()]
 }
 
-/// An active job that is due at so many seconds.
+/// An active job that is due at this many seconds.
 fn due_job(id: &str, seconds: i64) -> Arc<Job> {
     let next = Due { scheduled_at: at(seconds), due_at: at(seconds) };
     let state = JobState::Active { next };

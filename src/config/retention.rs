@@ -51,7 +51,7 @@ pub(super) struct RetentionTable {
 pub struct Keep {
     /// For so long after the end.
     pub age: TimeDelta,
-    /// Of each job so many, the newest.
+    /// Of each job this many, the newest.
     pub per_job: usize,
 }
 

@@ -112,7 +112,7 @@ struct Lines {
 /// What is told next, and who goes on to tell.
 type Piece = (Bytes, Conversation);
 
-/// Who tells whom, and for how long.
+/// An answer that follows a run: what it reads, its client, and how long it goes on.
 struct Conversation {
     following: Following,
     peer: Peer,

@@ -29,7 +29,7 @@ pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A body of at most so many bytes.
+/// A body of at most this many bytes.
 #[derive(Debug)]
 pub(super) struct Bytes<const MAX: usize = BODY_BYTES_MAX>(pub(super) Received);
 

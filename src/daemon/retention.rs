@@ -42,7 +42,7 @@ const GROWTH_PAUSE: Duration = Duration::from_secs(5);
 /// How long after a start, in which there is enough to do, the first look comes.
 const FIRST_AFTER: Duration = Duration::from_mins(1);
 
-/// Why a look at the ledger was broken off.
+/// Why a look at the ledger ended early.
 #[derive(Debug, thiserror::Error)]
 enum Interrupted {
     #[error(transparent)]

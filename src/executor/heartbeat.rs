@@ -1,5 +1,5 @@
 //! Signs of life: where a job has a heartbeat URL, it is told that a run starts, has succeeded, or has failed, in the form
-//! that Healthchecks.io understands. Whoever listens there raises an alarm when they fail to come.
+//! that Healthchecks.io understands. The service that listens there raises an alarm when they fail to come.
 //!
 //! They are sent beside the work, which never waits for them.
 

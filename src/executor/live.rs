@@ -39,14 +39,14 @@ struct Runs {
 }
 
 impl Live {
-    /// None yet, of at most so many at a time.
+    /// An empty list, for at most this many runs at a time.
     pub(super) fn new(most: usize) -> Self {
         let sweep_at = most.max(1) * 2;
         let runs = Runs { by_id: BTreeMap::new(), sweep_at, interrupted: BTreeMap::new() };
         Self { runs: Arc::new(Mutex::new(runs)), unsaved: Arc::default() }
     }
 
-    /// From now on at most so many run at a time.
+    /// From now on at most this many run at a time.
     pub(super) fn resize(&self, most: usize) {
         self.lock().sweep_at = most.max(1) * 2;
     }
@@ -93,7 +93,7 @@ impl Live {
         }
     }
 
-    /// Keeps what a run had written that a stop has interrupted: nobody is told of its end.
+    /// Keeps what a run had written that a stop has interrupted: it has no completion that could hold it.
     pub(super) fn interrupted(&self, execution: Execution, output: Output) {
         if !output.is_empty() {
             self.lock().interrupted.insert(execution, Arc::new(output));

@@ -20,7 +20,7 @@ use crate::job::Task;
 use crate::run::Outcome;
 use crate::task::context::Context;
 
-/// Workers that wait for a run at any time, once the pool has had a builtin: so many may die at once, and the next
+/// Workers that wait for a run at any time, once the pool has had a builtin: this many may die at once, and the next
 /// runs do not wait for others to start. Before that there is one.
 const SPARE: usize = 2;
 
@@ -317,7 +317,7 @@ impl ProcessPool {
         pool
     }
 
-    /// From now on there are at most so many workers. One too many ends when it has done its work.
+    /// From now on there are at most this many workers. One too many ends when it has done its work.
     pub(super) fn resize(&self, max_workers: usize) {
         let mut state = self.desk.lock();
         state.max_workers = max_workers;

@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) completions: mpsc::Sender<Completion>,
     pub(super) tracker: TaskTracker,
-    /// Where processes are looked after and limits are kept, whoever starts them.
+    /// Where processes are supervised and limits are kept, whichever thread starts them.
     pub(super) runtime: Handle,
     pub(super) clients: Clients,
     pub(super) live: Live,
@@ -86,8 +86,8 @@ impl Shared {
         })))
     }
 
-    /// What is told of the end of a run; nothing of one that the stop has interrupted, since whoever records that
-    /// decides whether it is run again.
+    /// The completion of a run; none for one that the stop has interrupted, since the code that records the stop decides
+    /// whether the run is run again.
     pub(super) fn completion(
         &self,
         assignment: &Assignment,

@@ -89,7 +89,7 @@ impl ThreadPool {
         pool
     }
 
-    /// From now on there are at most so many threads. One too many ends when it has done its work.
+    /// From now on there are at most this many threads. One too many ends when it has done its work.
     pub(super) fn resize(&self, max_workers: usize) {
         let mut queue = self.desk.queue();
         queue.max_workers = max_workers;

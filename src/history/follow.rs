@@ -34,7 +34,7 @@ pub struct TooManyFollowers;
 pub enum Told {
     /// Another attempt has begun.
     Attempt(u32),
-    /// So many lines come next that are not there any more.
+    /// This many lines come next that are not there any more.
     Missed(u64),
     /// Lines, in the order in which they were written.
     Lines(Vec<Line>),
@@ -59,9 +59,9 @@ impl Deref for Executing {
 pub struct Following {
     history: History,
     id: RunId,
-    /// The attempt that is told of, or the next one if that has ended.
+    /// The attempt whose output is followed, or the next one if that has ended.
     attempt: u32,
-    /// Whether an attempt before it was told of.
+    /// Whether the output of an attempt before it was sent.
     has_told: bool,
     log: Option<Follower<Executing>>,
     to_tell: VecDeque<Told>,

@@ -65,7 +65,7 @@ pub struct Command {
     /// What it reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin: Option<Text>,
-    /// Whom it runs as: a name or a number.
+    /// The user that it runs as: a name or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// In which group; the user's own where none is given.

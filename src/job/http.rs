@@ -1,4 +1,4 @@
-//! A call over HTTP, as data: what is asked of whom, which answer is a success, and how long it may take.
+//! A call over HTTP, as data: the request and its URL, which answer is a success, and how long it may take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -193,7 +193,7 @@ impl Http {
         self.method.as_deref().unwrap_or(if has_content { "POST" } else { "GET" })
     }
 
-    /// Whom it asks.
+    /// The URL that it asks.
     pub fn url(&self) -> &Text {
         &self.url
     }

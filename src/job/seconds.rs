@@ -15,7 +15,7 @@ pub(super) fn parse(field: &str, seconds: f64, most: f64) -> Result<TimeDelta, I
     Err(Invalid::new(field, format!("must be above 0 and at most {most} seconds")))
 }
 
-/// A duration of so many seconds, and at least a microsecond.
+/// A duration of this many seconds, and at least a microsecond.
 pub(super) fn delta(seconds: f64) -> TimeDelta {
     #[expect(
         clippy::as_conversions,

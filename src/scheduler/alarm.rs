@@ -54,7 +54,7 @@ impl Alarm {
                 ready.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut expirations)?));
             match read {
                 Ok(Ok(_)) => return Ok(()),
-                // The clock was set: whoever waits has to look at it again.
+                // The clock was set: the caller has to look at it again.
                 Ok(Err(error))
                     if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) =>
                 {

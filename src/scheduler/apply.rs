@@ -136,7 +136,7 @@ impl Desk<'_> {
         let now = self.step.now;
         let job = self.known(id)?;
         let next = match &job.state {
-            // The delay is found anew: of what a pause holds back, a store keeps the instant only.
+            // The delay is computed again: of what a pause holds back, a store keeps the instant only.
             JobState::Paused { next } if job.trigger.matches(next.scheduled_at) => {
                 plan::due(&job.id, &job.trigger, next.scheduled_at)
             }

@@ -1,5 +1,5 @@
-//! What the end of an attempt leads to: another attempt, or the end of its run and what is told of that. And what is
-//! asked to end.
+//! What the end of an attempt leads to: another attempt, or the end of its run with its hook and heartbeat. And requests
+//! to end a run.
 
 use std::sync::Arc;
 
@@ -61,14 +61,14 @@ impl Desk<'_> {
         self.beat_withdrawn(&job, &run);
     }
 
-    /// The heartbeat of a run that waited for another attempt was told of its start, and is told of its end too.
+    /// Sends the end of a run that waited for another attempt to its heartbeat, which knows of its start.
     fn beat_withdrawn(&mut self, job: &Job, run: &Run) {
         if run.attempt > 1 {
             self.beat_end(job, run, &Output::default());
         }
     }
 
-    /// Ends a run on request: at once if it waits, and else by asking whoever executes it.
+    /// Ends a run on request: at once if it waits, and else by asking its executor.
     pub(super) fn cancel(&mut self, id: &RunId, reason: Option<String>) -> Result<Answer, Refusal> {
         let reason = reason.unwrap_or_else(|| CANCELLED.to_owned());
         if let Some(Waiting { mut run, job, .. }) = self.floor.take_run(id) {

@@ -216,7 +216,7 @@ fn break_down(step: &mut Step, job: Job) {
     }
 }
 
-/// What the executor is told of a run, and of what it tells, if it tells of another one.
+/// A run as its executor gets it. `event` is what a hook run reports.
 pub(super) fn assignment(run: &Run, job: &Job, event: Option<Arc<Value>>) -> Assignment {
     let (task, timeout) = match &run.cause {
         Cause::Event { event, .. } => (telling::task(job, *event), Some(TELLING_LIMIT)),

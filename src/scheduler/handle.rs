@@ -241,7 +241,7 @@ impl Handle {
         overdue.and_then(|overdue| overdue.to_std().ok()).unwrap_or_default()
     }
 
-    /// A receiver that is told of every step.
+    /// A receiver that changes with every step.
     pub fn steps(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }

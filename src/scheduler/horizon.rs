@@ -38,7 +38,7 @@ pub(super) enum Next {
 pub(super) struct Asked {
     /// Jobs that are due at or before this; all, if there is none.
     pub(super) until: Option<Timestamp>,
-    /// At most so many.
+    /// At most this many.
     pub(super) limit: usize,
 }
 

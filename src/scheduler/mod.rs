@@ -1,7 +1,7 @@
 //! The scheduler: [`Scheduler::tick`] takes the time and what has arrived, decides, writes it all
 //! in one transaction, acts on it, and says when it wants to be called again.
 //!
-//! It has no clock, no timer and no lock: whoever calls `tick` (the daemon's loop, a test, a
+//! It has no clock, no timer and no lock: the caller of `tick` (the daemon's loop, a test, a
 //! simulation) brings the time. Its own state can be rebuilt from the store at any moment, and is,
 //! whenever a write may or may not have happened, or another node was in the way.
 
@@ -406,7 +406,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
-    /// The step is written: starts what it starts, and returns whom to answer.
+    /// The step is written: starts what it starts, and returns the answers to send.
     fn act(&mut self, mut step: Step) -> Vec<Reply> {
         self.paused_since = step.paused_since();
         for execution in &step.recorded {

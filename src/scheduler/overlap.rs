@@ -107,7 +107,7 @@ impl Desk<'_> {
         Some(row)
     }
 
-    /// Makes room for so many new runs of a job, if its newest ones count.
+    /// Makes room for this many new runs of a job, if its newest ones count.
     pub(super) fn make_room(&mut self, job: &Job, incoming: usize) {
         if job.policy.overlap != Overlap::Replace || incoming == 0 || self.floor.is_free(job) {
             return;

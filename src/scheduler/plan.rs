@@ -222,7 +222,7 @@ impl Plan {
         self.skipped.extend(joined.map(|span| Skipped { reason: SkipReason::Overlap, span }));
     }
 
-    /// Skips the first of the runs, so many of them.
+    /// Skips this many of the runs, the first ones.
     fn skip_runs(&mut self, count: usize, reason: SkipReason) {
         let rest = self.runs.split_off(count.min(self.runs.len()));
         let skipped = std::mem::replace(&mut self.runs, rest);

@@ -17,7 +17,7 @@ use crate::output::Output;
 use crate::run::{Cost, Event, Execution, Outcome, Run, RunState};
 use crate::store::{Change, Holder, Store, StoreError};
 
-/// Attempts of a run that crashes may cost. A run that has seen so many ends its node itself, and would for ever.
+/// Attempts of a run that crashes may cost. A run that has had this many ends its node itself, and would for ever.
 const ATTEMPTS_MAX: u32 = 10;
 
 /// Whether a run belongs to this job, and not to one of the same id that was there before.

@@ -12,8 +12,8 @@ use crate::run::SkipReason;
 use crate::trigger::Span;
 
 impl Desk<'_> {
-    /// Puts a job in the place of its former self. Where its schedule begins anew, what has come of the former one and
-    /// has no row yet goes on under the new trigger, if that fires at the same instants; else it becomes one row.
+    /// Puts a job in the place of its former self. Where its schedule begins again, occurrences of the former one that were
+    /// due and have no row yet go on under the new trigger, if that fires at the same instants; else they become one row.
     pub(super) fn replace(&mut self, known: &Job, mut redefined: Job) -> Answer {
         let held_back = held_back(known, SkipReason::Redefined, self.step.now);
         if let Some((first, reason)) = held_back.filter(|_| known.anchor != redefined.anchor) {

@@ -220,7 +220,7 @@ impl Step {
         self.ledger.push(Change::InsertRun(run));
     }
 
-    /// Writes a row of the ledger anew. A row that this same step added is simply added as it now is.
+    /// Overwrites a row of the ledger. A row that this same step added is simply added as it now is.
     pub(super) fn update_run(&mut self, run: Arc<Run>) {
         let added = self.added.get(&run.id).and_then(|number| self.ledger.get_mut(*number));
         if let Some(change) = added {

@@ -42,7 +42,7 @@ pub enum Change {
     /// A new job of revision 1; its id must be free.
     InsertJob(Arc<Job>),
     /// A job as it is from now on, if its stored revision is the one before, and it was added at the same time: a job
-    /// that was removed and added again begins to count anew.
+    /// that was removed and added again begins to count again.
     UpdateJob(Arc<Job>),
     /// The same where only its place in the schedule is another: state, next occurrence, count of runs, owner.
     AdvanceJob(Arc<Job>),
@@ -149,7 +149,7 @@ pub struct Claim<'a> {
     pub until: Timestamp,
     /// Of these executors.
     pub executors: &'a [String],
-    /// At most so many, the earliest first.
+    /// At most this many, the earliest first.
     pub limit: usize,
     /// The nodes that are alive: what one of the others holds is not free.
     pub live: &'a [String],
@@ -225,7 +225,7 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// Takes jobs that are due, earliest first, up to [`CLAIM_BYTES`]. On a store of one node that is only a reading.
     fn claim(&self, claim: Claim<'_>) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
 
-    /// Gives jobs of this executor that are due at or before an instant to whoever wants them.
+    /// Gives jobs of this executor that are due at or before an instant to any node that wants them.
     fn release(
         &self,
         node: &str,

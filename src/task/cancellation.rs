@@ -1,5 +1,5 @@
-//! The wish that a run ends: made once from outside, heeded by whoever executes the run, be it a
-//! thread that blocks or a task that awaits.
+//! The request that a run ends: made once from outside, and followed by the code that executes the run, in a thread that
+//! blocks or a task that awaits.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

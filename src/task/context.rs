@@ -1,4 +1,4 @@
-//! What the code that carries out a run shares with whoever watches it: whether it is to end, and what it writes.
+//! What the code that carries out a run shares with the code that watches it: whether it is to end, and what it writes.
 
 use super::cancellation::Cancellation;
 use super::log::Log;

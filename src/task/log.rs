@@ -60,7 +60,7 @@ pub struct News {
 }
 
 impl Log {
-    /// A log that keeps nothing, and gives each line to whoever keeps it.
+    /// A log that keeps nothing, and passes each line on.
     pub fn passing_on(pass_on: fn(&Line)) -> Self {
         let state = State { pass_on: Some(pass_on), ..State::default() };
         Self { state: Mutex::new(state), ..Self::default() }

@@ -29,7 +29,7 @@ pub enum Metric {
     ArticleComments,
     /// Approved replies to a comment.
     CommentReplies,
-    /// Users whom a user follows.
+    /// Users that a user follows.
     UserFollowings,
     /// Users who follow a user.
     UserFollowers,

@@ -6,7 +6,7 @@
 //! named first: so no occurrence makes the whole fire twice.
 //!
 //! The search leaps from window to window. It is bounded in work: members that do not agree within
-//! so many questions are taken not to agree at all.
+//! this many questions are taken not to agree at all.
 
 use chrono::TimeDelta;
 
@@ -36,7 +36,7 @@ enum Found {
     At(Timestamp),
     /// One of them has no further occurrence.
     Nowhere,
-    /// They did not agree in so many leaps.
+    /// They did not agree in this many leaps.
     GaveUp,
 }
 

@@ -1,4 +1,4 @@
-//! Every so many months or days of the calendar, at one time of day, counted from a start date.
+//! Every N months or days of the calendar, at one time of day, counted from a start date.
 //!
 //! Months come first and keep the day of the month: a month without that day is passed over.
 //! Weeks and days are added to what they give. So `months = 1` from January 31 is March 31, and
@@ -40,7 +40,7 @@ pub(super) struct CalendarInterval {
     dst: Dst,
     /// Whether it starts from its definition, because no start was given.
     is_anchored: bool,
-    /// Every so many dates one, where each depends on the one before it; found when first needed.
+    /// One of every N dates, where each depends on the one before it; found when first needed.
     milestones: OnceLock<Vec<NaiveDate>>,
 }
 

@@ -128,7 +128,7 @@ def main():
     parser.add_argument("--punctual", default="target/debug/punctual")
     parser.add_argument("--zones", choices=["fixed", "changing", "both"], default="both")
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--failures", type=int, default=1, help="go on until there are so many")
+    parser.add_argument("--failures", type=int, default=1, help="go on until there are this many")
     given = parser.parse_args()
 
     engine = Engine(given.punctual)

@@ -56,7 +56,7 @@ impl Ledger {
         };
     }
 
-    /// Something that was asked after so many writes was answered with this.
+    /// Something that was asked after this many writes was answered with this.
     pub(crate) fn answered(&self, asked: u64, request: &Request, answer: &Answer) {
         let versions = |id: &JobId| self.versions.get(id).map(Vec::as_slice).unwrap_or_default();
         let holds = match (request, answer) {

@@ -24,7 +24,7 @@ impl Dice {
         i64::try_from(self.roll(sides.into())).unwrap()
     }
 
-    /// Whether something happens that happens once in so many times; never, if that is zero.
+    /// Whether something happens that happens once in this many times; never, if that is zero.
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
         times > 0 && self.roll(times) == 0
     }

@@ -23,7 +23,7 @@ pub(crate) struct Execution {
 }
 
 impl Execution {
-    /// What the scheduler is told of its end.
+    /// The completion that the scheduler gets.
     pub(crate) fn completion(&self, now: Timestamp, outcome: Outcome) -> Completion {
         Completion {
             run_id: self.run_id.clone(),

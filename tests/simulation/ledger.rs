@@ -85,7 +85,7 @@ impl Ledger {
         }
     }
 
-    /// A node has seen how things stood after so many writes.
+    /// A node has seen how things stood after this many writes.
     pub(crate) fn met(&mut self, node: &Arc<str>, knows: u64, now: Timestamp) {
         let view = self.views.entry(Arc::clone(node)).or_default();
         (view.knows, view.met_at) = (knows, Some(now));
@@ -104,7 +104,7 @@ impl Ledger {
         }
     }
 
-    /// A node gives these jobs to whoever wants them.
+    /// A node gives these jobs to any node that wants them.
     pub(crate) fn released(&mut self, node: &str, executor: &str, until: Timestamp) {
         for job in self.jobs.values_mut().filter(|job| job.executor == executor) {
             let is_due = job.next().is_some_and(|next| next.due_at <= until);
@@ -374,7 +374,7 @@ impl Ledger {
         self.runs.insert(run.id.clone(), Arc::clone(run));
     }
 
-    /// A run was marked as running: its job is there, and allows so many.
+    /// A run was marked as running: its job is there, and allows this many.
     fn may_run(&self, node: &Arc<str>, run: &Run) {
         let view = self.view(node);
         // No delay is longer than this: who would have to wait for longer was put off before the clock was set back.

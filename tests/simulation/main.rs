@@ -2,7 +2,7 @@
 //! nodes that stop for a while, clocks that jump, and requests of every kind, with the promises
 //! checked at every write.
 //!
-//! `SIM_SEED=n` runs one seed, `SIM_SEEDS=n` so many of each kind.
+//! `SIM_SEED=n` runs one seed, `SIM_SEEDS=n` this many of each kind.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -63,7 +63,7 @@ fn live(seed: u64, mode: Mode) -> Result<Vec<String>, Broken> {
     }
 }
 
-/// Every so many-th world, so that several tests can share them out to as many threads.
+/// Every n-th world, so that several tests can share them out to as many threads.
 fn live_through(mode: Mode, seeds: u64, (part, parts): (u64, u64)) {
     let seeds = number("SIM_SEEDS").unwrap_or(seeds);
     let seeds = number("SIM_SEED").map_or(0..seeds, |seed| seed..seed + 1);

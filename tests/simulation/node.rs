@@ -144,7 +144,7 @@ impl Node {
         self.stopped_until = None;
     }
 
-    /// Something that it executes ends, which it is told so many times; or goes on.
+    /// Something that it executes ends, with a completion that comes this many times; or goes on.
     pub(crate) fn execution_ends(
         &mut self,
         execution: Execution,

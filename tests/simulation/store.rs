@@ -31,9 +31,9 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     /// Whether things still go wrong.
     pub(crate) is_wild: bool,
-    /// A call fails once in so many times.
+    /// A call fails once in this many times.
     pub(crate) faults: u64,
-    /// A call lets others go first once in so many times.
+    /// A call lets others go first once in this many times.
     pub(crate) yields: u64,
     trace: Vec<String>,
 }

@@ -50,7 +50,7 @@ impl Mode {
     }
 }
 
-/// How often something goes wrong: once in so many steps, or never.
+/// How often something goes wrong: once in this many steps, or never.
 #[derive(Debug)]
 struct Weather {
     crashes: u64,

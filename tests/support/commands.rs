@@ -157,7 +157,7 @@ pub(crate) fn is_root() -> bool {
 }
 
 /// Says why a part of a test is left out.
-#[expect(clippy::print_stderr, reason = "whoever reads the tests' output has to know")]
+#[expect(clippy::print_stderr, reason = "the reader of the tests' output has to know")]
 pub(crate) fn left_out(why: &str) {
     eprintln!("LEFT OUT: {why}");
 }

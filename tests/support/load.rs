@@ -43,13 +43,13 @@ impl Random {
         low + (mixed ^ (mixed >> 31)) % (high - low + 1)
     }
 
-    /// One of so many.
+    /// One of this many.
     pub(crate) fn below(&mut self, count: usize) -> usize {
         let last = u64::try_from(count).unwrap() - 1;
         usize::try_from(self.between(0, last)).unwrap()
     }
 
-    /// A length of time up to so many milliseconds.
+    /// A length of time up to this many milliseconds.
     pub(crate) fn millis(&mut self, most: u64) -> Duration {
         Duration::from_micros(self.between(0, most * 1000))
     }

@@ -237,7 +237,7 @@ impl Serve {
     }
 }
 
-/// A connection that can be broken off.
+/// A connection that can be cut.
 trait Resettable {
     fn reset_at_close(&self);
 }

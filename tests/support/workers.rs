@@ -85,7 +85,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// A pool of so many workers.
+    /// A pool of this many workers.
     pub(crate) fn new(max_workers: usize, worker: &WorkerProgram) -> Self {
         let settings = settings(max_workers);
         let (completions_in, completions) = mpsc::channel(64);
@@ -199,7 +199,7 @@ pub(crate) fn signal(number: i32, signal: Signal) {
     kill_process(pid(number), signal).unwrap();
 }
 
-/// Waits until a process has ended, whoever's child it is.
+/// Waits until a process has ended, also if it is not a child of this one.
 pub(crate) async fn gone(number: i32) {
     let Ok(process) = pidfd_open(pid(number), PidfdFlags::NONBLOCK) else { return };
     let waiting = tokio::task::spawn_blocking(move || {

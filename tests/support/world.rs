@@ -251,7 +251,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A world with one pool of so many workers.
+    /// A world with one pool of this many workers.
     pub(crate) async fn new(workers: usize) -> Self {
         let (store, notes) = (FaultyStore::default(), Notes::default());
         let scheduler = Self::scheduler(&store, &notes, workers, 0);
@@ -399,7 +399,7 @@ impl World {
         Ok(sum)
     }
 
-    /// A reload under rules whose pool has so many workers.
+    /// A reload under rules whose pool has this many workers.
     pub(crate) async fn resize(&mut self, workers: usize, now: Timestamp) {
         self.workers = workers;
         self.reload(Vec::new(), now).await;

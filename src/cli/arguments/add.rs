@@ -78,7 +78,7 @@ pub struct AddArguments {
     /// How the command is started and ended.
     #[command(flatten)]
     pub options: CommandArguments,
-    /// Whom it calls.
+    /// The URL that it calls, and how.
     #[command(flatten)]
     pub call: CallArguments,
     /// Pool to run in [default: the one that fits the task]

@@ -276,7 +276,7 @@ pub struct ListArguments {
     /// Only jobs whose id begins so
     #[arg(long)]
     prefix: Option<String>,
-    /// At most so many
+    /// List at most this many
     #[arg(long, default_value_t = 100)]
     limit: usize,
     /// Go on after this id (next_cursor of the page before)
@@ -338,7 +338,7 @@ pub struct RunsArguments {
     /// Only runs since this time, such as 12h (ago), yesterday, 16:30, 2026-11-28, '2026-11-28 20:00'
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(super) since: Option<String>,
-    /// At most so many
+    /// List at most this many
     #[arg(long, default_value_t = 30)]
     limit: usize,
     /// Go on after this run (next_cursor of the page before)

@@ -41,7 +41,7 @@ impl Given {
         if !secrets.is_empty() {
             context.log.hide(secrets);
         }
-        // Whoever is told of an event reads it, unless it was given something else to read.
+        // A hook reads its event, unless it was given something else to read.
         if given.stdin.is_none() {
             given.stdin = assignment.event.as_ref().map(ToString::to_string);
         }

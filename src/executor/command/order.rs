@@ -126,8 +126,8 @@ impl Sheet {
     }
 }
 
-/// A file in memory with this content, to be read from its start. Unlike a pipe it is written at once, and whoever
-/// gets it may read it or not.
+/// A file in memory with this content, to be read from its start. Unlike a pipe it is written at once, and the process
+/// that gets it may read it or not.
 pub(super) fn memory_file(name: &str, content: &[u8]) -> io::Result<File> {
     let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
     file.write_all_at(content, 0)?;

@@ -34,7 +34,7 @@ impl<'a> Outputs<'a> {
         Self { stdout, stderr, last: Stream::Stderr, log, clock }
     }
 
-    /// Reads until both have ended. It can be broken off and begun again.
+    /// Reads until both have ended. It is cancel-safe.
     pub(super) async fn read_all(&mut self) {
         let mut reads = 0;
         while let Some(stream) = self.readable().await {

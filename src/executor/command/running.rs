@@ -40,8 +40,7 @@ pub(super) struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// Waits for the end of the command itself, while it reads what the command writes. It can be broken off and begun
-    /// again.
+    /// Waits for the end of the command itself, while it reads what the command writes. It is cancel-safe.
     pub(super) async fn exited(&mut self) {
         let exited = tokio::select! {
             biased;

@@ -1,4 +1,4 @@
-//! How a command is started, and what it is told of its run.
+//! How a command is started, and what its environment says about its run.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

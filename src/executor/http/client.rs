@@ -17,7 +17,7 @@ use crate::clock::duration_words;
 use crate::executor::blocking::Blocking;
 use crate::executor::shortage::{Shortage, is_shortage};
 
-/// Clients that are kept. Beyond that they are made anew, each with connections of its own.
+/// Clients that are kept. Beyond that a new one is made for each call, with connections of its own.
 const CLIENTS_MAX: usize = 16;
 /// How long a connection is kept for the next call: less than the 5 seconds after which many servers close theirs, since
 /// a call on a connection that is just being closed would fail.
@@ -207,7 +207,7 @@ fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Whom a call asks, as its errors may name it.
+/// The target of a call, as its errors may name it.
 #[derive(Debug, Clone)]
 pub(in crate::executor) struct Target(Option<String>);
 

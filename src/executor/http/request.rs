@@ -13,7 +13,7 @@ use crate::secret::Text;
 /// Bytes of a part of a secret URL that is hidden by itself too: a shorter one is no secret, and stands in many texts.
 const HIDDEN_BYTES: usize = 8;
 
-/// A request, and whoever sends it.
+/// A request, and the client that sends it.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) client: Client,

@@ -1,4 +1,4 @@
-//! What a run comes to whose worker process has broken off.
+//! The outcome of a run whose worker process has ended or stopped answering.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;

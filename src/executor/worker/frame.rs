@@ -1,4 +1,4 @@
-//! Frames: a length in four bytes, and so many bytes of JSON. Both sides of a worker's socket read as many of them at
+//! Frames: a length in four bytes, and that many bytes of JSON. Both sides of a worker's socket read as many of them at
 //! a time as are there.
 
 use serde::Serialize;
@@ -88,7 +88,7 @@ impl Frames {
         self.filled = (self.filled + count).min(self.buffer.len());
     }
 
-    /// Makes room for so many bytes from the first one on that has not been taken.
+    /// Makes room for this many bytes, counted from the first one that has not been taken.
     fn make_room(&mut self, bytes: usize) {
         self.buffer.copy_within(self.taken..self.filled, 0);
         (self.taken, self.filled) = (0, self.filled - self.taken);

@@ -66,7 +66,7 @@ impl Line {
         (Self { socket, frames, outputs, sending: Vec::new() }, child)
     }
 
-    /// The next message; what is printed meanwhile goes to `sink`. It can be broken off without a loss.
+    /// The next message; what is printed meanwhile goes to `sink`. It is cancel-safe.
     pub(super) async fn hear(&mut self, sink: impl Fn(Stream, &[u8])) -> Result<Answer, Broken> {
         loop {
             if let Some(answer) = self.frames.next()? {
@@ -106,7 +106,7 @@ impl Line {
         Ok(self.sending.is_empty())
     }
 
-    /// Sends the rest of it. If this is broken off, nothing more can be said.
+    /// Sends the rest of it. If this is cancelled, nothing more can be sent.
     pub(super) async fn say_rest(&mut self) -> Result<(), Broken> {
         Ok(self.socket.write(&self.sending).await?)
     }

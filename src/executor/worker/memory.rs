@@ -14,7 +14,7 @@ const STATUS_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Memory {
     status: Option<File>,
-    /// Where the kernel is told to count anew.
+    /// The file that resets the kernel's count.
     reset: Option<File>,
     last: Option<u64>,
 }

@@ -25,7 +25,7 @@ impl Outputs {
         Self { stdout: Some(stdout), stderr: Some(stderr), buffer: vec![0; READ_BYTES] }
     }
 
-    /// The next piece, once there is one. It can be broken off without a loss.
+    /// The next piece, once there is one. It is cancel-safe.
     pub(super) async fn next(&mut self) -> (Stream, &[u8]) {
         let (stream, count) = loop {
             let stream = tokio::select! {

@@ -34,7 +34,7 @@ pub(super) struct Worker {
     child: Child,
     pid: Option<Pid>,
     line: Line,
-    /// Fires not later than there is something to do. It is not set anew for each call, which would cost more.
+    /// Fires not later than there is something to do. It is not set again for each call, which would cost more.
     timer: Pin<Box<Sleep>>,
     times: WorkerTimes,
 }
@@ -95,8 +95,8 @@ impl Worker {
         }
     }
 
-    /// Watches a worker that has nothing to do: returns when it is of no more use, or at that instant. It can be
-    /// broken off and begun again.
+    /// Watches a worker that has nothing to do: returns when it is of no more use, or at that instant. It is
+    /// cancel-safe.
     pub(super) async fn idle(&mut self, until: Option<Instant>) -> Option<Broken> {
         let print = |stream: Stream, bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);

@@ -18,7 +18,7 @@ impl Socket {
         Ok(Self(watched(socket, Interest::READABLE)?))
     }
 
-    /// Reads what is there, once there is something; 0 at the end. It can be broken off without a loss.
+    /// Reads what is there, once there is something; 0 at the end. It is cancel-safe.
     pub(super) async fn read(&self, space: &mut [u8]) -> Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;

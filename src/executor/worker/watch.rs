@@ -26,8 +26,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// A wish may be for an earlier call, and come too late.
-    fn heed(&self, Cancel { run_id, attempt }: &Cancel<'_>) {
+    /// Cancels the call, unless the request is for an earlier one and comes too late.
+    fn cancel(&self, Cancel { run_id, attempt }: &Cancel<'_>) {
         let (running, running_attempt) = &self.execution;
         if *running.0 == **run_id && running_attempt == attempt {
             self.context.cancellation.cancel(Ending::Cancelled(String::new()));
@@ -164,7 +164,7 @@ impl Watch {
             let Request::Cancel(cancel) = request else {
                 return Err(std::io::Error::other("there can be one call at a time only"));
             };
-            running.heed(&cancel);
+            running.cancel(&cancel);
         }
         Ok(())
     }

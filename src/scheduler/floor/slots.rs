@@ -17,7 +17,7 @@ const QUEUE_LIMIT: usize = 1000;
 /// Bytes of the definitions of the jobs whose runs wait in one pool. With more, the pool takes up nothing that is due.
 const QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Runs of one pool that wait for their next attempt. While there are so many, the pool takes up nothing that is due.
+/// Runs of one pool that wait for their next attempt. While there are this many, the pool takes up nothing that is due.
 const RETRIES_LIMIT: usize = 10_000;
 
 /// How long a run that was handed over may have to wait for its worker, in microseconds, if runs take as long as usual.
@@ -81,7 +81,7 @@ impl Slots {
         slots
     }
 
-    /// From now on there are so many workers.
+    /// From now on there are this many workers.
     pub(super) fn resize(&mut self, max_workers: usize) {
         self.max_workers = max_workers;
         if self.is_shared {

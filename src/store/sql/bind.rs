@@ -29,14 +29,14 @@ const DEFINED: [&str; 15] = [
 pub(super) const ADVANCED: [&str; 7] =
     ["state", "reason", "scheduled_at", "next_run_time", "run_count", "owner", "updated_at"];
 
-/// All columns of a job that are ever written anew.
+/// All columns of a job that are ever overwritten.
 pub(super) fn job_columns() -> Vec<&'static str> {
     ADVANCED.into_iter().chain(DEFINED).collect()
 }
 
 /// What tells a new job beside them.
 pub(super) const NEW_JOB: [&str; 3] = ["created_at", "id", "revision"];
-/// What tells which job is written anew.
+/// The columns that find the job to overwrite.
 pub(super) const JOB_KEYS: [&str; 3] = ["id", "revision", "created_at"];
 
 /// The columns of [`ADVANCED`].
@@ -196,7 +196,7 @@ pub(super) const NEW_RUN: [&str; 9] = [
     "created_at",
 ];
 
-/// What tells which run is written anew.
+/// The columns that find the run to overwrite.
 pub(super) const RUN_KEYS: [&str; 2] = ["id", "node"];
 
 /// The columns of [`RUN`].

@@ -19,7 +19,7 @@ impl Dialect {
         }
     }
 
-    /// So many placeholders after the first `before`.
+    /// This many placeholders after the first `before`.
     fn placeholders(self, before: usize, count: usize) -> String {
         let list: Vec<String> =
             (1..=count).map(|number| self.placeholder(before + number)).collect();
@@ -32,7 +32,7 @@ impl Dialect {
         format!("insert into {table} ({names}) values {}", self.tuples(columns.len(), rows))
     }
 
-    /// Inserts rows, or writes their columns anew where the key is there already.
+    /// Inserts rows, or overwrites their columns where the key exists already.
     pub(super) fn upsert(
         self,
         table: &str,
@@ -82,7 +82,7 @@ impl Dialect {
         (0..rows).map(tuple).collect::<Vec<_>>().join(", ")
     }
 
-    /// Writes columns of rows anew that have these keys. A row's parameters are its columns, then its keys.
+    /// Overwrites columns of the rows that have these keys. A row's parameters are its columns, then its keys.
     pub(super) fn update(self, update: &Update<'_>, rows: usize) -> String {
         let Update { table, columns, keys, count_up, only } = update;
         let counted = count_up.map(|column| format!("{column} = {table}.{column} + 1"));
@@ -199,7 +199,7 @@ impl Query {
         self
     }
 
-    /// Ends the list of rows after so many.
+    /// Ends the list of rows after this many.
     pub(super) fn limit(&mut self, limit: usize) -> &mut Self {
         self.push(" limit ").bind(i64::try_from(limit).unwrap_or(i64::MAX))
     }

@@ -141,7 +141,7 @@ impl SqlStore {
             }
             Holder::Gone { but } => {
                 query.push(" and node <> ").bind(but);
-                // A file has one node, whoever may have left his name in it.
+                // A file has one node, whatever name a former one has left in it.
                 if self.is_shared() {
                     query.push(" and node not in (select name from nodes)");
                 }

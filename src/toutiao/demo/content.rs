@@ -17,7 +17,7 @@ const ATTITUDES: usize = 9_000;
 const COMMENTS: usize = 5_000;
 const COMMENT_LIKINGS: usize = 4_000;
 
-/// Users of whom many write; the others mostly read.
+/// Users of which many write; the others mostly read.
 const AUTHORS: usize = 200;
 
 const CHANNELS: i64 = 25;

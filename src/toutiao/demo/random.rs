@@ -36,7 +36,7 @@ impl Random {
         low.saturating_add(i64::try_from(self.below(span)).unwrap_or(0))
     }
 
-    /// Whether something happens that happens in so many of a hundred cases.
+    /// Whether something happens that happens in this many of a hundred cases.
     pub(super) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }

@@ -298,7 +298,7 @@ fn number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// A step over so many values from the first one on. A larger one than there are values would be taken for what it is
+/// A step over this many values from the first one on. A larger one than there are values would be taken for what it is
 /// not.
 fn step(
     text: Option<&str>,
