@@ -52,20 +52,6 @@ impl Serialize for Instant {
     }
 }
 
-/// Counts the bytes that are written to it.
-struct Counter(usize);
-
-impl std::io::Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Counts what is written.
 struct Bytes(usize);
 
@@ -81,14 +67,6 @@ impl std::io::Write for Bytes {
 }
 
 impl Job {
-    /// How large its definition is, in bytes of JSON.
-    pub fn bytes(&self) -> usize {
-        let mut counter = Counter(0);
-        // Counting cannot fail, and what cannot be written as JSON has no size.
-        drop(serde_json::to_writer(&mut counter, &self.defined()));
-        counter.0
-    }
-
     /// The part that a definition decides.
     pub fn defined(&self) -> Defined<'_> {
         Defined {

@@ -90,7 +90,7 @@ const BYTES_PER_WEIGHT: usize = 8 * 1024;
 
 /// How much work one job makes for a step, in jobs of usual size.
 pub(super) fn weight(job: &Job) -> usize {
-    1 + job.bytes() / BYTES_PER_WEIGHT
+    1 + job.bytes / BYTES_PER_WEIGHT
 }
 
 impl Request {
@@ -100,7 +100,7 @@ impl Request {
     }
 
     /// How much work it makes for a step, in jobs of usual size.
-    fn weight(&self) -> usize {
+    pub(super) fn weight(&self) -> usize {
         match self {
             Self::Add(addition) => weight(&addition.job),
             Self::AddAll(additions) => additions.iter().map(|addition| weight(&addition.job)).sum(),
@@ -261,14 +261,11 @@ pub struct Command {
     pub request: Request,
     /// Who waits for the answer. That nobody does any more changes nothing.
     pub reply: oneshot::Sender<Result<Answer, Refusal>>,
-    /// How much work it makes for a step, in jobs of usual size.
-    pub(super) weight: usize,
 }
 
 impl Command {
     /// A request whose answer goes to `reply`.
     pub fn new(request: Request, reply: oneshot::Sender<Result<Answer, Refusal>>) -> Self {
-        let weight = request.weight();
-        Self { request, reply, weight }
+        Self { request, reply }
     }
 }

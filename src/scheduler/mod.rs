@@ -393,7 +393,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     fn apply_commands(&mut self, step: &mut Step, commands: Vec<Command>) {
-        for Command { request, reply, .. } in commands {
+        for Command { request, reply } in commands {
             step.asked.push(request.clone());
             if self.phase == Phase::Held && matches!(request, Request::Begin) {
                 self.phase = Phase::Firing;

@@ -109,10 +109,10 @@ async fn next_command(
 
 /// Adds the commands that wait, as far as a step takes them; gives back the one that is too much.
 fn take_commands(inlet: &mut mpsc::Receiver<Command>, taken: &mut Vec<Command>) -> Option<Command> {
-    let mut weight: usize = taken.iter().map(|command| command.weight).sum();
+    let mut weight: usize = taken.iter().map(|command| command.request.weight()).sum();
     while weight < COMMANDS_WEIGHT {
         let command = inlet.try_recv().ok()?;
-        weight += command.weight;
+        weight += command.request.weight();
         if weight > COMMANDS_WEIGHT && !taken.is_empty() {
             return Some(command);
         }

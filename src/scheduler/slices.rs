@@ -83,7 +83,7 @@ mod tests {
         let (commands_in, mut commands) = mpsc::channel::<Command>(1);
         let serving = TaskTracker::new().spawn(async move {
             let mut sizes = Vec::new();
-            while let Some(Command { request, reply, .. }) = commands.recv().await {
+            while let Some(Command { request, reply }) = commands.recv().await {
                 let count = request.jobs().len();
                 let failed = Err(Refusal::Unavailable("gone".to_owned()));
                 let added = Ok(Answer::Added(vec![Ok(Added::New); count]));
