@@ -13,7 +13,7 @@ use super::step::Step;
 use crate::clock::Timestamp;
 use crate::job::{Due, Job, JobId, JobState, Origin};
 use crate::run::{Cause, Run, RunIds, RunState, SkipReason};
-use crate::store::Change;
+use crate::store::{Change, Part};
 
 /// What a request may touch.
 #[derive(Debug)]
@@ -45,7 +45,9 @@ impl Desk<'_> {
             Request::PauseAll => Ok(self.set_paused(true)),
             Request::ResumeAll => Ok(self.set_paused(false)),
             Request::Prune { runs, parts } => {
-                self.overlaps.forget(&runs);
+                if parts.contains(&Part::Row) {
+                    self.overlaps.forget(&runs);
+                }
                 for (part, run_id) in
                     parts.iter().flat_map(|part| runs.iter().map(move |run| (part, run)))
                 {

@@ -91,12 +91,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// The jobs in memory that are due, where there is room for their runs.
-    pub(super) fn due_jobs(&self, step: &Step) -> Vec<Arc<Job>> {
-        let pools = self.open_pools.iter();
-        let due = pools.flat_map(|pool| {
-            self.horizon.due_at(pool, step.now).take(self.floor.due_per_step(pool))
-        });
-        due.cloned().collect()
+    pub(super) fn due_jobs(&self, step: &Step) -> impl Iterator<Item = &Arc<Job>> {
+        let now = step.now;
+        self.open_pools.iter().flat_map(move |pool| {
+            self.horizon.due_at(pool, now).take(self.floor.due_per_step(pool))
+        })
     }
 
     /// Plans the jobs that are due.
@@ -104,8 +103,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if !self.may_fire(step) {
             return;
         }
-        let due = self.due_jobs(step);
-        for job in due.into_iter().take(self.suspects.fire_most()) {
+        let due = self.due_jobs(step).take(self.suspects.fire_most());
+        for job in due.cloned().collect::<Vec<_>>() {
             // What this step has changed already is looked at again in the next one.
             if !step.writes(&job.id) && self.floor.has_room(&job.executor) {
                 self.fire(step, &job);

@@ -157,13 +157,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             }
             Err(error) => {
                 let again = Inputs { commands: std::mem::take(&mut self.put_off), executions };
-                let judged = self.judge(error);
-                if judged.is_ok() {
-                    self.suspects.groups.push_front(again);
-                } else {
-                    self.refuse_groups(&judged);
+                if let Err(error) = self.judge(error) {
+                    self.refuse_groups(&error);
+                    return Err(error);
                 }
-                return judged.map(|()| Some(now));
+                self.suspects.groups.push_front(again);
+                return Ok(Some(now));
             }
         }
         self.try_all(now, Inputs::default()).await
@@ -221,8 +220,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// Nothing can be written now: nobody waits any longer. Ends of runs are kept.
-    fn refuse_groups(&mut self, judged: &Result<(), StoreError>) {
-        let Err(error) = judged else { return };
+    fn refuse_groups(&mut self, error: &StoreError) {
         for command in
             std::mem::take(&mut self.suspects.groups).into_iter().flat_map(|group| group.commands)
         {

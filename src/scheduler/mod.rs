@@ -463,8 +463,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
-    /// The step could not be written, and memory is no longer trusted. Where only another node was faster, what was
-    /// asked is asked again; else nobody gets what he asked for.
+    /// The step could not be written, and memory is no longer trusted. Where another node was faster, or the database
+    /// refused a value, what was asked is asked again; else nobody gets what was asked for.
     fn give_up(&mut self, mut step: Step, error: StoreError) -> StoreError {
         self.memory = Memory::Doubtful;
         let saved = step.saved.iter().map(|(execution, _)| execution.clone());

@@ -105,7 +105,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             commands.iter().any(|command| matches!(command.request, Request::Run(_)));
         // The jobs were read before: who makes a run of one of them from now on changes its revision. Also a job that
         // is new may have runs elsewhere: those of a job that had its id and was removed.
-        let fires = self.will_fire(step, commands) && !self.due_jobs(step).is_empty();
+        let fires = self.will_fire(step, commands) && self.due_jobs(step).next().is_some();
         if has_met || may_start || asks_for_run || fires {
             let elsewhere = self.store.in_flight_elsewhere(&self.identity.node).await?;
             self.floor.set_elsewhere(elsewhere);

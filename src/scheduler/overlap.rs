@@ -5,7 +5,7 @@
 //! `"replace"` the newest runs of a job count: what waits is skipped, what runs is asked to end, and the new run waits
 //! for that. It never starts beside more than `max_instances` allow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::apply::Desk;
@@ -53,15 +53,16 @@ impl Overlaps {
 
     /// Forgets rows that are no longer kept.
     pub(super) fn forget(&mut self, gone: &[RunId]) {
+        let gone: BTreeSet<&RunId> = gone.iter().collect();
         self.rows.retain(|_, row| !gone.contains(&row.id));
     }
 
     /// The jobs that are due, would overlap, and have no row here.
-    fn unknown(&self, due: Vec<Arc<Job>>, floor: &Floor) -> Vec<Arc<Job>> {
-        let is_unknown = |job: &Arc<Job>| {
+    fn unknown<'a>(&self, due: impl Iterator<Item = &'a Arc<Job>>, floor: &Floor) -> Vec<Arc<Job>> {
+        let is_unknown = |job: &&Arc<Job>| {
             !job.trigger.is_one_shot() && !floor.admits(job) && self.of(job).is_none()
         };
-        due.into_iter().filter(is_unknown).collect()
+        due.filter(is_unknown).cloned().collect()
     }
 }
 

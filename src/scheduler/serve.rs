@@ -34,7 +34,7 @@ pub struct Inlets {
     pub commands: mpsc::Receiver<Command>,
     /// What has ended.
     pub completions: mpsc::Receiver<Completion>,
-    /// That other nodes have said that there is something to see.
+    /// That the store has said that there is something to see.
     pub hints: mpsc::Receiver<()>,
     /// That outputs of runs have grown.
     pub outputs: mpsc::Receiver<()>,

@@ -43,7 +43,7 @@ fn decrement(count: &mut u32) {
     *count = count.saturating_sub(1);
 }
 
-/// The runs in flight of each job. Those that tell of others do not count.
+/// The runs in flight of each job. Hook runs are counted apart.
 #[derive(Debug, Default)]
 pub(super) struct Instances {
     here: BTreeMap<JobId, Count>,
@@ -67,7 +67,7 @@ impl Instances {
         self.here.get(id).copied().unwrap_or_default()
     }
 
-    /// Whether a run of the job is in flight, here or, as far as is known, on another node; a hook run counts too.
+    /// Whether a run of the job is in flight, here or, as far as is known, on another node; a hook run here counts too.
     pub(super) fn has_in_flight(&self, id: &JobId) -> bool {
         self.here.contains_key(id) || self.elsewhere.contains_key(id)
     }

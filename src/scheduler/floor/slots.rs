@@ -208,7 +208,8 @@ impl Slots {
         let mut taken: Vec<Waiting> = queued.map(|(_, waiting)| waiting).collect();
         let retries = self.retries.extract_if(.., |_, waiting| is_wanted(waiting));
         taken.extend(retries.map(|(_, waiting)| waiting));
-        self.count_bytes();
+        let bytes: usize = taken.iter().map(|waiting| waiting.job.bytes).sum();
+        self.bytes = self.bytes.saturating_sub(bytes);
         taken
     }
 
@@ -226,10 +227,6 @@ impl Slots {
         }
         let retries = self.retries.values_mut().filter(|waiting| follows(waiting));
         retries.for_each(|waiting| waiting.job = Arc::clone(job));
-        self.count_bytes();
-    }
-
-    fn count_bytes(&mut self) {
         self.bytes = self.waiting().map(|waiting| waiting.job.bytes).sum();
     }
 }
