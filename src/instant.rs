@@ -6,7 +6,7 @@ use chrono::{Datelike, Days, NaiveDate, NaiveTime, SubsecRound, TimeDelta};
 use crate::clock::Timestamp;
 use crate::duration::parse_duration;
 use crate::invalid::quoted;
-use crate::zone::{Zone, parse_offset};
+use crate::zone::{Zone, parse_offset, whole};
 
 /// What is accepted everywhere, for error messages.
 const EXAMPLES: &str = "2026-11-06, 2026-11-06 16:30 or 2026-11-06T16:30:05+08:00";
@@ -284,10 +284,6 @@ fn clock_offset(text: &str) -> Result<Option<i32>, String> {
             quoted(text)
         )
     })
-}
-
-fn whole(digits: &str) -> Option<u32> {
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What is wrong with an input, and where: the one error of every check of something given.
 
+use std::fmt::Display;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -59,11 +61,18 @@ fn shortened(text: &str, limit: usize) -> Option<String> {
 
 /// Reads a JSON value into a type; an error names the path of the field that is wrong.
 pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, Invalid> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." { String::new() } else { path };
-        Invalid::new(field, error.into_inner().to_string())
-    })
+    serde_path_to_error::deserialize(value).map_err(|error| at_path(&error))
+}
+
+/// An error of a reader that follows where it reads.
+pub fn at_path<E: Display>(error: &serde_path_to_error::Error<E>) -> Invalid {
+    Invalid::new(field_at(error.path()), error.inner().to_string())
+}
+
+/// The field at a path; empty for the input as a whole.
+pub fn field_at(path: &serde_path_to_error::Path) -> String {
+    let path = path.to_string();
+    if path == "." { String::new() } else { path }
 }
 
 #[cfg(test)]

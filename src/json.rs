@@ -2,7 +2,6 @@
 //! into 64 bits and a value that is nested too deeply are refused, where a plain parser would take the last key, round
 //! the integer, or fail later when the value is written into a larger one.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -39,8 +38,7 @@ pub fn read(text: &[u8]) -> Result<Value, JsonError> {
     let value = Strict { levels: DEPTH_MAX, has_large: large.is_some() }.deserialize(tracked);
     let value = value.map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
-            let path = track.path().to_string();
-            let field = if path == "." { String::new() } else { path };
+            let field = invalid::field_at(&track.path());
             let message = large.as_ref().map(|large| large.message.clone());
             JsonError::Refused(Invalid::new(field, message.unwrap_or_else(|| error.to_string())))
         }
@@ -193,9 +191,9 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let (mut map, mut known) = (Map::new(), BTreeSet::new());
+        let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            if !known.insert(key.clone()) {
+            if map.contains_key(&key) {
                 let key = invalid::quoted(&key);
                 return Err(A::Error::custom(format!("the key {key} is given twice")));
             }

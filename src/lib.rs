@@ -7,7 +7,8 @@
 //! 4 doors         cli, client, control, server  toutiao: an application that uses the client
 //! 3 core          scheduler, history, explain
 //! 2 seams         store, executor, task
-//! 1 words         job, run, output, trigger, zone, instant, duration, clock, invalid, json, printable, secret
+//! 1 words         job, run, output, trigger, zone, instant, duration, clock, filter, preview, file, invalid, json,
+//!                 printable, secret
 //! ```
 //!
 //! Arrows point down only; `tests/architecture.rs` holds them. A due job flows

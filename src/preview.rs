@@ -163,7 +163,7 @@ fn answer_line(line: &str, zone: &Zone, now: Timestamp) -> Result<Value, Invalid
             let trigger = map.get("trigger").ok_or_else(|| Invalid::new("trigger", "missing"))?;
             let kind = trigger.get("type").and_then(Value::as_str);
             let over = |trigger: &Trigger| trigger.why_over(now).map(|why| Invalid::new("", why));
-            Trigger::parse(trigger, zone, now)
+            Trigger::compile(trigger, zone, now)
                 .and_then(|trigger| over(&trigger).map_or(Ok(()), Err))
                 .map_err(|invalid| by_type(invalid.within("trigger"), kind))?;
             Ok(json!({ "ok": true }))

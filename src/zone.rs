@@ -293,6 +293,7 @@ pub fn parse_offset(text: &str) -> Option<i32> {
     (minutes < 60 && seconds <= OFFSET_SECONDS_MAX).then_some(sign * seconds)
 }
 
-fn whole(digits: &str) -> Option<u32> {
+/// A number in digits only.
+pub(crate) fn whole(digits: &str) -> Option<u32> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }

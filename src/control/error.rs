@@ -48,8 +48,7 @@ impl ApiError {
 
     /// A parameter after the question mark is wrong.
     pub(super) fn bad_parameter(invalid: Invalid) -> Self {
-        let field = Some(invalid.field).filter(|field| !field.is_empty());
-        Self { field, ..Self::unreadable(invalid.message) }
+        Self { status: StatusCode::BAD_REQUEST, code: "unreadable", ..Self::from(invalid) }
     }
 
     /// What the contract shows of it.
@@ -89,6 +88,11 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
+    /// The database refuses a value.
+    fn rejected(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", message)
+    }
+
     /// The daemon cannot do it now.
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
@@ -105,7 +109,7 @@ impl From<Invalid> for ApiError {
 impl From<HistoryError> for ApiError {
     fn from(error: HistoryError) -> Self {
         if error.is_rejected() {
-            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", error.to_string());
+            return Self::rejected(error.to_string());
         }
         Self::unavailable(error.to_string())
     }
@@ -129,9 +133,7 @@ impl From<Refusal> for ApiError {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
             }
             Refusal::Unavailable(_) | Refusal::Stopping => Self::unavailable(message),
-            Refusal::Rejected(_) => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", message)
-            }
+            Refusal::Rejected(_) => Self::rejected(message),
             Refusal::Internal(_) => Self::internal(message),
         }
     }

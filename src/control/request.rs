@@ -125,11 +125,7 @@ fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
         return Err(Invalid::new(key, "must have no control characters").into());
     }
     let read = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs));
-    read.map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." { String::new() } else { path };
-        ApiError::bad_parameter(Invalid::new(field, error.into_inner().to_string()))
-    })
+    read.map_err(|error| ApiError::bad_parameter(invalid::at_path(&error)))
 }
 
 /// A body as JSON.

@@ -105,7 +105,7 @@ impl Rules {
         if origin == Origin::File && trigger.end().is_some_and(|end| end < now) {
             return Ok(trigger);
         }
-        Trigger::parse(&definition.trigger, &self.zone.zone, now)
+        trigger.unless_never()
     }
 
     /// Judges a stored job again: its task and executor may no longer, or at last, be there.

@@ -57,11 +57,11 @@ impl Dst {
     }
 
     /// Whether a reading in a fold of this length happens twice.
-    pub(super) fn repeats(self, length: TimeDelta) -> bool {
+    pub(super) fn repeats(self, first: Timestamp, second: Timestamp) -> bool {
         match self.fold {
             Fold::Both => true,
             Fold::First => false,
-            Fold::FirstInSummerTime => length > CRON_CHANGE_MAX,
+            Fold::FirstInSummerTime => second.signed_duration_since(first) > CRON_CHANGE_MAX,
         }
     }
 
@@ -89,8 +89,7 @@ impl Dst {
         let (first, second) = match zone.resolve(reading) {
             Local::Single(at) => (Some(at), None),
             Local::Fold { first, second } => {
-                let length = second.signed_duration_since(first);
-                (Some(first), Some(second).filter(|_| self.repeats(length)))
+                (Some(first), Some(second).filter(|_| self.repeats(first, second)))
             }
             Local::Gap { end, length, .. } => (Some(end).filter(|_| self.shifts(length)), None),
         };

@@ -67,7 +67,11 @@ impl Given {
     /// A key that holds a time.
     pub(super) fn instant(&mut self, key: &'static str) -> Result<Option<Timestamp>, Invalid> {
         let Some(text) = self.text(key)? else { return Ok(None) };
-        parse_instant(&text, &self.zone).map(Some).map_err(|why| Invalid::new(key, why))
+        self.instant_of(key, &text).map(Some)
+    }
+
+    fn instant_of(&self, key: &'static str, text: &str) -> Result<Timestamp, Invalid> {
+        parse_instant(text, &self.zone).map_err(|why| Invalid::new(key, why))
     }
 
     /// The last instant that `end_date` includes: the one that is given, or the last of the day that is given.
@@ -75,7 +79,7 @@ impl Given {
         let Some(text) = self.text("end_date")? else { return Ok(None) };
         match parse_bare_date(&text) {
             Some(day) => Ok(self.zone.end_of_day(day)),
-            None => self.instant("end_date"),
+            None => self.instant_of("end_date", &text).map(Some),
         }
     }
 
@@ -148,7 +152,7 @@ impl Given {
         if let Some(day) = parse_bare_date(&text) {
             return Ok(Some((day, None)));
         }
-        let at = self.instant("start_date")?;
+        let at = Some(self.instant_of("start_date", &text)?);
         let day = parse_date(&text, &self.zone).map_err(|why| Invalid::new("start_date", why))?;
         Ok(Some((day, at)))
     }

@@ -81,10 +81,14 @@ impl Trigger {
     /// and is then written into the spec. `anchor` is when the trigger was defined: an interval without `start_date`
     /// first fires one interval after it, a `date` without `run_date` at it.
     pub fn parse(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
-        let trigger = Self::compile(spec, zone, anchor)?;
-        match trigger.why_never() {
+        Self::compile(spec, zone, anchor)?.unless_never()
+    }
+
+    /// The trigger, unless it can never fire.
+    pub fn unless_never(self) -> Result<Self, Invalid> {
+        match self.why_never() {
             Some(why) => Err(Invalid::new("", why)),
-            None => Ok(trigger),
+            None => Ok(self),
         }
     }
 

@@ -109,7 +109,7 @@ pub(super) async fn open_file(
     let directory = directory.unwrap_or(Path::new(".")).to_owned();
     let unusable = |source| DatabaseError::Directory { path: directory.clone(), source };
     tokio::fs::create_dir_all(&directory).await.map_err(unusable)?;
-    let turn = take_turn(directory.clone()).await.map_err(unusable)?;
+    let turn = take_turn(&directory).await.map_err(unusable)?;
     create(path)
         .map_err(|error| DatabaseError::Open { path: path.to_owned(), source: error.into() })?;
     let options = SqliteConnectOptions::new()
@@ -133,7 +133,7 @@ pub(super) async fn open_file(
 /// Waits until nobody else opens a file of this directory; the turn ends with the handle. A new file is changed to WAL
 /// when it is opened, and SQLite refuses that, without any waiting, while another process has the file open to do the
 /// same.
-async fn take_turn(directory: PathBuf) -> std::io::Result<File> {
+async fn take_turn(directory: &Path) -> std::io::Result<File> {
     let handle = File::open(directory)?;
     loop {
         match handle.try_lock() {

@@ -11,6 +11,7 @@ use super::expression::{ITEMS_MAX, Item};
 use super::fields::Fields;
 use super::mistake;
 use crate::invalid::quoted;
+use crate::zone::whole;
 
 /// Nicknames, and what they stand for.
 const NICKNAMES: [(&str, &str); 7] = [
@@ -96,7 +97,7 @@ impl Unit {
 
     /// A single number or name, in the crate's numbers.
     fn value(self, text: &str) -> Option<u32> {
-        let spelled = match (self, number(text)) {
+        let spelled = match (self, whole(text)) {
             (Self::Year, year) => {
                 return year.filter(|year| (FIRST_YEAR..=LAST_YEAR).contains(year));
             }
@@ -247,7 +248,7 @@ fn item(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
         range.split_once('-').map_or((range, None), |(first, last)| (first, Some(last)));
     let last_at = first.chars().count() + 1;
     let first_value = value(unit, first, 0)?;
-    let is_seven = |text: &str| unit == Unit::Weekday && number(text) == Some(7);
+    let is_seven = |text: &str| unit == Unit::Weekday && whole(text) == Some(7);
     let last_value = match (last, step) {
         // As the end of a range 7 comes after 6, also for one that begins with Sunday.
         (Some(last), _) if is_seven(last) && first_value == min && !is_seven(first) => max,
@@ -293,11 +294,6 @@ fn value(unit: Unit, text: &str, at: usize) -> Result<u32, Fault> {
     })
 }
 
-/// A number in digits only.
-fn number(text: &str) -> Option<u32> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
 /// A step over this many values from the first one on. A larger one than there are values would be taken for what it is
 /// not.
 fn step(
@@ -307,7 +303,7 @@ fn step(
     at: usize,
 ) -> Result<u32, Fault> {
     let Some(text) = text else { return Ok(1) };
-    match number(text) {
+    match whole(text) {
         Some(step) if (1..=values).contains(&step) => Ok(step),
         Some(step) => {
             let (min, max) = unit.range();

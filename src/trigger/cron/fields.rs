@@ -11,7 +11,7 @@ use crate::invalid::Invalid;
 use crate::trigger::given::Given;
 
 /// The fields, the coarsest first.
-const FIELD_NAMES: [&str; 8] =
+pub(super) const FIELD_NAMES: [&str; 8] =
     ["year", "month", "day", "week", "day_of_week", "hour", "minute", "second"];
 
 const SHAPES: [Shape; 8] = [

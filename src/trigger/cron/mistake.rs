@@ -1,13 +1,11 @@
 //! What people write where an expression is expected, such as a whole line of a crontab, and what to write instead.
 
 use super::crontab;
+use super::fields::FIELD_NAMES;
 use crate::duration::parse_duration;
 use crate::invalid::quoted;
 use crate::zone::Zone;
 
-/// The fields of a `cron` trigger, which some give to a `crontab` trigger.
-const CRON_FIELDS: [&str; 8] =
-    ["year", "month", "day", "week", "day_of_week", "hour", "minute", "second"];
 /// Where a command belongs.
 const COMMAND: &str =
     "a command is given after -- on the command line, and in \"task\" in JSON and TOML";
@@ -64,7 +62,7 @@ fn of_assignment(text: &str) -> Option<String> {
     if !is_name || name.is_empty() {
         return None;
     }
-    if CRON_FIELDS.contains(&name) {
+    if FIELD_NAMES.contains(&name) {
         return Some(format!(
             "these are fields of a cron trigger: --cron '{text}' on the command line, and {{\"type\": \"cron\", \"{name}\": …}} in JSON"
         ));

@@ -106,9 +106,7 @@ impl Cron {
         let whole = at.timestamp_subsec_nanos() == 0;
         let local = zone.to_local(at);
         let is_repeated = match zone.resolve(local) {
-            Local::Fold { first, second } => {
-                second == at && !self.dst.repeats(second.signed_duration_since(first))
-            }
+            Local::Fold { first, second } => second == at && !self.dst.repeats(first, second),
             Local::Single(_) | Local::Gap { .. } => false,
         };
         inside
@@ -138,7 +136,7 @@ impl Cron {
         let local = zone.to_local(at);
         if let Local::Fold { first, second } = zone.resolve(local)
             && first == at
-            && self.dst.repeats(second.signed_duration_since(first))
+            && self.dst.repeats(first, second)
         {
             // In the first of two passes over the same readings: those behind come again.
             let until = zone.transition_after(at).filter(|until| *until <= second)?;
@@ -156,7 +154,7 @@ impl Cron {
                 Local::Single(found) => return Some(found),
                 Local::Fold { first, .. } if first >= at => return Some(first),
                 Local::Fold { first, second }
-                    if second >= at && self.dst.repeats(second.signed_duration_since(first)) =>
+                    if second >= at && self.dst.repeats(first, second) =>
                 {
                     return Some(second);
                 }
@@ -224,8 +222,7 @@ impl Cron {
         let from = match zone.resolve(begin) {
             // The second pass over readings of which only the first counts: they end where the fold does.
             Local::Fold { first, second }
-                if second == stretch.from
-                    && !self.dst.repeats(second.signed_duration_since(first)) =>
+                if second == stretch.from && !self.dst.repeats(first, second) =>
             {
                 begin
                     + second.signed_duration_since(first).min(until - begin).max(TimeDelta::zero())
