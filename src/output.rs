@@ -87,8 +87,10 @@ impl Output {
 
     /// The last lines of those that are kept, at most this many, in their order.
     pub fn last_lines(&self, count: usize) -> Vec<Line> {
-        let kept = self.head.len() + self.tail.len();
-        self.lines().skip(kept.saturating_sub(count)).collect()
+        let skipped = (self.head.len() + self.tail.len()).saturating_sub(count);
+        let mut lines = self.head.since(skipped);
+        lines.append(&mut self.tail.since(skipped.saturating_sub(self.head.len())));
+        lines
     }
 
     /// The text, and in its midst what was cut.

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
@@ -91,12 +90,7 @@ impl AsRef<[u8]> for Held {
 }
 
 /// Sends large answers only while there is room for them: clients that do not read theirs fill it.
-pub(super) async fn bound_answer(
-    State(budget): State<Budget>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let response = next.run(request).await;
+pub(super) async fn bound_answer(State(budget): State<Budget>, response: Response) -> Response {
     // An answer without a size is written piece by piece, as it is read.
     let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let Some(bytes) = bytes.filter(|bytes| *bytes > FREE_BYTES) else { return response };

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::map_response_with_state;
 use axum::routing::{get, post};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -126,6 +126,6 @@ pub fn router(api: Api) -> Router {
         .route("/v1/scheduler/reload", post(daemon::reload))
         .fallback(|| async { ApiError::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
-        .layer(from_fn_with_state(api.budget.clone(), budget::bound_answer))
+        .layer(map_response_with_state(api.budget.clone(), budget::bound_answer))
         .with_state(api)
 }

@@ -3,15 +3,14 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
 
 use reqwest::dns::{Name, Resolve, Resolving};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::shortage::THREAD_PAUSE;
+
 /// Threads that one kind of work takes at a time.
 const THREADS: usize = 16;
-/// Time until a thread that could not be started is tried again.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// One kind of work that may block. Clones share its threads.
 #[derive(Debug, Clone)]
@@ -68,7 +67,7 @@ async fn free_thread() -> oneshot::Sender<Task> {
             }
             Err(_) => {}
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(THREAD_PAUSE).await;
     }
 }
 

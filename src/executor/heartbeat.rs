@@ -260,7 +260,6 @@ impl Delivery {
     }
 
     async fn attempt(&self, beat: &Beat) -> Result<(), Undelivered> {
-        let undelivered = |error: String| Undelivered { error, may_pass: false };
         let way = Way { connect_timeout: LIMIT, redirects: 0, stays: true };
         let (clients, text) = (self.clients.clone(), beat.url.clone());
         // Reading a secret or the machine's certificates may block.
@@ -268,18 +267,17 @@ impl Delivery {
             let url = url(&text, &mut Vec::new())?;
             Ok::<_, Unsent>((clients.get(way)?, url))
         });
-        let (client, url) = match tokio::time::timeout(LIMIT, preparing).await {
-            Ok(Ok(Ok(prepared))) => prepared,
-            Ok(Ok(Err(unsent))) => {
-                let may_pass = matches!(unsent, Unsent::Shortage(_));
-                return Err(Undelivered { error: unsent.into_text(), may_pass });
-            }
-            Ok(Err(error)) => return Err(undelivered(error)),
+        let prepared = match tokio::time::timeout(LIMIT, preparing).await {
+            Ok(prepared) => prepared.unwrap_or_else(|error| Err(Unsent::Failed(error))),
             Err(_) => {
                 let error = format!("the URL could not be read within {}", words(LIMIT));
-                return Err(undelivered(error));
+                Err(Unsent::Failed(error))
             }
         };
+        let (client, url) = prepared.map_err(|unsent| {
+            let may_pass = matches!(unsent, Unsent::Shortage(_));
+            Undelivered { error: unsent.into_text(), may_pass }
+        })?;
         let target = Target::of(&url, beat.url.plain().is_none());
         let sending = client.post(address(url, beat)).body(beat.body.clone()).send();
         let answer = match tokio::time::timeout(LIMIT, sending).await {

@@ -125,7 +125,8 @@ impl Live {
         }
         if saving == Saving::Due {
             contexts.retain(|(_, context)| context.log.unsaved_since(now).is_some());
-            contexts.sort_by_key(|(_, context)| context.log.unsaved_since(now));
+            // Each is looked at once: a run may close its log meanwhile, and an order that changes is none.
+            contexts.sort_by_cached_key(|(_, context)| context.log.unsaved_since(now));
         }
         let mut bytes = 0;
         let mut outputs = Vec::new();

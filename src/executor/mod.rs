@@ -213,7 +213,6 @@ pub struct Pools {
     heartbeats: Heartbeats,
     worker: WorkerProgram,
     commands: Arc<Commands>,
-    live: Live,
 }
 
 impl Pools {
@@ -229,16 +228,8 @@ impl Pools {
         let clients = Clients::default();
         let heartbeats = Heartbeats::start(clients.clone(), &runtime);
         let live = Live::new(handed_over_max(settings));
-        let kept = live.clone();
-        let shared = Arc::new(Shared {
-            registry,
-            clock,
-            completions,
-            tracker,
-            runtime,
-            clients,
-            live: kept,
-        });
+        let shared =
+            Arc::new(Shared { registry, clock, completions, tracker, runtime, clients, live });
         let mut pools = Self {
             shared,
             by_name: BTreeMap::new(),
@@ -246,7 +237,6 @@ impl Pools {
             heartbeats,
             worker: worker.clone(),
             commands: Arc::new(Commands::new(WorkerProgram::itself())),
-            live,
         };
         pools.adapt(settings);
         pools
@@ -283,7 +273,7 @@ impl Pools {
     }
 
     fn adapt(&mut self, settings: &BTreeMap<String, PoolSettings>) {
-        self.live.resize(handed_over_max(settings));
+        self.shared.live.resize(handed_over_max(settings));
         for (name, PoolSettings { kind, max_workers }) in settings {
             if self.calls.get(name).is_none_or(|(places, _)| places != max_workers) {
                 // What is being called keeps its old place.
@@ -317,14 +307,14 @@ impl Pools {
 
     /// The runs that were started here and have not ended.
     pub fn live(&self) -> Live {
-        self.live.clone()
+        self.shared.live.clone()
     }
 }
 
 impl Executor for Pools {
     fn start(&mut self, pool: &str, assignment: Assignment) {
         let shared = Arc::clone(&self.shared);
-        let context = self.live.add(assignment.execution());
+        let context = self.shared.live.add(assignment.execution());
         context.log.hide(self.commands.secrets.values());
         if let (Task::Http(_), Some((_, places))) = (&*assignment.task, self.calls.get(pool)) {
             let executing = http::execute(shared, assignment, context, Arc::clone(places));
@@ -348,15 +338,15 @@ impl Executor for Pools {
     }
 
     fn cancel(&mut self, run_id: &RunId, reason: &str) {
-        self.live.cancel(run_id, reason);
+        self.shared.live.cancel(run_id, reason);
     }
 
     fn unsaved_outputs(&mut self, now: Timestamp, saving: Saving) -> Vec<(Execution, Arc<Output>)> {
-        self.live.unsaved_outputs(now, saving)
+        self.shared.live.unsaved_outputs(now, saving)
     }
 
     fn output_saved(&mut self, execution: &Execution, output: &Output, now: Timestamp) {
-        self.live.output_saved(execution, output, now);
+        self.shared.live.output_saved(execution, output, now);
     }
 
     fn tell(&mut self, beat: Beat) {
@@ -366,7 +356,7 @@ impl Executor for Pools {
     fn learn(&mut self, job: &Job) {
         let secrets = &self.commands.secrets;
         if secrets.learn(job.secret_variables()) {
-            self.live.hide(&secrets.values());
+            self.shared.live.hide(&secrets.values());
         }
     }
 
@@ -385,7 +375,7 @@ impl Executor for Pools {
 
     async fn stop(&mut self) {
         self.shared.tracker.close();
-        self.live.cancel_all(STOPPED);
+        self.shared.live.cancel_all(STOPPED);
         for pool in self.by_name.values() {
             if let Pool::Process(processes) = pool {
                 processes.stop();

@@ -14,7 +14,6 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::Assignment;
 use super::command::Commands;
 use super::report::{Shared, failed};
-use super::shortage::Pauses;
 use super::worker::{Order, Spawner, StartError, WorkerProgram, keep};
 use crate::job::Task;
 use crate::run::Outcome;
@@ -365,11 +364,8 @@ async fn execute_command(
     assignment: Assignment,
     context: Arc<Context>,
 ) {
-    let mut pauses = Pauses::default();
-    let (started_at, ended) = loop {
-        let started_at = shared.clock.now();
-        let limit = shared.limit(assignment.timeout, &context);
-        let ended = match (&*assignment.task, context.cancellation.ending()) {
+    let attempt = || async {
+        match (&*assignment.task, context.cancellation.ending()) {
             (_, Some(ending)) => Ok(Outcome::from(ending).into()),
             (Task::Command(command), None) => {
                 commands.execute(command, &assignment, &context, &shared).await
@@ -377,17 +373,8 @@ async fn execute_command(
             (Task::Builtin { .. }, None) => Ok(failed("a builtin needs a worker process").into()),
             (Task::Http(_), None) => Ok(failed("a call over HTTP needs no process").into()),
             (Task::Unreadable(_), None) => Ok(failed("the task cannot be read").into()),
-        };
-        drop(limit);
-        match ended {
-            Ok(ended) => break (started_at, ended),
-            // Nothing has begun: the run keeps its attempt, and its time begins again.
-            Err(shortage) => {
-                if let Some(ending) = pauses.wait(&assignment.run_id, shortage, &context).await {
-                    break (started_at, Outcome::from(ending).into());
-                }
-            }
         }
     };
+    let (started_at, ended) = shared.when_possible(&assignment, &context, attempt).await;
     shared.report(&assignment, &context, started_at, ended).await;
 }

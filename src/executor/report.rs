@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::http::client::Clients;
+use super::shortage::{Pauses, Shortage};
 use super::{Assignment, Completion, Live, STOPPED};
 use crate::clock::{Clock, Timestamp, duration_words};
 use crate::json::DEPTH_MAX;
@@ -84,6 +85,33 @@ impl Shared {
                 context.cancellation.cancel(Ending::TimedOut(timeout));
             }
         })))
+    }
+
+    /// Carries out a run, again and again while the system has no place for it. Nothing has begun then: the run keeps its
+    /// attempt, and its time begins again. Gives back when the last attempt began.
+    pub(super) async fn when_possible<T, F>(
+        &self,
+        assignment: &Assignment,
+        context: &Arc<Context>,
+        attempt: impl Fn() -> F,
+    ) -> (Timestamp, T)
+    where
+        T: From<Outcome>,
+        F: Future<Output = Result<T, Shortage>>,
+    {
+        let mut pauses = Pauses::default();
+        loop {
+            let started_at = self.clock.now();
+            let limit = self.limit(assignment.timeout, context);
+            let shortage = match attempt().await {
+                Ok(ended) => return (started_at, ended),
+                Err(shortage) => shortage,
+            };
+            drop(limit);
+            if let Some(ending) = pauses.wait(&assignment.run_id, shortage, context).await {
+                return (started_at, Outcome::from(ending).into());
+            }
+        }
     }
 
     /// The completion of a run; none for one that the stop has interrupted, since the code that records the stop decides

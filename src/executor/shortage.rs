@@ -13,13 +13,13 @@ use crate::task::context::Context;
 /// First pause before a start is tried again, doubled up to the last one.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(5);
+/// Time until a thread that could not be started is tried again.
+pub(super) const THREAD_PAUSE: Duration = Duration::from_millis(200);
 
 /// Whether an error says that the system has no place for the moment.
 pub(super) fn is_shortage(error: &io::Error) -> bool {
-    let errno = error.raw_os_error();
-    [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM]
-        .iter()
-        .any(|shortage| errno == Some(shortage.raw_os_error()))
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM))
 }
 
 /// A run that could not be started because of a shortage, and why.

@@ -12,6 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::Assignment;
 use super::report::{Ended, Shared, failed};
+use super::shortage::THREAD_PAUSE;
 use crate::clock::Clock;
 use crate::job::Task;
 use crate::run::{Cost, Outcome};
@@ -20,9 +21,6 @@ use crate::task::context::Context;
 
 /// How long a thread waits for more before it ends.
 const IDLE: Duration = Duration::from_secs(10);
-
-/// Time until a thread that could not be started is tried again.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(200);
 
 /// A run that was handed over.
 #[derive(Debug)]
@@ -42,6 +40,13 @@ struct Queue {
     max_workers: usize,
     /// A thread could not be started, and somebody tries again.
     is_short: bool,
+}
+
+impl Queue {
+    /// Whether work waits for which there is no thread, and there may be another one.
+    fn is_missing_threads(&self) -> bool {
+        self.idle < self.waiting.len() && self.threads < self.max_workers
+    }
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +117,7 @@ impl ThreadPool {
         let work = Work { shared, assignment, context, _token: token };
         let mut queue = self.desk.queue();
         queue.waiting.push_back(work);
-        if queue.idle < queue.waiting.len() && queue.threads < queue.max_workers {
+        if queue.is_missing_threads() {
             add_thread(&self.desk, &mut queue);
             return;
         }
@@ -146,12 +151,10 @@ fn add_thread(desk: &Arc<Desk>, queue: &mut Queue) -> bool {
 /// Starts the threads that are missing, as soon as the system has some to give.
 async fn try_again(desk: Arc<Desk>) {
     loop {
-        tokio::time::sleep(SHORTAGE_PAUSE).await;
+        tokio::time::sleep(THREAD_PAUSE).await;
         let mut queue = desk.queue();
-        let is_missing =
-            |queue: &Queue| queue.idle < queue.waiting.len() && queue.threads < queue.max_workers;
-        while is_missing(&queue) && add_thread(&desk, &mut queue) {}
-        if !is_missing(&queue) {
+        while queue.is_missing_threads() && add_thread(&desk, &mut queue) {}
+        if !queue.is_missing_threads() {
             queue.is_short = false;
             return;
         }

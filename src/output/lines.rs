@@ -84,32 +84,26 @@ impl Lines {
 
     /// The lines, in their order.
     pub fn iter(&self) -> impl Iterator<Item = Line> + '_ {
+        self.stamped().map(owned)
+    }
+
+    /// The lines from the one of that number on.
+    pub fn since(&self, number: usize) -> Vec<Line> {
+        self.stamped().skip(number).map(owned).collect()
+    }
+
+    fn stamped(&self) -> impl Iterator<Item = (Timestamp, Stream, &str)> {
         let stamps = self.stamps.iter().flat_map(|stamp| {
             let lines = usize::try_from(stamp.lines).unwrap_or(usize::MAX);
             std::iter::repeat_n((stamp.at, stamp.stream), lines)
         });
         let texts = self.text.split_terminator('\n');
-        stamps.zip(texts).map(|((at, stream), text)| Line { at, stream, text: text.to_owned() })
+        stamps.zip(texts).map(|((at, stream), text)| (at, stream, text))
     }
+}
 
-    /// The lines from the one of that number on.
-    pub fn since(&self, number: usize) -> Vec<Line> {
-        let mut skipped = 0;
-        let mut lines = Vec::with_capacity(self.count.saturating_sub(number));
-        let mut texts = self.text.split_terminator('\n').skip(number);
-        for stamp in &self.stamps {
-            let here = usize::try_from(stamp.lines).unwrap_or(usize::MAX);
-            let wanted = (skipped + here).saturating_sub(number.max(skipped));
-            let (at, stream) = (stamp.at, stamp.stream);
-            lines.extend(texts.by_ref().take(wanted).map(|text| Line {
-                at,
-                stream,
-                text: text.to_owned(),
-            }));
-            skipped += here;
-        }
-        lines
-    }
+fn owned((at, stream, text): (Timestamp, Stream, &str)) -> Line {
+    Line { at, stream, text: text.to_owned() }
 }
 
 impl FromIterator<Line> for Lines {

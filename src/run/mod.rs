@@ -14,7 +14,7 @@ mod trace;
 pub use cause::{Cause, Event, SkipReason};
 pub use id::{Execution, RunId, RunIds};
 pub use outcome::{Attempt, Cost, Outcome};
-pub use signal::{describe_signal, signal_name};
+pub use signal::describe_signal;
 pub use trace::traceparent;
 
 use std::sync::Arc;

@@ -37,7 +37,7 @@ const NAMES: [(Signal, &str); 30] = [
 ];
 
 /// The name of a signal; none for a real-time signal or a number that is no signal.
-pub fn signal_name(number: i32) -> Option<&'static str> {
+fn signal_name(number: i32) -> Option<&'static str> {
     NAMES.iter().find(|(signal, _)| signal.as_raw() == number).map(|(_, name)| *name)
 }
 

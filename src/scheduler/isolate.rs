@@ -245,7 +245,7 @@ fn replace_texts(completion: &mut Completion) {
     }
     let output = &completion.output;
     if !output.is_empty() {
-        let kept = u64::try_from(output.lines().count()).unwrap_or(0);
+        let kept = u64::try_from(output.head.len() + output.tail.len()).unwrap_or(0);
         let (cut, bytes) = (output.cut + kept, output.bytes);
         let mut output = Output { cut, bytes, ..Output::default() };
         output.head.push(completion.finished_at, Stream::Stderr, &note);

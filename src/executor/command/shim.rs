@@ -69,10 +69,7 @@ fn carry_out(order: &Order) -> Result<Infallible, Refusal> {
     let failed = |error: io::Error| {
         let why = explain(&error, &order.program, order.cwd.as_deref());
         // A lack of memory or of descriptors may come from the command's own limits.
-        let errno = error.raw_os_error();
-        let is_shortage = [Errno::AGAIN, Errno::NFILE]
-            .iter()
-            .any(|shortage| errno == Some(shortage.raw_os_error()));
+        let is_shortage = matches!(Errno::from_io_error(&error), Some(Errno::AGAIN | Errno::NFILE));
         if is_shortage { Refusal::shortage(why) } else { Refusal::passing(why) }
     };
     if let Some(cwd) = &order.cwd {

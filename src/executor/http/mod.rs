@@ -14,8 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::Assignment;
 use super::report::{Shared, failed};
-use super::shortage::{Pauses, Shortage};
-use crate::clock::Timestamp;
+use super::shortage::Shortage;
 use crate::job::{Http, Task};
 use crate::output::Stream;
 use crate::run::Outcome;
@@ -47,7 +46,8 @@ pub(super) async fn execute(
             let calling = async {
                 // Nobody closes it.
                 let _place = places.acquire().await;
-                let (at, outcome) = exchange.run_when_possible().await;
+                let calling = shared.when_possible(&assignment, &context, || exchange.run());
+                let (at, outcome) = calling.await;
                 started_at = at;
                 outcome
             };
@@ -104,23 +104,6 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Calls, again and again while the system has no place for the call; when the last attempt to call began.
-    async fn run_when_possible(&self) -> (Timestamp, Outcome) {
-        let (mut pauses, run_id) = (Pauses::default(), &self.assignment.run_id);
-        loop {
-            let started_at = self.shared.clock.now();
-            let limit = self.shared.limit(self.assignment.timeout, self.context);
-            let shortage = match self.run().await {
-                Ok(outcome) => return (started_at, outcome),
-                Err(shortage) => shortage,
-            };
-            drop(limit);
-            if let Some(ending) = pauses.wait(run_id, shortage, self.context).await {
-                return (started_at, ending.into());
-            }
-        }
-    }
-
     /// Calls, within the call's time limit.
     async fn run(&self) -> Result<Outcome, Shortage> {
         let limit = self.call.timeout();
