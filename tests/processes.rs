@@ -6,14 +6,17 @@
 mod commands;
 mod support;
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use commands::{is_root, left_out, shell};
 use punctual::client::Client;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 use support::{Home, PROGRAM, ended, run_to_end, text};
 
@@ -235,9 +238,6 @@ fn in_seconds(seconds: i64) -> String {
 
 #[tokio::test]
 async fn a_command_in_a_terminal_cannot_reach_it_and_ctrl_c_ends_the_daemon() {
-    if Command::new("script").arg("--version").output().is_err() {
-        return left_out("there is no program \"script\" to make a terminal with");
-    }
     let home = Home::new("");
     let mut ready = home.signal("ready");
     let reach = |user: &str| {
@@ -254,24 +254,44 @@ async fn a_command_in_a_terminal_cannot_reach_it_and_ctrl_c_ends_the_daemon() {
         std::fs::set_permissions(&ready.path, std::fs::Permissions::from_mode(0o666)).unwrap();
     }
     home.write_config(&config);
-    let command = format!("{PROGRAM} serve --config jobs.toml");
-    let mut terminal = Command::new("script")
-        .args(["-qec", &command, "/dev/null"])
+    let (mut keyboard, terminal) = terminal();
+    let mut daemon = Command::new("setsid")
+        .args(["--ctty", PROGRAM, "serve", "--config", "jobs.toml"])
         .current_dir(home.path())
         .env("RUNTIME_DIRECTORY", home.path())
         .env("STATE_DIRECTORY", home.path())
         .env_remove("NOTIFY_SOCKET")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdin(terminal.try_clone().unwrap())
+        .stdout(terminal.try_clone().unwrap())
+        .stderr(terminal)
         .spawn()
         .unwrap();
     for _ in config.matches("[[jobs]]") {
         assert_ne!(ready.next().await, "0", "there is no terminal to open");
     }
-    terminal.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
-    let ended = terminal.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stdout);
-    assert!(ended.status.success() && said.contains("stopped"), "{said}");
+    keyboard.write_all(b"\x03").unwrap();
+    let ended = daemon.wait().unwrap();
+    let said = screen(keyboard);
+    assert!(ended.success() && said.contains("stopped"), "{ended}: {said}");
+}
+
+/// A terminal: the side of its keyboard and screen, and the side of the programs in it.
+fn terminal() -> (File, File) {
+    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&keyboard).unwrap();
+    unlockpt(&keyboard).unwrap();
+    let name = ptsname(&keyboard, Vec::new()).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let terminal = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
+    (keyboard.into(), terminal.into())
+}
+
+/// Everything that was written to a terminal which no program has open any more.
+fn screen(mut keyboard: File) -> String {
+    let mut said = Vec::new();
+    // The end is an error here, EIO.
+    drop(keyboard.read_to_end(&mut said));
+    String::from_utf8_lossy(&said).into_owned()
 }
 
 #[tokio::test]
