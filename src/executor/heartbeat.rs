@@ -267,13 +267,10 @@ impl Delivery {
             let url = url(&text, &mut Vec::new())?;
             Ok::<_, Unsent>((clients.get(way)?, url))
         });
-        let prepared = match tokio::time::timeout(LIMIT, preparing).await {
-            Ok(prepared) => prepared.unwrap_or_else(|error| Err(Unsent::Failed(error))),
-            Err(_) => {
-                let error = format!("the URL could not be read within {}", words(LIMIT));
-                Err(Unsent::Failed(error))
-            }
-        };
+        let prepared = tokio::time::timeout(LIMIT, preparing)
+            .await
+            .unwrap_or_else(|_| Err(format!("the URL could not be read within {}", words(LIMIT))));
+        let prepared = prepared.unwrap_or_else(|error| Err(Unsent::Failed(error)));
         let (client, url) = prepared.map_err(|unsent| {
             let may_pass = matches!(unsent, Unsent::Shortage(_));
             Undelivered { error: unsent.into_text(), may_pass }
