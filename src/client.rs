@@ -2,6 +2,7 @@
 //! repository and the tests speak through. One connection per call: a Unix socket connects in
 //! microseconds, and a connection that is never reused is never stale.
 
+mod denied;
 mod follow;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,14 @@ pub enum ClientError {
         /// What the system said.
         reason: String,
     },
+    /// The system refuses a connection to the socket.
+    #[error("permission denied on {}: {advice}", .socket.display())]
+    Denied {
+        /// Where the daemon was looked for.
+        socket: PathBuf,
+        /// How to get access.
+        advice: String,
+    },
     /// The daemon refused the call.
     #[error("{}", refusal(.field.as_deref(), .message))]
     Refused {
@@ -59,6 +68,11 @@ fn refusal(field: Option<&str>, message: &str) -> String {
 }
 
 impl ClientError {
+    /// Whether no daemon could be asked: none answers, or the system refuses the connection.
+    pub fn is_not_connected(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Denied { .. })
+    }
+
     /// Whether the daemon does not know what was named.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
@@ -246,8 +260,8 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(Response<Incoming>, Connection), ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(error))?;
+        let stream = UnixStream::connect(&self.socket).await;
+        let stream = stream.map_err(|error| self.not_connected(&error))?;
         let user = stream.peer_cred().map_err(|error| self.unreachable(error))?.uid();
         if self.users.as_ref().is_some_and(|users| !users.contains(&user)) {
             let why =
@@ -268,6 +282,13 @@ impl Client {
         let mut connection = Connection(Some(Box::pin(connection)));
         let response = connection.during(sender.send_request(request)).await;
         Ok((response.map_err(|error| self.unreachable(error))?, connection))
+    }
+
+    fn not_connected(&self, error: &std::io::Error) -> ClientError {
+        if error.kind() != std::io::ErrorKind::PermissionDenied {
+            return self.unreachable(error);
+        }
+        ClientError::Denied { socket: self.socket.clone(), advice: denied::advice(&self.socket) }
     }
 
     fn unreachable(&self, reason: impl std::fmt::Display) -> ClientError {

@@ -11,10 +11,13 @@ use punctual::{cli, daemon};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let Arguments { client, verb } = cli::parse();
+    let Arguments { client, verb } = match cli::parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     match verb {
-        Verb::Serve(serve) => daemon::serve(&serve.config, serve.demo, client.socket),
-        Verb::Check(check) => daemon::check(&check.config, &client),
+        Verb::Serve(serve) => daemon::serve(serve.config, serve.demo, client.socket),
+        Verb::Check(check) => daemon::check(check.config, &client),
         Verb::Worker => daemon::worker(),
         Verb::Exec => daemon::exec(),
         Verb::Client(command) => cli::run(&client, command),

@@ -5,6 +5,8 @@
 mod add;
 #[path = "cli/call.rs"]
 mod call;
+#[path = "cli/errors.rs"]
+mod errors;
 #[path = "cli/help.rs"]
 mod help;
 #[path = "cli/hostile.rs"]
@@ -59,7 +61,7 @@ fn without_a_daemon_every_verb_that_needs_one_exits_3_with_one_line() {
         &["remove", "x", "y"],
         &["runs"],
         &["logs", "x"],
-        &["status", "--json"],
+        &["status"],
         &["reload"],
     ];
     let check = |home: &Home, arguments: &[&str], socket: &str| {

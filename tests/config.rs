@@ -34,7 +34,7 @@ fn with(line: &str) -> String {
 /// place and has `said`.
 fn refused(text: &str, place: &str, said: &str) {
     let home = Home::new(text);
-    for verb in [&["serve"][..], &["check"], &["serve", "--demo"]] {
+    for verb in [&["serve"][..], &["check"], &["serve", "--config", "jobs.toml", "--demo"]] {
         let (code, complaint) = home.fails(verb);
         assert_eq!(code, 2, "{verb:?}: {complaint}\n{text}");
         let line = complaint.strip_suffix('\n').unwrap();
@@ -293,24 +293,45 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
-fn the_file_of_the_repository_is_in_order() {
+fn the_file_of_the_repository_declares_no_job_and_opens_no_port() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs.toml");
-    let home = Home::new(&std::fs::read_to_string(file).unwrap());
-    assert!(home.ok(&["check"]).starts_with("jobs.toml is valid: 2 jobs\n"));
+    let text = std::fs::read_to_string(file).unwrap();
+    let home = Home::new(&text);
+    assert!(home.ok(&["check"]).starts_with("jobs.toml is valid: 0 jobs\n"));
+    let daemon = home.start();
+    assert_eq!(home.json(&["list"])["jobs"], serde_json::json!([]));
+    let listening = std::fs::read_to_string(format!("/proc/{}/net/tcp", daemon.pid())).unwrap();
+    let own = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+    let own = own.map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap());
+    let own: Vec<String> = own.map(|target| target.display().to_string()).collect();
+    for line in listening.lines().skip(1) {
+        let inode = line.split_whitespace().nth(9).unwrap();
+        assert!(!own.contains(&format!("socket:[{inode}]")), "it listens: {line}");
+    }
+    // The example in it can be used as it stands.
+    let is_example = |line: &&str| line.starts_with('#') && !line.starts_with("# ");
+    let example = text.lines().filter(is_example).filter_map(|line| line.strip_prefix('#'));
+    home.write_config(&example.flat_map(|line| [line, "\n"]).collect::<String>());
+    assert!(home.ok(&["check"]).starts_with("jobs.toml is valid: 1 jobs\n"));
 }
 
 #[test]
 fn what_the_file_of_the_repository_says_of_defaults_is_so() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs.toml");
-    let text = std::fs::read_to_string(file).unwrap();
-    // Every key that is commented out, taken at its word.
+    for file in ["jobs.toml", "src/daemon/demo.toml"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        commented_keys_show_defaults(&std::fs::read_to_string(file).unwrap());
+    }
+}
+
+/// Takes every key that is commented out at its word.
+fn commented_keys_show_defaults(text: &str) {
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
         Some(key) if key.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ')) => key,
         _ => line,
     });
     let all: String = lines.flat_map(|line| [line, "\n"]).collect();
     let read = |text: &str| punctual::config::Config::parse(Path::new("jobs.toml"), text).unwrap();
-    let (given, spelled) = (read(&text), read(&all));
+    let (given, spelled) = (read(text), read(&all));
     assert_eq!(given.drain_limit, spelled.drain_limit);
     assert_eq!(given.store_url, spelled.store_url);
     assert_eq!(given.socket_mode, spelled.socket_mode);

@@ -20,9 +20,9 @@ use tokio::net::TcpStream;
 /// Orders that the demonstration places.
 const DEMO_ORDERS: i64 = 6;
 
-/// The example of the repository, with its API at a port that is free.
+/// The configuration of the demonstration, with its API at a port that is free.
 fn example() -> (String, String) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs.toml");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/daemon/demo.toml");
     let text = std::fs::read_to_string(file).unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     assert!(text.contains("127.0.0.1:8000"));

@@ -6,6 +6,7 @@ mod arguments;
 mod call;
 mod command;
 mod duration;
+mod failure;
 mod logs;
 mod output;
 mod policy;
@@ -20,7 +21,8 @@ pub use arguments::{
     AddArguments, Arguments, CallArguments, CheckArguments, ChosenJobs, ClientArguments,
     ClientCommand, CommandArguments, LogsArguments, RunsArguments, ServeArguments, Verb, parse,
 };
-pub use output::{Failure, report};
+pub use failure::Failure;
+pub use output::report;
 
 use std::process::ExitCode;
 
@@ -59,7 +61,7 @@ pub fn run(arguments: &ClientArguments, command: ClientCommand) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Refused(error.to_string()));
     let client = client(arguments, None);
-    report(runtime.and_then(|runtime| {
+    output.report(runtime.and_then(|runtime| {
         if let ClientCommand::Preview(preview) = &command {
             return runtime.block_on(preview::run(client.ok().as_ref(), preview, &output));
         }
@@ -154,19 +156,18 @@ async fn for_each(
     call: impl AsyncFn(&str) -> Result<Value, ClientError>,
     done: &str,
 ) -> Result<(), Failure> {
-    let mut failure = None;
+    let mut failed = Vec::new();
     for id in ids {
         match call(id).await {
             Ok(job) => output.show(&job, |_| format!("{done} {}", escaped(id)))?,
-            Err(error @ ClientError::Unreachable { .. }) => return Err(error.into()),
-            Err(error) if ids.len() == 1 => return Err(error.into()),
+            Err(error) if error.is_not_connected() || ids.len() == 1 => return Err(error.into()),
             Err(error) => {
-                output::complain(&error.to_string());
-                failure = Some(Failure::Refused(format!("not every job was {done}")));
+                output.complain(&error.into());
+                failed.push(id.as_str());
             }
         }
     }
-    failure.map_or(Ok(()), Err)
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Quiet(failed.join(", "))) }
 }
 
 async fn run_now(

@@ -5,65 +5,12 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use crate::client::ClientError;
-use crate::config::ConfigError;
+use super::Failure;
 use crate::printable::{escaped, escaped_json};
 
-/// Why a command did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// What was typed makes no sense: exit code 2.
-    #[error("{0}")]
-    Usage(String),
-    /// The file is faulty: exit code 2.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// It was refused, or failed: exit code 1.
-    #[error("{0}")]
-    Refused(String),
-    /// It failed, and that has been shown already: exit code 1.
-    #[error("{0}")]
-    Quiet(String),
-    /// No daemon answers: exit code 3.
-    #[error("{0}")]
-    Unreachable(String),
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        match error {
-            ClientError::Unreachable { .. } => Self::Unreachable(error.to_string()),
-            ClientError::Refused { .. } | ClientError::Unreadable(_) => {
-                Self::Refused(error.to_string())
-            }
-        }
-    }
-}
-
-impl Failure {
-    /// The exit code that tells what kind of failure it is.
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Refused(_) | Self::Quiet(_) => ExitCode::from(1),
-            Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
-            Self::Unreachable(_) => ExitCode::from(3),
-        }
-    }
-}
-
-/// Ends a command: one line on the standard error if it failed, and the exit code that says why.
+/// Ends a command whose answers are for people; see [`Output::report`].
 pub fn report(result: Result<(), Failure>) -> ExitCode {
-    let Err(failure) = result else { return ExitCode::SUCCESS };
-    if !matches!(failure, Failure::Quiet(_)) {
-        complain(&failure.to_string());
-    }
-    failure.exit_code()
-}
-
-/// Prints a complaint in one line, without what could command a terminal, and goes on.
-pub(super) fn complain(text: &str) {
-    // Where the standard error is gone, nobody reads; the exit code still tells.
-    drop(writeln!(std::io::stderr(), "punctual: {}", escaped(text)));
+    Output::new(false).report(result)
 }
 
 /// How answers are shown.
@@ -81,6 +28,24 @@ impl Output {
     /// Whether a program reads the answers.
     pub(super) fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Ends a command: one line on the standard error if it failed, and the exit code that says why.
+    pub fn report(&self, result: Result<(), Failure>) -> ExitCode {
+        let Err(failure) = result else { return ExitCode::SUCCESS };
+        self.complain(&failure);
+        failure.exit_code()
+    }
+
+    /// Prints a failure in one line, with control characters escaped, unless it has been shown already.
+    pub(super) fn complain(&self, failure: &Failure) {
+        let line = match failure {
+            Failure::Quiet(_) => return,
+            _ if self.json => json(&failure.to_value()),
+            _ => format!("punctual: {}", escaped(&failure.to_string())),
+        };
+        // Where the standard error is gone, nobody reads; the exit code still tells.
+        drop(writeln!(std::io::stderr(), "{line}"));
     }
 
     /// Shows an answer: as it is, or as `view` puts it, which escapes what is foreign.

@@ -39,7 +39,7 @@ pub(super) async fn run(
     } else {
         let machine = DefaultZone::of_machine();
         let machine = machine.map_err(|invalid| Failure::Usage(invalid.to_string()))?;
-        (machine.zone, Some("this machine's zone, since no daemon answers"))
+        (machine.zone, Some("this machine's zone, since no daemon can be asked"))
     };
     if given.batch { batch(&zone) } else { show(given, &Present { now, zone }, whose, output) }
 }

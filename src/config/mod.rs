@@ -10,6 +10,7 @@ mod secrets;
 mod socket;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,8 +35,10 @@ pub use retention::{Budget, Keep, KeepFinished, Retention};
 pub use secrets::Hidden;
 pub use socket::{ClientSocket, client_socket};
 
-/// Where the daemon looks for its file.
-pub const DEFAULT_FILE: &str = "jobs.toml";
+/// The file in the current folder.
+const LOCAL_FILE: &str = "jobs.toml";
+/// The file of the machine, which the systemd unit uses.
+const SYSTEM_FILE: &str = "/etc/punctual/jobs.toml";
 /// A file in the folder for what must outlive the daemon.
 const DEFAULT_STORE_URL: &str = "sqlite://punctual.db";
 /// How long running work may go on after the daemon was asked to end; the systemd unit waits a little longer.
@@ -50,6 +53,16 @@ const LEASE_SECONDS_RANGE: RangeInclusive<u32> = 3..=3600;
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Who may use the socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
+
+/// The file of a daemon that is given none: `jobs.toml` in the current folder, or `/etc/punctual/jobs.toml` if only that
+/// one is there. A file that is there and cannot be read is not passed over.
+pub fn default_file() -> PathBuf {
+    let is_missing = |file: &str| {
+        std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    };
+    let is_system = is_missing(LOCAL_FILE) && !is_missing(SYSTEM_FILE);
+    PathBuf::from(if is_system { SYSTEM_FILE } else { LOCAL_FILE })
+}
 
 /// A fault in the file, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,24 +1,25 @@
 //! Where the control socket is, for the daemon and for its clients: they look at the same places.
 //!
-//! In order: the flag or `PUNCTUAL_SOCKET`, `[control] socket` of the file, the runtime folder of the
-//! environment. Only where there is none of these a daemon listens where it was started, and a
-//! client looks in its own folder and then where the systemd unit has its socket. What another user
-//! may have put into a client's way is not trusted.
+//! A daemon listens at the flag or `PUNCTUAL_SOCKET`, else at `[control] socket` of its file, else at `punctual.sock` in
+//! the runtime folder of the environment, or in the current folder if there is none. A client looks at the same places,
+//! with `jobs.toml` of the current folder as the file, and takes the first one that has a socket. Its last place is the
+//! socket of the machine: `[control] socket` of `/etc/punctual/jobs.toml`, or where the systemd unit has it. Another user
+//! may have put a socket into the current folder or `$XDG_RUNTIME_DIR`: only one of root's or the client's own is used.
 
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Config, DEFAULT_FILE};
+use super::{Config, FILE_BYTES_MAX, LOCAL_FILE, SYSTEM_FILE};
+use crate::file;
 use crate::invalid::Invalid;
 
 /// Name of the control socket in the folder that is found for it.
 const SOCKET_NAME: &str = "punctual.sock";
 /// Where the systemd unit has its socket.
 const SYSTEM_SOCKET: &str = "/run/punctual/punctual.sock";
-/// Bytes of a file that a client reads to find its daemon, at most.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Where a client finds its daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Config {
 
 /// Where a client looks for a daemon if no path was chosen. The error says what is unusable.
 pub fn client_socket() -> Result<ClientSocket, Invalid> {
-    if let Some(path) = configured_socket(Path::new(DEFAULT_FILE)) {
+    if let Some(path) = configured_socket(LOCAL_FILE) {
         return Ok(ClientSocket { path, users: None });
     }
     let users = trusted_users();
@@ -56,14 +57,16 @@ pub fn client_socket() -> Result<ClientSocket, Invalid> {
         users: (!is_service).then(|| users.clone()),
     });
     let here = ClientSocket { path: SOCKET_NAME.into(), users: Some(users.clone()) };
-    let system = ClientSocket { path: SYSTEM_SOCKET.into(), users: None };
+    let system = configured_socket(SYSTEM_FILE).filter(|path| path.is_absolute());
+    let system = system.unwrap_or_else(|| SYSTEM_SOCKET.into());
+    let system = ClientSocket { path: system, users: None };
     let mut foreign = None;
     for place in own.iter().chain([&here, &system]) {
-        let Ok(found) = std::fs::symlink_metadata(&place.path) else { continue };
-        if place.users.as_ref().is_none_or(|users| users.contains(&found.uid())) {
-            return Ok(place.clone());
+        match place.look() {
+            Found::Usable => return Ok(place.clone()),
+            Found::Foreign(user) => foreign = foreign.or(Some((place.path.clone(), user))),
+            Found::Nothing => {}
         }
-        foreign = foreign.or(Some((place.path.clone(), found.uid())));
     }
     match foreign {
         Some((path, user)) => {
@@ -74,6 +77,34 @@ pub fn client_socket() -> Result<ClientSocket, Invalid> {
             Err(Invalid::new("socket", message))
         }
         None => Ok(own.unwrap_or(here)),
+    }
+}
+
+/// What a client sees at a place.
+enum Found {
+    Usable,
+    /// Something of this user, who is not trusted there.
+    Foreign(u32),
+    Nothing,
+}
+
+impl ClientSocket {
+    fn look(&self) -> Found {
+        let found = std::fs::symlink_metadata(&self.path);
+        let is_hidden = |error: &std::io::Error| error.kind() == ErrorKind::PermissionDenied;
+        match (found, &self.users) {
+            (Ok(found), Some(users)) if !users.contains(&found.uid()) => {
+                Found::Foreign(found.uid())
+            }
+            // Connecting tells who may see it.
+            (Err(error), None) if is_hidden(&error) => Found::Usable,
+            (Err(_), _) => Found::Nothing,
+            (Ok(_), _) => match std::fs::metadata(&self.path) {
+                Ok(target) if !target.file_type().is_socket() => Found::Nothing,
+                Err(error) if !is_hidden(&error) => Found::Nothing,
+                Ok(_) | Err(_) => Found::Usable,
+            },
+        }
     }
 }
 
@@ -94,13 +125,12 @@ struct ControlOutline {
 
 /// `[control] socket` of a file of root's or the client's own. A file that cannot be read says nothing about it: that
 /// it is faulty is for the daemon and `check` to tell.
-fn configured_socket(file: &Path) -> Option<PathBuf> {
-    let found = std::fs::metadata(file).ok()?;
-    let is_trusted = trusted_users().contains(&found.uid());
-    if !found.is_file() || found.len() > FILE_BYTES_MAX || !is_trusted {
+fn configured_socket(file: &str) -> Option<PathBuf> {
+    let owner = std::fs::metadata(file).ok()?.uid();
+    if !trusted_users().contains(&owner) {
         return None;
     }
-    let text = std::fs::read_to_string(file).ok()?;
+    let text = file::read_text(Path::new(file), FILE_BYTES_MAX).ok()?;
     toml::from_str::<Outline>(&text).ok()?.control?.socket
 }
 

@@ -1,7 +1,7 @@
 //! `punctual check`: judges a file as a start would, and shows what a reload would change.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -20,9 +20,10 @@ use crate::scheduler::admission::Rules;
 /// Rows of one page of the daemon's jobs.
 const PAGE: usize = 1000;
 
-/// Checks a file.
-pub fn check(file: &Path, arguments: &ClientArguments) -> ExitCode {
-    cli::report(run(file, arguments))
+/// Checks the file that was named, or the default one.
+pub fn check(file: Option<PathBuf>, arguments: &ClientArguments) -> ExitCode {
+    let file = file.unwrap_or_else(config::default_file);
+    arguments.output().report(run(&file, arguments))
 }
 
 fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
@@ -38,12 +39,19 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     let jobs = files::declared_jobs(&config, &rules, SystemClock.now())?;
     // A start would refuse this too.
     files::store_place(&config, &state)?;
-    let client = cli::client(arguments, config.socket())?;
     let declared: BTreeSet<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
-    let compared = match runtime.block_on(stored_jobs(&client, &declared)) {
-        Ok(stored) => Some(compare(&stored, &jobs)),
-        Err(ClientError::Unreachable { .. }) => None,
-        Err(error) => return Err(error.into()),
+    let stored = cli::client(arguments, config.socket())
+        .and_then(|client| Ok(runtime.block_on(stored_jobs(&client, &declared))?));
+    let (compared, why_not) = match stored {
+        Ok(stored) => (Some(compare(&stored, &jobs)), String::new()),
+        Err(Failure::Client(ClientError::Unreachable { .. })) => {
+            (None, "no daemon is running".to_owned())
+        }
+        // There may be one that cannot be asked.
+        Err(why @ (Failure::Unreachable(_) | Failure::Client(ClientError::Denied { .. }))) => {
+            (None, why.to_string())
+        }
+        Err(failure) => return Err(failure),
     };
     let over = files::over(&jobs, SystemClock.now());
     let warnings: Vec<Value> =
@@ -54,7 +62,7 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     arguments.output().show(&answer, |answer| {
         let warnings =
             over.iter().map(|(id, why)| format!("\nwarning: {id} will be finished: {why}"));
-        view(file, jobs.len(), answer.get("changes")) + &warnings.collect::<String>()
+        view(file, jobs.len(), answer.get("changes"), &why_not) + &warnings.collect::<String>()
     })
 }
 
@@ -99,10 +107,11 @@ fn compare(stored: &BTreeMap<String, Value>, declared: &[Job]) -> Value {
     json!({"added": added, "changed": changed, "removed": removed})
 }
 
-fn view(file: &Path, jobs: usize, changes: Option<&Value>) -> String {
+fn view(file: &Path, jobs: usize, changes: Option<&Value>, why_not: &str) -> String {
     let mut lines = vec![format!("{} is valid: {jobs} jobs", escaped(&file.display().to_string()))];
     let Some(changes) = changes.and_then(Value::as_object) else {
-        lines.push("no daemon is running, so it was not compared with what one has".to_owned());
+        let why_not = escaped(why_not);
+        lines.push(format!("{why_not}, so it was not compared with what a daemon has"));
         return lines.join("\n");
     };
     for (word, ids) in changes {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::Timestamp;
-use crate::config::{Config, ConfigError, DEFAULT_FILE};
+use crate::config::{Config, ConfigError, default_file};
 use crate::executor::Privileges;
 use crate::invalid;
 use crate::job::{Job, JobId, JobState, Origin};
@@ -17,38 +17,52 @@ use crate::store::sql::StorePlace;
 use crate::task::builtin::Registry;
 use crate::toutiao;
 
-/// The file that the demo runs with where there is none: the example of the repository.
-const DEMO_FILE: &str = include_str!("../../jobs.toml");
+/// The configuration of the demo, which the program carries.
+const DEMO_TEXT: &str = include_str!("demo.toml");
+/// What errors call it.
+const DEMO_NAME: &str = "the demo's configuration";
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
     /// A file.
     File(PathBuf),
-    /// The example that the program carries.
-    Example,
+    /// The configuration of the demo, which the program carries.
+    Demo,
 }
 
 impl Source {
-    /// The file, or the example if a demo is asked for where there is no file.
-    pub(super) fn find(file: &Path, demo: Demo) -> Self {
-        let missing = file == Path::new(DEFAULT_FILE) && !file.exists();
-        if demo == Demo::Yes && missing { Self::Example } else { Self::File(file.to_owned()) }
+    /// The file that was named; else the demo's configuration, if a demo is asked for, or the default file.
+    pub(super) fn find(file: Option<PathBuf>, demo: Demo) -> Self {
+        match (file, demo) {
+            (Some(file), _) => Self::File(file),
+            (None, Demo::Yes) => Self::Demo,
+            (None, Demo::No) => Self::File(default_file()),
+        }
     }
 
-    /// The file, or where it would be.
+    /// The file, or what stands for it in messages.
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::File(file) => file,
-            Self::Example => Path::new(DEFAULT_FILE),
+            Self::Demo => Path::new(DEMO_NAME),
         }
+    }
+
+    /// The file with its whole path, or what stands for it in messages.
+    pub(super) fn shown(&self) -> String {
+        let path = match self {
+            Self::File(file) => std::path::absolute(file).unwrap_or_else(|_| file.clone()),
+            Self::Demo => DEMO_NAME.into(),
+        };
+        path.display().to_string()
     }
 
     /// Reads and checks it.
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
         match self {
             Self::File(file) => Config::load(file),
-            Self::Example => Config::parse(Path::new(DEFAULT_FILE), DEMO_FILE),
+            Self::Demo => Config::parse(self.path(), DEMO_TEXT),
         }
     }
 }
@@ -164,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_that_hangs_does_not_collect_others_behind_it() {
-        let reader = Reader::new(Source::Example);
+        let reader = Reader::new(Source::Demo);
         let (let_go, gate) = std::sync::mpsc::channel::<()>();
         let hanging = reader.read(move |_| Ok(gate.recv()));
         tokio::pin!(hanging);

@@ -53,8 +53,8 @@ const RELOAD_QUEUE: usize = 16;
 
 /// Runs the daemon until it is asked to end.
 ///
-/// `socket` is where it listens, whatever the file says.
-pub fn serve(file: &Path, demo: bool, socket: Option<PathBuf>) -> ExitCode {
+/// `file` is its configuration, if one was named. `socket` is where it listens, whatever the file says.
+pub fn serve(file: Option<PathBuf>, demo: bool, socket: Option<PathBuf>) -> ExitCode {
     let inherited = Inherited::settle();
     let demo = if demo { Demo::Yes } else { Demo::No };
     let log = match logging::start(demo) {
@@ -62,7 +62,8 @@ pub fn serve(file: &Path, demo: bool, socket: Option<PathBuf>) -> ExitCode {
         Err(failure) => return report(Err(failure)),
     };
     inherited.report();
-    log.end(&load_and_run(Source::find(file, demo), demo, socket, &inherited))
+    let source = Source::find(file, demo);
+    log.end(&load_and_run(source, demo, socket, &inherited))
 }
 
 fn load_and_run(
@@ -184,9 +185,11 @@ async fn run(
     inherited: &Inherited,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new(inherited).map_err(|error| refused(&error))?;
+    let file = source.shown();
     let reader = Reader::new(source);
     let Some(config) = signals.unless_stopped(reader.read(Ok)).await else { return Ok(()) };
     let config = config?;
+    tracing::info!(%file, "the configuration was read");
     let socket = config.listens_at(socket).map_err(|invalid| unusable(&invalid))?;
     let parts = Parts::build(&config, &socket, &mut signals, inherited).await?;
     let Some(mut parts) = parts else { return Ok(()) };

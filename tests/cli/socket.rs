@@ -1,14 +1,14 @@
 //! Where the daemon listens and where its clients look for it.
 
-use std::io::ErrorKind;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use punctual::client::Client;
 
-use crate::support::{Home, text};
+use crate::support::{Daemon, Home, PROGRAM, text};
 
 /// The program in an environment that names no folder for sockets.
 fn bare(home: &Home, arguments: &[&str]) -> Command {
@@ -176,4 +176,134 @@ async fn a_socket_in_a_clients_way_is_used_only_if_root_or_the_client_owns_it() 
     std::fs::remove_file(home.socket()).unwrap();
     let (_, complaint) = refusal(&mut bare(&home, &["list"]));
     assert!(!complaint.contains("trap.sock"), "{complaint}");
+}
+
+/// Runs its arguments where `/etc/punctual` and `/run/punctual` are the folders `etc` and `run` of the current folder.
+const ON_A_MACHINE: &str = r#"
+exec unshare --mount --propagation private /bin/sh -c '
+    set -e
+    mount -t tmpfs tmpfs /run
+    mkdir /run/etc
+    cp -a /etc/passwd /etc/group /etc/nsswitch.conf /etc/localtime /run/etc
+    ln -s "$PWD/etc" /run/etc/punctual
+    ln -s "$PWD/run" /run/punctual
+    mount --bind /run/etc /etc
+    exec "$@"' sh "$@""#;
+
+/// A machine with nothing in the current folder; none where this user may not set one up.
+fn machine() -> Option<Home> {
+    let home = Home::new("").starting_by(ON_A_MACHINE);
+    std::fs::remove_file(home.path().join("jobs.toml")).unwrap();
+    for folder in ["etc", "run", "here"] {
+        std::fs::create_dir(home.path().join(folder)).unwrap();
+    }
+    std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let is_possible = rustix::process::geteuid().is_root()
+        && bare(&home, &["--version"]).output().is_ok_and(|output| output.status.success());
+    if !is_possible {
+        eprintln!("LEFT OUT: this user may not mount anything, so no other machine was made");
+    }
+    is_possible.then_some(home)
+}
+
+/// The program on that machine as the user `nobody`, without any groups.
+fn as_nobody(home: &Home, arguments: &[&str]) -> Command {
+    let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM];
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", ON_A_MACHINE, "sh"]).args(words).args(arguments);
+    command.current_dir(home.path()).env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR");
+    command.env_remove("PUNCTUAL_SOCKET");
+    command
+}
+
+/// A daemon on that machine, at the machine's own socket.
+fn machine_daemon(home: &Home) -> Daemon {
+    home.write_config("");
+    let daemon = home.start_with(&["--socket", "run/punctual.sock"]);
+    std::fs::remove_file(home.path().join("jobs.toml")).unwrap();
+    daemon
+}
+
+#[test]
+fn a_stranger_is_told_which_group_to_join() {
+    let Some(home) = machine() else { return };
+    let _daemon = machine_daemon(&home);
+    let folder = home.path().join("run");
+    let socket = folder.join("punctual.sock");
+    let rights = |path: &Path, group: u32, mode: u32| {
+        std::os::unix::fs::chown(path, Some(0), Some(group)).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let denied = |advice: &str| {
+        let (code, complaint) = refusal(&mut as_nobody(&home, &["list"]));
+        let expected =
+            format!("punctual: permission denied on /run/punctual/punctual.sock: {advice}\n");
+        assert_eq!((code, complaint), (3, expected));
+    };
+    // The group 1 is `daemon` on every Debian machine.
+    rights(&folder, 1, 0o750);
+    denied("join group daemon (and log in again)");
+    rights(&folder, 0, 0o755);
+    rights(&socket, 1, 0o660);
+    denied("join group daemon (and log in again)");
+    rights(&socket, 0, 0o660);
+    denied("ask its owner, user root, for access");
+    rights(&socket, 1, 0o600);
+    denied("ask its owner, user root, for access");
+    rights(&folder, 54321, 0o750);
+    denied("ask its owner, user root, for access");
+    // Others are told the same in their own form.
+    let output = as_nobody(&home, &["list", "--json"]).output().unwrap();
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "permission_denied", "{error}");
+    std::fs::write(home.path().join("etc/jobs.toml"), "").unwrap();
+    let output = as_nobody(&home, &["check"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("permission denied on /run/"), "{said}");
+}
+
+#[test]
+fn a_socket_that_is_foreign_or_none_does_not_hide_the_machines_daemon() {
+    let Some(home) = machine() else { return };
+    let _daemon = machine_daemon(&home);
+    let finds = || bare(&home, &["list"]).output().unwrap();
+    assert!(finds().status.success(), "nothing is in the way");
+    let trap = UnixListener::bind(home.socket()).unwrap();
+    std::os::unix::fs::chown(home.socket(), Some(65534), None).unwrap();
+    assert!(finds().status.success(), "another user's socket is passed over");
+    std::os::unix::fs::chown(home.socket(), Some(0), None).unwrap();
+    drop(trap);
+    let complaint = String::from_utf8(finds().stderr).unwrap();
+    assert!(complaint.contains("no daemon answers at punctual.sock"), "{complaint}");
+    std::fs::remove_file(home.socket()).unwrap();
+    std::fs::write(home.socket(), "no socket").unwrap();
+    assert!(finds().status.success(), "what is no socket is passed over");
+}
+
+#[test]
+fn where_the_folder_has_no_file_the_machines_file_is_used() {
+    let Some(home) = machine() else { return };
+    let (code, complaint) = refusal(&mut bare(&home, &["check"]));
+    assert_eq!(code, 2);
+    assert!(complaint.starts_with("punctual: jobs.toml: cannot be read"), "{complaint}");
+    let text = "[control]\nsocket = \"/run/punctual/other.sock\"\n[[jobs]]\nid = \"of-etc\"\n\
+        trigger = { type = \"cron\", hour = 3 }\ntask = { type = \"builtin\", name = \"noop\" }\n";
+    std::fs::write(home.path().join("etc/jobs.toml"), text).unwrap();
+    let check = || String::from_utf8(bare(&home, &["check"]).output().unwrap().stdout).unwrap();
+    assert!(check().starts_with("/etc/punctual/jobs.toml is valid: 1 jobs\n"), "{}", check());
+    let mut daemon = bare(&home, &["serve"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let mut log: Vec<String> = Vec::new();
+    while log.last().is_none_or(|line| !line.contains(" ready ")) {
+        log.push(lines.next().unwrap().unwrap());
+    }
+    let read = "the configuration was read file=/etc/punctual/jobs.toml";
+    assert!(log.iter().any(|line| line.contains(read)), "{log:#?}");
+    // A client finds the socket that the file names, and the file of its own folder goes first.
+    let list = bare(&home, &["list"]).output().unwrap();
+    assert!(String::from_utf8(list.stdout).unwrap().contains("of-etc"));
+    home.write_config("");
+    assert!(check().starts_with("jobs.toml is valid: 0 jobs\n"), "{}", check());
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }

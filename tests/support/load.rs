@@ -244,9 +244,12 @@ impl Caller {
                 Some(Err(ClientError::Refused { status: 503, .. })) => (false, false, None),
                 Some(Err(error @ ClientError::Refused { .. })) => unreachable!("{id}: {error}"),
                 // A call that was cut off may be unreadable instead of unanswered.
-                None | Some(Err(ClientError::Unreachable { .. } | ClientError::Unreadable(_))) => {
-                    (false, true, None)
-                }
+                None
+                | Some(Err(
+                    ClientError::Unreachable { .. }
+                    | ClientError::Denied { .. }
+                    | ClientError::Unreadable(_),
+                )) => (false, true, None),
             };
             own.run = run.clone().or(own.run);
             // Of a job that stands in one way or the other, nothing more is asked.

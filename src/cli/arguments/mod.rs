@@ -12,21 +12,24 @@ pub use call::CallArguments;
 pub use command::CommandArguments;
 pub(super) use policy::PolicyArguments;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::Failure;
 use super::output::Output;
 use crate::client::percent_encode;
 use crate::clock::{Timestamp, rfc3339};
-use crate::config::DEFAULT_FILE;
 use crate::printable::escaped;
 
 /// Punctual: a standalone job scheduler. Jobs live in a SQL store and run on time.
 #[derive(Debug, Parser)]
 #[command(name = "punctual", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 refused or failed, 2 usage or a faulty file, 3 daemon not reachable.\n\
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 usage or a faulty file, 3 daemon not reachable or permission denied \
+    on its socket, 130 ended by Ctrl-C.\n\
     Start with `punctual serve --demo`, then `punctual list`, `punctual runs`, `punctual status`."
 )]
 pub struct Arguments {
@@ -38,21 +41,37 @@ pub struct Arguments {
     pub verb: Verb,
 }
 
-/// Reads the command line, or ends with its help.
-pub fn parse() -> Arguments {
+/// Reads the command line. Where it is faulty or asks for help, that is printed, and the error is the exit code.
+pub fn parse() -> Result<Arguments, ExitCode> {
     // Many runs begin so, and each would pay for a parser of everything else.
     if std::env::args_os().skip(1).eq([SHIM_VERB]) {
         let client = ClientArguments { socket: None, json: false };
-        return Arguments { client, verb: Verb::Exec };
+        return Ok(Arguments { client, verb: Verb::Exec });
     }
-    Arguments::try_parse().unwrap_or_else(|_| {
+    Arguments::try_parse().or_else(|_| {
         // The complaint quotes what was typed.
-        let escape = |word: std::ffi::OsString| match word.to_str() {
+        let escape = |word: OsString| match word.to_str() {
             Some(text) => escaped(text).into_owned().into(),
             None => word,
         };
-        Arguments::parse_from(std::env::args_os().map(escape))
+        Arguments::try_parse_from(std::env::args_os().map(escape)).map_err(|error| refuse(&error))
     })
+}
+
+/// Prints an error of the command line, in JSON if that is asked for, or the help, and gives the exit code.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let options = std::env::args_os().take_while(|word| word != "--");
+    if error.use_stderr() && options.into_iter().any(|word| word == "--json") {
+        let text = error.render().to_string();
+        let why = text.strip_prefix("error: ").unwrap_or(&text);
+        // What follows is the usage, which is for people.
+        let why = why.split("\n\nUsage:").next().unwrap_or(why);
+        let why = why.split("\n\nFor more information").next().unwrap_or(why);
+        return Output::new(true).report(Err(Failure::Usage(why.trim_end().to_owned())));
+    }
+    // Where nobody reads, the exit code still tells.
+    drop(error.print());
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// The verb of [`Verb::Exec`].
@@ -62,7 +81,8 @@ const SHIM_VERB: &str = "exec";
 #[derive(Debug, Args)]
 pub struct ClientArguments {
     /// Control socket of the daemon [default: control.socket in jobs.toml, else punctual.sock in $RUNTIME_DIRECTORY,
-    /// $XDG_RUNTIME_DIR or here; a client also looks at /run/punctual/punctual.sock]
+    /// $XDG_RUNTIME_DIR or here. A client takes the first of these that is there, in the last two only if it belongs to
+    /// the user or to root; then control.socket in /etc/punctual/jobs.toml, else /run/punctual/punctual.sock]
     #[arg(
         long,
         global = true,
@@ -71,7 +91,7 @@ pub struct ClientArguments {
         hide_env_values = true
     )]
     pub socket: Option<PathBuf>,
-    /// Answer in JSON
+    /// Answer in JSON, and tell errors as JSON on standard error
     #[arg(long, global = true)]
     pub json: bool,
 }
@@ -113,10 +133,10 @@ pub enum Verb {
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArguments {
-    /// The file with settings and jobs; an example with every key stands in the repository
-    #[arg(long, default_value = DEFAULT_FILE, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Fill an empty Toutiao database with sample data, drift some counters, place some orders, and show what happens
+    /// The file with settings and jobs [default: jobs.toml here, or /etc/punctual/jobs.toml if there is none here]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Demonstrate the Toutiao application with sample data; without --config with settings and jobs of its own
     #[arg(long)]
     pub demo: bool,
 }
@@ -124,9 +144,9 @@ pub struct ServeArguments {
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArguments {
-    /// The file
-    #[arg(default_value = DEFAULT_FILE, value_name = "FILE")]
-    pub config: PathBuf,
+    /// The file [default: jobs.toml here, or /etc/punctual/jobs.toml if there is none here]
+    #[arg(value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// What speaks to a daemon.

@@ -1,0 +1,71 @@
+//! Why a command failed, and how that is told: by an exit code, and as one line of text or JSON.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::client::ClientError;
+use crate::config::ConfigError;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What was typed makes no sense: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// The file is faulty: exit code 2.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It was refused, or failed: exit code 1.
+    #[error("{0}")]
+    Refused(String),
+    /// It failed, and that has been shown already: exit code 1.
+    #[error("{0}")]
+    Quiet(String),
+    /// No daemon answers: exit code 3.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The call to the daemon failed: exit code 3 if the daemon could not be reached, else 1.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Ctrl-C ended the wait for something that goes on: exit code 130, as of a program that SIGINT ends.
+    #[error("{0}")]
+    Interrupted(String),
+}
+
+impl Failure {
+    /// The exit code that tells what kind of failure it is.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Client(error) if error.is_not_connected() => ExitCode::from(3),
+            Self::Refused(_) | Self::Quiet(_) | Self::Client(_) => ExitCode::from(1),
+            Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
+            Self::Unreachable(_) => ExitCode::from(3),
+            Self::Interrupted(_) => ExitCode::from(130),
+        }
+    }
+
+    /// The failure as JSON, in the form of the errors of the control socket.
+    pub(super) fn to_value(&self) -> Value {
+        let (code, field) = match self {
+            Self::Usage(_) => ("usage", None),
+            Self::Config(error) => ("faulty_file", Some(error.invalid.field.as_str())),
+            Self::Refused(_) | Self::Quiet(_) => ("failed", None),
+            Self::Interrupted(_) => ("interrupted", None),
+            Self::Unreachable(_) | Self::Client(ClientError::Unreachable { .. }) => {
+                ("unreachable", None)
+            }
+            Self::Client(ClientError::Denied { .. }) => ("permission_denied", None),
+            Self::Client(ClientError::Unreadable(_)) => ("unreadable_answer", None),
+            Self::Client(ClientError::Refused { code, field, .. }) => {
+                (code.as_str(), field.as_deref())
+            }
+        };
+        let message = match self {
+            Self::Client(ClientError::Refused { message, .. }) => message.clone(),
+            _ => self.to_string(),
+        };
+        let field = field.filter(|field| !field.is_empty());
+        json!({"error": {"code": code, "message": message, "field": field}})
+    }
+}

@@ -1,0 +1,36 @@
+//! What to do about a socket to which the system refuses a connection.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+/// The permission of a group to search a folder.
+const GROUP_SEARCH: u32 = 0o010;
+/// The permission of a group to write, which connecting to a socket takes.
+const GROUP_WRITE: u32 = 0o020;
+
+/// How a user who may not connect to this socket gets access: by joining the group that has it, where there is one.
+pub(super) fn advice(socket: &Path) -> String {
+    // Where the socket cannot be seen, the nearest folder that can is the one that refuses.
+    let mut places = socket.ancestors();
+    let mut needed = GROUP_WRITE;
+    let found = places.find_map(|place| {
+        let place = if place.as_os_str().is_empty() { Path::new(".") } else { place };
+        let found = std::fs::metadata(place);
+        if found.is_err() {
+            needed = GROUP_SEARCH;
+        }
+        found.ok()
+    });
+    let Some(found) = found else { return "ask its owner for access".to_owned() };
+    // Nobody should join the group of root for this.
+    let has_access = found.mode() & needed != 0 && found.gid() != 0;
+    let group = Group::from_gid(Gid::from_raw(found.gid())).ok().flatten();
+    if let Some(group) = group.filter(|_| has_access) {
+        return format!("join group {} (and log in again)", group.name);
+    }
+    let owner = User::from_uid(Uid::from_raw(found.uid())).ok().flatten();
+    let owner = owner.map_or_else(|| found.uid().to_string(), |user| user.name);
+    format!("ask its owner, user {owner}, for access")
+}
