@@ -14,6 +14,10 @@ install_missing() {
     PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null || missing+=(mariadb-server)
     PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer)
     command -v systemd-analyze >/dev/null || missing+=(systemd)
+    # Tests boot a real systemd in a container, and install the Debian package there.
+    command -v systemd-nspawn >/dev/null || missing+=(systemd-container)
+    command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+    command -v dpkg-shlibdeps >/dev/null || missing+=(dpkg-dev)
     command -v curl >/dev/null || missing+=(curl)
     # Triggers are compared with APScheduler itself.
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)

@@ -22,6 +22,7 @@ use punctual::task::builtin::Registry;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+pub(crate) use super::support::left_out;
 use super::support::{PATIENCE, PROGRAM};
 
 /// Runs at a time, at most.
@@ -154,12 +155,6 @@ pub(crate) fn cancelled() -> Outcome {
 
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-/// Says why a part of a test is left out.
-#[expect(clippy::print_stderr, reason = "the reader of the tests' output has to know")]
-pub(crate) fn left_out(why: &str) {
-    eprintln!("LEFT OUT: {why}");
 }
 
 /// Numbers of the processes that live and are of a run, as they say themselves.

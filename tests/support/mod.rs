@@ -313,6 +313,12 @@ impl Drop for Daemon {
     }
 }
 
+/// Says why a part of a test is left out.
+#[expect(clippy::print_stderr, reason = "the reader of the tests' output has to know")]
+pub(crate) fn left_out(why: &str) {
+    eprintln!("LEFT OUT: {why}");
+}
+
 /// All rows of the ledger of a job.
 pub(crate) async fn ledger(client: &Client, job: &str) -> Vec<Value> {
     let page = client.runs(&format!("limit=1000&job={job}")).await.unwrap();
