@@ -16,6 +16,7 @@ mod support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use servers::mariadb::MariaDb;
 use servers::postgres::Postgres;
 use servers::{Kind, Server};
 use sqlx::Connection;
-use support::{Daemon, Home, text};
+use support::{Daemon, Home, Signal, text};
 
 /// How long callers call before the database goes, and after it is back.
 const WORK_MILLIS: u64 = 300;
@@ -44,16 +45,185 @@ async fn a_mariadb_that_goes_away_and_comes_back_delays_and_nothing_more() {
     goes_away::<MariaDb>().await;
 }
 
+/// A command that says what happens to it, and ends when something is written to a pipe.
+struct Work {
+    says: Signal,
+    gate: PathBuf,
+    run: String,
+}
+
+impl Work {
+    async fn begin(home: &Home) -> Self {
+        let mut says = home.signal("says");
+        let gate = home.signal("gate").path;
+        let (path, open) = (says.path.display(), gate.display());
+        // The shell waits for its child, and hears a signal meanwhile.
+        let script = format!(
+            "trap 'echo term > {path}; exit 9' TERM; echo begun > {path}; \
+             cat {open} >/dev/null & wait $!; echo ended > {path}"
+        );
+        let job = json!({
+            "id": "work", "trigger": {"type": "date", "run_date": "2100-01-01 00:00:00"},
+            "task": {"type": "command", "argv": ["/bin/sh", "-c", script]},
+        });
+        let client = home.client();
+        client.add(&job).await.unwrap();
+        let run = text(&client.run("work").await.unwrap(), "id").to_owned();
+        assert_eq!(says.next().await, "begun");
+        Self { says, gate, run }
+    }
+
+    /// Lets it end by itself, and waits until it has.
+    async fn finish(&mut self) {
+        std::fs::write(&self.gate, "").unwrap();
+        assert_eq!(self.says.next().await, "ended");
+    }
+
+    async fn check(&self, client: &Client, expected: (&str, i64)) {
+        let run = client.run_by_id(&self.run).await.unwrap();
+        assert_eq!((text(&run, "state"), run["attempt"].as_i64().unwrap()), expected, "{run}");
+    }
+}
+
+/// Waits until the daemon has noticed that its store is away.
+async fn noticed(client: &Client) {
+    while refused(client.ready().await).is_none() {
+        drop(client.pause("work").await);
+    }
+}
+
+/// The lines of the log that are warnings or errors.
+fn complaints(home: &Home) -> Vec<String> {
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    let complains = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+    log.lines().filter(complains).map(str::to_owned).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_asked_to_end_while_its_server_is_away_ends_and_says_what_is_missing() {
+async fn a_stop_without_its_postgres_ends_commands_in_order_and_is_no_failure() {
     let Some(server) = Server::<Postgres>::start() else { return };
-    let home = Home::new(&format!("[store]\nurl = \"{}\"\n", server.url()));
+    let home = draining(1, &format!("[store]\nurl = \"{}\"\nlease_seconds = 3\n", server.url()));
+    stops_without_store(&home, |_| server.stop(), || server.start_again()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_on_a_full_disk_ends_commands_in_order_and_is_no_failure() {
+    let home = draining(1, "");
+    stops_without_store(&home, |daemon| limit(daemon, "4096"), || {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_whose_postgres_hangs_ends_commands_in_order_and_is_no_failure() {
+    let Some(server) = Server::<Postgres>::start() else { return };
+    let home = draining(1, &format!("[store]\nurl = \"{}\"\nlease_seconds = 3\n", server.url()));
+    let daemon = home.start();
+    let mut work = Work::begin(&home).await;
+    let frozen = Frozen::new(&server);
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(work.says.next().await, "term");
+    assert!(daemon.ended().success());
+    let told = complaints(&home);
+    assert!(told.iter().any(|line| line.contains("could not be recorded")), "{told:#?}");
+    drop(frozen);
+    is_rerun(&home, work).await;
+}
+
+fn draining(seconds: u32, more: &str) -> Home {
+    Home::new(&format!("[scheduler]\ndrain_seconds = {seconds}\n{more}"))
+}
+
+async fn stops_without_store(
+    home: &Home,
+    take_away: impl FnOnce(&Daemon),
+    give_back: impl FnOnce(),
+) {
+    let daemon = home.start();
+    let mut work = Work::begin(home).await;
+    take_away(&daemon);
+    noticed(&home.client()).await;
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(work.says.next().await, "term");
+    assert!(daemon.ended().success(), "a stop that ends everything in order has not failed");
+    let told = complaints(home);
+    let said = |text: &str| told.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(said("the store failed; trying again"), 1, "{told:#?}");
+    assert_eq!(said("could not be recorded before the daemon stopped"), 1, "{told:#?}");
+    assert_eq!(told.len(), 2, "{told:#?}");
+    give_back();
+    is_rerun(home, work).await;
+}
+
+/// The next daemon finds a run whose interruption was not recorded.
+async fn is_rerun(home: &Home, mut work: Work) {
+    let daemon = home.start();
+    assert_eq!(work.says.next().await, "begun");
+    work.finish().await;
+    support::ended(&home.client(), &work.run).await;
+    work.check(&home.client(), ("succeeded", 2)).await;
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_while_a_stop_waits_for_the_store_is_recorded_when_that_is_back() {
+    let Some(server) = Server::<Postgres>::start() else { return };
+    let home = draining(300, &format!("[store]\nurl = \"{}\"\n", server.url()));
+    let mut daemon = home.start();
+    let mut work = Work::begin(&home).await;
+    server.stop();
+    noticed(&home.client()).await;
+    daemon.signal(rustix::process::Signal::TERM);
+    daemon.wait_for("STOPPING=1");
+    work.finish().await;
+    server.start_again();
+    assert!(daemon.ended().success());
+    let told = complaints(&home);
+    assert_eq!(told.len(), 1, "only that the store failed: {told:#?}");
+    let daemon = home.start();
+    work.check(&home.client(), ("succeeded", 1)).await;
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_daemon_does_not_wait_for_a_store_that_is_away() {
+    let Some(server) = Server::<Postgres>::start() else { return };
+    let home = draining(3600, &format!("[store]\nurl = \"{}\"\n", server.url()));
     let daemon = home.start();
     home.client().ready().await.unwrap();
     server.stop();
-    assert_eq!(daemon.stop().code(), Some(1));
-    let log = std::fs::read_to_string(home.log()).unwrap();
-    assert!(log.contains("not everything was recorded before the end"), "{log}");
+    assert!(daemon.stop().success());
+    let told = complaints(&home);
+    assert!(told.iter().any(|line| line.contains("no run is missing")), "{told:#?}");
+}
+
+/// A server whose processes stand still: it takes connections, and answers nothing. Dropping this lets it go on.
+struct Frozen(Vec<rustix::process::Pid>);
+
+impl Frozen {
+    fn new(server: &Server<Postgres>) -> Self {
+        let file = server.folder().join("data/postmaster.pid");
+        let first = std::fs::read_to_string(file).unwrap();
+        let first = first.lines().next().unwrap().to_owned();
+        let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children"));
+        let children = children.unwrap();
+        let processes = std::iter::once(first.as_str()).chain(children.split_whitespace());
+        let pid = |text: &str| rustix::process::Pid::from_raw(text.parse().unwrap()).unwrap();
+        let frozen = Self(processes.map(pid).collect());
+        frozen.signal(rustix::process::Signal::STOP);
+        frozen
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        for pid in &self.0 {
+            // One of its helpers may have ended meanwhile.
+            let _sent = rustix::process::kill_process(*pid, signal);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

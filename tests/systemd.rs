@@ -1,6 +1,7 @@
 //! The unit file as systemd judges it, and what a daemon tells its service manager.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a test that cannot go on ends, and one that is left out says so"
 )]
@@ -9,12 +10,11 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use punctual::scheduler::serve::STOP_MAX;
 use rustix::process::Signal as Kill;
 use support::{Home, PROGRAM};
-
-/// Seconds from TERM to KILL for a run that does not end when the drain is over.
-const KILL_GRACE_SECONDS: u32 = 5;
 
 fn unit() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/punctual.service");
@@ -62,11 +62,51 @@ fn systemd_has_nothing_to_complain_of_in_the_unit() {
 
 #[test]
 fn the_unit_waits_longer_than_a_daemon_may_take_to_end() {
-    let stop: u32 = value(&unit(), "TimeoutStopSec").parse().unwrap();
+    let stop = Duration::from_secs(value(&unit(), "TimeoutStopSec").parse().unwrap());
     let home = Home::new("");
     let config = punctual::config::Config::load(&home.path().join("jobs.toml")).unwrap();
-    let drain = u32::try_from(config.drain_limit.as_secs()).unwrap();
-    assert!(stop > drain + KILL_GRACE_SECONDS, "{stop} s for {drain} + {KILL_GRACE_SECONDS} s");
+    let drain = config.drain_limit;
+    assert!(stop > drain + STOP_MAX, "{stop:?} for {drain:?} + {STOP_MAX:?}");
+}
+
+#[test]
+fn the_unit_is_stopped_before_the_databases_of_its_host() {
+    let unit = unit();
+    let after = unit.lines().filter_map(|line| line.strip_prefix("After="));
+    let after: Vec<&str> = after.flat_map(str::split_whitespace).collect();
+    for name in ["postgresql", "mariadb", "mysql", "redis-server", "redis"] {
+        assert!(after.contains(&format!("{name}.service").as_str()), "{name}: {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_asks_for_the_time_that_it_takes_and_a_second_signal_ends_the_waiting() {
+    let home = Home::new("[scheduler]\ndrain_seconds = 3600\n");
+    let mut daemon = home.start();
+    let mut says = home.signal("says");
+    let path = says.path.display();
+    let script = format!(
+        "trap 'echo term > {path}; exit 9' TERM; echo begun > {path}; while :; do sleep 0.1; done"
+    );
+    home.ok(&["add", "work", "--at", "2100-01-01T00:00:00Z", "--shell", "--", &script]);
+    let client = home.client();
+    client.run("work").await.unwrap();
+    assert_eq!(says.next().await, "begun");
+    daemon.signal(Kill::TERM);
+    daemon.wait_for("STOPPING=1");
+    for _ in 0..2 {
+        let message = daemon.message();
+        let micros = message[0].strip_prefix("EXTEND_TIMEOUT_USEC=").unwrap();
+        assert!(micros.parse::<u64>().unwrap() >= 10_000_000, "{micros}");
+    }
+    daemon.signal(Kill::INT);
+    assert_eq!(says.next().await, "term");
+    assert!(daemon.ended().success());
+    let daemon = home.start();
+    assert_eq!(says.next().await, "begun");
+    let run = &support::ledger(&client, "work").await[0];
+    assert_eq!((&run["state"], &run["attempt"]), (&"running".into(), &2.into()));
+    daemon.kill();
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod retention;
 mod secrets;
 mod serve;
 mod signals;
+mod stop;
 mod store;
 mod worker;
 

@@ -5,6 +5,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 
@@ -53,4 +54,10 @@ pub(super) fn reloading() {
 /// The daemon is about to end.
 pub(super) fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(&escaped(status))]);
+}
+
+/// The stop goes on: the service manager is not to end it by force before this time is over.
+pub(super) fn extend(by: Duration) {
+    let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
+    tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
 }

@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::app::App;
+use super::core::{Serving, Stopped};
 use super::files::{self, Demo, Reader, Source};
 use super::inherited::Inherited;
 use super::retention::Pruner;
 use super::signals::{Asked, Signals};
-use super::{logging, notify};
+use super::{logging, notify, stop};
 use crate::cli::{Failure, report};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
@@ -249,30 +250,15 @@ async fn run(
     let started = signals.unless_stopped(up).await;
     let is_up = matches!(started, Some(Ok(())));
     let drained = if is_up { daemon.work(&mut signals, &mut serving).await } else { None };
-    notify::stopping("waiting for runs to end");
-    tracing::info!("stopping: nothing more is started, runs in flight may end");
-    core.cancel();
-    let drained = if let Some(ended) = drained { ended } else { serving.await };
-    // The socket goes first: a client that comes now finds none, rather than one that refuses it.
-    drop(socket_file);
-    doors.cancel();
-    close(&store, tracker, drained).await?;
+    stop::begin(&core);
+    let end = async {
+        let drained = if let Some(drained) = drained { drained } else { serving.ended.await };
+        // The socket goes first: a client that comes now finds none, rather than one that refuses it.
+        drop(socket_file);
+        stop::close(&store, (tracker, doors), drained).await
+    };
+    stop::oversee(end, &mut signals, &serving.drain).await?;
     started.unwrap_or(Ok(()))
-}
-
-/// Waits until everything that used the store has ended, and closes it. The first fault of the end is its result.
-async fn close(
-    store: &SqlStore,
-    tracker: TaskTracker,
-    drained: <super::core::Ended as Future>::Output,
-) -> Result<(), Failure> {
-    tracker.close();
-    tracker.wait().await;
-    let closed = store.close().await;
-    let drained = drained.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
-    closed.map_err(|error| refused(&error))?;
-    tracing::info!(interrupted = drained.interrupted, "stopped");
-    Ok(())
 }
 
 /// Starts what commands rely on: somebody who knows which variables are secrets, and who reaps what they leave behind.
@@ -337,16 +323,12 @@ impl Daemon {
 
     /// Says that it is ready, and waits for the end. The answer is how the loop ended, if it did so by itself, which
     /// happens when it cannot go on.
-    async fn work(
-        &mut self,
-        signals: &mut Signals,
-        serving: &mut super::core::Ended,
-    ) -> Option<<super::core::Ended as Future>::Output> {
+    async fn work(&mut self, signals: &mut Signals, serving: &mut Serving) -> Option<Stopped> {
         notify::ready(&format!("listening at {}", self.socket.display()));
         tracing::info!(socket = %self.socket.display(), "ready");
         tokio::select! {
             () = self.watch(signals) => None,
-            ended = serving => Some(ended),
+            ended = &mut serving.ended => Some(ended),
         }
     }
 

@@ -54,7 +54,7 @@ pub const AHEAD_MAX: usize = 500;
 /// Why a run is to end at a stop.
 const STOPPED: &str = "the daemon stops";
 /// How long a stop waits for processes to go, beyond their own grace time.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a pool is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,9 +8,11 @@
 pub mod admission;
 mod alarm;
 mod apply;
+mod back_off;
 pub mod command;
 mod correction;
 pub mod declare;
+mod drain;
 mod ending;
 mod firing;
 mod floor;
@@ -249,6 +251,13 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.floor.running()
     }
 
+    /// Keeps what has ended until a step has recorded it.
+    fn take_completions(&mut self, completions: Vec<Completion>) {
+        for completion in completions {
+            self.unrecorded.entry(completion.execution()).or_insert(completion);
+        }
+    }
+
     /// One step: records what has ended, does what was asked, fires what is due, starts what has a place. All of it
     /// is written in one transaction before anything is started or answered. Returns when to call again.
     pub async fn tick(
@@ -257,9 +266,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         commands: Vec<Command>,
         completions: Vec<Completion>,
     ) -> Result<Option<Timestamp>, StoreError> {
-        for completion in completions {
-            self.unrecorded.entry(completion.execution()).or_insert(completion);
-        }
+        self.take_completions(completions);
         let mut asked = std::mem::take(&mut self.put_off);
         asked.extend(commands);
         if self.suspects.has_groups() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::firing::assignment;
 use super::floor::{Floor, Waiting};
 use super::recovery::is_of;
-use super::{Memory, Scheduler, telling};
+use super::{Memory, Phase, Scheduler, telling};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId};
@@ -48,6 +48,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                     floor.occupy(&run, waiting.as_ref().map(|waiting| &waiting.job));
                     executing.insert(run.execution(), Arc::new(run));
                 }
+                // Nothing is started any more: the end of the stop decides about it.
+                (RunState::Running { .. }, Some(_)) if self.phase == Phase::Draining => {}
                 (RunState::Running { .. }, Some(waiting)) => {
                     floor.occupy(&run, Some(&waiting.job));
                     unstarted.push(waiting);

@@ -9,6 +9,7 @@ use punctual::executor::{Assignment, Beat, Completion, Executor, PoolSettings, S
 use punctual::output::{Line, Output, Stream};
 use punctual::run::{Cost, Execution as Run, Outcome, RunId};
 
+use crate::properties::Property;
 use crate::store::Shared;
 
 /// A run that is being executed.
@@ -63,6 +64,8 @@ impl Executor for SimExecutor {
         shared.note(|| {
             format!("{} starts {} of {}", self.node, assignment.attempt, assignment.job_id)
         });
+        let stops = shared.draining.contains(&self.node);
+        Property::Drains.holds(!stops, || format!("{} starts {}", self.node, assignment.run_id));
         shared.ledger.started(&self.node, pool, &assignment, workplace.len());
         let is_stuck = shared.is_wild && shared.dice.once_in(12);
         let Assignment { run_id, attempt, .. } = assignment;

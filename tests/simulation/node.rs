@@ -34,11 +34,24 @@ const WAITING_MAX: usize = 4 * 2000;
 
 type Core = Scheduler<SimStore, SimExecutor>;
 
+/// Tries of the last writes of a process that stops.
+const LAST_TRIES: u64 = 4;
+
 /// What a process has done.
 enum Done {
     Recovered(Result<(), StoreError>),
     Ticked(Timestamp, Result<Option<Timestamp>, StoreError>),
     Left,
+}
+
+/// How far a stop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// Runs are waited for.
+    Draining,
+    /// The deadline has passed: the executor is stopped, and only the last writes are left.
+    Over,
 }
 
 type Doing = Pin<Box<dyn Future<Output = (Box<Core>, Done)>>>;
@@ -70,7 +83,7 @@ pub(crate) struct Node {
     pub(crate) workplace: Workplace,
     /// What has ended and was not told yet.
     pub(crate) completions: Vec<Completion>,
-    pub(crate) is_draining: bool,
+    stop: Stop,
     /// What the process judges by.
     pub(crate) rules: Rules,
     pub(crate) failures: u32,
@@ -91,7 +104,7 @@ impl Node {
             starts_at: None,
             workplace: Workplace::default(),
             completions: Vec::new(),
-            is_draining: false,
+            stop: Stop::No,
             rules,
             failures: 0,
             process: Process::Dead,
@@ -113,7 +126,7 @@ impl Node {
         let now = now + self.offset;
         self.name = format!("node-{seed}").into();
         self.workplace = Workplace::default();
-        (self.starts_at, self.is_draining, self.failures) = (None, false, 0);
+        (self.starts_at, self.stop, self.failures) = (None, Stop::No, 0);
         let (node, shared) = (Arc::clone(&self.name), Arc::clone(&self.shared));
         let executor = SimExecutor {
             node,
@@ -185,8 +198,29 @@ impl Node {
     pub(crate) fn drain(&mut self) {
         if let Process::Idle(core) = &mut self.process {
             core.drain();
-            self.is_draining = true;
+            self.stop = Stop::Draining;
+            self.shared.lock().unwrap().draining.insert(Arc::clone(&self.name));
         }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.stop != Stop::No
+    }
+
+    /// The deadline of a stop passes: what is executed is ended by force, and some of it says so.
+    pub(crate) fn ends_drain(&mut self, now: Timestamp) {
+        if self.stop != Stop::Draining || !matches!(self.process, Process::Idle(_)) {
+            return;
+        }
+        self.stop = Stop::Over;
+        let now = now + self.offset;
+        let ended = std::mem::take(&mut *self.workplace.lock().unwrap());
+        let told = ended.into_iter().filter(|_| self.shared.lock().unwrap().dice.once_in(2));
+        let reason = "the daemon stops";
+        let told =
+            told.map(|run| run.completion(now, Outcome::Cancelled { reason: reason.to_owned() }));
+        self.completions.extend(told);
+        self.wake = Some(Timestamp::MIN_UTC);
     }
 
     /// When it wants to be called of itself, by the world's time.
@@ -238,9 +272,43 @@ impl Node {
         }
         let commands = std::mem::take(&mut self.commands);
         let completions = std::mem::take(&mut self.completions);
+        if self.stop == Stop::Over {
+            return self.last_writes(core, now, completions);
+        }
+        // A stop does not wait for a store that hangs.
+        let may_drop = self.is_draining() && commands.is_empty();
+        let patience = if may_drop { self.shared.lock().unwrap().dice.roll(8) } else { u64::MAX };
         Box::pin(async move {
-            let next = core.tick(now, commands, completions).await;
+            let next = impatient(core.tick(now, commands, completions), patience).await;
+            let next = next.unwrap_or_else(|| {
+                core.forget_step();
+                Err(StoreError::Unavailable("it hangs".to_owned()))
+            });
             (core, Done::Ticked(now, next))
+        })
+    }
+
+    /// The end of a stop: what can be recorded is, in a few tries.
+    fn last_writes(
+        &self,
+        mut core: Box<Core>,
+        now: Timestamp,
+        mut completions: Vec<Completion>,
+    ) -> Doing {
+        let patience: Vec<u64> = {
+            let mut shared = self.shared.lock().unwrap();
+            (0..LAST_TRIES).map(|_| shared.dice.pick(&[3, 10, u64::MAX])).collect()
+        };
+        Box::pin(async move {
+            for patience in patience {
+                let completions = std::mem::take(&mut completions);
+                let finished = impatient(core.finish(now, completions), patience).await;
+                if matches!(finished, Some(Ok(_))) {
+                    break;
+                }
+                core.forget_step();
+            }
+            (core, Done::Left)
         })
     }
 
@@ -251,7 +319,8 @@ impl Node {
         Property::Recovers.holds(is_wild || was_failed, || format!("{}: {error}", self.name));
     }
 
-    fn has_done(&mut self, mut core: Box<Core>, done: Done, now: Timestamp) {
+    fn has_done(&mut self, core: Box<Core>, done: Done, now: Timestamp) {
+        let is_well = matches!(done, Done::Ticked(_, Ok(_)));
         match done {
             // A start that fails is a start again.
             Done::Recovered(Err(error)) => {
@@ -280,13 +349,9 @@ impl Node {
             let is_short = pool.waiting <= WAITING_MAX;
             Property::Queues.holds(is_short, || format!("{}: {pool:?}", self.name));
         }
-        self.process = if self.is_draining && core.running() == 0 {
-            let at = now + self.offset;
-            Process::Busy(Box::pin(async move {
-                // Where the leave fails, the lease ends it.
-                drop(core.leave(at).await);
-                (core, Done::Left)
-            }))
+        self.process = if self.stop == Stop::Draining && is_well && core.running() == 0 {
+            self.stop = Stop::Over;
+            Process::Busy(self.last_writes(core, now + self.offset, Vec::new()))
         } else {
             Process::Idle(core)
         };
@@ -300,7 +365,9 @@ impl Node {
             match asked.answer.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => self.asked.push(asked),
                 Err(oneshot::error::TryRecvError::Closed) => {
-                    Property::Answered.holds(false, || format!("{:?}", asked.request));
+                    // A stop that drops a step that hangs drops what was asked in it.
+                    let is_dropped = self.is_draining();
+                    Property::Answered.holds(is_dropped, || format!("{:?}", asked.request));
                 }
                 Ok(Err(Refusal::Rejected(_))) => {
                     let is_poison = format!("{:?}", asked.request).contains(POISON);
@@ -335,6 +402,20 @@ impl Node {
     pub(crate) fn owes_answers(&self) -> bool {
         !self.asked.is_empty()
     }
+}
+
+/// Awaits something, but gives up and drops it when it was polled this often and has not ended.
+async fn impatient<T>(work: impl Future<Output = T>, patience: u64) -> Option<T> {
+    let (mut work, mut polls) = (std::pin::pin!(work), 0);
+    std::future::poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if polls >= patience => Poll::Ready(None),
+        Poll::Pending => {
+            polls += 1;
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 fn job_of(request: &Request) -> Option<JobId> {

@@ -17,6 +17,8 @@ pub(crate) enum Property {
     NotEarly,
     /// No occurrence is started later than its grace time allows.
     NotTooLate,
+    /// A node that was asked to stop starts nothing more.
+    Drains,
     /// What is started is running in the ledger before, as this attempt and on this node.
     RowBeforeStart,
     /// A job has no more runs in flight than it may, over all nodes.

@@ -59,7 +59,8 @@ impl World {
             if node.offset > TimeDelta::hours(1) || node.offset < -TimeDelta::hours(1) {
                 node.set_clock(-node.offset);
             }
-            let is_able = node.is_alive() && !node.is_draining && !node.rules.executors.is_empty();
+            let is_able =
+                node.is_alive() && !node.is_draining() && !node.rules.executors.is_empty();
             // A node that has died may stay away for ever, where another one lives.
             if !is_able && (number == 0 || node.is_alive() || self.dice.once_in(2)) {
                 self.start(number);

@@ -2,6 +2,7 @@
 //! fails before or after it did its work, and takes so long that others come in between. Every
 //! write is shown to the ledger that knows the promises.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -35,12 +36,22 @@ pub(crate) struct Shared {
     pub(crate) faults: u64,
     /// A call lets others go first once in this many times.
     pub(crate) yields: u64,
+    /// Nodes that were asked to stop.
+    pub(crate) draining: BTreeSet<Arc<str>>,
     trace: Vec<String>,
 }
 
 impl Shared {
     pub(crate) fn new(dice: Dice, ledger: Ledger, faults: u64, yields: u64) -> Self {
-        Self { dice, ledger, is_wild: true, faults, yields, trace: Vec::new() }
+        Self {
+            dice,
+            ledger,
+            is_wild: true,
+            faults,
+            yields,
+            draining: BTreeSet::new(),
+            trace: Vec::new(),
+        }
     }
 
     /// Remembers what happens.

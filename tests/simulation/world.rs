@@ -162,6 +162,10 @@ impl World {
         if self.dice.once_in(self.weather.drains) {
             self.nodes[number].drain();
         }
+        if self.nodes[number].is_draining() && self.dice.once_in(20) {
+            let now = self.now;
+            self.nodes[number].ends_drain(now);
+        }
         if self.dice.once_in(self.weather.crashes) {
             self.crash(number);
         }

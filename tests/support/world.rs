@@ -20,7 +20,7 @@ use punctual::scheduler::command::{
 };
 use punctual::scheduler::declare::{Emptied, declare};
 use punctual::scheduler::handle::{COMMAND_QUEUE, Handle};
-use punctual::scheduler::serve::{Inlets, serve};
+use punctual::scheduler::serve::{Drain, Inlets, serve};
 use punctual::scheduler::{Identity, Scheduler};
 use punctual::store::memory::MemoryStore;
 use punctual::store::{
@@ -434,7 +434,8 @@ impl World {
         let (_, outputs) = mpsc::channel(1);
         let shutdown_out = shutdown.clone();
         let inlets = Inlets { commands, completions, hints, outputs, shutdown: shutdown_out };
-        let serving = serve(self.scheduler, SystemClock, inlets, std::time::Duration::ZERO);
+        let drain = Drain { limit: std::time::Duration::ZERO, hurry: CancellationToken::new() };
+        let serving = serve(self.scheduler, SystemClock, inlets, drain);
         Served {
             handle,
             store: self.store,

@@ -1,0 +1,122 @@
+//! How long the loop waits before it tries a store again that fails, and what the log says of it.
+
+use chrono::TimeDelta;
+
+use crate::clock::Timestamp;
+use crate::store::StoreError;
+
+/// First pause after the store has failed, doubled up to the last one.
+const BACK_OFF_FIRST: TimeDelta = TimeDelta::milliseconds(100);
+const BACK_OFF_LAST: TimeDelta = TimeDelta::seconds(10);
+
+/// When to try again while the store fails; says so once, not at each try.
+#[derive(Debug)]
+pub(super) struct BackOff {
+    longest: TimeDelta,
+    waiting: Option<Waiting>,
+}
+
+/// A pause, and when it ends.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    pause: TimeDelta,
+    until: Timestamp,
+}
+
+impl Default for BackOff {
+    fn default() -> Self {
+        Self { longest: BACK_OFF_LAST, waiting: None }
+    }
+}
+
+impl BackOff {
+    /// From now on no pause is longer than this, the present one included.
+    pub(super) fn limit(&mut self, longest: TimeDelta) {
+        self.longest = longest;
+        if let Some(waiting) = &mut self.waiting {
+            waiting.pause = waiting.pause.min(longest);
+            waiting.until = Timestamp::MIN_UTC;
+        }
+    }
+
+    /// When to make the next step after one with this result.
+    pub(super) fn next(
+        &mut self,
+        result: Result<Option<Timestamp>, StoreError>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        match (result, self.waiting) {
+            (Ok(next), None) => next,
+            (Ok(next), Some(_)) => {
+                tracing::info!("the store can be used again");
+                self.waiting = None;
+                next
+            }
+            // Who asks meanwhile is answered, and makes the pause no longer; a clock that went back does not either.
+            (Err(_), Some(Waiting { pause, until })) if now < until && until - now <= pause => {
+                Some(until)
+            }
+            (Err(error), waiting) => {
+                if waiting.is_none() {
+                    tracing::error!(%error, "the store failed; trying again");
+                }
+                let longest = self.longest;
+                let doubled = |waiting: Waiting| (waiting.pause + waiting.pause).min(longest);
+                let pause = waiting.map_or(BACK_OFF_FIRST, doubled);
+                let until = now.checked_add_signed(pause)?;
+                self.waiting = Some(Waiting { pause, until });
+                Some(until)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_timestamp_millis(1_800_000_000_000 + millis).unwrap()
+    }
+
+    #[test]
+    fn pauses_grow_while_the_store_fails_however_often_someone_asks() {
+        let mut back_off = BackOff::default();
+        let mut fail = |millis| {
+            let error = StoreError::Unavailable("gone".to_owned());
+            let next = back_off.next(Err(error), at(millis)).unwrap();
+            (next - at(0)).num_milliseconds()
+        };
+        assert_eq!(fail(0), 100);
+        assert_eq!([fail(10), fail(20), fail(99)], [100; 3], "requests meanwhile");
+        assert_eq!([fail(100), fail(150), fail(300), fail(700)], [300, 300, 700, 1500]);
+        for number in 1..20 {
+            fail(20_000 * number);
+        }
+        assert_eq!(fail(2_000_000), 2_010_000, "ten seconds at most");
+        assert_eq!(fail(0), 10_000, "the clock went back");
+        assert_eq!(back_off.next(Ok(Some(at(7))), at(5)), Some(at(7)));
+        let error = StoreError::Unavailable("gone".to_owned());
+        assert_eq!(back_off.next(Err(error), at(50)), Some(at(150)), "from the beginning");
+    }
+
+    #[test]
+    fn a_limit_shortens_the_present_pause_and_those_that_follow() {
+        let mut back_off = BackOff::default();
+        let fail = |back_off: &mut BackOff, millis| {
+            let error = StoreError::Unavailable("gone".to_owned());
+            (back_off.next(Err(error), at(millis)).unwrap() - at(millis)).num_milliseconds()
+        };
+        let mut now = 0;
+        for _ in 0..10 {
+            now += fail(&mut back_off, now);
+        }
+        assert_eq!(fail(&mut back_off, now), 10_000);
+        back_off.limit(TimeDelta::seconds(1));
+        for _ in 0..3 {
+            let pause = fail(&mut back_off, now);
+            assert_eq!(pause, 1000);
+            now += pause;
+        }
+    }
+}
