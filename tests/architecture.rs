@@ -126,7 +126,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("rustls::", &["executor/http/"]),
     ("axum::", &["control/", "server", "toutiao/api/"]),
     ("clap::", &["cli/"]),
-    ("comfy_table::", &["cli/"]),
+    ("unicode_width::", &["cli/"]),
     ("anyhow::", &["daemon/"]),
     ("toml::", &["config/"]),
     ("jiff::", &["zone"]),

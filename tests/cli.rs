@@ -13,9 +13,13 @@ mod help;
 mod hostile;
 #[path = "cli/preview.rs"]
 mod preview;
+#[path = "support/terminal.rs"]
+mod shown;
 #[path = "cli/socket.rs"]
 mod socket;
 mod support;
+#[path = "cli/terminal.rs"]
+mod terminal;
 
 use serde_json::{Value, json};
 use support::{Home, PROGRAM, text};

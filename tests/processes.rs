@@ -5,20 +5,20 @@
 #[path = "support/commands.rs"]
 mod commands;
 mod support;
+#[path = "support/terminal.rs"]
+mod terminal;
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use commands::{is_root, left_out, shell};
 use punctual::client::Client;
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 use support::{Home, PROGRAM, ended, run_to_end, text};
+use terminal::{screen, terminal};
 
 /// Adds a job that nobody but a test runs, and gives what a run of it writes.
 async fn output(client: &Client, id: &str, task: Value) -> String {
@@ -273,25 +273,6 @@ async fn a_command_in_a_terminal_cannot_reach_it_and_ctrl_c_ends_the_daemon() {
     let ended = daemon.wait().unwrap();
     let said = screen(keyboard);
     assert!(ended.success() && said.contains("stopped"), "{ended}: {said}");
-}
-
-/// A terminal: the side of its keyboard and screen, and the side of the programs in it.
-fn terminal() -> (File, File) {
-    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&keyboard).unwrap();
-    unlockpt(&keyboard).unwrap();
-    let name = ptsname(&keyboard, Vec::new()).unwrap();
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let terminal = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
-    (keyboard.into(), terminal.into())
-}
-
-/// Everything that was written to a terminal which no program has open any more.
-fn screen(mut keyboard: File) -> String {
-    let mut said = Vec::new();
-    // The end is an error here, EIO.
-    drop(keyboard.read_to_end(&mut said));
-    String::from_utf8_lossy(&said).into_owned()
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod add;
 mod arguments;
 mod call;
+mod columns;
 mod command;
 mod duration;
 mod failure;
@@ -13,6 +14,7 @@ mod policy;
 mod present;
 mod preview;
 mod table;
+mod terminal;
 mod value;
 mod view;
 mod zones;

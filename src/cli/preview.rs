@@ -6,6 +6,7 @@ use chrono::{FixedOffset, NaiveDateTime, Timelike};
 use serde_json::json;
 
 use super::arguments::PreviewArguments;
+use super::columns::Fit::{Drop, Whole};
 use super::output::{Output, Reader, json as json_text, print};
 use super::present::{Present, daemon_zone_if_reachable, zone_given};
 use super::table::Table;
@@ -95,9 +96,10 @@ fn table(preview: &Preview, now: Timestamp) -> String {
     // What the clock skips comes before what it shows next.
     rows.sort_by_key(|row| (row.at, row.offset.is_some()));
     let is_marked = rows.iter().any(|row| !row.mark.is_empty());
-    let mut headings = vec!["", "LOCAL TIME", "ZONE", "FROM NOW"];
-    headings.extend(Some("LATEST, BY JITTER").filter(|_| preview.is_jittered()));
-    headings.extend(Some("DST").filter(|_| is_marked));
+    let mut headings =
+        vec![("", Whole), ("LOCAL TIME", Whole), ("ZONE", Whole), ("FROM NOW", Drop(1))];
+    headings.extend(Some(("LATEST, BY JITTER", Whole)).filter(|_| preview.is_jittered()));
+    headings.extend(Some(("DST", Whole)).filter(|_| is_marked));
     let mut table = Table::new(&headings);
     for row in rows {
         let offset = row.offset.map(|offset| format!(" {offset}")).unwrap_or_default();

@@ -1,57 +1,106 @@
-//! Aligned columns; on a terminal, rows and words in the colour of their state.
+//! Aligned columns. On a terminal a table fits its width, and rows and words have the colour of their state; elsewhere
+//! every cell is whole.
 
 use std::fmt;
-use std::io::IsTerminal;
 
-use comfy_table::{Cell, ContentArrangement, presets};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::columns::{Fit, GAP, fitted};
+use super::terminal;
 use crate::printable::escaped;
 
 /// Codes of colours that every terminal knows.
 const RED: u8 = 31;
 const GREEN: u8 = 32;
 const YELLOW: u8 = 33;
+/// Characters to which cells are padded at most where nothing is cut: one long cell does not move all other rows.
+const PADDED_MAX: usize = 48;
 
 /// A table of text.
 #[derive(Debug)]
 pub(super) struct Table {
-    table: comfy_table::Table,
-    /// The colour of each row.
-    colors: Vec<Option<u8>>,
+    columns: Vec<Fit>,
+    /// The headings and the rows.
+    lines: Vec<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    cells: Vec<String>,
+    color: Option<u8>,
 }
 
 impl Table {
-    /// A table with these headings.
-    pub(super) fn new(headings: &[&str]) -> Self {
-        let mut table = comfy_table::Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(headings.iter().map(Cell::new));
-        Self { table, colors: Vec::new() }
+    /// A table with these headings, and what becomes of their columns on a narrow terminal.
+    pub(super) fn new(columns: &[(&str, Fit)]) -> Self {
+        let cells = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
+        let columns = columns.iter().map(|(_, fit)| *fit).collect();
+        Self { columns, lines: vec![Line { cells, color: None }] }
     }
 
     /// Adds a row about something that is in this state. Control characters of the cells are escaped.
     pub(super) fn row(&mut self, state: &str, cells: Vec<String>) {
-        self.table.add_row(cells.into_iter().map(|cell| escaped(&cell).into_owned()));
+        let cells = cells.iter().map(|cell| escaped(cell.trim_end()).into_owned()).collect();
         // What is as it should be needs no colour among rows.
-        self.colors.push(color(state).filter(|color| *color != GREEN));
+        self.lines.push(Line { cells, color: color(state).filter(|color| *color != GREEN) });
     }
 
     /// Whether it has no rows.
     pub(super) fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.lines.len() <= 1
+    }
+
+    /// The table in a terminal whose lines have this many characters, or as a whole.
+    fn text(&self, terminal: Option<usize>) -> Vec<(String, Option<u8>)> {
+        let widest = |index: usize, most: usize| {
+            let cells = self.lines.iter().filter_map(|line| line.cells.get(index));
+            cells.map(|cell| cell.width().min(most)).max().unwrap_or(0)
+        };
+        let columns = self.columns.iter().enumerate();
+        let widths: Vec<Option<usize>> = match terminal {
+            Some(terminal) => {
+                let columns = columns.map(|(index, fit)| (*fit, widest(index, usize::MAX)));
+                fitted(&columns.collect::<Vec<_>>(), terminal)
+            }
+            None => columns.map(|(index, _)| Some(widest(index, PADDED_MAX))).collect(),
+        };
+        let line = |line: &Line| {
+            let mut text = String::new();
+            for (cell, width) in line.cells.iter().zip(&widths) {
+                let Some(width) = *width else { continue };
+                let cell = if terminal.is_some() { cut(cell, width) } else { cell.clone() };
+                text += &cell;
+                text.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + GAP));
+            }
+            text.truncate(text.trim_end().len());
+            (text, line.color)
+        };
+        self.lines.iter().map(line).collect()
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heading = std::iter::once(&None);
-        for (line, color) in self.table.lines().zip(heading.chain(&self.colors)) {
-            // Without borders every line begins with a column's padding.
-            let line = line.strip_prefix(' ').unwrap_or(&line).trim_end();
-            writeln!(formatter, "{}", painted(line, *color))?;
+        for (line, color) in self.text(terminal::width()) {
+            writeln!(formatter, "{}", painted(&line, color))?;
         }
         Ok(())
     }
+}
+
+/// The text, or as much of its beginning as has room, with a mark.
+fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut room = width.saturating_sub(1);
+    let fits = |letter: &char| {
+        let taken = letter.width().unwrap_or(0);
+        let has_room = taken <= room;
+        room = room.saturating_sub(taken);
+        has_room
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 fn color(state: &str) -> Option<u8> {
@@ -64,8 +113,7 @@ fn color(state: &str) -> Option<u8> {
 }
 
 fn painted(text: &str, color: Option<u8>) -> String {
-    let terminal = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    match color.filter(|_| terminal) {
+    match color.filter(|_| terminal::has_colors()) {
         Some(code) => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
         None => text.to_owned(),
     }
@@ -84,4 +132,40 @@ pub(super) fn noted(text: &str) -> String {
 /// A state's word, in the colour that it has for people.
 pub(super) fn state(word: &str) -> String {
     painted(word, color(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_cut_by_the_room_that_its_letters_take() {
+        let cases = [
+            ("short", 5, "short"),
+            ("longer", 5, "long…"),
+            ("日本語", 5, "日本…"),
+            ("日本語", 4, "日…"),
+        ];
+        for (text, width, shown) in cases {
+            assert_eq!(cut(text, width), shown);
+            assert!(shown.width() <= width, "{shown}");
+        }
+    }
+
+    #[test]
+    fn outside_of_a_terminal_every_cell_is_whole_and_one_long_cell_moves_no_other_row() {
+        let mut table = Table::new(&[("A", Fit::Cut), ("B", Fit::Drop(1)), ("C", Fit::Whole)]);
+        let long = "x".repeat(100);
+        table.row("", vec![long.clone(), "1".to_owned(), "end".to_owned()]);
+        table.row("", vec!["y\n".to_owned(), "2".to_owned(), "日".to_owned()]);
+        let lines = |terminal| -> Vec<String> {
+            table.text(terminal).into_iter().map(|(line, _)| line).collect()
+        };
+        let whole = lines(None);
+        assert_eq!(whole[1], format!("{long}  1  end"));
+        assert_eq!(whole[2], format!("y{}2  日", " ".repeat(PADDED_MAX + 1)));
+        assert_eq!(lines(Some(20))[1], format!("{}…  1  end", "x".repeat(11)));
+        assert_eq!(lines(Some(17))[1], format!("{}…  end", "x".repeat(11)));
+        assert_eq!(lines(Some(17))[0], format!("A{}C", " ".repeat(13)));
+    }
 }

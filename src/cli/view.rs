@@ -4,6 +4,7 @@ mod runs;
 
 use serde_json::Value;
 
+use super::columns::Fit::{Cut, Drop, Whole};
 use super::duration::relative;
 use super::instant;
 use super::present::zone_of;
@@ -17,24 +18,12 @@ use crate::zone::Zone;
 
 pub(super) use runs::{finished, run, runs};
 
-/// Characters of a task or an error in a table.
-const CELL_CHARS: usize = 48;
-
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn rows<'a>(page: &'a Value, key: &str) -> &'a [Value] {
     page.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-}
-
-fn shorten(text: &str) -> String {
-    let line = escaped(text.trim_end());
-    if line.chars().count() <= CELL_CHARS {
-        return line.into_owned();
-    }
-    let head: String = line.chars().take(CELL_CHARS - 1).collect();
-    format!("{head}…")
 }
 
 fn local_option(value: &Value, key: &str, zone: &Zone) -> String {
@@ -101,7 +90,15 @@ pub(super) fn added(job: &Value, now: Timestamp) -> String {
 pub(super) fn jobs(page: &Value, now: Timestamp) -> String {
     let mut jobs: Vec<&Value> = rows(page, "jobs").iter().collect();
     jobs.sort_by_key(|job| instant(job, "next_run_time").unwrap_or(Timestamp::MAX_UTC));
-    let mut table = Table::new(&["ID", "STATE", "NEXT RUN", "", "TRIGGER", "TASK", "EXECUTOR"]);
+    let mut table = Table::new(&[
+        ("ID", Whole),
+        ("STATE", Whole),
+        ("NEXT RUN", Drop(2)),
+        ("", Whole),
+        ("TRIGGER", Cut),
+        ("TASK", Cut),
+        ("EXECUTOR", Drop(1)),
+    ]);
     for job in jobs {
         let next = instant(job, "next_run_time");
         table.row(
@@ -111,8 +108,8 @@ pub(super) fn jobs(page: &Value, now: Timestamp) -> String {
                 text(job, "state").to_owned(),
                 next.map(|at| local(at, &zone_of_job(job))).unwrap_or_default(),
                 next.map(|at| relative(at, now)).unwrap_or_default(),
-                shorten(&trigger(job, now)),
-                shorten(&task(job)),
+                trigger(job, now),
+                task(job),
                 text(job, "executor").to_owned(),
             ],
         );
@@ -222,7 +219,8 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         ("running", plain_value(status, "running")),
         ("next wake-up", next.unwrap_or_else(|| "none".to_owned())),
     ];
-    let mut table = Table::new(&["EXECUTOR", "TYPE", "BUSY", "WORKERS", "WAITING", "RETRYING"]);
+    let headings = ["EXECUTOR", "TYPE", "BUSY", "WORKERS", "WAITING", "RETRYING"];
+    let mut table = Table::new(&headings.map(|heading| (heading, Whole)));
     for pool in rows(status, "executors") {
         table.row(
             "",
@@ -247,7 +245,7 @@ fn nodes(nodes: &[Value], zone: &Zone, now: Timestamp) -> String {
     if nodes.len() < 2 {
         return String::new();
     }
-    let mut table = Table::new(&["NODE", "STARTED", "SEEN"]);
+    let mut table = Table::new(&[("NODE", Whole), ("STARTED", Drop(1)), ("SEEN", Whole)]);
     for node in nodes {
         let here = if node.get("here") == Some(&true.into()) { " (here)" } else { "" };
         let seen = instant(node, "seen_at").map(|at| relative(at, now)).unwrap_or_default();

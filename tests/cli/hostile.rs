@@ -1,10 +1,9 @@
 //! Foreign text on its way to a terminal: what commands one is shown escaped, on every way out.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
-use crate::support::{self, Home, PROGRAM, text};
+use crate::shown::shown_in_terminal;
+use crate::support::{self, Home, text};
 
 /// Clears the screen, sets the title, begins a line, changes the direction of the text.
 const HOSTILE: &str = "x\u{1b}[2J\u{1b}]0;pwn\u{7}\n\rfake \u{9b}31m\u{7f}\u{202e}\u{200f}y";
@@ -98,12 +97,9 @@ fn an_output_is_raw_in_a_pipe_and_keeps_only_its_colours_on_a_terminal() {
     home.ok(&["add", "colours", "--cron", "hour=3", "--shell", "--", script]);
     home.ok(&["run", "colours", "--wait"]);
     assert_eq!(home.ok(&["logs", "colours"]), "\u{1b}[32mgreen\u{1b}[0m \u{1b}[2J\tx\r\n");
-    // `script` gives a command a terminal.
     let on_terminal = |arguments: &str| {
-        let mut command = Command::new("script");
-        command.args(["-qec", &format!("{PROGRAM} {arguments}"), "/dev/null"]);
-        command.current_dir(home.path()).env("RUNTIME_DIRECTORY", home.path());
-        String::from_utf8(command.output().unwrap().stdout).unwrap()
+        let words: Vec<&str> = arguments.split(' ').collect();
+        shown_in_terminal(home.command(&words), 80)
     };
     let safe = "\u{1b}[32mgreen\u{1b}[0m \\u{1b}[2J\tx\u{1b}[0m\r\n";
     assert_eq!(on_terminal("logs colours"), safe);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::Value;
 
-use super::{details, local_option, next_page, plain_value, rows, shorten, text, when};
+use super::{details, local_option, next_page, plain_value, rows, text, when};
+use crate::cli::columns::Fit::{Cut, Drop, Whole};
 use crate::cli::duration::relative;
 use crate::cli::instant;
 use crate::cli::table::{Table, state};
@@ -22,9 +23,17 @@ pub(in crate::cli) fn runs(page: &Value, zones: &Zones, now: Timestamp) -> Strin
     let runs = rows(page, "runs");
     // What few runs know takes no place where none of them does.
     let costs = runs.iter().any(|run| !cpu(run).is_empty() || !memory(run).is_empty());
-    let costs: &[&str] = if costs { &["CPU", "MEM"] } else { &[] };
-    let headings = ["RUN", "JOB", "STATE", "STARTED", "", "LATE", "TOOK"];
-    let mut table = Table::new(&[&headings, costs, &["TRY", "DETAIL"]].concat());
+    let costs = if costs { &[("CPU", Drop(3)), ("MEM", Drop(2))][..] } else { &[] };
+    let first = [
+        ("RUN", Whole),
+        ("JOB", Cut),
+        ("STATE", Whole),
+        ("STARTED", Drop(1)),
+        ("", Drop(7)),
+        ("LATE", Drop(5)),
+        ("TOOK", Drop(6)),
+    ];
+    let mut table = Table::new(&[&first, costs, &[("TRY", Drop(4)), ("DETAIL", Cut)]].concat());
     for run in runs {
         let started = instant(run, "started_at");
         let shown = started.or_else(|| instant(run, "due_at"));
@@ -40,7 +49,7 @@ pub(in crate::cli) fn runs(page: &Value, zones: &Zones, now: Timestamp) -> Strin
         if !costs.is_empty() {
             cells.extend([cpu(run), memory(run)]);
         }
-        cells.extend([plain_value(run, "attempt"), shorten(&detail(run, zones.of(run)))]);
+        cells.extend([plain_value(run, "attempt"), detail(run, zones.of(run))]);
         table.row(text(run, "state"), cells);
     }
     let none = if table.is_empty() { "no runs\n" } else { "" };
@@ -82,8 +91,16 @@ fn attempts(run: &Value, zone: &Zone) -> String {
     if earlier.is_empty() {
         return String::new();
     }
-    let mut table =
-        Table::new(&["TRY", "STATE", "STARTED", "TOOK", "CPU", "MEM", "NODE", "DETAIL"]);
+    let mut table = Table::new(&[
+        ("TRY", Whole),
+        ("STATE", Whole),
+        ("STARTED", Drop(3)),
+        ("TOOK", Whole),
+        ("CPU", Drop(2)),
+        ("MEM", Drop(1)),
+        ("NODE", Cut),
+        ("DETAIL", Cut),
+    ]);
     for attempt in earlier.iter().chain([run]) {
         let cells = [
             plain_value(attempt, "attempt"),
@@ -93,7 +110,7 @@ fn attempts(run: &Value, zone: &Zone) -> String {
             cpu(attempt),
             memory(attempt),
             plain_value(attempt, "node"),
-            shorten(&detail(attempt, zone)),
+            detail(attempt, zone),
         ];
         table.row(text(attempt, "state"), cells.to_vec());
     }
