@@ -123,7 +123,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("sqlx::", &["store/sql/", "toutiao/"]),
     ("redis::", &["toutiao/counters/", "toutiao/settings.rs"]),
     ("reqwest::", &["executor/"]),
-    ("rustls::", &["executor/http/"]),
+    ("rustls::", &["executor/http/", "store/sql/reason.rs"]),
     ("axum::", &["control/", "server", "toutiao/api/"]),
     ("clap::", &["cli/"]),
     ("unicode_width::", &["cli/"]),

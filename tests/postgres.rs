@@ -19,7 +19,7 @@ fn home(url: &str) -> Home {
 
 /// What a start that was refused has said.
 fn refusal(home: &Home) -> String {
-    assert_eq!(home.spawn(&[]).ended().code(), Some(1));
+    assert_eq!(home.spawn(&[]).ended().code(), Some(2), "no other try would help");
     std::fs::read_to_string(home.log()).unwrap()
 }
 

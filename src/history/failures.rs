@@ -41,7 +41,9 @@ impl Read {
     /// What is wrong with the store, if this cannot be read now.
     async fn error(&self, archive: &dyn Archive) -> Option<String> {
         match tokio::time::timeout(READ_WITHIN, self.again(archive)).await {
-            Ok(Err(error @ StoreError::Unavailable(_))) => Some(error.to_string()),
+            Ok(Err(error @ (StoreError::Unavailable(_) | StoreError::Refused(_)))) => {
+                Some(error.to_string())
+            }
             // What is wrong with one row, or with one question, says nothing about the store.
             Ok(Ok(()) | Err(_)) => None,
             Err(_) => Some(format!("the store does not answer within {READ_WITHIN:?}")),
@@ -64,7 +66,7 @@ impl Failures {
         result: Result<T, StoreError>,
         read: impl FnOnce() -> Read,
     ) -> Result<T, HistoryError> {
-        if let Err(StoreError::Unavailable(_)) = &result {
+        if let Err(StoreError::Unavailable(_) | StoreError::Refused(_)) = &result {
             let mut failed = self.lock();
             if failed.len() == FAILURES_MAX {
                 failed.remove(0);

@@ -87,8 +87,10 @@ enum Fires {
 fn not_of_input(error: StoreError) -> StoreError {
     match error {
         StoreError::Rejected(why) => StoreError::Unavailable(why),
-        error
-        @ (StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::Unusable(_)) => error,
+        error @ (StoreError::Unavailable(_)
+        | StoreError::Conflict(_)
+        | StoreError::Unusable(_)
+        | StoreError::Refused(_)) => error,
     }
 }
 
@@ -520,7 +522,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         match error {
             StoreError::Conflict(_) => self.is_shared && self.conflicts < CONFLICTS_MAX,
             StoreError::Rejected(_) => true,
-            StoreError::Unavailable(_) | StoreError::Unusable(_) => false,
+            StoreError::Unavailable(_) | StoreError::Unusable(_) | StoreError::Refused(_) => false,
         }
     }
 

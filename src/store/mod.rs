@@ -31,9 +31,13 @@ pub enum StoreError {
     /// The database refuses a value of this write, or of this question, and would refuse it again; nothing was written.
     #[error("the database refuses a value: {0}")]
     Rejected(String),
-    /// The database was written by a newer version, or is not one of ours.
+    /// The file or a row of it cannot be used as it is.
     #[error("the store cannot be used: {0}")]
     Unusable(String),
+    /// The database refuses this program as it is set up, and would refuse it again: its user, its rights, its
+    /// certificate, the version of the schema. Somebody has to change something first.
+    #[error("the store cannot be used: {0}")]
+    Refused(String),
 }
 
 /// One write. A transaction is a list of them.

@@ -4,6 +4,7 @@
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
 
+use super::reason::{is_denied, words};
 use super::server::CONNECT_TIMEOUT;
 use crate::store::StoreError;
 
@@ -101,22 +102,27 @@ fn is_of_a_value(error: &sqlx::Error) -> bool {
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 pub(super) fn failure(error: sqlx::Error) -> StoreError {
+    if database(&error).is_some_and(is_denied) {
+        return StoreError::Refused(words(&error));
+    }
     let code = database(&error).and_then(DatabaseError::code);
     let is_one_of = |codes: &[&str]| code.as_deref().is_some_and(|code| codes.contains(&code));
     if is_one_of(&IN_THE_WAY) {
         return StoreError::Conflict("a row".to_owned());
     }
     if is_of_a_value(&error) {
-        return StoreError::Rejected(error.to_string());
+        return StoreError::Rejected(words(&error));
     }
     if is_one_of(&OF_A_SHARED_SESSION) {
-        let message =
-            format!("{error} (is a connection pooler in its way that is not in session mode?)");
+        let message = format!(
+            "{} (is a connection pooler in its way that is not in session mode?)",
+            words(&error)
+        );
         return StoreError::Unavailable(message);
     }
     if matches!(error, sqlx::Error::PoolTimedOut) {
         let message = format!("the database server cannot be reached within {CONNECT_TIMEOUT:?}");
         return StoreError::Unavailable(message);
     }
-    StoreError::Unavailable(error.to_string())
+    StoreError::Unavailable(words(&error))
 }

@@ -1,12 +1,18 @@
-//! The schema: brought to this version at every start, forwards only. What a newer version has
-//! written is refused, not guessed at.
+//! The schema: looked at at every start, and brought to this version if it is older. What a newer version has written
+//! is refused, not guessed at. A schema that is current is only read, so a daemon needs no right to change it.
 
 use std::path::Path;
-use std::str::FromStr;
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
-use sqlx::{MySqlPool, PgPool, SqlStr};
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, MySqlConnection, PgConnection, SqlStr,
+};
+
+use super::connect::unreachable;
+use super::place::StorePlace;
+use super::reason::{is_denied, words};
+use crate::store::StoreError;
 
 const SQLITE: &[(&str, &str)] = &[
     ("init", include_str!("../../../migrations/sqlite/0001_init.sql")),
@@ -38,6 +44,9 @@ const MYSQL: &[(&str, &str)] = &[
     ("finished jobs", include_str!("../../../migrations/mysql/0011_finished_jobs.sql")),
 ];
 
+/// The table in which the migrator notes what it has done.
+const TABLE: &str = "_sqlx_migrations";
+
 fn migrator(list: &'static [(&str, &str)]) -> Migrator {
     let migration = |(version, (name, sql)): (i64, &(&'static str, &'static str))| {
         let sql = SqlStr::from_static(sql);
@@ -46,45 +55,230 @@ fn migrator(list: &'static [(&str, &str)]) -> Migrator {
     Migrator::with_migrations((1..).zip(list).map(migration).collect())
 }
 
-fn explain(result: Result<(), MigrateError>, known: usize) -> Result<(), String> {
-    if let Err(MigrateError::VersionMissing(version)) = result {
-        return Err(format!(
-            "it was written by a newer version of punctual (schema {version}, this one knows {known})"
-        ));
+/// How a schema stands beside the one that this program needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schema {
+    /// The version that the database has; zero if it has no tables of ours.
+    pub found: usize,
+    /// The version that this program needs.
+    pub needed: usize,
+}
+
+impl Schema {
+    /// Whether nothing has to be changed.
+    pub fn is_current(&self) -> bool {
+        self.found == self.needed
     }
-    result.map_err(|error| error.to_string())
 }
 
-/// Brings a file to this version. An empty one gets its tables.
-pub(super) async fn sqlite(path: &Path) -> Result<(), String> {
-    let options = SqliteConnectOptions::from_str("sqlite://").map_err(|error| error.to_string())?;
-    let options = options.filename(path).journal_mode(SqliteJournalMode::Wal);
-    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
-    let pool = pool.map_err(|error| error.to_string())?;
-    let result = migrator(SQLITE).run(&pool).await;
-    pool.close().await;
-    explain(result, SQLITE.len())
+/// Why a schema was not brought to this version.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SchemaError {
+    /// The database failed; it may work later.
+    #[error("{}", words(.0))]
+    Sql(sqlx::Error),
+    #[error(
+        "it was written by a newer version of punctual (schema {found}, this one knows {known})"
+    )]
+    Newer { found: i64, known: usize },
+    #[error(
+        "its table {TABLE} belongs to another program, or to tables that were changed by hand (version {0} is not punctual's): \
+         give punctual a schema or a database of its own"
+    )]
+    Foreign(i64),
+    #[error("version {0} of its schema was applied by half: restore a backup, or see {TABLE}")]
+    Dirty(i64),
+    #[error(
+        "its user may not read the schema ({0}): it needs select, insert, update and delete on all tables"
+    )]
+    Unreadable(String),
+    #[error(
+        "{}, and its user may not change it ({why}): run `punctual migrate` as a user who may",
+        stands(.schema)
+    )]
+    Denied { schema: Schema, why: String },
+    #[error("another node has been changing the schema for a minute")]
+    Locked,
+    #[error("{0}")]
+    Other(String),
 }
 
-/// Brings a database to this version. Nodes that start together take turns.
-pub(super) async fn postgres(pool: &PgPool) -> Result<(), String> {
-    explain(migrator(POSTGRES).run(pool).await, POSTGRES.len())
-}
-
-/// Brings a database to this version. Nodes that start together take turns, with a lock of our own: the migrator waits
-/// for its lock "for ever", by a number of seconds that MariaDB refuses, and then goes on without it.
-pub(super) async fn mysql(pool: &MySqlPool) -> Result<(), String> {
-    let failed = |error: sqlx::Error| error.to_string();
-    let mut connection = pool.acquire().await.map_err(failed)?;
-    let lock = "select get_lock(concat('punctual ', md5(database())), 60)";
-    let taken: Option<i64> =
-        sqlx::query_scalar(lock).fetch_one(&mut *connection).await.map_err(failed)?;
-    if taken != Some(1) {
-        return Err("another node has been changing the schema for a minute".to_owned());
+/// How a schema that is not current is told.
+fn stands(schema: &Schema) -> String {
+    let Schema { found, needed } = schema;
+    if *found == 0 {
+        return "the tables of punctual are not there".to_owned();
     }
+    format!("its schema has version {found} where this version of punctual needs {needed}")
+}
+
+impl From<sqlx::Error> for SchemaError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<MigrateError> for SchemaError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                Self::Sql(error)
+            }
+            MigrateError::Dirty(version) => Self::Dirty(version),
+            MigrateError::VersionMismatch(version) => Self::Foreign(version),
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl SchemaError {
+    /// What this means for a store at that place.
+    pub(super) fn at(self, place: &StorePlace) -> StoreError {
+        match self {
+            Self::Sql(error) => unreachable(place, &error),
+            Self::Locked => StoreError::Unavailable(format!("{place}: {self}")),
+            refused => StoreError::Refused(format!("{place}: {refused}")),
+        }
+    }
+}
+
+fn denial(error: &sqlx::Error) -> Option<String> {
+    let is_denied = error.as_database_error().is_some_and(is_denied);
+    is_denied.then(|| words(error))
+}
+
+/// Whether a statement failed because its table is not there: by the codes of `PostgreSQL` and MySQL, and by what
+/// SQLite says.
+fn is_missing(error: &sqlx::Error) -> bool {
+    let Some(error) = error.as_database_error() else { return false };
+    let code = error.code();
+    matches!(code.as_deref(), Some("42P01" | "42S02")) || error.message().contains("no such table")
+}
+
+/// Looks how the schema stands, and changes nothing.
+async fn look<C: Migrate>(connection: &mut C, migrator: &Migrator) -> Result<Schema, SchemaError> {
+    let needed = migrator.iter().count();
+    let applied = match connection.list_applied_migrations(TABLE).await {
+        Ok(applied) => applied,
+        Err(MigrateError::Execute(error)) if is_missing(&error) => Vec::new(),
+        Err(MigrateError::Execute(error)) => {
+            return Err(denial(&error).map_or(SchemaError::Sql(error), SchemaError::Unreadable));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(newest) = applied.last() else { return Ok(Schema { found: 0, needed }) };
+    for (known, found) in migrator.iter().zip(&applied) {
+        if (known.version, &known.checksum) != (found.version, &found.checksum) {
+            return Err(SchemaError::Foreign(found.version));
+        }
+    }
+    if applied.len() > needed {
+        return Err(SchemaError::Newer { found: newest.version, known: needed });
+    }
+    if let Some(version) = connection.dirty_version(TABLE).await? {
+        return Err(SchemaError::Dirty(version));
+    }
+    Ok(Schema { found: applied.len(), needed })
+}
+
+/// What a change of a schema has failed with: a right that is missing is told with how the schema stands.
+fn refused(schema: Schema, error: MigrateError) -> SchemaError {
+    let denied = match &error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => denial(error),
+        _ => None,
+    };
+    denied.map_or_else(|| error.into(), |why| SchemaError::Denied { schema, why })
+}
+
+/// How the schema of a file stands. A file that is not there has none, and is not made.
+pub(super) async fn look_at_sqlite(path: &Path) -> Result<Schema, SchemaError> {
+    let migrator = migrator(SQLITE);
+    if !path.exists() {
+        return Ok(Schema { found: 0, needed: SQLITE.len() });
+    }
+    let mut connection =
+        SqliteConnectOptions::new().filename(path).read_only(true).connect().await?;
+    let schema = look(&mut connection, &migrator).await;
+    connection.close().await?;
+    schema
+}
+
+/// Brings a file to this version, and says how it stood. An empty one gets its tables.
+pub(super) async fn sqlite(path: &Path) -> Result<Schema, SchemaError> {
+    let options = SqliteConnectOptions::new().filename(path).journal_mode(SqliteJournalMode::Wal);
+    let mut connection = options.connect().await?;
+    let schema = bring(&mut connection, &migrator(SQLITE)).await;
+    connection.close().await?;
+    schema
+}
+
+/// Brings a schema to this version if it is older, and says how it stood. A schema that is current is only read: its
+/// user may have no right to change it.
+async fn bring<C: Migrate>(connection: &mut C, migrator: &Migrator) -> Result<Schema, SchemaError> {
+    let schema = look(connection, migrator).await?;
+    if !schema.is_current() {
+        let done = migrator.run_direct(None, connection, false).await;
+        done.map_err(|error| refused(schema, error))?;
+    }
+    Ok(schema)
+}
+
+/// How the schema of a `PostgreSQL` database stands.
+pub(super) async fn look_at_postgres(connection: &mut PgConnection) -> Result<Schema, SchemaError> {
+    look(connection, &migrator(POSTGRES)).await
+}
+
+/// Brings a `PostgreSQL` database to this version, and says how it stood. Those who come together take turns.
+pub(super) async fn postgres(connection: &mut PgConnection) -> Result<Schema, SchemaError> {
+    // Of the lock that the migrator takes, and of tables that others work on.
+    sqlx::query("set lock_timeout = '60s'").execute(&mut *connection).await?;
+    bring(connection, &migrator(POSTGRES)).await
+}
+
+/// How the schema of a MySQL database stands.
+pub(super) async fn look_at_mysql(connection: &mut MySqlConnection) -> Result<Schema, SchemaError> {
+    look(connection, &migrator(MYSQL)).await
+}
+
+/// Brings a MySQL database to this version, and says how it stood. Those who come together take turns, with a lock of
+/// our own: the migrator waits for its lock "for ever", by a number of seconds that MariaDB refuses, and then goes on
+/// without it.
+pub(super) async fn mysql(connection: &mut MySqlConnection) -> Result<Schema, SchemaError> {
     let mut migrator = migrator(MYSQL);
-    let result = migrator.set_locking(false).run(&mut *connection).await;
+    migrator.set_locking(false);
+    let schema = look(connection, &migrator).await;
+    // While one that came first is at it, a version may look applied by half.
+    if schema.as_ref().is_ok_and(Schema::is_current) || !may_be_under_way(&schema) {
+        return schema;
+    }
+    let lock = "select get_lock(concat('punctual ', md5(database())), 60)";
+    let taken: Option<i64> = sqlx::query_scalar(lock).fetch_one(&mut *connection).await?;
+    if taken != Some(1) {
+        return Err(SchemaError::Locked);
+    }
+    let schema = bring_mysql(connection, &migrator).await;
     let unlock = "do release_lock(concat('punctual ', md5(database())))";
-    sqlx::query(unlock).execute(&mut *connection).await.map_err(failed)?;
-    explain(result, MYSQL.len())
+    sqlx::query(unlock).execute(&mut *connection).await?;
+    schema
+}
+
+fn may_be_under_way(schema: &Result<Schema, SchemaError>) -> bool {
+    matches!(schema, Ok(_) | Err(SchemaError::Dirty(_)))
+}
+
+async fn bring_mysql(
+    connection: &mut MySqlConnection,
+    migrator: &Migrator,
+) -> Result<Schema, SchemaError> {
+    let schema = look(connection, migrator).await?;
+    let Err(error) = migrator.run_direct(None, connection, false).await else { return Ok(schema) };
+    if let MigrateError::ExecuteMigration(why, version) = &error
+        && denial(why).is_some()
+    {
+        // The migrator notes a version before it tries. This one was refused before anything was changed.
+        let forget = format!("delete from {TABLE} where version = ? and success = false");
+        let query = sqlx::query(AssertSqlSafe(forget)).bind(version);
+        query.execute(&mut *connection).await?;
+    }
+    Err(refused(schema, error))
 }

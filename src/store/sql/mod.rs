@@ -1,13 +1,14 @@
 //! The SQL store: SQLite, PostgreSQL, MySQL and MariaDB. Every statement stands in this folder
 //! and asks the database neither for the time nor for a decision.
 //!
-//! `place` names a database; `sqlite` (with `file` and `readers`) and `server` (with `session` and
-//! `fault`) speak to one; `dialect` knows what differs in the text of statements; `value`, `bind`,
+//! `place` names a database; `sqlite` (with `file` and `readers`) and `server` (with `fault`) speak to one; `connect`
+//! (with `session`, `migrate` and `reason`) reaches a server at a start and says why it cannot; `dialect` knows what differs in the text of statements; `value`, `bind`,
 //! `columns` and `row` turn words into columns and back; `read`, `hold`, `statement` and `write` are the
 //! statements.
 
 mod bind;
 mod columns;
+mod connect;
 mod dialect;
 mod fault;
 mod file;
@@ -16,6 +17,7 @@ mod migrate;
 mod place;
 mod read;
 mod readers;
+mod reason;
 mod row;
 mod server;
 mod session;
@@ -34,6 +36,7 @@ use sqlite::Sqlite;
 use statement::Statements;
 use value::Row;
 
+pub use migrate::Schema;
 pub use place::StorePlace;
 
 /// Jobs and ledger in a SQL database. Clones share it.
@@ -47,6 +50,35 @@ pub struct SqlStore {
 enum Database {
     Sqlite(Sqlite),
     Server(Server),
+}
+
+/// Finds out whether the database of a place can be connected to, and changes nothing. Unlike an opening, this may be
+/// given up at any time.
+pub async fn reach(place: &StorePlace) -> Result<(), StoreError> {
+    connect::reach(place).await
+}
+
+/// How the schema of a database stands. Nothing is changed.
+pub async fn schema(place: &StorePlace) -> Result<Schema, StoreError> {
+    match place {
+        StorePlace::Sqlite(path) => {
+            migrate::look_at_sqlite(path).await.map_err(|error| error.at(place))
+        }
+        StorePlace::Postgres(..) | StorePlace::MySql(..) => {
+            connect::schema(place, connect::Task::Look).await
+        }
+    }
+}
+
+/// Creates the tables of a database, or brings them to this version; says how they stood. A file that a daemon holds is
+/// refused.
+pub async fn migrate(place: &StorePlace) -> Result<Schema, StoreError> {
+    match place {
+        StorePlace::Sqlite(path) => Sqlite::migrate(path).await,
+        StorePlace::Postgres(..) | StorePlace::MySql(..) => {
+            connect::schema(place, connect::Task::Bring).await
+        }
+    }
 }
 
 impl SqlStore {

@@ -56,6 +56,19 @@ impl StorePlace {
     }
 }
 
+impl StorePlace {
+    /// Whether its server is reached through a socket of this machine, which is not there until the server is.
+    pub(super) fn is_at_a_socket(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(options, _) => {
+                options.get_socket().is_some() || options.get_host().starts_with('/')
+            }
+            Self::MySql(options, _) => options.get_socket().is_some(),
+        }
+    }
+}
+
 /// What is wrong with a URL, without a part of it: any part may be secret, such as a password that was pasted into an
 /// option.
 fn bad(url: &str, error: &sqlx::Error) -> Invalid {

@@ -6,31 +6,21 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions, MySqlRow};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
+use sqlx::mysql::{MySqlPool, MySqlRow};
+use sqlx::postgres::{PgListener, PgPool, PgRow};
 use sqlx::{AssertSqlSafe, Column, Connection as _, Database, Pool, Row as _, TypeInfo, ValueRef};
 
+use super::connect;
 use super::dialect::{Dialect, Query, Write};
 use super::fault::{Fault, failure};
 use super::place::StorePlace;
 use super::value::{Cell, Row, Value};
-use super::{migrate, session};
 use crate::store::StoreError;
 
-/// Connections for readers, and the one that listens.
-const READERS: u32 = 5;
 /// How long a connection is waited for: a server that is away is tried again by the core.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer is waited for, so that a server that has vanished without a word is noticed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// The core's `PostgreSQL` session. A node that is stopped in the middle of a transaction must not hold its rows for
-/// longer than this: the others wait for them, and lose their own leases.
-const POSTGRES_SESSION: &str = "set idle_in_transaction_session_timeout = 2000";
-/// The same for MariaDB. MySQL has no such limit: there, a session ends that was idle for many times a sign of life.
-const MYSQL_SESSION: &str =
-    "set session wait_timeout = 30 /*M!100301 , idle_transaction_timeout = 2 */";
-/// Every statement of a transaction sees what others have committed, as in PostgreSQL, and no gaps are locked.
-const MYSQL_ISOLATION: &str = "set session transaction isolation level read committed";
 /// The channel on which a node tells the others that there is something to see.
 const CHANNEL: &str = "punctual";
 
@@ -136,11 +126,7 @@ macro_rules! written {
 impl Server {
     /// Connects, and brings the schema to this version.
     pub(super) async fn open(place: &StorePlace) -> Result<Self, StoreError> {
-        let pools = match place {
-            StorePlace::Postgres(options, _) => postgres(options, place).await?,
-            StorePlace::MySql(options, _) => mysql(options, place).await?,
-            StorePlace::Sqlite(_) => return Err(unusable(place, "it is a file")),
-        };
+        let pools = connect::open(place).await?;
         let id = uuid::Uuid::now_v7().to_string();
         Ok(Self {
             pools: Mutex::new(pools),
@@ -257,64 +243,6 @@ fn renew<D: Database>(pool: &mut Pool<D>) {
     let options = pool.connect_options().as_ref().clone();
     let fresh = pool.options().clone().connect_lazy_with(options);
     drop(std::mem::replace(pool, fresh).close());
-}
-
-pub(super) fn unusable(place: &StorePlace, error: &str) -> StoreError {
-    StoreError::Unusable(format!("{place}: {error}"))
-}
-
-/// A connection that could not be made: because nobody is there yet, or because it will never be allowed.
-pub(super) fn unreachable(place: &StorePlace, error: &sqlx::Error) -> StoreError {
-    // It is starting up, or has no connection free.
-    let is_busy = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| ["57P03", "53300", "08004"].contains(&code.as_ref()));
-    if is_busy || matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) {
-        return StoreError::Unavailable(format!("{place}: {error}"));
-    }
-    unusable(place, &error.to_string())
-}
-
-async fn postgres(options: &PgConnectOptions, place: &StorePlace) -> Result<Pools, StoreError> {
-    // A connection pooler refuses a setting that it does not know, and nothing here is read as a float.
-    let options = options.clone().application_name("punctual").extra_float_digits(None);
-    let pool = || PgPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
-    // The core finds out by itself that its connection is gone, and tries again.
-    let core = pool().max_connections(1).idle_timeout(None).max_lifetime(None);
-    let core = core.after_connect(|connection, _| {
-        Box::pin(async { sqlx::query(POSTGRES_SESSION).execute(connection).await.map(drop) })
-    });
-    let core = core.test_before_acquire(false).connect_with(options.clone()).await;
-    let core = core.map_err(|error| unreachable(place, &error))?;
-    session::check_postgres(&core, &options, place).await?;
-    migrate::postgres(&core).await.map_err(|error| unusable(place, &error))?;
-    let readers = pool().max_connections(READERS).connect_lazy_with(options);
-    Ok(Pools::Postgres { core, readers })
-}
-
-async fn mysql(options: &MySqlConnectOptions, place: &StorePlace) -> Result<Pools, StoreError> {
-    let pool = |settings: &'static [&str]| {
-        let pool = MySqlPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
-        pool.after_connect(|connection, _| Box::pin(set(connection, settings)))
-    };
-    let core = pool(&[MYSQL_ISOLATION, MYSQL_SESSION]);
-    let core = core.max_connections(1).idle_timeout(None).max_lifetime(None);
-    let core = core.test_before_acquire(false).connect_with(options.clone()).await;
-    let core = core.map_err(|error| unreachable(place, &error))?;
-    migrate::mysql(&core).await.map_err(|error| unusable(place, &error))?;
-    let readers = pool(&[MYSQL_ISOLATION]).max_connections(READERS);
-    Ok(Pools::MySql { core, readers: readers.connect_lazy_with(options.clone()) })
-}
-
-async fn set(
-    connection: &mut MySqlConnection,
-    settings: &[&'static str],
-) -> Result<(), sqlx::Error> {
-    for setting in settings {
-        sqlx::query(*setting).execute(&mut *connection).await?;
-    }
-    Ok(())
 }
 
 fn check(done: u64, wanted: Option<u64>, conflict: String) -> Result<(), Fault> {

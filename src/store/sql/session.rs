@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
+use super::connect::{refuse, unreachable};
 use super::place::StorePlace;
-use super::server::{unreachable, unusable};
 use crate::store::StoreError;
 
 /// How long the check may take: a pooler lets a client wait when all of its connections are taken.
@@ -38,14 +38,13 @@ async fn state(connection: &mut PgConnection) -> Result<State, sqlx::Error> {
 
 /// Refuses a session that the store cannot use. A server that takes no writes, as during a failover, is waited for.
 pub(super) async fn check_postgres(
-    core: &PgPool,
+    connection: &mut PgConnection,
     options: &PgConnectOptions,
     place: &StorePlace,
 ) -> Result<(), StoreError> {
     let look = async {
-        let mut connection = core.acquire().await?;
-        let state = state(&mut connection).await?;
-        Ok((is_shared(&mut connection, &state.process, options).await?, state))
+        let state = state(connection).await?;
+        Ok((is_shared(connection, &state.process, options).await?, state))
     };
     let looked = tokio::time::timeout(CHECK_TIMEOUT, look).await;
     let no_answer =
@@ -53,7 +52,7 @@ pub(super) async fn check_postgres(
     let (is_shared, state) =
         looked.map_err(|_| no_answer())?.map_err(|error| unreachable(place, &error))?;
     if is_shared {
-        return Err(unusable(
+        return Err(refuse(
             place,
             "a connection pooler shares the session between transactions, but prepared statements and \
              notifications need a session of their own: set its pool_mode to session, or connect to the \
@@ -63,7 +62,7 @@ pub(super) async fn check_postgres(
     if !ENCODINGS.contains(&state.encoding.as_str()) {
         let encoding = state.encoding;
         let message = format!("the database has the encoding {encoding}, and must have UTF8");
-        return Err(unusable(place, &message));
+        return Err(refuse(place, &message));
     }
     if state.is_read_only {
         return Err(StoreError::Unavailable(format!("{place}: the server takes no writes now")));

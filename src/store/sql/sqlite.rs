@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Statement, Transaction
 
 use super::dialect::{Query, Write};
 use super::file::DatabaseFile;
-use super::migrate;
+use super::migrate::{self, Schema, SchemaError};
 use super::readers::Readers;
 use super::value::{Bind, Cell, Row, Value};
 use crate::store::StoreError;
@@ -51,15 +51,9 @@ impl Sqlite {
     /// written.
     pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display();
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|error| {
-                StoreError::Unusable(format!("cannot create {}: {error}", folder.display()))
-            })?;
-        }
-        check_version()?;
-        let file = Arc::new(DatabaseFile::lock(path).await?);
+        let (file, _) = prepare(path).await?;
+        let file = Arc::new(file);
         let unusable = |error: String| StoreError::Unusable(format!("{shown}: {error}"));
-        migrate::sqlite(file.path()).await.map_err(unusable)?;
         let connection = connect_to_write(file.path()).map_err(unusable)?;
         prove_writable(&connection).map_err(|error| unusable(error.to_string()))?;
         file.note_companions()?;
@@ -67,6 +61,11 @@ impl Sqlite {
         let readers = Readers::start(&file)?;
         let writer = Writer { connection: Some(connection), has_failed: false };
         Ok(Self { readers, writer: Mutex::new(writer), file })
+    }
+
+    /// Creates the tables of a file, or brings them to this version; says how they stood.
+    pub(super) async fn migrate(path: &Path) -> Result<Schema, StoreError> {
+        prepare(path).await.map(|(_, schema)| schema)
     }
 
     /// Does something on the connection that writes, on this very thread: the core has one of its own, and to change
@@ -138,6 +137,25 @@ impl Sqlite {
         }
         verified
     }
+}
+
+/// Locks a file, creating it where there is none, and brings its schema to this version.
+async fn prepare(path: &Path) -> Result<(DatabaseFile, Schema), StoreError> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            StoreError::Unusable(format!("cannot create {}: {error}", folder.display()))
+        })?;
+    }
+    check_version()?;
+    let file = DatabaseFile::lock(path).await?;
+    let schema = migrate::sqlite(file.path()).await.map_err(|error| match error {
+        // The file is full, locked or no database: another try may find it otherwise.
+        SchemaError::Sql(_) | SchemaError::Locked => {
+            StoreError::Unusable(format!("{}: {error}", path.display()))
+        }
+        refused => StoreError::Refused(format!("{}: {refused}", path.display())),
+    })?;
+    Ok((file, schema))
 }
 
 /// Folds the WAL into the file that is open, and empties it: it must not be applied to a file that has taken its place.
