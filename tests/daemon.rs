@@ -592,7 +592,11 @@ async fn declaring_many(home: &Home) -> support::Daemon {
         (0..10_000).map(|number| declaring(&format!("job-{number}"), "true\n")).collect();
     home.write_config(&jobs);
     let daemon = home.spawn(&[]);
-    while home.client().status().await.is_err() {
+    let is_declaring = async || {
+        let status = home.client().status().await.ok()?;
+        Some(status["not_ready"]["message"].as_str()?.contains("being declared"))
+    };
+    while is_declaring().await != Some(true) {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     daemon

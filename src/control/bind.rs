@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, RenameFlags, fchmod, renameat_with};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 
 use super::unix::Listener;
 
@@ -27,14 +27,19 @@ const ATTEMPTS: u16 = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody answers there.
-    #[error("another daemon listens at {}", .0.display())]
-    InUse(PathBuf),
+    #[error("another daemon listens at {}{}", .0.display(), process(*.1))]
+    InUse(PathBuf, Option<i32>),
     /// Something that is not a socket stands there.
     #[error("{} exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
     /// The system refused.
     #[error("cannot listen at {}: {}", .0.display(), .1)]
     Io(PathBuf, std::io::Error),
+}
+
+/// How the process that listens is named, where it is known.
+fn process(id: Option<i32>) -> String {
+    id.map_or_else(String::new, |id| format!(" (process {id})"))
 }
 
 /// Which file stands at a path.
@@ -133,17 +138,20 @@ fn left_over(path: &Path) -> Result<Option<FileId>, BindError> {
     match connect(path) {
         Err(Errno::CONNREFUSED) => Ok(Some(found)),
         Err(Errno::NOENT) => Ok(None),
+        Ok(process) => Err(BindError::InUse(path.to_owned(), process)),
         // A queue of connections that is full is a living daemon's.
-        Ok(()) | Err(Errno::AGAIN) => Err(BindError::InUse(path.to_owned())),
+        Err(Errno::AGAIN) => Err(BindError::InUse(path.to_owned(), None)),
         Err(error) => Err(fail(error.into())),
     }
 }
 
-/// Connects without waiting, and hangs up.
-fn connect(path: &Path) -> rustix::io::Result<()> {
+/// Connects without waiting, and hangs up. The answer is the process that listens, if it is visible from here.
+fn connect(path: &Path) -> rustix::io::Result<Option<i32>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let peer = UnixStream::from_std(socket.into()).and_then(|stream| stream.peer_cred());
+    Ok(peer.ok().and_then(|peer| peer.pid()).filter(|process| *process > 0))
 }
 
 impl Bound {
@@ -161,7 +169,7 @@ impl Bound {
                 return Ok((Listener(listener), file));
             }
         }
-        Err(BindError::InUse(path))
+        Err(BindError::InUse(path, None))
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
 
@@ -68,7 +68,7 @@ pub(super) async fn readiness(api: &Api) -> Option<Trouble> {
     api.history.read_error().await.map(|error| Trouble::new("store_read", error))
 }
 
-fn answer(flag: &str, trouble: Option<Trouble>) -> Response {
+pub(super) fn answer(flag: &str, trouble: Option<Trouble>) -> Response {
     let Some(trouble) = trouble else { return Json(json!({flag: true})).into_response() };
     let Trouble { reason, message } = trouble;
     let error = ApiError::unavailable(message);

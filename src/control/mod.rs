@@ -10,6 +10,7 @@ mod budget;
 mod cancel;
 mod daemon;
 mod error;
+mod gate;
 mod health;
 mod jobs;
 mod output;
@@ -36,6 +37,7 @@ pub use crate::scheduler::command::Difference;
 use crate::scheduler::handle::Handle;
 pub use budget::Budget;
 use error::ApiError;
+pub use gate::{Opening, Routes, Stage, gated};
 pub use previews::Previews;
 
 /// A reload's answer: what changed, or what is wrong with the file, in one line.
@@ -104,7 +106,7 @@ pub fn wording(status: StatusCode, message: &str) -> Value {
 }
 
 /// The routes of the control socket.
-pub fn router(api: Api) -> Router {
+pub fn router(api: Api) -> Routes {
     Router::new()
         .route("/v1/jobs", get(jobs::list).post(jobs::add))
         .route("/v1/jobs/batch", post(batch::add).get(jobs::show).delete(jobs::remove))

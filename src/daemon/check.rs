@@ -47,6 +47,8 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
         Err(Failure::Client(ClientError::Unreachable { .. })) => {
             (None, "no daemon is running".to_owned())
         }
+        // It waits for its store, for example, and the file is as right or wrong as ever.
+        Err(Failure::Client(ClientError::Refused { status: 503, message, .. })) => (None, message),
         // There may be one that cannot be asked.
         Err(why @ (Failure::Unreachable(_) | Failure::Client(ClientError::Denied { .. }))) => {
             (None, why.to_string())

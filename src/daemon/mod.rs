@@ -14,8 +14,8 @@ mod retention;
 mod secrets;
 mod serve;
 mod signals;
+mod start;
 mod stop;
-mod store;
 mod worker;
 
 pub use check::check;

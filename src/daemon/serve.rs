@@ -1,6 +1,6 @@
 //! `punctual serve`: everything is built here, started in order, and ended in order.
 //!
-//! Up: configuration, store, recovery, control socket, declared jobs, application, ready. Down: no
+//! Up: configuration, control socket, store, recovery, declared jobs, application, ready. Down: no
 //! new runs, what runs may end within the limit, the rest is recorded, the sockets and the store are closed.
 
 use std::path::{Path, PathBuf};
@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,13 +19,13 @@ use super::files::{self, Demo, Reader, Source};
 use super::inherited::Inherited;
 use super::retention::Pruner;
 use super::signals::{Asked, Signals};
+use super::start::{Plan, Start, unusable_store};
 use super::{logging, notify, stop};
 use crate::cli::{Failure, report};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config, Retention};
-use crate::control::bind::bind;
-use crate::control::{self, Api, ReloadAnswer, ReloadOrder, Reloaded};
+use crate::config::{Config, Retention};
+use crate::control::{self, Api, Opening, ReloadAnswer, ReloadOrder, Reloaded};
 use crate::executor::{
     self, Completion, Confidential, Live, Pools, WorkerProgram, handed_over_max,
 };
@@ -38,7 +37,6 @@ use crate::scheduler::declare::{DeclareError, Declared, Emptied, declare};
 use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Identity, Scheduler};
-use crate::server;
 use crate::store::sql::SqlStore;
 use crate::store::{Archive, Store};
 use crate::zone::Zone;
@@ -84,63 +82,44 @@ fn load_and_run(
     result
 }
 
-fn refused(error: &impl ToString) -> Failure {
+pub(super) fn refused(error: &impl ToString) -> Failure {
     Failure::Refused(error.to_string())
 }
 
 /// Something in the environment is.
-fn unusable(error: &Invalid) -> Failure {
+pub(super) fn unusable(error: &Invalid) -> Failure {
     Failure::Usage(error.to_string())
 }
 
 /// The parts of a daemon that has not been started.
 struct Parts {
-    app: App,
     store: SqlStore,
     scheduler: Scheduler<SqlStore, Pools>,
     completions: mpsc::Receiver<Completion>,
     live: Live,
     secrets: Confidential,
-    rules: Rules,
-    jobs: Vec<Job>,
-    identity: Identity,
 }
 
 impl Parts {
-    /// Checks everything that can be checked, then opens the store and finds out what a crash has left.
-    /// None if the daemon was asked to stop while it waited for the store.
-    async fn build(
-        config: &Config,
+    /// Builds them on an open store.
+    fn build(
+        plan: &Plan,
+        store: SqlStore,
+        identity: Identity,
         socket: &Path,
-        signals: &mut Signals,
         inherited: &Inherited,
-    ) -> Result<Option<Self>, Failure> {
-        let clock = SystemClock;
-        let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
-        let app =
-            App::new(files::toutiao_settings(config)?, &state, Arc::new(clock), &Handle::current())
-                .map_err(|invalid| config.error(invalid.within("toutiao")))?;
-        let rules = files::rules(config, app.registry());
-        let jobs = files::declared_jobs(config, &rules, clock.now())?;
-        let place = files::store_place(config, &state)?;
-        let opened = super::store::open(&place, signals).await;
-        let Some(store) = opened.map_err(|error| refused(&error))? else { return Ok(None) };
-        let identity = Identity {
-            node: node_name().into(),
-            started_at: clock.now(),
-            seed: seed(),
-            lease: config.lease,
-        };
+    ) -> Self {
+        let config = &plan.config;
         let (completions_in, completions) =
             mpsc::channel(handed_over_max(&config.executors).max(1));
         let secrets = Confidential::incomplete();
         secrets.learn(config.secret_variables());
         let mut pools = Pools::new(
             &config.executors,
-            app.registry(),
-            Arc::new(clock),
+            plan.app.registry(),
+            Arc::new(SystemClock),
             completions_in,
-            &WorkerProgram::own(app.worker_hello().clone()),
+            &WorkerProgram::own(plan.app.worker_hello().clone()),
         )
         .keeping_secrets(secrets.clone())
         .noting_commands(&commands_file(socket));
@@ -149,9 +128,21 @@ impl Parts {
         }
         pools.load_certificates();
         let live = pools.live();
-        let mut scheduler = Scheduler::new(store.clone(), pools, rules.clone(), identity.clone());
-        let recovered =
-            scheduler.recover(clock.now(), DIED).await.map_err(|error| refused(&error))?;
+        let scheduler = Scheduler::new(store.clone(), pools, plan.rules.clone(), identity);
+        Self { store, scheduler, completions, live, secrets }
+    }
+
+    /// Finds out what a crash has left. None if the daemon was asked to stop while it waited for the store.
+    async fn recover(
+        &mut self,
+        start: &mut Start,
+        signals: &mut Signals,
+    ) -> Option<Result<(), Failure>> {
+        let look = async || self.scheduler.recover(SystemClock.now(), DIED).await;
+        let recovered = match start.persist(signals, look).await? {
+            Ok(recovered) => recovered,
+            Err(error) => return Some(Err(unusable_store(&error))),
+        };
         if recovered.rerun + recovered.lost > 0 {
             tracing::warn!(
                 rerun = recovered.rerun,
@@ -159,7 +150,7 @@ impl Parts {
                 "runs were in flight when the last daemon ended"
             );
         }
-        Ok(Some(Self { app, store, scheduler, completions, live, secrets, rules, jobs, identity }))
+        Some(Ok(()))
     }
 }
 
@@ -191,31 +182,53 @@ async fn run(
     let Some(config) = signals.unless_stopped(reader.read(Ok)).await else { return Ok(()) };
     let config = config?;
     tracing::info!(%file, "the configuration was read");
-    let socket = config.listens_at(socket).map_err(|invalid| unusable(&invalid))?;
-    let parts = Parts::build(&config, &socket, &mut signals, inherited).await?;
-    let Some(mut parts) = parts else { return Ok(()) };
-    // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
-    parts.scheduler.hold();
-    let Parts { app, store, scheduler, completions, live, secrets, rules, jobs, identity } = parts;
-    let bound = bind(&socket, config.socket_mode).map_err(|error| refused(&error))?;
-    let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
-    let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
-    let (rules_in, rules_out) = watch::channel(Arc::new(rules));
-    let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
+    let plan = Plan::of(config)?;
+    let socket = plan.config.listens_at(socket).map_err(|invalid| unusable(&invalid))?;
+    let identity = Identity {
+        node: node_name().into(),
+        started_at: SystemClock.now(),
+        seed: seed(),
+        lease: plan.config.lease,
+    };
     // The core ends first, and the doors only when it has: until then they can tell what happens.
     let (core, doors) = (CancellationToken::new(), CancellationToken::new());
     let tracker = TaskTracker::new();
+    let opening = Opening {
+        identity: facts(&plan.config, &socket, &identity)?,
+        zone: plan.config.zone.clone(),
+        away: None,
+    };
+    let listens = (socket.as_path(), plan.config.socket_mode);
+    let (mut start, socket_file) = Start::listen(listens, opening, &doors, &tracker)?;
+    let Some(opened) = start.open_store(plan, &reader, &mut signals).await else { return Ok(()) };
+    let (plan, store) = opened?;
+    // The file may have been read again while the store was waited for.
+    let identity = Identity { lease: plan.config.lease, ..identity };
+    let mut parts = Parts::build(&plan, store, identity.clone(), &socket, inherited);
+    match parts.recover(&mut start, &mut signals).await {
+        Some(recovered) => recovered?,
+        None => return Ok(()),
+    }
+    // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
+    parts.scheduler.hold();
+    let Parts { store, scheduler, completions, live, secrets } = parts;
+    let jobs = plan.jobs()?;
+    let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
+    let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
+    let (rules_in, rules_out) = watch::channel(Arc::new(plan.rules.clone()));
+    let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
     let api = Api {
         history: History::new(Arc::new(store.clone()), handle.clone(), live.clone()),
         handle: handle.clone(),
         rules: rules_out.clone(),
         clock: Arc::new(SystemClock),
         reload: reload_in,
-        identity: Arc::new(facts(&config, &socket, &identity)?),
+        identity: Arc::new(facts(&plan.config, &socket, &identity)?),
         closing: doors.clone(),
         budget: control::Budget::default(),
         previews: control::Previews::default(),
     };
+    let Plan { app, config, .. } = plan;
     start_helpers(&store, secrets, &core, &tracker);
     let (hints_in, hints) = mpsc::channel(1);
     let (outputs_in, outputs) = mpsc::channel(1);
@@ -225,8 +238,7 @@ async fn run(
     let inlets = Inlets { commands, completions, hints, outputs, shutdown: core.clone() };
     let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, &tracker);
     let mut serving = serving.map_err(|error| refused(&error))?;
-    let (listener, socket_file) = bound.publish().map_err(|error| refused(&error))?;
-    tracker.spawn(answer(listener, api, doors.clone()));
+    start.declaring(control::router(api));
     let archive: Arc<dyn Archive> = Arc::new(store.clone());
     let retention = watch::Sender::new(config.retention);
     let pruner = Pruner::new(Arc::clone(&archive), handle.clone(), retention.subscribe());
@@ -242,12 +254,16 @@ async fn run(
         config,
         socket,
     };
-    let up = async {
-        daemon.begin(jobs).await?;
-        let started = start_app(&app, &tracker, Client::new(&daemon.socket), &doors, demo).await;
-        started.map_err(|error| refused(&format!("{error:#}")))
+    let started = match daemon.begin(jobs, &mut start, &mut signals).await {
+        Some(Ok(())) => {
+            start.up();
+            let client = Client::new(&daemon.socket);
+            let starting = start_app(&app, &tracker, client, &doors, demo);
+            let started = signals.unless_stopped(starting).await;
+            started.map(|started| started.map_err(|error| refused(&format!("{error:#}"))))
+        }
+        ended => ended,
     };
-    let started = signals.unless_stopped(up).await;
     let is_up = matches!(started, Some(Ok(())));
     let drained = if is_up { daemon.work(&mut signals, &mut serving).await } else { None };
     stop::begin(&core);
@@ -288,14 +304,6 @@ fn commands_file(socket: &Path) -> PathBuf {
     file.into()
 }
 
-/// Answers at the control socket until the doors close.
-async fn answer(listener: control::unix::Listener, api: Api, doors: CancellationToken) {
-    let router = control::router(api);
-    let wording: server::Wording = control::wording;
-    let settings = (control::unix::LIMITS, wording);
-    server::serve(listener, router, settings, doors.cancelled_owned()).await;
-}
-
 async fn start_app(
     app: &App,
     tracker: &TaskTracker,
@@ -314,11 +322,20 @@ async fn start_app(
 }
 
 impl Daemon {
-    /// Declares the jobs of the file, and lets jobs fire from then on.
-    async fn begin(&mut self, jobs: Vec<Job>) -> Result<(), Failure> {
+    /// Declares the jobs of the file, and lets jobs fire from then on. None if the daemon was asked to stop before.
+    async fn begin(
+        &mut self,
+        jobs: Vec<Job>,
+        start: &mut Start,
+        signals: &mut Signals,
+    ) -> Option<Result<(), Failure>> {
         let rules = self.rules.borrow().as_ref().clone();
-        self.declare(rules, jobs, Emptied::Keeps).await.map_err(|error| refused(&error))?;
-        self.handle.begin().await.map_err(|error| refused(&error))
+        let begin = async || {
+            self.declare(rules.clone(), jobs.clone(), Emptied::Keeps).await?;
+            Ok::<(), DeclareError>(self.handle.begin().await?)
+        };
+        let begun = start.persist(signals, begin).await?;
+        Some(begun.map_err(|error| refused(&error)))
     }
 
     /// Says that it is ready, and waits for the end. The answer is how the loop ended, if it did so by itself, which

@@ -1,0 +1,291 @@
+//! A start, from the control socket to the open store. The socket answers first, with 503 and the reason, so that
+//! nothing that waits for the daemon is held up by a database server that is away. The server is waited for; what no
+//! waiting would mend, such as a wrong password or a newer schema, ends the start.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::app::App;
+use super::files::{self, Reader};
+use super::notify;
+use super::serve::{refused, unusable};
+use super::signals::{Asked, Signals};
+use crate::cli::Failure;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config, ConfigError};
+use crate::control::bind::{SocketFile, bind};
+use crate::control::{self, Opening, Routes, Stage};
+use crate::job::Job;
+use crate::scheduler::admission::Rules;
+use crate::scheduler::command::Refusal;
+use crate::scheduler::declare::DeclareError;
+use crate::server;
+use crate::store::StoreError;
+use crate::store::sql::{self, SqlStore, StorePlace};
+
+/// Time between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a start may take before the service manager is told that the daemon is ready all the same: its socket
+/// answers, and a migration or a long file of jobs must not look like a daemon that hangs. Below the unit's
+/// `TimeoutStartSec`.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// A start that is under way. It owns the stage that requests and the service manager are told.
+#[derive(Debug)]
+pub(super) struct Start {
+    stage: watch::Sender<Stage>,
+    /// When the service manager is told that the daemon is ready; none once it was.
+    ready_at: Option<Instant>,
+}
+
+/// Something that a store may fail only for a while.
+pub(super) trait Passing {
+    /// Why the store is away, if that is what it is.
+    fn away(&self) -> Option<String>;
+}
+
+impl Passing for StoreError {
+    fn away(&self) -> Option<String> {
+        match self {
+            Self::Unavailable(why) => Some(why.clone()),
+            // Other nodes were faster, again and again.
+            Self::Conflict(_) => Some(self.to_string()),
+            Self::Rejected(_) | Self::Unusable(_) | Self::Refused(_) => None,
+        }
+    }
+}
+
+impl Passing for DeclareError {
+    fn away(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.away(),
+            Self::Refused(Refusal::Unavailable(why)) => Some(why.clone()),
+            Self::Refused(_) | Self::Rejected { .. } => None,
+        }
+    }
+}
+
+/// How the daemon ends if its store cannot be used. Exit code 2 has the service manager not try again: somebody has to
+/// change something first.
+pub(super) fn unusable_store(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Refused(_) => Failure::Usage(error.to_string()),
+        StoreError::Unavailable(_)
+        | StoreError::Conflict(_)
+        | StoreError::Rejected(_)
+        | StoreError::Unusable(_) => refused(error),
+    }
+}
+
+impl Start {
+    /// Lets the control socket appear, and answers at it until `doors` close. The socket goes with its file.
+    pub(super) fn listen(
+        (socket, mode): (&Path, u32),
+        opening: Opening,
+        doors: &CancellationToken,
+        tracker: &TaskTracker,
+    ) -> Result<(Self, SocketFile), Failure> {
+        let bound = bind(socket, mode).map_err(|error| refused(&error))?;
+        let (listener, file) = bound.publish().map_err(|error| refused(&error))?;
+        let (stage, stages) = watch::channel(Stage::Opening(Arc::new(opening)));
+        let router = control::gated(stages, Arc::new(SystemClock));
+        let wording: server::Wording = control::wording;
+        let settings = (control::unix::LIMITS, wording);
+        let closed = doors.clone().cancelled_owned();
+        tracker.spawn(async move { server::serve(listener, router, settings, closed).await });
+        let ready_at = Some(Instant::now() + READY_WITHIN);
+        Ok((Self { stage, ready_at }, file))
+    }
+
+    /// Opens the store of a plan, as soon as it is there. The plan is the one of the file as it was read last: SIGHUP
+    /// has it read again meanwhile. None if the daemon was asked to stop before.
+    pub(super) async fn open_store(
+        &mut self,
+        mut plan: Plan,
+        reader: &Reader,
+        signals: &mut Signals,
+    ) -> Option<Result<(Plan, SqlStore), Failure>> {
+        loop {
+            // An opening must not be given up: it may be changing the schema.
+            let reached = signals.unless_stopped(self.patiently(sql::reach(&plan.store))).await?;
+            let opened = match reached {
+                Ok(()) => self.patiently(SqlStore::open(&plan.store)).await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(store) => {
+                    self.set_away(None);
+                    return Some(Ok((plan, store)));
+                }
+                Err(error) => match error.away() {
+                    Some(why) => self.set_away(Some(why)),
+                    None => return Some(Err(unusable_store(&error))),
+                },
+            }
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop => return None,
+                    Asked::Reload => plan = self.read_again(plan, reader, signals).await?,
+                },
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    /// Does something on the open store, and again while that is away. A reload is remembered for later. None if the
+    /// daemon was asked to stop before.
+    pub(super) async fn persist<T, E: Passing>(
+        &mut self,
+        signals: &mut Signals,
+        mut attempt: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
+        loop {
+            match signals.unless_stopped(self.patiently(attempt())).await? {
+                Err(error) if let Some(why) = error.away() => self.set_away(Some(why)),
+                done => {
+                    self.set_away(None);
+                    return Some(done);
+                }
+            }
+            signals.unless_stopped(tokio::time::sleep(PAUSE)).await?;
+        }
+    }
+
+    /// The store is open: requests about the daemon get through.
+    pub(super) fn declaring(&self, routes: Routes) {
+        self.stage.send_replace(Stage::Declaring { routes, away: None });
+    }
+
+    /// The jobs of the file are declared: all requests get through.
+    pub(super) fn up(&self) {
+        self.stage.send_modify(|stage| {
+            if let Stage::Declaring { routes, .. } = stage {
+                *stage = Stage::Up(routes.clone());
+            }
+        });
+    }
+
+    /// Awaits something. If that takes long, the service manager is told meanwhile that the daemon is ready.
+    async fn patiently<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        if let Some(at) = self.ready_at {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep_until(at) => {
+                    let reason = self.stage.borrow().reason();
+                    self.tell(&reason.unwrap_or_default());
+                }
+            }
+        }
+        work.await
+    }
+
+    fn tell(&mut self, status: &str) {
+        match self.ready_at.take() {
+            Some(_) => notify::ready(status),
+            None => notify::waiting(status),
+        }
+    }
+
+    /// The store is away, for this reason, or it is there.
+    fn set_away(&mut self, why: Option<String>) {
+        let is_news = self.stage.send_if_modified(|stage| {
+            let away = match stage {
+                Stage::Opening(opening) => &mut Arc::make_mut(opening).away,
+                Stage::Declaring { away, .. } => away,
+                Stage::Up(_) => return false,
+            };
+            let is_news = *away != why;
+            away.clone_from(&why);
+            is_news
+        });
+        match why {
+            Some(error) if is_news => {
+                tracing::warn!(%error, "the store is not there yet; waiting for it");
+                self.tell(&format!("waiting for the store: {error}"));
+            }
+            None if is_news => {
+                tracing::info!("the store is there");
+                self.tell("the store is there; starting");
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Makes a plan of the file as it is now; the old one stays if that is faulty. None if the daemon was asked to stop
+    /// meanwhile.
+    async fn read_again(
+        &mut self,
+        plan: Plan,
+        reader: &Reader,
+        signals: &mut Signals,
+    ) -> Option<Plan> {
+        notify::reloading();
+        let read = signals.unless_stopped(reader.read(Ok)).await?;
+        let plan = match read.map_err(Failure::from).and_then(Plan::of) {
+            Ok(new) => {
+                let needed = plan.config.restart_needed(&new.config);
+                if needed.iter().any(|table| table == "control") {
+                    tracing::warn!(
+                        "the configuration was read again; control takes effect at the next start only"
+                    );
+                } else {
+                    tracing::info!("the configuration was read again");
+                }
+                new
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration is faulty; the old one stays");
+                plan
+            }
+        };
+        self.stage.send_modify(|stage| {
+            if let Stage::Opening(opening) = stage {
+                let opening = Arc::make_mut(opening);
+                if let Ok(store) = files::store_place(&plan.config, Path::new("")) {
+                    opening.identity.store = store.to_string();
+                }
+                opening.zone = plan.config.zone.clone();
+            }
+        });
+        let reason = self.stage.borrow().reason();
+        notify::ready(&reason.unwrap_or_default());
+        Some(plan)
+    }
+}
+
+/// A configuration that was checked as far as that is possible without the store.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) config: Config,
+    pub(super) app: App,
+    pub(super) rules: Rules,
+    pub(super) store: StorePlace,
+}
+
+impl Plan {
+    /// Checks a configuration, also its jobs.
+    pub(super) fn of(config: Config) -> Result<Self, Failure> {
+        let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
+        let settings = files::toutiao_settings(&config)?;
+        let app = App::new(settings, &state, Arc::new(SystemClock), &Handle::current())
+            .map_err(|invalid| config.error(invalid.within("toutiao")))?;
+        let rules = files::rules(&config, app.registry());
+        let store = files::store_place(&config, &state)?;
+        let plan = Self { config, app, rules, store };
+        plan.jobs()?;
+        Ok(plan)
+    }
+
+    /// The declared jobs, as of now.
+    pub(super) fn jobs(&self) -> Result<Vec<Job>, ConfigError> {
+        files::declared_jobs(&self.config, &self.rules, SystemClock.now())
+    }
+}
