@@ -7,8 +7,12 @@
 //! sleeps: `machine.wait_until("it is active again", |machine| …)` looks again whenever the machine logs something.
 //! A machine costs about two seconds, so what does not disturb each other shares one.
 
+#[path = "machine/life.rs"]
+mod life;
 #[path = "support/machine.rs"]
 mod machine;
 #[path = "machine/package.rs"]
 mod package;
+#[path = "machine/sandbox.rs"]
+mod sandbox;
 mod support;

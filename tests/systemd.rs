@@ -38,8 +38,22 @@ fn verify(folder: &Path, unit: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8(said).unwrap())
 }
 
-#[test]
-fn systemd_has_nothing_to_complain_of_in_the_unit() {
+/// The exposure of a unit as systemd estimates it, from 0 (none) to 10.
+fn exposure(folder: &Path, unit: &str) -> f64 {
+    let path = folder.join("punctual.service");
+    std::fs::write(&path, unit).unwrap();
+    let output = Command::new("systemd-analyze")
+        .args(["security", "--offline=yes", "--no-pager"])
+        .arg(path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (_, last) = said.rsplit_once("punctual.service: ").unwrap();
+    last.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Whether the unit can be shown to systemd here. If not, a loud line says so.
+fn is_installed() -> bool {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         let required = std::env::var("PUNCTUAL_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
         assert!(
@@ -47,6 +61,27 @@ fn systemd_has_nothing_to_complain_of_in_the_unit() {
             "systemd-analyze is not installed, and PUNCTUAL_REQUIRE_SERVERS asks for it"
         );
         eprintln!("LEFT OUT: systemd-analyze is not installed, so the unit was not verified");
+        return false;
+    }
+    true
+}
+
+#[test]
+fn systemd_finds_little_to_attack_in_the_unit() {
+    if !is_installed() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = exposure(folder.path(), &unit());
+    assert!(shipped <= 3.0, "{shipped}");
+    // It does look: without the sandbox there is more.
+    let open = unit().replace("SystemCallFilter=", "#").replace("ProtectSystem=", "#");
+    assert!(exposure(folder.path(), &open) > shipped);
+}
+
+#[test]
+fn systemd_has_nothing_to_complain_of_in_the_unit() {
+    if !is_installed() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -1,11 +1,143 @@
 //! The Debian package: what an installation starts, what an upgrade keeps, and what a removal leaves.
 
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use serde_json::json;
+
 use crate::machine::Machine;
+
+/// Installs the second revision of the package.
+const UPGRADE: &str = "dpkg --install --force-confold /packages/punctual_*-2_*.deb";
 
 #[test]
 fn an_installation_starts_the_daemon_and_enables_it() {
     let Some(machine) = Machine::installed() else { return };
     assert_eq!(machine.property("SubState"), "running");
     assert_eq!(machine.property("UnitFileState"), "enabled");
+    assert_eq!(machine.property("DropInPaths"), "");
     assert_eq!(machine.ok(&["dpkg", "--verify", "punctual"]), "");
+    let user = machine.ok(&["getent", "passwd", "punctual"]);
+    assert!(user.ends_with(":/var/lib/punctual:/usr/sbin/nologin\n"), "{user}");
+    // All that it depends on is there, and its version is that of the program.
+    let version = machine.ok(&["punctual", "--version"]);
+    let package =
+        machine.ok(&["dpkg-query", "--show", "--showformat", "punctual ${Version}", "punctual"]);
+    assert_eq!(package, format!("{}-1", version.trim()));
+    let unresolved = machine.shell("ldd /usr/bin/punctual | grep 'not found' || true");
+    assert_eq!(unresolved, "");
+    // Nothing runs that nobody has asked for, and no port is open.
+    assert_eq!(machine.json(&["list"])["jobs"], json!([]));
+    let listening = machine.shell("tail -n +2 /proc/net/tcp /proc/net/tcp6 | grep ' 0A ' || true");
+    assert_eq!(listening, "");
+    // The administrator's secrets are for root only.
+    let mode = machine.ok(&["stat", "--format=%a %U", "/etc/punctual/credentials"]);
+    assert_eq!(mode, "700 root\n");
+}
+
+#[test]
+fn an_upgrade_under_load_loses_no_run_and_repeats_none() {
+    const RUNS: usize = 120;
+    let Some(machine) = Machine::installed() else { return };
+    // Ten runs a second for twelve seconds: before, while and after the daemon is replaced.
+    let now: u64 = machine.ok(&["date", "+%s%3N"]).trim().parse().unwrap();
+    let mut batch = String::new();
+    for number in 0..RUNS {
+        let due = now + 500 + 100 * u64::try_from(number).unwrap();
+        let due = machine_time(due);
+        let task = json!({
+            "type": "command",
+            "shell": "echo $PUNCTUAL_JOB_ID >> /var/lib/punctual/ran; sleep 0.3",
+        });
+        let trigger = json!({"type": "date", "run_date": due});
+        let job = json!({"id": format!("load-{number}"), "trigger": trigger, "task": task});
+        writeln!(batch, "{}{job}", if number == 0 { "" } else { "," }).unwrap();
+    }
+    machine.write("/tmp/batch", &format!("{{\"jobs\": [{batch}]}}"));
+    let socket = ["--unix-socket", "/run/punctual/punctual.sock"];
+    let post = ["--silent", "--fail", "--data", "@/tmp/batch", "http://punctual/v1/jobs/batch"];
+    machine.ok(&[&["curl"], &socket[..], &post[..]].concat());
+    let started = machine.pipe("started");
+    machine.add("long", &[], &format!("echo $$ > {started}; sleep 2; echo all of it"));
+    machine.ok(&["punctual", "run", "long"]);
+    machine.line(&started);
+    let before = machine.property("MainPID");
+
+    machine.shell(UPGRADE);
+
+    assert_ne!(machine.property("MainPID"), before);
+    assert_eq!(machine.property("ActiveState"), "active");
+    // What ran was given the time to end.
+    let long = &machine.json(&["runs", "long"])["runs"][0];
+    assert_eq!((&long["state"], &long["attempt"]), (&json!("succeeded"), &json!(1)), "{long}");
+    assert!(machine.ok(&["punctual", "logs", "long"]).contains("all of it"));
+
+    machine.wait_until("all have run", |machine| {
+        machine.json(&["runs", "--state", "succeeded", "--limit", "1000"])["runs"]
+            .as_array()
+            .unwrap()
+            .len()
+            == RUNS + 1
+    });
+    let runs = machine.json(&["runs", "--limit", "1000"]);
+    let runs = runs["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), RUNS + 1, "a run for each, and nothing was skipped");
+    assert!(runs.iter().all(|run| run["attempt"] == 1), "none was interrupted");
+    let nodes: BTreeSet<&str> = runs.iter().map(|run| run["node"].as_str().unwrap()).collect();
+    assert_eq!(nodes.len(), 2, "{nodes:?}");
+    let ran = machine.ok(&["cat", "/var/lib/punctual/ran"]);
+    let distinct: BTreeSet<&str> = ran.lines().collect();
+    assert_eq!((ran.lines().count(), distinct.len()), (RUNS, RUNS));
+}
+
+/// Milliseconds since 1970 in RFC 3339.
+fn machine_time(milliseconds: u64) -> String {
+    let milliseconds = i64::try_from(milliseconds).unwrap();
+    chrono::DateTime::from_timestamp_millis(milliseconds).unwrap().to_rfc3339()
+}
+
+#[test]
+fn an_upgrade_keeps_what_the_administrator_has_decided() {
+    let Some(machine) = Machine::installed() else { return };
+    // A file that was changed stays.
+    let faulty = "[nothing]\n";
+    machine.write("/etc/punctual/jobs.toml", faulty);
+    // A daemon that cannot start with it does not leave the package half installed.
+    let upgrade = machine.shell(&format!("{UPGRADE} 2>&1"));
+    assert!(upgrade.contains("punctual.service did not restart"), "{upgrade}");
+    assert_eq!(machine.ok(&["cat", "/etc/punctual/jobs.toml"]), faulty);
+    let status = machine.ok(&["dpkg-query", "--show", "--showformat=${Status}", "punctual"]);
+    assert_eq!(status, "install ok installed");
+    assert_eq!(machine.property("ActiveState"), "failed");
+    // A unit that was disabled is not enabled again.
+    machine.ok(&["systemctl", "disable", "punctual"]);
+    machine.shell("dpkg --install --force-confold /packages/punctual_*-1_*.deb");
+    assert_eq!(machine.property("UnitFileState"), "disabled");
+}
+
+#[test]
+fn a_removal_keeps_jobs_and_settings_and_a_purge_leaves_nothing() {
+    let Some(machine) = Machine::installed() else { return };
+    machine.ok(&["useradd", "--create-home", "--groups", "punctual", "anna"]);
+    machine.write("/etc/punctual/credentials/store-url", "secret");
+    machine.add("backup", &[], "echo hello");
+    machine.ok(&["punctual", "run", "backup", "--wait"]);
+
+    machine.ok(&["dpkg", "--remove", "punctual"]);
+    assert_eq!(machine.shell("pgrep --list-full --uid punctual || true"), "", "it was stopped");
+    assert_eq!(machine.shell("ls /usr/bin/punctual /run/punctual 2>/dev/null || true"), "");
+    machine.install();
+    let kept = machine.json(&["list"]);
+    assert_eq!(kept["jobs"][0]["id"], "backup");
+    assert_eq!(machine.ok(&["cat", "/etc/punctual/credentials/store-url"]), "secret");
+
+    machine.ok(&["dpkg", "--purge", "punctual"]);
+    let left =
+        machine.shell("find / -xdev -iname '*punctual*' -not -path '/proc/*' -not -path '/sys/*'");
+    assert_eq!(left, "");
+    assert_eq!(machine.shell("getent passwd punctual || getent group punctual || true"), "");
+    assert_eq!(machine.ok(&["systemctl", "list-units", "--all", "--no-legend", "punctual*"]), "");
+    assert_eq!(machine.ok(&["id", "--name", "--groups", "anna"]), "anna\n");
+    let state = machine.ok(&["systemctl", "is-system-running"]);
+    assert_eq!(state, "running\n");
 }

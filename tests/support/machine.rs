@@ -59,6 +59,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Lines of the journal that a test shows when it fails.
 const LOG_LINES: &str = "60";
 
+/// When a job is due that runs by hand only.
+const NEVER: &str = "2100-01-01T00:00:00Z";
+
 /// The unit of the daemon.
 pub(crate) const UNIT: &str = "punctual.service";
 
@@ -251,6 +254,25 @@ impl Machine {
         }
         end(&mut following);
         reader.join().unwrap();
+    }
+
+    /// Makes a named pipe, through which jobs tell what they do.
+    pub(crate) fn pipe(&self, name: &str) -> String {
+        let path = format!("/var/lib/punctual/{name}");
+        self.ok(&["mkfifo", "--mode=666", &path]);
+        path
+    }
+
+    /// Waits until somebody writes to a named pipe, and gives the line.
+    pub(crate) fn line(&self, pipe: &str) -> String {
+        let patience = PATIENCE.as_secs().to_string();
+        self.ok(&["timeout", &patience, "head", "--lines=1", pipe]).trim().to_owned()
+    }
+
+    /// Adds a job that runs a shell script when it is told to.
+    pub(crate) fn add(&self, id: &str, options: &[&str], script: &str) {
+        let add = ["punctual", "add", id, "--at", NEVER];
+        self.ok(&[&add[..], options, &["--shell", "--", script]].concat());
     }
 
     fn console(&self) -> String {
