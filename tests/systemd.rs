@@ -1,7 +1,6 @@
 //! The unit file as systemd judges it, and what a daemon tells its service manager.
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a test that cannot go on ends, and one that is left out says so"
 )]

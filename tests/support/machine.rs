@@ -240,17 +240,13 @@ impl Machine {
         let (wake, woken) = sync_channel(1);
         // It ends with the process that it reads from. A line that finds another one waiting has nothing to add.
         let reader = std::thread::spawn(move || {
-            for _ in lines.map_while(Result::ok) {
-                if wake.try_send(()) == Err(TrySendError::Disconnected(())) {
-                    break;
-                }
-            }
+            let is_heard = |_: &String| wake.try_send(()) != Err(TrySendError::Disconnected(()));
+            lines.map_while(Result::ok).take_while(is_heard).for_each(drop);
         });
         while !holds(self) {
             assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}\n{}", self.journal());
-            if woken.recv_timeout(LOOK_AGAIN) == Err(RecvTimeoutError::Disconnected) {
-                panic!("the journal ended while waiting: {what}");
-            }
+            let news = woken.recv_timeout(LOOK_AGAIN);
+            assert_ne!(news, Err(RecvTimeoutError::Disconnected), "the journal ended: {what}");
         }
         end(&mut following);
         reader.join().unwrap();
@@ -297,10 +293,7 @@ impl Drop for Machine {
 fn is_possible() -> bool {
     static POSSIBLE: OnceLock<bool> = OnceLock::new();
     *POSSIBLE.get_or_init(|| {
-        let why = match obstacle() {
-            None => return true,
-            Some(why) => why,
-        };
+        let Some(why) = obstacle() else { return true };
         left_out(&format!("{why}, so nothing was tested under a real systemd"));
         false
     })
