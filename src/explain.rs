@@ -26,6 +26,8 @@ pub struct Facts<'a> {
     pub occurrence: Option<Timestamp>,
     /// The occurrence's row in the ledger.
     pub row: Option<Run>,
+    /// The job's newest run, if somebody asked for it after that occurrence.
+    pub by_hand: Option<Run>,
     /// Since when the scheduler is paused.
     pub paused_since: Option<Timestamp>,
     /// The present.
@@ -61,6 +63,7 @@ impl Explanation {
 pub fn explain(facts: Facts<'_>) -> Explanation {
     let mut lines: Vec<String> = facts.not_due().into_iter().collect();
     lines.push(facts.outcome());
+    lines.extend(facts.by_hand.as_ref().map(|run| facts.of_run_by_hand(run)));
     lines.push(facts.what_comes_next());
     Explanation { lines, occurrence: facts.occurrence, row: facts.row }
 }
@@ -171,18 +174,32 @@ impl Facts<'_> {
                 format!("It was due at {due} and was cancelled: {reason}{}.", attempt(row))
             }
             RunState::Ended { started_at, finished_at, outcome, .. } => {
-                let ended = match outcome {
-                    Outcome::Succeeded { .. } => "succeeded".to_owned(),
-                    Outcome::Failed { error, .. } => format!("failed: {error}"),
-                    Outcome::Cancelled { reason } => format!("was cancelled: {reason}"),
-                    Outcome::TimedOut { error } => format!("timed out: {error}"),
-                    Outcome::Lost { error } => format!("was lost: {error}"),
-                };
+                let ended = ended(outcome);
                 let took = duration(finished_at.signed_duration_since(*started_at));
                 let late = lateness(row, *started_at);
                 format!(
                     "It was due at {due}, ran{late}{} and {ended} (after {took}).",
                     attempt(row)
+                )
+            }
+        }
+    }
+
+    fn of_run_by_hand(&self, run: &Run) -> String {
+        let asked = self.show(run.created_at);
+        match &run.state {
+            RunState::Pending => {
+                format!("It was run by hand at {asked} and waits: {}.", self.waits_for(run))
+            }
+            RunState::Running { .. } => format!("It was run by hand at {asked} and runs."),
+            RunState::Ended { started_at, finished_at, outcome, .. } => {
+                let took = duration(finished_at.signed_duration_since(*started_at));
+                format!("It was run by hand at {asked} and {} (after {took}).", ended(outcome))
+            }
+            RunState::Skipped { reason, .. } => {
+                format!(
+                    "It was run by hand at {asked} and did not run: {}.",
+                    self.why_skipped(*reason)
                 )
             }
         }
@@ -243,6 +260,17 @@ impl Facts<'_> {
                 format!("It does not run before it is mended: {reason}.")
             }
         }
+    }
+}
+
+/// How it ended.
+fn ended(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Succeeded { .. } => "succeeded".to_owned(),
+        Outcome::Failed { error, .. } => format!("failed: {error}"),
+        Outcome::Cancelled { reason } => format!("was cancelled: {reason}"),
+        Outcome::TimedOut { error } => format!("timed out: {error}"),
+        Outcome::Lost { error } => format!("was lost: {error}"),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::explain::{Explanation, Facts, explain};
 use crate::filter::{JobFilter, PAGE_LIMIT, RunFilter};
 use crate::job::Job;
 use crate::output::Output;
-use crate::run::{Attempt, Run, RunId};
+use crate::run::{Attempt, Cause, Run, RunId};
 use crate::scheduler::handle::Handle;
 use crate::store::{Archive, Rows, StoreError};
 
@@ -143,18 +143,36 @@ impl History {
                 None => (None, None),
             },
         };
+        let by_hand = self.newest_of(job).await?.filter(|run| {
+            let is_after = occurrence.is_none_or(|at| run.created_at > at);
+            run.cause == Cause::Manual && is_after && run.created_at <= asked
+        });
         let paused_since = self.handle.status().paused_since;
-        Ok(explain(Facts { job, asked, occurrence, row, paused_since, now }))
+        Ok(explain(Facts { job, asked, occurrence, row, by_hand, paused_since, now }))
+    }
+
+    /// The newest row of a job's own runs.
+    async fn newest_of(&self, job: &Job) -> Result<Option<Run>, HistoryError> {
+        self.first_row(RunFilter {
+            job_id: Some(job.id.to_string()),
+            without_hooks: true,
+            ..RunFilter::default()
+        })
+        .await
     }
 
     /// The newest row that stands for an occurrence.
     async fn row_of(&self, job: &Job, occurrence: Timestamp) -> Result<Option<Run>, HistoryError> {
-        let filter = RunFilter {
+        self.first_row(RunFilter {
             job_id: Some(job.id.to_string()),
             occurrence: Some(occurrence),
-            limit: 1,
             ..RunFilter::default()
-        };
+        })
+        .await
+    }
+
+    async fn first_row(&self, filter: RunFilter) -> Result<Option<Run>, HistoryError> {
+        let filter = RunFilter { limit: 1, ..filter };
         Ok(self
             .failures
             .note(self.archive.runs(&filter).await, || Read::Runs(filter.clone()))?

@@ -79,6 +79,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "duration",
+            "filter",
             "instant",
             "invalid",
             "job",

@@ -109,6 +109,14 @@ async fn a_job_is_explained_now_and_at_a_time() {
         home.fails(&["explain", "late", "--at", "noon"]).1.contains("at: \"noon\" is not a time")
     );
     assert!(home.fails(&["explain", "nothing"]).1.contains("there is no job"));
+    // What was run by hand is no occurrence, and is told all the same.
+    home.ok(&["add", "never", "--at", "2100-01-01", "--builtin", "noop"]);
+    assert!(!home.ok(&["explain", "never"]).contains("by hand"));
+    home.ok(&["run", "never", "--wait"]);
+    let told = home.ok(&["explain", "never"]);
+    assert!(told.contains("no occurrence up to then.\nIt was run by hand at "), "{told}");
+    assert!(told.contains(" and succeeded (after "), "{told}");
+    assert!(!home.ok(&["explain", "never", "--at", "yesterday"]).contains("by hand"));
 }
 
 #[test]
@@ -133,7 +141,7 @@ fn the_scheduler_as_a_whole_is_paused_and_resumed_also_over_a_restart() {
 #[test]
 fn what_makes_no_sense_exits_2() {
     let home = Home::new("");
-    let cases: [(&[&str], &str); 21] = [
+    let cases: [(&[&str], &str); 23] = [
         (&[], "Usage"),
         (&["add", "x", "--cron", "*/5 * * * *", "--builtin", "noop"], "is given by --crontab"),
         (
@@ -144,6 +152,8 @@ fn what_makes_no_sense_exits_2() {
         (&["list", "--colour"], "--colour"),
         (&["list", "--state", "running"], "finished"),
         (&["list", "--limit", "many"], "--limit"),
+        (&["list", "--limit", "0"], "between 1 and 1000"),
+        (&["runs", "--limit", "100000"], "between 1 and 1000"),
         (&["runs", "--state", "active"], "succeeded"),
         (&["runs", "--since", "soon"], "--since: \"soon\" is not a time"),
         (&["show"], "<ID>"),
@@ -169,15 +179,19 @@ fn what_makes_no_sense_exits_2() {
 #[test]
 fn what_the_daemon_refuses_exits_1_with_one_line_that_names_the_fault() {
     let (home, _daemon) = home_with_jobs();
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 17] = [
+        (&["runs", "nope"], "there is no job and no run \"nope\""),
+        (&["runs", "nope", "--state", "failed", "--since", "1h"], "no run \"nope\""),
+        (&["cancel", "nope"], "\"nope\""),
+        (&["explain", "nope"], "\"nope\""),
         (&["show", "nope"], "\"nope\""),
         (&["pause", "nope"], "\"nope\""),
         (&["resume", "nope"], "\"nope\""),
         (&["remove", "nope"], "\"nope\""),
         (&["run", "nope"], "\"nope\""),
         (&["run", "nope", "--wait"], "\"nope\""),
-        (&["logs", "nope"], "\"nope\""),
-        (&["logs", "hello"], "\"hello\""),
+        (&["logs", "nope"], "there is no job and no run \"nope\""),
+        (&["logs", "hello"], "job \"hello\" has not run yet"),
         (&["add", "hello", "--every", "1h", "--builtin", "noop"], "exists already"),
         (&["add", "x", "--every", "1h", "--builtin", "nope"], "task.name"),
         (&["add", "x", "--cron", "hour=25", "--builtin", "noop"], "trigger.hour"),
@@ -274,6 +288,8 @@ fn logs_are_those_of_a_run_or_of_the_latest_run_of_a_job() {
     assert_eq!(answer["bytes"], json!(second.len() + 1));
     home.ok(&["remove", "id"]);
     assert_eq!(home.ok(&["logs", "id"]).trim_end(), second, "runs outlive their job");
+    assert!(home.ok(&["runs", "id"]).contains(&second));
+    assert!(home.ok(&["runs", "id", "--state", "failed"]).contains("no runs"), "it is known");
     home.ok(&["add", "quiet", "--cron", "hour=3", "--builtin", "noop"]);
     home.ok(&["run", "quiet", "--wait"]);
     assert!(home.ok(&["logs", "quiet"]).contains("has no output (succeeded)"));

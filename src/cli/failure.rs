@@ -19,6 +19,9 @@ pub enum Failure {
     /// It was refused, or failed: exit code 1.
     #[error("{0}")]
     Refused(String),
+    /// What was named is not there: exit code 1.
+    #[error("{0}")]
+    NotFound(String),
     /// It failed, and that has been shown already: exit code 1.
     #[error("{0}")]
     Quiet(String),
@@ -38,10 +41,25 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Client(error) if error.is_not_connected() => ExitCode::from(3),
-            Self::Refused(_) | Self::Quiet(_) | Self::Client(_) => ExitCode::from(1),
+            Self::Refused(_) | Self::NotFound(_) | Self::Quiet(_) | Self::Client(_) => {
+                ExitCode::from(1)
+            }
             Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
             Self::Unreachable(_) => ExitCode::from(3),
             Self::Interrupted(_) => ExitCode::from(130),
+        }
+    }
+
+    /// Whether what is asked of other jobs would end in the same way.
+    pub(super) fn ends_all(&self) -> bool {
+        match self {
+            Self::Client(error) => error.is_not_connected(),
+            Self::Unreachable(_) | Self::Interrupted(_) => true,
+            Self::Usage(_)
+            | Self::Config(_)
+            | Self::Refused(_)
+            | Self::NotFound(_)
+            | Self::Quiet(_) => false,
         }
     }
 
@@ -51,6 +69,7 @@ impl Failure {
             Self::Usage(_) => ("usage", None),
             Self::Config(error) => ("faulty_file", Some(error.invalid.field.as_str())),
             Self::Refused(_) | Self::Quiet(_) => ("failed", None),
+            Self::NotFound(_) => ("not_found", None),
             Self::Interrupted(_) => ("interrupted", None),
             Self::Unreachable(_) | Self::Client(ClientError::Unreachable { .. }) => {
                 ("unreachable", None)

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::output::{Output, Reader, json, print};
 use super::zones::{Zones, local_millis};
-use super::{Failure, LogsArguments, instant, table};
+use super::{Failure, LogsArguments, instant, known, table};
 use crate::client::{Client, ClientError, percent_encode};
 use crate::printable::{escaped, with_colors};
 use crate::zone::Zone;
@@ -100,9 +100,8 @@ async fn latest_run(client: &Client, name: &str) -> Result<Value, Failure> {
             return Ok(run.clone());
         }
         let Some(next) = page.get("next_cursor").and_then(Value::as_str) else {
-            return Err(Failure::Refused(format!(
-                "there is no run and no job with runs \"{name}\""
-            )));
+            known(client, name).await?;
+            return Err(Failure::NotFound(format!("job \"{name}\" has not run yet")));
         };
         cursor = format!("&cursor={}", percent_encode(next));
     }

@@ -77,7 +77,7 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         ClientCommand::Add(arguments) => {
             let present = Present::of_job(client, &arguments, now).await?;
             let job = client.add(&add::definition(&arguments, &present)?).await?;
-            output.show(&job, |job| view::added(job, now))
+            output.show(&job, |job| view::added(job, arguments.replace, now))
         }
         ClientCommand::List(filter) => {
             let page = client.jobs(&filter.query()).await?;
@@ -94,21 +94,21 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
             output.show(&answer, |_| "paused the scheduler".to_owned())
         }
         ClientCommand::Pause(ChosenJobs { ids, .. }) => {
-            for_each(&ids, output, async |id| client.pause(id).await, "paused").await
+            for_each(&ids, output, async |id| Ok(client.pause(id).await?), "paused").await
         }
         ClientCommand::Resume(ChosenJobs { all: true, .. }) => {
             let answer = client.resume_all().await?;
             output.show(&answer, |_| "resumed the scheduler".to_owned())
         }
         ClientCommand::Resume(ChosenJobs { ids, .. }) => {
-            for_each(&ids, output, async |id| client.resume(id).await, "resumed").await
+            for_each(&ids, output, async |id| Ok(client.resume(id).await?), "resumed").await
         }
         ClientCommand::Cancel { runs, reason, no_wait } => {
             let call = async |id: &str| cancel(client, id, reason.as_deref(), no_wait).await;
             for_each(&runs, output, call, if no_wait { "asked to end:" } else { "ended:" }).await
         }
         ClientCommand::Remove { ids } => {
-            for_each(&ids, output, async |id| client.remove(id).await, "removed").await
+            for_each(&ids, output, async |id| Ok(client.remove(id).await?), "removed").await
         }
         ClientCommand::Run { id, wait, raw } => {
             let shown = wait.then(|| logs::Form::plain(raw));
@@ -139,12 +139,34 @@ async fn cancel(
     id: &str,
     reason: Option<&str>,
     no_wait: bool,
-) -> Result<Value, ClientError> {
-    let mut run = client.cancel(id, reason).await?;
-    while !no_wait && is_in_flight(&run) {
+) -> Result<Value, Failure> {
+    let run = client.cancel(id, reason).await?;
+    if no_wait {
+        return Ok(run);
+    }
+    let goes_on = format!("run {id} was asked to end, and may go on for a while");
+    unless_interrupted(async { Ok(ended(client, id, run).await?) }, goes_on).await
+}
+
+/// The run as it is when it has ended.
+async fn ended(client: &Client, id: &str, mut run: Value) -> Result<Value, ClientError> {
+    while is_in_flight(&run) {
         run = client.wait(id, WAIT_SECONDS).await?;
     }
     Ok(run)
+}
+
+/// Waits for something that goes on if Ctrl-C ends the wait, which the failure then says.
+async fn unless_interrupted<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+    goes_on: String,
+) -> Result<T, Failure> {
+    tokio::select! {
+        // It listens for the signal before it does anything else.
+        biased;
+        Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Interrupted(goes_on)),
+        done = work => done,
+    }
 }
 
 fn is_in_flight(run: &Value) -> bool {
@@ -155,16 +177,16 @@ fn is_in_flight(run: &Value) -> bool {
 async fn for_each(
     ids: &[String],
     output: &Output,
-    call: impl AsyncFn(&str) -> Result<Value, ClientError>,
+    call: impl AsyncFn(&str) -> Result<Value, Failure>,
     done: &str,
 ) -> Result<(), Failure> {
     let mut failed = Vec::new();
     for id in ids {
         match call(id).await {
             Ok(job) => output.show(&job, |_| format!("{done} {}", escaped(id)))?,
-            Err(error) if error.is_not_connected() || ids.len() == 1 => return Err(error.into()),
-            Err(error) => {
-                output.complain(&error.into());
+            Err(failure) if failure.ends_all() || ids.len() == 1 => return Err(failure),
+            Err(failure) => {
+                output.complain(&failure);
                 failed.push(id.as_str());
             }
         }
@@ -178,18 +200,22 @@ async fn run_now(
     wait: Option<logs::Form>,
     output: &Output,
 ) -> Result<(), Failure> {
-    let mut run = client.run(id).await?;
+    let run = client.run(id).await?;
     let Some(run_id) = run.get("id").and_then(Value::as_str).map(str::to_owned) else {
         return output.show(&run, |_| String::new());
     };
     let Some(form) = wait else {
         return output.show(&run, |_| format!("started run {run_id}"));
     };
-    // People see what it writes as it comes; a program gets one answer.
-    let is_shown = !output.is_json() && logs::show_live(client, &run_id, &form).await?;
-    while is_in_flight(&run) {
-        run = client.wait(&run_id, WAIT_SECONDS).await?;
-    }
+    let waited = async {
+        // People see what it writes as it comes; a program gets one answer.
+        let is_shown = !output.is_json() && logs::show_live(client, &run_id, &form).await?;
+        Ok((ended(client, &run_id, run).await?, is_shown))
+    };
+    let goes_on = format!(
+        "run {run_id} goes on (punctual logs {run_id} --follow shows its output, punctual cancel {run_id} ends it)"
+    );
+    let (run, is_shown) = unless_interrupted(waited, goes_on).await?;
     let written = if is_shown { Value::Null } else { client.output(&run_id).await? };
     let written = written.get("output").and_then(Value::as_str).unwrap_or_default();
     output.show(&run, |run| view::finished(run, written, form.is_raw()))?;
@@ -209,7 +235,7 @@ async fn runs(
     if let Some(name) = &filter.name {
         match client.run_by_id(name).await {
             Ok(run) => {
-                let zones = Zones::of_runs(client, [&run]).await?;
+                let zones = zones_of(client, output, [&run]).await?;
                 return output.show(&run, |run| view::run(run, &zones, now));
             }
             Err(error) if error.is_not_found() => {}
@@ -221,9 +247,36 @@ async fn runs(
         None => None,
     };
     let page = client.runs(&filter.query(since)).await?;
-    let rows = page.get("runs").and_then(Value::as_array).into_iter().flatten();
-    let zones = Zones::of_runs(client, rows).await?;
+    let rows = page.get("runs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if let Some(name) = filter.name.as_ref().filter(|_| rows.is_empty()) {
+        known(client, name).await?;
+    }
+    let zones = zones_of(client, output, rows).await?;
     output.show(&page, |page| view::runs(page, &zones, now))
+}
+
+/// The zones in which people are shown these runs. In JSON, times are in UTC.
+async fn zones_of(
+    client: &Client,
+    output: &Output,
+    runs: impl IntoIterator<Item = &Value>,
+) -> Result<Zones, ClientError> {
+    Zones::of_runs(client, runs.into_iter().filter(|_| !output.is_json())).await
+}
+
+/// Makes sure that there is a job of this id, or was one that has left runs.
+async fn known(client: &Client, id: &str) -> Result<(), Failure> {
+    match client.job(id).await {
+        Ok(_) => return Ok(()),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let query = format!("limit=1&job={}", crate::client::percent_encode(id));
+    let page = client.runs(&query).await?;
+    match page.pointer("/runs/0") {
+        Some(_) => Ok(()),
+        None => Err(Failure::NotFound(format!("there is no job and no run \"{id}\""))),
+    }
 }
 
 /// Reads `--since`, in the zone of the job, if one is named, else in the daemon's.

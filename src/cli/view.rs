@@ -74,13 +74,16 @@ fn next_page(page: &Value) -> String {
     }
 }
 
-/// A job that was added.
-pub(super) fn added(job: &Value, now: Timestamp) -> String {
+/// A job that was added, perhaps in the place of one that was to be replaced if it is there.
+pub(super) fn added(job: &Value, replaces: bool, now: Timestamp) -> String {
+    // The first definition of a job is its first revision.
+    let is_first = job.get("revision").and_then(Value::as_u64) == Some(1);
+    let done = if replaces && !is_first { "replaced" } else { "added" };
     let next = match when(job, "next_run_time", &zone_of_job(job), now) {
         Some(next) => format!("next run {next}"),
         None => format!("it is {}", text(job, "state")),
     };
-    let added = escaped(&format!("added {}: {next}", text(job, "id"))).into_owned();
+    let added = escaped(&format!("{done} {}: {next}", text(job, "id"))).into_owned();
     let warnings = rows(job, "warnings").iter().filter_map(Value::as_str);
     let lines = warnings.map(|why| format!("warning: {}", escaped(why)));
     std::iter::once(added).chain(lines).collect::<Vec<_>>().join("\n")

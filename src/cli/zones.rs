@@ -1,6 +1,6 @@
 //! In which zone people see a time: that of the job that it belongs to, else the daemon's. It is named with the time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -28,20 +28,20 @@ impl Zones {
         client: &Client,
         runs: impl IntoIterator<Item = &Value>,
     ) -> Result<Self, ClientError> {
-        let mut zones = Self { jobs: BTreeMap::new(), other: daemon_zone(client).await? };
-        for run in runs {
-            let Some(id) = run.get("job_id").and_then(Value::as_str) else { continue };
-            if zones.jobs.contains_key(id) {
-                continue;
-            }
-            let zone = match client.job(id).await {
-                Ok(job) => zone_of_job(&job),
-                Err(error) if error.is_not_found() => zones.other.clone(),
+        let ids = runs.into_iter().filter_map(|run| run.get("job_id")?.as_str());
+        let ids: BTreeSet<&str> = ids.collect();
+        let mut jobs = BTreeMap::new();
+        for id in &ids {
+            match client.job(id).await {
+                Ok(job) => drop(jobs.insert((*id).to_owned(), zone_of_job(&job))),
+                Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
-            };
-            zones.jobs.insert(id.to_owned(), zone);
+            }
         }
-        Ok(zones)
+        // The daemon is asked only for what some job does not say.
+        let is_complete = jobs.len() == ids.len();
+        let other = if is_complete { Zone::utc() } else { daemon_zone(client).await? };
+        Ok(Self { jobs, other })
     }
 
     /// The zone of what a run or a row tells.

@@ -15,7 +15,7 @@ use super::request::{Bytes, definition};
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::job::JobId;
-use crate::scheduler::admission::{Rules, why_missed};
+use crate::scheduler::admission::{Rules, warnings};
 use crate::scheduler::command::{Added, Addition, Refusal};
 use crate::scheduler::slices::add_in_slices;
 
@@ -32,8 +32,8 @@ struct GivenBatch<'a> {
     jobs: Vec<&'a RawValue>,
 }
 
-/// What became of a job, as far as it is known: it waits for its addition, perhaps with a warning, or was refused.
-type Judged = Result<(JobId, Option<String>), ApiError>;
+/// What became of a job, as far as it is known: it waits for its addition, perhaps with warnings, or was refused.
+type Judged = Result<(JobId, Vec<String>), ApiError>;
 
 pub(super) async fn add(
     State(api): State<Api>,
@@ -51,7 +51,7 @@ pub(super) async fn add(
     let mut added = added.into_iter();
     drop(body);
     let results = judged.into_iter().map(|judged| match judged {
-        Ok((id, warning)) => shown(&id, warning, added.next()),
+        Ok((id, warnings)) => shown(&id, &warnings, added.next()),
         Err(error) => refused(&Value::Null, &error),
     });
     Ok(Json(json!({"results": results.collect::<Vec<_>>()})))
@@ -71,7 +71,7 @@ fn judge_all(
     let mut additions = Vec::with_capacity(batch.jobs.len());
     let judged = batch.jobs.into_iter().map(|given| {
         let addition = addition(definition(given.get().as_bytes())?, rules, now)?;
-        let judged = (addition.job.id.clone(), why_missed(&addition.job, now));
+        let judged = (addition.job.id.clone(), warnings(&addition.job, now));
         additions.push(addition);
         Ok(judged)
     });
@@ -79,11 +79,11 @@ fn judge_all(
     Ok((judged, additions))
 }
 
-fn shown(id: &JobId, warning: Option<String>, added: Option<Result<Added, Refusal>>) -> Value {
+fn shown(id: &JobId, warnings: &[String], added: Option<Result<Added, Refusal>>) -> Value {
     let accepted = |status: &str| {
         let mut result = json!({"id": id, "status": status, "error": null});
-        if let (Some(warning), Some(result)) = (warning, result.as_object_mut()) {
-            result.insert("warnings".to_owned(), json!([warning]));
+        if let Some(result) = result.as_object_mut().filter(|_| !warnings.is_empty()) {
+            result.insert("warnings".to_owned(), json!(warnings));
         }
         result
     };

@@ -18,7 +18,7 @@ use crate::history::PAGE_DEFAULT;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
 use crate::job::{Definition, Job, JobId, Origin, Shown};
-use crate::scheduler::admission::{Rules, why_missed};
+use crate::scheduler::admission::{Rules, warnings};
 use crate::scheduler::command::{Addition, Existing};
 
 /// States that a list can be asked for.
@@ -92,7 +92,7 @@ pub(super) async fn add(State(api): State<Api>, Bytes(body): Bytes) -> Result<Re
     let now = api.clock.now();
     let addition = addition(definition(&body)?, &rules, now)?;
     let job = api.handle.add(addition).await?;
-    let warnings = why_missed(&job, now).into_iter().collect();
+    let warnings = warnings(&job, now);
     Ok((StatusCode::CREATED, Json(AddedJob { job: job.shown(), warnings })).into_response())
 }
 

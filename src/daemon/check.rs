@@ -13,7 +13,7 @@ use crate::cli::{self, ClientArguments, Failure};
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
-use crate::job::Job;
+use crate::job::{Job, JobId};
 use crate::printable::escaped;
 use crate::scheduler::admission::Rules;
 
@@ -56,14 +56,18 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
         Err(failure) => return Err(failure),
     };
     let over = files::over(&jobs, SystemClock.now());
+    let advice = jobs.iter().filter_map(|job| Some((job.id.clone(), job.task.advice()?)));
+    let advice: Vec<(JobId, String)> = advice.collect();
+    let warnings = over.iter().chain(&advice);
     let warnings: Vec<Value> =
-        over.iter().map(|(id, why)| json!({"job": id, "warning": why})).collect();
+        warnings.map(|(id, why)| json!({"job": id, "warning": why})).collect();
     let answer = json!({
         "file": file, "jobs": jobs.len(), "changes": compared, "warnings": warnings,
     });
     arguments.output().show(&answer, |answer| {
-        let warnings =
-            over.iter().map(|(id, why)| format!("\nwarning: {id} will be finished: {why}"));
+        let over = over.iter().map(|(id, why)| format!("{id} will be finished: {why}"));
+        let advice = advice.iter().map(|(id, why)| format!("{id}: {why}"));
+        let warnings = over.chain(advice).map(|text| format!("\nwarning: {}", escaped(&text)));
         view(file, jobs.len(), answer.get("changes"), &why_not) + &warnings.collect::<String>()
     })
 }

@@ -20,6 +20,8 @@ const NICE: std::ops::RangeInclusive<i32> = -20..=19;
 const KILL_GRACE: Duration = Duration::from_secs(5);
 /// The longest time that can be given, in seconds.
 const KILL_GRACE_MAX: f64 = 3600.0;
+/// Words that mean something to a shell, and hardly anything to another program.
+const OPERATORS: [&str; 7] = ["|", "||", "&&", ">", ">>", "2>", "2>&1"];
 /// Variables that tell a run what it is.
 pub const RUN_VARIABLES: [&str; 6] = [
     "PUNCTUAL_JOB_ID",
@@ -47,6 +49,23 @@ impl Program {
             Self::Argv(argv) => argv.join(" "),
             Self::Shell(script) => script.clone(),
         }
+    }
+
+    /// What seems to be meant otherwise: words that read like a line for a shell, which no shell reads.
+    pub fn advice(&self) -> Option<String> {
+        let Self::Argv(argv) = self else { return None };
+        let instead = "a line for a shell is given as \"shell\" (on the command line: --shell)";
+        let quoted = invalid::quoted;
+        if let [program] = argv.as_slice()
+            && program.contains(char::is_whitespace)
+        {
+            let program = quoted(program);
+            return Some(format!(
+                "{program} is one word, which names the program: {instead}, and arguments are words of their own"
+            ));
+        }
+        let operator = argv.iter().skip(1).find(|word| OPERATORS.contains(&word.as_str()))?;
+        Some(format!("{} is an argument of the program: {instead}", quoted(operator)))
     }
 }
 

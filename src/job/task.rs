@@ -103,6 +103,14 @@ impl Task {
         }
     }
 
+    /// What seems to be meant otherwise, though it is accepted.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Command(command) => command.program.advice(),
+            Self::Builtin { .. } | Self::Http(_) | Self::Unreadable(_) => None,
+        }
+    }
+
     /// The task in a few words, for tables and logs.
     pub fn describe(&self) -> String {
         match self {

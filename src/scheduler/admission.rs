@@ -195,8 +195,13 @@ impl Rules {
     }
 }
 
+/// What may surprise about a job that is accepted.
+pub fn warnings(job: &Job, now: Timestamp) -> Vec<String> {
+    why_missed(job, now).into_iter().chain(job.task.advice()).collect()
+}
+
 /// Why a job that was added will not run, though it is accepted: its only occurrence is already too late.
-pub fn why_missed(job: &Job, now: Timestamp) -> Option<String> {
+fn why_missed(job: &Job, now: Timestamp) -> Option<String> {
     let (next, grace) = (job.next()?, job.policy.misfire_grace?);
     let is_late = now.signed_duration_since(next.due_at) > grace;
     if !is_late || job.trigger.next_after(now.max(next.scheduled_at)).is_some() {

@@ -123,6 +123,48 @@ fn an_add_warns_if_the_only_occurrence_is_missed_already() {
 }
 
 #[test]
+fn words_that_read_like_a_line_for_a_shell_get_a_warning() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let warned = |words: &[&str]| {
+        let add = ["add", "x", "--replace", "--cron", "hour=3"];
+        let answer = home.json(&[&add[..], words].concat());
+        answer["warnings"].as_array().map(|warnings| warnings[0].as_str().unwrap().to_owned())
+    };
+    for words in [&["--", "echo hi | wc"][..], &["--", "echo", "hi", "|", "wc"]] {
+        let warning = warned(words).unwrap();
+        assert!(warning.contains("--shell"), "{warning}");
+    }
+    for words in
+        [&["--", "/bin/echo", "a | b"][..], &["--shell", "--", "echo hi | wc"], &["--", "true"]]
+    {
+        assert_eq!(warned(words), None, "{words:?}");
+    }
+    let said = home.ok(&["add", "y", "--cron", "hour=3", "--", "du -s /srv"]);
+    assert!(
+        said.contains("\nwarning: \"du -s /srv\" is one word, which names the program"),
+        "{said}"
+    );
+    home.write_config(
+        "[[jobs]]\nid = \"z\"\ntrigger = { type = \"cron\", hour = 3 }\n\
+        task = { type = \"command\", argv = [\"du -s /srv\"] }\n",
+    );
+    assert!(home.ok(&["check"]).contains("warning: z: \"du -s /srv\" is one word"));
+}
+
+#[test]
+fn a_job_that_was_there_is_said_to_be_replaced() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let add = |more: &[&str]| home.ok(&[&["add", "x", "--builtin", "noop"], more].concat());
+    assert!(add(&["--every", "1h", "--replace"]).starts_with("added x: "));
+    assert!(add(&["--every", "1h", "--replace"]).starts_with("replaced x: "), "by the same");
+    assert!(add(&["--every", "2h", "--replace"]).starts_with("replaced x: "), "by another");
+    home.ok(&["remove", "x"]);
+    assert!(add(&["--every", "2h", "--replace"]).starts_with("added x: "));
+}
+
+#[test]
 fn every_task_option_arrives_in_the_job() {
     let home = Home::new("");
     let _daemon = home.start();

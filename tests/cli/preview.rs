@@ -37,6 +37,17 @@ fn a_preview_is_a_table_in_the_triggers_zone() {
     );
 }
 
+#[test]
+fn an_interval_is_told_in_the_units_that_it_has() {
+    let home = Home::new("");
+    for (typed, said) in
+        [("0.5", "500ms"), ("1.5s", "1s500ms"), ("90min", "1h30m"), ("0.0005", "500µs")]
+    {
+        let table = home.ok(&["preview", "--every", typed, "--count", "1"]);
+        assert_eq!(table.lines().next(), Some(format!("every {said}").as_str()), "{typed}");
+    }
+}
+
 /// The rows of a preview in Berlin, without the wait from now.
 fn berlin(home: &Home, trigger: &[&str], after: &str, count: &str) -> Vec<String> {
     let more = ["--timezone", "Europe/Berlin", "--after", after, "--count", count];

@@ -1,5 +1,10 @@
 //! Answers in a terminal: as wide as it is, coloured if it shows colours; and in a pipe: whole.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::shown::shown_in_terminal;
 use crate::support::{Home, text};
 
@@ -62,4 +67,26 @@ fn a_terminal_that_shows_no_colours_gets_none() {
     let mut command = home.command(&["list"]);
     command.env("TERM", "xterm").env("NO_COLOR", "1");
     assert!(!shown_in_terminal(command, 200).contains('\u{1b}'));
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_for_a_run_and_says_that_the_run_goes_on() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    home.ok(&["add", "long", "--cron", "hour=3", "--shell", "--", "echo begun; exec sleep 600"]);
+    let mut waiting = home.command(&["run", "long", "--wait"]);
+    let mut waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut begun = String::new();
+    BufReader::new(waiting.stdout.take().unwrap()).read_line(&mut begun).unwrap();
+    assert_eq!(begun, "begun\n");
+    kill_process(Pid::from_child(&waiting), Signal::INT).unwrap();
+    let mut said = String::new();
+    waiting.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(130), "{said}");
+    let run = home.json(&["runs", "long"])["runs"][0].clone();
+    let id = text(&run, "id");
+    assert_eq!(text(&run, "state"), "running");
+    let expected = format!("punctual: run {id} goes on (punctual logs {id} --follow");
+    assert!(said.starts_with(&expected) && said.lines().count() == 1, "{said}");
+    home.ok(&["cancel", id]);
 }

@@ -22,6 +22,7 @@ use super::Failure;
 use super::output::Output;
 use crate::client::percent_encode;
 use crate::clock::{Timestamp, rfc3339};
+use crate::filter::PAGE_LIMIT;
 use crate::printable::escaped;
 
 /// Punctual: a standalone job scheduler. Jobs live in a SQL store and run on time.
@@ -194,7 +195,7 @@ pub enum ClientCommand {
     /// Run a job now, beside its schedule
     #[command(
         after_help = "Examples:\n  punctual run backup\n  punctual run backup --wait   (prints its output; \
-        exit code 1 if it fails)"
+        exit code 1 if it fails)\n\nCtrl-C ends the wait, with exit code 130; the run goes on."
     )]
     Run {
         /// The job's id
@@ -296,8 +297,8 @@ pub struct ListArguments {
     /// Only jobs whose id begins so
     #[arg(long)]
     prefix: Option<String>,
-    /// List at most this many
-    #[arg(long, default_value_t = 100)]
+    /// List at most this many, up to 1000
+    #[arg(long, default_value_t = 100, value_parser = limit)]
     limit: usize,
     /// Go on after this id (next_cursor of the page before)
     #[arg(long)]
@@ -358,8 +359,8 @@ pub struct RunsArguments {
     /// Only runs since this time, such as 12h (ago), yesterday, 16:30, 2026-11-28, '2026-11-28 20:00'
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(super) since: Option<String>,
-    /// List at most this many
-    #[arg(long, default_value_t = 30)]
+    /// List at most this many, up to 1000
+    #[arg(long, default_value_t = 30, value_parser = limit)]
     limit: usize,
     /// Go on after this run (next_cursor of the page before)
     #[arg(long)]
@@ -377,6 +378,12 @@ impl RunsArguments {
             ("cursor", self.cursor.clone()),
         ])
     }
+}
+
+/// Reads how many rows a page has.
+fn limit(text: &str) -> Result<usize, String> {
+    let rows = text.parse::<usize>().ok().filter(|rows| (1..=PAGE_LIMIT).contains(rows));
+    rows.ok_or_else(|| format!("must be a number between 1 and {PAGE_LIMIT}; --cursor goes on"))
 }
 
 fn query(pairs: &[(&str, Option<String>)]) -> String {
