@@ -1,0 +1,104 @@
+//! The service beside a `PostgreSQL` on the same host: over a reboot, and while the database is away.
+
+use serde_json::json;
+
+use crate::machine::{Machine, UNIT};
+
+/// Makes a database for the daemon's user, who needs no password on the same host.
+const CREATE: &str = "systemctl enable --now --quiet postgresql 2>/dev/null
+runuser -u postgres -- createuser punctual
+runuser -u postgres -- createdb --owner=punctual punctual";
+
+/// An installation whose daemon has its store in the machine's `PostgreSQL`.
+fn with_database(drain_seconds: u32) -> Option<Machine> {
+    let machine = Machine::installed()?;
+    machine.shell(CREATE);
+    let url = "postgres://punctual@localhost/punctual?host=/run/postgresql";
+    machine.write(
+        "/etc/punctual/jobs.toml",
+        &format!("[scheduler]\ndrain_seconds = {drain_seconds}\n[store]\nurl = \"{url}\"\n"),
+    );
+    machine.ok(&["systemctl", "restart", UNIT]);
+    machine.wait_until("the store is there", is_ready);
+    Some(machine)
+}
+
+/// Whether the daemon has its store.
+fn is_ready(machine: &Machine) -> bool {
+    let socket = "/run/punctual/punctual.sock";
+    let ready = ["curl", "--fail", "--silent", "--unix-socket", socket, "http://punctual/readyz"];
+    machine.run(&ready).status.success()
+}
+
+#[test]
+fn a_reboot_lets_work_end_and_record_it_before_the_database_stops() {
+    let Some(mut machine) = with_database(30) else { return };
+    let started = machine.pipe("started");
+    machine.add("long", &[], &format!("echo $$ > {started}; sleep 2; echo all of it"));
+    machine.ok(&["punctual", "add", "tick", "--every", "1s", "--", "/bin/true"]);
+    machine.ok(&["punctual", "run", "long"]);
+    machine.line(&started);
+
+    machine.reboot();
+
+    assert_eq!(machine.property("ActiveState"), "active");
+    assert_eq!(machine.property("NRestarts"), "0");
+    let runs = machine.json(&["runs", "long"]);
+    let runs = runs["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    assert_eq!((&runs[0]["state"], &runs[0]["attempt"]), (&json!("succeeded"), &json!(1)));
+    assert!(machine.ok(&["punctual", "logs", "long"]).contains("all of it"));
+    let journal = machine.journal();
+    assert!(journal.contains("Deactivated successfully"), "{journal}");
+    assert!(!journal.contains("the store failed"), "{journal}");
+    // What is due goes on.
+    let node = format!(":{}:", machine.property("MainPID"));
+    machine.wait_until("the job runs again", |machine| {
+        let runs = machine.json(&["runs", "tick", "--state", "succeeded"]);
+        runs["runs"].as_array().unwrap().iter().any(|run| run["node"].to_string().contains(&node))
+    });
+}
+
+#[test]
+fn a_stop_while_the_database_is_away_ends_work_in_order_and_is_no_failure() {
+    let Some(machine) = with_database(1) else { return };
+    let said = machine.pipe("said");
+    let asked = "/var/lib/punctual/asked";
+    let script =
+        format!("trap 'echo asked > {asked}; exit 1' TERM; echo run > {said}; sleep 600 & wait");
+    machine.add("long", &[], &script);
+    machine.ok(&["punctual", "run", "long"]);
+    assert_eq!(machine.line(&said), "run");
+    machine.ok(&["systemctl", "stop", "postgresql@15-main"]);
+
+    machine.ok(&["systemctl", "stop", UNIT]);
+
+    assert_eq!(machine.property("Result"), "success");
+    assert_eq!(machine.property("ActiveState"), "inactive");
+    assert_eq!(machine.ok(&["cat", asked]), "asked\n");
+    assert_eq!(machine.shell("pgrep --list-full --uid punctual || true"), "");
+    machine.ok(&["systemctl", "start", "postgresql@15-main", UNIT]);
+    assert_eq!(machine.line(&said), "run", "what was not recorded runs again");
+}
+
+#[test]
+fn a_boot_without_the_database_is_not_held_up_and_the_daemon_goes_on_when_it_comes() {
+    let Some(mut machine) = with_database(1) else { return };
+    machine.ok(&["punctual", "add", "tick", "--every", "1s", "--", "/bin/true"]);
+    machine.shell("systemctl disable --now --quiet postgresql 2>/dev/null");
+
+    machine.reboot();
+
+    assert_eq!(machine.property("ActiveState"), "active");
+    let status = machine.property("StatusText");
+    assert!(status.contains("waiting for the store"), "{status}");
+    let (code, said) = machine.fails(&["punctual", "list"]);
+    assert!(code == 1 && said.contains("store"), "{said}");
+    machine.ok(&["systemctl", "start", "postgresql"]);
+    machine.wait_until("the store is there", is_ready);
+    let before = machine.ok(&["punctual", "--json", "runs", "tick"]);
+    machine.wait_until("jobs run", |machine| {
+        machine.ok(&["punctual", "--json", "runs", "tick"]) != before
+    });
+    assert_eq!(machine.property("NRestarts"), "0");
+}
