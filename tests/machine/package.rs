@@ -31,9 +31,23 @@ fn an_installation_starts_the_daemon_and_enables_it() {
     assert_eq!(machine.json(&["list"])["jobs"], json!([]));
     let listening = machine.shell("tail -n +2 /proc/net/tcp /proc/net/tcp6 | grep ' 0A ' || true");
     assert_eq!(listening, "");
+    // systemd has nothing to complain of in the unit, and finds little to attack in it (30 stands for 3.0).
+    assert_eq!(machine.shell("systemd-analyze verify punctual.service 2>&1"), "");
+    machine.ok(&[
+        "systemd-analyze",
+        "security",
+        "--threshold=30",
+        "--no-pager",
+        "punctual.service",
+    ]);
     // The administrator's secrets are for root only.
     let mode = machine.ok(&["stat", "--format=%a %U", "/etc/punctual/credentials"]);
     assert_eq!(mode, "700 root\n");
+    // The environment file is read.
+    machine.write("/etc/default/punctual", "PUNCTUAL_LOG=error\n");
+    machine.ok(&["systemctl", "restart", "punctual"]);
+    let environment = format!("tr '\\0' '\\n' </proc/{}/environ", machine.property("MainPID"));
+    assert!(machine.shell(&environment).contains("PUNCTUAL_LOG=error\n"));
 }
 
 #[test]
