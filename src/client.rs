@@ -219,6 +219,21 @@ impl Client {
         self.call(Method::POST, "/v1/scheduler/reload?force=true", None).await
     }
 
+    /// The filter of the daemon's log.
+    pub async fn log_filter(&self) -> Result<Value, ClientError> {
+        self.call(Method::GET, "/v1/log", None).await
+    }
+
+    /// Changes the filter of the daemon's log.
+    pub async fn set_log_filter(&self, request: &Value) -> Result<Value, ClientError> {
+        self.call(Method::PUT, "/v1/log", Some(request)).await
+    }
+
+    /// Makes the filter of the daemon's log that of its start again.
+    pub async fn reset_log_filter(&self) -> Result<Value, ClientError> {
+        self.call(Method::DELETE, "/v1/log", None).await
+    }
+
     async fn call(
         &self,
         method: Method,

@@ -8,6 +8,7 @@ mod columns;
 mod command;
 mod duration;
 mod failure;
+mod log_level;
 mod logs;
 mod output;
 mod policy;
@@ -21,7 +22,8 @@ mod zones;
 
 pub use arguments::{
     AddArguments, Arguments, CallArguments, CheckArguments, ChosenJobs, ClientArguments,
-    ClientCommand, CommandArguments, LogsArguments, RunsArguments, ServeArguments, Verb, parse,
+    ClientCommand, CommandArguments, LogLevelArguments, LogsArguments, RunsArguments,
+    ServeArguments, Verb, parse,
 };
 pub use failure::Failure;
 pub use output::report;
@@ -129,6 +131,7 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
             let answer = if force { client.force_reload().await? } else { client.reload().await? };
             output.show(&answer, view::difference)
         }
+        ClientCommand::LogLevel(arguments) => log_level::run(client, &arguments, output, now).await,
         ClientCommand::Preview(arguments) => preview::run(Some(client), &arguments, output).await,
     }
 }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::audit::{Caller, Counts};
 use super::error::ApiError;
 use super::jobs::addition;
 use super::request::{Bytes, definition};
@@ -37,6 +38,7 @@ type Judged = Result<(JobId, Vec<String>), ApiError>;
 
 pub(super) async fn add(
     State(api): State<Api>,
+    caller: Caller,
     Bytes(body): Bytes<BATCH_BYTES_MAX>,
 ) -> Result<Json<Value>, ApiError> {
     let (rules, now) = (Arc::clone(&api.rules.borrow()), api.clock.now());
@@ -47,7 +49,12 @@ pub(super) async fn add(
     let judging = tokio::task::spawn_blocking(move || judge_all(&read, &rules, now));
     let judged = judging.await.map_err(|error| ApiError::unavailable(error.to_string()))?;
     let (judged, additions) = judged?;
-    let added = add_in_slices(&api.handle, additions).await?;
+    let order = caller.orders("add-batch");
+    let added = match add_in_slices(&api.handle, additions).await {
+        Ok(added) => added,
+        Err(refusal) => return Err(order.refused(refusal)),
+    };
+    order.counting(counts(judged.len(), &added)).done();
     let mut added = added.into_iter();
     drop(body);
     let results = judged.into_iter().map(|judged| match judged {
@@ -55,6 +62,13 @@ pub(super) async fn add(
         Err(error) => refused(&Value::Null, &error),
     });
     Ok(Json(json!({"results": results.collect::<Vec<_>>()})))
+}
+
+/// What became of the jobs of a batch of so many.
+fn counts(jobs: usize, added: &[Result<Added, Refusal>]) -> Counts {
+    let count = |what| added.iter().filter(|added| **added == Ok(what)).count();
+    let (added, replaced) = (count(Added::New), count(Added::Replaced));
+    Counts { added, replaced, refused: jobs.saturating_sub(added + replaced) }
 }
 
 fn judge_all(

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Api;
+use super::audit::Caller;
 use super::error::ApiError;
 use super::request::{Bytes, JSON_BYTES_MAX, OfRun, optional};
 use crate::invalid::Invalid;
@@ -24,10 +25,13 @@ struct Given {
 /// A run that waits has ended with the answer; one that runs has been asked to, and is ended if it does not.
 pub(super) async fn cancel(
     State(api): State<Api>,
+    caller: Caller,
     OfRun(id): OfRun,
     Bytes(body): Bytes<JSON_BYTES_MAX>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let run = api.handle.cancel(id, read(&body)?.reason).await?;
+    let reason = read(&body)?.reason;
+    let order = caller.orders("cancel").of_run(&id);
+    let run = order.end_with_run(api.handle.cancel(id, reason).await)?;
     Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }
 

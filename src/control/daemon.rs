@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
+use super::audit::Caller;
 use super::error::ApiError;
 use super::request::{Bare, JsonBody, Parameters};
 use super::{Api, ReloadOrder, health};
@@ -103,12 +104,19 @@ pub(super) struct ReloadParameters {
 
 pub(super) async fn reload(
     State(api): State<Api>,
+    caller: Caller,
     Parameters(ReloadParameters { force }): Parameters<ReloadParameters>,
 ) -> Result<Json<Value>, ApiError> {
     let stopping = || ApiError::unavailable("the daemon is stopping");
     let (reply, answer) = oneshot::channel();
     api.reload.send(ReloadOrder { force, reply }).await.map_err(|_| stopping())?;
+    let order = caller.orders("reload");
     let reloaded = answer.await.map_err(|_| stopping())?;
-    let reloaded = reloaded.map_err(|message| Invalid::new("", message))?;
-    Ok(Json(json!(reloaded)))
+    match reloaded {
+        Ok(reloaded) => {
+            order.done();
+            Ok(Json(json!(reloaded)))
+        }
+        Err(message) => Err(order.refused(Invalid::new("", message))),
+    }
 }

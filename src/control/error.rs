@@ -84,7 +84,7 @@ impl ApiError {
     /// The daemon has a fault.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         let message = message.into();
-        tracing::error!(%message, "a request could not be answered");
+        tracing::error!(error = %message, "a request could not be answered");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 

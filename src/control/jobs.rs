@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Api;
+use super::audit::Caller;
 use super::error::ApiError;
 use super::request::{Bare, Bytes, OfJob, Parameters, definition};
 use crate::clock::{Timestamp, rfc3339};
@@ -87,11 +88,22 @@ pub(super) fn check_word(field: &str, given: Option<&str>) -> Result<(), Invalid
     checked.map(drop).map_err(|invalid| Invalid::new(field, invalid.message))
 }
 
-pub(super) async fn add(State(api): State<Api>, Bytes(body): Bytes) -> Result<Response, ApiError> {
+pub(super) async fn add(
+    State(api): State<Api>,
+    caller: Caller,
+    Bytes(body): Bytes,
+) -> Result<Response, ApiError> {
     let rules = Arc::clone(&api.rules.borrow());
     let now = api.clock.now();
     let addition = addition(definition(&body)?, &rules, now)?;
-    let job = api.handle.add(addition).await?;
+    let order = caller.orders("add").of_job(&addition.job.id);
+    let job = match api.handle.add(addition).await {
+        Ok(job) => job,
+        Err(refusal) => return Err(order.refused(refusal)),
+    };
+    // A job that replaces another one keeps the time at which that one was made.
+    let is_new = job.created_at == job.updated_at;
+    if is_new { order } else { order.replacing() }.done();
     let warnings = warnings(&job, now);
     Ok((StatusCode::CREATED, Json(AddedJob { job: job.shown(), warnings })).into_response())
 }
@@ -156,43 +168,61 @@ pub(super) async fn explain(
 
 pub(super) async fn remove(
     State(api): State<Api>,
+    caller: Caller,
     OfJob(id): OfJob,
     _: Bare,
 ) -> Result<Json<Value>, ApiError> {
-    Ok(Json(api.handle.remove(id).await?.to_value()))
+    let order = caller.orders("remove").of_job(&id);
+    Ok(Json(order.end(api.handle.remove(id).await)?.to_value()))
 }
 
 pub(super) async fn pause(
     State(api): State<Api>,
+    caller: Caller,
     OfJob(id): OfJob,
     _: Bare,
 ) -> Result<Json<Value>, ApiError> {
-    Ok(Json(api.handle.pause(id).await?.to_value()))
+    let order = caller.orders("pause").of_job(&id);
+    Ok(Json(order.end(api.handle.pause(id).await)?.to_value()))
 }
 
 pub(super) async fn resume(
     State(api): State<Api>,
+    caller: Caller,
     OfJob(id): OfJob,
     _: Bare,
 ) -> Result<Json<Value>, ApiError> {
-    Ok(Json(api.handle.resume(id).await?.to_value()))
+    let order = caller.orders("resume").of_job(&id);
+    Ok(Json(order.end(api.handle.resume(id).await)?.to_value()))
 }
 
 pub(super) async fn run(
     State(api): State<Api>,
+    caller: Caller,
     OfJob(id): OfJob,
     _: Bare,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let run = api.handle.run(id).await?;
+    let order = caller.orders("run").of_job(&id);
+    let run = order.end_with_run(api.handle.run(id).await)?;
     Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }
 
-pub(super) async fn pause_all(State(api): State<Api>, _: Bare) -> Result<Json<Value>, ApiError> {
-    Ok(paused(api.handle.pause_all().await?))
+pub(super) async fn pause_all(
+    State(api): State<Api>,
+    caller: Caller,
+    _: Bare,
+) -> Result<Json<Value>, ApiError> {
+    let order = caller.orders("pause-all");
+    Ok(paused(order.end(api.handle.pause_all().await)?))
 }
 
-pub(super) async fn resume_all(State(api): State<Api>, _: Bare) -> Result<Json<Value>, ApiError> {
-    Ok(paused(api.handle.resume_all().await?))
+pub(super) async fn resume_all(
+    State(api): State<Api>,
+    caller: Caller,
+    _: Bare,
+) -> Result<Json<Value>, ApiError> {
+    let order = caller.orders("resume-all");
+    Ok(paused(order.end(api.handle.resume_all().await)?))
 }
 
 fn paused(since: Option<Timestamp>) -> Json<Value> {

@@ -4,6 +4,7 @@
 //! Requests that change something go through the scheduler's handle and are answered once they
 //! are on disk; requests that read go to the history. Nothing here decides anything.
 
+pub mod audit;
 mod batch;
 pub mod bind;
 mod budget;
@@ -13,6 +14,7 @@ mod error;
 mod gate;
 mod health;
 mod jobs;
+pub mod log;
 mod output;
 mod previews;
 mod request;
@@ -35,9 +37,11 @@ use crate::history::History;
 use crate::scheduler::admission::Rules;
 pub use crate::scheduler::command::Difference;
 use crate::scheduler::handle::Handle;
+pub use audit::Users;
 pub use budget::Budget;
 use error::ApiError;
 pub use gate::{Opening, Routes, Stage, gated};
+pub use log::LogFilter;
 pub use previews::Previews;
 
 /// A reload's answer: what changed, or what is wrong with the file, in one line.
@@ -98,6 +102,10 @@ pub struct Api {
     pub budget: Budget,
     /// The places for previews.
     pub previews: Previews,
+    /// The filter of the log.
+    pub log: Arc<dyn LogFilter>,
+    /// The names of users.
+    pub users: Users,
 }
 
 /// The JSON of a refusal that is sent before a route sees the request.
@@ -122,6 +130,7 @@ pub fn router(api: Api) -> Routes {
         .route("/v1/status", get(daemon::status))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .route("/v1/log", get(log::show).put(log::change).delete(log::reset))
         .route("/v1/preview", post(daemon::preview))
         .route("/v1/scheduler/pause", post(jobs::pause_all))
         .route("/v1/scheduler/resume", post(jobs::resume_all))

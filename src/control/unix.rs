@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::server::{self, Limits};
@@ -33,30 +34,36 @@ impl axum::serve::Listener for Listener {
 
     async fn accept(&mut self) -> (Connection, Peer) {
         let (stream, _) = axum::serve::Listener::accept(&mut self.0).await;
-        let user = stream.peer_cred().ok().map(|peer| peer.uid());
+        let process = stream.peer_cred().ok();
         let stream = Arc::new(stream);
-        (Connection(Arc::clone(&stream)), Peer { user, stream: Some(stream) })
+        (Connection(Arc::clone(&stream)), Peer { process, stream: Some(stream) })
     }
 
     fn local_addr(&self) -> std::io::Result<Peer> {
-        Ok(Peer { user: None, stream: None })
+        Ok(Peer { process: None, stream: None })
     }
 }
 
 /// The client at the other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    user: Option<u32>,
+    /// The process that has connected, as the kernel noted it.
+    process: Option<UCred>,
     stream: Option<Arc<UnixStream>>,
 }
 
 impl server::Peer for Peer {
     fn user(&self) -> Option<u32> {
-        self.user
+        self.process.map(|process| process.uid())
     }
 }
 
 impl Peer {
+    /// The process id of the client; none if it cannot be seen from here.
+    pub(super) fn pid(&self) -> Option<i32> {
+        self.process.and_then(|process| process.pid()).filter(|pid| *pid > 0)
+    }
+
     /// Returns when the client has closed the connection. A client that has only closed its own side still waits for
     /// its answer, and is not gone.
     ///

@@ -21,11 +21,11 @@ use super::retention::Pruner;
 use super::signals::{Asked, Signals};
 use super::start::{Plan, Start, unusable_store};
 use super::{logging, notify, stop};
-use crate::cli::{Failure, report};
+use crate::cli::Failure;
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Retention};
-use crate::control::{self, Api, Opening, ReloadAnswer, ReloadOrder, Reloaded};
+use crate::control::{self, Api, LogFilter, Opening, ReloadAnswer, ReloadOrder, Reloaded};
 use crate::executor::{
     self, Completion, Confidential, Live, Pools, WorkerProgram, handed_over_max,
 };
@@ -58,11 +58,12 @@ pub fn serve(file: Option<PathBuf>, demo: bool, socket: Option<PathBuf>) -> Exit
     let demo = if demo { Demo::Yes } else { Demo::No };
     let log = match logging::start(demo) {
         Ok(log) => log,
-        Err(failure) => return report(Err(failure)),
+        Err(code) => return code,
     };
     inherited.report();
     let source = Source::find(file, demo);
-    log.end(&load_and_run(source, demo, socket, &inherited))
+    let filter = log.filter();
+    log.end(&load_and_run(source, demo, socket, &inherited, filter))
 }
 
 fn load_and_run(
@@ -70,13 +71,14 @@ fn load_and_run(
     demo: Demo,
     socket: Option<PathBuf>,
     inherited: &Inherited,
+    log: Arc<dyn LogFilter>,
 ) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| refused(&format!("the runtime could not be started: {error}")))?;
-    let result = runtime.block_on(run(source, socket, demo, inherited));
+    let result = runtime.block_on(run(source, socket, demo, inherited, log));
     // A builtin that does not end cannot be waited for: its run is recorded, and the process ends.
     runtime.shutdown_background();
     result
@@ -175,6 +177,7 @@ async fn run(
     socket: Option<PathBuf>,
     demo: Demo,
     inherited: &Inherited,
+    log: Arc<dyn LogFilter>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new(inherited).map_err(|error| refused(&error))?;
     let file = source.shown();
@@ -227,14 +230,12 @@ async fn run(
         closing: doors.clone(),
         budget: control::Budget::default(),
         previews: control::Previews::default(),
+        log,
+        users: control::Users::default(),
     };
     let Plan { app, config, .. } = plan;
     start_helpers(&store, secrets, &core, &tracker);
-    let (hints_in, hints) = mpsc::channel(1);
-    let (outputs_in, outputs) = mpsc::channel(1);
-    tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
-    // What runs write while they are waited for at the end is saved, too.
-    tracker.spawn(pass_on_growth(live, outputs_in, doors.clone()));
+    let (hints, outputs) = start_hints(&store, live, (&core, &doors), &tracker);
     let inlets = Inlets { commands, completions, hints, outputs, shutdown: core.clone() };
     let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, &tracker);
     let mut serving = serving.map_err(|error| refused(&error))?;
@@ -382,6 +383,9 @@ impl Daemon {
                 }
             }
             notify::ready(&format!("listening at {}", self.socket.display()));
+            if order.is_none() && answer.is_ok() {
+                control::audit::reload_by_signal();
+            }
             if let Some(order) = order {
                 // Who asked may have gone away; what was done is done.
                 drop(order.reply.send(answer));
@@ -462,6 +466,21 @@ impl Daemon {
             unchanged = difference.unchanged, "declared jobs");
         Ok(difference)
     }
+}
+
+/// Starts what tells the scheduler to look again: hints of other nodes, and what runs have written.
+fn start_hints(
+    store: &SqlStore,
+    live: Live,
+    (core, doors): (&CancellationToken, &CancellationToken),
+    tracker: &TaskTracker,
+) -> (mpsc::Receiver<()>, mpsc::Receiver<()>) {
+    let (hints_in, hints) = mpsc::channel(1);
+    let (outputs_in, outputs) = mpsc::channel(1);
+    tracker.spawn(pass_on_hints(store.clone(), hints_in, core.clone()));
+    // What runs write while they are waited for at the end is saved, too.
+    tracker.spawn(pass_on_growth(live, outputs_in, doors.clone()));
+    (hints, outputs)
 }
 
 /// Tells the scheduler when the store has something to see.

@@ -222,9 +222,9 @@ impl Desk {
             return Failure::GiveUp;
         }
         if std::mem::replace(&mut state.is_failing, true) {
-            tracing::debug!(%why, "a worker process could not be started");
+            tracing::debug!(error = %why, "a worker process could not be started");
         } else {
-            tracing::error!(%why, "a worker process could not be started; it is tried again");
+            tracing::error!(error = %why, "a worker process could not be started; it is tried again");
         }
         if *is_shortage {
             return Failure::Wait;

@@ -49,7 +49,7 @@ impl Pauses {
     ) -> Option<Ending> {
         if !self.is_short {
             self.is_short = true;
-            tracing::warn!(run = %run_id.0, %why, "there is no place for a run at the moment; it waits and is tried again");
+            tracing::warn!(run = %run_id.0, error = %why, "there is no place for a run at the moment; it waits and is tried again");
         }
         let pause = self.next;
         self.next = (pause * 2).min(PAUSE_LAST);

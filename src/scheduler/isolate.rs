@@ -126,7 +126,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 let (fired, saved) = std::mem::take(&mut self.last_failed);
                 if !saved.is_empty() {
                     // They are saved at their end, which is found if it is refused too.
-                    tracing::warn!(%why, "an output is refused; it is not saved before its run ends");
+                    tracing::warn!(error = %why, "an output is refused; it is not saved before its run ends");
                     self.suspects.unsaved.extend(saved);
                     return Ok(Some(now));
                 }
@@ -177,7 +177,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return;
         }
         for command in inputs.commands {
-            tracing::warn!(%why, "a request is refused: the database refuses a value of it");
+            tracing::warn!(error = %why, "a request is refused: the database refuses a value of it");
             drop(command.reply.send(Err(Refusal::Rejected(why.to_owned()))));
         }
         for execution in inputs.executions {
@@ -185,10 +185,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             let (run, attempt) = (&execution.0, execution.1);
             if self.suspects.replaced.remove(&execution) {
                 // The next start finds it as one that was running.
-                tracing::error!(%run, attempt, %why, "the end of a run cannot be recorded");
+                tracing::error!(%run, attempt, error = %why, "the end of a run cannot be recorded");
                 continue;
             }
-            tracing::warn!(%run, attempt, %why, "the end of a run is recorded without its texts");
+            tracing::warn!(%run, attempt, error = %why, "the end of a run is recorded without its texts");
             replace_texts(&mut completion);
             self.suspects.replaced.insert(execution.clone());
             self.suspects

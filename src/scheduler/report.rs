@@ -29,7 +29,7 @@ impl Note {
     pub(super) fn log(&self) {
         match self {
             Self::Broken { job, reason } => {
-                tracing::warn!(%job, %reason, "the job is broken; it is kept, and does not fire");
+                tracing::warn!(%job, error = %reason, "the job is broken; it is kept, and does not fire");
             }
             Self::Mended { job } => tracing::info!(%job, "the job is whole again"),
             Self::Skipped { job, reason, count } => {
@@ -37,7 +37,7 @@ impl Note {
             }
             Self::TriedAgain { run, at } => tried_again(run, *at),
             Self::NoPoolForHook { job, event, why } => {
-                tracing::warn!(%job, event = event.word(), %why, "the hook is not run");
+                tracing::warn!(%job, event = event.word(), error = %why, "the hook is not run");
             }
         }
     }

@@ -112,8 +112,8 @@ pub async fn place(
         expires_at: now.checked_add_signed(wait).unwrap_or(now),
         paid_at: None,
     };
-    if let Err(reason) = register_job(client, &order).await {
-        tracing::warn!(order = order.id, reason, "no job for the order; the sweep will expire it");
+    if let Err(error) = register_job(client, &order).await {
+        tracing::warn!(order = order.id, %error, "no job for the order; the sweep will expire it");
     }
     let written = match toutiao.database().await {
         Ok(database) => database.insert_order(&order).await,
@@ -162,10 +162,10 @@ async fn remove_job(client: &Client, order_id: i64) {
             _ => Ok(Value::Null),
         }
     };
-    if let Err(reason) = in_time(removal).await {
+    if let Err(error) = in_time(removal).await {
         tracing::warn!(
             order = order_id,
-            reason,
+            %error,
             "the order's job was not removed; it will do nothing"
         );
     }

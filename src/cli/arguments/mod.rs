@@ -111,7 +111,7 @@ pub enum Verb {
     #[command(
         after_help = "Examples:\n  punctual serve --demo\n  punctual serve --config /etc/punctual/jobs.toml\n\n\
         SIGTERM or SIGINT ends it cleanly, SIGHUP reads the file again. PUNCTUAL_LOG sets the log level \
-        (error, warn, info, debug; for a module: info,ledger=debug)."
+        (error, warn, info, debug; for a module: info,ledger=debug), and `punctual log-level` changes it later."
     )]
     Serve(ServeArguments),
     /// Check a jobs.toml and show what a reload would change
@@ -258,6 +258,15 @@ pub enum ClientCommand {
     /// Show the daemon: version, store, jobs, executors, next wake-up
     #[command(after_help = "Example:\n  punctual status --json")]
     Status,
+    /// Show or change what the daemon logs, until it ends
+    #[command(
+        after_help = "Examples:\n  punctual log-level\n  punctual log-level debug --for 10m\n  \
+        punctual log-level info,ledger=debug\n  punctual log-level --reset\n\n\
+        A FILTER is a level (error, warn, info, debug, trace or off), MODULE=LEVEL, or several of them with commas, as \
+        in PUNCTUAL_LOG. Among the modules are punctual itself, ledger (the ends of runs) and audit (control requests). \
+        What it does not name keeps its default."
+    )]
+    LogLevel(LogLevelArguments),
     /// Show the next times of a trigger; no daemon is needed
     #[command(after_help = "Examples:\n  \
         punctual preview --cron 'day=\"3rd fri\" hour=0-3' --timezone Asia/Shanghai\n  \
@@ -283,6 +292,19 @@ pub struct ChosenJobs {
     /// The scheduler as a whole, rather than single jobs
     #[arg(long, conflicts_with = "ids")]
     pub all: bool,
+}
+
+/// Arguments of `log-level`.
+#[derive(Debug, Args)]
+pub struct LogLevelArguments {
+    /// What is logged from now on [default: show it]
+    pub filter: Option<String>,
+    /// How long, before the filter of the daemon's start holds again; at most a week [default: until the daemon ends]
+    #[arg(long = "for", value_name = "DURATION", requires = "filter")]
+    pub time: Option<String>,
+    /// Log again what the daemon logged at its start
+    #[arg(long, conflicts_with = "filter")]
+    pub reset: bool,
 }
 
 /// Arguments of `list`.

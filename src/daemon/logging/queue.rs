@@ -1,5 +1,6 @@
-//! Lines of the log on their way to standard error. Who logs never waits: the queue has a bound, one thread empties
-//! it, and lines that do not fit or cannot be written are counted. The count is logged once lines can be written again.
+//! Entries of the log on their way to journald or standard error. Logging never waits: the queue has a bound, one thread
+//! empties it, and entries that do not fit or cannot be written are counted. The count is logged once entries can be
+//! written again.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -9,18 +10,22 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::Level;
 
-/// Bytes of lines that wait to be written; a line beyond them is dropped.
+use super::entry::{Entry, Reader};
+use super::journal::Journal;
+
+/// Bytes of entries that wait to be written; an entry beyond them is dropped.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes for a line beside its text, so that short lines have a bound too.
-const LINE_COST: usize = 64;
+/// The part of these bytes that only warnings and errors may use, so that a flood of other entries does not crowd them
+/// out.
+const RESERVE: usize = BYTES_MAX / 8;
 
 #[derive(Debug, Default)]
 struct State {
-    lines: VecDeque<String>,
+    entries: VecDeque<Entry>,
     bytes: usize,
-    /// Lines that were dropped because the queue was full, and not told of yet.
+    /// Entries that were dropped because the queue was full, and not told of yet.
     dropped: u64,
     is_writing: bool,
 }
@@ -28,7 +33,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    has_lines: Condvar,
+    has_entries: Condvar,
     is_empty: Condvar,
 }
 
@@ -37,53 +42,55 @@ struct Shared {
 pub(super) struct LogQueue(Arc<Shared>);
 
 impl LogQueue {
-    /// A queue whose lines a thread writes to standard error, for as long as the process lives.
-    pub(super) fn start() -> io::Result<Self> {
+    /// A queue whose entries a thread writes for this reader, for as long as the process lives.
+    pub(super) fn start(reader: Reader) -> io::Result<Self> {
         let queue = Self::default();
         let own = queue.clone();
-        let writing = move || own.write_all(&mut io::stderr(), &tell_lost);
+        let journal = if reader == Reader::Journal { Journal::new().ok() } else { None };
+        let writing = move || own.write_all(Out::new(io::stderr(), reader, journal), &tell_lost);
         std::thread::Builder::new().name("punctual-log".to_owned()).spawn(writing)?;
         Ok(queue)
     }
 
-    /// Adds a line, or drops it if the queue is full.
-    pub(super) fn push(&self, line: &str) {
+    /// Adds an entry, or drops it if the queue is full.
+    pub(super) fn push(&self, entry: Entry) {
+        let bytes = entry.bytes();
+        let limit = if entry.level <= Level::WARN { BYTES_MAX } else { BYTES_MAX - RESERVE };
         let mut state = self.lock();
-        if state.bytes + line.len() + LINE_COST > BYTES_MAX {
+        if state.bytes + bytes > limit {
             state.dropped = state.dropped.saturating_add(1);
             return;
         }
-        self.add(state, line);
+        self.add(state, entry, bytes);
     }
 
-    /// Adds the last line of the process, even if the queue is full.
-    pub(super) fn push_last(&self, line: &str) {
-        self.add(self.lock(), line);
+    /// Adds the last entry of the process, even if the queue is full.
+    pub(super) fn push_last(&self, entry: Entry) {
+        let bytes = entry.bytes();
+        self.add(self.lock(), entry, bytes);
     }
 
-    fn add(&self, mut state: MutexGuard<'_, State>, line: &str) {
-        state.bytes += line.len() + LINE_COST;
-        state.lines.push_back(line.to_owned());
+    fn add(&self, mut state: MutexGuard<'_, State>, entry: Entry, bytes: usize) {
+        state.bytes += bytes;
+        state.entries.push_back(entry);
         drop(state);
-        self.0.has_lines.notify_one();
+        self.0.has_entries.notify_one();
     }
 
-    /// Waits until every line is written, but no longer than `limit`.
+    /// Waits until every entry is written, but no longer than `limit`.
     pub(super) fn finish(&self, limit: Duration) {
-        let is_pending = |state: &mut State| state.is_writing || !state.lines.is_empty();
+        let is_pending = |state: &mut State| state.is_writing || !state.entries.is_empty();
         let waited = self.0.is_empty.wait_timeout_while(self.lock(), limit, is_pending);
-        // Nobody reads: the lines are lost, and the end does not wait for them.
+        // Nobody reads: the entries are lost, and the end does not wait for them.
         drop(waited);
     }
 
-    /// Writes lines as they come. `tell` logs how many were lost.
-    fn write_all(&self, to: &mut (impl Write + AsFd), tell: &dyn Fn(u64)) {
-        let mut out = Out::default();
+    /// Writes entries as they come. `tell` logs how many were lost.
+    fn write_all(&self, mut out: Out<impl Write + AsFd>, tell: &dyn Fn(u64)) {
         loop {
-            let line = self.next();
-            out.write(to, &line);
+            out.write(&self.next());
             let mut state = self.lock();
-            // Not at each line that finds a place while the queue is full: that would fill it with reports.
+            // Not at each entry that finds a place while the queue is full: that would fill it with reports.
             let has_room = state.bytes <= BYTES_MAX / 2;
             let dropped =
                 if has_room && out.works { std::mem::take(&mut state.dropped) } else { 0 };
@@ -95,18 +102,18 @@ impl LogQueue {
         }
     }
 
-    /// Waits for a line. The one before it has been written.
-    fn next(&self) -> String {
+    /// Waits for an entry. The one before it has been written.
+    fn next(&self) -> Entry {
         let mut state = self.lock();
         loop {
             state.is_writing = false;
-            if let Some(line) = state.lines.pop_front() {
-                state.bytes -= line.len() + LINE_COST;
+            if let Some(entry) = state.entries.pop_front() {
+                state.bytes -= entry.bytes();
                 state.is_writing = true;
-                return line;
+                return entry;
             }
             self.0.is_empty.notify_all();
-            state = self.0.has_lines.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.0.has_entries.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -119,28 +126,45 @@ fn tell_lost(lines: u64) {
     tracing::warn!(lines, "lines of the log were lost, because they could not be written");
 }
 
-/// How writing goes.
-#[derive(Debug, Default)]
-struct Out {
-    /// Whether the last line was written.
+/// Where entries are written, and how that goes.
+#[derive(Debug)]
+struct Out<W> {
+    /// Standard error: for everything that journald does not take as a datagram.
+    stream: W,
+    reader: Reader,
+    journal: Option<Journal>,
+    /// Whether the last entry was written.
     works: bool,
     /// Whether a part of a line stands there without its end.
     is_torn: bool,
-    /// Lines that could not be written, and were not told of yet.
+    /// Entries that could not be written, and were not told of yet.
     lost: u64,
 }
 
-impl Out {
+impl<W: Write + AsFd> Out<W> {
+    fn new(stream: W, reader: Reader, journal: Option<Journal>) -> Self {
+        Self { stream, reader, journal, works: false, is_torn: false, lost: 0 }
+    }
+
+    fn write(&mut self, entry: &Entry) {
+        if self.journal.as_ref().is_some_and(|journal| journal.send(entry)) {
+            self.works = true;
+        } else {
+            self.write_line(&entry.line(self.reader));
+        }
+    }
+
     /// Writes a line. An error loses that line and nothing else: the disk may have room again for the next one.
-    fn write(&mut self, to: &mut (impl Write + AsFd), line: &str) {
+    fn write_line(&mut self, line: &str) {
         let text = if self.is_torn { format!("\n{line}") } else { line.to_owned() };
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
-            match to.write(rest) {
+            match self.stream.write(rest) {
                 Ok(written @ 1..) => rest = rest.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Another process has made this file non-blocking.
-                Err(error) if error.kind() == ErrorKind::WouldBlock && wait_for_room(to) => {}
+                Err(error)
+                    if error.kind() == ErrorKind::WouldBlock && wait_for_room(&self.stream) => {}
                 Ok(0) | Err(_) => break,
             }
         }
@@ -160,29 +184,6 @@ fn wait_for_room(to: &impl AsFd) -> bool {
     polled.is_ok() || polled == Err(Errno::INTR)
 }
 
-/// Passes a whole line to the queue.
-#[derive(Debug)]
-pub(super) struct QueueWriter<'a>(&'a LogQueue);
-
-impl Write for QueueWriter<'_> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(&String::from_utf8_lossy(line));
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for LogQueue {
-    type Writer = QueueWriter<'a>;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        QueueWriter(self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};
@@ -190,39 +191,55 @@ mod tests {
 
     use super::*;
 
+    fn entry(level: Level, text: &str) -> Entry {
+        Entry::of_text(text, level)
+    }
+
     #[test]
-    fn a_line_that_does_not_fit_is_dropped_and_counted_when_lines_can_be_written_again() {
+    fn an_entry_that_does_not_fit_is_dropped_and_counted_when_entries_can_be_written_again() {
         let queue = LogQueue::default();
-        let line = format!("{}\n", "x".repeat(1000));
+        let error = entry(Level::ERROR, &"x".repeat(1000));
         let sent = BYTES_MAX / 1000;
-        (0..sent).for_each(|_| queue.push(&line));
+        (0..sent).for_each(|_| queue.push(error.clone()));
         queue.finish(Duration::from_millis(1));
-        let (reader, mut writer) = io::pipe().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
         let (told_in, told) = mpsc::channel();
         let own = queue.clone();
         std::thread::spawn(move || {
-            own.write_all(&mut writer, &move |lost| told_in.send(lost).unwrap());
+            let out = Out::new(writer, Reader::Plain, None);
+            own.write_all(out, &move |lost| told_in.send(lost).unwrap());
         });
         let mut read = BufReader::new(reader).lines();
-        let kept = BYTES_MAX / (1001 + LINE_COST);
+        let kept = BYTES_MAX / error.bytes();
         assert!(read.by_ref().take(kept).all(|line| line.unwrap().len() == 1000));
         assert_eq!(told.recv().unwrap(), u64::try_from(sent - kept).unwrap());
-        queue.push_last("last\n");
+        queue.push_last(entry(Level::ERROR, "last"));
         queue.finish(Duration::from_mins(1));
         assert_eq!(read.next().unwrap().unwrap(), "last");
         assert!(told.try_recv().is_err(), "they are told once");
     }
 
     #[test]
+    fn a_flood_of_other_entries_leaves_room_for_warnings() {
+        let queue = LogQueue::default();
+        let (info, warn) = (entry(Level::INFO, &"x".repeat(1000)), entry(Level::WARN, "warning"));
+        (0..BYTES_MAX / 1000).for_each(|_| queue.push(info.clone()));
+        queue.push(warn.clone());
+        let state = queue.lock();
+        assert!(state.dropped > 0 && state.entries.back() == Some(&warn));
+    }
+
+    #[test]
     fn an_error_loses_a_line_and_the_next_one_begins_a_line_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut file = std::fs::File::create(&path).unwrap();
-        let mut full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut out = Out { is_torn: true, ..Out::default() };
-        out.write(&mut full, "lost\n");
+        let file = std::fs::File::create(&path).unwrap();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut out = Out { is_torn: true, ..Out::new(full, Reader::Plain, None) };
+        out.write(&entry(Level::WARN, "lost"));
         assert!(!out.works && out.is_torn && out.lost == 1);
-        out.write(&mut file, "kept\n");
+        out.stream = file;
+        out.write(&entry(Level::WARN, "kept"));
         assert!(out.works && !out.is_torn);
         assert_eq!(std::fs::read_to_string(path).unwrap(), "\nkept\n");
     }

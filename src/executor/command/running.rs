@@ -48,7 +48,7 @@ impl Running<'_> {
             () = self.outputs.read_all() => self.process.exited().await,
         };
         if let Err(error) = exited {
-            tracing::warn!(%error, "a command could not be waited for");
+            tracing::warn!(run = %self.execution.0.0, %error, "a command could not be waited for");
         }
     }
 
@@ -110,7 +110,9 @@ impl Running<'_> {
         match self.shared.clients.reading.run(ending).await {
             Ok(0) => {}
             Ok(count) => tracing::debug!(count, "processes that had left their group were killed"),
-            Err(error) => tracing::warn!(%error, "nobody looked for processes of a run"),
+            Err(error) => {
+                tracing::warn!(run = %self.execution.0.0, %error, "nobody looked for processes of a run");
+            }
         }
     }
 

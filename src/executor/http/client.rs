@@ -130,7 +130,7 @@ impl Clients {
         let mut made = self.made();
         if made.faults != faults {
             for fault in &faults {
-                tracing::warn!(%fault, "not all certificates of the machine could be read; calls read them again until they can");
+                tracing::warn!(error = %fault, "not all certificates of the machine could be read; calls read them again until they can");
             }
         }
         let is_complete = faults.is_empty();

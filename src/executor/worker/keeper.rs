@@ -106,7 +106,7 @@ async fn bury(
         return desk.gone(Some(work));
     }
     let outcome = death::outcome(broken, &death.status);
-    tracing::warn!(run_id = %work.assignment.run_id.0, ?outcome, "a worker process is gone with its run");
+    tracing::warn!(run = %work.assignment.run_id.0, ?outcome, "a worker process is gone with its run");
     desk.gone(None);
     shared.report(&work.assignment, &work.context, started_at, outcome.into()).await;
 }

@@ -56,9 +56,9 @@ impl<T> Stored<T> {
     pub(super) fn writable(self) -> Option<T> {
         let Some(reason) = self.key_fault else { return Some(self.value) };
         if TOLD.swap(true, Ordering::Relaxed) {
-            tracing::debug!(%reason, "a row of the store cannot be used, and is left alone");
+            tracing::debug!(error = %reason, "a row of the store cannot be used, and is left alone");
         } else {
-            tracing::error!(%reason, "a row of the store cannot be used, and is left alone");
+            tracing::error!(error = %reason, "a row of the store cannot be used, and is left alone");
         }
         None
     }
