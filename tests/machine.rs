@@ -11,6 +11,8 @@
 mod databases;
 #[path = "machine/life.rs"]
 mod life;
+#[path = "machine/log.rs"]
+mod log;
 #[path = "support/machine.rs"]
 mod machine;
 #[path = "machine/package.rs"]

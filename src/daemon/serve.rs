@@ -242,8 +242,7 @@ async fn run(
     start.declaring(control::router(api));
     let archive: Arc<dyn Archive> = Arc::new(store.clone());
     let retention = watch::Sender::new(config.retention);
-    let pruner = Pruner::new(Arc::clone(&archive), handle.clone(), retention.subscribe());
-    tracker.spawn(core.clone().run_until_cancelled_owned(pruner.work()));
+    start_pruner(&archive, &handle, &retention, &core, &tracker);
     let mut daemon = Daemon {
         reader,
         declared: 0,
@@ -466,6 +465,18 @@ impl Daemon {
             unchanged = difference.unchanged, "declared jobs");
         Ok(difference)
     }
+}
+
+/// Starts what removes old runs and finished jobs.
+fn start_pruner(
+    archive: &Arc<dyn Archive>,
+    handle: &scheduler::handle::Handle,
+    retention: &watch::Sender<Retention>,
+    core: &CancellationToken,
+    tracker: &TaskTracker,
+) {
+    let pruner = Pruner::new(Arc::clone(archive), handle.clone(), retention.subscribe());
+    tracker.spawn(core.clone().run_until_cancelled_owned(pruner.work()));
 }
 
 /// Starts what tells the scheduler to look again: hints of other nodes, and what runs have written.
