@@ -55,4 +55,7 @@ CONTROL
 for script in postinst prerm postrm; do
     put 755 "packaging/debian/$script" "/DEBIAN/$script"
 done
-dpkg-deb --root-owner-group --build "$root" "$folder/punctual_${version}_$architecture.deb"
+package=punctual_${version}_$architecture.deb
+dpkg-deb --root-owner-group --build "$root" "$folder/.$package"
+# Who installs it meanwhile never sees half of it.
+mv "$folder/.$package" "$folder/$package"

@@ -52,6 +52,13 @@ fn ordinary_jobs_work_in_the_sandbox_and_what_it_keeps_away_is_refused() {
     let said = machine.ok(&["punctual", "run", "probes", "--wait"]);
     let unexpected: Vec<&str> = said.lines().filter(|line| line.starts_with("PROBE")).collect();
     assert!(unexpected.is_empty(), "{unexpected:?}\n{said}");
+
+    // So do worker processes.
+    let builtin = ["--builtin", "noop", "--executor", "processpool"];
+    machine
+        .ok(&[&["punctual", "add", "builtin", "--at", "2100-01-01T00:00:00Z"], &builtin[..]]
+            .concat());
+    machine.ok(&["punctual", "run", "builtin", "--wait"]);
 }
 
 /// As text within single quotes.
