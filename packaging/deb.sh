@@ -14,7 +14,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # dpkg-shlibdeps wants the layout of a source package.
 root=$scratch/debian/punctual
-mkdir -p "$folder"
+mkdir -p "$folder" "$root/DEBIAN"
 
 put() { # MODE SOURCE TARGET
     install -D -m "$1" "$2" "$root$3"
@@ -33,9 +33,8 @@ for file in README.md CHANGELOG.md docs/*.md; do
 done
 
 printf 'Source: punctual\n\nPackage: punctual\nArchitecture: any\n' >"$scratch/debian/control"
-libraries=$(cd "$scratch" && dpkg-shlibdeps -O -e debian/punctual/usr/bin/punctual | sed -n 's/^shlibs:Depends=//p')
+libraries=$(cd "$scratch" && dpkg-shlibdeps -O debian/punctual/usr/bin/punctual | sed -n 's/^shlibs:Depends=//p')
 
-mkdir "$root/DEBIAN"
 cat >"$root/DEBIAN/control" <<CONTROL
 Package: punctual
 Version: $version
