@@ -80,9 +80,11 @@ impl Failure {
                 (code.as_str(), field.as_deref())
             }
         };
-        let message = match self {
-            Self::Client(ClientError::Refused { message, .. }) => message.clone(),
-            _ => self.to_string(),
+        // The field has a place of its own.
+        let message = if let Self::Client(ClientError::Refused { message, .. }) = self {
+            message.clone()
+        } else {
+            self.to_string()
         };
         let field = field.filter(|field| !field.is_empty());
         json!({"error": {"code": code, "message": message, "field": field}})

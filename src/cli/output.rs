@@ -39,10 +39,13 @@ impl Output {
 
     /// Prints a failure in one line, with control characters escaped, unless it has been shown already.
     pub(super) fn complain(&self, failure: &Failure) {
-        let line = match failure {
-            Failure::Quiet(_) => return,
-            _ if self.json => json(&failure.to_value()),
-            _ => format!("punctual: {}", escaped(&failure.to_string())),
+        if matches!(failure, Failure::Quiet(_)) {
+            return;
+        }
+        let line = if self.json {
+            json(&failure.to_value())
+        } else {
+            format!("punctual: {}", escaped(&failure.to_string()))
         };
         // Where the standard error is gone, nobody reads; the exit code still tells.
         drop(writeln!(std::io::stderr(), "{line}"));

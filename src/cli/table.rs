@@ -40,7 +40,7 @@ impl Table {
 
     /// Adds a row about something that is in this state. Control characters of the cells are escaped.
     pub(super) fn row(&mut self, state: &str, cells: Vec<String>) {
-        let cells = cells.iter().map(|cell| escaped(cell.trim_end()).into_owned()).collect();
+        let cells = cells.into_iter().map(|cell| escaped(cell.trim_end()).into_owned()).collect();
         // What is as it should be needs no colour among rows.
         self.lines.push(Line { cells, color: color(state).filter(|color| *color != GREEN) });
     }
@@ -64,18 +64,23 @@ impl Table {
             }
             None => columns.map(|(index, _)| Some(widest(index, PADDED_MAX))).collect(),
         };
-        let line = |line: &Line| {
-            let mut text = String::new();
-            for (cell, width) in line.cells.iter().zip(&widths) {
-                let Some(width) = *width else { continue };
-                let cell = if terminal.is_some() { cut(cell, width) } else { cell.clone() };
-                text += &cell;
-                text.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + GAP));
-            }
-            text.truncate(text.trim_end().len());
-            (text, line.color)
-        };
-        self.lines.iter().map(line).collect()
+        let is_cut = terminal.is_some();
+        self.lines.iter().map(|line| (line.text(&widths, is_cut), line.color)).collect()
+    }
+}
+
+impl Line {
+    /// The cells of the columns that are shown, each as wide as its column.
+    fn text(&self, widths: &[Option<usize>], is_cut: bool) -> String {
+        let shown = self.cells.iter().zip(widths);
+        let cells = shown.filter_map(|(cell, width)| Some((cell, (*width)?)));
+        let mut text = String::new();
+        for (cell, width) in cells {
+            text += &if is_cut { cut(cell, width) } else { cell.clone() };
+            text.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + GAP));
+        }
+        text.truncate(text.trim_end().len());
+        text
     }
 }
 

@@ -10,9 +10,10 @@ fn errors(home: &Home, arguments: &[&str]) -> (i32, Vec<Value>) {
     let text = String::from_utf8(output.stderr).unwrap();
     let read = |line: &str| {
         let error: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
-        let mut keys = error["error"].as_object().unwrap().keys();
+        let error = error.get("error").unwrap();
+        let mut keys = error.as_object().unwrap().keys();
         assert!(keys.by_ref().eq(["code", "message", "field"]), "{error}");
-        error["error"].clone()
+        error.clone()
     };
     (output.status.code().unwrap(), text.lines().map(read).collect())
 }

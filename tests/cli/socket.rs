@@ -191,6 +191,7 @@ exec unshare --mount --propagation private /bin/sh -c '
     exec "$@"' sh "$@""#;
 
 /// A machine with nothing in the current folder; none where this user may not set one up.
+#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 fn machine() -> Option<Home> {
     let home = Home::new("").starting_by(ON_A_MACHINE);
     std::fs::remove_file(home.path().join("jobs.toml")).unwrap();
