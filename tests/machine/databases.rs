@@ -4,16 +4,10 @@ use serde_json::json;
 
 use crate::machine::{Machine, UNIT};
 
-/// Makes a database for the daemon's user, who needs no password on the same host.
-const CREATE: &str = "systemctl enable --now --quiet postgresql 2>/dev/null
-runuser -u postgres -- createuser punctual
-runuser -u postgres -- createdb --owner=punctual punctual";
-
 /// An installation whose daemon has its store in the machine's `PostgreSQL`.
 fn with_database(drain_seconds: u32) -> Option<Machine> {
     let machine = Machine::installed()?;
-    machine.shell(CREATE);
-    let url = "postgres://punctual@localhost/punctual?host=/run/postgresql";
+    let url = machine.postgres();
     machine.write(
         "/etc/punctual/jobs.toml",
         &format!("[scheduler]\ndrain_seconds = {drain_seconds}\n[store]\nurl = \"{url}\"\n"),

@@ -271,6 +271,17 @@ impl Machine {
         self.ok(&[&add[..], options, &["--shell", "--", script]].concat());
     }
 
+    /// Starts the machine's `PostgreSQL`, also at each boot, and gives the URL of a database of the daemon's user.
+    pub(crate) fn postgres(&self) -> &'static str {
+        self.shell(
+            "systemctl enable --now --quiet postgresql 2>&1
+             runuser -u postgres -- createuser punctual
+             runuser -u postgres -- createdb --owner=punctual --encoding=UTF8 --template=template0 punctual",
+        );
+        // Who connects on the same host is known by the kernel, and needs no password.
+        "postgres://punctual@localhost/punctual?host=/run/postgresql"
+    }
+
     fn console(&self) -> String {
         std::fs::read_to_string(self.folder.join("console.log")).unwrap_or_default()
     }
