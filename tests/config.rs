@@ -148,6 +148,10 @@ fn a_bad_setting_is_refused_at_its_key() {
     refused("[scheduler]\ntimezone = \"Mars/Base\"\n", "2:1", "scheduler.timezone");
     refused("[scheduler]\ndrain_seconds = -1\n", "2:1", "scheduler.drain_seconds");
     refused("[scheduler]\ndrain_seconds = 3601\n", "2:1", "scheduler.drain_seconds");
+    for wrong in ["0", "-1", "1001", "1.5", "\"3\"", "true", "4294967297"] {
+        let given = format!("[scheduler]\nmax_crashes = {wrong}\n");
+        refused(&given, "2:1", "scheduler.max_crashes");
+    }
     refused("[scheduler]\ndrain_seconds = \"30\"\n", "2:1", "scheduler.drain_seconds");
     refused(
         "[scheduler]\njob_defaults = { max_instances = 0 }\n",

@@ -13,6 +13,8 @@ use punctual::client::Client;
 use serde_json::json;
 use support::{Home, text};
 
+/// Whoever kills these daemons, it is not their runs.
+const CONFIG: &str = "[scheduler]\nmax_crashes = 1000\n";
 /// Crashes, unless `PUNCTUAL_TEST_ROUNDS` says how many.
 const ROUNDS: u64 = 50;
 const CALLERS: u64 = 4;
@@ -31,7 +33,7 @@ fn declared(round: u64) -> String {
              trigger = {{ type = \"cron\", month = 1, day = 1 }}\ntask = {{ type = \"builtin\", name = \"noop\" }}\n"
         )
     };
-    job(0) + &job(1 + round)
+    CONFIG.to_owned() + &job(0) + &job(1 + round)
 }
 
 /// The jobs of the file are those of the round in which it was last read.
@@ -49,7 +51,7 @@ async fn check_declared(client: &Client, round: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_outlives_any_crash_and_nothing_runs_twice() {
-    let home = Home::new("");
+    let home = Home::new(CONFIG);
     let (client, file) = (home.client(), home.path().join("ran.txt"));
     let (mut random, mut book) = (Random(seed()), Book::default());
     let caller =

@@ -520,6 +520,53 @@ async fn a_stop_ends_what_does_not_end_in_time_and_the_next_start_runs_it_again(
 }
 
 #[tokio::test]
+async fn a_job_that_kills_its_daemon_is_lost_after_three_deaths_and_what_died_with_it_is_not() {
+    let home = Home::new("");
+    let mut signal = home.signal("begun");
+    let gate = home.signal("gate").path;
+    let client = home.client();
+    let script = format!(
+        "echo $PUNCTUAL_JOB_ID $PUNCTUAL_ATTEMPT > {}; read line < {}",
+        signal.path.display(),
+        gate.display()
+    );
+    let shell = |script: &str| json!({"type": "command", "argv": ["/bin/sh", "-c", script]});
+    let daemon = home.start();
+    for (id, script) in
+        [("one", script.as_str()), ("two", &script), ("poison", "kill -9 $PPID; sleep 60")]
+    {
+        client.add(&once(id, NEVER, shell(script))).await.unwrap();
+        // The last one may be faster than its answer.
+        drop(client.run(id).await);
+        if id != "poison" {
+            assert_eq!(signal.next().await, format!("{id} 1"));
+        }
+    }
+    assert_eq!(daemon.ended().code(), None);
+    assert_eq!(home.spawn(&[]).ended().code(), None, "all of them are run again");
+    let daemon = home.spawn(&[]);
+    for id in ["one", "two"] {
+        let begun = format!("{id} 3");
+        while signal.next().await != begun {}
+        // The others wait for its end.
+        let counts = client.runs("state=running").await.unwrap();
+        assert_eq!(counts["runs"].as_array().unwrap().len(), 1, "{counts}");
+        std::fs::write(&gate, "go\n").unwrap();
+    }
+    assert_eq!(daemon.ended().code(), None);
+    let daemon = home.start();
+    for (id, state) in [("one", "succeeded"), ("two", "succeeded"), ("poison", "lost")] {
+        let rows = ledger(&client, id).await;
+        assert_eq!(rows.len(), 1);
+        assert_eq!((text(&rows[0], "state"), &rows[0]["attempt"]), (state, &3.into()), "{id}");
+        if id == "poison" {
+            assert_eq!(text(&rows[0], "error"), "the daemon died 3 times while it ran");
+        }
+    }
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
 async fn a_second_daemon_on_the_same_store_refuses_to_start_and_names_the_first() {
     let home = Home::new("");
     let daemon = home.start();

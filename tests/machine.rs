@@ -19,4 +19,6 @@ mod machine;
 mod package;
 #[path = "machine/sandbox.rs"]
 mod sandbox;
+#[path = "machine/stop.rs"]
+mod stop;
 mod support;

@@ -57,7 +57,10 @@ struct Cluster {
 
 impl Cluster {
     async fn start(url: &str) -> Self {
-        let config = format!("[store]\nurl = \"{url}\"\nlease_seconds = 3\n");
+        // Whoever kills these daemons, it is not their runs.
+        let config = format!(
+            "[scheduler]\nmax_crashes = 1000\n[store]\nurl = \"{url}\"\nlease_seconds = 3\n"
+        );
         let homes: Vec<Home> = (0..NODES).map(|_| Home::new(&config)).collect();
         let daemons = homes.iter().map(|_| None).collect();
         let folders = BTreeMap::new();

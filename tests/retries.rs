@@ -182,6 +182,92 @@ async fn crashes_use_up_attempts_and_leave_a_trace_of_each() {
     assert_eq!(words, ["lost"]);
 }
 
+/// Why the only run of job `a` was lost, if it was.
+async fn why_lost(world: &World) -> Option<String> {
+    match only_run(world).await.state {
+        RunState::Ended { outcome: Outcome::Lost { error }, .. } => Some(error),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_run_during_which_the_daemon_dies_three_times_is_lost_and_says_so() {
+    let mut world = World::new(1).await;
+    world.add(job(&once(&json!({}))), at(0)).await;
+    world.tick(at(10)).await;
+    for death in 1..i64::from(jobs::MAX_CRASHES) {
+        world.crash(at(10 + death)).await;
+        assert_eq!(why_lost(&world).await, None);
+        world.tick(at(10 + death)).await;
+    }
+    assert_eq!(world.starts_with_attempts(), ["a 1", "a 2", "a 3"]);
+    world.crash(at(20)).await;
+    let why = why_lost(&world).await.unwrap();
+    assert_eq!(why, "the daemon died 3 times while it ran");
+    assert_eq!(world.tick(at(20)).await, None);
+}
+
+#[tokio::test]
+async fn neither_stops_nor_retries_nor_deaths_while_it_waited_count_as_deaths_during_a_run() {
+    let mut world = World::new(1).await;
+    world.add(job(&once(&json!({"retry": {"max_attempts": 100, "delay": 1}}))), at(0)).await;
+    let mut now = 10;
+    world.tick(at(now)).await;
+    for _ in 0..20 {
+        // A stop interrupts it, then an attempt fails, and the daemon dies while it waits for the next one.
+        world.restart(at(now)).await;
+        world.tick(at(now)).await;
+        world.complete(0, at(now), failed());
+        world.tick(at(now)).await;
+        world.crash(at(now)).await;
+        now += 2000;
+        world.tick(at(now)).await;
+        assert_eq!(world.started(), ["a"]);
+    }
+    world.complete_all(at(now));
+    world.tick(at(now)).await;
+    assert_eq!(world.ledger("a").await, ["10 succeeded"]);
+}
+
+/// Of several runs that died with the daemon, the one that kills it must not take the others along for the third time.
+#[tokio::test]
+async fn only_the_run_that_kills_the_daemon_is_lost_and_not_those_that_die_with_it() {
+    for guilty in ["a", "c", "e"] {
+        let mut world = World::new(8).await;
+        let ids = ["a", "b", "c", "d", "e"];
+        for id in ids {
+            world.add(job(&once(&json!({"id": id}))), at(0)).await;
+        }
+        let mut now = 10;
+        world.tick(at(now)).await;
+        let mut deaths = 0;
+        while !world.started().is_empty() {
+            now += 1;
+            // What is new does not wait for those that may be guilty.
+            let fresh = format!("fresh-{now}");
+            let given = json!({"id": fresh, "trigger": {"type": "date", "run_date": "2027-01-15T08:00:00Z"}});
+            world.add(job(&given), at(now)).await;
+            world.tick(at(now)).await;
+            let started = world.started();
+            assert!(started.contains(&fresh), "{started:?}");
+            let first = started.iter().filter(|id| ids.contains(&id.as_str())).count();
+            assert!(deaths < 2 || first <= 1, "one at a time after {deaths} deaths: {started:?}");
+            if started.iter().any(|id| id == guilty) {
+                deaths += 1;
+                world.crash(at(now)).await;
+            } else {
+                world.complete_all(at(now));
+            }
+            world.tick(at(now)).await;
+        }
+        assert_eq!(deaths, jobs::MAX_CRASHES);
+        for id in ids {
+            let expected = if id == guilty { "10 lost" } else { "10 succeeded" };
+            assert_eq!(world.ledger(id).await, [expected], "{id}");
+        }
+    }
+}
+
 fn cancel(id: &RunId, reason: Option<&str>) -> Request {
     Request::Cancel { run: id.clone(), reason: reason.map(str::to_owned) }
 }

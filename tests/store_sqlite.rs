@@ -34,6 +34,7 @@ fn rules() -> Rules {
         zone: DefaultZone { zone: Zone::utc(), source: "the test".to_owned() },
         defaults: GivenPolicy::default(),
         executors: BTreeMap::from([("default".to_owned(), pool)]),
+        max_crashes: 3,
         registry: Registry::default(),
         privileges: None,
     }

@@ -45,6 +45,9 @@ const DEFAULT_STORE_URL: &str = "sqlite://punctual.db";
 const DRAIN_SECONDS: u32 = 30;
 /// Longest drain, in seconds: an hour.
 const DRAIN_SECONDS_MAX: u32 = 3600;
+/// Deaths of the daemon during one run after which that run is lost: it may be what kills the daemon.
+const MAX_CRASHES: u32 = 3;
+const MAX_CRASHES_RANGE: RangeInclusive<u32> = 1..=1000;
 /// How long a node may be silent: ten signs of life.
 const LEASE_SECONDS: u32 = 10;
 /// Below three signs of life a busy machine would be taken for a dead one.
@@ -116,6 +119,7 @@ struct SchedulerTable {
     #[serde(default)]
     job_defaults: GivenPolicy,
     drain_seconds: Option<u32>,
+    max_crashes: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -149,6 +153,8 @@ pub struct Config {
     pub job_defaults: GivenPolicy,
     /// How long running work may go on after the daemon was asked to end.
     pub drain_limit: Duration,
+    /// Deaths of the daemon during one run after which that run is lost.
+    pub max_crashes: u32,
     /// The store's URL.
     pub store_url: Hidden<String>,
     /// How long a node of a shared store may be silent before others take over what it holds.
@@ -245,6 +251,12 @@ fn settings(given: File) -> Result<Config, Invalid> {
             format!("at most {DRAIN_SECONDS_MAX}"),
         ));
     }
+    let max_crashes = given.scheduler.max_crashes.unwrap_or(MAX_CRASHES);
+    if !MAX_CRASHES_RANGE.contains(&max_crashes) {
+        let (least, most) = (MAX_CRASHES_RANGE.start(), MAX_CRASHES_RANGE.end());
+        let message = format!("must be between {least} and {most}");
+        return Err(Invalid::new("scheduler.max_crashes", message));
+    }
     let lease_seconds = given.store.lease_seconds.unwrap_or(LEASE_SECONDS);
     if !LEASE_SECONDS_RANGE.contains(&lease_seconds) {
         let (least, most) = (LEASE_SECONDS_RANGE.start(), LEASE_SECONDS_RANGE.end());
@@ -261,6 +273,7 @@ fn settings(given: File) -> Result<Config, Invalid> {
         zone,
         job_defaults: defaults,
         drain_limit: Duration::from_secs(drain_seconds.into()),
+        max_crashes,
         store_url: Hidden(store_url),
         executors: executors(given.executors)?,
         socket: given.control.socket,

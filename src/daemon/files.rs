@@ -136,6 +136,7 @@ pub(super) fn rules(config: &Config, registry: Registry) -> Rules {
         zone: config.zone.clone(),
         defaults: config.job_defaults.clone(),
         executors: config.executors.clone(),
+        max_crashes: config.max_crashes,
         registry,
         privileges: Some(Privileges::of_this_process()),
     }

@@ -88,6 +88,8 @@ pub struct Run {
     pub due_at: Timestamp,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// How often the daemon has died while it was executed.
+    pub crashes: u32,
     /// The pool in which it runs.
     pub executor: String,
     /// The node that holds it: it waits there, runs there, or ended there.
@@ -206,6 +208,7 @@ mod tests {
             scheduled_at: None,
             due_at: instant(0),
             attempt: 1,
+            crashes: 0,
             executor: "default".to_owned(),
             node: "here".into(),
             created_at: instant(0),

@@ -30,6 +30,8 @@ pub struct Rules {
     pub defaults: GivenPolicy,
     /// The pools, by name.
     pub executors: BTreeMap<String, PoolSettings>,
+    /// Deaths of the daemon during one run after which that run is lost; at least 1.
+    pub max_crashes: u32,
     /// The builtins.
     pub registry: Registry,
     /// What this daemon may give to commands; none where that is not known, as for a check by somebody else.

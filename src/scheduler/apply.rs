@@ -63,7 +63,7 @@ impl Desk<'_> {
                 let former = std::mem::replace(self.rules, *rules);
                 // Of two changes in one step, the rules before both of them are those before the step.
                 self.step.former_rules.get_or_insert(former);
-                self.floor.resize(&self.rules.executors);
+                self.floor.adapt(self.rules);
                 Ok(Answer::Done)
             }
             Request::Review(ids) => Ok(Answer::Difference(self.review(&ids))),
@@ -287,6 +287,7 @@ impl Desk<'_> {
             scheduled_at: occurrence,
             due_at,
             attempt: 1,
+            crashes: 0,
             executor: job.executor.clone(),
             node: Arc::clone(self.node),
             created_at: self.step.now,

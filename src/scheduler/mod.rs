@@ -105,7 +105,8 @@ enum Memory {
 /// Who a scheduler is among those of its store.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The node's name: no other one has it, nor had it before.
+    /// The node's name: no other one has it, nor had it before. A daemon's is `MACHINE:PROCESS:NUMBER`; by that, it
+    /// knows the former daemons of its machine.
     pub node: Arc<str>,
     /// When it started.
     pub started_at: Timestamp,
@@ -167,7 +168,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     pub fn new(store: S, executor: X, rules: Rules, identity: Identity) -> Self {
         let is_shared = store.is_shared();
         Self {
-            floor: Floor::new(&rules.executors, is_shared),
+            floor: Floor::new(&rules, is_shared),
             peers: Peers::new(identity.lease),
             ids: RunIds::new(identity.seed),
             store,

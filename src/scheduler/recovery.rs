@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::report::Note;
+use super::report::{self, Note};
 use super::step::Step;
 use super::{CONFLICTS_MAX, Memory, Scheduler};
 use crate::clock::Timestamp;
@@ -17,8 +17,9 @@ use crate::output::Output;
 use crate::run::{Cost, Event, Execution, Outcome, Run, RunState};
 use crate::store::{Change, Holder, Store, StoreError};
 
-/// Attempts of a run that crashes may cost. A run that has had this many ends its node itself, and would for ever.
-const ATTEMPTS_MAX: u32 = 10;
+/// Attempts of a run after which it is not taken over again from a node of another machine. Such a node may only have been
+/// cut off; but if the run kills the nodes that execute it, there must be an end.
+const TAKEOVERS_MAX: u32 = 10;
 
 /// Whether a run belongs to this job, and not to one of the same id that was there before.
 pub(super) fn is_of(job: &Job, run: &Run) -> bool {
@@ -27,9 +28,42 @@ pub(super) fn is_of(job: &Job, run: &Run) -> bool {
 }
 
 /// The run as one of which nobody knows how it ended.
-fn lost(mut run: Run, started_at: Timestamp, now: Timestamp, why: &str) -> Run {
-    run.end(started_at, now, Outcome::Lost { error: why.to_owned() }, Cost::default());
+fn lost(mut run: Run, started_at: Timestamp, now: Timestamp, error: String) -> Run {
+    run.end(started_at, now, Outcome::Lost { error }, Cost::default());
     run
+}
+
+/// Why a run is in flight that nobody executes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interruption {
+    /// This node has stopped.
+    Stop,
+    /// Its daemon has died. On a store that nodes share, this is known of those of this machine only.
+    Death,
+    /// Its node on another machine is gone: it has died, or was only cut off.
+    Loss,
+}
+
+impl Interruption {
+    /// How many deaths of the daemon this is.
+    fn crashes(self) -> u32 {
+        match self {
+            Self::Death => 1,
+            Self::Stop | Self::Loss => 0,
+        }
+    }
+}
+
+/// Whether a run is executed again; if not because there were too many interruptions, what the ledger says.
+#[derive(Debug)]
+enum Rerun {
+    Yes,
+    No(Option<String>),
+}
+
+/// The machine of a node, which is the first part of a daemon's name; none if the name has another form.
+fn machine(node: &str) -> Option<&str> {
+    node.rsplitn(3, ':').nth(2)
 }
 
 /// What became of runs that were in flight when their node ended.
@@ -39,6 +73,17 @@ pub struct Recovered {
     pub rerun: usize,
     /// Runs that are recorded as lost.
     pub lost: usize,
+}
+
+impl Recovered {
+    /// Counts a run that was decided about.
+    fn count(&mut self, run: &Run) {
+        if run.state.is_final() {
+            self.lost += 1;
+        } else {
+            self.rerun += 1;
+        }
+    }
 }
 
 /// How often other nodes were faster with what this one tries to do.
@@ -126,15 +171,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         for mut run in runs {
             let (held_by, job) = (Arc::clone(&run.node), jobs.get(&run.job_id));
             match run.state {
-                RunState::Running { started_at } if self.may_rerun(job, &run) => {
-                    recovered.rerun += 1;
-                    step.end_attempt(&lost(run.clone(), started_at, now, why));
-                    run.retry_after_crash();
-                }
                 RunState::Running { started_at } => {
-                    recovered.lost += 1;
-                    run = lost(run, started_at, now, why);
-                    self.tell_loss(&mut step, job, &run);
+                    let interruption = self.interruption(holder, &run);
+                    run = self.decide(&mut step, job, (run, started_at), (interruption, why));
+                    recovered.count(&run);
                 }
                 RunState::Pending if run.node == self.identity.node => continue,
                 RunState::Pending => {}
@@ -144,7 +184,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             if !run.state.is_final() {
                 run.node = Arc::clone(&self.identity.node);
             }
-            step.note(Change::UpdateRun { run: Arc::new(run), held_by });
+            let run = Arc::new(run);
+            if run.state.is_final() {
+                step.ended.push(Arc::clone(&run));
+            }
+            step.note(Change::UpdateRun { run, held_by });
         }
         let changes = step.changes(|_| None);
         if !changes.is_empty() {
@@ -153,8 +197,31 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.store.commit(changes).await?;
         }
         step.notes.iter().for_each(Note::log);
+        step.ended.iter().for_each(|run| report::ended(run));
         step.beats.into_iter().for_each(|beat| self.executor.tell(beat));
         Ok(recovered)
+    }
+
+    /// Has a run that was interrupted wait again, or records it as lost.
+    fn decide(
+        &mut self,
+        step: &mut Step,
+        job: Option<&Arc<Job>>,
+        (mut run, started_at): (Run, Timestamp),
+        (interruption, why): (Interruption, &str),
+    ) -> Run {
+        run.crashes = run.crashes.saturating_add(interruption.crashes());
+        let limit = match self.may_rerun(job, &run, interruption) {
+            Rerun::Yes => {
+                step.end_attempt(&lost(run.clone(), started_at, step.now, why.to_owned()));
+                run.retry_after_crash();
+                return run;
+            }
+            Rerun::No(limit) => limit,
+        };
+        let run = lost(run, started_at, step.now, limit.unwrap_or_else(|| why.to_owned()));
+        self.tell_loss(step, job, &run);
+        run
     }
 
     fn tell_loss(&mut self, step: &mut Step, job: Option<&Arc<Job>>, lost: &Run) {
@@ -165,14 +232,37 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
-    fn may_rerun(&self, job: Option<&Arc<Job>>, run: &Run) -> bool {
-        let may = |job: &Arc<Job>| {
-            let tried = job.policy.retry.map_or(0, |retry| retry.max_attempts);
-            job.policy.on_crash == OnCrash::Rerun
-                && is_of(job, run)
-                && run.attempt < ATTEMPTS_MAX.max(tried)
+    fn interruption(&self, holder: Holder<'_>, run: &Run) -> Interruption {
+        let machine_of_run = machine(&run.node);
+        let is_here = machine_of_run.is_some() && machine_of_run == machine(&self.identity.node);
+        match holder {
+            Holder::Node(_) => Interruption::Stop,
+            Holder::Gone { .. } if is_here || !self.is_shared => Interruption::Death,
+            Holder::Gone { .. } => Interruption::Loss,
+        }
+    }
+
+    /// Judges a run whose count of crashes has this interruption in it.
+    fn may_rerun(&self, job: Option<&Arc<Job>>, run: &Run, interruption: Interruption) -> Rerun {
+        let job = job.filter(|job| job.policy.on_crash == OnCrash::Rerun && is_of(job, run));
+        let Some(job) = job.filter(|_| self.rules.executors.contains_key(&run.executor)) else {
+            return Rerun::No(None);
         };
-        job.is_some_and(may) && self.rules.executors.contains_key(&run.executor)
+        let tried = job.policy.retry.map_or(0, |retry| retry.max_attempts);
+        match interruption {
+            Interruption::Death if run.crashes >= self.rules.max_crashes => {
+                let times = run.crashes;
+                let several = || format!("the daemon died {times} times while it ran");
+                Rerun::No((times > 1).then(several))
+            }
+            Interruption::Loss if run.attempt >= TAKEOVERS_MAX.max(tried) => {
+                let attempts = run.attempt;
+                Rerun::No(Some(format!(
+                    "its node was gone while it ran, after {attempts} attempts"
+                )))
+            }
+            Interruption::Stop | Interruption::Death | Interruption::Loss => Rerun::Yes,
+        }
     }
 
     pub(super) async fn jobs_of(

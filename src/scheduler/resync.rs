@@ -35,7 +35,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let mut runs = self.store.in_flight(Holder::Node(&me)).await?;
         let needed = self.needed_by(&runs).await?;
         runs.sort_by_key(|run| run.due_at);
-        let mut floor = Floor::new(&self.rules.executors, self.is_shared);
+        let mut floor = Floor::new(&self.rules, self.is_shared);
         let mut changes = Vec::new();
         let mut unstarted = Vec::new();
         let mut executing = BTreeMap::new();

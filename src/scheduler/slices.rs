@@ -101,6 +101,7 @@ mod tests {
             zone: DefaultZone { zone: Zone::utc(), source: String::new() },
             defaults: GivenPolicy::default(),
             executors: BTreeMap::from([("default".to_owned(), pool)]),
+            max_crashes: 3,
             registry: Registry::default(),
             privileges: None,
         };

@@ -11,6 +11,7 @@ use punctual::job::{Job, JobId, JobState, OnCrash};
 use punctual::run::{Cause, Event, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::Change;
 
+use crate::jobs::MAX_CRASHES;
 use crate::properties::Property;
 
 /// How old what a node knows of the others may be when it acts on it.
@@ -302,6 +303,7 @@ impl Ledger {
             _ => false,
         };
         Property::LegalSteps.holds(is_legal, || format!("{known:?} becomes {run:?}"));
+        self.counts_deaths(&known, run, is_taken);
         let ended = self.attempts.get(&known.execution()).map(|(outcome, _)| outcome);
         let ended = ended.filter(|_| run.attempt > known.attempt);
         let may_pass = match ended {
@@ -325,6 +327,17 @@ impl Ledger {
             Property::AtMostOnce.holds(rerun, || format!("{run:?}"));
         }
         self.put(node, run);
+    }
+
+    /// A death of the daemon during a run counts once, and nothing else does; after too many the run is lost.
+    fn counts_deaths(&self, known: &Run, run: &Run, is_taken: bool) {
+        let was_running = matches!(known.state, RunState::Running { .. });
+        // Nodes of a shared store have no machine in their names here: none is known to have died.
+        let died = was_running && is_taken && !self.is_shared;
+        let counted = run.crashes == known.crashes + u32::from(died);
+        Property::Crashes.holds(counted, || format!("{known:?} becomes {run:?}"));
+        let goes_on = run.state.is_final() || run.crashes < MAX_CRASHES;
+        Property::Crashes.holds(goes_on, || format!("{run:?}"));
     }
 
     /// By which definitions a node may judge a run that it has started: on a shared store also by one that was there
@@ -419,6 +432,11 @@ impl Ledger {
         let is_lost = self.given_up.contains(&**node);
         Property::RowBeforeStart.holds(is_here || is_lost, || format!("{start:?} {row:?}"));
         Property::Workers.holds(busy < self.workers, || format!("{node}, {pool}: {busy} are busy"));
+        let is_suspect =
+            |run: &Run| *run.node == **node && run.crashes > 0 && run.crashes + 1 >= MAX_CRASHES;
+        let runs = |run: &&Arc<Run>| matches!(run.state, RunState::Running { .. });
+        let suspects = self.in_flight().filter(runs).filter(|run| is_suspect(run)).count();
+        Property::Crashes.holds(suspects <= 1, || format!("{suspects} at the same time"));
         Property::OneStart.holds(self.started.insert(start.clone()), || format!("{start:?}"));
     }
 }

@@ -17,6 +17,8 @@ pub(crate) enum Property {
     NotEarly,
     /// No occurrence is started later than its grace time allows.
     NotTooLate,
+    /// A death of the daemon counts for what it ran, and a run that may be its cause runs apart from others like it.
+    Crashes,
     /// A node that was asked to stop starts nothing more.
     Drains,
     /// What is started is running in the ledger before, as this attempt and on this node.

@@ -14,6 +14,9 @@ use punctual::task::standard;
 use punctual::zone::{DefaultZone, Zone};
 use serde_json::{Value, json};
 
+/// Deaths of the daemon after which a run is lost.
+pub(crate) const MAX_CRASHES: u32 = 3;
+
 /// An instant, in seconds from a beginning.
 pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
@@ -26,7 +29,14 @@ pub(crate) fn rules(max_workers: usize) -> Rules {
     let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers };
     let executors = BTreeMap::from([("default".to_owned(), pool)]);
     let zone = DefaultZone { zone: Zone::utc(), source: "the test".to_owned() };
-    Rules { zone, defaults: GivenPolicy::default(), executors, registry, privileges: None }
+    Rules {
+        zone,
+        defaults: GivenPolicy::default(),
+        executors,
+        max_crashes: MAX_CRASHES,
+        registry,
+        privileges: None,
+    }
 }
 
 /// A job, defined at the beginning; what is not given is an interval of ten seconds and a no-op.
@@ -53,6 +63,7 @@ pub(crate) fn run(job_id: &str, scheduled_at: Option<Timestamp>) -> Run {
         scheduled_at,
         due_at: scheduled_at.unwrap_or(at(10)),
         attempt: 1,
+        crashes: 0,
         executor: "default".to_owned(),
         node: "here".into(),
         created_at: at(10),

@@ -482,6 +482,15 @@ impl World {
         while self.scheduler.recover(now, "crashed").await.is_err() {}
     }
 
+    /// A stop that does not wait for runs, and another process.
+    pub(crate) async fn restart(&mut self, now: Timestamp) {
+        self.scheduler.drain();
+        self.notes.open.lock().unwrap().clear();
+        let completions = std::mem::take(&mut self.completions);
+        self.scheduler.finish(now, completions).await.unwrap();
+        self.crash(now).await;
+    }
+
     /// Everything that was started ends well, and that is told twice.
     pub(crate) fn complete_all_twice(&mut self, now: Timestamp) {
         let open = self.notes.open.lock().unwrap().clone();

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 
+use super::admission::Rules;
 use crate::clock::Timestamp;
-use crate::executor::PoolSettings;
 use crate::job::{Job, JobId, Overlap};
 use crate::run::{Execution, Run, RunId};
 use crate::store::InFlight;
@@ -34,6 +34,7 @@ struct Place {
     pool: String,
     job_id: JobId,
     is_instance: bool,
+    is_suspect: bool,
     /// By what it is tried again if it fails; nothing if its job is gone.
     job: Option<Arc<Job>>,
 }
@@ -48,6 +49,10 @@ pub(super) struct Floor {
     is_shared: bool,
     instances: Instances,
     running: BTreeMap<RunId, Place>,
+    /// Deaths of the daemon after which a run is lost.
+    max_crashes: u32,
+    /// Suspects that are running: one at most, but for those that were started before they counted as such.
+    suspects: usize,
     /// Runs that only take a worker, and their pools.
     abandoned: BTreeMap<Execution, String>,
     /// Whether a run's time has come since runs were last started.
@@ -56,15 +61,16 @@ pub(super) struct Floor {
 
 impl Floor {
     /// An empty floor with these pools. Where nodes share the work, no more of it waits here than soon gets a worker.
-    pub(super) fn new(pools: &BTreeMap<String, PoolSettings>, is_shared: bool) -> Self {
+    pub(super) fn new(rules: &Rules, is_shared: bool) -> Self {
         let mut floor = Self { is_shared, ..Self::default() };
-        floor.resize(pools);
+        floor.adapt(rules);
         floor
     }
 
-    /// Adapts the pools to these settings. One that is gone has its place for as long as something runs in it.
-    pub(super) fn resize(&mut self, pools: &BTreeMap<String, PoolSettings>) {
-        for (name, settings) in pools {
+    /// Adapts the pools to these rules. One that is gone has its place for as long as something runs in it.
+    pub(super) fn adapt(&mut self, rules: &Rules) {
+        self.max_crashes = rules.max_crashes;
+        for (name, settings) in &rules.executors {
             match self.pools.get_mut(name) {
                 Some(slots) => slots.resize(settings.max_workers),
                 None => {
@@ -202,15 +208,19 @@ impl Floor {
         let mut startable = Vec::new();
         self.woke = false;
         for (name, slots) in &mut self.pools {
-            while let Some(waiting) =
-                slots.take_startable(|waiting| self.instances.may_start(waiting, known))
-            {
+            while let Some(waiting) = slots.take_startable(starter(
+                (&self.instances, known),
+                (self.max_crashes, self.suspects),
+            )) {
+                let is_suspect = is_suspect(&waiting.run, self.max_crashes);
+                self.suspects += usize::from(is_suspect);
                 self.instances.end_waiting(&waiting.run);
                 self.instances.start(&waiting.run);
                 let place = Place {
                     pool: name.clone(),
                     job_id: waiting.job.id.clone(),
                     is_instance: is_instance(&waiting.run),
+                    is_suspect,
                     job: Some(Arc::clone(&waiting.job)),
                 };
                 self.running.insert(waiting.run.id.clone(), place);
@@ -248,10 +258,13 @@ impl Floor {
             slots.busy += 1;
         }
         self.instances.start(run);
+        let is_suspect = is_suspect(run, self.max_crashes);
+        self.suspects += usize::from(is_suspect);
         let place = Place {
             pool: run.executor.clone(),
             job_id: run.job_id.clone(),
             is_instance: is_instance(run),
+            is_suspect,
             job: job.cloned(),
         };
         self.running.insert(run.id.clone(), place);
@@ -260,7 +273,8 @@ impl Floor {
     /// Frees the places of a run that has ended after so long, or that was taken from the queue and not started after
     /// all. Gives back the job as it is, unless it is gone.
     pub(super) fn free(&mut self, run_id: &RunId, took: Option<TimeDelta>) -> Option<Arc<Job>> {
-        let Place { pool, job_id, is_instance, job } = self.running.remove(run_id)?;
+        let Place { pool, job_id, is_instance, is_suspect, job } = self.running.remove(run_id)?;
+        self.suspects = self.suspects.saturating_sub(usize::from(is_suspect));
         if let Some(slots) = self.pools.get_mut(&pool) {
             slots.busy = slots.busy.saturating_sub(1);
             if let Some(took) = took {
@@ -315,4 +329,21 @@ impl Floor {
         }
         taken
     }
+}
+
+/// Says of a run that waits whether it may start.
+fn starter(
+    (instances, known): (&Instances, Known),
+    (max_crashes, suspects): (u32, usize),
+) -> impl Fn(&Waiting) -> bool {
+    move |waiting| {
+        let is_alone = suspects == 0 || !is_suspect(&waiting.run, max_crashes);
+        is_alone && instances.may_start(waiting, known)
+    }
+}
+
+/// Whether the next death of the daemon would be the last one that a run outlives. Such a run is started only while no
+/// other one like it runs, so that what has died with the one that kills the daemon does not die with it again.
+fn is_suspect(run: &Run, max_crashes: u32) -> bool {
+    run.crashes > 0 && run.crashes.saturating_add(1) >= max_crashes
 }

@@ -165,13 +165,14 @@ fn state_columns(state: &RunState) -> StateColumns<'_> {
 }
 
 /// Columns of a run that change.
-pub(super) const RUN: [&str; 15] = [
+pub(super) const RUN: [&str; 16] = [
     "state",
     "reason",
     "last_scheduled_at",
     "occurrences",
     "due_at",
     "attempt",
+    "crashes",
     "started_at",
     "finished_at",
     "exit_code",
@@ -208,6 +209,7 @@ pub(super) fn run(to: &mut impl Bind, run: &Run) {
     to.integer(Some(count(columns.count)));
     to.instant(Some(run.due_at));
     to.integer(Some(i64::from(run.attempt)));
+    to.integer(Some(i64::from(run.crashes)));
     to.instant(columns.started_at);
     to.instant(columns.finished_at);
     to.integer(columns.outcome.exit_code.map(i64::from));

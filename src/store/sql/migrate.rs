@@ -21,12 +21,14 @@ const SQLITE: &[(&str, &str)] = &[
     ("nodes", include_str!("../../../migrations/sqlite/0004_nodes.sql")),
     ("execution", include_str!("../../../migrations/sqlite/0005_execution.sql")),
     ("finished jobs", include_str!("../../../migrations/sqlite/0006_finished_jobs.sql")),
+    ("crashes", include_str!("../../../migrations/sqlite/0007_crashes.sql")),
 ];
 
 const POSTGRES: &[(&str, &str)] = &[
     ("init", include_str!("../../../migrations/postgres/0001_init.sql")),
     ("execution", include_str!("../../../migrations/postgres/0002_execution.sql")),
     ("finished jobs", include_str!("../../../migrations/postgres/0003_finished_jobs.sql")),
+    ("crashes", include_str!("../../../migrations/postgres/0004_crashes.sql")),
 ];
 
 /// One statement each: this database cannot take back a change of the schema that failed half way.
@@ -42,6 +44,7 @@ const MYSQL: &[(&str, &str)] = &[
     ("attempt outputs", include_str!("../../../migrations/mysql/0009_attempt_outputs.sql")),
     ("drop outputs", include_str!("../../../migrations/mysql/0010_drop_outputs.sql")),
     ("finished jobs", include_str!("../../../migrations/mysql/0011_finished_jobs.sql")),
+    ("crashes", include_str!("../../../migrations/mysql/0012_crashes.sql")),
 ];
 
 /// The table in which the migrator notes what it has done.

@@ -25,7 +25,7 @@ pub(super) const JOB_COLUMNS: &str = "id, anchor, trigger_spec, task, state, rea
 
 /// Columns of a run, in the order in which they are read.
 pub(super) const RUN_COLUMNS: &str = "id, job_id, anchor, cause, event, subject, scheduled_at, due_at, attempt, \
-    executor, node, created_at, state, last_scheduled_at, occurrences, started_at, finished_at, reason, exit_code, \
+    crashes, executor, node, created_at, state, last_scheduled_at, occurrences, started_at, finished_at, reason, exit_code, \
     by_signal, error, cpu_micros, peak_memory, result";
 
 /// Columns of an attempt, in the order in which they are read.
@@ -203,6 +203,7 @@ pub(super) fn run(row: Row) -> Stored<Run> {
         scheduled_at: columns.instant_option(),
         due_at: columns.instant(),
         attempt: columns.number(1),
+        crashes: columns.number(0),
         executor: columns.text(),
         node: columns.key(Columns::text).into(),
         created_at: columns.instant(),
