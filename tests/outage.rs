@@ -128,6 +128,29 @@ async fn a_stop_whose_postgres_hangs_ends_commands_in_order_and_is_no_failure() 
     is_rerun(&home, work).await;
 }
 
+/// A node of this machine that is gone has died, also where the store is shared.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_kills_its_daemon_is_lost_after_three_deaths_on_postgres_too() {
+    let Some(server) = Server::<Postgres>::start() else { return };
+    let home = Home::new(&format!("[store]\nurl = \"{}\"\nlease_seconds = 3\n", server.url()));
+    let client = home.client();
+    let daemon = home.start();
+    let script = "kill -9 $PPID; sleep 60";
+    home.ok(&["add", "poison", "--at", "2100-01-01T00:00:00Z", "--shell", "--", script]);
+    // It may be gone before it answers.
+    drop(client.run("poison").await);
+    assert_eq!(daemon.ended().code(), None);
+    for _ in 0..2 {
+        assert_eq!(home.spawn(&[]).ended().code(), None);
+    }
+    let daemon = home.start();
+    let run = support::ledger(&client, "poison").await.remove(0);
+    let run = support::ended(&client, text(&run, "id")).await;
+    assert_eq!(text(&run, "error"), "the daemon died 3 times while it ran", "{run}");
+    assert_eq!(run["attempt"], 3);
+    assert!(daemon.stop().success());
+}
+
 fn draining(seconds: u32, more: &str) -> Home {
     Home::new(&format!("[scheduler]\ndrain_seconds = {seconds}\n{more}"))
 }

@@ -278,3 +278,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         Ok(jobs.into_iter().map(|job| (job.id.clone(), Arc::new(job))).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_of_a_node_is_what_stands_before_process_and_number() {
+        let names = ["host:12:0a1b", "a:b:12:0a1b", ":12:0a1b", "12:0a1b", "node", ""];
+        let machines = [Some("host"), Some("a:b"), Some(""), None, None, None];
+        assert_eq!(names.map(machine), machines);
+    }
+}
