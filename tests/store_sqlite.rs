@@ -256,6 +256,7 @@ fn run(number: u32, state: RunState) -> Change {
         scheduled_at: None,
         due_at: start(),
         attempt: 1,
+        crashes: 0,
         executor: "default".to_owned(),
         node: "gone".into(),
         created_at: start(),
