@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     match verb {
         Verb::Serve(serve) => daemon::serve(serve.config, serve.demo, client.socket),
         Verb::Check(check) => daemon::check(check.config, &client),
+        Verb::Migrate(migrate) => daemon::migrate(migrate, &client),
         Verb::Worker => daemon::worker(),
         Verb::Exec => daemon::exec(),
         Verb::Client(command) => cli::run(&client, command),

@@ -109,6 +109,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "printable",
             "run",
             "scheduler",
+            "secret",
             "server",
             "store",
             "task",

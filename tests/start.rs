@@ -1,8 +1,13 @@
-//! A start whose database server is away: it holds nothing up, says what it waits for, and goes on by itself.
+//! A start whose database server is away holds nothing up, says what it waits for, and goes on by itself. One that is
+//! refused ends with the reason.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
 
 #[path = "support/raw.rs"]
 mod raw;
+#[path = "start/refused.rs"]
+mod refused;
+#[path = "start/rights.rs"]
+mod rights;
 #[path = "support/servers.rs"]
 mod servers;
 mod support;
@@ -133,5 +138,15 @@ async fn a_reload_while_the_store_is_waited_for_takes_the_file_as_it_is_now() {
         daemon.hear_for(std::time::Duration::from_millis(100));
     }
     assert_eq!(text(&home.client().job("new").await.unwrap(), "state"), "active");
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn a_redis_that_is_away_holds_up_no_start() {
+    let home = Home::new(
+        "[toutiao]\nlisten = \"127.0.0.1:0\"\nredis = { url = \"redis://127.0.0.1:1\" }\n",
+    );
+    let daemon = home.start();
+    home.client().ready().await.unwrap();
     assert!(daemon.stop().success());
 }

@@ -22,8 +22,8 @@ mod zones;
 
 pub use arguments::{
     AddArguments, Arguments, CallArguments, CheckArguments, ChosenJobs, ClientArguments,
-    ClientCommand, CommandArguments, LogLevelArguments, LogsArguments, RunsArguments,
-    ServeArguments, Verb, parse,
+    ClientCommand, CommandArguments, LogLevelArguments, LogsArguments, MigrateArguments,
+    RunsArguments, ServeArguments, Verb, parse,
 };
 pub use failure::Failure;
 pub use output::report;

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::clock::Timestamp;
 use crate::config::{Config, ConfigError, default_file};
 use crate::executor::Privileges;
-use crate::invalid;
+use crate::invalid::{self, Invalid};
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::scheduler::admission::Rules;
 use crate::store::sql::StorePlace;
@@ -142,13 +142,16 @@ pub(super) fn rules(config: &Config, registry: Registry) -> Rules {
     }
 }
 
-/// Where the store is. A file stands in the folder for what must outlive the daemon.
+/// Where the store is.
 pub(super) fn store_place(config: &Config, state: &Path) -> Result<StorePlace, ConfigError> {
-    let place = StorePlace::parse(&config.store_url.0)
-        .map_err(|invalid| config.error(invalid.within("store")))?;
-    Ok(match place {
+    place_at(&config.store_url.0, state).map_err(|invalid| config.error(invalid.within("store")))
+}
+
+/// Where the store of a URL is. A file stands in the folder for what must outlive the daemon.
+pub(super) fn place_at(url: &str, state: &Path) -> Result<StorePlace, Invalid> {
+    Ok(match StorePlace::parse(url)? {
         StorePlace::Sqlite(path) => StorePlace::Sqlite(state.join(path)),
-        StorePlace::Postgres(..) | StorePlace::MySql(..) => place,
+        place @ (StorePlace::Postgres(..) | StorePlace::MySql(..)) => place,
     })
 }
 

@@ -9,6 +9,7 @@ mod exec;
 mod files;
 mod inherited;
 mod logging;
+mod migrate;
 mod notify;
 mod retention;
 mod secrets;
@@ -20,5 +21,6 @@ mod worker;
 
 pub use check::check;
 pub use exec::exec;
+pub use migrate::migrate;
 pub use serve::serve;
 pub use worker::worker;

@@ -96,3 +96,25 @@ fn a_boot_without_the_database_is_not_held_up_and_the_daemon_goes_on_when_it_com
     });
     assert_eq!(machine.property("NRestarts"), "0");
 }
+
+#[test]
+fn a_start_that_the_database_refuses_fails_at_once_and_is_not_tried_again() {
+    let Some(machine) = with_database(1) else { return };
+    let config = "/etc/punctual/jobs.toml";
+    machine.shell(&format!("sed -i s,/punctual?,/nowhere?, {config}"));
+    let (_, said) = machine.fails(&["systemctl", "restart", UNIT]);
+    assert!(said.contains("failed"), "{said}");
+    assert_eq!(machine.property("ActiveState"), "failed");
+    assert_eq!(machine.property("ExecMainStatus"), "2");
+    assert_eq!(machine.property("NRestarts"), "0");
+    let journal = machine.journal();
+    assert!(journal.contains("database \"nowhere\" does not exist"), "{journal}");
+
+    // One that is away is no reason to fail, and neither holds up the command.
+    machine.shell(&format!("sed -i s,host=/run/postgresql,host=/run/nothing, {config}"));
+    machine.ok(&["systemctl", "start", UNIT]);
+    assert_eq!(machine.property("ActiveState"), "active");
+    machine.shell(&format!("sed -i 's,/nowhere?.*\",/punctual?host=/run/postgresql\",' {config}"));
+    machine.ok(&["systemctl", "kill", "--signal=HUP", UNIT]);
+    machine.wait_until("the store is there", is_ready);
+}

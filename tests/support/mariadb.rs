@@ -47,6 +47,12 @@ impl Kind for MariaDb {
             .arg(format!("--pid-file={}", folder.join("pid").display()))
             .args(["--character-set-server=utf8mb4", "--skip-log-bin"])
             .args(["--innodb-flush-log-at-trx-commit=1", "--innodb-doublewrite=ON"]);
+        let certificate = folder.join("server.crt");
+        if certificate.exists() {
+            command
+                .arg(format!("--ssl-cert={}", certificate.display()))
+                .arg(format!("--ssl-key={}", folder.join("server.key").display()));
+        }
         command
     }
 

@@ -51,6 +51,12 @@ impl Kind for Postgres {
         ] {
             command.args(["-c", setting]);
         }
+        let certificate = folder.join("server.crt");
+        if certificate.exists() {
+            let key = folder.join("server.key");
+            command.args(["-c", "ssl=on", "-c"]).arg(format!("ssl_key_file={}", key.display()));
+            command.arg("-c").arg(format!("ssl_cert_file={}", certificate.display()));
+        }
         command
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod postgres;
 use std::io::{BufRead, BufReader, PipeWriter};
 use std::marker::PhantomData;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -146,6 +147,18 @@ impl<K: Kind> Server<K> {
         assert!(running.is_none(), "the server runs");
         let started = Running::start::<K>(&self.folder, self.port);
         *running = Some(started.unwrap_or_else(|log| panic!("it did not start again:\n{log}")));
+    }
+
+    /// Gives it a certificate and its key, both as PEM: it offers TLS with them from its next start on.
+    pub(crate) fn certify(&self, certificate: &str, key: &str) {
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.folder.path.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            if is_root() {
+                output(Command::new("chown").arg(format!("{}:", K::USER)).arg(&path));
+            }
+        }
     }
 
     /// Where it listens, on 127.0.0.1.

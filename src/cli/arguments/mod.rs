@@ -4,12 +4,14 @@
 mod add;
 mod call;
 mod command;
+mod migrate;
 mod policy;
 
 pub use add::AddArguments;
 pub(super) use add::TriggerArguments;
 pub use call::CallArguments;
 pub use command::CommandArguments;
+pub use migrate::MigrateArguments;
 pub(super) use policy::PolicyArguments;
 
 use std::ffi::OsString;
@@ -120,6 +122,14 @@ pub enum Verb {
         Without a daemon the file is checked all the same, and compared with nothing."
     )]
     Check(CheckArguments),
+    /// Create the tables of the store, or bring them to this version
+    #[command(
+        after_help = "Examples:\n  punctual migrate --check\n  punctual migrate --config /etc/punctual/jobs.toml\n  \
+        PUNCTUAL_MIGRATE_URL=postgres://owner:secret@db/jobs punctual migrate\n\n\
+        The daemon does this itself at its start, if its database user may. Where it may not, this does it as \
+        another user: docs/OPERATIONS.md has the rights that the daemon needs."
+    )]
+    Migrate(MigrateArguments),
     /// Run builtins for a daemon (started by it)
     #[command(hide = true)]
     Worker,

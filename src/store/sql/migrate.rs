@@ -210,20 +210,33 @@ pub(super) async fn look_at_sqlite(path: &Path) -> Result<Schema, SchemaError> {
 pub(super) async fn sqlite(path: &Path) -> Result<Schema, SchemaError> {
     let options = SqliteConnectOptions::new().filename(path).journal_mode(SqliteJournalMode::Wal);
     let mut connection = options.connect().await?;
-    let schema = bring(&mut connection, &migrator(SQLITE)).await;
+    let schema = bring(&mut connection, migrator(SQLITE)).await;
     connection.close().await?;
     schema
 }
 
 /// Brings a schema to this version if it is older, and says how it stood. A schema that is current is only read: its
-/// user may have no right to change it.
-async fn bring<C: Migrate>(connection: &mut C, migrator: &Migrator) -> Result<Schema, SchemaError> {
-    let schema = look(connection, migrator).await?;
-    if !schema.is_current() {
-        let done = migrator.run_direct(None, connection, false).await;
-        done.map_err(|error| refused(schema, error))?;
+/// user may have no right to change it. Those who come together take turns.
+async fn bring<C: Migrate>(
+    connection: &mut C,
+    mut migrator: Migrator,
+) -> Result<Schema, SchemaError> {
+    let schema = look(connection, &migrator).await?;
+    if schema.is_current() {
+        return Ok(schema);
     }
-    Ok(schema)
+    connection.lock().await?;
+    migrator.set_locking(false);
+    let schema = look(connection, &migrator).await;
+    let brought = match schema {
+        Ok(schema) => {
+            let done = migrator.run_direct(None, connection, false).await;
+            done.map(|()| schema).map_err(|error| refused(schema, error))
+        }
+        error => error,
+    };
+    connection.unlock().await?;
+    brought
 }
 
 /// How the schema of a `PostgreSQL` database stands.
@@ -231,11 +244,11 @@ pub(super) async fn look_at_postgres(connection: &mut PgConnection) -> Result<Sc
     look(connection, &migrator(POSTGRES)).await
 }
 
-/// Brings a `PostgreSQL` database to this version, and says how it stood. Those who come together take turns.
+/// Brings a `PostgreSQL` database to this version, and says how it stood.
 pub(super) async fn postgres(connection: &mut PgConnection) -> Result<Schema, SchemaError> {
     // Of the lock that the migrator takes, and of tables that others work on.
     sqlx::query("set lock_timeout = '60s'").execute(&mut *connection).await?;
-    bring(connection, &migrator(POSTGRES)).await
+    bring(connection, migrator(POSTGRES)).await
 }
 
 /// How the schema of a MySQL database stands.

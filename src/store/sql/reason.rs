@@ -51,6 +51,7 @@ fn words_of_io(error: &io::Error) -> String {
     }
     match error.kind() {
         ErrorKind::UnexpectedEof => "the server has closed the connection".to_owned(),
+        ErrorKind::NotFound => "a file or socket that the URL names is not there".to_owned(),
         kind @ (ErrorKind::ConnectionRefused
         | ErrorKind::ConnectionReset
         | ErrorKind::ConnectionAborted
@@ -58,7 +59,7 @@ fn words_of_io(error: &io::Error) -> String {
         | ErrorKind::NetworkUnreachable
         | ErrorKind::TimedOut
         | ErrorKind::BrokenPipe) => kind.to_string(),
-        _ => text,
+        _ => text.split(" (os error ").next().unwrap_or_default().to_owned(),
     }
 }
 

@@ -1,0 +1,25 @@
+//! Arguments of `migrate`.
+#![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Arguments of `migrate`.
+#[derive(Debug, Args)]
+pub struct MigrateArguments {
+    /// The file whose [store] url names the database [default: jobs.toml here, or /etc/punctual/jobs.toml if there is
+    /// none here]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "url_file"])]
+    pub config: Option<PathBuf>,
+    /// The database, instead of the file's: with another user, for example. A password belongs into the variable or
+    /// into --url-file, since everyone on the machine can read arguments
+    #[arg(long, value_name = "URL", env = "PUNCTUAL_MIGRATE_URL", hide_env_values = true)]
+    pub url: Option<String>,
+    /// A file with the URL of the database
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub url_file: Option<PathBuf>,
+    /// Change nothing, and say what would be done; exit code 1 if anything would
+    #[arg(long)]
+    pub check: bool,
+}

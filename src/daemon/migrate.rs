@@ -1,0 +1,74 @@
+//! `punctual migrate`: creates the tables of a store, or brings them to this version, so that the daemon's own user
+//! needs no right to do so.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::files::{self, Demo, Source};
+use crate::cli::{ClientArguments, Failure, MigrateArguments};
+use crate::config;
+use crate::printable::escaped;
+use crate::secret::Secret;
+use crate::store::StoreError;
+use crate::store::sql::{self, Schema, StorePlace};
+
+/// Migrates the database that the arguments name.
+pub fn migrate(given: MigrateArguments, arguments: &ClientArguments) -> ExitCode {
+    arguments.output().report(run(given, arguments))
+}
+
+fn run(given: MigrateArguments, arguments: &ClientArguments) -> Result<(), Failure> {
+    let is_check = given.check;
+    let place = place(given)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Refused(error.to_string()))?;
+    let looked =
+        async { if is_check { sql::schema(&place).await } else { sql::migrate(&place).await } };
+    let failed = |error: StoreError| Failure::Refused(error.to_string());
+    let schema = runtime.block_on(looked).map_err(failed)?;
+    let Schema { found, needed } = schema;
+    let is_current = schema.is_current();
+    let answer = json!({
+        "store": place.to_string(), "found_version": found, "needed_version": needed,
+        "changed": !is_check && !is_current,
+    });
+    arguments.output().show(&answer, |_| {
+        let place = place.to_string();
+        let told = match (is_current, is_check, found) {
+            (true, _, _) => format!("nothing to do: {place} has schema version {needed}"),
+            (false, true, 0) => format!("the tables of punctual are not there: {place}"),
+            (false, true, _) => {
+                format!("{place} has schema version {found}, and {needed} is needed")
+            }
+            (false, false, 0) => format!("created the tables, schema version {needed}: {place}"),
+            (false, false, _) => {
+                format!("brought the schema from version {found} to {needed}: {place}")
+            }
+        };
+        escaped(&told).into_owned()
+    })?;
+    if is_check && !is_current {
+        return Err(Failure::Quiet("the schema is not current".to_owned()));
+    }
+    Ok(())
+}
+
+/// The database: the one of a URL that was given, else the one of the file.
+fn place(given: MigrateArguments) -> Result<StorePlace, Failure> {
+    let usage = |error: String| Failure::Usage(error);
+    let state = config::state_directory().map_err(|invalid| usage(invalid.to_string()))?;
+    let url = match (given.url, given.url_file) {
+        (Some(url), _) => Some(url),
+        (None, Some(file)) => {
+            let secret = Secret::File(file.to_string_lossy().into_owned());
+            Some(secret.read().map_err(|error| usage(error.to_string()))?)
+        }
+        (None, None) => None,
+    };
+    if let Some(url) = url {
+        return files::place_at(&url, &state).map_err(|invalid| usage(invalid.to_string()));
+    }
+    let config = Source::find(given.config, Demo::No).load()?;
+    Ok(files::store_place(&config, &state)?)
+}
