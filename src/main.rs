@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Verb::Migrate(migrate) => daemon::migrate(migrate, &client),
         Verb::Worker => daemon::worker(),
         Verb::Exec => daemon::exec(),
+        Verb::Launch => daemon::launch(),
         Verb::Client(command) => cli::run(&client, command),
     }
 }

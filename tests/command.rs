@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use commands::{Bench, Failure, cancelled, is_root, left_out, living, occurrence, shell, with};
+use punctual::client::Client;
 use punctual::executor::end_leftovers;
 use punctual::job::Task;
 use punctual::output::Stream;
@@ -465,9 +466,7 @@ struct Cgroup {
 impl Cgroup {
     /// None if there is no hierarchy that can be written.
     fn new() -> Option<Self> {
-        let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
-        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mount = mounts.find(|fields| fields[2] == "cgroup2")?[1].to_owned();
+        let mount = Self::mount()?;
         let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
         let name = format!("punctual-test-{}", uuid::Uuid::now_v7());
@@ -476,10 +475,44 @@ impl Cgroup {
         Some(Self { folder })
     }
 
-    /// Folders of runs.
-    fn runs(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
-        entries.filter(|path| path.is_dir()).collect()
+    /// Where the hierarchy is mounted.
+    fn mount() -> Option<String> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        Some(mounts.find(|fields| fields[2] == "cgroup2")?[1].to_owned())
+    }
+
+    /// All cgroups in it, each before those that it holds.
+    fn inner(&self) -> Vec<PathBuf> {
+        let mut all = vec![self.folder.clone()];
+        let mut next = 0;
+        while let Some(folder) = all.get(next) {
+            // A launcher that has just ended takes its folder along.
+            let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+            let paths = entries.map(|entry| entry.path());
+            let found: Vec<PathBuf> = paths.filter(|path| path.is_dir()).collect();
+            all.extend(found);
+            next += 1;
+        }
+        all.remove(0);
+        all
+    }
+
+    /// All processes in it.
+    fn processes(&self) -> Vec<String> {
+        let read = |folder: &PathBuf| std::fs::read_to_string(folder.join("cgroup.procs"));
+        let texts = self.inner().iter().filter_map(|folder| read(folder).ok()).collect::<String>();
+        texts.lines().map(str::to_owned).collect()
+    }
+
+    /// A home whose daemon is in it, and may divide it.
+    fn home(&self) -> Home {
+        Home::new("[executors.processpool]\ntype = \"processpool\"\nmax_workers = 5\n").starting_by(
+            &format!(
+                "echo 0 > {}/cgroup.procs; PUNCTUAL_CGROUP=1 exec \"$@\"",
+                self.folder.display()
+            ),
+        )
     }
 }
 
@@ -487,63 +520,170 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         // A test that failed may have left something.
         drop(std::fs::write(self.folder.join("cgroup.kill"), "1"));
-        for run in self.runs() {
-            drop(std::fs::remove_dir(run));
+        for inner in self.inner().iter().rev() {
+            drop(std::fs::remove_dir(inner));
         }
         drop(std::fs::remove_dir(&self.folder));
     }
 }
 
+/// A job that runs only when a test asks for it.
+fn on_request(id: &str, task: Value) -> Value {
+    let trigger = json!({"type": "date", "run_date": "2100-01-01"});
+    json!({"id": id, "trigger": trigger, "task": task})
+}
+
+/// Runs a job to its end; the run, and what it wrote.
+async fn run_and_read(client: &Client, id: &str) -> (Value, String) {
+    let run = run_to_end(client, id).await;
+    let output = client.output(text(&run, "id")).await.unwrap();
+    let lines = output["lines"].as_array().unwrap().iter();
+    let written = lines.flat_map(|line| [text(line, "text"), "\n"]).collect();
+    (run, written)
+}
+
+fn lives(pid: &str) -> bool {
+    Path::new("/proc").join(pid).join("exe").exists()
+}
+
+/// A shell command for what leaves its group, its session, its parents and even its environment behind. It writes its
+/// number to a file, and goes on once it has.
+fn escape(first: &str, file: &Path) -> String {
+    let file = file.display();
+    format!(
+        "env -i /usr/bin/setsid /bin/sh -c '{first} echo $$ > {file}.new; exec /bin/sleep 600' >/dev/null 2>&1 & \
+         until test -s {file}.new; do sleep 0.01; done; mv {file}.new {file};"
+    )
+}
+
+fn read_pid(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap().trim().to_owned()
+}
+
 #[tokio::test]
-async fn each_run_has_a_cgroup_where_the_daemon_may_make_some_and_nothing_escapes_from_it() {
+async fn nothing_escapes_from_the_cgroup_of_a_run_that_is_ended() {
     let Some(cgroup) = Cgroup::new() else {
         return left_out("no cgroup of version 2 can be written");
     };
-    let folder = cgroup.folder.display();
-    let home = Home::new("[executors.processpool]\ntype = \"processpool\"\nmax_workers = 5\n")
-        .starting_by(&format!("echo 0 > {folder}/cgroup.procs; PUNCTUAL_CGROUP=1 exec \"$@\""));
+    let home = cgroup.home();
+    let daemon = home.start();
+    let (client, pid) = (home.client(), home.path().join("pid"));
+    let script = format!("{} cat /proc/self/cgroup; sleep 600", escape("trap \"\" TERM;", &pid));
+    let mut job = on_request("slow", with(shell(&script), json!({"kill_grace": 0.1})));
+    job["timeout"] = json!(1);
+    client.add(&job).await.unwrap();
+    let (run, output) = run_and_read(&client, "slow").await;
+    assert_eq!(run["state"], "timed_out", "{run}");
+    assert!(output.contains("/commands-"), "{output}");
+    assert!(!lives(&read_pid(&pid)), "it has escaped");
+    assert!(daemon.stop().success());
+    assert!(cgroup.inner().is_empty(), "nothing is left");
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_in_its_cgroup_is_told_with_the_run_and_ended_with_it() {
+    let Some(cgroup) = Cgroup::new() else {
+        return left_out("no cgroup of version 2 can be written");
+    };
+    let home = cgroup.home();
+    let daemon = home.start();
+    let (client, pid) = (home.client(), home.path().join("pid"));
+    let leaver = shell(&format!("{} exit 3", escape("", &pid)));
+    client.add(&on_request("leaver", leaver)).await.unwrap();
+    let (run, output) = run_and_read(&client, "leaver").await;
+    let end = (text(&run, "state"), &run["exit_code"]);
+    assert_eq!(end, ("failed", &json!(3)), "the end of the command itself counts");
+    assert_eq!(output, "punctual: ending 1 process that the command has left behind: sleep\n");
+    assert!(!lives(&read_pid(&pid)), "it lives on");
+    // What soon ends by itself may do so.
+    let script = "(setsid sh -c 'sleep 0.1; echo last words') & exit 0";
+    client.add(&on_request("hasty", shell(script))).await.unwrap();
+    let (run, output) = run_and_read(&client, "hasty").await;
+    assert_eq!((text(&run, "state"), &*output), ("succeeded", "last words\n"));
+    // What does not end when asked to is killed, also if it hides in a cgroup of its own.
+    let own = format!("{}$(sed -n s/^0:://p /proc/self/cgroup)", Cgroup::mount().unwrap());
+    let hide = format!("mkdir {own}/inner && echo $$ > {own}/inner/cgroup.procs;");
+    let script = format!("{hide} {} true", escape("trap \"\" TERM;", &pid));
+    let stubborn = with(shell(&script), json!({"kill_grace": 0.1}));
+    client.add(&on_request("stubborn", stubborn)).await.unwrap();
+    let (run, output) = run_and_read(&client, "stubborn").await;
+    assert_eq!(text(&run, "state"), "succeeded", "{run} {output}");
+    assert!(output.contains("ending 1 process"), "{output}");
+    assert!(!lives(&read_pid(&pid)), "it lives on");
+    assert!(daemon.stop().success());
+    assert!(cgroup.inner().is_empty(), "nothing is left");
+}
+
+#[tokio::test]
+async fn one_process_starts_command_after_command_in_its_cgroup_and_is_replaced_when_it_dies() {
+    let Some(cgroup) = Cgroup::new() else {
+        return left_out("no cgroup of version 2 can be written");
+    };
+    let home = cgroup.home();
+    let daemon = home.start();
+    let client = home.client();
+    client.add(&on_request("parent", shell("echo $PPID"))).await.unwrap();
+    let (_, first) = run_and_read(&client, "parent").await;
+    assert!(cgroup.processes().contains(&first.trim().to_owned()), "it is not the daemon: {first}");
+    for _ in 0..5 {
+        assert_eq!(run_and_read(&client, "parent").await.1, first, "it is the same");
+    }
+    client.add(&on_request("killer", shell("kill -9 $PPID; sleep 600"))).await.unwrap();
+    let (run, _) = run_and_read(&client, "killer").await;
+    let expected = "the command could not be waited for: the process that starts it is gone: \
+        ended by signal 9 (SIGKILL)";
+    assert_eq!((text(&run, "state"), text(&run, "error")), ("failed", expected));
+    let (run, second) = run_and_read(&client, "parent").await;
+    assert!(text(&run, "state") == "succeeded" && second != first, "{run} {second}");
+    // All that wait for commands.
+    for pid in cgroup.processes() {
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    }
+    let (run, third) = run_and_read(&client, "parent").await;
+    assert!(text(&run, "state") == "succeeded" && third != second, "{run} {third}");
+    assert!(daemon.stop().success());
+    assert!(cgroup.inner().is_empty(), "nothing is left");
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_takes_along_what_is_in_the_cgroups_of_its_commands() {
+    let Some(cgroup) = Cgroup::new() else {
+        return left_out("no cgroup of version 2 can be written");
+    };
+    let home = cgroup.home();
     let daemon = home.start();
     let (client, mut ready) = (home.client(), home.signal("ready"));
-    let path = ready.path.display().to_string();
-    let job = |id: &str, script: &str, more: Value| {
-        let trigger = json!({"type": "date", "run_date": "2100-01-01"});
-        let task = with(shell(script), more);
-        json!({"id": id, "trigger": trigger, "task": task, "timeout": 0.2})
-    };
-    // It leaves its group, its session, its parents and even its environment behind.
-    let fled = format!("env -i setsid sh -c 'trap \"\" TERM; echo $$ > {path}; sleep 600' & ");
-    let slow = job(
-        "slow",
-        &format!("{fled} cat /proc/self/cgroup; wait; sleep 600"),
-        json!({"kill_grace": 0.1}),
-    );
-    client.add(&slow).await.unwrap();
-    let run = run_to_end(&client, "slow").await;
-    assert_eq!(run["state"], "timed_out", "{run}");
-    let output = client.output(text(&run, "id")).await.unwrap().to_string();
-    let own = format!("run-{}-1", text(&run, "id"));
-    assert!(output.contains(&own), "{output}");
-    let pid = ready.next().await;
-    assert!(!Path::new("/proc").join(&pid).join("exe").exists(), "{pid} has escaped");
-    assert!(cgroup.runs().is_empty());
-    // What a command leaves behind lives on, in the cgroup, which goes once that has gone.
-    let mut leaver = job("leaver", &format!("{fled} exit 0"), json!({}));
-    leaver["timeout"] = Value::Null;
-    client.add(&leaver).await.unwrap();
-    assert_eq!(run_to_end(&client, "leaver").await["state"], "succeeded");
-    let pid = ready.next().await;
-    let left = cgroup.runs();
-    assert_eq!(left.len(), 1, "{left:?}");
-    let members = std::fs::read_to_string(left[0].join("cgroup.procs")).unwrap();
-    assert!(members.lines().any(|member| member == pid), "{pid} is not in {members}");
-    std::fs::write(left[0].join("cgroup.kill"), "1").unwrap();
-    let is_populated = || {
-        let events = std::fs::read_to_string(left[0].join("cgroup.events")).unwrap();
-        events.contains("populated 1")
-    };
-    while is_populated() {
+    let pid = home.path().join("pid");
+    let script = format!("{} echo > {}; sleep 600", escape("", &pid), ready.path.display());
+    let mut job = on_request("long", shell(&script));
+    job["on_crash"] = json!("lose");
+    client.add(&job).await.unwrap();
+    client.run("long").await.unwrap();
+    ready.next().await;
+    assert!(lives(&read_pid(&pid)));
+    daemon.kill();
+    while lives(&read_pid(&pid)) || !cgroup.processes().is_empty() {
         tokio::task::yield_now().await;
     }
+    // The next daemon removes the cgroups.
+    let daemon = home.start();
+    let runs = client.runs("job=long").await.unwrap();
+    assert_eq!(text(&runs["runs"][0], "state"), "lost", "{runs}");
     assert!(daemon.stop().success());
-    assert!(cgroup.runs().is_empty());
+    assert!(cgroup.inner().is_empty(), "nothing is left");
+}
+
+#[tokio::test]
+async fn a_limit_that_no_controller_enforces_is_refused_by_its_field() {
+    let home = Home::new("");
+    let _daemon = home.start_in(&[("PUNCTUAL_CGROUP", "0")]);
+    for (field, limit) in [("total_memory", 8_388_608), ("processes", 10), ("cores", 2)] {
+        let task = with(shell("true"), json!({"limits": {field: limit}}));
+        let refused =
+            home.client().add(&on_request("limited", task)).await.unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!("task.limits.{field}: cannot be enforced here")),
+            "{refused}"
+        );
+    }
 }

@@ -77,10 +77,12 @@ impl Torture {
     fn assert_clean(&self, execution: &Execution, files: usize) {
         assert_no_process(execution);
         let begun = tokio::time::Instant::now();
-        while open_files() != self.open_files && begun.elapsed() < PATIENCE {
+        // A process that waited to start commands may be gone, and with it what is open for it.
+        while open_files() > self.open_files && begun.elapsed() < PATIENCE {
             std::thread::yield_now();
         }
-        assert_eq!(open_files(), self.open_files, "open files");
+        let (now, before) = (open_files(), self.open_files);
+        assert!(now <= before, "open files: {now}, and {before} before");
         assert_eq!(fs::read_dir(self.home.path()).unwrap().count(), files, "files");
     }
 

@@ -7,6 +7,8 @@
 //! sleeps: `machine.wait_until("it is active again", |machine| …)` looks again whenever the machine logs something.
 //! A machine costs about two seconds, so what does not disturb each other shares one.
 
+#[path = "machine/commands.rs"]
+mod commands;
 #[path = "machine/databases.rs"]
 mod databases;
 #[path = "machine/life.rs"]

@@ -55,5 +55,7 @@ step cargo fmt --check
 step cargo clippy --quiet --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --no-deps --document-private-items
 step cargo test 2>&1 | tee "$log"
+# The same commands in cgroups, where this user may make some.
+PUNCTUAL_CGROUP=1 step cargo test --test command_torture 2>&1 | tee -a "$log"
 # One line at the end that says how much was tested, over all test programs.
 awk '/^test result:/ { passed += $4; failed += $6 } END { printf "total: %d passed, %d failed\n", passed, failed }' "$log"

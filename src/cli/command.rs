@@ -62,6 +62,9 @@ fn limits(given: &CommandArguments) -> Result<Map<String, Value>, Failure> {
         ("memory", given.memory.as_ref().map(number)),
         ("cpu", duration::given("--cpu-time", given.cpu_time.as_deref())?),
         ("files", given.open_files.map(Value::from)),
+        ("total_memory", given.total_memory.as_ref().map(number)),
+        ("processes", given.processes.map(Value::from)),
+        ("cores", given.cores.map(Value::from)),
     ];
     let given = limits.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     Ok(given.collect())

@@ -8,6 +8,7 @@ mod demo;
 mod exec;
 mod files;
 mod inherited;
+mod launch;
 mod logging;
 mod migrate;
 mod notify;
@@ -21,6 +22,7 @@ mod worker;
 
 pub use check::check;
 pub use exec::exec;
+pub use launch::launch;
 pub use migrate::migrate;
 pub use serve::serve;
 pub use worker::worker;

@@ -18,7 +18,7 @@ mod thread;
 mod worker;
 
 pub use children::{adopts_processes, reap_adopted};
-pub use command::{Privileges, end_leftovers, exec};
+pub use command::{Controllers, Privileges, end_leftovers, exec, launch};
 pub use confidential::Confidential;
 pub use heartbeat::{Beat, Heartbeats, Signal};
 pub use live::Live;
@@ -361,7 +361,7 @@ impl Executor for Pools {
     }
 
     fn end_leftovers(&mut self, executions: &[Execution]) {
-        let ended = self.commands.end_leftovers(executions);
+        let ended = end_leftovers(executions);
         if ended > 0 {
             tracing::warn!(processes = ended, "ended what was left over of runs whose daemon died");
         }
@@ -388,6 +388,7 @@ impl Executor for Pools {
                 "some work did not end when asked to"
             );
         }
+        self.commands.close().await;
         self.heartbeats.stop().await;
     }
 }

@@ -1,6 +1,9 @@
 //! What the processes of a command may use.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 
 use crate::invalid::Invalid;
 
@@ -8,6 +11,13 @@ use crate::invalid::Invalid;
 const MEMORY_MIN: u64 = 1024 * 1024;
 /// The least number of open files: the standard three, and the library that is being loaded.
 const FILES_MIN: u64 = 4;
+/// The least memory of a whole run: room to set up and load one program.
+const TOTAL_MEMORY_MIN: u64 = 4 * 1024 * 1024;
+/// Processor cores of a run, at least and at most. The kernel accounts in periods, and refuses less of one.
+const CORES_MIN: f64 = 0.01;
+const CORES_MAX: f64 = 10_000.0;
+/// The period in which the kernel accounts for the time of a run on processors.
+pub const CORES_PERIOD: Duration = Duration::from_millis(100);
 
 /// An amount of memory as it was given: `512000000` or `"512M"`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +50,17 @@ impl Bytes {
         let number: u64 = digits.parse().ok().filter(|_| is_number)?;
         number.checked_mul(1 << shift)
     }
+
+    /// The amount in its largest whole unit, such as `64 MiB`.
+    pub fn words(&self) -> String {
+        let Some(bytes) = self.count() else { return "?".to_owned() };
+        let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes % (1 << shift) == 0);
+        whole.map_or_else(
+            || format!("{bytes} bytes"),
+            |(shift, unit)| format!("{} {unit}", bytes >> shift),
+        )
+    }
 }
 
 /// What a command may use.
@@ -55,23 +76,54 @@ pub struct Limits {
     /// Open files of each of its processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
+    /// Memory of all processes of the run together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_memory: Option<Bytes>,
+    /// Processes and threads of the run at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// Processor cores that the whole run may keep busy, such as 0.5 or 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<Number>,
 }
 
 impl Limits {
+    /// Whether one of them is of the whole run, and not of each of its processes.
+    pub fn are_of_the_run(&self) -> bool {
+        self.total_memory.is_some() || self.processes.is_some() || self.cores.is_some()
+    }
+
+    /// How long all processes of the run together may run in each [`CORES_PERIOD`]; none if there is no such limit.
+    pub fn cores_quota(&self) -> Option<Duration> {
+        let cores = self.cores.as_ref()?.as_f64()?;
+        Duration::try_from_secs_f64(CORES_PERIOD.as_secs_f64() * cores).ok()
+    }
+
     /// Refuses what nothing could run with.
     pub(super) fn check(&self) -> Result<(), Invalid> {
         let refuse = |field: &str, why: String| Err(Invalid::new(field, why));
-        if let Some(memory) = &self.memory {
-            match memory.count() {
-                None => {
-                    let why = "must be a number of bytes, or one with a unit such as \"512M\"";
-                    return refuse("memory", why.to_owned());
-                }
-                Some(..MEMORY_MIN) => {
-                    return refuse("memory", format!("must be at least {MEMORY_MIN} bytes"));
-                }
-                Some(MEMORY_MIN..) => {}
+        let amounts = [
+            ("memory", &self.memory, MEMORY_MIN),
+            ("total_memory", &self.total_memory, TOTAL_MEMORY_MIN),
+        ];
+        for (field, amount, least) in amounts {
+            let Some(amount) = amount else { continue };
+            let Some(bytes) = amount.count() else {
+                let why = "must be a number of bytes, or one with a unit such as \"512M\"";
+                return refuse(field, why.to_owned());
+            };
+            if bytes < least {
+                return refuse(field, format!("must be at least {least} bytes"));
             }
+        }
+        if self.processes == Some(0) {
+            return refuse("processes", "must be at least 1".to_owned());
+        }
+        let is_possible = |cores: &Number| {
+            cores.as_f64().is_some_and(|cores| (CORES_MIN..=CORES_MAX).contains(&cores))
+        };
+        if self.cores.as_ref().is_some_and(|cores| !is_possible(cores)) {
+            return refuse("cores", format!("must be from {CORES_MIN} to {CORES_MAX}"));
         }
         if self.cpu == Some(0) {
             return refuse("cpu", "must be at least 1 second".to_owned());
@@ -101,6 +153,14 @@ mod tests {
     }
 
     #[test]
+    fn an_amount_is_told_in_its_largest_whole_unit() {
+        let words = |bytes| Bytes::Number(bytes).words();
+        assert_eq!([words(64 << 20), words(3 << 40)], ["64 MiB", "3 TiB"]);
+        assert_eq!([words(1536), words(1000)], ["1536 bytes", "1000 bytes"]);
+        assert_eq!(Bytes::Text("1025K".to_owned()).words(), "1025 KiB");
+    }
+
+    #[test]
     fn a_bad_limit_is_refused_by_its_field() {
         let cases = [
             (json!({"memory": "12Q"}), "memory"),
@@ -113,10 +173,28 @@ mod tests {
             (json!({"cpu": 0}), "cpu"),
             (json!({"cpu": 0.5}), "cpu"),
             (json!({"files": 3}), "files"),
+            (json!({"total_memory": "12Q"}), "total_memory"),
+            (json!({"total_memory": "1M"}), "total_memory"),
+            (json!({"processes": 0}), "processes"),
+            (json!({"processes": -1}), "processes"),
+            (json!({"cores": 0}), "cores"),
+            (json!({"cores": -1.5}), "cores"),
+            (json!({"cores": 1e9}), "cores"),
+            (json!({"cores": "2"}), "cores"),
         ];
         for (case, field) in cases {
             let checked = invalid::read::<Limits>(case.clone()).and_then(|limits| limits.check());
             assert_eq!(checked.unwrap_err().field, field, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_cores_is_a_share_of_each_period_and_is_written_as_it_was_given() {
+        for (given, quota) in [(json!(0.01), 1), (json!(1.5), 150), (json!(2), 200)] {
+            let limits: Limits = invalid::read(json!({"cores": given})).unwrap();
+            limits.check().unwrap();
+            assert_eq!(limits.cores_quota(), Some(Duration::from_millis(quota)), "{given}");
+            assert_eq!(serde_json::to_value(&limits).unwrap(), json!({"cores": given}));
         }
     }
 }

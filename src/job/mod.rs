@@ -22,7 +22,7 @@ pub use definition::Definition;
 pub use hooks::Hooks;
 pub use http::{Content, Http, parse_url};
 pub use json::Json;
-pub use limits::{Bytes, Limits};
+pub use limits::{Bytes, CORES_PERIOD, Limits};
 pub use policy::{GivenPolicy, Policy};
 pub use retry::Retry;
 pub use rules::{Coalesce, OnCrash, OnFinish, Overlap};

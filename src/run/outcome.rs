@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::RunId;
@@ -59,7 +60,7 @@ impl Outcome {
 }
 
 /// What an execution cost beside its time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// Time on processors, in microseconds: its own, and that of the processes that it has waited for.
     pub cpu_micros: Option<u64>,

@@ -244,7 +244,7 @@ fn every_command_option_arrives_in_the_job() {
 fn a_command_option_that_makes_no_sense_is_refused() {
     let home = Home::new("");
     let _daemon = home.start();
-    let cases: [(&[&str], i32, &str); 11] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&["--shell", "--", "echo", "a"], 2, "--shell takes one word"),
         (&["--secret-env", "A=vault:x", "--", "true"], 2, "not \"A=vault:x\""),
         (&["--secret-env", "A=x", "--", "true"], 2, "--secret-env takes NAME=env:VARIABLE"),
@@ -258,6 +258,9 @@ fn a_command_option_that_makes_no_sense_is_refused() {
         (&["--umask", "8", "--", "true"], 1, "task.umask: must be an octal text"),
         (&["--memory", "lots", "--", "true"], 1, "task.limits.memory: must be a number of bytes"),
         (&["--cpu-time", "1.5s", "--", "true"], 1, "task.limits.cpu: invalid type"),
+        (&["--total-memory", "1K", "--", "true"], 1, "task.limits.total_memory: must be at least"),
+        (&["--processes", "0", "--", "true"], 1, "task.limits.processes: must be at least 1"),
+        (&["--cores", "0.001", "--", "true"], 1, "task.limits.cores: must be from 0.01"),
         (
             &["--success-code", "256", "--", "true"],
             1,

@@ -42,6 +42,15 @@ pub struct CommandArguments {
     /// Open files of each of its processes
     #[arg(long, value_name = "N", help_heading = "Command")]
     pub open_files: Option<u64>,
+    /// Memory of all its processes together: bytes, or 512M, 2G; the daemon needs a cgroup for this
+    #[arg(long, value_name = "SIZE", help_heading = "Command")]
+    pub total_memory: Option<String>,
+    /// Processes and threads at a time; the daemon needs a cgroup for this
+    #[arg(long, value_name = "N", help_heading = "Command")]
+    pub processes: Option<u64>,
+    /// Processor cores that all its processes together may keep busy, such as 0.5; the daemon needs a cgroup for this
+    #[arg(long, value_name = "N", help_heading = "Command")]
+    pub cores: Option<f64>,
     /// Exit code that means success; can be given again [default: 0]
     #[arg(long = "success-code", value_name = "N", help_heading = "Command")]
     pub success_codes: Vec<i32>,

@@ -47,9 +47,11 @@ pub struct Arguments {
 /// Reads the command line. Where it is faulty or asks for help, that is printed, and the error is the exit code.
 pub fn parse() -> Result<Arguments, ExitCode> {
     // Many runs begin so, and each would pay for a parser of everything else.
-    if std::env::args_os().skip(1).eq([SHIM_VERB]) {
-        let client = ClientArguments { socket: None, json: false };
-        return Ok(Arguments { client, verb: Verb::Exec });
+    for (word, verb) in [(SHIM_VERB, Verb::Exec), (LAUNCHER_VERB, Verb::Launch)] {
+        if std::env::args_os().skip(1).eq([word]) {
+            let client = ClientArguments { socket: None, json: false };
+            return Ok(Arguments { client, verb });
+        }
     }
     Arguments::try_parse().or_else(|_| {
         // The complaint quotes what was typed.
@@ -79,6 +81,8 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 /// The verb of [`Verb::Exec`].
 const SHIM_VERB: &str = "exec";
+/// The verb of [`Verb::Launch`].
+const LAUNCHER_VERB: &str = "launch";
 
 /// How to reach the daemon, and how to answer.
 #[derive(Debug, Args)]
@@ -136,6 +140,9 @@ pub enum Verb {
     /// Become a command that a daemon has ordered (started by it)
     #[command(hide = true)]
     Exec,
+    /// Start commands for a daemon in a cgroup (started by it)
+    #[command(hide = true)]
+    Launch,
     /// What speaks to a daemon
     #[command(flatten)]
     Client(ClientCommand),

@@ -5,6 +5,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 use rustix::process::{Resource, getpriority_process, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
+use super::delegation::Controllers;
 use crate::invalid::Invalid;
 use crate::job::Command;
 
@@ -110,6 +111,8 @@ pub struct Privileges {
     pub lowest_nice: i32,
     /// Open files of a command, at most.
     pub files_max: u64,
+    /// By what a whole run can be limited.
+    pub controllers: Controllers,
 }
 
 impl Privileges {
@@ -135,6 +138,7 @@ impl Privileges {
             sets_group: held.contains(CapabilitySet::SETGID),
             lowest_nice,
             files_max,
+            controllers: Controllers::of_this_process(),
         }
     }
 
@@ -165,6 +169,9 @@ impl Privileges {
                 self.files_max
             );
             return Err(Invalid::new("limits.files", why));
+        }
+        if let Some(limits) = &command.limits {
+            self.controllers.check(limits).map_err(|invalid| invalid.within("limits"))?;
         }
         Ok(())
     }

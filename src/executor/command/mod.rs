@@ -5,10 +5,12 @@
 
 mod cgroup;
 mod cost;
+mod delegation;
 mod drain;
 mod environment;
 mod given;
 mod identity;
+mod launcher;
 mod leftovers;
 mod order;
 mod outcome;
@@ -21,8 +23,10 @@ mod spawn;
 mod start;
 mod stat;
 
+pub use delegation::Controllers;
 pub(super) use environment::is_daemons_own;
 pub use identity::Privileges;
+pub use launcher::launch;
 pub use leftovers::end_leftovers;
 pub use shim::exec;
 
@@ -36,14 +40,15 @@ use rustix::process::Rlimit;
 
 use super::confidential::Confidential;
 use super::report::{Ended, Shared};
-use super::shortage::Shortage;
+use super::shortage::{Shortage, is_shortage};
 use super::{Assignment, STOPPED};
-use crate::job::Command;
-use crate::run::{Execution, Outcome};
+use crate::job::{Command, Limits};
+use crate::run::Outcome;
 use crate::task::cancellation::Ending;
 use crate::task::context::Context;
-use cgroup::{Cgroup, Cgroups};
 use drain::Drains;
+use launcher::{Launcher, Launchers, Program};
+use order::Refusal;
 use records::Records;
 
 /// How long a command that the stop of the daemon interrupts is given to end, at most.
@@ -60,7 +65,8 @@ pub(super) struct Commands {
     inherited: BTreeMap<OsString, OsString>,
     /// Open files of a command, where that is not the limit of the daemon itself.
     files: Option<Rlimit>,
-    cgroups: Option<Arc<Cgroups>>,
+    /// What starts commands in cgroups of their own, where the daemon may make some.
+    launchers: Option<Arc<Launchers>>,
     records: Option<Arc<Records>>,
     drains: Drains,
 }
@@ -73,7 +79,7 @@ impl Commands {
             secrets: Confidential::complete_from_the_start(),
             inherited: environment::inherited(),
             files: None,
-            cgroups: Cgroups::find().map(Arc::new),
+            launchers: Launchers::find(),
             records: None,
             drains: Drains::default(),
         }
@@ -103,23 +109,42 @@ impl Commands {
         Self { records: records.ok(), ..self }
     }
 
-    /// Ends what a daemon that died has left over of these attempts; how many processes are known to have been killed.
-    pub(super) fn end_leftovers(&self, executions: &[Execution]) -> usize {
-        if let Some(cgroups) = &self.cgroups {
-            for execution in executions {
-                cgroups.kill(execution);
-            }
+    /// Takes back a launcher whose command has ended, with nothing of it left.
+    fn give_back(&self, launcher: Launcher) {
+        if let Some(launchers) = &self.launchers {
+            launchers.give_back(launcher);
         }
-        end_leftovers(executions)
     }
 
-    /// A cgroup for a run, if the daemon may make one.
-    fn cgroup(&self, assignment: &Assignment) -> Option<Cgroup<'_>> {
-        match self.cgroups.as_ref()?.make(&assignment.execution()) {
-            Ok(cgroup) => Some(cgroup),
+    /// Ends the launchers, when no command runs any more.
+    pub(super) async fn close(&self) {
+        if let Some(launchers) = &self.launchers {
+            launchers.close().await;
+        }
+    }
+
+    /// What starts the command in a cgroup of its own, if the daemon may make one. Only a limit of the whole run makes it
+    /// necessary.
+    async fn launcher(&self, command: &Command) -> Result<Option<Launcher>, Refusal> {
+        let limits = command.limits.as_ref();
+        let launchers = self.launchers.as_ref();
+        let controllers = launchers.map_or_else(Controllers::default, |all| all.controllers());
+        if let Some(limits) = limits {
+            controllers
+                .check(limits)
+                .map_err(|invalid| Refusal::permanent(invalid.within("limits").to_string()))?;
+        }
+        let Some(launchers) = launchers else { return Ok(None) };
+        let files = self.files.and_then(|limit| limit.current);
+        let program = Program { path: self.shim.clone(), files };
+        match launchers.take(&program, limits).await {
+            Ok(launcher) => Ok(Some(launcher)),
+            Err(error) if is_shortage(&error) || limits.is_some_and(Limits::are_of_the_run) => {
+                Err(start::no_means(&error))
+            }
             Err(error) => {
                 tracing::warn!(%error, "a run goes without a cgroup of its own");
-                None
+                Ok(None)
             }
         }
     }
@@ -155,7 +180,12 @@ impl Commands {
         } else {
             running.shortage()
         };
-        let (outcome, cost) = running.finish(command).await;
+        let left_grace = match &ending {
+            None => command.kill_grace().min(STOP_GRACE),
+            // Everything has had its time.
+            Some(_) => Duration::ZERO,
+        };
+        let (outcome, cost) = running.finish(command, left_grace).await;
         match shortage {
             Some(shortage) => Err(shortage),
             None => Ok(Ended { outcome: ending.map_or(outcome, Into::into), cost }),

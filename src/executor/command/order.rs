@@ -36,8 +36,6 @@ pub(super) struct Order {
     pub(super) files: Option<u64>,
     /// Open files where no limit is given, if the daemon itself has another one.
     pub(super) soft_files: Option<u64>,
-    /// The folder of the cgroup to join.
-    pub(super) cgroup: Option<PathBuf>,
     /// Variables that were given: a user's own do not take their place.
     pub(super) variables: Vec<String>,
 }

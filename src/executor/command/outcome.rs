@@ -5,8 +5,11 @@ use std::process::ExitStatus;
 
 use super::order::{Answer, Refusal, Sheet};
 use crate::executor::report::failed;
-use crate::job::Command;
+use crate::job::{Bytes, Command};
 use crate::run::{Outcome, describe_signal};
+
+/// The number of the signal by which the kernel ends a process when there is no memory.
+const KILL: i32 = 9;
 
 impl From<Refusal> for Outcome {
     fn from(Refusal { error, permanent, .. }: Refusal) -> Self {
@@ -41,7 +44,22 @@ fn of_status(status: ExitStatus, command: &Command) -> Outcome {
     }
 }
 
-fn in_words(status: ExitStatus) -> String {
+/// The outcome of a command of whose processes some were killed because there was no memory. A success stays one.
+pub(super) fn out_of_memory(outcome: Outcome, limit: Option<&Bytes>) -> Outcome {
+    let Outcome::Failed { error, exit_code, signal, permanent } = outcome else { return outcome };
+    let limit = limit.map(|limit| format!(" (limit {})", limit.words())).unwrap_or_default();
+    // With neither code nor signal it was its launcher that was killed.
+    let is_itself = exit_code.is_none() && signal.is_none_or(|signal| signal == KILL);
+    let error = if is_itself {
+        format!("killed: out of memory{limit}")
+    } else {
+        format!("{error}; a process of it was killed: out of memory{limit}")
+    };
+    Outcome::Failed { error, exit_code, signal, permanent }
+}
+
+/// How a process ended.
+pub(super) fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("ended by {}", describe_signal(signal)),
@@ -59,5 +77,28 @@ mod tests {
         assert_eq!(words(9), "ended by signal 9 (SIGKILL)");
         assert_eq!(words(34), "ended by signal 34");
         assert_eq!(words(7 << 8), "exit code 7");
+    }
+
+    #[test]
+    fn a_command_that_was_killed_for_lack_of_memory_says_so_with_its_limit() {
+        let ended = |exit_code, signal| Outcome::Failed {
+            error: "ended".to_owned(),
+            exit_code,
+            signal,
+            permanent: false,
+        };
+        let error = |outcome| {
+            let Outcome::Failed { error, .. } = outcome else { panic!("{outcome:?}") };
+            error
+        };
+        let limit = Bytes::Text("64M".to_owned());
+        let killed = out_of_memory(ended(None, Some(9)), Some(&limit));
+        assert_eq!(error(killed), "killed: out of memory (limit 64 MiB)");
+        assert_eq!(error(out_of_memory(ended(None, None), None)), "killed: out of memory");
+        let failed = out_of_memory(ended(Some(1), None), Some(&limit));
+        let expected = "ended; a process of it was killed: out of memory (limit 64 MiB)";
+        assert_eq!(error(failed), expected);
+        let success = Outcome::Succeeded { result: None, exit_code: Some(0) };
+        assert_eq!(out_of_memory(success.clone(), Some(&limit)), success);
     }
 }

@@ -34,6 +34,11 @@ impl<'a> Outputs<'a> {
         Self { stdout, stderr, last: Stream::Stderr, log, clock }
     }
 
+    /// Adds a line of the daemon's own to what the command has written as errors.
+    pub(super) fn note(&self, line: &str) {
+        self.log.write(self.clock.now(), Stream::Stderr, format!("{line}\n").as_bytes());
+    }
+
     /// Reads until both have ended. It is cancel-safe.
     pub(super) async fn read_all(&mut self) {
         let mut reads = 0;

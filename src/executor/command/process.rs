@@ -12,16 +12,19 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use wait4::{ResUse, try_wait4_pid};
 
+use super::launcher::Launcher;
 use super::spawn::Spawn;
 use crate::executor::children;
 
-/// A process that leads a session and a group of its own. Dropping it kills the group.
+/// A process that leads a session and a group of its own. Dropping it kills the group. It is a child of this process, or
+/// of a launcher.
 #[derive(Debug)]
 pub(super) struct Process {
     /// Its number, and its group's. It is theirs until the process has been reaped.
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
     is_reaped: bool,
+    is_own_child: bool,
 }
 
 /// Why there is no process.
@@ -31,6 +34,8 @@ pub(super) enum NoProcess {
     NotStarted(io::Error),
     /// It was created, and ended again because it could not be watched.
     Unwatched(io::Error),
+    /// It may have been created, and was ended again because its launcher has ended or does not answer.
+    Lost(io::Error),
 }
 
 impl Process {
@@ -48,9 +53,29 @@ impl Process {
         }
         drop(reserve);
         match watched(pid) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, is_reaped: false }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, is_reaped: false, is_own_child: true }),
             Err(error) => Err(NoProcess::Unwatched(abandon(pid, error))),
         }
+    }
+
+    /// Has a launcher start it.
+    pub(super) async fn start_by(
+        launcher: &mut Launcher,
+        spawn: &Spawn,
+    ) -> Result<Self, NoProcess> {
+        let reserve = File::open("/dev/null").map_err(NoProcess::NotStarted)?;
+        let pid = launcher.start(spawn).await.map_err(|error| {
+            if launcher.is_silent() { NoProcess::Lost(error) } else { NoProcess::NotStarted(error) }
+        })?;
+        drop(reserve);
+        // The launcher has not waited for it: so the number is still its own.
+        let pidfd = watched(pid).map_err(NoProcess::Unwatched)?;
+        Ok(Self { pid, pidfd, is_reaped: false, is_own_child: false })
+    }
+
+    /// Its launcher has waited for it, or has ended: its number means nothing from now on.
+    pub(super) fn forget(&mut self) {
+        self.is_reaped = true;
     }
 
     /// Waits until it has ended.
@@ -89,7 +114,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         if !self.is_reaped {
             self.signal(Signal::KILL);
-            children::forget(self.pid);
+            if self.is_own_child {
+                children::forget(self.pid);
+            }
         }
     }
 }

@@ -1,14 +1,16 @@
 //! A command that was started, until nothing of it is left.
 
+use std::io;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Commands;
-use super::cgroup::Cgroup;
+use super::cgroup::names;
+use super::launcher::{Launcher, Reaped};
 use super::order::{Answer, Refusal, Sheet};
-use super::outcome::outcome;
+use super::outcome::{out_of_memory, outcome};
 use super::output::Outputs;
 use super::process::Process;
 use super::records::Record;
@@ -20,6 +22,8 @@ use crate::run::{Cost, Execution, Outcome};
 
 /// The first pause between two looks at what is left of a group, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(200)];
+/// How long what a command has left in its cgroup may take to end by itself before it is asked to.
+const LEFT_LIMIT: Duration = Duration::from_secs(1);
 /// How long the processes of a cgroup that was killed are waited for.
 const DEATH_LIMIT: Duration = Duration::from_secs(5);
 
@@ -31,8 +35,8 @@ pub(super) struct Running<'a> {
     pub(super) outputs: Outputs<'a>,
     /// What its shim answers, if it has one.
     pub(super) sheet: Option<Sheet>,
-    /// Its cgroup, if it has one.
-    pub(super) cgroup: Option<Cgroup<'a>>,
+    /// What has started it in a cgroup of its own, if the daemon may make one.
+    pub(super) launcher: Option<Launcher>,
     /// What a daemon after this one would find it by.
     pub(super) record: Option<Record<'a>>,
     pub(super) commands: &'a Commands,
@@ -44,8 +48,8 @@ impl Running<'_> {
     pub(super) async fn exited(&mut self) {
         let exited = tokio::select! {
             biased;
-            exited = self.process.exited() => exited,
-            () = self.outputs.read_all() => self.process.exited().await,
+            exited = exited(&self.process, self.launcher.as_ref()) => exited,
+            () = self.outputs.read_all() => exited(&self.process, self.launcher.as_ref()).await,
         };
         if let Err(error) = exited {
             tracing::warn!(run = %self.execution.0.0, %error, "a command could not be waited for");
@@ -55,7 +59,7 @@ impl Running<'_> {
     /// Asks the whole group to end, gives it time, then ends by force whatever belongs to the run.
     pub(super) async fn end_tree(&mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        self.process.signal(Signal::TERM);
+        self.signal(Signal::TERM);
         if timeout_at(deadline, self.exited()).await.is_ok() {
             self.wait_for_group(deadline).await;
         }
@@ -66,14 +70,19 @@ impl Running<'_> {
                 "a command did not end when asked to; it is killed"
             );
         }
-        // The command has not been reaped, even if it has ended: so the number is still that of its group.
-        self.process.signal(Signal::KILL);
-        match &self.cgroup {
-            Some(cgroup) => cgroup.kill(),
-            None => self.end_escaped().await,
+        self.signal(Signal::KILL);
+        if self.launcher.is_none() {
+            self.end_escaped().await;
         }
         self.exited().await;
-        self.wait_for_cgroup().await;
+    }
+
+    /// Sends a signal to the group. The command has not been waited for, even if it has ended, so the number is still that
+    /// of its group, unless its launcher is gone.
+    fn signal(&self, signal: Signal) {
+        if self.launcher.as_ref().is_none_or(Launcher::lives) {
+            self.process.signal(signal);
+        }
     }
 
     /// Waits until the others of the group have ended too, or their time is over.
@@ -95,10 +104,10 @@ impl Running<'_> {
 
     /// Whether anything of its group, or of its cgroup, lives beside the command itself.
     async fn is_inhabited(&self) -> bool {
-        if let Some(cgroup) = &self.cgroup {
-            return cgroup.is_populated();
-        }
         let session = self.process.pid();
+        if let Some(launcher) = &self.launcher {
+            return !launcher.cgroup.others(&[launcher.pid(), session]).is_empty();
+        }
         let look = move || leftovers::is_inhabited(session);
         self.shared.clients.reading.run(look).await.unwrap_or(false)
     }
@@ -116,16 +125,6 @@ impl Running<'_> {
         }
     }
 
-    async fn wait_for_cgroup(&self) {
-        let Some(cgroup) = &self.cgroup else { return };
-        let deadline = Instant::now() + DEATH_LIMIT;
-        let [mut pause, longest] = PAUSES;
-        while cgroup.is_populated() && Instant::now() < deadline {
-            tokio::time::sleep(pause).await;
-            pause = longest.min(pause * 2);
-        }
-    }
-
     /// Why a command that has ended was never executed, if its launcher had no place for it.
     pub(super) fn shortage(&self) -> Option<Shortage> {
         match self.sheet.as_ref()?.answer() {
@@ -134,22 +133,108 @@ impl Running<'_> {
         }
     }
 
-    /// The outcome of a command that has ended, and its cost.
-    pub(super) async fn finish(mut self, command: &Command) -> (Outcome, Cost) {
-        let ended = self.process.reap().await;
+    /// The outcome of a command that has ended, and its cost. What it has left in its cgroup is ended: this is how long that
+    /// may take to end once it was asked to.
+    pub(super) async fn finish(mut self, command: &Command, grace: Duration) -> (Outcome, Cost) {
+        let (outcome, cost) = self.reap(command).await;
+        let outcome = self.explain_kill(outcome, command);
+        self.clear_cgroup(grace).await;
         drop(self.record);
         self.outputs.read_rest().await;
         for pipe in self.outputs.still_open() {
             self.commands.drains.take(pipe, &self.shared.runtime);
         }
-        match ended {
-            Ok(usage) => {
-                let outcome = outcome(usage.status, command, self.sheet.as_ref());
-                (outcome, cost::cost(&usage.rusage))
+        (outcome, cost)
+    }
+
+    /// Waits for the command, which has ended, unless its launcher has.
+    async fn reap(&mut self, command: &Command) -> (Outcome, Cost) {
+        let reaped = match &mut self.launcher {
+            None => {
+                let ended = self.process.reap().await;
+                ended.map(|ended| (ended.status, cost::cost(&ended.rusage)))
             }
+            Some(launcher) => {
+                let reaped = launcher.reap().await;
+                self.process.forget();
+                reaped.map(|Reaped { status, cost }| (status, cost))
+            }
+        };
+        match reaped {
+            Ok((status, cost)) => (outcome(status, command, self.sheet.as_ref()), cost),
             Err(error) => {
                 (failed(format!("the command could not be waited for: {error}")), Cost::default())
             }
         }
+    }
+
+    /// Says so if processes of the run were killed because there was no memory.
+    fn explain_kill(&self, outcome: Outcome, command: &Command) -> Outcome {
+        if self.launcher.as_ref().is_none_or(|launcher| launcher.oom_kills() == 0) {
+            return outcome;
+        }
+        let limits = command.limits.as_ref();
+        out_of_memory(outcome, limits.and_then(|limits| limits.total_memory.as_ref()))
+    }
+
+    /// Ends what is left in the cgroup of the command, and gives its launcher back if that can be used again.
+    async fn clear_cgroup(&mut self, grace: Duration) {
+        let Some(mut launcher) = self.launcher.take() else { return };
+        if launcher.lives() && !grace.is_zero() {
+            self.wait_until_alone(&mut launcher, LEFT_LIMIT).await;
+            let left = launcher.cgroup.others(&[launcher.pid()]);
+            if !left.is_empty() {
+                self.tell_left_behind(&left);
+                launcher.cgroup.terminate(&left);
+                self.wait_until_alone(&mut launcher, grace).await;
+            }
+        }
+        if launcher.lives() && launcher.is_alone() {
+            self.commands.give_back(launcher);
+            return;
+        }
+        launcher.cgroup.kill();
+        let deadline = Instant::now() + DEATH_LIMIT;
+        let [mut pause, longest] = PAUSES;
+        while launcher.cgroup.is_populated() && Instant::now() < deadline {
+            tokio::time::sleep(pause).await;
+            pause = longest.min(pause * 2);
+        }
+    }
+
+    /// Waits until nothing but the launcher is in the cgroup, at most this long.
+    async fn wait_until_alone(&mut self, launcher: &mut Launcher, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let [mut pause, longest] = PAUSES;
+        while !launcher.is_alone() && Instant::now() < deadline {
+            self.read_until(deadline.min(Instant::now() + pause)).await;
+            pause = longest.min(pause * 2);
+        }
+    }
+
+    /// Says in the log and in the output of the run what its command has left behind.
+    fn tell_left_behind(&self, left: &[Pid]) {
+        let (count, names) = (left.len(), names(left));
+        tracing::warn!(
+            run = %self.execution.0.0,
+            count,
+            %names,
+            "a command has left processes behind; they are ended"
+        );
+        let processes =
+            if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
+        self.outputs.note(&format!(
+            "punctual: ending {processes} that the command has left behind: {names}"
+        ));
+    }
+}
+
+/// Waits until the command has ended, or its launcher, without which its end cannot be told. It is cancel-safe.
+async fn exited(process: &Process, launcher: Option<&Launcher>) -> io::Result<()> {
+    let Some(launcher) = launcher else { return process.exited().await };
+    tokio::select! {
+        biased;
+        exited = process.exited() => exited,
+        _ = launcher.ended() => Ok(()),
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::{CString, NulError, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::process::ExitCode;
 
@@ -38,12 +38,6 @@ pub fn exec() -> Result<ExitCode, String> {
 
 fn carry_out(order: &Order) -> Result<Infallible, Refusal> {
     // Before the user is changed: afterwards this may not be allowed any more.
-    if let Some(folder) = &order.cgroup {
-        let joined = fs::write(folder.join("cgroup.procs"), "0");
-        joined.map_err(|error| {
-            Refusal::passing(format!("the cgroup {} cannot be joined: {error}", folder.display()))
-        })?;
-    }
     if let Some(nice) = order.nice {
         setpriority_process(None, nice).map_err(|error| unsettable("nice", nice, error))?;
     }

@@ -3,14 +3,18 @@
 //! it gets the three standard ones alone, since all others of the daemon are closed on `exec`.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, NulError, OsString};
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::ffi::{CStr, CString, NulError, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::SigSet;
 use rustix::process::Pid;
+
+use super::order::memory_file;
 
 /// `POSIX_SPAWN_SETSID`, which has this value in every C library of Linux.
 const SETSID: nix::libc::c_int = 0x80;
@@ -36,6 +40,40 @@ impl Spawn {
     ) -> Result<Self, NulError> {
         let argv = argv.iter().map(|word| CString::new(word.as_str())).collect::<Result<_, _>>()?;
         Ok(Self { program: program.to_owned(), argv, env: environment(env)?, files })
+    }
+
+    /// Its standard files.
+    pub(super) fn files(&self) -> [BorrowedFd<'_>; 3] {
+        self.files.each_ref().map(AsFd::as_fd)
+    }
+
+    /// All but its standard files, for a launcher: the number of arguments, the program, the arguments and the variables,
+    /// each of which ends with a NUL byte.
+    pub(super) fn description(&self) -> io::Result<File> {
+        let mut bytes = format!("{}\0", self.argv.len()).into_bytes();
+        bytes.extend(self.program.as_os_str().as_encoded_bytes());
+        bytes.push(0);
+        for text in self.argv.iter().chain(&self.env) {
+            bytes.extend(text.as_bytes_with_nul());
+        }
+        memory_file("punctual-command", &bytes)
+    }
+
+    /// Reads what [`Self::description`] has written.
+    pub(super) fn read(mut description: &File, files: [OwnedFd; 3]) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        description.rewind()?;
+        description.read_to_end(&mut bytes)?;
+        let mut texts = bytes.split_inclusive(|byte| *byte == 0).map(CStr::from_bytes_with_nul);
+        let mut next = || texts.next()?.ok().map(CStr::to_owned);
+        let cut = || io::Error::other("the description of a command is incomplete");
+        let count = next().and_then(|count| count.to_str().ok()?.parse().ok()).ok_or_else(cut)?;
+        let program = PathBuf::from(OsStr::from_bytes(next().ok_or_else(cut)?.as_bytes()));
+        let argv: Vec<CString> = std::iter::from_fn(&mut next).take(count).collect();
+        if argv.len() < count {
+            return Err(cut());
+        }
+        Ok(Self { program, argv, env: std::iter::from_fn(next).collect(), files })
     }
 
     /// Creates the process. Its number is also that of its session and of its process group.
@@ -66,4 +104,24 @@ pub(super) fn environment(env: BTreeMap<OsString, OsString>) -> Result<Vec<CStri
         CString::new(name.into_encoded_bytes())
     };
     env.into_iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_is_read_as_it_was_written() {
+        let files = || [(); 3].map(|()| OwnedFd::from(File::open("/dev/null").unwrap()));
+        let argv = ["sh", "-c", "", "a\nb"].map(str::to_owned);
+        let value = OsStr::from_bytes(b"\xff=1").to_owned();
+        let env = BTreeMap::from([("A".into(), value), ("B".into(), OsString::new())]);
+        let spawn = Spawn::new(Path::new("/bin/sh"), &argv, env, files()).unwrap();
+        let description = spawn.description().unwrap();
+        let read = Spawn::read(&description, files()).unwrap();
+        assert_eq!(read.program, spawn.program);
+        assert_eq!((&read.argv, &read.env), (&spawn.argv, &spawn.env));
+        description.set_len(12).unwrap();
+        assert!(Spawn::read(&description, files()).is_err(), "it was cut");
+    }
 }

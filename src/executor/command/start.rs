@@ -10,7 +10,6 @@ use std::path::Path;
 use tokio::net::unix::pipe::Receiver;
 
 use super::Commands;
-use super::cgroup::Cgroup;
 use super::given::Given;
 use super::order::{Order, Refusal, Sheet, memory_file};
 use super::output::Outputs;
@@ -46,13 +45,12 @@ pub(super) async fn start<'a>(
     };
     let name = argv.first().map_or("", String::as_str);
     let program = given.find_program(name, command.cwd.as_deref())?;
-    let cgroup = commands.cgroup(assignment);
     commands.secrets.completed().await;
     let named = command.secret_variables();
     let env = environment(commands, &given, &named, assignment);
     let (writers, pipes) = output_pipes().map_err(|error| no_means(&error))?;
     let [stdout, stderr] = writers.map(OwnedFd::from);
-    let (spawn, sheet) = if let Some(order) = order(command, cgroup.as_ref()) {
+    let (spawn, sheet) = if let Some(order) = order(command) {
         let variables = given.env.iter().map(|(name, _)| name.clone());
         let variables = variables.chain(RUN_VARIABLES.map(str::to_owned)).collect();
         let (program, stdin) = (program.clone(), given.stdin.clone());
@@ -68,27 +66,45 @@ pub(super) async fn start<'a>(
     };
     let spawn =
         spawn.map_err(|error| Refusal::passing(format!("an argument or a variable: {error}")))?;
-    // The launcher sets the limit itself.
-    let started = Process::start(&spawn, commands.files.filter(|_| sheet.is_none()));
+    let mut launcher = commands.launcher(command).await?;
+    let started = match &mut launcher {
+        Some(launcher) => Process::start_by(launcher, &spawn).await,
+        // The shim sets the limit itself.
+        None => Process::start(&spawn, commands.files.filter(|_| sheet.is_none())),
+    };
     // The daemon must not keep the writing ends, or the pipes would never end.
     drop(spawn);
-    let process = started.map_err(|error| match (error, &sheet) {
-        (NoProcess::NotStarted(error), None) if !is_shortage(&error) => {
-            Refusal::passing(explain(&error, &program, None))
+    let process = match started {
+        Ok(process) => process,
+        Err(error) => {
+            if let (NoProcess::NotStarted(_), Some(launcher)) = (&error, launcher) {
+                commands.give_back(launcher);
+            }
+            return Err(refusal(error, &program, sheet.is_some()));
         }
-        (NoProcess::NotStarted(error), _) => no_means(&error),
-        (NoProcess::Unwatched(error), _) => Refusal::passing(format!(
-            "the command was started, and ended again since it could not be watched: {error}"
-        )),
-    })?;
+    };
     let record = commands.records.as_ref().and_then(|records| records.note(process.pid()));
     let outputs = Outputs::new(pipes, &context.log, &*shared.clock);
     let execution = assignment.execution();
-    Ok(Running { execution, process, outputs, sheet, cgroup, record, commands, shared })
+    Ok(Running { execution, process, outputs, sheet, launcher, record, commands, shared })
+}
+
+/// Why there is no process.
+fn refusal(error: NoProcess, program: &Path, is_through_shim: bool) -> Refusal {
+    match error {
+        NoProcess::NotStarted(error) if is_through_shim || is_shortage(&error) => no_means(&error),
+        NoProcess::NotStarted(error) => Refusal::passing(explain(&error, program, None)),
+        NoProcess::Unwatched(error) => Refusal::passing(format!(
+            "the command was started, and ended again since it could not be watched: {error}"
+        )),
+        NoProcess::Lost(error) => {
+            Refusal::passing(format!("the command could not be waited for: {error}"))
+        }
+    }
 }
 
 /// The command was not started, for a reason that is not its own.
-fn no_means(error: &io::Error) -> Refusal {
+pub(super) fn no_means(error: &io::Error) -> Refusal {
     let why = format!("the command could not be started: {error}");
     if is_shortage(error) { Refusal::shortage(why) } else { Refusal::passing(why) }
 }
@@ -102,7 +118,7 @@ fn input(text: Option<&str>) -> io::Result<OwnedFd> {
 }
 
 /// What only the shim can set; none if there is nothing of the kind.
-fn order(command: &Command, cgroup: Option<&Cgroup<'_>>) -> Option<Order> {
+fn order(command: &Command) -> Option<Order> {
     let limits = command.limits.clone().unwrap_or_default();
     let order = Order {
         cwd: command.cwd.clone(),
@@ -113,7 +129,6 @@ fn order(command: &Command, cgroup: Option<&Cgroup<'_>>) -> Option<Order> {
         memory: limits.memory.as_ref().and_then(Bytes::count),
         cpu: limits.cpu,
         files: limits.files,
-        cgroup: cgroup.map(|cgroup| cgroup.folder().to_owned()),
         ..Order::default()
     };
     (order != Order::default()).then_some(order)

@@ -1,0 +1,62 @@
+//! Commands under the unit that is shipped: what they run in, and what is left of them.
+
+use crate::machine::Machine;
+
+/// A job's script: it tells its cgroup, and leaves a process behind that has forked twice and has a session of its own.
+const LEAVER: &str = "sed -n s/^0:://p /proc/self/cgroup; \
+    setsid sh -c 'sleep 600 & echo $! > /var/lib/punctual/left' > /dev/null 2>&1";
+
+#[test]
+fn a_command_has_a_cgroup_and_what_it_leaves_there_is_told_and_ended_with_its_run() {
+    let Some(machine) = Machine::installed() else { return };
+    let add = ["punctual", "add", "leaver", "--at", "2100-01-01T00:00:00Z", "--shell", "--"];
+    machine.ok(&[&add[..], &[LEAVER]].concat());
+    let output = machine.ok(&["punctual", "run", "leaver", "--wait"]);
+    let cgroup = output.lines().next().unwrap_or_default();
+    assert!(cgroup.starts_with("/system.slice/punctual.service/commands-"), "{output}");
+    let runs = machine.json(&["logs", "leaver"]).to_string();
+    let told = "punctual: ending 1 process that the command has left behind: sleep";
+    assert!(runs.contains(told), "{runs}");
+    assert_eq!(machine.shell("test -e /proc/$(cat /var/lib/punctual/left) || echo gone"), "gone\n");
+    assert!(machine.journal().contains("a command has left processes behind"));
+    // The same process starts the next command, in the same cgroup if nothing was left in it.
+    let look = "echo $PPID; sed -n s/^0:://p /proc/self/cgroup";
+    machine.ok(&["punctual", "add", "look", "--at", "2100-01-01T00:00:00Z", "--shell", "--", look]);
+    let run = || -> Vec<String> {
+        let output = machine.ok(&["punctual", "run", "look", "--wait"]);
+        output.lines().take(2).map(str::to_owned).collect()
+    };
+    assert_eq!(run(), run());
+    machine.ok(&["systemctl", "stop", "punctual"]);
+    let left = "find /sys/fs/cgroup -path '*punctual.service*' -name 'commands-*'; pgrep -u punctual || true";
+    assert_eq!(machine.shell(left), "", "nothing is left");
+}
+
+#[test]
+fn a_command_ends_with_a_daemon_that_is_killed_and_the_next_one_begins_anew() {
+    let Some(machine) = Machine::installed() else { return };
+    let script = "echo $$ > /var/lib/punctual/pid; exec sleep 600";
+    machine.ok(&[
+        "punctual",
+        "add",
+        "long",
+        "--at",
+        "2100-01-01T00:00:00Z",
+        "--on-crash",
+        "lose",
+        "--shell",
+        "--",
+        script,
+    ]);
+    machine.ok(&["punctual", "run", "long"]);
+    machine.shell("until test -s /var/lib/punctual/pid; do :; done");
+    let daemon = machine.property("MainPID");
+    machine.ok(&["kill", "-9", &daemon]);
+    machine.wait_until("another daemon runs", |machine| {
+        machine.property("ActiveState") == "active" && machine.property("MainPID") != daemon
+    });
+    assert_eq!(machine.shell("test -e /proc/$(cat /var/lib/punctual/pid) || echo gone"), "gone\n");
+    let folders = "find /sys/fs/cgroup -path '*punctual.service/commands-*' -prune | wc -l";
+    assert_eq!(machine.shell(folders), "1\n", "that of the daemon that runs");
+    assert_eq!(machine.json(&["runs", "long"])["runs"][0]["state"], "lost");
+}
