@@ -119,6 +119,107 @@ async fn a_job_is_explained_now_and_at_a_time() {
     assert!(!home.ok(&["explain", "never", "--at", "yesterday"]).contains("by hand"));
 }
 
+/// The exit code of `status`, and its answer.
+fn health(home: &Home) -> (i32, Value) {
+    let output = home.run(&["status", "--json"]);
+    assert!(output.stderr.is_empty(), "{output:?}");
+    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn the_exit_code_of_status_tells_whether_the_daemon_is_well() {
+    let home = Home::new(
+        "[[jobs]]\nid = \"own\"\ntrigger = {type = \"interval\", hours = 1}\n\
+        task = {type = \"command\", argv = [\"/bin/true\"]}\n",
+    );
+    assert_eq!(home.run(&["status"]).status.code(), Some(3), "none answers");
+    let daemon = home.start();
+    let well = || {
+        let (code, status) = health(&home);
+        assert_eq!((code, &status["health"]), (0, &json!({"state": "well", "reasons": []})));
+        assert!(home.ok(&["status"]).contains("health        well\n"));
+    };
+    let degraded = |reasons: &[(&str, &str)]| {
+        let (code, status) = health(&home);
+        assert_eq!((code, text(&status["health"], "state")), (1, "degraded"), "{status}");
+        let output = home.run(&["status"]);
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(1), &b""[..]));
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(shown.contains("health        degraded\n"), "{shown}");
+        let told = status["health"]["reasons"].as_array().unwrap();
+        assert_eq!(told.len(), reasons.len(), "{status}");
+        for (told, (reason, message)) in told.iter().zip(reasons) {
+            assert_eq!(text(told, "reason"), *reason, "{status}");
+            assert!(text(told, "message").contains(message), "{status}");
+            assert!(shown.contains(message), "{shown}");
+        }
+        // None of this keeps the daemon from taking requests.
+        assert_eq!(status["ready"], true, "{status}");
+    };
+    well();
+    let good = std::fs::read_to_string(home.path().join("jobs.toml")).unwrap();
+    home.write_config("[[jobs]]\nid = 7\n");
+    assert_eq!(home.fails(&["reload"]).0, 1);
+    let reload = ("reload", "the last reload failed: jobs.toml:2");
+    degraded(&[reload]);
+    home.ok(&["pause", "--all"]);
+    degraded(&[("paused", "the scheduler was paused by "), reload]);
+    home.ok(&["resume", "--all"]);
+    home.write_config(&good);
+    home.ok(&["reload"]);
+    well();
+    // An executor goes, and with it what the job needs.
+    let fast = "[executors.fast]\ntype = \"threadpool\"\nmax_workers = 1\n";
+    home.write_config(&format!("{fast}{good}"));
+    drop(daemon);
+    let daemon = home.start();
+    home.ok(&["add", "quick", "--every", "1h", "--executor", "fast", "--builtin", "noop"]);
+    drop(daemon);
+    home.write_config(&good);
+    let _daemon = home.start();
+    degraded(&[("broken_jobs", "1 job is broken")]);
+    home.ok(&["remove", "quick"]);
+    well();
+}
+
+#[test]
+fn a_paused_scheduler_says_so_wherever_it_is_asked_about_jobs() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    home.ok(&["add", "soon", "--every", "1h", "--builtin", "noop"]);
+    home.ok(&["add", "held", "--every", "1h", "--builtin", "noop"]);
+    home.ok(&["pause", "held"]);
+    assert_eq!(home.json(&["list"])["scheduler_paused"], Value::Null);
+    assert!(home.ok(&["list"]).contains("in 59m"));
+    assert!(home.json(&["show", "soon"]).get("scheduler_paused").is_none());
+
+    home.ok(&["pause", "--all"]);
+    let me = format!("uid {}", rustix::process::getuid());
+    let (_, status) = health(&home);
+    let by = text(&status, "paused_by").to_owned();
+    assert!(by.contains(&me), "{by}");
+    let since = json!({"since": status["paused_since"], "by": by});
+    assert_eq!(home.json(&["list"])["scheduler_paused"], since);
+    assert_eq!(home.json(&["show", "soon"])["scheduler_paused"], since);
+    let list = home.ok(&["list"]);
+    assert!(!list.contains("in 59m"), "{list}");
+    let soon = list.lines().find(|line| line.starts_with("soon")).unwrap();
+    assert!(soon.contains("  when resumed  "), "{list}");
+    let held = list.lines().find(|line| line.starts_with("held")).unwrap();
+    assert!(!held.contains("when resumed"), "{list}");
+    let last = list.lines().last().unwrap();
+    assert!(last.starts_with("The scheduler is paused since 20"), "{list}");
+    assert!(last.contains(&format!(" by {by}: no job fires")), "{list}");
+    let shown = home.ok(&["show", "soon"]);
+    assert!(shown.contains("when the scheduler is resumed (paused since 20"), "{shown}");
+    let explained = home.ok(&["explain", "soon"]);
+    assert!(explained.contains("the scheduler is resumed"), "{explained}");
+
+    home.ok(&["resume", "--all"]);
+    assert!(home.ok(&["list"]).contains("in 59m"));
+    assert_eq!(health(&home).1["paused_by"], Value::Null);
+}
+
 #[test]
 fn the_scheduler_as_a_whole_is_paused_and_resumed_also_over_a_restart() {
     let home = Home::new("");
@@ -127,9 +228,12 @@ fn the_scheduler_as_a_whole_is_paused_and_resumed_also_over_a_restart() {
     assert_eq!(home.ok(&["pause", "--all"]).trim(), "paused the scheduler");
     drop(daemon);
     let _daemon = home.start();
-    let status = home.json(&["status"]);
+    let (code, status) = health(&home);
     assert_eq!((text(&status, "state"), &status["next_wake"]), ("paused", &Value::Null));
-    assert!(home.ok(&["status"]).contains("paused since "));
+    assert_eq!((code, &status["health"]["reasons"][0]["reason"]), (1, &json!("paused")));
+    let shown = home.run(&["status"]);
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("paused since "));
     home.ok(&["run", "soon", "--wait"]);
     let resumed = home.json(&["resume", "--all"]);
     assert_eq!(resumed, json!({"state": "running", "paused_since": null}));

@@ -919,11 +919,22 @@ async fn a_store_whose_clock_was_years_ahead_fires_again_at_once() {
 
 #[tokio::test]
 async fn a_service_manager_that_does_not_read_holds_up_nothing() {
-    let home = Home::new("");
-    let daemon = home.start();
+    let mut home = Home::new("");
+    let deaf = home.path().join("deaf.sock");
+    let _socket = std::os::unix::net::UnixDatagram::bind(&deaf).unwrap();
+    home.set("NOTIFY_SOCKET", deaf.to_str().unwrap());
+    let log = std::fs::File::create(home.log()).unwrap();
+    let mut daemon = home.command(&["serve"]).stderr(log).spawn().unwrap();
+    while home.client().ready().await.is_err() {
+        assert_eq!(daemon.try_wait().unwrap(), None, "the daemon has ended");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     // Each reload sends two messages, and a socket keeps about ten that nobody reads.
     for _ in 0..30 {
         home.client().reload().await.unwrap();
     }
-    assert!(daemon.stop().success());
+    rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), Kill::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert!(log.contains("the service manager could not be told"), "{log}");
 }

@@ -10,6 +10,8 @@
 mod audit;
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/raw.rs"]
+mod raw;
 #[path = "support/servers.rs"]
 mod servers;
 mod support;
@@ -25,6 +27,7 @@ use chrono::TimeDelta;
 use load::{Book, Caller, Random, Shift, noted, once, seed};
 use punctual::client::{Client, ClientError};
 use punctual::clock::{Clock, SystemClock};
+use raw::Raw;
 use serde_json::{Value, json};
 use servers::mariadb::MariaDb;
 use servers::postgres::Postgres;
@@ -252,8 +255,9 @@ impl Drop for Frozen {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_whose_scheduler_is_blocked_is_not_ready_until_it_goes_on() {
     let Some(server) = Server::<Postgres>::start() else { return };
-    let home = Home::new(&format!("[store]\nurl = \"{}\"\n", server.url()));
-    let daemon = home.start();
+    let mut home = Home::new(&format!("[store]\nurl = \"{}\"\n", server.url()));
+    home.set("WATCHDOG_USEC", "1000000");
+    let mut daemon = home.start();
     let client = home.client();
     client.ready().await.unwrap();
     // A step waits for this lock; readers do not.
@@ -262,6 +266,7 @@ async fn a_daemon_whose_scheduler_is_blocked_is_not_ready_until_it_goes_on() {
     sqlx::query("lock table jobs in exclusive mode").execute(&mut *locked).await.unwrap();
     let file = home.path().join("ran.txt");
     let waiting = once("waiting", SystemClock.now(), &file);
+    daemon.told("");
     let add = client.add(&waiting);
     let watch = async {
         let mut ready = Ok(Value::Null);
@@ -270,6 +275,14 @@ async fn a_daemon_whose_scheduler_is_blocked_is_not_ready_until_it_goes_on() {
             ready = client.ready().await;
         }
         let refusal = ready.unwrap_err();
+        // A restart would not help: the scheduler waits for the store, and does not hang.
+        let health = Raw::connect(&home.socket()).ask("GET", "/healthz", b"").unwrap();
+        assert_eq!(health.status, 200);
+        let status = client.status().await.unwrap();
+        assert_eq!(status["not_ready"]["reason"], "store", "{status}");
+        assert_eq!(status["health"]["reasons"][0]["reason"], "store", "{status}");
+        let told = daemon.told("WATCHDOG=1");
+        assert!(told >= 6, "{told} signs of life in five seconds");
         locked.rollback().await.unwrap();
         refusal
     };
@@ -766,9 +779,15 @@ async fn everybody_is_told(home: &Home, client: &Client) {
         let message = refused(answer).unwrap();
         assert!(message.starts_with("the store is unavailable: "), "{message}");
     }
-    let shown = home.ok(&["status"]);
-    assert!(shown.contains("the store is unavailable: "), "{shown}");
+    let shown = home.run(&["status"]);
+    assert_eq!(shown.status.code(), Some(1), "{shown:?}");
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.contains("degraded\n") && shown.contains("the store is unavailable: "),
+        "{shown}"
+    );
     let status = client.status().await.unwrap();
+    assert_eq!(status["health"]["reasons"][0]["reason"], "store", "{status}");
     assert!(text(&status, "store_error").starts_with("the store is unavailable: "), "{status}");
 }
 

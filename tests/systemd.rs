@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use punctual::scheduler::serve::STOP_MAX;
 use rustix::process::Signal as Kill;
-use support::{Home, PROGRAM};
+use sqlx::Connection;
+use support::{Daemon, Home, PROGRAM};
 
 fn unit() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/punctual.service");
@@ -161,12 +162,35 @@ fn the_commands_of_the_unit_are_ones_that_the_program_knows() {
     assert!(home.ok(&["--help"]).contains(&format!("{folder}/punctual.sock")));
 }
 
+/// The next message that does not only say how the daemon stands.
+fn event(daemon: &mut Daemon) -> Vec<String> {
+    loop {
+        let message = daemon.message();
+        if message.iter().any(|line| !line.starts_with("STATUS=")) {
+            return message;
+        }
+    }
+}
+
+/// Waits until the service manager is told all of this in one line, and gives that line.
+fn stands(daemon: &mut Daemon, parts: &[&str]) -> String {
+    let is_told =
+        |line: &str| line.starts_with("STATUS=") && parts.iter().all(|part| line.contains(part));
+    daemon.wait_until(is_told)
+}
+
 #[test]
 fn a_daemon_tells_its_service_manager_how_it_stands() {
     let home = Home::new("");
     let mut daemon = home.spawn(&[]);
-    let listening = format!("STATUS=listening at {}", home.socket().display());
-    assert_eq!(daemon.message(), ["READY=1", &listening]);
+    let listening = format!("0 running; listening at {}", home.socket().display());
+    let is_ready = |message: Vec<String>| {
+        assert_eq!((message.len(), message[0].as_str()), (2, "READY=1"), "{message:?}");
+        let status = message[1].strip_prefix("STATUS=").unwrap();
+        assert!(status.ends_with(&listening), "{status}");
+        status.to_owned()
+    };
+    is_ready(event(&mut daemon));
 
     for reload in ["SIGHUP", "a request"] {
         if reload == "SIGHUP" {
@@ -174,21 +198,116 @@ fn a_daemon_tells_its_service_manager_how_it_stands() {
         } else {
             home.ok(&["reload"]);
         }
-        let message = daemon.message();
+        let message = event(&mut daemon);
         assert_eq!((message.len(), message[0].as_str()), (2, "RELOADING=1"), "{reload}");
         let micros = message[1].strip_prefix("MONOTONIC_USEC=").unwrap();
         assert!(micros.parse::<u64>().unwrap() > 0, "{reload}: {micros}");
-        assert_eq!(daemon.message(), ["READY=1", &listening], "{reload}");
+        let status = is_ready(event(&mut daemon));
+        assert!(!status.contains("reload"), "{status}");
     }
 
-    // A faulty file changes nothing, and the daemon is as ready as before.
+    // A faulty file changes nothing, and the daemon is as ready as before, but not well.
     home.write_config("[nothing]\n");
     assert_eq!(home.fails(&["reload"]).0, 1);
-    assert_eq!(daemon.message()[0], "RELOADING=1");
-    assert_eq!(daemon.message(), ["READY=1", &listening]);
+    assert_eq!(event(&mut daemon)[0], "RELOADING=1");
+    let status = is_ready(event(&mut daemon));
+    assert!(
+        status.starts_with("the last reload failed: ") && status.contains("nothing"),
+        "{status}"
+    );
+    assert_eq!(home.run(&["status"]).status.code(), Some(1));
+    home.write_config("");
+    home.ok(&["reload"]);
+    assert_eq!(event(&mut daemon)[0], "RELOADING=1");
+    let status = is_ready(event(&mut daemon));
+    assert!(!status.contains("reload"), "{status}");
+    home.ok(&["status"]);
 
     daemon.signal(Kill::TERM);
-    assert_eq!(daemon.message(), ["STOPPING=1", "STATUS=waiting for runs to end"]);
+    assert_eq!(event(&mut daemon), ["STOPPING=1", "STATUS=waiting for runs to end"]);
     assert!(daemon.ended().success());
     assert!(!home.socket().exists(), "a socket that nobody listens at would only puzzle");
+}
+
+#[test]
+fn the_status_line_follows_what_happens() {
+    let home = Home::new("");
+    let mut daemon = home.start();
+    home.ok(&["add", "later", "--every", "9h", "--builtin", "noop"]);
+    home.ok(&["add", "long", "--at", "2100-01-01", "--", "/bin/sleep", "1000"]);
+    stands(&mut daemon, &["STATUS=2 jobs, 0 running, next due ", "; listening at "]);
+    home.ok(&["run", "long"]);
+    stands(&mut daemon, &["STATUS=2 jobs, 1 running"]);
+    home.ok(&["pause", "--all"]);
+    let paused = stands(&mut daemon, &["STATUS=the scheduler was paused by ", "uid "]);
+    assert!(paused.contains(": no job fires (since 20"), "{paused}");
+    assert!(!paused.contains("next due"), "{paused}");
+    home.ok(&["resume", "--all"]);
+    home.ok(&["remove", "later"]);
+    stands(&mut daemon, &["STATUS=1 job, 1 running, next due 2100-01-01"]);
+    daemon.signal(Kill::TERM);
+    stands(&mut daemon, &["STATUS=waiting for 1 run to end"]);
+}
+
+/// Waits until the service manager has been told so often that the daemon lives.
+fn lives(daemon: &mut Daemon, times: usize) {
+    (0..times).for_each(|_| daemon.wait_for("WATCHDOG=1"));
+}
+
+/// A second of the service manager's watchdog, in which a daemon tells four times that it lives.
+const WATCHDOG: (&str, &str) = ("WATCHDOG_USEC", "1000000");
+
+#[test]
+fn an_idle_daemon_tells_the_watchdog_that_it_lives_and_one_that_drains_too() {
+    let mut home = Home::new("");
+    home.set(WATCHDOG.0, WATCHDOG.1);
+    let mut daemon = home.start();
+    lives(&mut daemon, 12);
+    home.ok(&["add", "long", "--at", "2100-01-01", "--", "/bin/sleep", "1000"]);
+    home.ok(&["run", "long"]);
+    stands(&mut daemon, &["STATUS=1 job, 1 running"]);
+    daemon.signal(Kill::TERM);
+    daemon.wait_for("STOPPING=1");
+    lives(&mut daemon, 12);
+}
+
+#[test]
+fn a_watchdog_of_another_process_is_not_served_and_one_that_cannot_be_is_told() {
+    let mut home = Home::new("");
+    home.set(WATCHDOG.0, WATCHDOG.1);
+    // As in what the main process of the unit has started.
+    home.set("WATCHDOG_PID", "1");
+    let mut daemon = home.start();
+    home.ok(&["add", "job", "--every", "9h", "--builtin", "noop"]);
+    stands(&mut daemon, &["STATUS=1 job"]);
+    let tasks = format!("/proc/{}/task", daemon.pid());
+    let tasks = std::fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path().join("comm"));
+    let names: Vec<String> = tasks.map(|comm| std::fs::read_to_string(comm).unwrap()).collect();
+    assert!(names.iter().all(|name| !name.contains("watchdog")), "{names:?}");
+    assert!(daemon.stop().success());
+
+    home.set("WATCHDOG_PID", "none");
+    let daemon = home.start();
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert!(log.contains("WATCHDOG_PID is no number"), "{log}");
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_database_file_is_locked_tells_the_watchdog_that_it_lives() {
+    let mut home = Home::new("");
+    home.set(WATCHDOG.0, WATCHDOG.1);
+    let mut daemon = home.start();
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(home.path().join("punctual.db"));
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query("begin immediate").execute(&mut other).await.unwrap();
+    daemon.told("");
+    // The loop's thread is inside of SQLite, which waits for the lock for longer than the watchdog allows.
+    let refused = home.client().pause_all().await.unwrap_err().to_string();
+    assert!(refused.contains("the store is unavailable"), "{refused}");
+    let told = daemon.told("WATCHDOG=1");
+    assert!(told >= 6, "{told} signs of life in five seconds");
+    sqlx::query("rollback").execute(&mut other).await.unwrap();
+    home.client().resume_all().await.unwrap();
 }

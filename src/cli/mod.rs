@@ -83,7 +83,9 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         }
         ClientCommand::List(filter) => {
             let page = client.jobs(&filter.query()).await?;
-            output.show(&page, |page| view::jobs(page, now))
+            let is_paused = page.get("scheduler_paused").is_some_and(Value::is_object);
+            let zone = if is_paused { present::daemon_zone(client).await? } else { Zone::utc() };
+            output.show(&page, |page| view::jobs(page, &zone, now))
         }
         ClientCommand::Show { id } => {
             let job = client.job(&id).await?;
@@ -125,7 +127,11 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         ClientCommand::Logs(arguments) => logs::run(client, &arguments, output).await,
         ClientCommand::Status => {
             let status = client.status().await?;
-            output.show(&status, |status| view::status(status, now))
+            output.show(&status, |status| view::status(status, now))?;
+            match status.pointer("/health/state").and_then(Value::as_str) {
+                Some("well") => Ok(()),
+                _ => Err(Failure::Quiet("the daemon is degraded".to_owned())),
+            }
         }
         ClientCommand::Reload { force } => {
             let answer = if force { client.force_reload().await? } else { client.reload().await? };

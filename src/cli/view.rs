@@ -89,8 +89,24 @@ pub(super) fn added(job: &Value, replaces: bool, now: Timestamp) -> String {
     std::iter::once(added).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-/// A page of jobs.
-pub(super) fn jobs(page: &Value, now: Timestamp) -> String {
+/// Since when the scheduler as a whole is paused and by whom, in an answer about jobs.
+fn pause_of_all(answer: &Value, zone: &Zone, now: Timestamp) -> Option<String> {
+    let pause = answer.get("scheduler_paused")?;
+    let since = when(pause, "since", zone, now)?;
+    Some(format!("paused since {since}{}", by(pause, "by")))
+}
+
+/// Who did something, if that is known.
+fn by(value: &Value, key: &str) -> String {
+    match text(value, key) {
+        "" => String::new(),
+        name => format!(" by {name}"),
+    }
+}
+
+/// A page of jobs; `zone` is the daemon's.
+pub(super) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
+    let pause = pause_of_all(page, zone, now);
     let mut jobs: Vec<&Value> = rows(page, "jobs").iter().collect();
     jobs.sort_by_key(|job| instant(job, "next_run_time").unwrap_or(Timestamp::MAX_UTC));
     let mut table = Table::new(&[
@@ -104,13 +120,18 @@ pub(super) fn jobs(page: &Value, now: Timestamp) -> String {
     ]);
     for job in jobs {
         let next = instant(job, "next_run_time");
+        let (at, distance) = match next {
+            Some(_) if pause.is_some() => ("when resumed".to_owned(), String::new()),
+            Some(next) => (local(next, &zone_of_job(job)), relative(next, now)),
+            None => Default::default(),
+        };
         table.row(
             text(job, "state"),
             vec![
                 text(job, "id").to_owned(),
                 text(job, "state").to_owned(),
-                next.map(|at| local(at, &zone_of_job(job))).unwrap_or_default(),
-                next.map(|at| relative(at, now)).unwrap_or_default(),
+                at,
+                distance,
                 trigger(job, now),
                 task(job),
                 text(job, "executor").to_owned(),
@@ -118,7 +139,12 @@ pub(super) fn jobs(page: &Value, now: Timestamp) -> String {
         );
     }
     let none = if table.is_empty() { "no jobs\n" } else { "" };
-    format!("{table}{none}{}", next_page(page))
+    let pause = pause.map(|pause| {
+        let line =
+            format!("The scheduler is {pause}: no job fires before `punctual resume --all`.");
+        escaped(&line).into_owned() + "\n"
+    });
+    format!("{table}{none}{}{}", next_page(page), pause.unwrap_or_default())
 }
 
 /// One job, with its latest runs.
@@ -134,7 +160,12 @@ pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
         ("task", task(job)),
         ("", json(job, "task")),
     ];
-    lines.push(("next run", when(job, "next_run_time", &zone, now).unwrap_or_default()));
+    let next =
+        when(job, "next_run_time", &zone, now).map(|next| match pause_of_all(job, &zone, now) {
+            Some(pause) => format!("when the scheduler is resumed ({pause})"),
+            None => next,
+        });
+    lines.push(("next run", next.unwrap_or_default()));
     let plain = [
         "executor",
         "misfire_grace_time",
@@ -196,7 +227,8 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
     let when = |key| when(status, key, &zone, now);
     let next = when("next_wake");
     let started = when("started_at");
-    let paused = when("paused_since").map(|paused| format!(" since {paused}"));
+    let paused = when("paused_since");
+    let paused = paused.map(|paused| format!(" since {paused}{}", by(status, "paused_by")));
     let clock = status.get("clock_correction").filter(|clock| clock.is_object());
     let clock = clock.map(|clock| {
         let at = |key| local_option(clock, key, &zone);
@@ -208,8 +240,18 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         Some(message) => format!("no: {message}"),
         None => "yes".to_owned(),
     };
-    let lines = [
+    let reasons = status.pointer("/health/reasons").and_then(Value::as_array);
+    let reasons = reasons.into_iter().flatten().map(|reason| {
+        let since = when_since(reason, &zone, now);
+        ("", format!("{}{since}", text(reason, "message")))
+    });
+    let health = status.get("health").map(|health| text(health, "state").to_owned());
+    let mut lines = vec![
         ("state", text(status, "state").to_owned() + &paused.unwrap_or_default()),
+        ("health", health.unwrap_or_default()),
+    ];
+    lines.extend(reasons);
+    lines.extend([
         ("ready", ready),
         ("version", text(status, "version").to_owned()),
         ("node", format!("{} (pid {})", text(status, "node"), plain_value(status, "pid"))),
@@ -221,7 +263,7 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         ("jobs", jobs),
         ("running", plain_value(status, "running")),
         ("next wake-up", next.unwrap_or_else(|| "none".to_owned())),
-    ];
+    ]);
     let headings = ["EXECUTOR", "TYPE", "BUSY", "WORKERS", "WAITING", "RETRYING"];
     let mut table = Table::new(&headings.map(|heading| (heading, Whole)));
     for pool in rows(status, "executors") {
@@ -234,6 +276,11 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
     }
     let nodes = nodes(rows(status, "nodes"), &zone, now);
     format!("{}\n\n{table}{nodes}", details(13, &lines))
+}
+
+/// Since when something is so, in brackets, if that is known.
+fn when_since(value: &Value, zone: &Zone, now: Timestamp) -> String {
+    when(value, "since", zone, now).map(|since| format!(" (since {since})")).unwrap_or_default()
 }
 
 /// The daemon's time zone, where it was found, and where its rules come from.

@@ -105,6 +105,15 @@ impl FromRequestParts<Api> for Caller {
 }
 
 impl Caller {
+    /// Who it is, for people.
+    pub(super) fn name(&self) -> Option<String> {
+        let uid = self.uid?;
+        Some(match &self.user {
+            Some(user) => format!("{user} (uid {uid})"),
+            None => format!("uid {uid}"),
+        })
+    }
+
     /// Begins a request that changes something.
     pub(super) fn orders(self, action: &'static str) -> Order {
         Order { caller: self, action, job: None, run: None, counts: None, is_logged: false }

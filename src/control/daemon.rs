@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::audit::Caller;
 use super::error::ApiError;
 use super::request::{Bare, JsonBody, Parameters};
-use super::{Api, ReloadOrder, health};
+use super::{Api, ReloadOrder, condition, health};
 use crate::clock::rfc3339;
 use crate::invalid::Invalid;
 use crate::scheduler::handle::Node;
@@ -17,12 +17,12 @@ use crate::scheduler::handle::Node;
 /// How the daemon stands. It answers also when its store does not: then nobody knows how many jobs there are.
 pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
     let (now, identity) = (api.clock.now(), &api.identity);
-    let trouble = health::readiness(&api).await;
     let counts = api.history.job_counts().await;
-    let status = api.handle.status();
     let read_error = counts.as_ref().err().map(ToString::to_string);
+    let counts = counts.ok();
+    let (conditions, trouble) = health::examine(&api, counts.as_deref()).await;
+    let status = api.handle.status();
     let jobs: Option<Map<String, Value>> = counts
-        .ok()
         .map(|counts| counts.into_iter().map(|(state, count)| (state, count.into())).collect());
     let rules = api.rules.borrow().clone();
     let executors: Vec<Value> = status
@@ -58,7 +58,9 @@ pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
         },
         "ready": trouble.is_none(),
         "not_ready": trouble.map(|trouble| trouble.to_value()),
+        "health": condition::health(&conditions),
         "paused_since": status.paused_since.map(rfc3339),
+        "paused_by": status.paused_since.and_then(|since| api.noted.paused_by(since)),
         "clock_correction": status.clock.map(|clock| json!({
             "recorded": rfc3339(clock.recorded),
             "found_at": rfc3339(clock.found_at),

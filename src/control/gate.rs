@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Identity;
+use super::condition::{Condition, Kind, health as health_of};
 use super::error::ApiError;
 use super::health::{self, Trouble};
 use crate::clock::{Clock, rfc3339};
@@ -121,11 +122,15 @@ impl Opening {
     fn status(&self, reason: String, clock: &dyn Clock) -> Value {
         let (now, identity) = (clock.now(), &self.identity);
         let away = self.away.is_some();
+        let kind = if away { Kind::Store } else { Kind::Starting };
+        let condition = Condition::new(kind, &reason, None);
         json!({
             "state": if away { "waiting for the store" } else { "starting" },
             "ready": false,
             "not_ready": self.trouble(reason).to_value(),
+            "health": health_of(&[condition]),
             "paused_since": null,
+            "paused_by": null,
             "clock_correction": null,
             "store_error": self.away,
             "version": env!("CARGO_PKG_VERSION"),

@@ -10,14 +10,13 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Api;
+use super::condition::{Condition, Facts, Kind, conditions};
 use super::error::ApiError;
 use super::request::Bare;
 
-/// How late the loop may be with a step, or with waking up, while it counts as ready.
-const READY_LATENESS: Duration = Duration::from_secs(5);
-/// The same for healthy. A database server that has vanished keeps a step waiting for less than this, and a restart
+/// How long the loop may not go on while the daemon counts as healthy. A wait for the store does not count: a restart
 /// would not bring it back.
-const HEALTHY_LATENESS: Duration = Duration::from_mins(1);
+const HEALTHY_STALL: Duration = Duration::from_mins(1);
 
 /// Why jobs would not fire now, or requests would not be kept.
 #[derive(Debug)]
@@ -37,35 +36,53 @@ impl Trouble {
     }
 }
 
-/// Why the loop does not go on, if it is later than `limit`.
-fn stuck(api: &Api, limit: Duration) -> Option<Trouble> {
-    let lateness = api.handle.lateness(api.clock.now(), Instant::now());
-    let message = match lateness {
-        Duration::MAX => "the scheduler has ended".to_owned(),
-        late if late > limit => {
-            format!("the scheduler has not made a step for {} s", late.as_secs())
-        }
-        _ => return None,
-    };
-    Some(Trouble::new("stuck", message))
+/// Everything that is wrong, as far as it follows from these counts of jobs and from what others have noted.
+fn found(api: &Api, jobs: Option<&[(String, u64)]>) -> Vec<Condition> {
+    let (now, status) = (api.clock.now(), api.handle.status());
+    let delay = api.handle.delay(now, Instant::now());
+    conditions(&Facts { status: &status, delay, jobs }, &api.noted, now)
+}
+
+/// What keeps jobs from firing or requests from being kept, if anything does. A pause does not: it was asked for.
+fn trouble(found: &[Condition]) -> Option<Trouble> {
+    let first = found.iter().find(|condition| condition.kind < Kind::Paused)?;
+    Some(Trouble::new(first.kind.word(), first.message.clone()))
 }
 
 /// Why the daemon is not ready, if it is not.
-pub(super) async fn readiness(api: &Api) -> Option<Trouble> {
-    let status = api.handle.status();
-    if status.draining {
-        return Some(Trouble::new("stopping", "the daemon is stopping"));
-    }
-    if let Some(trouble) = stuck(api, READY_LATENESS) {
+async fn readiness(api: &Api) -> Option<Trouble> {
+    if let Some(trouble) = trouble(&found(api, None)) {
         return Some(trouble);
     }
-    if let Some(error) = status.store_error {
-        return Some(Trouble::new("store", error));
+    let error = api.history.read_error().await?;
+    Some(Trouble::new(Kind::StoreRead.word(), error))
+}
+
+/// Everything that is wrong, and why the daemon is not ready, if it is not.
+pub(super) async fn examine(
+    api: &Api,
+    jobs: Option<&[(String, u64)]>,
+) -> (Vec<Condition>, Option<Trouble>) {
+    let mut found = found(api, jobs);
+    if trouble(&found).is_none()
+        && let Some(error) = api.history.read_error().await
+    {
+        found.insert(0, Condition::new(Kind::StoreRead, &error, None));
     }
-    if status.starting {
-        return Some(Trouble::new("starting", "the jobs of the file are being declared"));
-    }
-    api.history.read_error().await.map(|error| Trouble::new("store_read", error))
+    let trouble = trouble(&found);
+    (found, trouble)
+}
+
+/// Why the daemon is not healthy: its loop does not go on, and not because it waits for the store.
+fn stall(api: &Api) -> Option<Trouble> {
+    let message = match api.handle.delay(api.clock.now(), Instant::now()) {
+        None => "the scheduler has ended".to_owned(),
+        Some(delay) if delay.stalled > HEALTHY_STALL => {
+            format!("the scheduler has not gone on for {} s", delay.stalled.as_secs())
+        }
+        Some(_) => return None,
+    };
+    Some(Trouble::new(Kind::Stuck.word(), message))
 }
 
 pub(super) fn answer(flag: &str, trouble: Option<Trouble>) -> Response {
@@ -78,7 +95,7 @@ pub(super) fn answer(flag: &str, trouble: Option<Trouble>) -> Response {
 
 /// Whether the scheduler goes on at all. A database that is away is no reason to restart the daemon.
 pub(super) async fn healthz(State(api): State<Api>, _: Bare) -> Response {
-    answer("healthy", stuck(&api, HEALTHY_LATENESS))
+    answer("healthy", stall(&api))
 }
 
 /// Whether jobs fire and requests are kept.

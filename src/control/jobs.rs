@@ -52,7 +52,8 @@ pub(super) async fn list(
     };
     let page = api.history.jobs(filter).await?;
     let jobs = page.rows.iter().map(Job::shown).collect();
-    Ok(Json(JobPage { jobs, next_cursor: page.next_cursor.as_deref() }).into_response())
+    let next_cursor = page.next_cursor.as_deref();
+    Ok(Json(JobPage { jobs, next_cursor, scheduler_paused: pause_of_all(&api) }).into_response())
 }
 
 /// A page of jobs, which is written without a detour by values.
@@ -60,6 +61,7 @@ pub(super) async fn list(
 struct JobPage<'a> {
     jobs: Vec<Shown<'a>>,
     next_cursor: Option<&'a str>,
+    scheduler_paused: Option<Pause>,
 }
 
 /// Refuses a state that no row can have: an empty list would hide the mistake.
@@ -143,7 +145,11 @@ pub(super) async fn show(
     OfJob(id): OfJob,
     _: Bare,
 ) -> Result<Json<Value>, ApiError> {
-    Ok(Json(known(&api, &id).await?.to_value()))
+    let mut job = known(&api, &id).await?.to_value();
+    if let (Some(pause), Some(fields)) = (pause_of_all(&api), job.as_object_mut()) {
+        fields.insert("scheduler_paused".to_owned(), json!(pause));
+    }
+    Ok(Json(job))
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,8 +218,13 @@ pub(super) async fn pause_all(
     caller: Caller,
     _: Bare,
 ) -> Result<Json<Value>, ApiError> {
+    let by = caller.name();
     let order = caller.orders("pause-all");
-    Ok(paused(order.end(api.handle.pause_all().await)?))
+    let since = order.end(api.handle.pause_all().await)?;
+    if let (Some(since), Some(by)) = (since, by) {
+        api.noted.paused(since, by);
+    }
+    Ok(paused(since))
 }
 
 pub(super) async fn resume_all(
@@ -228,4 +239,16 @@ pub(super) async fn resume_all(
 fn paused(since: Option<Timestamp>) -> Json<Value> {
     let state = if since.is_some() { "paused" } else { "running" };
     Json(json!({"state": state, "paused_since": since.map(rfc3339)}))
+}
+
+/// The pause of the scheduler as a whole, if there is one: then no job fires, whatever its own state.
+#[derive(Serialize)]
+struct Pause {
+    since: String,
+    by: Option<String>,
+}
+
+fn pause_of_all(api: &Api) -> Option<Pause> {
+    let since = api.handle.status().paused_since?;
+    Some(Pause { since: rfc3339(since), by: api.noted.paused_by(since) })
 }

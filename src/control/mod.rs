@@ -9,6 +9,7 @@ mod batch;
 pub mod bind;
 mod budget;
 mod cancel;
+pub mod condition;
 mod daemon;
 mod error;
 mod gate;
@@ -39,6 +40,7 @@ pub use crate::scheduler::command::Difference;
 use crate::scheduler::handle::Handle;
 pub use audit::Users;
 pub use budget::Budget;
+use condition::Noted;
 use error::ApiError;
 pub use gate::{Opening, Routes, Stage, gated};
 pub use log::LogFilter;
@@ -94,6 +96,8 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     /// The way to the one who reads the configuration.
     pub reload: mpsc::Sender<ReloadOrder>,
+    /// What other parts of the daemon have noted.
+    pub noted: Noted,
     /// Who this daemon is.
     pub identity: Arc<Identity>,
     /// When answers that go on have to end.

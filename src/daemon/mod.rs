@@ -16,8 +16,10 @@ mod retention;
 mod secrets;
 mod serve;
 mod signals;
+mod standing;
 mod start;
 mod stop;
+mod watchdog;
 mod worker;
 
 pub use check::check;

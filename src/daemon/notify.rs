@@ -20,6 +20,17 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
+/// Sends what is followed by more of its kind: one that is lost is not missed.
+fn mention(state: NotifyState<'_>) {
+    match send(&[state]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            tracing::debug!(%error, "the service manager could not be told");
+        }
+        Err(error) => tracing::warn!(%error, "the service manager could not be told"),
+        Ok(()) => {}
+    }
+}
+
 /// Sends a message without waiting: a service manager that does not read must not hold up the daemon.
 fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     let Some(path) = std::env::var_os(SOCKET) else { return Ok(()) };
@@ -33,14 +44,19 @@ fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     socket.send_to_addr(lines.join("\n").as_bytes(), &address).map(drop)
 }
 
+/// The scheduler's loop lives.
+pub(super) fn alive() {
+    mention(NotifyState::Watchdog);
+}
+
 /// Everything is up, and this is how it stands.
 pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(&escaped(status))]);
 }
 
-/// Something is waited for before the daemon can be ready.
-pub(super) fn waiting(status: &str) {
-    tell(&[NotifyState::Status(&escaped(status))]);
+/// This is how it stands.
+pub(super) fn status(status: &str) {
+    mention(NotifyState::Status(&escaped(status)));
 }
 
 /// The configuration is being read again. systemd wants the time in the same message.

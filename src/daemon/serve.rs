@@ -19,12 +19,15 @@ use super::files::{self, Demo, Reader, Source};
 use super::inherited::Inherited;
 use super::retention::Pruner;
 use super::signals::{Asked, Signals};
+use super::standing::Standing;
 use super::start::{Plan, Start, unusable_store};
+use super::watchdog::Watchdog;
 use super::{logging, notify, stop};
 use crate::cli::Failure;
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Retention};
+use crate::control::condition::{Condition, Kind, Noted};
 use crate::control::{self, Api, LogFilter, Opening, ReloadAnswer, ReloadOrder, Reloaded};
 use crate::executor::{
     self, Completion, Confidential, Live, Pools, WorkerProgram, handed_over_max,
@@ -35,6 +38,7 @@ use crate::job::Job;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::declare::{DeclareError, Declared, Emptied, declare};
 use crate::scheduler::handle::COMMAND_QUEUE;
+use crate::scheduler::pulse::Pulse;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Identity, Scheduler};
 use crate::store::sql::SqlStore;
@@ -170,6 +174,8 @@ struct Daemon {
     config: Config,
     /// Where it listens.
     socket: PathBuf,
+    noted: Noted,
+    standing: Standing,
 }
 
 async fn run(
@@ -201,14 +207,21 @@ async fn run(
         zone: plan.config.zone.clone(),
         away: None,
     };
+    let watchdog = Watchdog::of_environment();
+    let pulse = Pulse::new(watchdog.map(Watchdog::interval));
+    if let Some(watchdog) = watchdog {
+        watchdog.start(pulse.clone()).map_err(|error| refused(&error))?;
+    }
     let listens = (socket.as_path(), plan.config.socket_mode);
     let (mut start, socket_file) = Start::listen(listens, opening, &doors, &tracker)?;
-    let Some(opened) = start.open_store(plan, &reader, &mut signals).await else { return Ok(()) };
+    let opening = start.open_store(plan, &reader, (&pulse, &mut signals));
+    let Some(opened) = pulse.while_waiting(opening).await else { return Ok(()) };
     let (plan, store) = opened?;
     // The file may have been read again while the store was waited for.
     let identity = Identity { lease: plan.config.lease, ..identity };
     let mut parts = Parts::build(&plan, store, identity.clone(), &socket, inherited);
-    match parts.recover(&mut start, &mut signals).await {
+    parts.scheduler = parts.scheduler.with_pulse(pulse.clone());
+    match pulse.while_waiting(parts.recover(&mut start, &mut signals)).await {
         Some(recovered) => recovered?,
         None => return Ok(()),
     }
@@ -218,14 +231,20 @@ async fn run(
     let jobs = plan.jobs()?;
     let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
     let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
+    let handle = handle.with_pulse(pulse.clone());
     let (rules_in, rules_out) = watch::channel(Arc::new(plan.rules.clone()));
     let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
+    let noted = Noted::default();
+    let history = History::new(Arc::new(store.clone()), handle.clone(), live.clone());
+    let known = (handle.clone(), history.clone(), noted.clone());
+    let standing = Standing::new(known, rules_out.clone(), socket.clone());
     let api = Api {
-        history: History::new(Arc::new(store.clone()), handle.clone(), live.clone()),
+        history,
         handle: handle.clone(),
         rules: rules_out.clone(),
         clock: Arc::new(SystemClock),
         reload: reload_in,
+        noted: noted.clone(),
         identity: Arc::new(facts(&plan.config, &socket, &identity)?),
         closing: doors.clone(),
         budget: control::Budget::default(),
@@ -253,6 +272,8 @@ async fn run(
         reloads,
         config,
         socket,
+        noted,
+        standing,
     };
     let started = match daemon.begin(jobs, &mut start, &mut signals).await {
         Some(Ok(())) => {
@@ -265,13 +286,20 @@ async fn run(
         ended => ended,
     };
     let is_up = matches!(started, Some(Ok(())));
-    let drained = if is_up { daemon.work(&mut signals, &mut serving).await } else { None };
+    let drained = if is_up {
+        let standing = daemon.standing.clone();
+        standing.ready();
+        tracker.spawn(doors.clone().run_until_cancelled_owned(standing.follow()));
+        daemon.work(&mut signals, &mut serving).await
+    } else {
+        None
+    };
     stop::begin(&core);
     let end = async {
         let drained = if let Some(drained) = drained { drained } else { serving.ended.await };
         // The socket goes first: a client that comes now finds none, rather than one that refuses it.
         drop(socket_file);
-        stop::close(&store, (tracker, doors), drained).await
+        pulse.while_waiting(stop::close(&store, (tracker, doors), drained)).await
     };
     stop::oversee(end, &mut signals, &serving.drain).await?;
     started.unwrap_or(Ok(()))
@@ -338,10 +366,9 @@ impl Daemon {
         Some(begun.map_err(|error| refused(&error)))
     }
 
-    /// Says that it is ready, and waits for the end. The answer is how the loop ended, if it did so by itself, which
+    /// Waits for the end. The answer is how the loop ended, if it did so by itself, which
     /// happens when it cannot go on.
     async fn work(&mut self, signals: &mut Signals, serving: &mut Serving) -> Option<Stopped> {
-        notify::ready(&format!("listening at {}", self.socket.display()));
         tracing::info!(socket = %self.socket.display(), "ready");
         tokio::select! {
             () = self.watch(signals) => None,
@@ -381,10 +408,18 @@ impl Daemon {
                     tracing::error!(%error, "the configuration is faulty; the old one stays");
                 }
             }
-            notify::ready(&format!("listening at {}", self.socket.display()));
             if order.is_none() && answer.is_ok() {
                 control::audit::reload_by_signal();
             }
+            match &answer {
+                Ok(_) => self.noted.clear(Kind::Reload),
+                Err(error) => {
+                    let message = format!("the last reload failed: {error}");
+                    let now = SystemClock.now();
+                    self.noted.set(Condition::new(Kind::Reload, &message, Some(now)));
+                }
+            }
+            self.standing.ready();
             if let Some(order) = order {
                 // Who asked may have gone away; what was done is done.
                 drop(order.reply.send(answer));

@@ -26,6 +26,7 @@ use crate::job::Job;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::command::Refusal;
 use crate::scheduler::declare::DeclareError;
+use crate::scheduler::pulse::Pulse;
 use crate::server;
 use crate::store::StoreError;
 use crate::store::sql::{self, SqlStore, StorePlace};
@@ -110,13 +111,13 @@ impl Start {
         &mut self,
         mut plan: Plan,
         reader: &Reader,
-        signals: &mut Signals,
+        (pulse, signals): (&Pulse, &mut Signals),
     ) -> Option<Result<(Plan, SqlStore), Failure>> {
         loop {
             // An opening must not be given up: it may be changing the schema.
             let reached = signals.unless_stopped(self.patiently(sql::reach(&plan.store))).await?;
             let opened = match reached {
-                Ok(()) => self.patiently(SqlStore::open(&plan.store)).await,
+                Ok(()) => self.patiently(pulse.store_call(SqlStore::open(&plan.store))).await,
                 Err(error) => Err(error),
             };
             match opened {
@@ -190,7 +191,7 @@ impl Start {
     fn tell(&mut self, status: &str) {
         match self.ready_at.take() {
             Some(_) => notify::ready(status),
-            None => notify::waiting(status),
+            None => notify::status(status),
         }
     }
 

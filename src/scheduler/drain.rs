@@ -91,9 +91,11 @@ pub(super) async fn drain<S: Store, X: Executor, C: Clock>(
     wait_for_runs(&mut scheduler, clock, &mut inlets, (&mut alarm, &mut back_off, &mut deadline))
         .await?;
     let interrupted = scheduler.in_progress();
-    scheduler.executor().stop().await;
+    let pulse = scheduler.pulse();
+    pulse.while_waiting(scheduler.executor().stop()).await;
     let time = if interrupted > 0 { LAST_WRITES } else { Duration::ZERO };
-    let recorded = record(&mut scheduler, clock, &mut inlets.completions, time).await;
+    let recording = record(&mut scheduler, clock, &mut inlets.completions, time);
+    let recorded = pulse.while_waiting(recording).await;
     let unrecorded = match &recorded {
         Ok(_) => 0,
         Err(error) => report_missing(&scheduler, error),
@@ -111,6 +113,7 @@ async fn wait_for_runs<S: Store, X: Executor, C: Clock>(
     (alarm, back_off, deadline): (&mut Alarm, &mut BackOff, &mut Deadline),
 ) -> std::io::Result<()> {
     let (mut completions, mut told) = (Vec::new(), 0);
+    let pulse = scheduler.pulse();
     loop {
         while let Ok(command) = inlets.commands.try_recv() {
             refuse(command);
@@ -143,6 +146,7 @@ async fn wait_for_runs<S: Store, X: Executor, C: Clock>(
             _ = inlets.completions.recv_many(&mut completions, BATCH) => {}
             Some(()) = inlets.outputs.recv() => scheduler.save_outputs(Saving::Due),
             woken = alarm.wait_until(next) => woken?,
+            () = pulse.rest() => {}
         }
     }
 }
@@ -213,7 +217,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     pub fn forget_step(&mut self) {
         self.memory = Memory::Doubtful;
         self.peers.hint();
-        self.mark_idle(None);
+        self.wakes_at(None);
+        self.pulse().step_ends();
     }
 
     /// Runs that were started here and whose end is not in the ledger.

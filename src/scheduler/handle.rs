@@ -12,8 +12,9 @@ use super::admission::Rules;
 use super::command::{Added, Addition, Answer, Command, Difference, Refusal, Request};
 pub use super::correction::ClockCorrection;
 use super::floor::Usage;
+use super::pulse::Pulse;
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, JobState};
 use crate::run::{Run, RunId};
 pub use crate::store::Node;
 use crate::store::{ATTEMPT_BYTES, Change, Part, RUN_BYTES};
@@ -34,21 +35,27 @@ pub struct PoolStatus {
     pub waiting: usize,
     /// Runs that wait for their next attempt.
     pub retrying: usize,
+    /// When the earliest of the runs that wait for a worker was due, if no worker is free.
+    #[serde(skip)]
+    pub waiting_since: Option<Timestamp>,
 }
 
 impl From<Usage<'_>> for PoolStatus {
-    fn from((name, busy, max_workers, waiting, retrying): Usage<'_>) -> Self {
-        Self { name: name.to_owned(), busy, max_workers, waiting, retrying }
+    fn from(usage: Usage<'_>) -> Self {
+        let Usage { name, busy, max_workers, waiting, retrying, waiting_since } = usage;
+        Self { name: name.to_owned(), busy, max_workers, waiting, retrying, waiting_since }
     }
 }
 
-/// What a process has written to the ledger since its start.
+/// What a process has written to its store since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
     /// New rows.
     pub runs: u64,
     /// Bytes, by the estimate that the store makes of a row.
     pub bytes: u64,
+    /// Changes of jobs that may have changed how many jobs there are in each state.
+    pub jobs: u64,
 }
 
 impl Written {
@@ -65,11 +72,13 @@ impl Written {
                     let kept = u64::try_from(output.kept_bytes()).unwrap_or(u64::MAX);
                     self.bytes += ATTEMPT_BYTES + kept;
                 }
-                Change::InsertJob(_)
-                | Change::UpdateJob(_)
-                | Change::AdvanceJob(_)
-                | Change::DeleteJob { .. }
-                | Change::UpdateRun { .. }
+                Change::InsertJob(_) | Change::UpdateJob(_) | Change::DeleteJob { .. } => {
+                    self.jobs += 1;
+                }
+                Change::AdvanceJob(job) => {
+                    self.jobs += u64::from(!matches!(job.state, JobState::Active { .. }));
+                }
+                Change::UpdateRun { .. }
                 | Change::ExtendSkipped { .. }
                 // It is counted with the end of its attempt.
                 | Change::SaveOutput { .. }
@@ -88,17 +97,17 @@ impl Written {
 pub struct Status {
     /// Counts the steps: it changes whenever something may have changed.
     pub steps: u64,
-    /// Since when a step has been under way; none while the loop waits.
-    pub busy_since: Option<Instant>,
     /// When the scheduler looks again of itself.
     pub next_wake: Option<Timestamp>,
+    /// When the first of the jobs that this node knows of is due.
+    pub next_due: Option<Timestamp>,
     /// Runs in flight.
     pub running: usize,
     /// Since when no job fires, if someone paused the scheduler.
     pub paused_since: Option<Timestamp>,
     /// The last correction of the clock that this process has found.
     pub clock: Option<ClockCorrection>,
-    /// What this process has written to the ledger.
+    /// What this process has written to its store.
     pub written: Written,
     /// Why the store cannot be used, if the last step failed.
     pub store_error: Option<String>,
@@ -117,12 +126,30 @@ pub struct Status {
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Status>,
+    pulse: Pulse,
+}
+
+/// How far the scheduler's loop is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delay {
+    /// How late it is with the end of a step that has begun, or with waking up.
+    pub late: Duration,
+    /// How long it has been waiting for the store, if it is.
+    pub store: Option<Duration>,
+    /// How long it has not gone on although it did not wait for the store.
+    pub stalled: Duration,
 }
 
 impl Handle {
     /// A handle to the scheduler that reads these commands and publishes this status.
     pub fn new(commands: mpsc::Sender<Command>, status: watch::Receiver<Status>) -> Self {
-        Self { commands, status }
+        Self { commands, status, pulse: Pulse::default() }
+    }
+
+    /// The same handle, to a scheduler that gives its signs of life here.
+    #[must_use]
+    pub fn with_pulse(self, pulse: Pulse) -> Self {
+        Self { pulse, ..self }
     }
 
     /// Adds a job; gives it as it now is.
@@ -226,19 +253,18 @@ impl Handle {
         self.status.borrow().clone()
     }
 
-    /// How long the loop has been late: with the end of a step that has begun, or with waking up. Seen from outside of
-    /// the loop, so that it is known also when the loop cannot tell. Zero if it is on time.
-    pub fn lateness(&self, now: Timestamp, instant: Instant) -> Duration {
+    /// How far the loop is behind, as seen from outside of it: a loop that hangs cannot tell. None if it has ended.
+    pub fn delay(&self, now: Timestamp, instant: Instant) -> Option<Delay> {
         // Only a scheduler that is gone has dropped its end.
-        if self.status.has_changed().is_err() {
-            return Duration::MAX;
+        self.status.has_changed().ok()?;
+        let busy = self.pulse.busy(instant);
+        if busy.step > Duration::ZERO {
+            return Some(Delay { late: busy.step, store: busy.store, stalled: busy.stalled });
         }
-        let status = self.status.borrow();
-        if let Some(since) = status.busy_since {
-            return instant.saturating_duration_since(since);
-        }
-        let overdue = status.next_wake.map(|wake| now.signed_duration_since(wake));
-        overdue.and_then(|overdue| overdue.to_std().ok()).unwrap_or_default()
+        let wake = self.status.borrow().next_wake;
+        let overdue = wake.map(|wake| now.signed_duration_since(wake));
+        let late = overdue.and_then(|overdue| overdue.to_std().ok()).unwrap_or_default();
+        Some(Delay { late, store: None, stalled: late })
     }
 
     /// A receiver that changes with every step.
@@ -291,22 +317,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_loop_is_late_with_a_step_and_with_waking_up_and_for_ever_when_it_is_gone() {
+    async fn a_loop_is_late_with_a_step_and_with_waking_up_and_is_gone_when_it_has_ended() {
         let (status_in, status) = watch::channel(Status::default());
-        let handle = Handle::new(mpsc::channel(1).0, status);
+        let pulse = Pulse::default();
+        let handle = Handle::new(mpsc::channel(1).0, status).with_pulse(pulse.clone());
         let at = |second| Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap();
         let (begin, seconds) = (Instant::now(), Duration::from_secs);
-        let lateness = |second: u64| {
+        let delay = |second: u64| {
             let now = at(i64::try_from(second).unwrap());
-            handle.lateness(now, begin + seconds(second)).as_secs()
+            let delay = handle.delay(now, begin + seconds(second)).unwrap();
+            (delay.late.as_secs(), delay.stalled.as_secs())
         };
-        assert_eq!(lateness(1000), 0, "it has nothing to wake up for");
+        assert_eq!(delay(1000), (0, 0), "it has nothing to wake up for");
         status_in.send_modify(|status| status.next_wake = Some(at(10)));
-        assert_eq!([lateness(5), lateness(10), lateness(17)], [0, 0, 7]);
-        status_in.send_modify(|status| status.busy_since = Some(begin + seconds(16)));
-        assert_eq!([lateness(17), lateness(26)], [1, 10], "it woke up late, and is at it");
+        assert_eq!([delay(5), delay(10), delay(17)], [(0, 0), (0, 0), (7, 7)]);
+        pulse.step_begins(begin + seconds(16));
+        assert_eq!([delay(17), delay(26)], [(1, 1), (10, 10)], "it woke up late, and is at it");
+        let mut call = std::pin::pin!(pulse.store_call(std::future::pending::<()>()));
+        assert!(tokio::time::timeout(Duration::ZERO, call.as_mut()).await.is_err());
+        assert_eq!(delay(26), (10, 0), "it waits for the store");
         drop(status_in);
-        assert_eq!(handle.lateness(at(0), begin), Duration::MAX);
+        assert_eq!(handle.delay(at(0), begin), None);
     }
 
     #[tokio::test]

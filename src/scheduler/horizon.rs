@@ -96,6 +96,12 @@ impl Horizon {
         Next::At(first)
     }
 
+    /// When the first of the held jobs is due.
+    pub(super) fn first_due(&self) -> Option<Timestamp> {
+        let firsts = self.pools.values().filter_map(|near| near.jobs.keys().next());
+        firsts.map(|(due_at, _)| *due_at).min()
+    }
+
     /// Whether a job that is due then belongs to what is held.
     pub(super) fn reaches(&self, pool: &str, due_at: Timestamp) -> bool {
         self.pools.get(pool).is_some_and(|near| near.reaches(due_at))

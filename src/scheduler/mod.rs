@@ -25,6 +25,7 @@ mod overlap;
 mod peers;
 mod plan;
 mod prepare;
+pub mod pulse;
 mod recovery;
 mod redefinition;
 mod report;
@@ -34,13 +35,13 @@ pub mod serve;
 pub mod slices;
 mod step;
 mod telling;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor, Saving};
@@ -57,8 +58,10 @@ use horizon::{Horizon, Next};
 use isolate::{Inputs, Suspects};
 use overlap::Overlaps;
 use peers::Peers;
+use pulse::Pulse;
 use report::Note;
 use step::{Reply, Step};
+use watched::Watched;
 
 /// Steps in a row that other nodes may undo by being faster. Each of them has then done something itself, so more of
 /// it is a fault, and is treated as one.
@@ -119,7 +122,7 @@ pub struct Identity {
 /// Decides what runs when.
 #[derive(Debug)]
 pub struct Scheduler<S, X> {
-    store: S,
+    store: Watched<S>,
     executor: X,
     rules: Rules,
     ids: RunIds,
@@ -171,7 +174,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             floor: Floor::new(&rules, is_shared),
             peers: Peers::new(identity.lease),
             ids: RunIds::new(identity.seed),
-            store,
+            store: Watched { store, pulse: Pulse::default() },
             executor,
             rules,
             identity,
@@ -204,18 +207,22 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.status.subscribe()
     }
 
-    /// Says that a step begins. The loop says it, not the step: a step that hangs can say nothing.
-    fn mark_busy(&self, since: Instant) {
-        self.status.send_if_modified(|status| {
-            status.busy_since = Some(since);
-            false
-        });
+    /// The same scheduler, which gives its signs of life here.
+    #[must_use]
+    pub fn with_pulse(mut self, pulse: Pulse) -> Self {
+        self.store.pulse = pulse;
+        self
     }
 
-    /// Says that the loop waits until then for something to do.
-    fn mark_idle(&self, next_wake: Option<Timestamp>) {
+    /// Where the scheduler gives its signs of life.
+    pub fn pulse(&self) -> Pulse {
+        self.store.pulse.clone()
+    }
+
+    /// Says until when the loop waits for something to do.
+    fn wakes_at(&self, next_wake: Option<Timestamp>) {
         self.status.send_if_modified(|status| {
-            (status.busy_since, status.next_wake) = (None, next_wake);
+            status.next_wake = next_wake;
             false
         });
     }
@@ -549,6 +556,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.status.send_modify(|status| {
             status.steps = status.steps.wrapping_add(1);
             status.next_wake = next_wake;
+            status.next_due = self.horizon.first_due();
             status.running = self.floor.running();
             status.paused_since = self.paused_since;
             status.clock = self.clock.correction();

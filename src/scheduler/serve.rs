@@ -50,6 +50,7 @@ pub async fn serve<S: Store, X: Executor, C: Clock>(
     let mut next = Some(clock.now());
     let mut left = None;
     let mut deadline = Deadline::new(inlets.shutdown.clone(), drain);
+    let pulse = scheduler.pulse();
     while !inlets.shutdown.is_cancelled() {
         let (mut commands, mut completions) = (Vec::new(), Vec::new());
         tokio::select! {
@@ -60,11 +61,12 @@ pub async fn serve<S: Store, X: Executor, C: Clock>(
             Some(()) = inlets.hints.recv() => scheduler.hint(),
             Some(()) = inlets.outputs.recv() => scheduler.save_outputs(Saving::Due),
             woken = alarm.wait_until(next) => woken?,
+            () = pulse.rest() => {}
         }
         take_waiting(&mut inlets.completions, &mut completions);
         commands.extend(left.take());
         left = take_commands(&mut inlets.commands, &mut commands);
-        scheduler.mark_busy(Instant::now());
+        pulse.step_begins(Instant::now());
         scheduler.take_completions(completions);
         let result = tokio::select! {
             biased;
@@ -76,7 +78,8 @@ pub async fn serve<S: Store, X: Executor, C: Clock>(
             }
         };
         next = back_off.next(result, clock.now());
-        scheduler.mark_idle(next);
+        scheduler.wakes_at(next);
+        pulse.step_ends();
     }
     if let Some(command) = left {
         refuse(command);

@@ -9,10 +9,12 @@
 )]
 
 use std::io::Write;
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use punctual::client::Client;
@@ -179,7 +181,6 @@ impl Home {
         let messages = UnixDatagram::bind(&notify).unwrap();
         // The daemon may run as another user.
         std::fs::set_permissions(&notify, std::fs::Permissions::from_mode(0o777)).unwrap();
-        messages.set_read_timeout(Some(PATIENCE)).unwrap();
         let child = self
             .command(&["serve", "--config", "jobs.toml"])
             .args(more)
@@ -189,7 +190,8 @@ impl Home {
             .stdout(stdout)
             .spawn()
             .unwrap();
-        Daemon { child, messages, log: self.log() }
+        let (messages, listening) = listen(messages);
+        Daemon { child, messages, listening, log: self.log() }
     }
 
     /// Where daemons log.
@@ -234,38 +236,65 @@ impl Signal {
 /// A running daemon. Dropping it kills it.
 pub(crate) struct Daemon {
     child: Child,
-    messages: UnixDatagram,
+    messages: mpsc::Receiver<Vec<String>>,
+    /// The socket that the messages come from. It is read all the time: it has no place for many.
+    listening: UnixDatagram,
     log: PathBuf,
+}
+
+/// The messages that arrive at a socket, line by line, until it is shut down.
+fn listen(socket: UnixDatagram) -> (mpsc::Receiver<Vec<String>>, UnixDatagram) {
+    let (tell, messages) = mpsc::channel();
+    let listening = socket.try_clone().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        loop {
+            match socket.recv(&mut buffer) {
+                Ok(0) => return,
+                Ok(length) => {
+                    let text = String::from_utf8_lossy(&buffer[..length]);
+                    // A daemon that nobody listens to goes on all the same.
+                    drop(tell.send(text.lines().map(str::to_owned).collect()));
+                }
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::Interrupted),
+            }
+        }
+    });
+    (messages, listening)
 }
 
 impl Daemon {
     /// Waits until the daemon tells its service manager this line.
     pub(crate) fn wait_for(&mut self, line: &str) {
-        while self.message().iter().all(|said| said != line) {}
+        self.wait_until(|said| said == line);
+    }
+
+    /// Waits until the daemon tells its service manager such a line, and gives it.
+    pub(crate) fn wait_until(&mut self, is_wanted: impl Fn(&str) -> bool) -> String {
+        loop {
+            let mut lines = self.message().into_iter();
+            if let Some(line) = lines.find(|line| is_wanted(line)) {
+                return line;
+            }
+        }
     }
 
     /// The next message to the service manager, line by line.
     pub(crate) fn message(&mut self) -> Vec<String> {
-        let mut buffer = [0; 4096];
-        let length = loop {
-            match self.messages.recv(&mut buffer) {
-                Ok(length) => break length,
-                // The end of another child process interrupts a wait that has a limit.
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                    panic!("the daemon says nothing ({error}):\n{log}");
-                }
-            }
-        };
-        String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned).collect()
+        self.messages.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            panic!("the daemon says nothing ({error}):\n{log}");
+        })
+    }
+
+    /// How often the daemon has told its service manager this line, of what was not looked at yet.
+    pub(crate) fn told(&mut self, line: &str) -> usize {
+        self.messages.try_iter().flatten().filter(|said| said == line).count()
     }
 
     /// Waits until the daemon says anything, but only for so long.
     pub(crate) fn hear_for(&mut self, time: Duration) {
-        self.messages.set_read_timeout(Some(time.max(Duration::from_micros(1)))).unwrap();
-        drop(self.messages.recv(&mut [0; 4096]));
-        self.messages.set_read_timeout(Some(PATIENCE)).unwrap();
+        drop(self.messages.recv_timeout(time));
     }
 
     pub(crate) fn pid(&self) -> rustix::process::Pid {
@@ -310,6 +339,7 @@ impl Drop for Daemon {
         // It may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
+        drop(self.listening.shutdown(Shutdown::Both));
     }
 }
 

@@ -272,8 +272,12 @@ pub enum ClientCommand {
         writes is there when its attempt has ended."
     )]
     Logs(LogsArguments),
-    /// Show the daemon: version, store, jobs, executors, next wake-up
-    #[command(after_help = "Example:\n  punctual status --json")]
+    /// Show the daemon: health, version, store, jobs, executors, next wake-up
+    #[command(
+        after_help = "Examples:\n  punctual status\n  punctual status --json | jq .health\n\n\
+        The exit code is for monitors: 0 if the daemon is well, 1 if it is degraded (health names the reasons), 3 if none \
+        answers."
+    )]
     Status,
     /// Show or change what the daemon logs, until it ends
     #[command(

@@ -39,8 +39,20 @@ struct Place {
     job: Option<Arc<Job>>,
 }
 
-/// How a pool is used: workers that are busy, workers, runs that wait for one, and runs that wait for another attempt.
-pub(super) type Usage<'a> = (&'a str, usize, usize, usize, usize);
+/// How a pool is used.
+#[derive(Debug)]
+pub(super) struct Usage<'a> {
+    pub(super) name: &'a str,
+    /// Workers that run something.
+    pub(super) busy: usize,
+    pub(super) max_workers: usize,
+    /// Runs that wait for a worker.
+    pub(super) waiting: usize,
+    /// Runs that wait for their next attempt.
+    pub(super) retrying: usize,
+    /// When the earliest of those that wait was due, if no worker is free.
+    pub(super) waiting_since: Option<Timestamp>,
+}
 
 /// The pools' places and the jobs' instances.
 #[derive(Debug, Default)]
@@ -179,8 +191,15 @@ impl Floor {
     pub(super) fn usage(&self) -> impl Iterator<Item = Usage<'_>> {
         self.pools.iter().map(|(name, slots)| {
             let busy = slots.busy.min(slots.max_workers);
-            let (waiting, retries) = slots.counts();
-            (name.as_str(), busy, slots.max_workers, waiting + slots.busy - busy, retries)
+            let (waiting, retrying) = slots.counts();
+            Usage {
+                name,
+                busy,
+                max_workers: slots.max_workers,
+                waiting: waiting + slots.busy - busy,
+                retrying,
+                waiting_since: slots.waiting_since(),
+            }
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -164,6 +165,23 @@ impl Slots {
     /// Runs that wait for a worker, and runs that wait for their time.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.queue.len(), self.retries.len())
+    }
+
+    /// When the earliest of the runs that wait for a worker was due, if no worker is free. With a free one, what waits
+    /// waits for something else, such as an earlier run of its job.
+    pub(super) fn waiting_since(&self) -> Option<Timestamp> {
+        if self.busy < self.max_workers {
+            return None;
+        }
+        // The first run of each priority is its earliest.
+        let first_after = |rank: Option<Rank>| {
+            let after = rank.map_or(Bound::Unbounded, |(priority, _, _)| {
+                Bound::Excluded((priority, Timestamp::MAX_UTC, u64::MAX))
+            });
+            self.queue.range((after, Bound::Unbounded)).next().map(|(rank, _)| *rank)
+        };
+        let firsts = std::iter::successors(first_after(None), |rank| first_after(Some(*rank)));
+        firsts.map(|(_, due_at, _)| due_at).min()
     }
 
     /// All runs that wait.

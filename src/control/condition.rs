@@ -1,0 +1,317 @@
+//! What is wrong with a daemon, if anything: one list for `punctual status`, its exit code, and the status line of the
+//! service manager.
+//!
+//! Most of it follows from the scheduler's status. What only another part of the daemon knows, it notes here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::clock::{Timestamp, rfc3339};
+use crate::scheduler::handle::{Delay, Status};
+
+/// How late the loop may be with a step, or with waking up, before the daemon is degraded and not ready.
+pub(super) const LATENESS_MAX: Duration = Duration::from_secs(5);
+/// How long a run may wait for a worker before its pool counts as too small.
+const WAITING_MAX: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
+/// Characters of a message.
+const MESSAGE_CHARS: usize = 300;
+
+/// What can be wrong. The order is that in which it is told: what keeps all jobs from running comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The daemon is stopping.
+    Stopping,
+    /// The scheduler's loop does not go on.
+    Stuck,
+    /// The store cannot be used.
+    Store,
+    /// The daemon has not begun to fire jobs.
+    Starting,
+    /// The store cannot be read.
+    StoreRead,
+    /// Somebody has paused the scheduler as a whole.
+    Paused,
+    /// The last reload failed.
+    Reload,
+    /// Jobs are broken: they do not fire.
+    Broken,
+    /// Runs have been waiting for a worker for too long.
+    Overdue,
+    /// The clock was set back, and the schedule is being corrected.
+    Clock,
+}
+
+impl Kind {
+    /// Its name in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stopping => "stopping",
+            Self::Starting => "starting",
+            Self::Stuck => "stuck",
+            Self::Store => "store",
+            Self::StoreRead => "store_read",
+            Self::Paused => "paused",
+            Self::Reload => "reload",
+            Self::Broken => "broken_jobs",
+            Self::Overdue => "overdue",
+            Self::Clock => "clock",
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// What.
+    pub kind: Kind,
+    /// One line for people.
+    pub message: String,
+    /// Since when, if that is known.
+    pub since: Option<Timestamp>,
+}
+
+impl Condition {
+    /// A condition whose message is the first line of this text, shortened where it is very long.
+    pub fn new(kind: Kind, message: &str, since: Option<Timestamp>) -> Self {
+        let line = message.lines().next().unwrap_or_default();
+        let mut message: String = line.chars().take(MESSAGE_CHARS).collect();
+        if message.len() < line.len() {
+            message.push('…');
+        }
+        Self { kind, message, since }
+    }
+
+    fn to_value(&self) -> Value {
+        json!({"reason": self.kind.word(), "message": self.message, "since": self.since.map(rfc3339)})
+    }
+}
+
+/// What only one part of the daemon knows, noted for the others. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Noted(watch::Sender<Notes>);
+
+/// What was noted.
+#[derive(Debug, Clone, Default)]
+pub struct Notes {
+    conditions: BTreeMap<Kind, Condition>,
+    /// Since when the scheduler was paused by a request to this daemon, and whose request it was.
+    paused: Option<(Timestamp, String)>,
+}
+
+impl Noted {
+    /// Notes a condition, in the place of an earlier one of its kind.
+    pub fn set(&self, condition: Condition) {
+        self.0.send_modify(|notes| {
+            notes.conditions.insert(condition.kind, condition);
+        });
+    }
+
+    /// Forgets the condition of this kind.
+    pub fn clear(&self, kind: Kind) {
+        self.0.send_if_modified(|notes| notes.conditions.remove(&kind).is_some());
+    }
+
+    /// Notes who has paused the scheduler, which is paused since then.
+    pub(super) fn paused(&self, since: Timestamp, by: String) {
+        self.0.send_if_modified(|notes| {
+            let is_new = notes.paused.as_ref().is_none_or(|(known, _)| *known != since);
+            if is_new {
+                notes.paused = Some((since, by));
+            }
+            is_new
+        });
+    }
+
+    /// Who has paused the scheduler that is paused since then. Nobody knows if it was not asked of this daemon.
+    pub(super) fn paused_by(&self, since: Timestamp) -> Option<String> {
+        let notes = self.0.borrow();
+        let (_, by) = notes.paused.as_ref().filter(|(known, _)| *known == since)?;
+        Some(by.clone())
+    }
+
+    /// A receiver that changes with what is noted.
+    pub fn changes(&self) -> watch::Receiver<Notes> {
+        self.0.subscribe()
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        self.0.borrow().conditions.values().cloned().collect()
+    }
+}
+
+/// What conditions are found from.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// How the scheduler stands.
+    pub status: &'a Status,
+    /// How far its loop is behind; none if it has ended.
+    pub delay: Option<Delay>,
+    /// How many jobs are in each state, as far as it is known.
+    pub jobs: Option<&'a [(String, u64)]>,
+}
+
+/// What is wrong, the gravest first; nothing with a daemon that is well.
+pub fn conditions(facts: &Facts<'_>, noted: &Noted, now: Timestamp) -> Vec<Condition> {
+    let Facts { status, jobs, .. } = facts;
+    let mut found = noted.conditions();
+    let mut add = |kind, message: &str, since| found.push(Condition::new(kind, message, since));
+    if status.draining {
+        add(Kind::Stopping, "the daemon is stopping", None);
+    } else if status.starting {
+        add(Kind::Starting, "the jobs of the file are being declared", None);
+    }
+    match (stuck(facts.delay), &status.store_error) {
+        (Some((kind, message)), _) => add(kind, &message, None),
+        (None, Some(error)) => add(Kind::Store, error, None),
+        (None, None) => {}
+    }
+    if let Some(since) = status.paused_since {
+        let by = noted.paused_by(since).map(|by| format!(" by {by}")).unwrap_or_default();
+        add(Kind::Paused, &format!("the scheduler was paused{by}: no job fires"), Some(since));
+    }
+    let broken = jobs.and_then(|jobs| jobs.iter().find(|(state, _)| state == "broken"));
+    match broken {
+        Some((_, 1)) => add(Kind::Broken, "1 job is broken", None),
+        Some((_, count)) if *count > 1 => {
+            add(Kind::Broken, &format!("{count} jobs are broken"), None);
+        }
+        _ => {}
+    }
+    for pool in &status.pools {
+        let is_long = |since: &Timestamp| now.signed_duration_since(*since) > WAITING_MAX;
+        if let Some(since) = pool.waiting_since.filter(is_long) {
+            let message = format!("runs wait for a worker of the executor {}", pool.name);
+            add(Kind::Overdue, &message, Some(since));
+        }
+    }
+    if let Some(clock) = status.clock.filter(|clock| !clock.is_done) {
+        let message = "the clock was set back, and jobs are being set to continue from now";
+        add(Kind::Clock, message, Some(clock.found_at));
+    }
+    found.sort_by_key(|condition| condition.kind);
+    found
+}
+
+/// Why the loop does not go on, if it is too late.
+pub(super) fn stuck(delay: Option<Delay>) -> Option<(Kind, String)> {
+    let Some(delay) = delay else {
+        return Some((Kind::Stuck, "the scheduler has ended".to_owned()));
+    };
+    if delay.late <= LATENESS_MAX {
+        return None;
+    }
+    let late = format!("the scheduler has not made a step for {} s", delay.late.as_secs());
+    Some(match delay.store {
+        Some(_) => (Kind::Store, format!("{late}: it waits for the store")),
+        None => (Kind::Stuck, late),
+    })
+}
+
+/// What the contract shows of a daemon's health.
+pub(super) fn health(conditions: &[Condition]) -> Value {
+    let state = if conditions.is_empty() { "well" } else { "degraded" };
+    let reasons: Vec<Value> = conditions.iter().map(Condition::to_value).collect();
+    json!({"state": state, "reasons": reasons})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::handle::{ClockCorrection, PoolStatus};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn found(status: &Status, delay: Option<Delay>, broken: u64, noted: &Noted) -> Vec<String> {
+        let jobs = [("active".to_owned(), 3), ("broken".to_owned(), broken)];
+        let facts = Facts { status, delay, jobs: Some(&jobs) };
+        let found = conditions(&facts, noted, at(0));
+        found.iter().map(|one| format!("{}: {}", one.kind.word(), one.message)).collect()
+    }
+
+    fn delayed(late: u64, store: Option<u64>) -> Option<Delay> {
+        let stalled = Duration::from_secs(if store.is_some() { 0 } else { late });
+        let store = store.map(Duration::from_secs);
+        Some(Delay { late: Duration::from_secs(late), store, stalled })
+    }
+
+    fn pool(waiting_since: Option<Timestamp>) -> PoolStatus {
+        let name = "default".to_owned();
+        PoolStatus { name, busy: 2, max_workers: 2, waiting: 1, retrying: 0, waiting_since }
+    }
+
+    #[test]
+    fn a_daemon_that_does_its_work_is_well() {
+        let on_time = delayed(5, Some(1));
+        assert_eq!(found(&Status::default(), on_time, 0, &Noted::default()), [""; 0]);
+        let correction =
+            ClockCorrection { recorded: at(9), found_at: at(0), jobs: 3, is_done: true };
+        let status = Status {
+            clock: Some(correction),
+            pools: vec![pool(Some(at(-300))), pool(None)],
+            ..Status::default()
+        };
+        assert_eq!(found(&status, on_time, 0, &Noted::default()), [""; 0]);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_the_gravest_first() {
+        let noted = Noted::default();
+        noted.set(Condition::new(Kind::Reload, "jobs.toml:3: no\nsecond line", Some(at(-9))));
+        noted.paused(at(-60), "uid 7".to_owned());
+        noted.paused(at(-60), "uid 8, who asked for it again".to_owned());
+        let correction =
+            ClockCorrection { recorded: at(9), found_at: at(0), jobs: 3, is_done: false };
+        let status = Status {
+            store_error: Some("the store is unavailable: gone".to_owned()),
+            paused_since: Some(at(-60)),
+            clock: Some(correction),
+            pools: vec![pool(Some(at(-301)))],
+            ..Status::default()
+        };
+        assert_eq!(
+            found(&status, delayed(0, None), 2, &noted),
+            [
+                "store: the store is unavailable: gone",
+                "paused: the scheduler was paused by uid 7: no job fires",
+                "reload: jobs.toml:3: no",
+                "broken_jobs: 2 jobs are broken",
+                "overdue: runs wait for a worker of the executor default",
+                "clock: the clock was set back, and jobs are being set to continue from now",
+            ]
+        );
+        noted.clear(Kind::Reload);
+        let (starting, draining) = (
+            Status { starting: true, ..Status::default() },
+            Status { draining: true, ..Status::default() },
+        );
+        let of = |status: &Status, delay| found(status, delay, 1, &noted);
+        assert_eq!(
+            of(&starting, delayed(0, None))[0],
+            "starting: the jobs of the file are being declared"
+        );
+        assert_eq!(
+            of(&draining, None),
+            [
+                "stopping: the daemon is stopping",
+                "stuck: the scheduler has ended",
+                "broken_jobs: 1 job is broken",
+            ]
+        );
+        let step = "the scheduler has not made a step for 6 s";
+        assert_eq!(of(&Status::default(), delayed(6, None))[0], format!("stuck: {step}"));
+        let waits = format!("store: {step}: it waits for the store");
+        assert_eq!(of(&Status::default(), delayed(6, Some(2)))[0], waits);
+    }
+
+    #[test]
+    fn a_message_is_one_line_of_bounded_length() {
+        let long = Condition::new(Kind::Reload, &"ä".repeat(1000), None);
+        assert_eq!(long.message, format!("{}…", "ä".repeat(MESSAGE_CHARS)));
+        assert_eq!(Condition::new(Kind::Reload, "", None).message, "");
+    }
+}

@@ -1,0 +1,242 @@
+//! How the daemon stands, in one line for the service manager: `systemctl status` shows it.
+//!
+//! The line follows the steps of the scheduler and what the daemon has noted. Nothing wakes up for it while nothing
+//! happens.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::notify;
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::control::condition::{Condition, Facts, Kind, Noted, conditions};
+use crate::history::History;
+use crate::scheduler::admission::Rules;
+use crate::scheduler::handle::{Handle, Status};
+use crate::zone::Zone;
+
+/// The shortest time between two lines.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How much longer than for counting the jobs it is waited before they are counted again.
+const COUNT_PAUSE_FACTOR: u32 = 20;
+/// How old a count may be where other daemons change the same jobs.
+const COUNT_AGE: Duration = Duration::from_mins(1);
+/// Characters of a line. A message to systemd has at most 4 KiB.
+const LINE_CHARS: usize = 1000;
+
+/// What a line is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    handle: Handle,
+    history: History,
+    noted: Noted,
+    rules: watch::Receiver<Arc<Rules>>,
+    /// Where the daemon listens.
+    socket: PathBuf,
+    /// How many jobs are in each state, as last counted.
+    jobs: Arc<Mutex<Option<Vec<(String, u64)>>>>,
+    /// The line that was sent last.
+    sent: Arc<Mutex<String>>,
+}
+
+/// A count of the jobs.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    /// The changes of jobs that this daemon had written before.
+    changes: u64,
+    at: Instant,
+    /// When they may be counted again.
+    again_at: Instant,
+}
+
+impl Standing {
+    pub(super) fn new(
+        (handle, history, noted): (Handle, History, Noted),
+        rules: watch::Receiver<Arc<Rules>>,
+        socket: PathBuf,
+    ) -> Self {
+        let (jobs, sent) = Default::default();
+        Self { handle, history, noted, rules, socket, jobs, sent }
+    }
+
+    /// Tells the service manager that the daemon is ready, and how it stands.
+    pub(super) fn ready(&self) {
+        let line = self.line(&self.handle.status());
+        notify::ready(&line);
+        self.is_new(line);
+    }
+
+    /// Tells the service manager whenever the line changes, until the scheduler has ended.
+    pub(super) async fn follow(self) {
+        let (mut steps, mut notes) = (self.handle.steps(), self.noted.changes());
+        let mut counted = None;
+        loop {
+            let status = steps.borrow_and_update().clone();
+            notes.mark_unchanged();
+            let again_at = self.count(&status, &mut counted).await;
+            let line = self.line(&status);
+            if self.is_new(line.clone()) {
+                notify::status(&line);
+            }
+            tokio::time::sleep(PAUSE).await;
+            let count_again = async {
+                match again_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = steps.changed() => if changed.is_err() { return },
+                // The sender is one of this very object's fields.
+                _ = notes.changed() => {}
+                () = count_again => {}
+            }
+        }
+    }
+
+    /// Whether this line is another one than was sent last. It is taken to be sent.
+    fn is_new(&self, line: String) -> bool {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *sent != line;
+        *sent = line;
+        is_new
+    }
+
+    /// Counts the jobs if that may give another result than before. Says when to do so, if it is too early now.
+    async fn count(&self, status: &Status, counted: &mut Option<Counted>) -> Option<Instant> {
+        let now = Instant::now();
+        let changes = status.written.jobs;
+        if let Some(last) = *counted {
+            let is_old = status.nodes.len() > 1 && now.duration_since(last.at) > COUNT_AGE;
+            if last.changes == changes && !is_old {
+                return None;
+            }
+            if now < last.again_at {
+                return Some(last.again_at);
+            }
+        }
+        // Once the store is back, a step says so.
+        if status.store_error.is_some() {
+            return None;
+        }
+        let jobs = self.history.job_counts().await.ok();
+        let pause = (now.elapsed() * COUNT_PAUSE_FACTOR).max(PAUSE);
+        *counted = Some(Counted { changes, at: now, again_at: Instant::now() + pause });
+        *self.jobs.lock().unwrap_or_else(PoisonError::into_inner) = jobs;
+        None
+    }
+
+    fn line(&self, status: &Status) -> String {
+        let now = SystemClock.now();
+        let delay = self.handle.delay(now, Instant::now());
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = conditions(&Facts { status, delay, jobs: jobs.as_deref() }, &self.noted, now);
+        let rules = self.rules.borrow();
+        let zone = &rules.zone.zone;
+        let mut line = sentence(status, jobs.as_deref(), &found, zone);
+        if !status.draining {
+            line.push_str("; listening at ");
+            line.push_str(&self.socket.to_string_lossy());
+        }
+        line
+    }
+}
+
+/// What is wrong, and what the scheduler does.
+fn sentence(
+    status: &Status,
+    jobs: Option<&[(String, u64)]>,
+    found: &[Condition],
+    zone: &Zone,
+) -> String {
+    let local = |at: Timestamp| zone.to_fixed(at).format("%Y-%m-%d %H:%M:%S %:z");
+    // A stop has words of its own.
+    let told = found.iter().filter(|condition| condition.kind != Kind::Stopping);
+    let mut parts: Vec<String> = told
+        .map(|Condition { message, since, .. }| match since {
+            Some(since) => format!("{message} (since {})", local(*since)),
+            None => message.clone(),
+        })
+        .collect();
+    let running = status.running;
+    if status.draining {
+        parts.push(match running {
+            0 => "stopping".to_owned(),
+            1 => "waiting for 1 run to end".to_owned(),
+            _ => format!("waiting for {running} runs to end"),
+        });
+    } else {
+        let jobs = jobs.map(|jobs| jobs.iter().map(|(_, count)| count).sum::<u64>());
+        let jobs =
+            jobs.map(|count| format!("{count} {}, ", if count == 1 { "job" } else { "jobs" }));
+        let next = status.next_due.filter(|_| status.paused_since.is_none());
+        let next = next.map(|at| format!(", next due {}", local(at)));
+        let [jobs, next] = [jobs, next].map(Option::unwrap_or_default);
+        parts.push(format!("{jobs}{running} running{next}"));
+    }
+    let line = parts.join("; ");
+    match line.char_indices().nth(LINE_CHARS) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn told(status: &Status, found: &[Condition]) -> String {
+        let jobs = [("active".to_owned(), 11), ("broken".to_owned(), 1)];
+        sentence(status, Some(&jobs), found, &Zone::parse("+01:00").unwrap())
+    }
+
+    #[test]
+    fn the_line_says_what_is_done_and_what_is_wrong_in_local_time() {
+        let mut status = Status { running: 3, next_due: Some(at(60)), ..Status::default() };
+        assert_eq!(told(&status, &[]), "12 jobs, 3 running, next due 2027-01-15 09:01:00 +01:00");
+        let one = [("active".to_owned(), 1)];
+        assert_eq!(sentence(&Status::default(), Some(&one), &[], &Zone::utc()), "1 job, 0 running");
+        assert_eq!(sentence(&Status::default(), None, &[], &Zone::utc()), "0 running");
+        status.paused_since = Some(at(0));
+        let found = [
+            Condition::new(Kind::Store, "the store is unavailable: gone", None),
+            Condition::new(
+                Kind::Paused,
+                "the scheduler was paused by uid 7: no job fires",
+                Some(at(0)),
+            ),
+        ];
+        assert_eq!(
+            told(&status, &found),
+            "the store is unavailable: gone; the scheduler was paused by uid 7: no job fires \
+             (since 2027-01-15 09:00:00 +01:00); 12 jobs, 3 running"
+        );
+    }
+
+    #[test]
+    fn the_line_of_a_stop_says_what_it_waits_for() {
+        let stopping = Condition::new(Kind::Stopping, "the daemon is stopping", None);
+        let away = Condition::new(Kind::Store, "gone", None);
+        let told = |running, found: &[Condition]| {
+            told(&Status { draining: true, running, ..Status::default() }, found)
+        };
+        assert_eq!(told(2, std::slice::from_ref(&stopping)), "waiting for 2 runs to end");
+        assert_eq!(told(1, &[stopping, away]), "gone; waiting for 1 run to end");
+        assert_eq!(told(0, &[]), "stopping");
+    }
+
+    #[test]
+    fn the_line_is_bounded() {
+        let long = Condition::new(Kind::Store, &"ä".repeat(2 * LINE_CHARS), None);
+        let line = told(&Status::default(), &vec![long; 9]);
+        assert_eq!(line.chars().count(), LINE_CHARS + 1);
+        assert!(line.ends_with('…'));
+    }
+}

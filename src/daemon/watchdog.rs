@@ -1,0 +1,169 @@
+//! The service manager's watchdog: it restarts a daemon from which it has not heard for `WatchdogSec=`.
+//!
+//! It hears from this daemon only while the scheduler's loop lives. A thread of its own looks at the loop's signs of
+//! life and passes them on. It is not the loop itself, because a loop on a file works inside of the store, which may
+//! take long while its disk hangs; a restart would not mend that. A process that is stopped has no thread that runs.
+
+use std::io;
+use std::time::Duration;
+
+use super::notify;
+use crate::scheduler::pulse::{Pulse, Sign};
+
+/// The variables by which the service manager says that it has a watchdog.
+const INTERVAL: &str = "WATCHDOG_USEC";
+const PROCESS: &str = "WATCHDOG_PID";
+/// Looks at the loop within the time that the service manager allows. With one in the middle it would be enough to miss
+/// one on a machine that is busy.
+const LOOKS: u32 = 4;
+
+/// A watchdog that the service manager has set for this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Watchdog {
+    /// The time after which the process is ended if it has said nothing.
+    limit: Duration,
+}
+
+impl Watchdog {
+    /// The watchdog that the environment names, if it is for this process. What cannot be understood is logged: without
+    /// its signs of life the daemon would be restarted again and again.
+    pub(super) fn of_environment() -> Option<Self> {
+        let variable =
+            |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        let found = Self::read(variable(INTERVAL), variable(PROCESS), std::process::id());
+        found.unwrap_or_else(|why| {
+            tracing::error!("the watchdog of the service manager cannot be served: {why}");
+            None
+        })
+    }
+
+    fn read(
+        interval: Option<String>,
+        process: Option<String>,
+        me: u32,
+    ) -> Result<Option<Self>, String> {
+        let Some(interval) = interval else { return Ok(None) };
+        let number = |name: &str, text: &str| {
+            text.parse::<u64>().map_err(|_| format!("{name} is no number: {text:?}"))
+        };
+        if let Some(process) = process
+            && number(PROCESS, &process)? != u64::from(me)
+        {
+            return Ok(None);
+        }
+        match number(INTERVAL, &interval)? {
+            0 => Err(format!("{INTERVAL} is 0")),
+            micros => Ok(Some(Self { limit: Duration::from_micros(micros) })),
+        }
+    }
+
+    /// How often a loop that has nothing to do gives a sign of life.
+    pub(super) fn interval(self) -> Duration {
+        self.limit / LOOKS
+    }
+
+    /// Tells the service manager from now on, for as long as the process lives, that the loop does.
+    pub(super) fn start(self, pulse: Pulse) -> io::Result<()> {
+        let watch = move || {
+            let mut observer = Observer::default();
+            loop {
+                if observer.lives(pulse.sign()) {
+                    notify::alive();
+                }
+                std::thread::sleep(self.interval());
+            }
+        };
+        std::thread::Builder::new().name("punctual-watchdog".to_owned()).spawn(watch).map(drop)
+    }
+}
+
+/// Judges by its signs whether a loop lives.
+#[derive(Debug, Default)]
+struct Observer {
+    /// The signs that were counted at the last look.
+    beats: Option<u64>,
+}
+
+impl Observer {
+    /// Whether the loop has given a sign since the last look, or cannot because its thread is inside of the store.
+    fn lives(&mut self, sign: Sign) -> bool {
+        let before = self.beats.replace(sign.beats);
+        before != Some(sign.beats) || sign.is_in_store
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn read(interval: &str, process: Option<&str>) -> Result<Option<Watchdog>, String> {
+        Watchdog::read(Some(interval.to_owned()), process.map(str::to_owned), 17)
+    }
+
+    #[test]
+    fn a_watchdog_is_served_if_it_is_for_this_process() {
+        let three = Some(Watchdog { limit: Duration::from_secs(3) });
+        assert_eq!(Watchdog::read(None, Some("17".to_owned()), 17), Ok(None));
+        assert_eq!(read("3000000", None), Ok(three));
+        assert_eq!(read("3000000", Some("17")), Ok(three));
+        assert_eq!(read("3000000", Some("18")), Ok(None), "it is for the parent of this process");
+        assert_eq!(read("0", None), Err("WATCHDOG_USEC is 0".to_owned()));
+        assert_eq!(read("3s", None), Err("WATCHDOG_USEC is no number: \"3s\"".to_owned()));
+        assert_eq!(read("3", Some("")), Err("WATCHDOG_PID is no number: \"\"".to_owned()));
+    }
+
+    #[test]
+    fn a_loop_lives_while_it_gives_signs_or_is_inside_of_the_store() {
+        let mut observer = Observer::default();
+        let signs =
+            [(0, false), (0, false), (1, false), (1, true), (1, true), (1, false), (9, false)];
+        let lives = signs.map(|(beats, is_in_store)| observer.lives(Sign { beats, is_in_store }));
+        assert_eq!(lives, [true, false, true, true, true, false, true]);
+    }
+
+    /// The runtime's only thread is kept busy by what is not the store.
+    #[test]
+    fn a_loop_whose_thread_is_stuck_gives_no_sign_and_one_inside_of_the_store_is_spared() {
+        let interval = Duration::from_millis(2);
+        let pulse = Pulse::new(Some(interval));
+        let (go_on, stuck) = mpsc::channel::<()>();
+        let (tell, reached) = mpsc::channel();
+        let of_loop = pulse.clone();
+        let core = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                let wait = || {
+                    tell.send(()).unwrap();
+                    stuck.recv().unwrap();
+                };
+                of_loop.while_waiting(async { wait() }).await;
+                of_loop.store_call(async { wait() }).await;
+                of_loop.while_waiting(tokio::time::sleep(interval * 20)).await;
+                wait();
+            });
+        });
+        let looks = |count: u32| {
+            let mut observer = Observer::default();
+            observer.lives(pulse.sign());
+            let looks = (0..count).map(|_| {
+                std::thread::sleep(interval);
+                observer.lives(pulse.sign())
+            });
+            looks.collect::<Vec<_>>()
+        };
+        reached.recv().unwrap();
+        assert_eq!(looks(10), [false; 10], "the thread is stuck");
+        go_on.send(()).unwrap();
+        reached.recv().unwrap();
+        assert_eq!(looks(10), [true; 10], "the thread is inside of the store");
+        let before = pulse.sign().beats;
+        go_on.send(()).unwrap();
+        reached.recv().unwrap();
+        assert!(pulse.sign().beats > before, "it gave signs while it waited");
+        go_on.send(()).unwrap();
+        core.join().unwrap();
+    }
+}

@@ -1,0 +1,228 @@
+//! Whether the scheduler's loop lives: what the health check and the service manager's watchdog judge by.
+//!
+//! The loop leaves signs of life here and others look at them, because a loop that hangs cannot say so. A wait for the
+//! store is not a hang, however long it takes.
+
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The signs of life of one loop. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse {
+    state: Arc<Mutex<State>>,
+    /// How often a loop that has nothing to do gives a sign of life; if there is none, it sleeps.
+    interval: Option<Duration>,
+}
+
+/// What a loop does.
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    /// Counts the signs of life.
+    beats: u64,
+    /// Since when a step has been under way.
+    step_since: Option<Instant>,
+    /// Since when a call of the store has been under way.
+    store_since: Option<Instant>,
+    /// When the step under way began, or last got an answer from the store.
+    progress_at: Option<Instant>,
+    /// Whether the loop's thread itself is inside of the store.
+    is_in_store: bool,
+}
+
+/// What an observer sees of a loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sign {
+    /// Counts the signs of life.
+    pub beats: u64,
+    /// Whether the loop's thread itself is inside of the store: until it is back it can give no sign.
+    pub is_in_store: bool,
+}
+
+/// How long a loop has been at its step, and with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Busy {
+    /// The time since the step began; zero without one.
+    pub step: Duration,
+    /// The time since the store was asked what it has not answered yet, if it was.
+    pub store: Option<Duration>,
+    /// The time since the step last went on by itself; zero while it waits for the store.
+    pub stalled: Duration,
+}
+
+impl Pulse {
+    /// The signs of life of a loop that gives one at least this often; only while it works, if there is no interval.
+    pub fn new(interval: Option<Duration>) -> Self {
+        Self { state: Arc::default(), interval }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a sign of life.
+    fn beat(&self) {
+        let mut state = self.state();
+        state.beats = state.beats.wrapping_add(1);
+    }
+
+    /// Says that a step begins.
+    pub(super) fn step_begins(&self, now: Instant) {
+        let mut state = self.state();
+        state.beats = state.beats.wrapping_add(1);
+        (state.step_since, state.progress_at) = (Some(now), Some(now));
+    }
+
+    /// Says that the step is over.
+    pub(super) fn step_ends(&self) {
+        let mut state = self.state();
+        state.beats = state.beats.wrapping_add(1);
+        (state.step_since, state.progress_at) = (None, None);
+    }
+
+    /// Returns when it is time for a loop that waits to give a sign of life, and gives it; never without an interval.
+    pub(super) async fn rest(&self) {
+        let Some(interval) = self.interval else { return pending().await };
+        tokio::time::sleep(interval).await;
+        self.beat();
+    }
+
+    /// Awaits something that has a bound of its own, with signs of life meanwhile. They stop if the thread is stuck.
+    pub async fn while_waiting<T>(&self, work: impl Future<Output = T>) -> T {
+        let Some(interval) = self.interval else { return work.await };
+        let mut work = pin!(work);
+        loop {
+            match tokio::time::timeout(interval, work.as_mut()).await {
+                Ok(done) => return done,
+                Err(_) => self.beat(),
+            }
+        }
+    }
+
+    /// Awaits the store, with signs of life meanwhile. A store that works on the thread of its caller keeps it from
+    /// giving any: that is marked.
+    pub async fn store_call<T>(&self, call: impl Future<Output = T>) -> T {
+        let _marked = StoreCall::begin(self, Instant::now());
+        let mut call = pin!(call);
+        let polled = poll_fn(|context| {
+            self.state().is_in_store = true;
+            let polled = call.as_mut().poll(context);
+            self.state().is_in_store = false;
+            polled
+        });
+        self.while_waiting(polled).await
+    }
+
+    /// What an observer sees now.
+    pub fn sign(&self) -> Sign {
+        let State { beats, is_in_store, .. } = *self.state();
+        Sign { beats, is_in_store }
+    }
+
+    /// How long the loop has been at its step.
+    pub fn busy(&self, now: Instant) -> Busy {
+        let state = *self.state();
+        let since = |instant: Option<Instant>| instant.map(|at| now.saturating_duration_since(at));
+        let store = since(state.store_since);
+        let stalled = if store.is_some() { None } else { since(state.progress_at) };
+        Busy {
+            step: since(state.step_since).unwrap_or_default(),
+            store,
+            stalled: stalled.unwrap_or_default(),
+        }
+    }
+}
+
+/// A call of the store that is under way, until it is dropped.
+struct StoreCall<'a>(&'a Pulse);
+
+impl<'a> StoreCall<'a> {
+    fn begin(pulse: &'a Pulse, now: Instant) -> Self {
+        let mut state = pulse.state();
+        state.beats = state.beats.wrapping_add(1);
+        state.store_since = Some(now);
+        drop(state);
+        Self(pulse)
+    }
+}
+
+impl Drop for StoreCall<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.beats = state.beats.wrapping_add(1);
+        (state.store_since, state.is_in_store) = (None, false);
+        if state.progress_at.is_some() {
+            state.progress_at = Some(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_millis(5);
+    const LONG: Duration = Duration::from_hours(1);
+
+    #[tokio::test]
+    async fn a_loop_that_rests_gives_signs_of_life_and_one_that_hangs_gives_none() {
+        let pulse = Pulse::new(Some(INTERVAL));
+        let before = pulse.sign().beats;
+        for _ in 0..3 {
+            pulse.rest().await;
+        }
+        assert_eq!(pulse.sign().beats, before + 3);
+        let begin = Instant::now();
+        pulse.step_begins(begin);
+        let hung = pulse.sign();
+        // A step that awaits something other than the store gives no sign.
+        tokio::time::sleep(INTERVAL * 10).await;
+        assert_eq!(pulse.sign(), hung);
+        let busy = pulse.busy(begin + LONG);
+        assert_eq!(busy, Busy { step: LONG, store: None, stalled: LONG });
+        pulse.step_ends();
+        assert_eq!(pulse.busy(begin + LONG), Busy::default());
+    }
+
+    #[tokio::test]
+    async fn a_step_that_waits_for_the_store_lives_for_however_long() {
+        let pulse = Pulse::new(Some(INTERVAL));
+        let begin = Instant::now();
+        pulse.step_begins(begin);
+        let mut call = pin!(pulse.store_call(pending::<()>()));
+        let mut before = pulse.sign().beats;
+        for _ in 0..10 {
+            let waited = tokio::time::timeout(INTERVAL * 2, call.as_mut()).await;
+            assert!(waited.is_err());
+            let Sign { beats, is_in_store } = pulse.sign();
+            assert!(beats > before && !is_in_store, "{beats} after {before}");
+            before = beats;
+        }
+        let busy = pulse.busy(begin + LONG);
+        assert_eq!((busy.step, busy.stalled), (LONG, Duration::ZERO));
+        assert!(busy.store.is_some_and(|waiting| waiting > LONG / 2), "{busy:?}");
+    }
+
+    #[tokio::test]
+    async fn what_follows_an_answer_of_the_store_counts_from_then() {
+        let pulse = Pulse::new(None);
+        let begin = Instant::now();
+        // It began long ago; the test cannot wait for that.
+        pulse.step_begins(begin.checked_sub(LONG).unwrap_or(begin));
+        pulse.store_call(async {}).await;
+        let busy = pulse.busy(Instant::now());
+        assert_eq!(busy.store, None);
+        assert!(busy.stalled < LONG / 2 && busy.stalled <= busy.step, "{busy:?}");
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_is_inside_of_the_store_is_marked() {
+        let pulse = Pulse::new(None);
+        let seen = pulse.store_call(poll_fn(|_| std::task::Poll::Ready(pulse.sign()))).await;
+        assert!(seen.is_in_store);
+        assert!(!pulse.sign().is_in_store);
+    }
+}
