@@ -24,3 +24,5 @@ mod sandbox;
 #[path = "machine/stop.rs"]
 mod stop;
 mod support;
+#[path = "machine/watchdog.rs"]
+mod watchdog;

@@ -130,7 +130,7 @@ async fn a_stop_asks_for_the_time_that_it_takes_and_a_second_signal_ends_the_wai
     daemon.signal(Kill::TERM);
     daemon.wait_for("STOPPING=1");
     for _ in 0..2 {
-        let message = daemon.message();
+        let message = event(&mut daemon);
         let micros = message[0].strip_prefix("EXTEND_TIMEOUT_USEC=").unwrap();
         assert!(micros.parse::<u64>().unwrap() >= 10_000_000, "{micros}");
     }

@@ -1,0 +1,97 @@
+//! The service manager's watchdog: who is restarted, and who is not.
+
+use crate::machine::Machine;
+
+/// Lets the daemon start again with a watchdog of a second.
+fn with_short_watchdog(machine: &Machine) {
+    machine.drop_in("watchdog", "[Service]\nWatchdogSec=1\n");
+    machine.ok(&["systemctl", "restart", "punctual"]);
+    assert_eq!(machine.property("WatchdogUSec"), "1s");
+}
+
+/// A command of several periods of the watchdog, after which it writes to the pipe.
+fn takes_seconds(seconds: u32, pipe: &str) -> String {
+    format!("sleep {seconds}; echo over > {pipe}")
+}
+
+#[test]
+fn a_daemon_that_is_frozen_is_restarted() {
+    let Some(machine) = Machine::installed() else { return };
+    assert_ne!(machine.property("WatchdogUSec"), "0", "the unit has a watchdog");
+    with_short_watchdog(&machine);
+    let daemon = machine.property("MainPID");
+
+    machine.ok(&["kill", "-STOP", &daemon]);
+
+    machine.wait_until("another daemon runs", |machine| {
+        machine.property("SubState") == "running" && machine.property("MainPID") != daemon
+    });
+    let journal = machine.journal();
+    assert!(journal.contains("Watchdog timeout"), "{journal}");
+    assert_eq!(machine.property("NRestarts"), "1");
+    machine.ok(&["punctual", "status"]);
+}
+
+#[test]
+fn a_daemon_that_is_idle_or_drains_is_not_restarted() {
+    let Some(machine) = Machine::installed() else { return };
+    with_short_watchdog(&machine);
+    let over = machine.pipe("over");
+    let daemon = machine.property("MainPID");
+    machine.add("long", &[], &takes_seconds(4, &over));
+    machine.ok(&["punctual", "run", "long"]);
+    // The daemon has nothing to do meanwhile.
+    machine.line(&over);
+    assert_eq!((machine.property("MainPID"), machine.property("NRestarts")), (daemon, "0".into()));
+    let status = machine.property("StatusText");
+    assert!(status.contains("listening at /run/punctual/punctual.sock"), "{status}");
+
+    let started = machine.pipe("started");
+    machine.add("last", &[], &format!("echo > {started}; sleep 4"));
+    machine.ok(&["punctual", "run", "last"]);
+    machine.line(&started);
+    machine.ok(&["systemctl", "stop", "punctual"]);
+    assert_eq!(machine.property("Result"), "success");
+    machine.ok(&["systemctl", "start", "punctual"]);
+    assert_eq!(machine.json(&["runs", "last"])["runs"][0]["state"], "succeeded");
+}
+
+#[test]
+fn a_daemon_whose_database_hangs_or_is_away_is_not_restarted() {
+    let Some(machine) = Machine::installed() else { return };
+    machine.ok(&["systemctl", "start", "postgresql"]);
+    machine.shell(
+        "runuser -u postgres -- psql --quiet --command 'create role punctual login' \
+         --command 'create database punctual owner punctual encoding utf8 template template0'",
+    );
+    let url = "postgres:///punctual?host=/var/run/postgresql&user=punctual";
+    machine.write("/etc/punctual/jobs.toml", &format!("[store]\nurl = \"{url}\"\n"));
+    with_short_watchdog(&machine);
+    let over = machine.pipe("over");
+    let daemon = machine.property("MainPID");
+    machine.add("long", &[], &takes_seconds(5, &over));
+    machine.ok(&["punctual", "run", "long"]);
+
+    machine.shell("pkill -STOP -u postgres");
+    machine.line(&over);
+
+    assert_eq!(machine.property("MainPID"), daemon);
+    machine.shell("pkill -CONT -u postgres");
+    machine.wait_until("the end of the run is recorded", |machine| {
+        machine.json(&["runs", "long"])["runs"][0]["state"] == "succeeded"
+    });
+
+    // A start that waits for its database lives, too.
+    machine.ok(&["systemctl", "stop", "punctual", "postgresql"]);
+    machine.ok(&["systemctl", "start", "punctual"]);
+    let waiting = machine.property("MainPID");
+    assert!(machine.property("StatusText").starts_with("waiting for the store: "));
+    assert_eq!(machine.fails(&["punctual", "status"]).0, 1);
+    machine.ok(&["sleep", "4"]);
+    assert_eq!(machine.property("MainPID"), waiting);
+    machine.ok(&["systemctl", "start", "postgresql"]);
+    machine.wait_until("the store is there", |machine| {
+        machine.run(&["punctual", "status"]).status.success()
+    });
+    assert_eq!((machine.property("MainPID"), machine.property("NRestarts")), (waiting, "0".into()));
+}
