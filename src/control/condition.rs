@@ -233,10 +233,10 @@ mod tests {
         found.iter().map(|one| format!("{}: {}", one.kind.word(), one.message)).collect()
     }
 
-    fn delayed(late: u64, store: Option<u64>) -> Option<Delay> {
+    fn delayed(late: u64, store: Option<u64>) -> Delay {
         let stalled = Duration::from_secs(if store.is_some() { 0 } else { late });
         let store = store.map(Duration::from_secs);
-        Some(Delay { late: Duration::from_secs(late), store, stalled })
+        Delay { late: Duration::from_secs(late), store, stalled }
     }
 
     fn pool(waiting_since: Option<Timestamp>) -> PoolStatus {
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_daemon_that_does_its_work_is_well() {
-        let on_time = delayed(5, Some(1));
+        let on_time = Some(delayed(5, Some(1)));
         assert_eq!(found(&Status::default(), on_time, 0, &Noted::default()), [""; 0]);
         let correction =
             ClockCorrection { recorded: at(9), found_at: at(0), jobs: 3, is_done: true };
@@ -274,7 +274,7 @@ mod tests {
             ..Status::default()
         };
         assert_eq!(
-            found(&status, delayed(0, None), 2, &noted),
+            found(&status, Some(delayed(0, None)), 2, &noted),
             [
                 "store: the store is unavailable: gone",
                 "paused: the scheduler was paused by uid 7: no job fires",
@@ -291,7 +291,7 @@ mod tests {
         );
         let of = |status: &Status, delay| found(status, delay, 1, &noted);
         assert_eq!(
-            of(&starting, delayed(0, None))[0],
+            of(&starting, Some(delayed(0, None)))[0],
             "starting: the jobs of the file are being declared"
         );
         assert_eq!(
@@ -303,9 +303,9 @@ mod tests {
             ]
         );
         let step = "the scheduler has not made a step for 6 s";
-        assert_eq!(of(&Status::default(), delayed(6, None))[0], format!("stuck: {step}"));
+        assert_eq!(of(&Status::default(), Some(delayed(6, None)))[0], format!("stuck: {step}"));
         let waits = format!("store: {step}: it waits for the store");
-        assert_eq!(of(&Status::default(), delayed(6, Some(2)))[0], waits);
+        assert_eq!(of(&Status::default(), Some(delayed(6, Some(2))))[0], waits);
     }
 
     #[test]

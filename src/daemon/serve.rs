@@ -21,13 +21,12 @@ use super::retention::Pruner;
 use super::signals::{Asked, Signals};
 use super::standing::Standing;
 use super::start::{Plan, Start, unusable_store};
-use super::watchdog::Watchdog;
-use super::{logging, notify, stop};
+use super::{logging, notify, stop, watchdog};
 use crate::cli::Failure;
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Retention};
-use crate::control::condition::{Condition, Kind, Noted};
+use crate::control::condition::Noted;
 use crate::control::{self, Api, LogFilter, Opening, ReloadAnswer, ReloadOrder, Reloaded};
 use crate::executor::{
     self, Completion, Confidential, Live, Pools, WorkerProgram, handed_over_max,
@@ -38,7 +37,6 @@ use crate::job::Job;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::declare::{DeclareError, Declared, Emptied, declare};
 use crate::scheduler::handle::COMMAND_QUEUE;
-use crate::scheduler::pulse::Pulse;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Identity, Scheduler};
 use crate::store::sql::SqlStore;
@@ -174,7 +172,6 @@ struct Daemon {
     config: Config,
     /// Where it listens.
     socket: PathBuf,
-    noted: Noted,
     standing: Standing,
 }
 
@@ -207,11 +204,7 @@ async fn run(
         zone: plan.config.zone.clone(),
         away: None,
     };
-    let watchdog = Watchdog::of_environment();
-    let pulse = Pulse::new(watchdog.map(Watchdog::interval));
-    if let Some(watchdog) = watchdog {
-        watchdog.start(pulse.clone()).map_err(|error| refused(&error))?;
-    }
+    let pulse = watchdog::start().map_err(|error| refused(&error))?;
     let listens = (socket.as_path(), plan.config.socket_mode);
     let (mut start, socket_file) = Start::listen(listens, opening, &doors, &tracker)?;
     let opening = start.open_store(plan, &reader, (&pulse, &mut signals));
@@ -244,7 +237,7 @@ async fn run(
         rules: rules_out.clone(),
         clock: Arc::new(SystemClock),
         reload: reload_in,
-        noted: noted.clone(),
+        noted,
         identity: Arc::new(facts(&plan.config, &socket, &identity)?),
         closing: doors.clone(),
         budget: control::Budget::default(),
@@ -272,7 +265,6 @@ async fn run(
         reloads,
         config,
         socket,
-        noted,
         standing,
     };
     let started = match daemon.begin(jobs, &mut start, &mut signals).await {
@@ -411,15 +403,7 @@ impl Daemon {
             if order.is_none() && answer.is_ok() {
                 control::audit::reload_by_signal();
             }
-            match &answer {
-                Ok(_) => self.noted.clear(Kind::Reload),
-                Err(error) => {
-                    let message = format!("the last reload failed: {error}");
-                    let now = SystemClock.now();
-                    self.noted.set(Condition::new(Kind::Reload, &message, Some(now)));
-                }
-            }
-            self.standing.ready();
+            self.standing.reloaded(answer.as_ref().err());
             if let Some(order) = order {
                 // Who asked may have gone away; what was done is done.
                 drop(order.reply.send(answer));

@@ -27,6 +27,9 @@ const COUNT_AGE: Duration = Duration::from_mins(1);
 /// Characters of a line. A message to systemd has at most 4 KiB.
 const LINE_CHARS: usize = 1000;
 
+/// How many jobs are in each state.
+type Counts = Vec<(String, u64)>;
+
 /// What a line is made of.
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
@@ -37,7 +40,7 @@ pub(super) struct Standing {
     /// Where the daemon listens.
     socket: PathBuf,
     /// How many jobs are in each state, as last counted.
-    jobs: Arc<Mutex<Option<Vec<(String, u64)>>>>,
+    jobs: Arc<Mutex<Option<Counts>>>,
     /// The line that was sent last.
     sent: Arc<Mutex<String>>,
 }
@@ -67,6 +70,18 @@ impl Standing {
         let line = self.line(&self.handle.status());
         notify::ready(&line);
         self.is_new(line);
+    }
+
+    /// Notes how a reload has ended, and tells the service manager that the daemon is ready again.
+    pub(super) fn reloaded(&self, error: Option<&String>) {
+        match error {
+            None => self.noted.clear(Kind::Reload),
+            Some(error) => {
+                let message = format!("the last reload failed: {error}");
+                self.noted.set(Condition::new(Kind::Reload, &message, Some(SystemClock.now())));
+            }
+        }
+        self.ready();
     }
 
     /// Tells the service manager whenever the line changes, until the scheduler has ended.

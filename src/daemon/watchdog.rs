@@ -19,7 +19,7 @@ const LOOKS: u32 = 4;
 
 /// A watchdog that the service manager has set for this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Watchdog {
+struct Watchdog {
     /// The time after which the process is ended if it has said nothing.
     limit: Duration,
 }
@@ -27,7 +27,7 @@ pub(super) struct Watchdog {
 impl Watchdog {
     /// The watchdog that the environment names, if it is for this process. What cannot be understood is logged: without
     /// its signs of life the daemon would be restarted again and again.
-    pub(super) fn of_environment() -> Option<Self> {
+    fn of_environment() -> Option<Self> {
         let variable =
             |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let found = Self::read(variable(INTERVAL), variable(PROCESS), std::process::id());
@@ -58,23 +58,32 @@ impl Watchdog {
     }
 
     /// How often a loop that has nothing to do gives a sign of life.
-    pub(super) fn interval(self) -> Duration {
+    fn interval(self) -> Duration {
         self.limit / LOOKS
     }
 
-    /// Tells the service manager from now on, for as long as the process lives, that the loop does.
-    pub(super) fn start(self, pulse: Pulse) -> io::Result<()> {
-        let watch = move || {
-            let mut observer = Observer::default();
-            loop {
-                if observer.lives(pulse.sign()) {
-                    notify::alive();
-                }
-                std::thread::sleep(self.interval());
+    /// Tells the service manager, for as long as the process lives, that the loop with this pulse does.
+    fn watch(self, pulse: &Pulse) {
+        let mut observer = Observer::default();
+        loop {
+            if observer.lives(pulse.sign()) {
+                notify::alive();
             }
-        };
-        std::thread::Builder::new().name("punctual-watchdog".to_owned()).spawn(watch).map(drop)
+            // It may return early; the next look then comes early, too.
+            std::thread::park_timeout(self.interval());
+        }
     }
+}
+
+/// The pulse of the scheduler's loop, which the service manager hears of from now on if it has a watchdog.
+pub(super) fn start() -> io::Result<Pulse> {
+    let Some(watchdog) = Watchdog::of_environment() else { return Ok(Pulse::default()) };
+    let pulse = Pulse::new(Some(watchdog.interval()));
+    let watched = pulse.clone();
+    std::thread::Builder::new()
+        .name("punctual-watchdog".to_owned())
+        .spawn(move || watchdog.watch(&watched))?;
+    Ok(pulse)
 }
 
 /// Judges by its signs whether a loop lives.
@@ -123,42 +132,41 @@ mod tests {
         assert_eq!(lives, [true, false, true, true, true, false, true]);
     }
 
-    /// The runtime's only thread is kept busy by what is not the store.
+    /// What a loop does between two looks: nothing, twice, and then something that takes time.
+    async fn live(pulse: &Pulse, tell: &mpsc::Sender<()>, stuck: &mpsc::Receiver<()>) {
+        let wait = async || {
+            tell.send(()).unwrap();
+            stuck.recv().unwrap();
+        };
+        pulse.while_waiting(wait()).await;
+        pulse.store_call(wait()).await;
+        pulse.while_waiting(tokio::time::sleep(INTERVAL * 20)).await;
+        wait().await;
+    }
+
+    const INTERVAL: Duration = Duration::from_millis(2);
+
     #[test]
     fn a_loop_whose_thread_is_stuck_gives_no_sign_and_one_inside_of_the_store_is_spared() {
-        let interval = Duration::from_millis(2);
-        let pulse = Pulse::new(Some(interval));
-        let (go_on, stuck) = mpsc::channel::<()>();
+        let pulse = Pulse::new(Some(INTERVAL));
+        let (go_on, stuck) = mpsc::channel();
         let (tell, reached) = mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let of_loop = pulse.clone();
-        let core = std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            runtime.block_on(async {
-                let wait = || {
-                    tell.send(()).unwrap();
-                    stuck.recv().unwrap();
-                };
-                of_loop.while_waiting(async { wait() }).await;
-                of_loop.store_call(async { wait() }).await;
-                of_loop.while_waiting(tokio::time::sleep(interval * 20)).await;
-                wait();
-            });
-        });
-        let looks = |count: u32| {
+        let core = std::thread::spawn(move || runtime.block_on(live(&of_loop, &tell, &stuck)));
+        let looks = || {
             let mut observer = Observer::default();
             observer.lives(pulse.sign());
-            let looks = (0..count).map(|_| {
-                std::thread::sleep(interval);
+            [(); 10].map(|()| {
+                std::thread::park_timeout(INTERVAL);
                 observer.lives(pulse.sign())
-            });
-            looks.collect::<Vec<_>>()
+            })
         };
         reached.recv().unwrap();
-        assert_eq!(looks(10), [false; 10], "the thread is stuck");
+        assert_eq!(looks(), [false; 10], "the thread is stuck");
         go_on.send(()).unwrap();
         reached.recv().unwrap();
-        assert_eq!(looks(10), [true; 10], "the thread is inside of the store");
+        assert_eq!(looks(), [true; 10], "the thread is inside of the store");
         let before = pulse.sign().beats;
         go_on.send(()).unwrap();
         reached.recv().unwrap();

@@ -4,7 +4,6 @@
 //! store is not a hang, however long it takes.
 
 use std::future::{Future, pending, poll_fn};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -91,29 +90,33 @@ impl Pulse {
     }
 
     /// Awaits something that has a bound of its own, with signs of life meanwhile. They stop if the thread is stuck.
-    pub async fn while_waiting<T>(&self, work: impl Future<Output = T>) -> T {
-        let Some(interval) = self.interval else { return work.await };
-        let mut work = pin!(work);
-        loop {
-            match tokio::time::timeout(interval, work.as_mut()).await {
-                Ok(done) => return done,
-                Err(_) => self.beat(),
+    pub fn while_waiting<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = T> {
+        let mut work = Box::pin(work);
+        async move {
+            let Some(interval) = self.interval else { return work.await };
+            loop {
+                match tokio::time::timeout(interval, work.as_mut()).await {
+                    Ok(done) => return done,
+                    Err(_) => self.beat(),
+                }
             }
         }
     }
 
     /// Awaits the store, with signs of life meanwhile. A store that works on the thread of its caller keeps it from
     /// giving any: that is marked.
-    pub async fn store_call<T>(&self, call: impl Future<Output = T>) -> T {
-        let _marked = StoreCall::begin(self, Instant::now());
-        let mut call = pin!(call);
-        let polled = poll_fn(|context| {
+    pub fn store_call<T>(&self, call: impl Future<Output = T>) -> impl Future<Output = T> {
+        let mut call = Box::pin(call);
+        let polled = poll_fn(move |context| {
             self.state().is_in_store = true;
             let polled = call.as_mut().poll(context);
             self.state().is_in_store = false;
             polled
         });
-        self.while_waiting(polled).await
+        async move {
+            let _marked = StoreCall::begin(self, Instant::now());
+            self.while_waiting(polled).await
+        }
     }
 
     /// What an observer sees now.
@@ -162,6 +165,8 @@ impl Drop for StoreCall<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     const INTERVAL: Duration = Duration::from_millis(5);
