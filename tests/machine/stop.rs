@@ -3,12 +3,6 @@
 
 use super::machine::{Machine, UNIT};
 
-/// A job that a test runs by hand: what the shell executes, as the daemon's user.
-fn add(machine: &Machine, id: &str, script: &str) {
-    let at = ["--at", "2100-01-01T00:00:00Z", "--shell", "--", script];
-    machine.ok(&[&["punctual", "add", id], at.as_slice()].concat());
-}
-
 fn state_of_last_run(machine: &Machine, job: &str) -> (String, String) {
     let runs = machine.json(&["runs", job]);
     let text = |key: &str| runs["runs"][0][key].as_str().unwrap_or_default().to_owned();
@@ -18,7 +12,11 @@ fn state_of_last_run(machine: &Machine, job: &str) -> (String, String) {
 #[test]
 fn a_job_that_kills_its_daemon_is_lost_after_three_deaths_and_the_unit_is_active() {
     let Some(machine) = Machine::installed() else { return };
-    add(&machine, "poison", "kill -9 $PPID; sleep 60");
+    machine.add(
+        "poison",
+        &[],
+        "kill -9 $(systemctl show --property=MainPID --value punctual); sleep 60",
+    );
     // The daemon may be gone before it answers.
     drop(machine.run(&["punctual", "run", "poison"]));
     machine.wait_until("the daemon has died three times and is back", |machine| {
@@ -43,7 +41,7 @@ fn a_drain_may_be_longer_than_the_time_that_the_unit_gives_it() {
     machine.drop_in("short", "[Service]\nTimeoutStopSec=3\n");
     machine.shell("printf '[scheduler]\\ndrain_seconds = 60\\n' > /etc/punctual/jobs.toml");
     machine.ok(&["systemctl", "restart", UNIT]);
-    add(&machine, "long", "trap '' TERM; sleep 9; exit 0");
+    machine.add("long", &[], "trap '' TERM; sleep 9; exit 0");
     machine.ok(&["punctual", "run", "long"]);
     machine.wait_until("it runs", |machine| state_of_last_run(machine, "long").0 == "running");
     machine.ok(&["systemctl", "stop", UNIT]);
