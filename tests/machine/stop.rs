@@ -1,5 +1,5 @@
 //! How the daemon ends under a real systemd, when it is asked to and when a job kills it.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+#![expect(clippy::indexing_slicing, reason = "a test that cannot go on ends")]
 
 use super::machine::{Machine, UNIT};
 
