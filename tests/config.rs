@@ -33,8 +33,18 @@ fn with(line: &str) -> String {
 /// Asserts that `serve` and `check` refuse the file in the same way: exit code 2, and one line that begins with the
 /// place and has `said`.
 fn refused(text: &str, place: &str, said: &str) {
+    let demo = &["serve", "--config", "jobs.toml", "--demo"];
+    refused_by(&[&["serve"], &["check"], demo], text, place, said);
+}
+
+/// Asserts that `check` refuses the file for one of its jobs. A start goes on without that job.
+fn refused_job(text: &str, place: &str, said: &str) {
+    refused_by(&[&["check"]], text, place, said);
+}
+
+fn refused_by(verbs: &[&[&str]], text: &str, place: &str, said: &str) {
     let home = Home::new(text);
-    for verb in [&["serve"][..], &["check"], &["serve", "--config", "jobs.toml", "--demo"]] {
+    for verb in verbs {
         let (code, complaint) = home.fails(verb);
         assert_eq!(code, 2, "{verb:?}: {complaint}\n{text}");
         let line = complaint.strip_suffix('\n').unwrap();
@@ -83,7 +93,7 @@ fn a_fault_of_the_stores_url_quotes_no_part_of_it() {
 #[test]
 fn a_heartbeat_holds_no_password() {
     let job = with("heartbeat = \"https://user:password@example.org/x\"");
-    refused(&job, "5:1", "must not hold a user or a password");
+    refused_job(&job, "5:1", "must not hold a user or a password");
 }
 
 #[test]
@@ -98,7 +108,11 @@ fn what_is_not_toml_is_refused_at_its_place() {
         "2:1",
         "scheduler.drain_seconds",
     );
-    refused(&with_trigger("type = \"interval\", seconds = inf"), "4:32", "jobs[0].trigger.seconds");
+    refused_job(
+        &with_trigger("type = \"interval\", seconds = inf"),
+        "4:32",
+        "jobs[0].trigger.seconds",
+    );
 }
 
 #[test]
@@ -120,23 +134,23 @@ fn an_unknown_key_is_refused_at_every_level() {
     refused("[toutiao]\nport = 1\n", "2:1", "toutiao.port");
     refused("[toutiao]\nredis = { url = \"redis://h\", db = 1 }\n", "2:30", "toutiao.redis.db");
     refused("[toutiao.keys]\nuser_fans = \"x\"\n", "2:1", "toutiao.keys.user_fans");
-    refused(&with("colour = 1"), "5:1", "jobs[0].colour");
-    refused(
+    refused_job(&with("colour = 1"), "5:1", "jobs[0].colour");
+    refused_job(
         &with_trigger("type = \"cron\", hour = 3, colour = 1"),
         "4:38",
         "jobs[0].trigger.colour",
     );
-    refused(
+    refused_job(
         &with_trigger("type = \"interval\", hours = 3, colour = 1"),
         "4:43",
         "jobs[0].trigger.colour",
     );
-    refused(
+    refused_job(
         &with_task("type = \"builtin\", name = \"noop\", colour = 1"),
         "4:43",
         "jobs[0].task.colour",
     );
-    refused(
+    refused_job(
         &with_task("type = \"command\", argv = [\"true\"], colour = 1"),
         "4:45",
         "jobs[0].task.colour",
@@ -192,49 +206,57 @@ fn a_bad_setting_is_refused_at_its_key() {
 
 #[test]
 fn a_bad_job_is_refused_at_its_key() {
-    refused(&with_trigger("type = \"cron\", hour = 99"), "4:28", "jobs[0].trigger.hour");
-    refused(
+    refused_job(&with_trigger("type = \"cron\", hour = 99"), "4:28", "jobs[0].trigger.hour");
+    refused_job(
         &with_trigger("type = \"cron\", day_of_week = \"mon-moon\""),
         "4:28",
         "trigger.day_of_week",
     );
-    refused(&with_trigger("type = \"cron\", hour = \"*/0\""), "4:28", "jobs[0].trigger.hour");
-    refused(&with_trigger("type = \"cron\""), "4:1", "jobs[0].trigger");
-    refused(&with_trigger("type = \"cron\", month = 2, day = 30"), "4:1", "never fire");
-    refused(&with_trigger("type = \"moon\""), "4:13", "jobs[0].trigger.type");
-    refused(&with_trigger("hour = 3"), "4:1", "jobs[0].trigger");
-    refused(&with_trigger("type = \"interval\", seconds = -5"), "4:32", "jobs[0].trigger.seconds");
-    refused(&with_trigger("type = \"interval\", seconds = 0"), "4:1", "jobs[0].trigger");
-    refused(
+    refused_job(&with_trigger("type = \"cron\", hour = \"*/0\""), "4:28", "jobs[0].trigger.hour");
+    refused_job(&with_trigger("type = \"cron\""), "4:1", "jobs[0].trigger");
+    refused_job(&with_trigger("type = \"cron\", month = 2, day = 30"), "4:1", "never fire");
+    refused_job(&with_trigger("type = \"moon\""), "4:13", "jobs[0].trigger.type");
+    refused_job(&with_trigger("hour = 3"), "4:1", "jobs[0].trigger");
+    refused_job(
+        &with_trigger("type = \"interval\", seconds = -5"),
+        "4:32",
+        "jobs[0].trigger.seconds",
+    );
+    refused_job(&with_trigger("type = \"interval\", seconds = 0"), "4:1", "jobs[0].trigger");
+    refused_job(
         &with_trigger("type = \"date\", run_date = \"soon\""),
         "4:28",
         "jobs[0].trigger.run_date",
     );
-    refused(
+    refused_job(
         &with_trigger("type = \"cron\", hour = 3, timezone = \"Mars/Base\""),
         "4:38",
         "trigger.timezone",
     );
-    refused(&with_task("type = \"builtin\", name = \"nope\""), "4:28", "jobs[0].task.name");
-    refused(
+    refused_job(&with_task("type = \"builtin\", name = \"nope\""), "4:28", "jobs[0].task.name");
+    refused_job(
         &with_task("type = \"builtin\", name = \"sleep\", args = { seconds = -1 }"),
         "4:53",
         "task.args.seconds",
     );
-    refused(&with_task("type = \"command\", argv = []"), "4:28", "jobs[0].task.argv");
-    refused(&with_task("type = \"command\", argv = [\"true\", 1]"), "4:44", "jobs[0].task.argv[1]");
-    refused(&with_task("type = \"script\""), "4:10", "jobs[0].task.type");
-    refused(&with("executor = \"nope\""), "5:1", "jobs[0].executor");
-    refused(&with("misfire_grace_time = -1"), "5:1", "jobs[0].misfire_grace_time");
-    refused(&with("coalesce = \"some\""), "5:1", "jobs[0].coalesce");
-    refused(&with("max_instances = 0"), "5:1", "jobs[0].max_instances");
-    refused(&with("max_runs = 0"), "5:1", "jobs[0].max_runs");
-    refused(&with("on_crash = \"cry\""), "5:1", "jobs[0].on_crash");
-    refused(&with("replace_existing = true"), "5:1", "jobs[0].replace_existing");
-    refused(&with("tags = \"one\""), "5:1", "jobs[0].tags");
-    refused(&JOB.replace("id = \"a\"\n", ""), "1:1", "jobs[0].id");
-    refused(&JOB.replace("\"a\"", "\"\""), "2:1", "jobs[0].id");
-    refused(&format!("{JOB}\n{JOB}"), "7:1", "jobs[1].id: \"a\" is the id of jobs[0] already");
+    refused_job(&with_task("type = \"command\", argv = []"), "4:28", "jobs[0].task.argv");
+    refused_job(
+        &with_task("type = \"command\", argv = [\"true\", 1]"),
+        "4:44",
+        "jobs[0].task.argv[1]",
+    );
+    refused_job(&with_task("type = \"script\""), "4:10", "jobs[0].task.type");
+    refused_job(&with("executor = \"nope\""), "5:1", "jobs[0].executor");
+    refused_job(&with("misfire_grace_time = -1"), "5:1", "jobs[0].misfire_grace_time");
+    refused_job(&with("coalesce = \"some\""), "5:1", "jobs[0].coalesce");
+    refused_job(&with("max_instances = 0"), "5:1", "jobs[0].max_instances");
+    refused_job(&with("max_runs = 0"), "5:1", "jobs[0].max_runs");
+    refused_job(&with("on_crash = \"cry\""), "5:1", "jobs[0].on_crash");
+    refused_job(&with("replace_existing = true"), "5:1", "jobs[0].replace_existing");
+    refused_job(&with("tags = \"one\""), "5:1", "jobs[0].tags");
+    refused_job(&JOB.replace("id = \"a\"\n", ""), "1:1", "jobs[0].id");
+    refused_job(&JOB.replace("\"a\"", "\"\""), "2:1", "jobs[0].id");
+    refused_job(&format!("{JOB}\n{JOB}"), "7:1", "jobs[1].id: \"a\" is the id of jobs[0] already");
 }
 
 #[test]

@@ -6,6 +6,8 @@
     reason = "helpers of tests: short to call, and they may end a test"
 )]
 
+#[path = "daemon/declared.rs"]
+mod declared;
 #[path = "support/jobs.rs"]
 mod jobs;
 mod support;

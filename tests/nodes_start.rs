@@ -55,7 +55,10 @@ async fn state(client: &Client, id: &str) -> Value {
 
 async fn start_together<K: Kind>() {
     let Some(server) = Server::<K>::shared() else { return };
-    let store = format!("[store]\nurl = \"{}\"\nlease_seconds = 3\n", server.database("together"));
+    let url = server.database("together");
+    // The nodes have copies of one file, each in a folder of its own.
+    let store =
+        format!("[scheduler]\nsource = \"one\"\n[store]\nurl = \"{url}\"\nlease_seconds = 3\n");
     let homes: Vec<Home> = (0..NODES).map(|_| Home::new(&format!("{store}{DECLARED}"))).collect();
     let client = homes[0].client();
     let daemons = start_all(&homes);
@@ -95,4 +98,72 @@ async fn start_together<K: Kind>() {
     for daemon in daemons {
         assert!(daemon.ended().success());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgres_daemons_with_other_files_leave_each_others_jobs_alone() {
+    other_files::<Postgres>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_mariadb_daemons_with_other_files_leave_each_others_jobs_alone() {
+    other_files::<MariaDb>().await;
+}
+
+/// A job with this id, at this hour.
+fn daily(id: &str, hour: u32) -> String {
+    format!(
+        "[[jobs]]\nid = \"{id}\"\ntrigger = {{ type = \"cron\", hour = {hour} }}\n\
+         task = {{ type = \"builtin\", name = \"noop\" }}\n"
+    )
+}
+
+async fn other_files<K: Kind>() {
+    let Some(server) = Server::<K>::shared() else { return };
+    let store = format!("[store]\nurl = \"{}\"\nlease_seconds = 3\n", server.database("others"));
+    let (one, two) = (
+        Home::new(&format!("{store}{}{}", daily("shared", 1), daily("first", 2))),
+        Home::new(&format!("[scheduler]\nsource = \"two\"\n{store}{}", daily("second", 3))),
+    );
+    let source = |home: &Home| json!(home.path().join("jobs.toml"));
+    let first = one.start();
+    let second = two.start();
+    let (client, other) = (one.client(), two.client());
+    let job = other.job("first").await.unwrap();
+    assert_eq!((&job["state"], &job["source"]), (&json!("active"), &source(&one)));
+    assert_eq!(client.job("second").await.unwrap()["source"], "two");
+    assert_eq!(two.json(&["check"])["changes"]["removed"], json!([]));
+
+    // A reload with a job of another file changes nothing.
+    let both = format!("{}{}", daily("shared", 9), daily("new", 3));
+    two.write_config(&format!("[scheduler]\nsource = \"two\"\n{store}{both}"));
+    let said =
+        format!("job \"shared\" is declared by another file, whose source is {}", source(&one));
+    for verb in ["check", "reload"] {
+        let (code, complaint) = two.fails(&[verb]);
+        assert!(code == 1 && complaint.contains(&said), "{verb}: {complaint}");
+    }
+    assert!(client.job("second").await.is_ok() && client.job("new").await.is_err());
+    // A start leaves that job alone, and goes on with the others.
+    assert!(second.stop().success());
+    let second = two.start();
+    assert_eq!(client.job("shared").await.unwrap()["trigger"]["hour"], 1);
+    assert!(client.job("second").await.is_err() && client.job("new").await.is_ok());
+    let declared = other.status().await.unwrap()["declared"].clone();
+    assert_eq!((&declared["source"], &declared["faulty"]), (&json!("two"), &json!(1)));
+    assert!(text(&declared["faults"][0], "error").contains(&said), "{declared}");
+    let log = std::fs::read_to_string(two.log()).unwrap();
+    assert!(log.contains("ERROR another file declares the job"), "{log}");
+
+    // An empty file keeps its own at a start, and a reload removes no one else's.
+    assert!(second.stop().success());
+    two.write_config(&format!("[scheduler]\nsource = \"two\"\n{store}"));
+    let second = two.start();
+    assert!(client.job("new").await.is_ok());
+    assert_eq!(two.json(&["reload", "--force"])["removed"], json!(["new"]));
+    // The first file is gone for good: what it declared can be removed.
+    assert!(first.stop().success());
+    two.ok(&["remove", "first"]);
+    assert!(other.job("first").await.unwrap_err().is_not_found());
+    assert!(second.stop().success());
 }

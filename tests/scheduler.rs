@@ -2,6 +2,8 @@
 //! given, and times that the test chooses.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may end one")]
 
+#[path = "scheduler/declared.rs"]
+mod declared;
 #[path = "support/jobs.rs"]
 mod jobs;
 #[path = "support/world.rs"]
@@ -12,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
 use jobs::{at, job, job_at};
-use punctual::job::{Definition, Job, JobState, Origin};
+use punctual::job::{Definition, Former, Job, JobState, Origin};
 use punctual::run::Outcome;
 use punctual::scheduler::command::{
     Added, Addition, Answer, Difference, Existing, Refusal, Request,
@@ -626,7 +628,7 @@ async fn a_reload_makes_the_declared_jobs_the_files_and_breaks_what_can_no_longe
         (vec!["comes".to_owned()], vec!["changes".to_owned()], vec!["goes".to_owned()], 1)
     );
     let refused = world.ask(Request::Remove(declared("keeps", 10).id), at(3)).await;
-    assert!(matches!(refused, Err(Refusal::DeclaredInFile(_))));
+    assert!(matches!(refused, Err(Refusal::DeclaredInFile { .. })));
 
     world.without_pools(at(4)).await;
     let JobState::Broken { reason, .. } = world.job("mine").await.unwrap().state else {
@@ -914,7 +916,7 @@ async fn a_job_whose_builtin_is_gone_is_broken_when_it_is_due() {
     world.tick(at(10)).await;
     let state = world.job("a").await.unwrap().state;
     let reason = "task.name: unknown builtin \"noop\"".to_owned();
-    assert_eq!(state, JobState::Broken { reason, since: Some(at(10)) });
+    assert_eq!(state, JobState::Broken { reason, since: Some(at(10)), former: Former::Active });
 }
 
 #[tokio::test]
@@ -1032,7 +1034,7 @@ fn declared_many(count: usize, description: &str) -> Vec<Job> {
 async fn a_reload_is_written_in_small_slices_and_says_the_sum_of_them() {
     let served = World::new(1).await.serve();
     let counts = |difference: Difference| {
-        let Difference { added, changed, removed, unchanged } = difference;
+        let Difference { added, changed, removed, unchanged, .. } = difference;
         (added.len(), changed.len(), removed.len(), unchanged)
     };
     let most = |commits: Vec<usize>| commits.into_iter().max().unwrap();
@@ -1146,7 +1148,7 @@ async fn a_job_whose_firing_the_database_refuses_is_broken_and_the_others_fire()
     started.sort();
     assert_eq!(started, ["j0", "j1", "j2", "j3", "j5", "j6"]);
     let broken = world.job("j4").await.unwrap();
-    let JobState::Broken { reason, since } = broken.state else { panic!("{:?}", broken.state) };
+    let JobState::Broken { reason, since, .. } = broken.state else { panic!("{:?}", broken.state) };
     assert_eq!((reason.as_str(), since), ("the database refuses a value: a text", Some(at(10))));
 }
 

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use jobs::{at, job, run};
 use punctual::clock::Timestamp;
 use punctual::filter::{JobFilter, PAGE_BYTES, RunFilter};
-use punctual::job::{Due, Job, JobId, JobState};
+use punctual::job::{Due, Former, Job, JobId, JobState, Origin};
 use punctual::output::{Line, Output, Stream};
 use punctual::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::memory::MemoryStore;
 use punctual::store::sql::{SqlStore, StorePlace};
-use punctual::store::{Archive, CLAIM_BYTES, Change, Claim, Holder, Store, StoreError};
+use punctual::store::{Archive, CLAIM_BYTES, Change, Claim, Holder, Reviewed, Store, StoreError};
 use retention::{
     a_run_counts_with_all_that_belongs_to_it,
     a_run_goes_with_all_that_belongs_to_it_once_it_has_ended,
@@ -138,7 +138,7 @@ on_every_store! {
     a_conflict_in_writes_of_one_kind_changes_nothing_at_all
     an_id_and_an_occurrence_are_taken_once
     what_is_due_comes_in_order_and_only_from_the_named_pools
-    a_review_sees_declared_broken_and_homeless_jobs
+    a_review_sees_what_is_declared_broken_or_homeless
     runs_in_flight_are_found_the_oldest_first
     lists_are_filtered_and_paged
     large_rows_end_a_page_and_a_claim_before_their_limit
@@ -199,7 +199,17 @@ async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {
         JobState::Active { next },
         JobState::Paused { next: Due { due_at: at(100), ..next } },
         JobState::Finished,
-        JobState::Broken { reason: "no pool".to_owned(), since: Some(at(7)) },
+        JobState::Broken {
+            reason: "no pool".to_owned(),
+            since: Some(at(7)),
+            former: Former::Active,
+        },
+        JobState::Broken {
+            reason: "jobs.toml:1:1: jobs[0].colour: unknown".to_owned(),
+            since: Some(at(7)),
+            former: Former::Paused,
+        },
+        JobState::Broken { reason: "no".to_owned(), since: None, former: Former::Finished },
     ];
     for (number, state) in states.into_iter().enumerate() {
         let full = json!({"id": format!("j{number}"), "name": "A name", "tags": ["a", "b\"c"], "description": "é\n",
@@ -219,7 +229,8 @@ async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {
     let counts = store.job_counts().await.unwrap();
     assert_eq!(
         counts,
-        ["active", "broken", "finished", "paused"].map(|state| (state.to_owned(), 1))
+        [("active", 1), ("broken", 3), ("finished", 1), ("paused", 1)]
+            .map(|(state, count)| (state.to_owned(), count))
     );
 }
 
@@ -369,20 +380,45 @@ async fn what_is_due_comes_in_order_and_only_from_the_named_pools<S: Store + Arc
     assert!(due(&store, at(9), 10).await.is_empty());
 }
 
-async fn a_review_sees_declared_broken_and_homeless_jobs<S: Store + Archive>(store: S) {
-    let broken = JobState::Broken { reason: "x".to_owned(), since: None };
+async fn a_review_sees_what_is_declared_broken_or_homeless<S: Store + Archive>(store: S) {
+    let broken = JobState::Broken { reason: "x".to_owned(), since: None, former: Former::Active };
+    let declared = |id: &str, source: Option<&str>| Job {
+        origin: Origin::File,
+        source: source.map(Into::into),
+        ..job(&json!({"id": id}))
+    };
     let changes = [
         insert_job(&job(&json!({"id": "fine"}))),
-        insert_job(&Job { origin: punctual::job::Origin::File, ..job(&json!({"id": "declared"})) }),
+        insert_job(&declared("declared", Some("/etc/punctual/Jobs é.toml"))),
+        insert_job(&declared("elsewhere", None)),
         insert_job(&Job { state: broken, ..job(&json!({"id": "broken"})) }),
         insert_job(&Job { executor: "gone".to_owned(), ..job(&json!({"id": "homeless"})) }),
     ];
     store.commit(changes.to_vec()).await.unwrap();
-    let (first, rest) = ("broken", ["declared", "homeless"]);
+    let seen = |page: &[Reviewed]| {
+        let seen = page.iter().map(|job| {
+            (job.id.to_string(), job.is_declared, job.source.clone().unwrap_or_default())
+        });
+        seen.collect::<Vec<_>>()
+    };
+    let row = |id: &str, is_declared, source: &str| (id.to_owned(), is_declared, source.to_owned());
     let page = store.to_review(&pools(), "", 1).await.unwrap();
-    assert_eq!(page.iter().map(JobId::as_str).collect::<Vec<_>>(), [first]);
-    let page = store.to_review(&pools(), first, 10).await.unwrap();
-    assert_eq!(page.iter().map(JobId::as_str).collect::<Vec<_>>(), rest);
+    assert_eq!(seen(&page), [row("broken", false, "")]);
+    let page = store.to_review(&pools(), "broken", 10).await.unwrap();
+    let rest = [
+        row("declared", true, "/etc/punctual/Jobs é.toml"),
+        row("elsewhere", true, ""),
+        row("homeless", false, ""),
+    ];
+    assert_eq!(seen(&page), rest);
+    let kept = store.job("declared").await.unwrap().unwrap();
+    assert_eq!(kept.source.as_deref(), Some("/etc/punctual/Jobs é.toml"));
+    // A job of the file that was never in order says itself what is wrong, not that it cannot be read.
+    let id = JobId::parse("jobs[3]").unwrap();
+    let new = Job { revision: 1, ..Job::undefined(id, "no id".to_owned(), at(0)) };
+    store.commit(vec![Change::InsertJob(Arc::new(new.clone()))]).await.unwrap();
+    let found = store.job("jobs[3]").await.unwrap().unwrap();
+    assert_eq!((&found.state, found.unreadable), (&new.state, None));
 }
 
 async fn runs_in_flight_are_found_the_oldest_first<S: Store + Archive>(store: S) {

@@ -36,6 +36,7 @@ fn rules() -> Rules {
         executors: BTreeMap::from([("default".to_owned(), pool)]),
         max_crashes: 3,
         registry: Registry::default(),
+        source: "jobs.toml".into(),
         privileges: None,
     }
 }

@@ -16,6 +16,12 @@ pub enum Failure {
     /// The file is faulty: exit code 2.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Jobs of the file are faulty, each in its own way: exit code 2.
+    #[error("{}", .0.join("\n"))]
+    Faulty(Vec<String>),
+    /// Other files declare jobs of this one, one line for each: exit code 1.
+    #[error("{}", .0.join("\n"))]
+    Conflicts(Vec<String>),
     /// It was refused, or failed: exit code 1.
     #[error("{0}")]
     Refused(String),
@@ -41,10 +47,12 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Client(error) if error.is_not_connected() => ExitCode::from(3),
-            Self::Refused(_) | Self::NotFound(_) | Self::Quiet(_) | Self::Client(_) => {
-                ExitCode::from(1)
-            }
-            Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
+            Self::Refused(_)
+            | Self::Conflicts(_)
+            | Self::NotFound(_)
+            | Self::Quiet(_)
+            | Self::Client(_) => ExitCode::from(1),
+            Self::Usage(_) | Self::Config(_) | Self::Faulty(_) => ExitCode::from(2),
             Self::Unreachable(_) => ExitCode::from(3),
             Self::Interrupted(_) => ExitCode::from(130),
         }
@@ -67,6 +75,8 @@ impl Failure {
     pub(super) fn to_value(&self) -> Value {
         let (code, field) = match self {
             Self::Usage(_) => ("usage", None),
+            Self::Faulty(_) => ("faulty_file", None),
+            Self::Conflicts(_) => ("declared_in_file", None),
             Self::Config(error) => ("faulty_file", Some(error.invalid.field.as_str())),
             Self::Refused(_) | Self::Quiet(_) => ("failed", None),
             Self::NotFound(_) => ("not_found", None),

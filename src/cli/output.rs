@@ -30,7 +30,7 @@ impl Output {
         self.json
     }
 
-    /// Ends a command: one line on the standard error if it failed, and the exit code that says why.
+    /// Ends a command: one line on the standard error if it failed, or one for each of several faults, and the exit code that says why.
     pub fn report(&self, result: Result<(), Failure>) -> ExitCode {
         let Err(failure) = result else { return ExitCode::SUCCESS };
         self.complain(&failure);
@@ -39,13 +39,14 @@ impl Output {
 
     /// Prints a failure in one line, with control characters escaped, unless it has been shown already.
     pub(super) fn complain(&self, failure: &Failure) {
-        if matches!(failure, Failure::Quiet(_)) {
-            return;
-        }
-        let line = if self.json {
-            json(&failure.to_value())
-        } else {
-            format!("punctual: {}", escaped(&failure.to_string()))
+        let text = |line: &str| format!("punctual: {}", escaped(line));
+        let line = match failure {
+            Failure::Quiet(_) => return,
+            _ if self.json => json(&failure.to_value()),
+            Failure::Faulty(lines) | Failure::Conflicts(lines) => {
+                lines.iter().map(|line| text(line)).collect::<Vec<_>>().join("\n")
+            }
+            _ => text(&failure.to_string()),
         };
         // Where the standard error is gone, nobody reads; the exit code still tells.
         drop(writeln!(std::io::stderr(), "{line}"));

@@ -18,6 +18,9 @@ use crate::zone::Zone;
 
 pub(super) use runs::{finished, run, runs};
 
+/// Faulty jobs of the file that the status shows.
+const FAULTS_SHOWN: usize = 20;
+
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
@@ -38,7 +41,7 @@ fn when(value: &Value, key: &str, zone: &Zone, now: Timestamp) -> Option<String>
 
 /// A value in its JSON form, as it can be copied.
 fn json(value: &Value, key: &str) -> String {
-    value.get(key).map(|value| escaped_json(&value.to_string()).into_owned()).unwrap_or_default()
+    value.get(key).map(|value| escaped_json(&unread(value)).into_owned()).unwrap_or_default()
 }
 
 /// Lines with a name and a value each, without those that have no value. A state has its colour.
@@ -59,12 +62,17 @@ fn details(width: usize, lines: &[(&str, String)]) -> String {
 fn trigger(job: &Value, now: Timestamp) -> String {
     let spec = job.get("trigger").cloned().unwrap_or_default();
     Trigger::stored(&spec, &Zone::utc(), now)
-        .map_or_else(|_| spec.to_string(), |trigger| trigger.describe())
+        .map_or_else(|_| unread(&spec), |trigger| trigger.describe())
+}
+
+/// What is not understood, as it is; nothing for a job of the file that was never in order.
+fn unread(value: &Value) -> String {
+    if value.is_null() { String::new() } else { value.to_string() }
 }
 
 fn task(job: &Value) -> String {
     let value = job.get("task").cloned().unwrap_or_default();
-    Task::parse(&value).map_or_else(|_| value.to_string(), |task| task.describe())
+    Task::parse(&value).map_or_else(|_| unread(&value), |task| task.describe())
 }
 
 fn next_page(page: &Value) -> String {
@@ -187,7 +195,7 @@ pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
     for key in plain {
         lines.push((key, plain_value(job, key)));
     }
-    for key in ["tags", "description", "origin", "revision"] {
+    for key in ["tags", "description", "origin", "source", "revision"] {
         lines.push((key, plain_value(job, key)));
     }
     lines.push(("created", local_option(job, "created_at", &zone)));
@@ -246,6 +254,7 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         ("", format!("{}{since}", text(reason, "message")))
     });
     let health = status.get("health").map(|health| text(health, "state").to_owned());
+    let declared = status.get("declared").cloned().unwrap_or_default();
     let mut lines = vec![
         ("state", text(status, "state").to_owned() + &paused.unwrap_or_default()),
         ("health", health.unwrap_or_default()),
@@ -261,9 +270,11 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         ("socket", text(status, "socket").to_owned()),
         ("time zone", zone_source(status)),
         ("jobs", jobs),
+        ("declared", declared_by(&declared)),
         ("running", plain_value(status, "running")),
         ("next wake-up", next.unwrap_or_else(|| "none".to_owned())),
     ]);
+    lines.extend(faults(&declared));
     let headings = ["EXECUTOR", "TYPE", "BUSY", "WORKERS", "WAITING", "RETRYING"];
     let mut table = Table::new(&headings.map(|heading| (heading, Whole)));
     for pool in rows(status, "executors") {
@@ -281,6 +292,31 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
 /// Since when something is so, in brackets, if that is known.
 fn when_since(value: &Value, zone: &Zone, now: Timestamp) -> String {
     when(value, "since", zone, now).map(|since| format!(" (since {since})")).unwrap_or_default()
+}
+
+/// How many jobs the file declares, and which file that is.
+fn declared_by(declared: &Value) -> String {
+    let (file, source) = (text(declared, "file"), text(declared, "source"));
+    if file.is_empty() {
+        return String::new();
+    }
+    let source = if source == file { String::new() } else { format!(" (source {source})") };
+    format!("{} by {file}{source}", plain_value(declared, "jobs"))
+}
+
+/// The jobs of the file that could not be declared.
+fn faults(declared: &Value) -> Vec<(&'static str, String)> {
+    let faults = rows(declared, "faults");
+    let count = declared.get("faulty").and_then(Value::as_u64).unwrap_or_default();
+    let named = faults.iter().take(FAULTS_SHOWN);
+    let mut lines: Vec<_> = named
+        .map(|fault| ("faulty", format!("{}: {}", text(fault, "job"), text(fault, "error"))))
+        .collect();
+    let more = usize::try_from(count).unwrap_or(usize::MAX).saturating_sub(FAULTS_SHOWN);
+    if more > 0 {
+        lines.push(("", format!("and {more} more: punctual check names them all")));
+    }
+    lines
 }
 
 /// The daemon's time zone, where it was found, and where its rules come from.

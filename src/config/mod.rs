@@ -2,8 +2,10 @@
 //!
 //! The file is read once into JSON, with the place of every key kept aside. It is then checked by
 //! the same code as what comes over the socket, and a fault's field leads back to file, line and
-//! key. Nothing is taken from a file that has a fault.
+//! key. Nothing is taken from a file that has a fault, unless that is the fault of one job: then the
+//! caller decides what becomes of the others.
 
+mod jobs;
 mod place;
 mod retention;
 mod secrets;
@@ -31,6 +33,7 @@ use retention::RetentionTable;
 
 use secrets::Secrets;
 
+pub use jobs::FaultyJob;
 pub use retention::{Budget, Keep, KeepFinished, Retention};
 pub use secrets::Hidden;
 pub use socket::{ClientSocket, client_socket};
@@ -54,6 +57,8 @@ const LEASE_SECONDS: u32 = 10;
 const LEASE_SECONDS_RANGE: RangeInclusive<u32> = 3..=3600;
 /// Bytes of the file: more than ten thousand jobs.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Bytes of the name of a source: that of the longest path.
+const SOURCE_BYTES_MAX: usize = 4096;
 /// Who may use the socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -120,6 +125,7 @@ struct SchedulerTable {
     job_defaults: GivenPolicy,
     drain_seconds: Option<u32>,
     max_crashes: Option<u32>,
+    source: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -169,8 +175,12 @@ pub struct Config {
     pub retention: Retention,
     /// The table of the Toutiao application, if there is one.
     pub toutiao: Option<Hidden<Value>>,
-    /// The declared jobs, in order.
-    pub jobs: Vec<Definition>,
+    /// The declared jobs that can be read, each with its number in the file.
+    pub jobs: Vec<(usize, Definition)>,
+    /// Those that cannot.
+    pub faulty: Vec<FaultyJob>,
+    /// The source of its jobs, if the file names one.
+    source: Option<String>,
     secrets: Secrets,
     places: Places,
 }
@@ -188,13 +198,37 @@ impl Config {
         // As TOML allows: a line of a script must not end in a carriage return because the file was written elsewhere.
         let (value, places) = place::read(file, &text.replace("\r\n", "\n"))?;
         let fault = |invalid: Invalid| places.error(invalid);
+        let (of_jobs, of_file) = jobs::sort_out(&places.unusable);
+        if let Some(invalid) = of_file {
+            return Err(fault(invalid));
+        }
         let mut given: File = invalid::read(value).map_err(fault)?;
-        let jobs = std::mem::take(&mut given.jobs);
-        let jobs = read_jobs(jobs).map_err(fault)?;
+        let (jobs, faulty) = jobs::read(std::mem::take(&mut given.jobs), of_jobs);
         let mut config = settings(given).map_err(fault)?;
         config.jobs = jobs;
         config.places = places;
+        config.faulty = faulty
+            .into_iter()
+            .map(|jobs::Faulty { number, id, invalid }| FaultyJob {
+                number,
+                id,
+                error: config.job_error(number, invalid),
+            })
+            .collect();
         Ok(config)
+    }
+
+    /// The source of the jobs that it declares: what the file says, else the file's absolute path. Links are not
+    /// followed: a file that is replaced by changing a link stays the same source.
+    pub fn source(&self) -> String {
+        let path = self.places.file();
+        let path = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        self.source.clone().unwrap_or_else(|| path().display().to_string())
+    }
+
+    /// Whether the file itself says what its source is.
+    pub fn names_source(&self) -> bool {
+        self.source.is_some()
     }
 
     /// The place of a fault that was found in a checked file later on, such as an unknown builtin.
@@ -281,9 +315,19 @@ fn settings(given: File) -> Result<Config, Invalid> {
         retention: given.retention.check()?,
         toutiao: toutiao.map(Hidden),
         jobs: Vec::new(),
+        faulty: Vec::new(),
+        source: given.scheduler.source.map(source).transpose()?,
         secrets,
         places: Places::default(),
     })
+}
+
+fn source(text: String) -> Result<String, Invalid> {
+    if text.is_empty() || text.len() > SOURCE_BYTES_MAX || text.chars().any(char::is_control) {
+        let message = format!("must be 1 to {SOURCE_BYTES_MAX} bytes without control characters");
+        return Err(Invalid::new("scheduler.source", message));
+    }
+    Ok(text)
 }
 
 /// The zone of triggers that name none: the one that is given, else the machine's.
@@ -324,30 +368,6 @@ fn executors(
 fn socket_mode(text: &str) -> Result<u32, Invalid> {
     let refuse = || Invalid::new("control.mode", "must be an octal mode such as \"0660\"");
     u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(refuse)
-}
-
-fn read_jobs(jobs: Vec<Value>) -> Result<Vec<Definition>, Invalid> {
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let mut definitions = Vec::with_capacity(jobs.len());
-    for (number, job) in jobs.into_iter().enumerate() {
-        let at = |invalid: Invalid| invalid.within(&format!("jobs[{number}]"));
-        let definition = Definition::parse(job).map_err(at)?;
-        let id = definition
-            .id
-            .clone()
-            .ok_or_else(|| at(Invalid::new("id", "missing: a declared job has an id")))?;
-        if definition.replace_existing {
-            let message =
-                "has no meaning here: the file is the truth for the jobs that it declares";
-            return Err(at(Invalid::new("replace_existing", message)));
-        }
-        if let Some(first) = seen.insert(id.clone(), number) {
-            let message = format!("\"{id}\" is the id of jobs[{first}] already");
-            return Err(at(Invalid::new("id", message)));
-        }
-        definitions.push(definition);
-    }
-    Ok(definitions)
 }
 
 /// The folder for what must outlive the daemon: systemd's, or where the daemon was started.

@@ -19,6 +19,8 @@ pub(super) struct Places {
     lines: Vec<usize>,
     /// Byte offset of each key, by its path, such as `jobs[0].trigger.hour`.
     keys: BTreeMap<String, usize>,
+    /// Values that JSON does not have; null stands in for each.
+    pub(super) unusable: Vec<Invalid>,
 }
 
 impl Places {
@@ -41,6 +43,11 @@ impl Places {
         }
     }
 
+    /// The file, as it was named.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
     fn line_and_column(&self, offset: usize) -> (usize, usize) {
         let line = self.lines.partition_point(|begin| *begin <= offset).max(1);
         let begin = self.lines.get(line - 1).copied().unwrap_or(0);
@@ -52,57 +59,52 @@ impl Places {
 pub(super) fn read(file: &Path, text: &str) -> Result<(Value, Places), ConfigError> {
     let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
     let lines = std::iter::once(0).chain(breaks).collect();
-    let mut places = Places { file: file.to_owned(), lines, keys: BTreeMap::new() };
+    let mut places = Places { file: file.to_owned(), lines, ..Places::default() };
     let table = DeTable::parse(text).map_err(|error| {
         let place = error.span().map(|Range { start, .. }| places.line_and_column(start));
         let invalid = Invalid::new("", format!("not TOML: {}", error.message()));
         ConfigError { file: file.to_owned(), place, invalid }
     })?;
-    let value =
-        from_table(table.get_ref(), "", &mut places).map_err(|invalid| places.error(invalid))?;
+    let value = from_table(table.get_ref(), "", &mut places);
     Ok((value, places))
 }
 
-fn from_table(table: &DeTable<'_>, path: &str, places: &mut Places) -> Result<Value, Invalid> {
+fn from_table(table: &DeTable<'_>, path: &str, places: &mut Places) -> Value {
     let mut map = Map::new();
     for (key, value) in table {
         let name: &str = key.get_ref();
         let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         places.keys.insert(path.clone(), key.span().start);
-        map.insert(name.to_owned(), from_value(value, &path, places)?);
+        map.insert(name.to_owned(), from_value(value, &path, places));
     }
-    Ok(Value::Object(map))
+    Value::Object(map)
 }
 
-fn from_value(
-    value: &Spanned<DeValue<'_>>,
-    path: &str,
-    places: &mut Places,
-) -> Result<Value, Invalid> {
-    let refuse = |why: &str| Err(Invalid::new(path, why));
+fn from_value(value: &Spanned<DeValue<'_>>, path: &str, places: &mut Places) -> Value {
+    let mut refuse = |why: &str| {
+        places.unusable.push(Invalid::new(path, why));
+        Value::Null
+    };
     match value.get_ref() {
-        DeValue::String(text) => Ok(Value::String(text.to_string())),
-        DeValue::Boolean(flag) => Ok(Value::Bool(*flag)),
-        DeValue::Datetime(at) => Ok(Value::String(at.to_string())),
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Boolean(flag) => Value::Bool(*flag),
+        DeValue::Datetime(at) => Value::String(at.to_string()),
         DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(integer) => Ok(integer.into()),
+            Ok(integer) => integer.into(),
             Err(_) => refuse("the number is too large"),
         },
         DeValue::Float(float) => {
             let number = float.as_str().parse::<f64>().ok().and_then(Number::from_f64);
-            number.map_or_else(
-                || refuse("must be a finite number"),
-                |number| Ok(Value::Number(number)),
-            )
+            number.map_or_else(|| refuse("must be a finite number"), Value::Number)
         }
         DeValue::Array(items) => {
             let mut list = Vec::with_capacity(items.len());
             for (number, item) in items.iter().enumerate() {
                 let path = format!("{path}[{number}]");
                 places.keys.insert(path.clone(), item.span().start);
-                list.push(from_value(item, &path, places)?);
+                list.push(from_value(item, &path, places));
             }
-            Ok(Value::Array(list))
+            Value::Array(list)
         }
         DeValue::Table(table) => from_table(table, path, places),
     }

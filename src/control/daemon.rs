@@ -14,6 +14,9 @@ use crate::clock::rfc3339;
 use crate::invalid::Invalid;
 use crate::scheduler::handle::Node;
 
+/// Faulty jobs of the file that the status names one by one.
+const FAULTS_SHOWN: usize = 100;
+
 /// How the daemon stands. It answers also when its store does not: then nobody knows how many jobs there are.
 pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
     let (now, identity) = (api.clock.now(), &api.identity);
@@ -25,6 +28,9 @@ pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
     let jobs: Option<Map<String, Value>> = counts
         .map(|counts| counts.into_iter().map(|(state, count)| (state, count.into())).collect());
     let rules = api.rules.borrow().clone();
+    let mut declared = api.declared.borrow().clone();
+    let faulty = declared.faults.len();
+    declared.faults.truncate(FAULTS_SHOWN);
     let executors: Vec<Value> = status
         .pools
         .iter()
@@ -80,6 +86,8 @@ pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
         "store": identity.store,
         "socket": identity.socket,
         "jobs": jobs,
+        "declared": {"file": declared.path, "source": declared.source, "jobs": declared.jobs,
+            "faulty": faulty, "faults": declared.faults},
         "running": status.running,
         "next_wake": status.next_wake.map(rfc3339),
         "executors": executors,

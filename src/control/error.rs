@@ -126,7 +126,7 @@ impl From<Refusal> for ApiError {
             Refusal::NotFound(_) | Refusal::NoRun(_) => Self::not_found(message),
             Refusal::RunEnded { .. } => conflict("run_ended", None),
             Refusal::Exists(_) => conflict("exists", Some("id")),
-            Refusal::DeclaredInFile(_) => conflict("declared_in_file", Some("id")),
+            Refusal::DeclaredInFile { .. } => conflict("declared_in_file", Some("id")),
             Refusal::WrongState { .. } => conflict("wrong_state", None),
             Refusal::Busy { .. } => conflict("max_instances", None),
             Refusal::QueueFull(_) => {

@@ -68,6 +68,28 @@ pub struct Reloaded {
     pub restart_needed: Vec<String>,
 }
 
+/// What is known of the file that declares jobs.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct DeclaredFile {
+    /// Its absolute path.
+    pub path: String,
+    /// The source of its jobs.
+    pub source: String,
+    /// How many jobs it declares.
+    pub jobs: usize,
+    /// Those that could not be declared as the file has them.
+    pub faults: Vec<DeclaredFault>,
+}
+
+/// Why a job is not what the file says.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct DeclaredFault {
+    /// The job.
+    pub job: String,
+    /// What is wrong, and where.
+    pub error: String,
+}
+
 /// What does not change while a daemon lives.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -92,6 +114,8 @@ pub struct Api {
     pub history: History,
     /// What definitions are judged by.
     pub rules: watch::Receiver<Arc<Rules>>,
+    /// The file that declares jobs.
+    pub declared: watch::Receiver<DeclaredFile>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The way to the one who reads the configuration.

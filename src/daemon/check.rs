@@ -12,10 +12,11 @@ use super::files::{self, Source};
 use crate::cli::{self, ClientArguments, Failure};
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
-use crate::config;
+use crate::config::{self, Config};
 use crate::job::{Job, JobId};
 use crate::printable::escaped;
 use crate::scheduler::admission::Rules;
+use crate::scheduler::command::Conflict;
 
 /// Rows of one page of the daemon's jobs.
 const PAGE: usize = 1000;
@@ -36,14 +37,18 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
         .map_err(|invalid| config.error(invalid.within("toutiao")))?;
     // The daemon may have other privileges than the user who checks its file.
     let rules = Rules { privileges: None, ..files::rules(&config, app.registry()) };
-    let jobs = files::declared_jobs(&config, &rules, SystemClock.now())?;
+    let declared = files::declared_jobs(&config, &rules, SystemClock.now())?;
     // A start would refuse this too.
     files::store_place(&config, &state)?;
-    let declared: BTreeSet<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
+    if !declared.faulty.is_empty() {
+        let faults = declared.faulty.iter().map(|job| job.error.to_string());
+        return Err(Failure::Faulty(faults.collect()));
+    }
+    let jobs = declared.jobs;
     let stored = cli::client(arguments, config.socket())
-        .and_then(|client| Ok(runtime.block_on(stored_jobs(&client, &declared))?));
-    let (compared, why_not) = match stored {
-        Ok(stored) => (Some(compare(&stored, &jobs)), String::new()),
+        .and_then(|client| Ok(runtime.block_on(Stored::read(&client, &config, &jobs))?));
+    let (stored, why_not) = match stored {
+        Ok(stored) => (Some(stored), String::new()),
         Err(Failure::Client(ClientError::Unreachable { .. })) => {
             (None, "no daemon is running".to_owned())
         }
@@ -55,6 +60,8 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
         }
         Err(failure) => return Err(failure),
     };
+    let compared = stored.as_ref().map(|stored| compare(stored, &jobs));
+    let conflicts = stored.map(|stored| stored.conflicts).unwrap_or_default();
     let over = files::over(&jobs, SystemClock.now());
     let advice = jobs.iter().filter_map(|job| Some((job.id.clone(), job.task.advice()?)));
     let advice: Vec<(JobId, String)> = advice.collect();
@@ -62,40 +69,78 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     let warnings: Vec<Value> =
         warnings.map(|(id, why)| json!({"job": id, "warning": why})).collect();
     let answer = json!({
-        "file": file, "jobs": jobs.len(), "changes": compared, "warnings": warnings,
+        "file": file, "jobs": jobs.len(), "changes": compared, "warnings": warnings, "conflicts": conflicts,
     });
     arguments.output().show(&answer, |answer| {
         let over = over.iter().map(|(id, why)| format!("{id} will be finished: {why}"));
         let advice = advice.iter().map(|(id, why)| format!("{id}: {why}"));
         let warnings = over.chain(advice).map(|text| format!("\nwarning: {}", escaped(&text)));
         view(file, jobs.len(), answer.get("changes"), &why_not) + &warnings.collect::<String>()
-    })
+    })?;
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Conflicts(conflicts.iter().map(ToString::to_string).collect()))
 }
 
-/// The jobs of the daemon, by id, that it has from its file or that are declared now.
-async fn stored_jobs(
-    client: &Client,
-    declared: &BTreeSet<&str>,
-) -> Result<BTreeMap<String, Value>, ClientError> {
-    let mut stored = BTreeMap::new();
-    let mut cursor = String::new();
-    loop {
-        let page = client.jobs(&format!("limit={PAGE}{cursor}")).await?;
-        for job in page.get("jobs").and_then(Value::as_array).into_iter().flatten() {
-            let id = job.get("id").and_then(Value::as_str);
-            let of_file = job.get("origin").and_then(Value::as_str) == Some("file");
-            if let Some(id) = id.filter(|id| of_file || declared.contains(id)) {
-                stored.insert(id.to_owned(), job.clone());
+/// What the daemon has.
+#[derive(Default)]
+struct Stored {
+    /// Its jobs, by id, that it has from its file or that are declared now.
+    jobs: BTreeMap<String, Value>,
+    /// Those that are declared now and that another file declares.
+    conflicts: Vec<Conflict>,
+}
+
+impl Stored {
+    async fn read(client: &Client, config: &Config, declared: &[Job]) -> Result<Self, ClientError> {
+        let declared: BTreeSet<&str> = declared.iter().map(|job| job.id.as_str()).collect();
+        let own = source(client, config).await?;
+        let mut stored = Self::default();
+        let mut cursor = String::new();
+        loop {
+            let page = client.jobs(&format!("limit={PAGE}{cursor}")).await?;
+            for job in page.get("jobs").and_then(Value::as_array).into_iter().flatten() {
+                stored.add(job, &declared, &own);
+            }
+            match page.get("next_cursor").and_then(Value::as_str) {
+                Some(next) => cursor = format!("&cursor={}", crate::client::percent_encode(next)),
+                None => return Ok(stored),
             }
         }
-        match page.get("next_cursor").and_then(Value::as_str) {
-            Some(next) => cursor = format!("&cursor={}", crate::client::percent_encode(next)),
-            None => return Ok(stored),
+    }
+
+    fn add(&mut self, job: &Value, declared: &BTreeSet<&str>, own: &str) {
+        let text = |key| job.get(key).and_then(Value::as_str);
+        let Some(id) = text("id") else { return };
+        let is_declared = declared.contains(id);
+        let of_file = text("origin") == Some("file");
+        match text("source").filter(|other| of_file && *other != own) {
+            Some(other) if is_declared => {
+                let (id, other, own) = (id.to_owned(), other.to_owned(), own.to_owned());
+                self.conflicts.push(Conflict { id, other, own });
+            }
+            None if of_file || is_declared => {
+                self.jobs.insert(id.to_owned(), job.clone());
+            }
+            Some(_) | None => {}
         }
     }
 }
 
-fn compare(stored: &BTreeMap<String, Value>, declared: &[Job]) -> Value {
+/// The source of the file's jobs if this daemon had it: a file that names none has that of the daemon's own path.
+async fn source(client: &Client, config: &Config) -> Result<String, ClientError> {
+    if config.names_source() {
+        return Ok(config.source());
+    }
+    let status = client.status().await?;
+    let file = status.pointer("/declared/file").and_then(Value::as_str);
+    Ok(file.filter(|file| !file.is_empty()).map_or_else(|| config.source(), str::to_owned))
+}
+
+fn compare(Stored { jobs: stored, conflicts }: &Stored, declared: &[Job]) -> Value {
+    let is_left_alone = |job: &&Job| conflicts.iter().any(|other| other.id == job.id.as_str());
+    let declared: Vec<&Job> = declared.iter().filter(|job| !is_left_alone(job)).collect();
     let is_same = |job: &Job, stored: &Value| {
         let is_broken = stored.get("state").and_then(Value::as_str) == Some("broken");
         !is_broken && stored.as_object().is_some_and(|stored| job.is_defined_as(stored))

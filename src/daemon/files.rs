@@ -1,6 +1,7 @@
 //! The configuration and what is made of it: the rules that jobs are judged by, and the jobs that
 //! the file declares. `serve`, `reload` and `check` read it the same way.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,13 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock::Timestamp;
-use crate::config::{Config, ConfigError, default_file};
+use crate::config::{Config, ConfigError, FaultyJob, default_file};
 use crate::executor::Privileges;
 use crate::invalid::{self, Invalid};
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::scheduler::admission::Rules;
+use crate::scheduler::command::Fault;
+use crate::scheduler::declare::Declaration;
 use crate::store::sql::StorePlace;
 use crate::task::builtin::Registry;
 use crate::toutiao;
@@ -84,6 +87,11 @@ impl Reader {
         Self { source, place: Arc::new(Semaphore::new(1)) }
     }
 
+    /// The file with its whole path, or what stands for it.
+    pub(super) fn shown(&self) -> String {
+        self.source.shown()
+    }
+
     /// Loads the configuration and makes something of it.
     pub(super) async fn read<T: Send + 'static>(
         &self,
@@ -138,6 +146,7 @@ pub(super) fn rules(config: &Config, registry: Registry) -> Rules {
         executors: config.executors.clone(),
         max_crashes: config.max_crashes,
         registry,
+        source: config.source().into(),
         privileges: Some(Privileges::of_this_process()),
     }
 }
@@ -155,18 +164,55 @@ pub(super) fn place_at(url: &str, state: &Path) -> Result<StorePlace, Invalid> {
     })
 }
 
-/// The declared jobs, judged.
+/// The declared jobs, judged one by one.
 pub(super) fn declared_jobs(
     config: &Config,
     rules: &Rules,
     now: Timestamp,
-) -> Result<Vec<Job>, ConfigError> {
-    let admit = |(number, definition): (usize, &crate::job::Definition)| {
-        rules
-            .admit(definition.clone(), Origin::File, now)
-            .map_err(|invalid| config.job_error(number, invalid))
-    };
-    config.jobs.iter().enumerate().map(admit).collect()
+) -> Result<Declared, ConfigError> {
+    let of_defaults = |invalid: Invalid| config.error(invalid.within("scheduler.job_defaults"));
+    rules.check_defaults().map_err(of_defaults)?;
+    let mut declared = Declared { jobs: Vec::new(), faulty: config.faulty.clone() };
+    for (number, definition) in &config.jobs {
+        let id = definition.id.as_deref().map(JobId::parse).and_then(Result::ok);
+        match rules.admit(definition.clone(), Origin::File, now) {
+            Ok(job) => declared.jobs.push(job),
+            Err(invalid) => {
+                let error = config.job_error(*number, invalid);
+                declared.faulty.push(FaultyJob { number: *number, id, error });
+            }
+        }
+    }
+    declared.faulty.sort_by_key(|job| job.number);
+    Ok(declared)
+}
+
+/// The jobs of a file.
+#[derive(Debug, Clone)]
+pub(super) struct Declared {
+    /// Those that are in order.
+    pub(super) jobs: Vec<Job>,
+    /// Those that are not, in the order of the file.
+    pub(super) faulty: Vec<FaultyJob>,
+}
+
+impl Declared {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.jobs.len() + self.faulty.len()
+    }
+
+    /// What the scheduler is told. A job without an id of its own is called by its number.
+    pub(super) fn declaration(self) -> Declaration {
+        let has_nameless = self.faulty.iter().any(|job| job.id.is_none());
+        let taken: BTreeSet<JobId> = self.jobs.iter().map(|job| job.id.clone()).collect();
+        let fault = |FaultyJob { number, id, error }: FaultyJob| {
+            let id = id.unwrap_or_else(|| JobId::stored(format!("jobs[{number}]")));
+            Fault { id, reason: error.to_string() }
+        };
+        let faults = self.faulty.into_iter().map(fault).filter(|fault| !taken.contains(&fault.id));
+        Declaration { faults: faults.collect(), jobs: self.jobs, has_nameless }
+    }
 }
 
 /// The declared jobs that have no occurrence left, and why. A file that was right yesterday is not wrong because the last

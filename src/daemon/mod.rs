@@ -4,6 +4,7 @@
 mod app;
 mod check;
 mod core;
+mod declared;
 mod demo;
 mod exec;
 mod files;

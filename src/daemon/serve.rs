@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::app::App;
 use super::core::{Serving, Stopped};
+use super::declared;
 use super::files::{self, Demo, Reader, Source};
 use super::inherited::Inherited;
 use super::retention::Pruner;
@@ -27,15 +28,16 @@ use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Retention};
 use crate::control::condition::Noted;
-use crate::control::{self, Api, LogFilter, Opening, ReloadAnswer, ReloadOrder, Reloaded};
+use crate::control::{
+    self, Api, DeclaredFile, LogFilter, Opening, ReloadAnswer, ReloadOrder, Reloaded,
+};
 use crate::executor::{
     self, Completion, Confidential, Live, Pools, WorkerProgram, handed_over_max,
 };
 use crate::history::History;
 use crate::invalid::Invalid;
-use crate::job::Job;
 use crate::scheduler::admission::Rules;
-use crate::scheduler::declare::{DeclareError, Declared, Emptied, declare};
+use crate::scheduler::declare::{DeclareError, Declared, Occasion, declare};
 use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
 use crate::scheduler::{self, Identity, Scheduler};
@@ -163,6 +165,8 @@ struct Daemon {
     reader: Reader,
     /// Jobs of the file.
     declared: usize,
+    /// What is known of the file.
+    file: watch::Sender<DeclaredFile>,
     rules: watch::Sender<Arc<Rules>>,
     retention: watch::Sender<Retention>,
     handle: scheduler::handle::Handle,
@@ -226,6 +230,7 @@ async fn run(
     let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
     let handle = handle.with_pulse(pulse.clone());
     let (rules_in, rules_out) = watch::channel(Arc::new(plan.rules.clone()));
+    let (file_in, file_out) = watch::channel(DeclaredFile::default());
     let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
     let noted = Noted::default();
     let history = History::new(Arc::new(store.clone()), handle.clone(), live.clone());
@@ -235,6 +240,7 @@ async fn run(
         history,
         handle: handle.clone(),
         rules: rules_out.clone(),
+        declared: file_out,
         clock: Arc::new(SystemClock),
         reload: reload_in,
         noted,
@@ -258,6 +264,7 @@ async fn run(
     let mut daemon = Daemon {
         reader,
         declared: 0,
+        file: file_in,
         rules: rules_in,
         retention,
         handle,
@@ -345,13 +352,14 @@ impl Daemon {
     /// Declares the jobs of the file, and lets jobs fire from then on. None if the daemon was asked to stop before.
     async fn begin(
         &mut self,
-        jobs: Vec<Job>,
+        jobs: files::Declared,
         start: &mut Start,
         signals: &mut Signals,
     ) -> Option<Result<(), Failure>> {
         let rules = self.rules.borrow().as_ref().clone();
         let begin = async || {
-            self.declare(rules.clone(), jobs.clone(), Emptied::Keeps).await?;
+            let file = self.reader.shown();
+            self.declare(rules.clone(), jobs.clone(), file, Occasion::Start).await?;
             Ok::<(), DeclareError>(self.handle.begin().await?)
         };
         let begun = start.persist(signals, begin).await?;
@@ -441,7 +449,8 @@ impl Daemon {
         };
         let judged = self.reader.read(judge).await;
         let (config, rules, jobs) = judged.map_err(|error| error.to_string())?;
-        if jobs.is_empty() && self.declared > 0 && !force {
+        declared::refuse_faults(&jobs)?;
+        if jobs.jobs.is_empty() && self.declared > 0 && !force {
             return Err(format!(
                 "the file declares no jobs, which would remove the {} that it declared before; \
                  if that is meant, use punctual reload --force",
@@ -453,35 +462,34 @@ impl Daemon {
         if rules.executors != config.executors {
             restart_needed.push("executors".to_owned());
         }
-        let jobs = self.declare(rules.clone(), jobs, Emptied::Removes).await;
+        let jobs = self.declare(rules.clone(), jobs, self.reader.shown(), Occasion::Reload).await;
         let jobs = jobs.map_err(|error| error.to_string())?;
         self.rules.send_replace(Arc::new(rules));
         self.retention.send_replace(config.retention);
         Ok(Reloaded { jobs, restart_needed })
     }
 
-    /// Makes the rules these, and the jobs of the file; says how they have changed.
+    /// Makes the rules these, and the jobs what the file declares; says how they have changed.
     async fn declare(
         &mut self,
         rules: Rules,
-        jobs: Vec<Job>,
-        emptied: Emptied,
+        jobs: files::Declared,
+        path: String,
+        occasion: Occasion,
     ) -> Result<control::Difference, DeclareError> {
-        for (job, why) in files::over(&jobs, SystemClock.now()) {
+        for (job, why) in files::over(&jobs.jobs, SystemClock.now()) {
             tracing::warn!(%job, "the job is finished: {why}");
         }
-        let count = jobs.len();
+        let (count, source) = (jobs.count(), rules.source.to_string());
+        let declaration = jobs.declaration();
+        let faults = declaration.faults.clone();
         let (handle, archive) = (&self.handle, self.archive.as_ref());
-        let Declared { difference, kept } = declare(handle, archive, rules, jobs, emptied).await?;
-        self.declared = count + kept;
-        if kept > 0 {
-            tracing::warn!(
-                kept,
-                "the file declares no jobs any more; those that it declared before are kept, and punctual reload --force removes them"
-            );
-        }
-        tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
-            unchanged = difference.unchanged, "declared jobs");
+        let done = declare(handle, archive, rules, declaration, occasion).await?;
+        self.declared = count + done.kept;
+        declared::log(&done, &faults);
+        let Declared { difference, refused, .. } = done;
+        let faults = declared::shown(faults.into_iter().chain(refused), &difference.conflicts);
+        self.file.send_replace(DeclaredFile { path, source, jobs: count, faults });
         Ok(difference)
     }
 }

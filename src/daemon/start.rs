@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::app::App;
+use super::declared;
 use super::files::{self, Reader};
 use super::notify;
 use super::serve::{refused, unusable};
@@ -22,7 +23,6 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError};
 use crate::control::bind::{SocketFile, bind};
 use crate::control::{self, Opening, Routes, Stage};
-use crate::job::Job;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::command::Refusal;
 use crate::scheduler::declare::DeclareError;
@@ -68,7 +68,7 @@ impl Passing for DeclareError {
         match self {
             Self::Store(error) => error.away(),
             Self::Refused(Refusal::Unavailable(why)) => Some(why.clone()),
-            Self::Refused(_) | Self::Rejected { .. } => None,
+            Self::Refused(_) | Self::Rejected { .. } | Self::Conflict { .. } => None,
         }
     }
 }
@@ -230,7 +230,12 @@ impl Start {
     ) -> Option<Plan> {
         notify::reloading();
         let read = signals.unless_stopped(reader.read(Ok)).await?;
-        let plan = match read.map_err(Failure::from).and_then(Plan::of) {
+        let without_faults = |plan: Plan| {
+            declared::refuse_faults(&plan.jobs()?).map_err(Failure::Refused)?;
+            Ok(plan)
+        };
+        let new = read.map_err(Failure::from).and_then(Plan::of).and_then(without_faults);
+        let plan = match new {
             Ok(new) => {
                 let needed = plan.config.restart_needed(&new.config);
                 if needed.iter().any(|table| table == "control") {
@@ -286,7 +291,7 @@ impl Plan {
     }
 
     /// The declared jobs, as of now.
-    pub(super) fn jobs(&self) -> Result<Vec<Job>, ConfigError> {
+    pub(super) fn jobs(&self) -> Result<files::Declared, ConfigError> {
         files::declared_jobs(&self.config, &self.rules, SystemClock.now())
     }
 }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::JobId;
 use super::policy::{GivenPolicy, given, given_value};
 use super::retry::GivenRetry;
 use super::rules::{Coalesce, OnCrash, OnFinish, Overlap};
@@ -144,6 +145,12 @@ impl Definition {
         }
         Ok(())
     }
+}
+
+/// Checks the id of a new job.
+pub fn new_id(text: &str) -> Result<JobId, Invalid> {
+    check_new_id(text)?;
+    JobId::parse(text)
 }
 
 /// Refuses an id that clients could not name, or that people could not tell from another one. A job that is stored under

@@ -18,7 +18,7 @@ mod shown;
 mod task;
 
 pub use command::{Command, Program, RUN_VARIABLES};
-pub use definition::Definition;
+pub use definition::{Definition, new_id};
 pub use hooks::Hooks;
 pub use http::{Content, Http, parse_url};
 pub use json::Json;
@@ -126,10 +126,49 @@ pub enum JobState {
         reason: String,
         /// The first occurrence that this holds back, if there is one.
         since: Option<Timestamp>,
+        /// What it was before, which it becomes again once it is mended.
+        former: Former,
     },
 }
 
+/// What a broken job was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Former {
+    /// It fired; or it is new and was never in order.
+    Active,
+    /// It was paused.
+    Paused,
+    /// It was finished.
+    Finished,
+}
+
 impl JobState {
+    /// The state of a job in this one that becomes broken for this reason.
+    #[must_use]
+    pub fn broken(&self, reason: String) -> Self {
+        let (since, former) = match self {
+            Self::Active { next } => (Some(next.scheduled_at), Former::Active),
+            Self::Paused { next } => (Some(next.scheduled_at), Former::Paused),
+            Self::Finished => (None, Former::Finished),
+            Self::Broken { since, former, .. } => (*since, *former),
+        };
+        Self::Broken { reason, since, former }
+    }
+
+    /// The state before the job was broken. A state that is not broken, or for which nothing was there before, is the
+    /// answer itself.
+    #[must_use]
+    pub fn unbroken(&self) -> Self {
+        let Self::Broken { since, former, .. } = self else { return self.clone() };
+        let next = since.map(|at| Due { scheduled_at: at, due_at: at });
+        match (former, next) {
+            (Former::Finished, _) => Self::Finished,
+            (Former::Active, Some(next)) => Self::Active { next },
+            (Former::Paused, Some(next)) => Self::Paused { next },
+            (Former::Active | Former::Paused, None) => self.clone(),
+        }
+    }
+
     /// The state's word.
     pub fn word(&self) -> &'static str {
         match self {
@@ -164,6 +203,9 @@ pub struct Job {
     pub bytes: usize,
     /// Where it was declared.
     pub origin: Origin,
+    /// The source of the file that declares it; none if it came over the socket, or if it was stored before sources
+    /// were, and then it is the job of whichever file is loaded next.
+    pub source: Option<Arc<str>>,
     /// Whether it fires, and when.
     pub state: JobState,
     /// When its trigger was defined. An occurrence is unique by (job, anchor, scheduled instant), so a job that
@@ -201,23 +243,57 @@ impl Job {
         }
     }
 
+    /// A job of the file whose declaration is faulty and that was never in order before: its id, and the reason.
+    pub fn undefined(id: JobId, reason: String, now: Timestamp) -> Self {
+        let state = JobState::Broken { reason, since: None, former: Former::Active };
+        Self {
+            name: id.to_string(),
+            id,
+            // What the file has there may hold what must not be shown.
+            trigger: Arc::new(Trigger::unreadable(Value::Null)),
+            task: Arc::new(Task::Unreadable(Value::Null)),
+            executor: String::new(),
+            policy: Policy::default(),
+            tags: Vec::new(),
+            description: String::new(),
+            bytes: 0,
+            origin: Origin::File,
+            source: None,
+            state,
+            anchor: now,
+            run_count: 0,
+            owner: None,
+            revision: 0,
+            created_at: now,
+            updated_at: now,
+            unreadable: None,
+        }
+    }
+
+    /// Whether a file with another source than this declares it.
+    pub fn is_declared_beside(&self, source: &str) -> bool {
+        self.origin == Origin::File && self.source.as_deref().is_some_and(|own| own != source)
+    }
+
     /// This job with the definition of `new`. Where the trigger is the same, the schedule goes on as it was:
-    /// next occurrence, pause, and the count of runs.
+    /// next occurrence, pause, and the count of runs. A broken job is what it was before it was broken; what that has
+    /// held back is left to the caller.
     #[must_use]
     pub fn redefined(&self, new: Self) -> Self {
+        let is_readable = self.unreadable.is_none();
+        let former = if is_readable { self.state.unbroken() } else { self.state.clone() };
         // "Now" is another instant each time.
         let is_now = self.trigger.is_one_shot() && self.trigger.spec().get("run_date").is_none();
         let same_trigger =
-            self.trigger.fires_like(&new.trigger) && !(is_now && self.state == JobState::Finished);
+            self.trigger.fires_like(&new.trigger) && !(is_now && former == JobState::Finished);
         // A job that `max_runs` has ended goes on if the new definition lets it.
         let goes_on = same_trigger
-            && self.state == JobState::Finished
+            && former == JobState::Finished
             && !self.trigger.is_one_shot()
             && new.policy.max_runs.is_none_or(|max_runs| max_runs > self.run_count);
-        let keeps_schedule =
-            same_trigger && !goes_on && !matches!(self.state, JobState::Broken { .. });
+        let keeps_schedule = same_trigger && !goes_on && !matches!(former, JobState::Broken { .. });
         let (state, anchor, run_count, trigger) = if keeps_schedule {
-            let state = match (&self.state, &new.state) {
+            let state = match (&former, &new.state) {
                 // A definition that says so pauses; one that does not say it leaves a pause alone.
                 (JobState::Active { next }, JobState::Paused { .. }) => {
                     JobState::Paused { next: *next }

@@ -49,6 +49,25 @@ pub struct Policy {
     pub on_finish: Option<OnFinish>,
 }
 
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            misfire_grace: None,
+            coalesce: Coalesce::default(),
+            max_instances: 1,
+            overlap: Overlap::default(),
+            on_crash: OnCrash::default(),
+            max_runs: None,
+            timeout: None,
+            retry: None,
+            priority: 0,
+            hooks: Hooks::default(),
+            heartbeat: None,
+            on_finish: None,
+        }
+    }
+}
+
 /// The policies that few jobs have, as they are stored and shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Options<'a> {

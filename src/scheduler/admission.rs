@@ -34,6 +34,8 @@ pub struct Rules {
     pub max_crashes: u32,
     /// The builtins.
     pub registry: Registry,
+    /// The source of the jobs that this daemon's file declares: jobs of other sources are not its business.
+    pub source: Arc<str>,
     /// What this daemon may give to commands; none where that is not known, as for a check by somebody else.
     pub privileges: Option<Privileges>,
 }
@@ -76,6 +78,7 @@ impl Rules {
             description: definition.description,
             bytes: 0,
             origin,
+            source: (origin == Origin::File).then(|| Arc::clone(&self.source)),
             state,
             anchor: now,
             run_count: 0,
@@ -140,12 +143,15 @@ impl Rules {
     fn check_privileges(&self, task: &Task, policy: &Policy) -> Result<(), Invalid> {
         let Some(privileges) = &self.privileges else { return Ok(()) };
         let hooks = policy.hooks.tasks().map(|(name, task)| (name, &**task));
-        for (name, task) in std::iter::once(("task", task)).chain(hooks) {
-            if let Task::Command(command) = task {
-                privileges.check(command).map_err(|invalid| invalid.within(name))?;
-            }
-        }
-        Ok(())
+        check_commands(privileges, std::iter::once(("task", task)).chain(hooks))
+    }
+
+    /// Judges the policies of jobs that give none: a fault of them would be one of every job.
+    pub fn check_defaults(&self) -> Result<(), Invalid> {
+        let policy = self.defaults.complete(&GivenPolicy::default())?;
+        self.check_hooks(&policy)?;
+        let Some(privileges) = &self.privileges else { return Ok(()) };
+        check_commands(privileges, policy.hooks.tasks().map(|(name, task)| (name, &**task)))
     }
 
     fn check_hooks(&self, policy: &Policy) -> Result<(), Invalid> {
@@ -195,6 +201,16 @@ impl Rules {
         }
         Ok(name.to_owned())
     }
+}
+
+fn check_commands<'t>(
+    privileges: &Privileges,
+    mut tasks: impl Iterator<Item = (&'t str, &'t Task)>,
+) -> Result<(), Invalid> {
+    tasks.try_for_each(|(name, task)| match task {
+        Task::Command(command) => privileges.check(command).map_err(|fault| fault.within(name)),
+        Task::Builtin { .. } | Task::Http(_) | Task::Unreadable(_) => Ok(()),
+    })
 }
 
 /// What may surprise about a job that is accepted.

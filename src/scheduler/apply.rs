@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use super::admission::Rules;
-use super::command::{Added, Addition, Answer, Difference, Existing, Refusal, Request};
+use super::command::{Added, Addition, Answer, Existing, Refusal, Request};
 use super::floor::{Floor, Waiting};
 use super::overlap::Overlaps;
 use super::plan;
-use super::report::Note;
 use super::step::Step;
 use crate::clock::Timestamp;
 use crate::job::{Due, Job, JobId, JobState, Origin};
@@ -68,6 +67,10 @@ impl Desk<'_> {
             }
             Request::Review(ids) => Ok(Answer::Difference(self.review(&ids))),
             Request::Declare(jobs) => Ok(Answer::Difference(self.declare(jobs))),
+            Request::BreakDeclared(faults) => {
+                self.break_declared(faults);
+                Ok(Answer::Done)
+            }
             Request::Begin => Ok(Answer::Done),
         }
     }
@@ -89,7 +92,7 @@ impl Desk<'_> {
             Existing::Refuse if is_free_again(&known) => return Ok(self.put(job)),
             Existing::Refuse => return Err(Refusal::Exists(job.id)),
             Existing::Redefine | Existing::Reschedule if known.origin == Origin::File => {
-                return Err(Refusal::DeclaredInFile(job.id));
+                return Err(self.declared_in_file(&known));
             }
             Existing::Redefine => known.redefined(job),
             Existing::Reschedule => known.rescheduled(job),
@@ -106,11 +109,17 @@ impl Desk<'_> {
 
     fn remove(&mut self, id: &JobId) -> Result<Answer, Refusal> {
         let job = self.known(id)?;
-        if job.origin == Origin::File {
-            return Err(Refusal::DeclaredInFile(id.clone()));
+        // A job of another file may go: that file may be gone for good.
+        if job.origin == Origin::File && !job.is_declared_beside(&self.rules.source) {
+            return Err(self.declared_in_file(&job));
         }
         self.delete(id);
         Ok(Answer::Job(job))
+    }
+
+    fn declared_in_file(&self, job: &Job) -> Refusal {
+        let file = job.source.as_ref().unwrap_or(&self.rules.source);
+        Refusal::DeclaredInFile { id: job.id.clone(), file: Arc::clone(file) }
     }
 
     /// Removes the jobs that are finished and have no run in flight.
@@ -138,11 +147,7 @@ impl Desk<'_> {
         let now = self.step.now;
         let job = self.known(id)?;
         let next = match &job.state {
-            // The delay is computed again: of what a pause holds back, a store keeps the instant only.
-            JobState::Paused { next } if job.trigger.matches(next.scheduled_at) => {
-                plan::due(&job.id, &job.trigger, next.scheduled_at)
-            }
-            JobState::Paused { next } => Due { due_at: next.scheduled_at, ..*next },
+            JobState::Paused { next } => due_again(&job, next.scheduled_at),
             JobState::Active { .. } => return Ok(Answer::Job(job)),
             JobState::Finished | JobState::Broken { .. } => return Err(wrong_state(&job)),
         };
@@ -195,82 +200,6 @@ impl Desk<'_> {
         Ok(Answer::Run(run))
     }
 
-    fn review(&mut self, ids: &[JobId]) -> Difference {
-        let mut difference = Difference::default();
-        for id in ids {
-            let Some(job) = self.step.job(id).cloned() else { continue };
-            if job.origin == Origin::File {
-                difference.removed.push(id.to_string());
-                self.delete(id);
-            } else {
-                self.judge_again(&job);
-            }
-        }
-        difference
-    }
-
-    fn declare(&mut self, jobs: Vec<Job>) -> Difference {
-        let mut difference = Difference::default();
-        for job in jobs {
-            let job = self.by_this_clock(job);
-            let id = job.id.to_string();
-            match self.step.job(&job.id).cloned() {
-                None => {
-                    difference.added.push(id);
-                    self.put(job);
-                }
-                Some(known) if is_as_declared(&known, &job) => difference.unchanged += 1,
-                // What is stored and shown follows the file's own words.
-                Some(known) if is_like_declared(&known, &job) => {
-                    difference.unchanged += 1;
-                    self.replace(&known, known.redefined(job));
-                }
-                Some(known) => {
-                    difference.changed.push(id);
-                    self.replace(&known, known.redefined(job));
-                }
-            }
-        }
-        difference
-    }
-
-    /// Breaks an active job that the rules no longer allow, and mends one that they allow again.
-    fn judge_again(&mut self, job: &Arc<Job>) {
-        let now = self.step.now;
-        let state = match (self.rules.check(job), &job.state) {
-            (Err(invalid), JobState::Active { next }) => {
-                let reason = invalid.to_string();
-                let note = Note::Broken { job: job.id.clone(), reason: reason.clone() };
-                self.step.notes.push(note);
-                JobState::Broken { reason, since: Some(next.scheduled_at) }
-            }
-            (Ok(()), JobState::Broken { since, .. }) => {
-                self.step.notes.push(Note::Mended { job: job.id.clone() });
-                self.mended(job, *since)
-            }
-            (Err(_) | Ok(()), _) => return,
-        };
-        self.put(Job { state, updated_at: now, ..(**job).clone() });
-    }
-
-    /// The state of a job that is whole again: it fires from now on, and what it missed is accounted for.
-    fn mended(&mut self, job: &Job, since: Option<Timestamp>) -> JobState {
-        if job.trigger.is_one_shot() {
-            return state_from(job, since.or_else(|| job.trigger.first()));
-        }
-        let now = self.step.now;
-        let next = match since {
-            // The clock was set back meanwhile: what came before has its rows, and this is still to come.
-            Some(since) if since > now => Some(since),
-            Some(since) => {
-                self.skip_since(job, since, SkipReason::Broken);
-                job.trigger.next_after(now)
-            }
-            None => job.trigger.next_after(now),
-        };
-        state_from(job, next)
-    }
-
     /// A new run that waits for its place.
     pub(super) fn pending_run(
         &mut self,
@@ -306,6 +235,16 @@ impl Desk<'_> {
     }
 }
 
+/// An occurrence that was held back. Its delay is computed again: of what is held back, a store keeps the instant only.
+pub(super) fn due_again(job: &Job, at: Timestamp) -> Due {
+    // What `next_run_time` named has no delay.
+    if job.trigger.matches(at) {
+        plan::due(&job.id, &job.trigger, at)
+    } else {
+        Due { scheduled_at: at, due_at: at }
+    }
+}
+
 /// The state of a job whose next occurrence is at `next`.
 pub(super) fn state_from(job: &Job, next: Option<Timestamp>) -> JobState {
     next.map_or(JobState::Finished, |at| JobState::Active {
@@ -317,18 +256,6 @@ pub(super) fn state_from(job: &Job, next: Option<Timestamp>) -> JobState {
 /// of it that are still in flight go on, and count as instances of a new job of the id.
 pub(super) fn is_free_again(known: &Job) -> bool {
     known.state == JobState::Finished && known.origin == Origin::Socket
-}
-
-/// Whether a job is stored just as it is declared.
-fn is_as_declared(known: &Job, declared: &Job) -> bool {
-    let broken = matches!(known.state, JobState::Broken { .. });
-    known.origin == Origin::File && !broken && known.same_definition(declared)
-}
-
-/// Whether a job means what is declared, also if it came over the socket or is written otherwise.
-fn is_like_declared(known: &Job, declared: &Job) -> bool {
-    let broken = matches!(known.state, JobState::Broken { .. });
-    !broken && declared.is_defined_as(&known.definition())
 }
 
 fn wrong_state(job: &Job) -> Refusal {

@@ -39,6 +39,15 @@ pub enum Added {
     Replaced,
 }
 
+/// A job of the file whose declaration is faulty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Its id; where the file gives it none, its number in the file stands in for it.
+    pub id: JobId,
+    /// What is wrong with it, and where.
+    pub reason: String,
+}
+
 /// A request that changes something.
 #[derive(Debug, Clone)]
 pub enum Request {
@@ -76,11 +85,14 @@ pub enum Request {
     RemoveFinished(Vec<JobId>),
     /// Judge by these rules from now on.
     SetRules(Box<Rules>),
-    /// Look again at jobs that the file does not declare: one that it declared before is removed, any other one is
-    /// judged by the rules.
+    /// Look again at jobs that the file does not declare: one that it declared before is removed, one that another file
+    /// declares is left alone, any other one is judged by the rules.
     Review(Vec<JobId>),
-    /// Make these jobs of the file what the file says.
+    /// Make these jobs of the file what the file says. One that another file declares is left alone, and named.
     Declare(Vec<Job>),
+    /// Break jobs of the file whose declarations are faulty: they keep their definitions, and do not fire. One that this
+    /// file did not declare before, but that exists, is left alone.
+    BreakDeclared(Vec<Fault>),
     /// Fire from now on: the jobs of the file are declared.
     Begin,
 }
@@ -106,6 +118,7 @@ impl Request {
             Self::AddAll(additions) => additions.iter().map(|addition| weight(&addition.job)).sum(),
             Self::Declare(jobs) => jobs.iter().map(weight).sum(),
             Self::RemoveFinished(ids) | Self::Review(ids) => ids.len(),
+            Self::BreakDeclared(faults) => faults.len(),
             Self::Prune { runs, .. } => runs.len(),
             Self::Remove(_)
             | Self::Pause(_)
@@ -136,6 +149,7 @@ impl Request {
             | Self::SetRules(_)
             | Self::Review(_)
             | Self::Declare(_)
+            | Self::BreakDeclared(_)
             | Self::Begin => None,
         }
     }
@@ -148,6 +162,7 @@ impl Request {
             Self::Remove(id) | Self::Pause(id) | Self::Resume(id) | Self::Run(id) => vec![id],
             Self::RemoveFinished(ids) | Self::Review(ids) => ids.iter().collect(),
             Self::Declare(jobs) => jobs.iter().map(|job| &job.id).collect(),
+            Self::BreakDeclared(faults) => faults.iter().map(|fault| &fault.id).collect(),
             Self::Cancel { .. }
             | Self::PauseAll
             | Self::ResumeAll
@@ -186,6 +201,23 @@ pub struct Difference {
     pub removed: Vec<String>,
     /// How many are as they were.
     pub unchanged: usize,
+    /// Those that were left alone, because another file declares them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
+}
+
+/// A job that two files declare.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, thiserror::Error)]
+#[error(
+    "job \"{id}\" is declared by another file, whose source is \"{other}\"; the source of this file is \"{own}\""
+)]
+pub struct Conflict {
+    /// The job.
+    pub id: String,
+    /// The source of the file whose declaration counts.
+    pub other: String,
+    /// The source of the file whose declaration does not.
+    pub own: String,
 }
 
 impl Difference {
@@ -195,6 +227,7 @@ impl Difference {
         self.changed.extend(other.changed);
         self.removed.extend(other.removed);
         self.unchanged += other.unchanged;
+        self.conflicts.extend(other.conflicts);
     }
 }
 
@@ -218,9 +251,14 @@ pub enum Refusal {
         /// Its state.
         state: &'static str,
     },
-    /// The job is declared in the file, which is the truth for it.
-    #[error("job \"{0}\" is declared in jobs.toml: change it there and reload")]
-    DeclaredInFile(JobId),
+    /// The job is declared in a file, which is the truth for it.
+    #[error("job \"{id}\" is declared in a file (source \"{file}\"): change it there and reload")]
+    DeclaredInFile {
+        /// The job.
+        id: JobId,
+        /// The source of that file.
+        file: Arc<str>,
+    },
     /// The job's state does not allow it.
     #[error("job \"{id}\" is {state}")]
     WrongState {

@@ -264,8 +264,9 @@ fn continued(
     let state = match &job.state {
         JobState::Active { next: held } if is_wrong(held.scheduled_at) => JobState::Active { next },
         JobState::Paused { next: held } if is_wrong(held.scheduled_at) => JobState::Paused { next },
-        JobState::Broken { reason, since: Some(held) } if is_wrong(*held) => {
-            JobState::Broken { reason: reason.clone(), since: Some(next.scheduled_at) }
+        JobState::Broken { reason, since: Some(held), former } if is_wrong(*held) => {
+            let (reason, former) = (reason.clone(), *former);
+            JobState::Broken { reason, since: Some(next.scheduled_at), former }
         }
         // It has ended only because its end was passed while the clock was ahead.
         JobState::Finished if job.policy.max_runs.is_none_or(|most| job.run_count < most) => {

@@ -5,15 +5,15 @@
 use std::collections::BTreeSet;
 
 use super::admission::Rules;
-use super::command::{Difference, Refusal, weight};
+use super::command::{Conflict, Difference, Fault, Refusal, weight};
 use super::handle::Handle;
 use super::slices::{halves, slices};
-use crate::job::{Job, JobId, Origin};
-use crate::store::{Archive, StoreError};
+use crate::job::{Job, JobId};
+use crate::store::{Archive, Reviewed, StoreError};
 
 /// Work of one slice, in jobs of usual size: a few milliseconds of the scheduler's time.
 const SLICE_WEIGHT: usize = 64;
-/// Ids that are looked up at a time.
+/// Jobs that are looked up at a time.
 const PAGE: usize = 1000;
 
 /// Why the jobs of the file were not all declared.
@@ -30,18 +30,45 @@ pub enum DeclareError {
         /// What the database says.
         why: String,
     },
+    /// Other files declare jobs of this one; nothing has changed.
+    #[error("{first}{}", more(*.others))]
+    Conflict {
+        /// One of them.
+        first: Conflict,
+        /// How many there are beside it.
+        others: usize,
+    },
     /// The scheduler refused a slice.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
 
-/// What a file without any jobs means for those that it declared before.
+fn more(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        others => format!(" (and {others} more jobs)"),
+    }
+}
+
+/// What a file declares.
+#[derive(Debug, Default)]
+pub struct Declaration {
+    /// Its jobs that are in order.
+    pub jobs: Vec<Job>,
+    /// Its jobs that are not.
+    pub faults: Vec<Fault>,
+    /// Whether one of those has no id of its own, so that nobody knows which job it is.
+    pub has_nameless: bool,
+}
+
+/// What the jobs of a file are declared for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Emptied {
-    /// They are kept: at a start an empty file is more often a mistake than meant.
-    Keeps,
-    /// They go, as one that is not in the file any more does.
-    Removes,
+pub enum Occasion {
+    /// A start goes on with what is in order. An empty file is more often a mistake than meant, so that it removes nothing.
+    /// Neither does one with a job whose id is not known.
+    Start,
+    /// A reload changes nothing if another file declares one of the jobs.
+    Reload,
 }
 
 /// What declaring jobs has led to.
@@ -51,65 +78,139 @@ pub struct Declared {
     pub difference: Difference,
     /// Jobs of the file that it does not declare any more, and that were kept.
     pub kept: usize,
+    /// Jobs that the database refused, which were broken instead.
+    pub refused: Vec<Fault>,
 }
 
-/// Has jobs judged by these rules, and makes the jobs of the file these; says what has changed.
+/// The jobs to review, page by page.
+struct Reviews<'a> {
+    archive: &'a dyn Archive,
+    executors: Vec<String>,
+    after: String,
+    is_over: bool,
+}
+
+impl<'a> Reviews<'a> {
+    fn new(archive: &'a dyn Archive, rules: &Rules) -> Self {
+        let executors = rules.executors.keys().cloned().collect();
+        Self { archive, executors, after: String::new(), is_over: false }
+    }
+
+    /// The next page; an empty one after the last.
+    async fn next(&mut self) -> Result<Vec<Reviewed>, StoreError> {
+        if self.is_over {
+            return Ok(Vec::new());
+        }
+        let page = self.archive.to_review(&self.executors, &self.after, PAGE).await?;
+        self.is_over = page.len() < PAGE;
+        if let Some(last) = page.last() {
+            last.id.as_str().clone_into(&mut self.after);
+        }
+        Ok(page)
+    }
+}
+
+/// Has jobs judged by these rules, and makes the jobs of the file what it declares; says what has changed.
 pub async fn declare(
     handle: &Handle,
     archive: &dyn Archive,
     rules: Rules,
-    jobs: Vec<Job>,
-    emptied: Emptied,
+    declaration: Declaration,
+    occasion: Occasion,
 ) -> Result<Declared, DeclareError> {
-    let executors: Vec<String> = rules.executors.keys().cloned().collect();
-    let declared: BTreeSet<JobId> = jobs.iter().map(|job| job.id.clone()).collect();
+    let Declaration { jobs, faults, has_nameless } = declaration;
+    let ids = jobs.iter().map(|job| &job.id).chain(faults.iter().map(|fault| &fault.id));
+    let declared: BTreeSet<JobId> = ids.cloned().collect();
+    if occasion == Occasion::Reload {
+        refuse_conflicts(archive, &rules, &declared).await?;
+    }
+    let own = rules.source.clone();
+    let mut reviews = Reviews::new(archive, &rules);
     handle.set_rules(rules).await?;
-    let keeps = emptied == Emptied::Keeps && declared.is_empty();
+    let keeps = occasion == Occasion::Start && (declared.is_empty() || has_nameless);
     let (mut difference, mut kept) = (Difference::default(), 0);
-    let mut after = String::new();
     loop {
-        let page = archive.to_review(&executors, &after, PAGE).await?;
-        let is_last = page.len() < PAGE;
-        if let Some(last) = page.last() {
-            last.as_str().clone_into(&mut after);
+        let page = reviews.next().await?;
+        if page.is_empty() {
+            break;
         }
-        let mut others: Vec<JobId> = page.into_iter().filter(|id| !declared.contains(id)).collect();
+        let mut others = page;
+        others.retain(|job| !declared.contains(&job.id) && !job.is_declared_beside(&own));
         if keeps {
             let count = others.len();
-            others = not_declared(archive, others).await?;
+            others.retain(|job| !job.is_declared);
             kept += count - others.len();
         }
+        let others = others.into_iter().map(|job| job.id).collect();
         for slice in slices(others, SLICE_WEIGHT, |_| 1) {
             difference.extend(handle.review(slice).await?);
         }
-        if is_last {
-            break;
-        }
     }
+    for slice in slices(faults, SLICE_WEIGHT, |_| 1) {
+        break_declared(handle, slice).await?;
+    }
+    let mut refused = Vec::new();
     let mut waiting = slices(jobs, SLICE_WEIGHT, weight);
     waiting.reverse();
     while let Some(slice) = waiting.pop() {
         match handle.declare(slice.clone()).await {
             Ok(more) => difference.extend(more),
             Err(Refusal::Rejected(why)) => match slice.as_slice() {
-                // The jobs before it are declared, and it is named.
-                [job] => return Err(DeclareError::Rejected { id: job.id.clone(), why }),
+                [job] => {
+                    let error = DeclareError::Rejected { id: job.id.clone(), why };
+                    if occasion == Occasion::Reload {
+                        // The jobs before it are declared, and it is named.
+                        return Err(error);
+                    }
+                    let fault = Fault { id: job.id.clone(), reason: error.to_string() };
+                    break_declared(handle, vec![fault.clone()]).await?;
+                    refused.push(fault);
+                }
                 _ => waiting.extend(halves(slice)),
             },
             Err(refusal) => return Err(refusal.into()),
         }
     }
-    Ok(Declared { difference, kept })
+    Ok(Declared { difference, kept, refused })
 }
 
-/// Those of the jobs that did not come from the file.
-async fn not_declared(archive: &dyn Archive, ids: Vec<JobId>) -> Result<Vec<JobId>, StoreError> {
-    let mut others = Vec::new();
-    for id in ids {
-        let job = archive.job(id.as_str()).await?;
-        if job.is_none_or(|job| job.origin != Origin::File) {
-            others.push(id);
+/// Breaks jobs whose declarations are faulty. One that the database refuses even so is not shown as broken.
+async fn break_declared(handle: &Handle, faults: Vec<Fault>) -> Result<(), Refusal> {
+    let mut waiting = vec![faults];
+    while let Some(slice) = waiting.pop() {
+        match handle.break_declared(slice.clone()).await {
+            Err(Refusal::Rejected(_)) if slice.len() > 1 => waiting.extend(halves(slice)),
+            Ok(()) | Err(Refusal::Rejected(_)) => {}
+            Err(refusal) => return Err(refusal),
         }
     }
-    Ok(others)
+    Ok(())
+}
+
+/// Refuses jobs that another file declares.
+async fn refuse_conflicts(
+    archive: &dyn Archive,
+    rules: &Rules,
+    declared: &BTreeSet<JobId>,
+) -> Result<(), DeclareError> {
+    let (mut first, mut count) = (None, 0_usize);
+    let mut reviews = Reviews::new(archive, rules);
+    loop {
+        let page = reviews.next().await?;
+        if page.is_empty() {
+            break;
+        }
+        let conflicts = page
+            .into_iter()
+            .filter(|job| declared.contains(&job.id) && job.is_declared_beside(&rules.source));
+        for job in conflicts {
+            count += 1;
+            first.get_or_insert(Conflict {
+                id: job.id.to_string(),
+                other: job.source.unwrap_or_default(),
+                own: rules.source.to_string(),
+            });
+        }
+    }
+    first.map_or(Ok(()), |first| Err(DeclareError::Conflict { first, others: count - 1 }))
 }

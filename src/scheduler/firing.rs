@@ -119,8 +119,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let cannot = self.rules.can_run(job).err().map(|invalid| invalid.to_string());
         if let Some(reason) = cannot.or(refused) {
             step.notes.push(Note::Broken { job: job.id.clone(), reason: reason.clone() });
-            let state =
-                JobState::Broken { reason, since: job.next().map(|next| next.scheduled_at) };
+            let state = job.state.broken(reason);
             step.put(Job { state, updated_at: step.now, ..(**job).clone() });
             return;
         }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::admission::Rules;
-use super::command::{Added, Addition, Answer, Command, Difference, Refusal, Request};
+use super::command::{Added, Addition, Answer, Command, Difference, Fault, Refusal, Request};
 pub use super::correction::ClockCorrection;
 use super::floor::Usage;
 use super::pulse::Pulse;
@@ -228,6 +228,11 @@ impl Handle {
     /// Makes jobs of the file what the file says.
     pub(super) async fn declare(&self, jobs: Vec<Job>) -> Result<Difference, Refusal> {
         self.ask(Request::Declare(jobs), difference).await
+    }
+
+    /// Breaks jobs of the file whose declarations are faulty.
+    pub(super) async fn break_declared(&self, faults: Vec<Fault>) -> Result<(), Refusal> {
+        self.ask(Request::BreakDeclared(faults), done).await
     }
 
     /// Lets a scheduler fire that was held until its declared jobs are known.

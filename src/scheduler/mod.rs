@@ -12,6 +12,7 @@ mod back_off;
 pub mod command;
 mod correction;
 pub mod declare;
+mod declared;
 mod drain;
 mod ending;
 mod firing;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::apply::Desk;
 use super::command::Answer;
 use super::plan;
+use super::report::Note;
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId, JobState};
+use crate::job::{Former, Job, JobId, JobState};
 use crate::run::SkipReason;
 use crate::trigger::Span;
 
@@ -23,6 +24,13 @@ impl Desk<'_> {
             } else {
                 self.skip_since(known, first, reason);
             }
+        }
+        let was_broken = matches!(known.state, JobState::Broken { .. });
+        if was_broken && known.anchor == redefined.anchor {
+            redefined.state = self.mended(&redefined);
+        }
+        if was_broken {
+            self.step.notes.push(Note::Mended { job: redefined.id.clone() });
         }
         self.put(redefined)
     }
@@ -59,6 +67,7 @@ fn held_back(job: &Job, of_active: SkipReason, now: Timestamp) -> Option<(Timest
     let (first, reason) = match &job.state {
         JobState::Active { next } => (next.scheduled_at, of_active),
         JobState::Paused { next } => (next.scheduled_at, SkipReason::Paused),
+        JobState::Broken { since, former: Former::Paused, .. } => ((*since)?, SkipReason::Paused),
         JobState::Broken { since, .. } => ((*since)?, SkipReason::Broken),
         JobState::Finished => return None,
     };

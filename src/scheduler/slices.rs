@@ -103,6 +103,7 @@ mod tests {
             executors: BTreeMap::from([("default".to_owned(), pool)]),
             max_crashes: 3,
             registry: Registry::default(),
+            source: "jobs.toml".into(),
             privileges: None,
         };
         let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    Archive, CLAIM_BYTES, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Rows, Scheduled,
-    Store, StoreError,
+    Archive, CLAIM_BYTES, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Reviewed, Rows,
+    Scheduled, Store, StoreError,
 };
 use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RunFilter};
@@ -429,7 +429,7 @@ impl Archive for MemoryStore {
         executors: &'a [String],
         after: &'a str,
         limit: usize,
-    ) -> Reading<'a, Vec<JobId>> {
+    ) -> Reading<'a, Vec<Reviewed>> {
         Box::pin(async move {
             let tables = self.tables();
             let wanted = tables.jobs.values().filter(|job| {
@@ -437,8 +437,13 @@ impl Archive for MemoryStore {
                     || matches!(job.state, JobState::Broken { .. })
                     || !executors.contains(&job.executor)
             });
-            let ids = wanted.map(|job| job.id.clone()).filter(|id| id.as_str() > after);
-            Ok(ids.take(limit).collect())
+            let reviewed = |job: &Arc<Job>| Reviewed {
+                id: job.id.clone(),
+                is_declared: job.origin == Origin::File,
+                source: job.source.as_deref().map(str::to_owned),
+            };
+            let page = wanted.filter(|job| job.id.as_str() > after).take(limit);
+            Ok(page.map(reviewed).collect())
         })
     }
 

@@ -313,6 +313,24 @@ pub struct Rows<T> {
     pub is_cut: bool,
 }
 
+/// A job that a start or a reload looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reviewed {
+    /// The job.
+    pub id: JobId,
+    /// Whether a file declares it.
+    pub is_declared: bool,
+    /// The source of that file, if it is known.
+    pub source: Option<String>,
+}
+
+impl Reviewed {
+    /// Whether a file with another source than this declares it.
+    pub fn is_declared_beside(&self, source: &str) -> bool {
+        self.is_declared && self.source.as_deref().is_some_and(|own| own != source)
+    }
+}
+
 /// A future of a reading.
 pub type Reading<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -336,14 +354,14 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
     /// The output of an attempt of a run, if it wrote any.
     fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> Reading<'a, Option<Output>>;
 
-    /// Ids of jobs that a start or a reload looks at: those that the file declared, those that are broken, and those
-    /// whose executor is none of these; a page in the order of their ids, after one of them.
+    /// The jobs that a start or a reload looks at: those that a file declared, those that are broken, and those whose
+    /// executor is none of these; a page in the order of their ids, after one of them.
     fn to_review<'a>(
         &'a self,
         executors: &'a [String],
         after: &'a str,
         limit: usize,
-    ) -> Reading<'a, Vec<JobId>>;
+    ) -> Reading<'a, Vec<Reviewed>>;
 
     /// A page of runs that need not be kept.
     fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> Reading<'a, Vec<RunId>>;

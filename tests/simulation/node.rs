@@ -376,7 +376,10 @@ impl Node {
                 Ok(Err(_)) => {}
                 Ok(Ok(answer)) => {
                     let id = job_of(&asked.request);
-                    reloads |= matches!(asked.request, Request::Review(_) | Request::Declare(_));
+                    reloads |= matches!(
+                        asked.request,
+                        Request::Review(_) | Request::Declare(_) | Request::BreakDeclared(_)
+                    );
                     last.retain(|(known, ..)| known.is_none() || *known != id);
                     last.push((id, asked, answer));
                 }
@@ -433,6 +436,7 @@ fn job_of(request: &Request) -> Option<JobId> {
         | Request::SetRules(_)
         | Request::Review(_)
         | Request::Declare(_)
+        | Request::BreakDeclared(_)
         | Request::Begin => None,
     }
 }

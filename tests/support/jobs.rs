@@ -22,6 +22,9 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
 }
 
+/// The source of the jobs that are declared.
+pub(crate) const SOURCE: &str = "jobs.toml";
+
 /// Rules with one pool, called `default`, of processes: nothing is handed over before one of them is free.
 pub(crate) fn rules(max_workers: usize) -> Rules {
     let mut registry = Registry::default();
@@ -35,6 +38,7 @@ pub(crate) fn rules(max_workers: usize) -> Rules {
         executors,
         max_crashes: MAX_CRASHES,
         registry,
+        source: SOURCE.into(),
         privileges: None,
     }
 }

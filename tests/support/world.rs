@@ -18,7 +18,7 @@ use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{
     Addition, Answer, Command, Difference, Existing, Refusal, Request,
 };
-use punctual::scheduler::declare::{Emptied, declare};
+use punctual::scheduler::declare::{Declaration, Occasion, declare};
 use punctual::scheduler::handle::{COMMAND_QUEUE, Handle};
 use punctual::scheduler::serve::{Drain, Inlets, serve};
 use punctual::scheduler::{Identity, Scheduler};
@@ -224,7 +224,8 @@ impl Served {
     /// Has jobs declared, as a start or a reload does.
     pub(crate) async fn declare(&self, jobs: Vec<Job>) -> Difference {
         let store = &self.store.inner;
-        let declared = declare(&self.handle, store, rules(1), jobs, Emptied::Removes).await;
+        let declaration = Declaration { jobs, ..Declaration::default() };
+        let declared = declare(&self.handle, store, rules(1), declaration, Occasion::Reload).await;
         declared.unwrap().difference
     }
 
@@ -362,6 +363,12 @@ impl World {
         id
     }
 
+    /// Puts a job into the store as an earlier version has left it there.
+    pub(crate) async fn insert(&mut self, job: Job) {
+        let job = Arc::new(Job { revision: 1, ..job });
+        self.store.inner.commit(vec![Change::InsertJob(job)]).await.unwrap();
+    }
+
     pub(crate) async fn remove(&mut self, id: &str, now: Timestamp) {
         self.ask(Request::Remove(JobId::parse(id).unwrap()), now).await.unwrap();
     }
@@ -377,9 +384,23 @@ impl World {
         jobs: Vec<Job>,
         now: Timestamp,
     ) -> Result<Difference, Refusal> {
+        self.try_reload_but(rules, jobs, &[], now).await
+    }
+
+    /// The same, where these jobs are in the file, too, and are faulty.
+    pub(crate) async fn try_reload_but(
+        &mut self,
+        rules: Rules,
+        jobs: Vec<Job>,
+        faulty: &[JobId],
+        now: Timestamp,
+    ) -> Result<Difference, Refusal> {
         let executors: Vec<String> = rules.executors.keys().cloned().collect();
         let mut others = self.store.inner.to_review(&executors, "", usize::MAX).await.unwrap();
-        others.retain(|id| jobs.iter().all(|job| job.id != *id));
+        others.retain(|other| {
+            !faulty.contains(&other.id) && jobs.iter().all(|job| job.id != other.id)
+        });
+        let others = others.into_iter().map(|other| other.id).collect();
         let requests = vec![
             Request::SetRules(Box::new(rules)),
             Request::Review(others),
@@ -387,7 +408,8 @@ impl World {
         ];
         let mut sum = Difference::default();
         for answer in self.ask_all(requests, now).await {
-            let Answer::Difference(Difference { added, changed, removed, unchanged }) = answer?
+            let Answer::Difference(Difference { added, changed, removed, unchanged, conflicts }) =
+                answer?
             else {
                 continue;
             };
@@ -395,6 +417,7 @@ impl World {
             sum.changed.extend(changed);
             sum.removed.extend(removed);
             sum.unchanged += unchanged;
+            sum.conflicts.extend(conflicts);
         }
         Ok(sum)
     }

@@ -3,11 +3,11 @@
 use super::row::count;
 use super::value::Bind;
 use crate::clock::Timestamp;
-use crate::job::{Due, Job, JobId, JobState, Origin};
+use crate::job::{Due, Former, Job, JobId, JobState, Origin};
 use crate::run::{Attempt, Cause, Cost, Outcome, Run, RunState};
 
 /// Columns of a job that its definition decides.
-const DEFINED: [&str; 15] = [
+const DEFINED: [&str; 17] = [
     "name",
     "trigger_spec",
     "task",
@@ -22,7 +22,9 @@ const DEFINED: [&str; 15] = [
     "tags",
     "description",
     "origin",
+    "source",
     "anchor",
+    "former_state",
 ];
 
 /// Columns of a job that change whenever it fires.
@@ -46,7 +48,7 @@ pub(super) fn advanced(to: &mut impl Bind, job: &Job) {
         // A paused job keeps its place in the schedule, but is not due.
         JobState::Paused { next: Due { scheduled_at, .. } } => (Some(*scheduled_at), None, None),
         JobState::Finished => (None, None, None),
-        JobState::Broken { reason, since } => (*since, None, Some(reason.as_str())),
+        JobState::Broken { reason, since, .. } => (*since, None, Some(reason.as_str())),
     };
     to.text(Some(job.state.word()));
     to.text(reason);
@@ -79,7 +81,19 @@ pub(super) fn job(to: &mut impl Bind, job: &Job) {
         Origin::File => "file",
         Origin::Socket => "socket",
     }));
+    to.text(job.source.as_deref());
     to.instant(Some(job.anchor));
+    to.text(former(&job.state));
+}
+
+/// What a broken job was before, unless it fired.
+fn former(state: &JobState) -> Option<&'static str> {
+    let JobState::Broken { former, .. } = state else { return None };
+    match former {
+        Former::Active => None,
+        Former::Paused => Some("paused"),
+        Former::Finished => Some("finished"),
+    }
 }
 
 /// What has a structure is JSON text.

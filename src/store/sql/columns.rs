@@ -131,6 +131,16 @@ impl<'n> Columns<'n> {
         })
     }
 
+    /// The same where there may be none.
+    pub(super) fn word_option<T>(&mut self, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let word = self.text_option()?;
+        let known = parse(&word);
+        if known.is_none() {
+            self.refuse(&format!("\"{word}\""));
+        }
+        known
+    }
+
     /// Reads a column that tells this row from others.
     pub(super) fn key<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.fault.take();

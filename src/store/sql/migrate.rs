@@ -22,6 +22,7 @@ const SQLITE: &[(&str, &str)] = &[
     ("execution", include_str!("../../../migrations/sqlite/0005_execution.sql")),
     ("finished jobs", include_str!("../../../migrations/sqlite/0006_finished_jobs.sql")),
     ("crashes", include_str!("../../../migrations/sqlite/0007_crashes.sql")),
+    ("sources", include_str!("../../../migrations/sqlite/0008_sources.sql")),
 ];
 
 const POSTGRES: &[(&str, &str)] = &[
@@ -29,6 +30,7 @@ const POSTGRES: &[(&str, &str)] = &[
     ("execution", include_str!("../../../migrations/postgres/0002_execution.sql")),
     ("finished jobs", include_str!("../../../migrations/postgres/0003_finished_jobs.sql")),
     ("crashes", include_str!("../../../migrations/postgres/0004_crashes.sql")),
+    ("sources", include_str!("../../../migrations/postgres/0005_sources.sql")),
 ];
 
 /// One statement each: this database cannot take back a change of the schema that failed half way.
@@ -45,6 +47,7 @@ const MYSQL: &[(&str, &str)] = &[
     ("drop outputs", include_str!("../../../migrations/mysql/0010_drop_outputs.sql")),
     ("finished jobs", include_str!("../../../migrations/mysql/0011_finished_jobs.sql")),
     ("crashes", include_str!("../../../migrations/mysql/0012_crashes.sql")),
+    ("sources", include_str!("../../../migrations/mysql/0013_sources.sql")),
 ];
 
 /// The table in which the migrator notes what it has done.

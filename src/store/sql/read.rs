@@ -13,7 +13,8 @@ use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId, SkipReason};
 use crate::store::{
-    ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, Reading, Rows, Scheduled, Store, StoreError,
+    ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, Reading, Reviewed, Rows, Scheduled, Store,
+    StoreError,
 };
 
 /// Ids in one `in (…)` list: far below the parameters that any of the databases takes.
@@ -380,15 +381,14 @@ impl Archive for SqlStore {
         executors: &'a [String],
         after: &'a str,
         limit: usize,
-    ) -> Reading<'a, Vec<JobId>> {
+    ) -> Reading<'a, Vec<Reviewed>> {
         Box::pin(async move {
-            let mut query = self.select("id", "jobs");
+            let mut query = self.select("id, origin, source", "jobs");
             query.push(" and id > ").bind(after);
             query.push(" and (origin = 'file' or state = 'broken' or ");
             query.none_of("executor", executors.iter().map(String::as_str)).push(")");
             query.push(" order by id").limit(limit);
-            let id = |mut row: Row| Ok(JobId::stored(row.text()?));
-            self.read(query).await?.into_iter().map(id).collect()
+            self.read(query).await?.into_iter().map(row::reviewed).collect()
         })
     }
 

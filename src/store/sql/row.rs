@@ -8,20 +8,20 @@ use serde_json::Value;
 
 use super::columns::Columns;
 use super::value::Row;
-use crate::clock::Timestamp;
 use crate::invalid;
 use crate::job::{
-    Coalesce, Due, GivenPolicy, Hooks, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy, Task,
+    Coalesce, Due, Former, GivenPolicy, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy,
+    Task,
 };
 use crate::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
-use crate::store::Node;
+use crate::store::{Node, Reviewed, StoreError};
 use crate::trigger::Trigger;
 use crate::zone::Zone;
 
 /// Columns of a job, in the order in which they are read.
-pub(super) const JOB_COLUMNS: &str = "id, anchor, trigger_spec, task, state, reason, scheduled_at, next_run_time, name, \
+pub(super) const JOB_COLUMNS: &str = "id, anchor, trigger_spec, task, state, reason, former_state, scheduled_at, next_run_time, name, \
     executor, misfire_grace_time, coalesce_rule, max_instances, overlap, on_crash, max_runs, options, tags, \
-    description, origin, run_count, owner, revision, created_at, updated_at";
+    description, origin, source, run_count, owner, revision, created_at, updated_at";
 
 /// Columns of a run, in the order in which they are read.
 pub(super) const RUN_COLUMNS: &str = "id, job_id, anchor, cause, event, subject, scheduled_at, due_at, attempt, \
@@ -73,7 +73,7 @@ pub(super) fn job(row: Row) -> Stored<Job> {
     let anchor = columns.instant();
     let spec: Value = parse_json(&columns.text());
     let task_value: Value = parse_json(&columns.text());
-    let (state, since) = job_state(columns);
+    let state = job_state(columns);
     let mut broken = None;
     let trigger = Trigger::stored(&spec, &Zone::utc(), anchor).unwrap_or_else(|invalid| {
         broken = Some(invalid.within("trigger").to_string());
@@ -96,6 +96,7 @@ pub(super) fn job(row: Row) -> Stored<Job> {
         description: columns.text(),
         bytes,
         origin: columns.word(origin, Origin::Socket),
+        source: columns.text_option().map(Into::into),
         run_count: columns.number(0),
         owner: columns.text_option().map(Into::into),
         revision: columns.key(|columns| columns.number(0)),
@@ -103,11 +104,22 @@ pub(super) fn job(row: Row) -> Stored<Job> {
         updated_at: columns.instant(),
         unreadable: columns.fault().map(str::to_owned),
     };
-    let state = match job.unreadable.clone().or(broken) {
-        Some(reason) => JobState::Broken { reason, since },
+    // One that says itself what is wrong with it is not expected to be understood.
+    let says_why = matches!(&job.state, JobState::Broken { reason, .. } if !reason.is_empty());
+    let state = match job.unreadable.clone().or(broken.filter(|_| !says_why)) {
+        Some(reason) => job.state.broken(reason),
         None => job.state,
     };
     Stored { value: Job { state, ..job }, key_fault: columns.key_fault().map(str::to_owned) }
+}
+
+/// Reads what a start or a reload asks of a job.
+pub(super) fn reviewed(mut row: Row) -> Result<Reviewed, StoreError> {
+    Ok(Reviewed {
+        id: JobId::stored(row.text()?),
+        is_declared: origin(&row.text()?) == Some(Origin::File),
+        source: row.text_option()?,
+    })
 }
 
 fn origin(word: &str) -> Option<Origin> {
@@ -118,11 +130,21 @@ fn origin(word: &str) -> Option<Origin> {
     }
 }
 
-/// The state of a job, and its next occurrence if the row has one.
-fn job_state(columns: &mut Columns<'_>) -> (JobState, Option<Timestamp>) {
+fn former(word: &str) -> Option<Former> {
+    match word {
+        "active" => Some(Former::Active),
+        "paused" => Some(Former::Paused),
+        "finished" => Some(Former::Finished),
+        _ => None,
+    }
+}
+
+/// The state of a job.
+fn job_state(columns: &mut Columns<'_>) -> JobState {
     let (word, reason) = (columns.text(), columns.text_option());
+    let former = columns.word_option(former).unwrap_or(Former::Active);
     let (scheduled_at, due_at) = (columns.instant_option(), columns.instant_option());
-    let state = match (word.as_str(), scheduled_at, due_at) {
+    match (word.as_str(), scheduled_at, due_at) {
         ("active", Some(scheduled_at), Some(due_at)) => {
             JobState::Active { next: Due { scheduled_at, due_at } }
         }
@@ -131,14 +153,14 @@ fn job_state(columns: &mut Columns<'_>) -> (JobState, Option<Timestamp>) {
         }
         ("finished", ..) => JobState::Finished,
         ("broken", ..) => {
-            JobState::Broken { reason: reason.unwrap_or_default(), since: scheduled_at }
+            JobState::Broken { reason: reason.unwrap_or_default(), since: scheduled_at, former }
         }
         _ => JobState::Broken {
             since: scheduled_at,
+            former,
             reason: format!("the store holds the state \"{word}\" without its instants"),
         },
-    };
-    (state, scheduled_at)
+    }
 }
 
 /// Reads the policies.
@@ -150,12 +172,7 @@ fn policy(columns: &mut Columns<'_>) -> Policy {
         overlap: columns.word(Overlap::parse, Overlap::default()),
         on_crash: columns.word(OnCrash::parse, OnCrash::default()),
         max_runs: columns.number_option(),
-        timeout: None,
-        retry: None,
-        priority: 0,
-        hooks: Hooks::default(),
-        heartbeat: None,
-        on_finish: None,
+        ..Policy::default()
     };
     let Some(options) = columns.text_option() else { return plain };
     let given = invalid::read::<GivenPolicy>(parse_json(&options));

@@ -1,0 +1,64 @@
+//! What a start says of a file of which some jobs cannot be declared: in the log and in the status.
+
+use crate::control::DeclaredFault;
+use crate::daemon::files;
+use crate::scheduler::command::{Conflict, Fault};
+use crate::scheduler::declare::Declared;
+
+/// Faulty jobs that are named one by one in the log.
+const LOGGED_MAX: usize = 50;
+
+/// Refuses the jobs of a file if one of them is faulty.
+pub(super) fn refuse_faults(jobs: &files::Declared) -> Result<(), String> {
+    let Some(first) = jobs.faulty.first() else { return Ok(()) };
+    Err(match jobs.faulty.len() - 1 {
+        0 => first.error.to_string(),
+        1 => format!("{} (and 1 more job is faulty)", first.error),
+        others => format!("{} (and {others} more jobs are faulty)", first.error),
+    })
+}
+
+/// What the status shows of faulty jobs and of those that another file declares.
+pub(super) fn shown(
+    faults: impl Iterator<Item = Fault>,
+    conflicts: &[Conflict],
+) -> Vec<DeclaredFault> {
+    let faults =
+        faults.map(|Fault { id, reason }| DeclaredFault { job: id.to_string(), error: reason });
+    let conflicts = conflicts
+        .iter()
+        .map(|conflict| DeclaredFault { job: conflict.id.clone(), error: conflict.to_string() });
+    faults.chain(conflicts).collect()
+}
+
+/// Has the log say what has become of the jobs of a file.
+pub(super) fn log(done: &Declared, faults: &[Fault]) {
+    let Declared { difference, kept, refused } = done;
+    let faults = faults.iter().chain(refused);
+    let left_out = "the job is broken and does not fire until the file is mended and reloaded";
+    for Fault { id, reason } in faults.clone().take(LOGGED_MAX) {
+        tracing::error!(job = %id, %reason, "{left_out}");
+    }
+    for conflict in difference.conflicts.iter().take(LOGGED_MAX) {
+        let Conflict { id, other, own } = conflict;
+        tracing::error!(job = %id, %other, %own, "another file declares the job; it stays as that one declares it");
+    }
+    let more = [faults.count(), difference.conflicts.len()].map(|n| n.saturating_sub(LOGGED_MAX));
+    if more != [0, 0] {
+        let [faulty, conflicts] = more;
+        tracing::error!(
+            faulty,
+            conflicts,
+            "there are more such jobs; `punctual check` names them all"
+        );
+    }
+    if *kept > 0 {
+        tracing::warn!(
+            kept,
+            "the file declares no jobs any more, or one without an id of its own; jobs that it declared before are kept. \
+             A reload removes them (of an empty file with punctual reload --force)"
+        );
+    }
+    tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
+        unchanged = difference.unchanged, "declared jobs");
+}
