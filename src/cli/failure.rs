@@ -65,6 +65,8 @@ impl Failure {
             Self::Unreachable(_) | Self::Interrupted(_) => true,
             Self::Usage(_)
             | Self::Config(_)
+            | Self::Faulty(_)
+            | Self::Conflicts(_)
             | Self::Refused(_)
             | Self::NotFound(_)
             | Self::Quiet(_) => false,
