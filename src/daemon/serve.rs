@@ -191,8 +191,8 @@ async fn run(
     let reader = Reader::new(source);
     let Some(config) = signals.unless_stopped(reader.read(Ok)).await else { return Ok(()) };
     let config = config?;
-    tracing::info!(%file, "the configuration was read");
     let plan = Plan::of(config)?;
+    tracing::info!(%file, "the configuration was read");
     let socket = plan.config.listens_at(socket).map_err(|invalid| unusable(&invalid))?;
     let identity = Identity {
         node: node_name().into(),
