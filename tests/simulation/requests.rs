@@ -5,7 +5,7 @@ use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId, Origin};
 use punctual::run::RunId;
 use punctual::scheduler::admission::Rules;
-use punctual::scheduler::command::{Addition, Existing, Fault, Request};
+use punctual::scheduler::command::{Addition, Existing, Request};
 use punctual::store::Archive;
 use punctual::store::memory::MemoryStore;
 use serde_json::{Value, json};
@@ -79,44 +79,31 @@ fn new_job(id: &str, dice: &mut Dice, now: Timestamp) -> Job {
 }
 
 /// A reload as a daemon does it at its start, too: its rules, the jobs of the store that its file does not declare,
-/// and those that it declares, each slice of them a request of its own. Some of those are faulty, as only a start lets
-/// them be.
+/// and those that it declares, each slice of them a request of its own.
 pub(crate) fn reload(
     dice: &mut Dice,
     store: &MemoryStore,
     rules: &Rules,
     now: Timestamp,
 ) -> Vec<Request> {
-    let (mut jobs, mut faults) = (Vec::new(), Vec::new());
+    let mut jobs = Vec::new();
     for id in DECLARED {
-        match dice.roll(8) {
-            0..=3 => jobs.push(Job { origin: Origin::File, ..new_job(id, dice, now) }),
-            4 => {
-                let reason = format!("jobs.toml:{}:1: jobs[0].trigger: no", dice.roll(3));
-                faults.push(Fault { id: JobId::parse(id).unwrap(), reason });
-            }
-            _ => {}
+        if dice.once_in(2) {
+            jobs.push(Job { origin: Origin::File, ..new_job(id, dice, now) });
         }
     }
-    reload_to(store, rules, jobs, faults)
+    reload_to(store, rules, jobs)
 }
 
-/// A reload of a file that declares these jobs, some of which are faulty.
-pub(crate) fn reload_to(
-    store: &MemoryStore,
-    rules: &Rules,
-    jobs: Vec<Job>,
-    faults: Vec<Fault>,
-) -> Vec<Request> {
+/// A reload of a file that declares these jobs.
+pub(crate) fn reload_to(store: &MemoryStore, rules: &Rules, jobs: Vec<Job>) -> Vec<Request> {
     let executors: Vec<String> = rules.executors.keys().cloned().collect();
     let mut others = now_or_never(store.to_review(&executors, "", usize::MAX));
     others.retain(|other| jobs.iter().all(|job| job.id != other.id));
-    others.retain(|other| faults.iter().all(|fault| fault.id != other.id));
     let reviews = others.into_iter().map(|other| Request::Review(vec![other.id]));
     let declarations = jobs.into_iter().map(|job| Request::Declare(vec![job]));
     let rules = Request::SetRules(Box::new(rules.clone()));
-    let breaks = faults.into_iter().map(|fault| Request::BreakDeclared(vec![fault]));
-    std::iter::once(rules).chain(reviews).chain(breaks).chain(declarations).collect()
+    std::iter::once(rules).chain(reviews).chain(declarations).collect()
 }
 
 /// That one of these runs is to end; most have by then.
