@@ -636,8 +636,12 @@ async fn one_process_starts_command_after_command_in_its_cgroup_and_is_replaced_
     let (run, second) = run_and_read(&client, "parent").await;
     assert!(text(&run, "state") == "succeeded" && second != first, "{run} {second}");
     // All that wait for commands.
-    for pid in cgroup.processes() {
-        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    let waiting = cgroup.processes();
+    for pid in &waiting {
+        assert!(Command::new("kill").args(["-9", pid]).status().unwrap().success());
+    }
+    while cgroup.processes().iter().any(|pid| waiting.contains(pid)) {
+        tokio::task::yield_now().await;
     }
     let (run, third) = run_and_read(&client, "parent").await;
     assert!(text(&run, "state") == "succeeded" && third != second, "{run} {third}");

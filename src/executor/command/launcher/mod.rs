@@ -15,6 +15,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 use tokio::io::Interest;
@@ -248,7 +249,7 @@ impl Launchers {
 impl State {
     /// One that waits: the one that was busy last, or one that was never used.
     fn take(&mut self, has_to_be_fresh: bool) -> Option<Launcher> {
-        self.idle.retain(Launcher::lives);
+        self.idle.retain(Launcher::is_connected);
         let used = self.idle.iter().rposition(|idle| !idle.is_fresh()).filter(|_| !has_to_be_fresh);
         let place = used.or_else(|| self.idle.iter().rposition(Launcher::is_fresh))?;
         Some(self.idle.remove(place))
@@ -320,6 +321,13 @@ impl Launcher {
     /// Whether it has not ended.
     pub(super) fn lives(&self) -> bool {
         self.end.borrow().is_none() && self.end.has_changed().is_ok()
+    }
+
+    /// Whether it holds its end of the socket. A process that is killed lets go of it before its end can be seen.
+    fn is_connected(&self) -> bool {
+        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        let looked = poll(&mut socket, Some(&Timespec::default()));
+        looked.is_ok_and(|hung_up| hung_up == 0) && self.lives()
     }
 
     /// Sends a request, and waits for the reply.
