@@ -245,6 +245,7 @@ impl Start {
                 } else {
                     tracing::info!("the configuration was read again");
                 }
+                control::audit::reload_by_signal();
                 new
             }
             Err(error) => {
