@@ -8,6 +8,7 @@ mod declared;
 mod demo;
 mod exec;
 mod files;
+mod frame;
 mod inherited;
 mod launch;
 mod logging;

@@ -17,12 +17,13 @@ use super::app::App;
 use super::core::{Serving, Stopped};
 use super::declared;
 use super::files::{self, Demo, Reader, Source};
+use super::frame::Frame;
 use super::inherited::Inherited;
 use super::retention::Pruner;
 use super::signals::{Asked, Signals};
 use super::standing::Standing;
 use super::start::{Plan, Start, unusable_store};
-use super::{logging, notify, stop, watchdog};
+use super::{logging, notify, stop};
 use crate::cli::Failure;
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
@@ -40,10 +41,9 @@ use crate::scheduler::admission::Rules;
 use crate::scheduler::declare::{DeclareError, Declared, Occasion, declare};
 use crate::scheduler::handle::COMMAND_QUEUE;
 use crate::scheduler::serve::Inlets;
-use crate::scheduler::{self, Identity, Scheduler};
+use crate::scheduler::{self, Scheduler};
 use crate::store::sql::SqlStore;
 use crate::store::{Archive, Store};
-use crate::zone::Zone;
 
 /// What the ledger says of a run whose daemon died and that is not run again.
 const DIED: &str = "the daemon died while it ran";
@@ -108,13 +108,7 @@ struct Parts {
 
 impl Parts {
     /// Builds them on an open store.
-    fn build(
-        plan: &Plan,
-        store: SqlStore,
-        identity: Identity,
-        socket: &Path,
-        inherited: &Inherited,
-    ) -> Self {
+    fn build(plan: &Plan, store: SqlStore, frame: &Frame, inherited: &Inherited) -> Self {
         let config = &plan.config;
         let (completions_in, completions) =
             mpsc::channel(handed_over_max(&config.executors).max(1));
@@ -128,13 +122,15 @@ impl Parts {
             &WorkerProgram::own(plan.app.worker_hello().clone()),
         )
         .keeping_secrets(secrets.clone())
-        .noting_commands(&commands_file(socket));
+        .noting_commands(&commands_file(&frame.socket));
         if let Some(files) = inherited.files() {
             pools = pools.limiting_files(files);
         }
         pools.load_certificates();
         let live = pools.live();
+        let identity = frame.identity.clone();
         let scheduler = Scheduler::new(store.clone(), pools, plan.rules.clone(), identity);
+        let scheduler = scheduler.with_pulse(frame.pulse.clone());
         Self { store, scheduler, completions, live, secrets }
     }
 
@@ -193,97 +189,37 @@ async fn run(
     let config = config?;
     let plan = Plan::of(config)?;
     tracing::info!(%file, "the configuration was read");
-    let socket = plan.config.listens_at(socket).map_err(|invalid| unusable(&invalid))?;
-    let identity = Identity {
-        node: node_name().into(),
-        started_at: SystemClock.now(),
-        seed: seed(),
-        lease: plan.config.lease,
-    };
-    // The core ends first, and the doors only when it has: until then they can tell what happens.
-    let (core, doors) = (CancellationToken::new(), CancellationToken::new());
-    let tracker = TaskTracker::new();
+    let mut frame = Frame::new(&plan, socket, log)?;
     let opening = Opening {
-        identity: facts(&plan.config, &socket, &identity)?,
+        identity: frame.facts(&plan.config)?,
         zone: plan.config.zone.clone(),
         away: None,
     };
-    let pulse = watchdog::start().map_err(|error| refused(&error))?;
-    let listens = (socket.as_path(), plan.config.socket_mode);
-    let (mut start, socket_file) = Start::listen(listens, opening, &doors, &tracker)?;
-    let opening = start.open_store(plan, &reader, (&pulse, &mut signals));
-    let Some(opened) = pulse.while_waiting(opening).await else { return Ok(()) };
+    let listens = (frame.socket.as_path(), plan.config.socket_mode);
+    let (mut start, socket_file) = Start::listen(listens, opening, &frame.doors, &frame.tracker)?;
+    let opening = start.open_store(plan, &reader, (&frame.pulse, &mut signals));
+    let Some(opened) = frame.pulse.while_waiting(opening).await else { return Ok(()) };
     let (plan, store) = opened?;
     // The file may have been read again while the store was waited for.
-    let identity = Identity { lease: plan.config.lease, ..identity };
-    let mut parts = Parts::build(&plan, store, identity.clone(), &socket, inherited);
-    parts.scheduler = parts.scheduler.with_pulse(pulse.clone());
-    match pulse.while_waiting(parts.recover(&mut start, &mut signals)).await {
+    frame.identity.lease = plan.config.lease;
+    let mut parts = Parts::build(&plan, store.clone(), &frame, inherited);
+    match frame.pulse.while_waiting(parts.recover(&mut start, &mut signals)).await {
         Some(recovered) => recovered?,
         None => return Ok(()),
     }
-    // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
-    parts.scheduler.hold();
-    let Parts { store, scheduler, completions, live, secrets } = parts;
     let jobs = plan.jobs()?;
-    let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
-    let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
-    let handle = handle.with_pulse(pulse.clone());
-    let (rules_in, rules_out) = watch::channel(Arc::new(plan.rules.clone()));
-    let (file_in, file_out) = watch::channel(DeclaredFile::default());
-    let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
-    let noted = Noted::default();
-    let history = History::new(Arc::new(store.clone()), handle.clone(), live.clone());
-    let known = (handle.clone(), history.clone(), noted.clone());
-    let standing = Standing::new(known, rules_out.clone(), socket.clone());
-    let api = Api {
-        history,
-        handle: handle.clone(),
-        rules: rules_out.clone(),
-        declared: file_out,
-        clock: Arc::new(SystemClock),
-        reload: reload_in,
-        noted,
-        identity: Arc::new(facts(&plan.config, &socket, &identity)?),
-        closing: doors.clone(),
-        budget: control::Budget::default(),
-        previews: control::Previews::default(),
-        log,
-        users: control::Users::default(),
-    };
-    let Plan { app, config, .. } = plan;
-    start_helpers(&store, secrets, &core, &tracker);
-    let (hints, outputs) = start_hints(&store, live, (&core, &doors), &tracker);
-    let inlets = Inlets { commands, completions, hints, outputs, shutdown: core.clone() };
-    let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, &tracker);
-    let mut serving = serving.map_err(|error| refused(&error))?;
-    start.declaring(control::router(api));
-    let archive: Arc<dyn Archive> = Arc::new(store.clone());
-    let retention = watch::Sender::new(config.retention);
-    start_pruner(&archive, &handle, &retention, &core, &tracker);
-    let mut daemon = Daemon {
-        reader,
-        declared: 0,
-        file: file_in,
-        rules: rules_in,
-        retention,
-        handle,
-        archive,
-        reloads,
-        config,
-        socket,
-        standing,
-    };
+    let (mut daemon, app, mut serving) = assemble(parts, plan, reader, &frame, &start)?;
     let started = match daemon.begin(jobs, &mut start, &mut signals).await {
         Some(Ok(())) => {
             start.up();
             let client = Client::new(&daemon.socket);
-            let starting = start_app(&app, &tracker, client, &doors, demo);
+            let starting = start_app(&app, &frame.tracker, client, &frame.doors, demo);
             let started = signals.unless_stopped(starting).await;
             started.map(|started| started.map_err(|error| refused(&format!("{error:#}"))))
         }
         ended => ended,
     };
+    let Frame { pulse, core, doors, tracker, .. } = frame;
     let is_up = matches!(started, Some(Ok(())));
     let drained = if is_up {
         let standing = daemon.standing.clone();
@@ -302,6 +238,70 @@ async fn run(
     };
     stop::oversee(end, &mut signals, &serving.drain).await?;
     started.unwrap_or(Ok(()))
+}
+
+/// Connects the parts, starts the scheduler's loop and what runs beside it, and lets requests about the daemon through.
+/// Nothing fires yet.
+fn assemble(
+    parts: Parts,
+    plan: Plan,
+    reader: Reader,
+    frame: &Frame,
+    start: &Start,
+) -> Result<(Daemon, App, Serving), Failure> {
+    let Parts { store, mut scheduler, completions, live, secrets } = parts;
+    let Plan { app, config, rules, .. } = plan;
+    let Frame { core, doors, tracker, .. } = frame;
+    // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
+    scheduler.hold();
+    let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
+    let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
+    let handle = handle.with_pulse(frame.pulse.clone());
+    let (rules_in, rules_out) = watch::channel(Arc::new(rules));
+    let (file_in, file_out) = watch::channel(DeclaredFile::default());
+    let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
+    let noted = Noted::default();
+    let history = History::new(Arc::new(store.clone()), handle.clone(), live.clone());
+    let known = (handle.clone(), history.clone(), noted.clone());
+    let standing = Standing::new(known, rules_out.clone(), frame.socket.clone());
+    let api = Api {
+        history,
+        handle: handle.clone(),
+        rules: rules_out,
+        declared: file_out,
+        clock: Arc::new(SystemClock),
+        reload: reload_in,
+        noted,
+        identity: Arc::new(frame.facts(&config)?),
+        closing: doors.clone(),
+        budget: control::Budget::default(),
+        previews: control::Previews::default(),
+        log: Arc::clone(&frame.log),
+        users: control::Users::default(),
+    };
+    start_helpers(&store, secrets, core, tracker);
+    let (hints, outputs) = start_hints(&store, live, (core, doors), tracker);
+    let inlets = Inlets { commands, completions, hints, outputs, shutdown: core.clone() };
+    let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, tracker);
+    let serving = serving.map_err(|error| refused(&error))?;
+    start.declaring(control::router(api));
+    let archive: Arc<dyn Archive> = Arc::new(store);
+    let retention = watch::Sender::new(config.retention);
+    start_pruner(&archive, &handle, &retention, core, tracker);
+    let daemon = Daemon {
+        reader,
+        declared: 0,
+        file: file_in,
+        rules: rules_in,
+        retention,
+        handle,
+        archive,
+        reloads,
+        config,
+        socket: frame.socket.clone(),
+        standing,
+    };
+    Ok((daemon, app, serving))
 }
 
 /// Starts what commands rely on: somebody who knows which variables are secrets, and who reaps what they leave behind.
@@ -362,8 +362,8 @@ impl Daemon {
             self.declare(rules.clone(), jobs.clone(), file, Occasion::Start).await?;
             Ok::<(), DeclareError>(self.handle.begin().await?)
         };
-        let begun = start.persist(signals, begin).await?;
-        Some(begun.map_err(|error| refused(&error)))
+        let done = start.persist(signals, begin).await?;
+        Some(done.map_err(|error| refused(&error)))
     }
 
     /// Waits for the end. The answer is how the loop ended, if it did so by itself, which
@@ -552,32 +552,4 @@ async fn pass_on_growth(live: Live, outputs: mpsc::Sender<()>, doors: Cancellati
             Err(TrySendError::Closed(())) => return,
         }
     }
-}
-
-fn facts(
-    config: &Config,
-    socket: &Path,
-    identity: &Identity,
-) -> Result<control::Identity, Failure> {
-    Ok(control::Identity {
-        node: identity.node.to_string(),
-        started_at: identity.started_at,
-        socket: std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned()),
-        store: files::store_place(config, Path::new(""))?.to_string(),
-        zone_source: Zone::source(),
-    })
-}
-
-/// The machine, the process and a number: what tells one daemon from another, also in containers, where machines and
-/// processes may have the same names again and again.
-fn node_name() -> String {
-    let machine = rustix::system::uname();
-    let process = std::process::id();
-    format!("{}:{process}:{:04x}", machine.nodename().to_string_lossy(), seed() & 0xffff)
-}
-
-/// A number that no other daemon has.
-fn seed() -> u64 {
-    let random = uuid::Uuid::now_v7();
-    random.as_u64_pair().1
 }

@@ -115,9 +115,12 @@ impl Start {
     ) -> Option<Result<(Plan, SqlStore), Failure>> {
         loop {
             // An opening must not be given up: it may be changing the schema.
-            let reached = signals.unless_stopped(self.patiently(sql::reach(&plan.store))).await?;
-            let opened = match reached {
-                Ok(()) => self.patiently(pulse.store_call(SqlStore::open(&plan.store))).await,
+            let reaching = self.patiently(Box::pin(sql::reach(&plan.store)));
+            let opened = match signals.unless_stopped(reaching).await? {
+                Ok(()) => {
+                    let opening = Box::pin(SqlStore::open(&plan.store));
+                    self.patiently(pulse.store_call(opening)).await
+                }
                 Err(error) => Err(error),
             };
             match opened {
@@ -148,7 +151,7 @@ impl Start {
         mut attempt: impl AsyncFnMut() -> Result<T, E>,
     ) -> Option<Result<T, E>> {
         loop {
-            match signals.unless_stopped(self.patiently(attempt())).await? {
+            match signals.unless_stopped(self.patiently(Box::pin(attempt()))).await? {
                 Err(error) if let Some(why) = error.away() => self.set_away(Some(why)),
                 done => {
                     self.set_away(None);
@@ -253,14 +256,12 @@ impl Start {
                 plan
             }
         };
+        let shown = files::store_place(&plan.config, Path::new("")).map(|place| place.to_string());
         self.stage.send_modify(|stage| {
-            if let Stage::Opening(opening) = stage {
-                let opening = Arc::make_mut(opening);
-                if let Ok(store) = files::store_place(&plan.config, Path::new("")) {
-                    opening.identity.store = store.to_string();
-                }
-                opening.zone = plan.config.zone.clone();
-            }
+            let Stage::Opening(opening) = stage else { return };
+            let Opening { identity, zone, .. } = Arc::make_mut(opening);
+            identity.store = shown.unwrap_or_default();
+            *zone = plan.config.zone.clone();
         });
         let reason = self.stage.borrow().reason();
         notify::ready(&reason.unwrap_or_default());

@@ -1,5 +1,4 @@
 //! Arguments of `migrate`.
-#![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 use std::path::PathBuf;
 

@@ -45,13 +45,11 @@ async fn attempt<T>(
     place: &StorePlace,
     connecting: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, StoreError> {
-    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(connected) => connected.map_err(|error| unreachable(place, &error)),
-        Err(_) => {
-            let message = format!("{place}: no answer within {CONNECT_TIMEOUT:?}");
-            Err(StoreError::Unavailable(message))
-        }
-    }
+    let Ok(connected) = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await else {
+        let message = format!("{place}: no answer within {CONNECT_TIMEOUT:?}");
+        return Err(StoreError::Unavailable(message));
+    };
+    connected.map_err(|error| unreachable(place, &error))
 }
 
 async fn attempt_postgres(

@@ -126,14 +126,16 @@ impl From<sqlx::Error> for SchemaError {
 
 impl From<MigrateError> for SchemaError {
     fn from(error: MigrateError) -> Self {
-        match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                Self::Sql(error)
-            }
-            MigrateError::Dirty(version) => Self::Dirty(version),
-            MigrateError::VersionMismatch(version) => Self::Foreign(version),
-            other => Self::Other(other.to_string()),
+        if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
+            return Self::Sql(error);
         }
+        if let MigrateError::Dirty(version) = error {
+            return Self::Dirty(version);
+        }
+        if let MigrateError::VersionMismatch(version) = error {
+            return Self::Foreign(version);
+        }
+        Self::Other(error.to_string())
     }
 }
 
@@ -143,7 +145,12 @@ impl SchemaError {
         match self {
             Self::Sql(error) => unreachable(place, &error),
             Self::Locked => StoreError::Unavailable(format!("{place}: {self}")),
-            refused => StoreError::Refused(format!("{place}: {refused}")),
+            Self::Newer { .. }
+            | Self::Foreign(_)
+            | Self::Dirty(_)
+            | Self::Unreadable(_)
+            | Self::Denied { .. }
+            | Self::Other(_) => StoreError::Refused(format!("{place}: {self}")),
         }
     }
 }
@@ -189,10 +196,12 @@ async fn look<C: Migrate>(connection: &mut C, migrator: &Migrator) -> Result<Sch
 
 /// What a change of a schema has failed with: a right that is missing is told with how the schema stands.
 fn refused(schema: Schema, error: MigrateError) -> SchemaError {
-    let denied = match &error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => denial(error),
-        _ => None,
-    };
+    let denied =
+        if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = &error {
+            denial(error)
+        } else {
+            None
+        };
     denied.map_or_else(|| error.into(), |why| SchemaError::Denied { schema, why })
 }
 

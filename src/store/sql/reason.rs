@@ -23,22 +23,41 @@ const MYSQL_PASSES: [u16; 24] = [
 const POSTGRES_DENIED: [&str; 2] = ["42501", "3F000"];
 /// The same of `MySQL` and `MariaDB`: of a database, a table, a column, an operation.
 const MYSQL_DENIED: [u16; 4] = [1044, 1142, 1143, 1227];
+/// Kinds of errors of the system that are told by their name.
+const CLEAR: [ErrorKind; 7] = [
+    ErrorKind::ConnectionRefused,
+    ErrorKind::ConnectionReset,
+    ErrorKind::ConnectionAborted,
+    ErrorKind::HostUnreachable,
+    ErrorKind::NetworkUnreachable,
+    ErrorKind::TimedOut,
+    ErrorKind::BrokenPipe,
+];
 /// How the system says that a host name leads nowhere.
 const UNRESOLVED: &str = "failed to lookup address information: ";
 
 /// Why, in words.
 pub(super) fn words(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(error) if is_mysql(error.as_ref()).is_none() => {
+    if let Some(error) = error.as_database_error() {
+        return if is_mysql(error).is_some() {
+            error.to_string()
+        } else {
             error.message().to_owned()
-        }
-        sqlx::Error::Database(error) => error.to_string(),
-        sqlx::Error::Io(error) => words_of_io(error),
-        sqlx::Error::Tls(error) => format!("TLS: {error}"),
-        sqlx::Error::Configuration(error) => error.to_string(),
-        sqlx::Error::PoolTimedOut => format!("no connection within {CONNECT_TIMEOUT:?}"),
-        other => other.to_string(),
+        };
     }
+    if let sqlx::Error::Io(error) = error {
+        return words_of_io(error);
+    }
+    if let sqlx::Error::Tls(error) = error {
+        return format!("TLS: {error}");
+    }
+    if let sqlx::Error::Configuration(error) = error {
+        return error.to_string();
+    }
+    if matches!(error, sqlx::Error::PoolTimedOut) {
+        return format!("no connection within {CONNECT_TIMEOUT:?}");
+    }
+    error.to_string()
 }
 
 fn words_of_io(error: &io::Error) -> String {
@@ -49,37 +68,34 @@ fn words_of_io(error: &io::Error) -> String {
     if let Some(why) = text.strip_prefix(UNRESOLVED) {
         return format!("the host name cannot be resolved: {why}");
     }
-    match error.kind() {
-        ErrorKind::UnexpectedEof => "the server has closed the connection".to_owned(),
-        ErrorKind::NotFound => "a file or socket that the URL names is not there".to_owned(),
-        kind @ (ErrorKind::ConnectionRefused
-        | ErrorKind::ConnectionReset
-        | ErrorKind::ConnectionAborted
-        | ErrorKind::HostUnreachable
-        | ErrorKind::NetworkUnreachable
-        | ErrorKind::TimedOut
-        | ErrorKind::BrokenPipe) => kind.to_string(),
-        _ => text.split(" (os error ").next().unwrap_or_default().to_owned(),
+    let kind = error.kind();
+    if kind == ErrorKind::UnexpectedEof {
+        return "the server has closed the connection".to_owned();
     }
+    if kind == ErrorKind::NotFound {
+        return "a file or socket that the URL names is not there".to_owned();
+    }
+    if CLEAR.contains(&kind) {
+        return kind.to_string();
+    }
+    text.split(" (os error ").next().unwrap_or_default().to_owned()
 }
 
 fn words_of_tls(error: &rustls::Error) -> String {
     use CertificateError as Fault;
     let rustls::Error::InvalidCertificate(fault) = error else { return format!("TLS: {error}") };
-    match fault {
-        Fault::UnknownIssuer => {
-            "the server's certificate comes from an issuer that is not trusted here \
-             (sslrootcert=FILE in the URL names one for PostgreSQL, ssl-ca=FILE for MySQL)"
-                .to_owned()
-        }
-        Fault::Expired | Fault::ExpiredContext { .. } => {
-            format!("the server's certificate has expired: {fault}")
-        }
-        Fault::NotValidForName | Fault::NotValidForNameContext { .. } => {
-            format!("the server's certificate is for another host: {fault}")
-        }
-        fault => format!("the server's certificate cannot be accepted: {fault}"),
+    if matches!(fault, Fault::UnknownIssuer) {
+        return "the server's certificate comes from an issuer that is not trusted here \
+            (sslrootcert=FILE in the URL names one for PostgreSQL, ssl-ca=FILE for MySQL)"
+            .to_owned();
     }
+    if matches!(fault, Fault::Expired | Fault::ExpiredContext { .. }) {
+        return format!("the server's certificate has expired: {fault}");
+    }
+    if matches!(fault, Fault::NotValidForName | Fault::NotValidForNameContext { .. }) {
+        return format!("the server's certificate is for another host: {fault}");
+    }
+    format!("the server's certificate cannot be accepted: {fault}")
 }
 
 /// The fault of TLS that an error of a connection carries.
@@ -94,31 +110,38 @@ fn is_mysql(error: &dyn DatabaseError) -> Option<&MySqlDatabaseError> {
 /// Whether a connection that could not be made may be made later, without anybody changing the settings, the
 /// certificate or the rights.
 pub(super) fn may_pass(place: &StorePlace, error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => match is_mysql(error.as_ref()) {
-            Some(error) => MYSQL_PASSES.contains(&error.number()),
-            None => is_one_of(error.as_ref(), &POSTGRES_PASSES),
-        },
-        sqlx::Error::Io(error) => match tls(error) {
-            // A machine that starts may not know the time yet.
-            Some(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-            )) => true,
-            Some(_) => false,
-            // Of a connection over the network, only a file that the URL names is not found.
-            None => place.is_at_a_socket() || error.kind() != ErrorKind::NotFound,
-        },
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
-        _ => false,
+    use CertificateError as Fault;
+    if let Some(error) = error.as_database_error() {
+        return is_mysql(error).map_or_else(
+            || is_one_of(error, &POSTGRES_PASSES),
+            |error| MYSQL_PASSES.contains(&error.number()),
+        );
     }
+    let sqlx::Error::Io(error) = error else {
+        return matches!(
+            error,
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
+        );
+    };
+    if let Some(error) = tls(error) {
+        // A machine that starts may not know the time yet.
+        return matches!(
+            error,
+            rustls::Error::InvalidCertificate(
+                Fault::NotValidYet | Fault::NotValidYetContext { .. }
+            )
+        );
+    }
+    // Of a connection over the network, only a file that the URL names is not found.
+    place.is_at_a_socket() || error.kind() != ErrorKind::NotFound
 }
 
 /// Whether the user of the database lacks a right.
 pub(super) fn is_denied(error: &dyn DatabaseError) -> bool {
-    match is_mysql(error) {
-        Some(error) => MYSQL_DENIED.contains(&error.number()),
-        None => is_one_of(error, &POSTGRES_DENIED),
-    }
+    is_mysql(error).map_or_else(
+        || is_one_of(error, &POSTGRES_DENIED),
+        |error| MYSQL_DENIED.contains(&error.number()),
+    )
 }
 
 fn is_one_of(error: &dyn DatabaseError, beginnings: &[&str]) -> bool {

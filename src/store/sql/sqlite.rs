@@ -148,12 +148,11 @@ async fn prepare(path: &Path) -> Result<(DatabaseFile, Schema), StoreError> {
     }
     check_version()?;
     let file = DatabaseFile::lock(path).await?;
-    let schema = migrate::sqlite(file.path()).await.map_err(|error| match error {
+    let schema = migrate::sqlite(file.path()).await.map_err(|error| {
+        let message = format!("{}: {error}", path.display());
         // The file is full, locked or no database: another try may find it otherwise.
-        SchemaError::Sql(_) | SchemaError::Locked => {
-            StoreError::Unusable(format!("{}: {error}", path.display()))
-        }
-        refused => StoreError::Refused(format!("{}: {refused}", path.display())),
+        let may_pass = matches!(error, SchemaError::Sql(_) | SchemaError::Locked);
+        if may_pass { StoreError::Unusable(message) } else { StoreError::Refused(message) }
     })?;
     Ok((file, schema))
 }
