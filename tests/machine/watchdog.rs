@@ -59,12 +59,7 @@ fn a_daemon_that_is_idle_or_drains_is_not_restarted() {
 #[test]
 fn a_daemon_whose_database_hangs_or_is_away_is_not_restarted() {
     let Some(machine) = Machine::installed() else { return };
-    machine.ok(&["systemctl", "start", "postgresql"]);
-    machine.shell(
-        "runuser -u postgres -- psql --quiet --command 'create role punctual login' \
-         --command 'create database punctual owner punctual encoding utf8 template template0'",
-    );
-    let url = "postgres:///punctual?host=/var/run/postgresql&user=punctual";
+    let url = machine.postgres();
     machine.write("/etc/punctual/jobs.toml", &format!("[store]\nurl = \"{url}\"\n"));
     with_short_watchdog(&machine);
     let over = machine.pipe("over");
