@@ -40,13 +40,15 @@ impl Output {
     /// Prints a failure in one line, with control characters escaped, unless it has been shown already.
     pub(super) fn complain(&self, failure: &Failure) {
         let text = |line: &str| format!("punctual: {}", escaped(line));
-        let line = match failure {
-            Failure::Quiet(_) => return,
-            _ if self.json => json(&failure.to_value()),
-            Failure::Faulty(lines) | Failure::Conflicts(lines) => {
-                lines.iter().map(|line| text(line)).collect::<Vec<_>>().join("\n")
-            }
-            _ => text(&failure.to_string()),
+        if matches!(failure, Failure::Quiet(_)) {
+            return;
+        }
+        let line = if self.json {
+            json(&failure.to_value())
+        } else if let Failure::Faulty(lines) | Failure::Conflicts(lines) = failure {
+            lines.iter().map(|line| text(line)).collect::<Vec<_>>().join("\n")
+        } else {
+            text(&failure.to_string())
         };
         // Where the standard error is gone, nobody reads; the exit code still tells.
         drop(writeln!(std::io::stderr(), "{line}"));

@@ -19,7 +19,7 @@ const FAULTS_SHOWN: usize = 100;
 
 /// How the daemon stands. It answers also when its store does not: then nobody knows how many jobs there are.
 pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
-    let (now, identity) = (api.clock.now(), &api.identity);
+    let (now, identity, rules) = (api.clock.now(), &api.identity, api.rules.borrow().clone());
     let counts = api.history.job_counts().await;
     let read_error = counts.as_ref().err().map(ToString::to_string);
     let counts = counts.ok();
@@ -27,10 +27,6 @@ pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
     let status = api.handle.status();
     let jobs: Option<Map<String, Value>> = counts
         .map(|counts| counts.into_iter().map(|(state, count)| (state, count.into())).collect());
-    let rules = api.rules.borrow().clone();
-    let mut declared = api.declared.borrow().clone();
-    let faulty = declared.faults.len();
-    declared.faults.truncate(FAULTS_SHOWN);
     let executors: Vec<Value> = status
         .pools
         .iter()
@@ -86,13 +82,20 @@ pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
         "store": identity.store,
         "socket": identity.socket,
         "jobs": jobs,
-        "declared": {"file": declared.path, "source": declared.source, "jobs": declared.jobs,
-            "faulty": faulty, "faults": declared.faults},
+        "declared": declared(&api),
         "running": status.running,
         "next_wake": status.next_wake.map(rfc3339),
         "executors": executors,
         "nodes": nodes,
     }))
+}
+
+/// What is known of the file that declares jobs.
+fn declared(api: &Api) -> Value {
+    let file = api.declared.borrow();
+    let faults: Vec<_> = file.faults.iter().take(FAULTS_SHOWN).collect();
+    json!({"file": file.path, "source": file.source, "jobs": file.jobs, "faulty": file.faults.len(),
+        "faults": faults})
 }
 
 pub(super) async fn preview(

@@ -45,9 +45,9 @@ pub(super) fn log(done: &Declared, faults: &[Fault]) {
     }
     let more = [faults.count(), difference.conflicts.len()].map(|n| n.saturating_sub(LOGGED_MAX));
     if more != [0, 0] {
-        let [faulty, conflicts] = more;
+        let [broken, conflicts] = more;
         tracing::error!(
-            faulty,
+            broken,
             conflicts,
             "there are more such jobs; `punctual check` names them all"
         );

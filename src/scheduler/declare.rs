@@ -3,6 +3,7 @@
 //! leaves jobs of the old file behind; the next start finds and changes them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::admission::Rules;
 use super::command::{Conflict, Difference, Fault, Refusal, weight};
@@ -124,7 +125,7 @@ pub async fn declare(
     if occasion == Occasion::Reload {
         refuse_conflicts(archive, &rules, &declared).await?;
     }
-    let own = rules.source.clone();
+    let own = Arc::clone(&rules.source);
     let mut reviews = Reviews::new(archive, &rules);
     handle.set_rules(rules).await?;
     let keeps = occasion == Occasion::Start && (declared.is_empty() || has_nameless);

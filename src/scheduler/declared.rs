@@ -73,13 +73,15 @@ impl Desk<'_> {
                 Some(known) if known.is_declared_beside(&self.rules.source) => continue,
                 Some(known) => {
                     let state = known.state.broken(reason);
-                    if (&state, &source) == (&known.state, &known.source) {
-                        continue;
-                    }
                     Job { state, source, updated_at: now, ..(*known).clone() }
                 }
             };
-            self.put(broken);
+            let is_known = self.step.job(&broken.id).is_some_and(|known| {
+                (&known.state, &known.source) == (&broken.state, &broken.source)
+            });
+            if !is_known {
+                self.put(broken);
+            }
         }
     }
 

@@ -100,7 +100,9 @@ async fn a_start_goes_on_without_the_faulty_jobs_and_everything_names_them() {
     );
     assert_eq!((&declared["file"], &declared["source"]), (&json!(path), &json!(path)));
     assert_eq!(status["jobs"], json!({"active": 1, "broken": all.len()}));
-    let shown = home.ok(&["status"]);
+    let answered = home.run(&["status"]);
+    assert_eq!(answered.status.code(), Some(1), "a monitor is told, too");
+    let shown = String::from_utf8(answered.stdout).unwrap();
     assert!(shown.contains("faulty") && shown.contains("bad-trigger: jobs.toml:"), "{shown}");
     assert!(home.ok(&["show", "bad-trigger"]).contains("jobs[2].trigger.hour"));
     let refused = home.fails(&["remove", "bad-trigger"]);
