@@ -26,9 +26,9 @@ async fn load(
     let rules = Rules { source: source.into(), ..jobs::rules(5) };
     let fault =
         |id: &&str| Fault { id: JobId::parse(id).unwrap(), reason: "at its line".to_owned() };
-    let faults: Vec<Fault> = faulty.iter().map(fault).collect();
-    let ids: Vec<JobId> = faults.iter().map(|fault| fault.id.clone()).collect();
-    let breaking = Request::BreakDeclared(faults);
+    let broken: Vec<Fault> = faulty.iter().map(fault).collect();
+    let ids: Vec<JobId> = broken.iter().map(|fault| fault.id.clone()).collect();
+    let breaking = Request::BreakDeclared(broken);
     world.ask_all(vec![Request::SetRules(Box::new(rules.clone())), breaking], at(second)).await;
     world.try_reload_but(rules, jobs, &ids, at(second)).await.unwrap()
 }
