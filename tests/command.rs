@@ -174,13 +174,25 @@ async fn a_run_knows_what_it_is() {
 #[tokio::test]
 async fn a_run_that_tells_of_an_event_reads_it_unless_it_has_an_input_of_its_own() {
     let mut bench = Bench::new();
-    let event = json!({"event": "failure", "run": {"id": "x", "error": "exit code 1"}});
+    let event = json!({
+        "event": "failure", "host": "web1", "job": {"id": "backup"}, "output": "no space\n",
+        "run": {"id": "x", "state": "failed", "error": "exit code 1", "exit_code": 1, "attempt": 2},
+    });
     let task = shell("echo $PUNCTUAL_EVENT; cat");
     let own = with(task.clone(), json!({"stdin": "own"}));
+    let as_json = with(task.clone(), json!({"report": "json"}));
+    let about = "echo $PUNCTUAL_RUN_ID $PUNCTUAL_STATE $PUNCTUAL_EXIT_CODE; \
+        echo $PUNCTUAL_ERROR, $PUNCTUAL_OUTPUT, $PUNCTUAL_HOST; test $PUNCTUAL_HOOK_RUN_ID != x";
+    let report = "failure\n[web1] job backup failed: exit code 1\n\nJob:         backup\n\
+        Host:        web1\nState:       failed\nError:       exit code 1\nExit code:   1\n\
+        Attempt:     2\nRun:         x\n\nThe end of its output:\n\nno space\n\n\
+        All that is kept of it: punctual logs x\n";
     let cases = [
-        (task.clone(), format!("failure\n{event}\n")),
-        (through_shim(task), format!("failure\n{event}\n")),
+        (task.clone(), report.to_owned()),
+        (through_shim(task), report.to_owned()),
+        (as_json, format!("failure\n{event}\n")),
         (own, "failure\nown\n".to_owned()),
+        (shell(about), "x failed 1\nexit code 1, no space , web1\n".to_owned()),
     ];
     for (task, expected) in cases {
         let mut assignment = bench.assignment(&task);

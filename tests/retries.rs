@@ -400,6 +400,55 @@ async fn the_end_of_a_run_is_told_by_a_run_of_its_own_which_is_no_instance_and_n
 }
 
 #[tokio::test]
+async fn an_outage_is_told_once_if_that_is_wanted_and_its_end_is_told_too() {
+    let well = || Outcome::Succeeded { result: None, exit_code: None };
+    let mut world = World::new(2).await;
+    let mut given = hooks();
+    given["on_success"] = json!(null);
+    given["on_failure_once"] = json!(true);
+    given["on_recovery"] = json!({"type": "builtin", "name": "noop"});
+    given["id"] = json!("a");
+    world.add(job(&given), at(0)).await;
+    let expected: [(Outcome, &[&str]); 6] = [
+        (well(), &[]),
+        (failed(), &["on_failure"]),
+        (timed_out(), &["on_failure"]),
+        (well(), &["on_failure", "on_recovery"]),
+        (well(), &["on_failure", "on_recovery"]),
+        (failed(), &["on_failure", "on_recovery", "on_failure"]),
+    ];
+    for (number, (end, causes)) in (1..).zip(expected) {
+        world.tick(at(number * 10)).await;
+        world.complete(0, at(number * 10 + 1), end);
+        world.tick(at(number * 10 + 1)).await;
+        world.finish_all(at(number * 10 + 2)).await;
+        let words: Vec<_> = told(&world).await;
+        let expected: Vec<_> = causes.iter().map(|cause| format!("{cause} succeeded")).collect();
+        assert_eq!(words, expected, "{number}");
+        if number == 3 {
+            world.crash(at(35)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mail_that_its_server_did_not_take_is_tried_again_with_what_it_reports() {
+    let mut world = World::new(2).await;
+    let mail = json!({"type": "mail", "to": ["ops@example.org"]});
+    world.add(job(&once(&json!({"on_failure": mail}))), at(0)).await;
+    world.tick(at(10)).await;
+    world.complete(0, at(11), failed());
+    world.tick(at(11)).await;
+    let first = world.starts().pop().unwrap().0.event.unwrap();
+    world.complete(0, at(12), failed());
+    let next = world.tick(at(12)).await.unwrap();
+    assert!((30.0..34.0).contains(&seconds(at(12), next)), "{next}");
+    world.tick(next).await;
+    let (assignment, _) = world.starts().pop().unwrap();
+    assert_eq!((assignment.attempt, assignment.event.unwrap()), (2, first));
+}
+
+#[tokio::test]
 async fn what_is_tried_again_is_told_when_it_fails_for_good_and_what_is_cancelled_is_not() {
     let mut world = World::new(2).await;
     let mut given = hooks();

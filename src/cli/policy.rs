@@ -14,6 +14,8 @@ pub(super) fn policies(given: &PolicyArguments) -> Result<Map<String, Value>, Fa
         ("retry", retry(given)?),
         ("priority", given.priority.map(Value::from)),
         ("on_failure", hook("--on-failure", &given.on_failure)?),
+        ("on_failure_once", given.on_failure_once.then_some(Value::Bool(true))),
+        ("on_recovery", hook("--on-recovery", &given.on_recovery)?),
         ("on_success", hook("--on-success", &given.on_success)?),
         ("on_missed", hook("--on-missed", &given.on_missed)?),
         ("heartbeat", given.heartbeat.clone().map(Value::from)),

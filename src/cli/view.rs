@@ -186,6 +186,8 @@ pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
         "retry",
         "priority",
         "on_failure",
+        "on_failure_once",
+        "on_recovery",
         "on_success",
         "on_missed",
         "heartbeat",

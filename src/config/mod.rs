@@ -6,6 +6,7 @@
 //! caller decides what becomes of the others.
 
 mod jobs;
+mod mail;
 mod place;
 mod retention;
 mod secrets;
@@ -22,12 +23,13 @@ use chrono::TimeDelta;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::executor::{ExecutorKind, PoolSettings, WORKERS_MAX};
+use crate::executor::{ExecutorKind, MailSettings, PoolSettings, WORKERS_MAX};
 use crate::file;
 use crate::invalid::{self, Invalid};
 use crate::job::{Definition, GivenPolicy};
 use crate::secret::Text;
 use crate::zone::{DefaultZone, Zone};
+use mail::MailTable;
 use place::Places;
 use retention::RetentionTable;
 
@@ -111,6 +113,8 @@ struct File {
     #[serde(default)]
     control: ControlTable,
     #[serde(default)]
+    mail: MailTable,
+    #[serde(default)]
     retention: RetentionTable,
     toutiao: Option<Value>,
     #[serde(default)]
@@ -173,6 +177,8 @@ pub struct Config {
     pub socket_mode: u32,
     /// What is kept of the ledger.
     pub retention: Retention,
+    /// The server that takes mails.
+    pub mail: MailSettings,
     /// The table of the Toutiao application, if there is one.
     pub toutiao: Option<Hidden<Value>>,
     /// The declared jobs that can be read, each with its number in the file.
@@ -312,6 +318,7 @@ fn settings(given: File) -> Result<Config, Invalid> {
         executors: executors(given.executors)?,
         socket: given.control.socket,
         socket_mode: given.control.mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
+        mail: given.mail.check(&mut secrets)?,
         retention: given.retention.check()?,
         toutiao: toutiao.map(Hidden),
         jobs: Vec::new(),

@@ -33,7 +33,7 @@ use crate::control::{
     self, Api, DeclaredFile, LogFilter, Opening, ReloadAnswer, ReloadOrder, Reloaded,
 };
 use crate::executor::{
-    self, Completion, Confidential, Live, Pools, WorkerProgram, handed_over_max,
+    self, Completion, Confidential, Live, Mailer, Pools, WorkerProgram, handed_over_max,
 };
 use crate::history::History;
 use crate::invalid::Invalid;
@@ -104,6 +104,7 @@ struct Parts {
     completions: mpsc::Receiver<Completion>,
     live: Live,
     secrets: Confidential,
+    mailer: Mailer,
 }
 
 impl Parts {
@@ -114,6 +115,7 @@ impl Parts {
             mpsc::channel(handed_over_max(&config.executors).max(1));
         let secrets = Confidential::incomplete();
         secrets.learn(config.secret_variables());
+        let mailer = Mailer::new(config.mail.clone());
         let mut pools = Pools::new(
             &config.executors,
             plan.app.registry(),
@@ -122,6 +124,7 @@ impl Parts {
             &WorkerProgram::own(plan.app.worker_hello().clone()),
         )
         .keeping_secrets(secrets.clone())
+        .mailing(mailer.clone())
         .noting_commands(&commands_file(&frame.socket));
         if let Some(files) = inherited.files() {
             pools = pools.limiting_files(files);
@@ -131,7 +134,7 @@ impl Parts {
         let identity = frame.identity.clone();
         let scheduler = Scheduler::new(store.clone(), pools, plan.rules.clone(), identity);
         let scheduler = scheduler.with_pulse(frame.pulse.clone());
-        Self { store, scheduler, completions, live, secrets }
+        Self { store, scheduler, completions, live, secrets, mailer }
     }
 
     /// Finds out what a crash has left. None if the daemon was asked to stop while it waited for the store.
@@ -165,6 +168,7 @@ struct Daemon {
     file: watch::Sender<DeclaredFile>,
     rules: watch::Sender<Arc<Rules>>,
     retention: watch::Sender<Retention>,
+    mailer: Mailer,
     handle: scheduler::handle::Handle,
     archive: Arc<dyn Archive>,
     reloads: mpsc::Receiver<ReloadOrder>,
@@ -249,7 +253,7 @@ fn assemble(
     frame: &Frame,
     start: &Start,
 ) -> Result<(Daemon, App, Serving), Failure> {
-    let Parts { store, mut scheduler, completions, live, secrets } = parts;
+    let Parts { store, mut scheduler, completions, live, secrets, mailer } = parts;
     let Plan { app, config, rules, .. } = plan;
     let Frame { core, doors, tracker, .. } = frame;
     // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
@@ -294,6 +298,7 @@ fn assemble(
         file: file_in,
         rules: rules_in,
         retention,
+        mailer,
         handle,
         archive,
         reloads,
@@ -466,6 +471,7 @@ impl Daemon {
         let jobs = jobs.map_err(|error| error.to_string())?;
         self.rules.send_replace(Arc::new(rules));
         self.retention.send_replace(config.retention);
+        self.mailer.set(config.mail);
         Ok(Reloaded { jobs, restart_needed })
     }
 

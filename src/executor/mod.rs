@@ -11,6 +11,8 @@ mod confidential;
 mod heartbeat;
 mod http;
 mod live;
+mod mail;
+mod notice;
 mod process;
 mod report;
 mod shortage;
@@ -22,6 +24,7 @@ pub use command::{Controllers, Privileges, end_leftovers, exec, launch};
 pub use confidential::Confidential;
 pub use heartbeat::{Beat, Heartbeats, Signal};
 pub use live::Live;
+pub use mail::{MailSettings, Mailer, Security, host_name};
 pub use worker::{WorkerProgram, WorkerTimes, serve as serve_worker};
 
 use std::collections::BTreeMap;
@@ -70,9 +73,8 @@ impl ExecutorKind {
     /// Whether a pool of this kind can run the task.
     pub fn runs(self, task: &Task) -> bool {
         match (self, task) {
-            (_, Task::Builtin { .. } | Task::Http(_)) | (Self::ProcessPool, Task::Command(_)) => {
-                true
-            }
+            (_, Task::Builtin { .. } | Task::Http(_) | Task::Mail(_))
+            | (Self::ProcessPool, Task::Command(_)) => true,
             (Self::ThreadPool, Task::Command(_)) | (_, Task::Unreadable(_)) => false,
         }
     }
@@ -213,6 +215,7 @@ pub struct Pools {
     heartbeats: Heartbeats,
     worker: WorkerProgram,
     commands: Arc<Commands>,
+    mailer: Mailer,
 }
 
 impl Pools {
@@ -237,6 +240,7 @@ impl Pools {
             heartbeats,
             worker: worker.clone(),
             commands: Arc::new(Commands::new(WorkerProgram::itself())),
+            mailer: Mailer::new(MailSettings::local()),
         };
         pools.adapt(settings);
         pools
@@ -255,6 +259,12 @@ impl Pools {
     pub fn keeping_secrets(self, secrets: Confidential) -> Self {
         let commands = Arc::unwrap_or_clone(self.commands).keeping_secrets(secrets);
         Self { commands: Arc::new(commands), ..self }
+    }
+
+    /// The same pools, which send mails as this mailer is set.
+    #[must_use]
+    pub fn mailing(self, mailer: Mailer) -> Self {
+        Self { mailer, ..self }
     }
 
     /// The same pools, with this limit of open files for commands instead of the daemon's own.
@@ -316,10 +326,19 @@ impl Executor for Pools {
         let shared = Arc::clone(&self.shared);
         let context = self.shared.live.add(assignment.execution());
         context.log.hide(self.commands.secrets.values());
-        if let (Task::Http(_), Some((_, places))) = (&*assignment.task, self.calls.get(pool)) {
-            let executing = http::execute(shared, assignment, context, Arc::clone(places));
-            self.shared.tracker.spawn_on(executing, &self.shared.runtime);
-            return;
+        match (&*assignment.task, self.calls.get(pool)) {
+            (Task::Http(_), Some((_, places))) => {
+                let executing = http::execute(shared, assignment, context, Arc::clone(places));
+                self.shared.tracker.spawn_on(executing, &self.shared.runtime);
+                return;
+            }
+            (Task::Mail(_), Some((_, places))) => {
+                let mailer = self.mailer.clone();
+                let executing = mailer.execute(shared, assignment, context, Arc::clone(places));
+                self.shared.tracker.spawn_on(executing, &self.shared.runtime);
+                return;
+            }
+            _ => {}
         }
         match self.by_name.get(pool) {
             Some(Pool::Thread(threads)) => threads.execute(shared, assignment, context),

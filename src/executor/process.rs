@@ -372,6 +372,7 @@ async fn execute_command(
             }
             (Task::Builtin { .. }, None) => Ok(failed("a builtin needs a worker process").into()),
             (Task::Http(_), None) => Ok(failed("a call over HTTP needs no process").into()),
+            (Task::Mail(_), None) => Ok(failed("a mail needs no process").into()),
             (Task::Unreadable(_), None) => Ok(failed("the task cannot be read").into()),
         }
     };

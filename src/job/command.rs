@@ -23,12 +23,18 @@ const KILL_GRACE_MAX: f64 = 3600.0;
 /// Words that mean something to a shell, and hardly anything to another program.
 const OPERATORS: [&str; 7] = ["|", "||", "&&", ">", ">>", "2>", "2>&1"];
 /// Variables that tell a run what it is.
-pub const RUN_VARIABLES: [&str; 6] = [
+pub const RUN_VARIABLES: [&str; 12] = [
     "PUNCTUAL_JOB_ID",
     "PUNCTUAL_RUN_ID",
     "PUNCTUAL_ATTEMPT",
     "PUNCTUAL_SCHEDULED_AT",
     "PUNCTUAL_EVENT",
+    "PUNCTUAL_HOOK_RUN_ID",
+    "PUNCTUAL_HOST",
+    "PUNCTUAL_STATE",
+    "PUNCTUAL_EXIT_CODE",
+    "PUNCTUAL_ERROR",
+    "PUNCTUAL_OUTPUT",
     "TRACEPARENT",
 ];
 
@@ -69,6 +75,17 @@ impl Program {
     }
 }
 
+/// The form in which a hook reads what it reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportForm {
+    /// Text for a person, as the body of a mail has it.
+    #[default]
+    Text,
+    /// One line of JSON.
+    Json,
+}
+
 /// A command, as it was given: what was not is shown nowhere.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Command {
@@ -84,6 +101,9 @@ pub struct Command {
     /// What it reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin: Option<Text>,
+    /// In which form it reads what it reports, if it is a hook that was given nothing else to read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<ReportForm>,
     /// The user that it runs as: a name or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -119,6 +139,7 @@ struct Given {
     env: BTreeMap<String, Text>,
     cwd: Option<String>,
     stdin: Option<Text>,
+    report: Option<ReportForm>,
     user: Option<String>,
     group: Option<String>,
     umask: Option<String>,
@@ -138,6 +159,7 @@ impl Command {
             env: given.env,
             cwd: given.cwd,
             stdin: given.stdin,
+            report: given.report,
             user: given.user,
             group: given.group,
             umask: given.umask,
@@ -170,6 +192,10 @@ impl Command {
                 return Err(Invalid::new(field, "a value must not contain a NUL byte"));
             }
             check_place(&field, value)?;
+        }
+        if self.stdin.is_some() && self.report.is_some() {
+            let why = "cannot be given together with \"stdin\"";
+            return Err(Invalid::new("report", why));
         }
         if let Some(stdin) = &self.stdin {
             check_place("stdin", stdin)?;

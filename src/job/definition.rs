@@ -50,6 +50,9 @@ pub struct Definition {
     priority: Option<i32>,
     #[serde(default, deserialize_with = "given_value")]
     on_failure: Option<Option<Value>>,
+    on_failure_once: Option<bool>,
+    #[serde(default, deserialize_with = "given_value")]
+    on_recovery: Option<Option<Value>>,
     #[serde(default, deserialize_with = "given_value")]
     on_success: Option<Option<Value>>,
     #[serde(default, deserialize_with = "given_value")]
@@ -110,6 +113,8 @@ impl Definition {
             retry: self.retry,
             priority: self.priority,
             on_failure: self.on_failure.clone(),
+            on_failure_once: self.on_failure_once,
+            on_recovery: self.on_recovery.clone(),
             on_success: self.on_success.clone(),
             on_missed: self.on_missed.clone(),
             heartbeat: self.heartbeat.clone(),

@@ -75,6 +75,8 @@ pub struct Options<'a> {
     retry: Option<ShownRetry>,
     priority: i32,
     on_failure: Option<&'a Task>,
+    on_failure_once: bool,
+    on_recovery: Option<&'a Task>,
     on_success: Option<&'a Task>,
     on_missed: Option<&'a Task>,
     heartbeat: Option<&'a Text>,
@@ -94,6 +96,8 @@ impl Policy {
             retry: self.retry.map(|retry| retry.shown()),
             priority: self.priority,
             on_failure: self.hooks.on_failure.as_deref(),
+            on_failure_once: self.hooks.on_failure_once,
+            on_recovery: self.hooks.on_recovery.as_deref(),
             on_success: self.hooks.on_success.as_deref(),
             on_missed: self.hooks.on_missed.as_deref(),
             heartbeat: self.heartbeat.as_ref(),
@@ -141,6 +145,11 @@ pub struct GivenPolicy {
     /// A task that is run when a run has failed for good; null is none.
     #[serde(default, deserialize_with = "given_value")]
     pub on_failure: Option<Option<Value>>,
+    /// Whether that is run only for the first failure since a run has succeeded; false unless it is given.
+    pub on_failure_once: Option<bool>,
+    /// A task that is run when a run has succeeded after one that failed; null is none.
+    #[serde(default, deserialize_with = "given_value")]
+    pub on_recovery: Option<Option<Value>>,
     /// The same when a run has succeeded.
     #[serde(default, deserialize_with = "given_value")]
     pub on_success: Option<Option<Value>>,
@@ -209,6 +218,15 @@ impl GivenPolicy {
                     "on_failure",
                     self.on_failure.as_ref(),
                     defaults.on_failure.as_ref(),
+                )?,
+                on_failure_once: self
+                    .on_failure_once
+                    .or(defaults.on_failure_once)
+                    .unwrap_or_default(),
+                on_recovery: task(
+                    "on_recovery",
+                    self.on_recovery.as_ref(),
+                    defaults.on_recovery.as_ref(),
                 )?,
                 on_success: task(
                     "on_success",
@@ -308,6 +326,8 @@ mod tests {
             "retry": {"max_attempts": 3, "delay": 2, "backoff": 1.5, "max_delay": 60, "jitter": 0.0},
             "priority": 7,
             "on_failure": {"type": "builtin", "name": "noop", "args": {}},
+            "on_failure_once": true,
+            "on_recovery": {"type": "builtin", "name": "noop", "args": {}},
             "on_success": null,
             "on_missed": null,
             "heartbeat": {"env": "HEARTBEAT_URL"},
@@ -316,7 +336,7 @@ mod tests {
         let policy = complete(given.clone(), json!({})).unwrap();
         assert_eq!(serde_json::to_value(policy.options()).unwrap(), given);
         assert!(!policy.is_plain());
-        let none = json!({"timeout": null, "on_failure": null, "heartbeat": null, "retry": null, "priority": 0, "on_finish": null});
+        let none = json!({"timeout": null, "on_failure": null, "on_failure_once": false, "on_recovery": null, "heartbeat": null, "retry": null, "priority": 0, "on_finish": null});
         assert!(complete(none, given).unwrap().is_plain(), "null takes a default back");
     }
 }

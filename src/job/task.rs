@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{Command, Http, Json};
+use super::{Command, Http, Json, Mail};
 use crate::invalid::{self, Invalid};
 
 /// The types of tasks, as an error lists them.
-const TYPES: &str = "\"builtin\", \"command\" or \"http\"";
+const TYPES: &str = "\"builtin\", \"command\", \"http\" or \"mail\"";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +31,8 @@ pub enum Task {
     Command(Box<Command>),
     /// A call over HTTP.
     Http(Box<Http>),
+    /// A mail.
+    Mail(Box<Mail>),
     /// A stored task that can no longer be read: kept as it is, never run.
     Unreadable(Value),
 }
@@ -55,6 +57,7 @@ impl Serialize for Task {
             }
             Self::Command(rest) => Tagged { r#type: "command", rest }.serialize(serializer),
             Self::Http(rest) => Tagged { r#type: "http", rest }.serialize(serializer),
+            Self::Mail(rest) => Tagged { r#type: "mail", rest }.serialize(serializer),
             Self::Unreadable(value) => value.serialize(serializer),
         }
     }
@@ -81,6 +84,9 @@ impl Task {
             Some(Value::String(word)) if word == "http" => {
                 Ok(Self::Http(Box::new(Http::parse(Value::Object(rest))?)))
             }
+            Some(Value::String(word)) if word == "mail" => {
+                Ok(Self::Mail(Box::new(Mail::parse(rest)?)))
+            }
             Some(other) => {
                 let message = format!("unknown task type {other} (expected {TYPES})");
                 Err(Invalid::new("type", message))
@@ -97,7 +103,7 @@ impl Task {
     /// The variables of the daemon's environment that it names as secrets.
     pub fn secret_variables(&self) -> Vec<&str> {
         match self {
-            Self::Builtin { .. } | Self::Unreadable(_) => Vec::new(),
+            Self::Builtin { .. } | Self::Mail(_) | Self::Unreadable(_) => Vec::new(),
             Self::Command(command) => command.secret_variables(),
             Self::Http(call) => call.secret_variables(),
         }
@@ -107,7 +113,7 @@ impl Task {
     pub fn advice(&self) -> Option<String> {
         match self {
             Self::Command(command) => command.program.advice(),
-            Self::Builtin { .. } | Self::Http(_) | Self::Unreadable(_) => None,
+            Self::Builtin { .. } | Self::Http(_) | Self::Mail(_) | Self::Unreadable(_) => None,
         }
     }
 
@@ -117,6 +123,7 @@ impl Task {
             Self::Builtin { name, .. } => name.clone(),
             Self::Command(command) => command.program.describe(),
             Self::Http(call) => call.describe(),
+            Self::Mail(mail) => mail.describe(),
             Self::Unreadable(value) => value.to_string(),
         }
     }
@@ -133,6 +140,7 @@ mod tests {
             json!({"type": "builtin", "name": "noop", "args": {"a": 1}}),
             json!({"type": "command", "argv": ["/bin/true", "x"], "env": {"A": "b"}, "cwd": "/tmp"}),
             json!({"type": "http", "url": "https://example.org", "headers": {"A": {"env": "B"}}, "json": {"c": 1}}),
+            json!({"type": "mail", "to": ["a@example.org"], "subject": "b", "text": "c"}),
         ];
         for case in cases {
             assert_eq!(Task::parse(&case).unwrap().to_value(), case);

@@ -9,19 +9,22 @@ pub enum Event {
     Success,
     /// A run has failed, timed out, or was lost, and is not tried again.
     Failure,
+    /// A run has succeeded after one that failed.
+    Recovery,
     /// An occurrence was too late to run.
     Missed,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Success, Self::Failure, Self::Missed];
+    pub const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::Recovery, Self::Missed];
 
     /// The word that the store keeps and that the task is told.
     pub fn word(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Failure => "failure",
+            Self::Recovery => "recovery",
             Self::Missed => "missed",
         }
     }
@@ -56,6 +59,7 @@ impl Cause {
             Self::Manual => "manual",
             Self::Event { event: Event::Success, .. } => "on_success",
             Self::Event { event: Event::Failure, .. } => "on_failure",
+            Self::Event { event: Event::Recovery, .. } => "on_recovery",
             Self::Event { event: Event::Missed, .. } => "on_missed",
         }
     }

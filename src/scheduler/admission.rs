@@ -134,7 +134,7 @@ impl Rules {
                 Err(Invalid::new("args", message))
             }
             Task::Builtin { name, args } => self.registry.check(name, &args.to_map()),
-            Task::Command(_) | Task::Http(_) | Task::Unreadable(_) => Ok(()),
+            Task::Command(_) | Task::Http(_) | Task::Mail(_) | Task::Unreadable(_) => Ok(()),
         }
     }
 
@@ -209,7 +209,7 @@ fn check_commands<'t>(
 ) -> Result<(), Invalid> {
     tasks.try_for_each(|(name, task)| match task {
         Task::Command(command) => privileges.check(command).map_err(|fault| fault.within(name)),
-        Task::Builtin { .. } | Task::Http(_) | Task::Unreadable(_) => Ok(()),
+        Task::Builtin { .. } | Task::Http(_) | Task::Mail(_) | Task::Unreadable(_) => Ok(()),
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::apply::Desk;
 use super::command::{Answer, Refusal};
-use super::floor::Waiting;
+use super::floor::{Freed, Waiting};
 use super::report::Note;
 use super::retry;
 use crate::executor::Completion;
@@ -19,7 +19,8 @@ const CANCELLED: &str = "cancelled on request";
 
 impl Desk<'_> {
     /// Records the end of an attempt, by its job as it is now, if that is not gone.
-    pub(super) fn end(&mut self, run: &Run, job: Option<Arc<Job>>, completion: &Completion) {
+    pub(super) fn end(&mut self, run: &Run, freed: Freed, completion: &Completion) {
+        let Freed { job, event } = freed;
         let mut run = run.clone();
         self.step.recorded.push(run.execution());
         let Completion { started_at, finished_at, outcome, cost, .. } = completion;
@@ -38,16 +39,14 @@ impl Desk<'_> {
                 let run = Arc::new(run);
                 self.step.update_run(Arc::clone(&run));
                 let is_contested = self.is_shared;
-                self.floor.wait(Waiting { run, job, is_contested, event: None }, now);
+                self.floor.wait(Waiting { run, job, is_contested, event }, now);
             }
             (job, _) => {
                 let run = Arc::new(run);
                 self.step.update_run(Arc::clone(&run));
                 self.step.ended.push(Arc::clone(&run));
                 let Some(job) = job else { return };
-                if let Some(event) = event_of(&run) {
-                    self.tell(&job, event, &run);
-                }
+                self.tell_end(&job, &run, &completion.output);
                 self.beat_end(&job, &run, &completion.output);
             }
         }

@@ -7,11 +7,12 @@ use serde_json::Value;
 
 use super::command::{Command, Request};
 use super::floor::{Known, Waiting};
+use super::hook;
 use super::horizon::{Asked, HORIZON_JOBS};
 use super::plan::{self, Room};
 use super::report::Note;
 use super::step::Step;
-use super::telling::{self, TELLING_LIMIT};
+use super::telling::TELLING_LIMIT;
 use super::{Phase, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Executor, Signal};
@@ -132,7 +133,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             if let Some(run) = desk.skip(job, skipped)
                 && skipped.reason == SkipReason::Missed
             {
-                desk.tell(job, Event::Missed, &run);
+                desk.tell(job, Event::Missed, &run, None);
             }
         }
         let planned = plan.runs.len();
@@ -181,7 +182,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.floor.free(&run.id, None);
             Arc::make_mut(&mut run).skip(now, SkipReason::Missed);
             step.update_run(Arc::clone(&run));
-            self.desk(step).tell(&job, Event::Missed, &run);
+            self.desk(step).tell(&job, Event::Missed, &run, None);
             return;
         }
         // What tells of another run is no instance; its job may be gone by now, and must not come back.
@@ -217,7 +218,7 @@ fn break_down(step: &mut Step, job: Job) {
 /// A run as its executor gets it. `event` is what a hook run reports.
 pub(super) fn assignment(run: &Run, job: &Job, event: Option<Arc<Value>>) -> Assignment {
     let (task, timeout) = match &run.cause {
-        Cause::Event { event, .. } => (telling::task(job, *event), Some(TELLING_LIMIT)),
+        Cause::Event { event, .. } => (hook::task(job, *event), Some(TELLING_LIMIT)),
         Cause::Schedule | Cause::Manual => {
             (None, job.policy.timeout.and_then(|timeout| timeout.to_std().ok()))
         }

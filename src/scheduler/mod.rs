@@ -18,6 +18,7 @@ mod ending;
 mod firing;
 mod floor;
 pub mod handle;
+mod hook;
 mod horizon;
 mod isolate;
 mod node;
@@ -312,7 +313,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         Inputs { commands, executions }: Inputs,
         fires: Fires,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let (mut step, page) = match self.prepare(now, &commands).await {
+        let (mut step, page) = match self.prepare(now, &commands, &executions).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.refuse(commands, &error);
@@ -377,8 +378,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             let Some(completion) = unrecorded.get(execution) else { continue };
             if let Some(run) = self.executing.get(execution).cloned() {
                 let took = completion.finished_at - completion.started_at;
-                let job = self.floor.free(&run.id, Some(took));
-                self.desk(step).end(&run, job, completion);
+                let freed = self.floor.free(&run.id, Some(took));
+                self.desk(step).end(&run, freed, completion);
             } else if self.abandoned.remove(execution).is_some() {
                 self.floor.free_worker(execution);
             }

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::command::{Command, Request};
+use super::ending::event_of;
 use super::step::Step;
 use super::{Scheduler, not_of_input};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId};
-use crate::run::{Run, RunId};
+use crate::run::{Execution, Run, RunId};
 use crate::store::{Scheduled, Store, StoreError};
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
@@ -20,6 +21,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         &mut self,
         now: Timestamp,
         commands: &[Command],
+        executions: &[Execution],
     ) -> Result<(Step, Option<Vec<Scheduled>>), StoreError> {
         self.meet_if_due(now).await.map_err(not_of_input)?;
         self.resync_if_stale(now).await.map_err(not_of_input)?;
@@ -29,7 +31,31 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         let known = (self.load(commands).await?, self.load_runs(commands).await?);
         let page = self.watch_clock(now).await?;
-        Ok((Step::new(now, Arc::clone(&self.identity.node), known, self.paused_since), page))
+        let mut step = Step::new(now, Arc::clone(&self.identity.node), known, self.paused_since);
+        let ended = executions.iter().filter_map(|(run_id, _)| self.floor.job_of(run_id));
+        let jobs: Vec<Arc<Job>> = ended.cloned().collect();
+        self.learn_last_ends(&mut step, jobs.iter()).await.map_err(not_of_input)?;
+        Ok((step, page))
+    }
+
+    /// Reads how the last run of each job ended, where that decides which hooks are run.
+    pub(super) async fn learn_last_ends(
+        &self,
+        step: &mut Step,
+        jobs: impl Iterator<Item = &Arc<Job>>,
+    ) -> Result<(), StoreError> {
+        let jobs = jobs.filter(|job| job.policy.hooks.need_last_end());
+        let ids: BTreeSet<&JobId> = jobs.map(|job| &job.id).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<JobId> = ids.into_iter().cloned().collect();
+        for run in self.store.last_ends(&ids).await? {
+            if let Some(event) = event_of(&run) {
+                step.last_ends.insert(run.job_id, event);
+            }
+        }
+        Ok(())
     }
 
     /// The runs that the commands speak of.

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
 use crate::output::Output;
-use crate::run::{Cost, Event, Execution, Outcome, Run, RunState};
+use crate::run::{Cost, Execution, Outcome, Run, RunState};
 use crate::store::{Change, Holder, Store, StoreError};
 
 /// Attempts of a run after which it is not taken over again from a node of another machine. Such a node may only have been
@@ -168,12 +168,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         let mut recovered = Recovered::default();
         let mut step = Step::new(now, Arc::clone(&self.identity.node), Default::default(), None);
+        self.learn_last_ends(&mut step, jobs.values()).await?;
         for mut run in runs {
             let (held_by, job) = (Arc::clone(&run.node), jobs.get(&run.job_id));
             match run.state {
                 RunState::Running { started_at } => {
                     let interruption = self.interruption(holder, &run);
-                    run = self.decide(&mut step, job, (run, started_at), (interruption, why));
+                    run =
+                        self.decide(&mut step, job, (run, started_at), (interruption, why)).await?;
                     recovered.count(&run);
                 }
                 RunState::Pending if run.node == self.identity.node => continue,
@@ -203,33 +205,44 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// Has a run that was interrupted wait again, or records it as lost.
-    fn decide(
+    async fn decide(
         &mut self,
         step: &mut Step,
         job: Option<&Arc<Job>>,
         (mut run, started_at): (Run, Timestamp),
         (interruption, why): (Interruption, &str),
-    ) -> Run {
+    ) -> Result<Run, StoreError> {
         run.crashes = run.crashes.saturating_add(interruption.crashes());
         let limit = match self.may_rerun(job, &run, interruption) {
             Rerun::Yes => {
                 step.end_attempt(&lost(run.clone(), started_at, step.now, why.to_owned()));
                 run.retry_after_crash();
-                return run;
+                return Ok(run);
             }
             Rerun::No(limit) => limit,
         };
         let run = lost(run, started_at, step.now, limit.unwrap_or_else(|| why.to_owned()));
-        self.tell_loss(step, job, &run);
-        run
+        self.tell_loss(step, job, &run).await?;
+        Ok(run)
     }
 
-    fn tell_loss(&mut self, step: &mut Step, job: Option<&Arc<Job>>, lost: &Run) {
-        if let Some(job) = job.filter(|job| is_of(job, lost)) {
-            let mut desk = self.desk(step);
-            desk.tell(job, Event::Failure, lost);
-            desk.beat_end(job, lost, &Output::default());
-        }
+    /// Has the loss of a run told, with what it had written until its daemon died.
+    async fn tell_loss(
+        &mut self,
+        step: &mut Step,
+        job: Option<&Arc<Job>>,
+        lost: &Run,
+    ) -> Result<(), StoreError> {
+        let Some(job) = job.filter(|job| is_of(job, lost)) else { return Ok(()) };
+        let is_told = job.policy.hooks.on_failure.is_some() || job.policy.heartbeat.is_some();
+        let output = match is_told {
+            true => self.store.load_output(&lost.id, lost.attempt).await?.unwrap_or_default(),
+            false => Output::default(),
+        };
+        let mut desk = self.desk(step);
+        desk.tell_end(job, lost, &output);
+        desk.beat_end(job, lost, &output);
+        Ok(())
     }
 
     fn interruption(&self, holder: Holder<'_>, run: &Run) -> Interruption {

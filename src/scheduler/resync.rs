@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::firing::assignment;
 use super::floor::{Floor, Waiting};
 use super::recovery::is_of;
-use super::{Memory, Phase, Scheduler, telling};
+use super::{Memory, Phase, Scheduler, hook, telling};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId};
+use crate::output::Output;
 use crate::run::{Cause, Cost, Execution, Outcome, Run, RunId, RunState, SkipReason};
 use crate::store::{Change, Holder, Store, StoreError};
 
@@ -19,6 +20,8 @@ struct Needed {
     jobs: BTreeMap<JobId, Arc<Job>>,
     /// The runs that others tell of.
     subjects: BTreeMap<RunId, Run>,
+    /// What those have written.
+    outputs: BTreeMap<RunId, Output>,
 }
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
@@ -45,13 +48,13 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 (RunState::Running { .. }, waiting)
                     if self.executing.contains_key(&run.execution()) =>
                 {
-                    floor.occupy(&run, waiting.as_ref().map(|waiting| &waiting.job));
+                    floor.occupy(&run, waiting.as_ref());
                     executing.insert(run.execution(), Arc::new(run));
                 }
                 // Nothing is started any more: the end of the stop decides about it.
                 (RunState::Running { .. }, Some(_)) if self.phase == Phase::Draining => {}
                 (RunState::Running { .. }, Some(waiting)) => {
-                    floor.occupy(&run, Some(&waiting.job));
+                    floor.occupy(&run, Some(&waiting));
                     unstarted.push(waiting);
                 }
                 (RunState::Running { started_at }, None) => {
@@ -96,8 +99,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let subjects: Vec<RunId> = subjects.collect();
         let subjects =
             if subjects.is_empty() { Vec::new() } else { self.store.load_runs(&subjects).await? };
+        let mut outputs = BTreeMap::new();
+        for run in &subjects {
+            if let Some(output) = self.store.load_output(&run.id, run.attempt).await? {
+                outputs.insert(run.id.clone(), output);
+            }
+        }
         let subjects = subjects.into_iter().map(|run| (run.id.clone(), run)).collect();
-        Ok(Needed { jobs: self.jobs_of(runs).await?, subjects })
+        Ok(Needed { jobs: self.jobs_of(runs).await?, subjects, outputs })
     }
 
     /// A run with what it needs to go on; none if that is not there any more.
@@ -108,8 +117,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         let event = match &run.cause {
             Cause::Event { event, subject } => {
-                telling::task(job, *event)?;
-                Some(Arc::new(telling::facts(job, *event, needed.subjects.get(subject)?)))
+                hook::task(job, *event)?;
+                let output = needed.outputs.get(subject);
+                let subject = needed.subjects.get(subject)?;
+                let output = output.map(telling::end_of).unwrap_or_default();
+                Some(Arc::new(telling::facts(job, *event, subject, &output)))
             }
             Cause::Schedule | Cause::Manual => None,
         };

@@ -1,21 +1,21 @@
 //! Whether a run whose attempt has ended is tried again, and when. Pure.
 
+use super::hook;
 use super::plan::hash;
 use crate::clock::Timestamp;
 use crate::job::Job;
-use crate::run::{Cause, Outcome, Run, RunState};
+use crate::run::{Outcome, Run, RunState};
 
 /// When the run is tried again; never, if it has not failed, cannot help it, or was tried often enough.
 pub(super) fn next_attempt(job: &Job, run: &Run, now: Timestamp) -> Option<Timestamp> {
-    let retry = job.policy.retry?;
+    let retry = hook::retry(job, run)?;
     let RunState::Ended { outcome, .. } = &run.state else { return None };
     let may_pass = match outcome {
         Outcome::Failed { permanent, .. } => !permanent,
         Outcome::TimedOut { .. } => true,
         Outcome::Succeeded { .. } | Outcome::Cancelled { .. } | Outcome::Lost { .. } => false,
     };
-    let tells = matches!(run.cause, Cause::Event { .. });
-    if !may_pass || tells || run.attempt >= retry.max_attempts {
+    if !may_pass || run.attempt >= retry.max_attempts {
         return None;
     }
     // Chance that every node, and every replay, finds the same.

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::executor::{Assignment, Beat};
 use crate::job::{Job, JobId};
 use crate::output::Output;
-use crate::run::{Execution, Run, RunId, RunState};
+use crate::run::{Event, Execution, Run, RunId, RunState};
 use crate::store::Change;
 use crate::trigger::Span;
 
@@ -82,6 +82,8 @@ pub(super) struct Step {
     pub(super) former_rules: Option<Rules>,
     /// Jobs that fire in this step.
     pub(super) fired: Vec<JobId>,
+    /// How the last run of a job ended, where that decides which hooks are run.
+    pub(super) last_ends: BTreeMap<JobId, Event>,
     /// Heartbeats to send.
     pub(super) beats: Vec<Beat>,
     /// Attempts whose end this step records.
@@ -121,6 +123,7 @@ impl Step {
             asked: Vec::new(),
             former_rules: None,
             fired: Vec::new(),
+            last_ends: BTreeMap::new(),
             beats: Vec::new(),
             recorded: Vec::new(),
             saved: Vec::new(),

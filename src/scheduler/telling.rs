@@ -8,26 +8,57 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::apply::Desk;
+use super::ending::event_of;
 use super::floor::Waiting;
+use super::hook;
 use super::report::Note;
 use crate::executor::{Beat, Signal};
-use crate::job::{Job, Task};
-use crate::output::Output;
+use crate::job::Job;
+use crate::output::{Line, Output};
 use crate::run::{Cause, Event, Outcome, Run, RunState, SkipReason};
 
 /// How long such a run may take.
 pub(super) const TELLING_LIMIT: Duration = Duration::from_mins(1);
+/// Bytes of an output, its last lines, that a hook is given.
+pub(super) const OUTPUT_TOLD_BYTES: usize = 16 * 1024;
 /// Lines of an output, its last ones, that a heartbeat tells of.
 const LINES_TOLD: usize = 50;
 
 impl Desk<'_> {
+    /// Makes the hook runs that report the end of a run, as the job has hooks for it. On a job whose hooks depend on how
+    /// the run before it ended, that is known since the step was prepared.
+    pub(super) fn tell_end(&mut self, job: &Arc<Job>, run: &Run, output: &Output) {
+        let is_hook_run = matches!(run.cause, Cause::Event { .. });
+        let Some(event) = event_of(run).filter(|_| !is_hook_run) else { return };
+        let hooks = &job.policy.hooks;
+        let before = if hooks.need_last_end() {
+            self.step.last_ends.insert(job.id.clone(), event)
+        } else {
+            None
+        };
+        let was_failing = before == Some(Event::Failure);
+        if event == Event::Failure && hooks.on_failure_once && was_failing {
+            return;
+        }
+        self.tell(job, event, run, Some(output));
+        if event == Event::Success && was_failing {
+            self.tell(job, Event::Recovery, run, Some(output));
+        }
+    }
+
     /// Makes the run that tells of another one, if the job has a task for that.
-    pub(super) fn tell(&mut self, job: &Arc<Job>, event: Event, subject: &Run) {
+    pub(super) fn tell(
+        &mut self,
+        job: &Arc<Job>,
+        event: Event,
+        subject: &Run,
+        output: Option<&Output>,
+    ) {
         // What tells is not told of, or there would be no end to it.
         if matches!(subject.cause, Cause::Event { .. }) {
             return;
         }
-        let Some(task) = task(job, event) else { return };
+        let Some(task) = hook::task(job, event) else { return };
         let executor = match self.rules.executor_for(None, task) {
             Ok(executor) => executor,
             Err(invalid) => {
@@ -47,7 +78,8 @@ impl Desk<'_> {
         }
         let run = Arc::new(run);
         self.step.insert_run(Arc::clone(&run));
-        let event = Some(Arc::new(facts(job, event, subject)));
+        let output = output.map(end_of).unwrap_or_default();
+        let event = Some(Arc::new(facts(job, event, subject, &output)));
         let waiting = Waiting { run, job: Arc::clone(job), is_contested: false, event };
         self.floor.wait(waiting, now);
     }
@@ -84,21 +116,27 @@ impl Desk<'_> {
     }
 }
 
-/// The task that a job has for an event.
-pub(super) fn task(job: &Job, event: Event) -> Option<&Arc<Task>> {
-    let hooks = &job.policy.hooks;
-    match event {
-        Event::Success => hooks.on_success.as_ref(),
-        Event::Failure => hooks.on_failure.as_ref(),
-        Event::Missed => hooks.on_missed.as_ref(),
-    }
+/// The last lines of an output, up to [`OUTPUT_TOLD_BYTES`].
+pub(super) fn end_of(output: &Output) -> String {
+    let mut bytes = 0;
+    let last = output.last_lines(OUTPUT_TOLD_BYTES);
+    let fits = |line: &&Line| {
+        bytes += line.text.len() + 1;
+        bytes <= OUTPUT_TOLD_BYTES
+    };
+    let lines: Vec<&Line> = last.iter().rev().take_while(fits).collect();
+    lines.into_iter().rev().flat_map(|line| [line.text.as_str(), "\n"]).collect()
 }
 
-/// What the task is told.
-pub(super) fn facts(job: &Job, event: Event, subject: &Run) -> Value {
+/// What a hook is given: what happened, on which host, to which job and run, and the end of what that run wrote.
+pub(super) fn facts(job: &Job, event: Event, subject: &Run, output: &str) -> Value {
+    // A node's name begins with the name of its host.
+    let host = subject.node.split(':').next();
     json!({
         "event": event.word(),
+        "host": host,
         "job": {"id": job.id, "name": job.name, "tags": job.tags, "description": job.description},
         "run": subject.to_value(),
+        "output": output,
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::pulse::Pulse;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
+use crate::output::Output;
 use crate::run::{Run, RunId, SkipReason};
 use crate::store::{Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError};
 
@@ -58,6 +59,21 @@ impl<S: Store> Store for Watched<S> {
         reason: SkipReason,
     ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send {
         self.pulse.store_call(self.store.latest_skips(jobs, reason))
+    }
+
+    fn last_ends(
+        &self,
+        jobs: &[JobId],
+    ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send {
+        self.pulse.store_call(self.store.last_ends(jobs))
+    }
+
+    fn load_output(
+        &self,
+        run_id: &RunId,
+        attempt: u32,
+    ) -> impl Future<Output = Result<Option<Output>, StoreError>> + Send {
+        self.pulse.store_call(self.store.load_output(run_id, attempt))
     }
 
     fn in_flight_elsewhere(

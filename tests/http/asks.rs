@@ -109,10 +109,16 @@ async fn a_header_that_is_given_counts_more_than_what_would_be_sent() {
 async fn a_call_that_tells_of_a_run_sends_what_has_happened_unless_it_has_a_body() {
     let mut web = Web::start(fine).await;
     let mut bench = Bench::new();
-    let event = Arc::new(json!({"run": "r", "state": "failed"}));
+    let event = Arc::new(
+        json!({"event": "failure", "host": "h", "job": {"id": "j"}, "run": {"id": "r", "state": "failed", "attempt": 1}}),
+    );
+    let mut sent = (*event).clone();
+    sent["text"] = json!(
+        "[h] job j failed\n\nJob:         j\nHost:        h\nState:       failed\nAttempt:     1\nRun:         r\n\nAll that is kept of it: punctual logs r\n"
+    );
     let calls = [
-        (json!({"url": web.url("/")}), "POST / HTTP/1.1", event.to_string()),
-        (json!({"url": web.url("/"), "method": "PUT"}), "PUT / HTTP/1.1", event.to_string()),
+        (json!({"url": web.url("/")}), "POST / HTTP/1.1", sent.to_string()),
+        (json!({"url": web.url("/"), "method": "PUT"}), "PUT / HTTP/1.1", sent.to_string()),
         (json!({"url": web.url("/"), "body": "own"}), "POST / HTTP/1.1", "own".to_owned()),
     ];
     for (call, line, body) in calls {

@@ -361,6 +361,7 @@ impl Ledger {
             let hook = |job: &&Arc<Job>| match event {
                 Event::Success => job.policy.hooks.on_success.is_some(),
                 Event::Failure => job.policy.hooks.on_failure.is_some(),
+                Event::Recovery => job.policy.hooks.on_recovery.is_some(),
                 Event::Missed => job.policy.hooks.on_missed.is_some(),
             };
             let is_told = self.told.contains(&(run.id.clone(), event.word()));

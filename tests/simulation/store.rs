@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId};
+use punctual::output::Output;
 use punctual::run::{Run, RunId, SkipReason};
 use punctual::store::memory::MemoryStore;
 use punctual::store::{
@@ -193,6 +194,18 @@ impl Store for SimStore {
         reason: SkipReason,
     ) -> Result<Vec<Run>, StoreError> {
         self.call("latest_skips", self.inner.latest_skips(jobs, reason), nothing).await
+    }
+
+    async fn last_ends(&self, jobs: &[JobId]) -> Result<Vec<Run>, StoreError> {
+        self.call("last_ends", self.inner.last_ends(jobs), nothing).await
+    }
+
+    async fn load_output(
+        &self,
+        run_id: &RunId,
+        attempt: u32,
+    ) -> Result<Option<Output>, StoreError> {
+        self.call("load_output", self.inner.load_output(run_id, attempt), nothing).await
     }
 
     async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {

@@ -90,6 +90,18 @@ impl Store for FaultyStore {
         self.inner.latest_skips(jobs, reason).await
     }
 
+    async fn last_ends(&self, jobs: &[JobId]) -> Result<Vec<Run>, StoreError> {
+        self.inner.last_ends(jobs).await
+    }
+
+    async fn load_output(
+        &self,
+        run_id: &RunId,
+        attempt: u32,
+    ) -> Result<Option<Output>, StoreError> {
+        self.inner.load_output(run_id, attempt).await
+    }
+
     async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
         self.inner.in_flight_elsewhere(node).await
     }

@@ -392,7 +392,7 @@ pub struct RunsArguments {
     /// Only runs of this job; or one run by its id, with its attempts
     #[arg(value_name = "JOB|RUN")]
     pub(super) name: Option<String>,
-    /// Without the runs of hooks (on_failure, on_success, on_missed)
+    /// Without the runs of hooks (on_failure, on_recovery, on_success, on_missed)
     #[arg(long)]
     no_hooks: bool,
     /// Only runs in this state

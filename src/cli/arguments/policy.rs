@@ -26,6 +26,12 @@ pub struct PolicyArguments {
     /// Run this when a run has failed for good: a line for the shell, or a task in its JSON form
     #[arg(long, value_name = "TASK", help_heading = "Telling")]
     pub on_failure: Option<String>,
+    /// Run the hook of --on-failure only for the first failure since a run has succeeded
+    #[arg(long, help_heading = "Telling")]
+    pub on_failure_once: bool,
+    /// Run this when a run has succeeded after one that failed
+    #[arg(long, value_name = "TASK", help_heading = "Telling")]
+    pub on_recovery: Option<String>,
     /// Run this when a run has succeeded
     #[arg(long, value_name = "TASK", help_heading = "Telling")]
     pub on_success: Option<String>,

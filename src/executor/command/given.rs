@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::order::Refusal;
 use crate::executor::Assignment;
 use crate::executor::blocking::Blocking;
-use crate::job::Command;
+use crate::executor::notice;
+use crate::job::{Command, ReportForm};
 use crate::secret::Text;
 use crate::task::context::Context;
 
@@ -43,7 +44,11 @@ impl Given {
         }
         // A hook reads its event, unless it was given something else to read.
         if given.stdin.is_none() {
-            given.stdin = assignment.event.as_ref().map(ToString::to_string);
+            given.stdin =
+                assignment.event.as_deref().map(|facts| match command.report.unwrap_or_default() {
+                    ReportForm::Text => notice::report(facts),
+                    ReportForm::Json => facts.to_string(),
+                });
         }
         Ok(given)
     }

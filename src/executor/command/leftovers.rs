@@ -59,17 +59,19 @@ pub(super) fn is_inhabited(session: Pid) -> bool {
     pids().any(|pid| pid != session && marks.is_in_session(pid))
 }
 
-/// What a process is known by: both variables in its environment, or its session.
+/// What a process is known by: the variables of its run and attempt in its environment, or its session.
 struct Marks {
-    environments: Vec<[Vec<u8>; 2]>,
+    /// Of each run: the variable of a run or that of a hook run, and that of the attempt.
+    environments: Vec<([Vec<u8>; 2], Vec<u8>)>,
     sessions: BTreeSet<i32>,
 }
 
 impl Marks {
     fn new(executions: &[Execution], sessions: impl IntoIterator<Item = Pid>) -> Self {
         let mark = |(run_id, attempt): &Execution| {
-            let run_id = format!("PUNCTUAL_RUN_ID={}", run_id.0);
-            [run_id.into_bytes(), format!("PUNCTUAL_ATTEMPT={attempt}").into_bytes()]
+            let of_run = ["PUNCTUAL_RUN_ID", "PUNCTUAL_HOOK_RUN_ID"]
+                .map(|name| format!("{name}={}", run_id.0).into_bytes());
+            (of_run, format!("PUNCTUAL_ATTEMPT={attempt}").into_bytes())
         };
         Self {
             environments: executions.iter().map(mark).collect(),
@@ -144,7 +146,10 @@ impl Marks {
             .and_then(|file| file.take(ENVIRONMENT_BYTES_MAX).read_to_end(environment));
         let has = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|entry| entry == *mark);
         read.is_ok()
-            && self.environments.iter().any(|[run_id, attempt]| has(run_id) && has(attempt))
+            && self
+                .environments
+                .iter()
+                .any(|(of_run, attempt)| of_run.iter().any(has) && has(attempt))
     }
 
     /// Kills a process, if it is still the one that was found.

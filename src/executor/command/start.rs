@@ -7,6 +7,7 @@ use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use serde_json::Value;
 use tokio::net::unix::pipe::Receiver;
 
 use super::Commands;
@@ -18,6 +19,7 @@ use super::running::Running;
 use super::spawn::Spawn;
 use crate::clock::rfc3339;
 use crate::executor::Assignment;
+use crate::executor::notice;
 use crate::executor::report::Shared;
 use crate::executor::shortage::is_shortage;
 use crate::job::{Bytes, Command, Program, RUN_VARIABLES};
@@ -149,18 +151,39 @@ fn environment(
     }
     env.extend(given.env.iter().map(|(name, value)| (name.into(), value.into())));
     let scheduled_at = assignment.scheduled_at.map(rfc3339);
-    let event = assignment.event.as_deref().and_then(|event| event.get("event")?.as_str());
-    let facts = [
+    let own_run =
+        if assignment.event.is_some() { "PUNCTUAL_HOOK_RUN_ID" } else { "PUNCTUAL_RUN_ID" };
+    let own = [
         ("PUNCTUAL_JOB_ID", Some(assignment.job_id.as_str().to_owned())),
-        ("PUNCTUAL_RUN_ID", Some(assignment.run_id.0.to_string())),
+        (own_run, Some(assignment.run_id.0.to_string())),
         ("PUNCTUAL_ATTEMPT", Some(assignment.attempt.to_string())),
         ("TRACEPARENT", Some(assignment.traceparent())),
         ("PUNCTUAL_SCHEDULED_AT", scheduled_at),
-        ("PUNCTUAL_EVENT", event.map(str::to_owned)),
     ];
-    let facts = facts.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into())));
-    env.extend(facts);
+    env.extend(own.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))));
+    if let Some(facts) = assignment.event.as_deref() {
+        env.extend(reported(facts));
+    }
     env
+}
+
+/// What a hook finds in its environment about the run that it reports.
+fn reported(facts: &Value) -> impl Iterator<Item = (OsString, OsString)> {
+    let variables = [
+        ("PUNCTUAL_EVENT", "/event"),
+        ("PUNCTUAL_HOST", "/host"),
+        ("PUNCTUAL_RUN_ID", "/run/id"),
+        ("PUNCTUAL_SCHEDULED_AT", "/run/scheduled_at"),
+        ("PUNCTUAL_STATE", "/run/state"),
+        ("PUNCTUAL_EXIT_CODE", "/run/exit_code"),
+        ("PUNCTUAL_ERROR", "/run/error"),
+        ("PUNCTUAL_OUTPUT", "/output"),
+    ];
+    variables.into_iter().filter_map(|(name, pointer)| {
+        // A variable cannot hold a NUL byte.
+        let value = notice::text(facts, pointer).replace('\0', "\u{fffd}");
+        (!value.is_empty()).then(|| (name.into(), value.into()))
+    })
 }
 
 /// For both outputs: ends to write to, and ends to read from.

@@ -57,7 +57,7 @@ pub(super) async fn execute(
                 ending = context.cancellation.cancelled() => ending.into(),
             }
         }
-        (Task::Builtin { .. } | Task::Command(_) | Task::Unreadable(_), None) => {
+        (Task::Builtin { .. } | Task::Command(_) | Task::Mail(_) | Task::Unreadable(_), None) => {
             failed("it is no call over HTTP")
         }
     };

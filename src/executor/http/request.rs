@@ -3,10 +3,11 @@
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Client, Method, Request, Url};
+use serde_json::Value;
 
 use super::client::{Clients, Target, Unsent, Way, innermost};
 use crate::clock::rfc3339;
-use crate::executor::Assignment;
+use crate::executor::{Assignment, notice};
 use crate::job::{Content, Http, parse_url};
 use crate::secret::Text;
 
@@ -80,9 +81,19 @@ fn body(
     Ok(match (call.content(), &assignment.event) {
         (Content::Json(value), _) => (Some(value.text().to_owned()), json),
         (Content::Text(text), _) => (Some(read(text, found)?), "text/plain; charset=utf-8"),
-        (Content::None, Some(event)) => (Some(event.to_string()), json),
+        (Content::None, Some(facts)) => (Some(with_text(facts)), json),
         (Content::None, None) => (None, json),
     })
+}
+
+/// The facts with the report as `text`, which is what the webhooks of chat programs show.
+fn with_text(facts: &Value) -> String {
+    let mut facts = facts.clone();
+    let text = notice::report(&facts);
+    if let Value::Object(map) = &mut facts {
+        map.insert("text".to_owned(), text.into());
+    }
+    facts.to_string()
 }
 
 /// The headers that tell of the run, and those that were given, which count where they are of the same name.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use serde_json::Value;
 
 use super::admission::Rules;
 use crate::clock::Timestamp;
@@ -37,6 +38,17 @@ struct Place {
     is_suspect: bool,
     /// By what it is tried again if it fails; nothing if its job is gone.
     job: Option<Arc<Job>>,
+    /// What it reports, if it is a hook run: its next attempt reports it again.
+    event: Option<Arc<Value>>,
+}
+
+/// What is known of a run that has ended.
+#[derive(Debug, Default)]
+pub(super) struct Freed {
+    /// Its job as it is, unless that is gone.
+    pub(super) job: Option<Arc<Job>>,
+    /// What it reports, if it is a hook run.
+    pub(super) event: Option<Arc<Value>>,
 }
 
 /// How a pool is used.
@@ -241,6 +253,7 @@ impl Floor {
                     is_instance: is_instance(&waiting.run),
                     is_suspect,
                     job: Some(Arc::clone(&waiting.job)),
+                    event: waiting.event.clone(),
                 };
                 self.running.insert(waiting.run.id.clone(), place);
                 startable.push(waiting);
@@ -271,8 +284,8 @@ impl Floor {
         }
     }
 
-    /// Counts a run that is running already, of a job that is known or gone.
-    pub(super) fn occupy(&mut self, run: &Run, job: Option<&Arc<Job>>) {
+    /// Counts a run that is running already; `waiting` is none if its job is gone.
+    pub(super) fn occupy(&mut self, run: &Run, waiting: Option<&Waiting>) {
         if let Some(slots) = self.pools.get_mut(&run.executor) {
             slots.busy += 1;
         }
@@ -284,15 +297,17 @@ impl Floor {
             job_id: run.job_id.clone(),
             is_instance: is_instance(run),
             is_suspect,
-            job: job.cloned(),
+            job: waiting.map(|waiting| Arc::clone(&waiting.job)),
+            event: waiting.and_then(|waiting| waiting.event.clone()),
         };
         self.running.insert(run.id.clone(), place);
     }
 
     /// Frees the places of a run that has ended after so long, or that was taken from the queue and not started after
-    /// all. Gives back the job as it is, unless it is gone.
-    pub(super) fn free(&mut self, run_id: &RunId, took: Option<TimeDelta>) -> Option<Arc<Job>> {
-        let Place { pool, job_id, is_instance, is_suspect, job } = self.running.remove(run_id)?;
+    /// all.
+    pub(super) fn free(&mut self, run_id: &RunId, took: Option<TimeDelta>) -> Freed {
+        let Some(place) = self.running.remove(run_id) else { return Freed::default() };
+        let Place { pool, job_id, is_instance, is_suspect, job, event } = place;
         self.suspects = self.suspects.saturating_sub(usize::from(is_suspect));
         if let Some(slots) = self.pools.get_mut(&pool) {
             slots.busy = slots.busy.saturating_sub(1);
@@ -301,7 +316,12 @@ impl Floor {
             }
         }
         self.instances.end(&job_id, is_instance);
-        job
+        Freed { job, event }
+    }
+
+    /// The job of a run that was started, unless it is gone.
+    pub(super) fn job_of(&self, run_id: &RunId) -> Option<&Arc<Job>> {
+        self.running.get(run_id)?.job.as_ref()
     }
 
     /// Has runs of a job follow its new definition: those that wait, and those that may be tried again.

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::executor::{AHEAD_MAX, ExecutorKind, PoolSettings};
 use crate::job::{Job, OnCrash};
 use crate::run::Run;
+use crate::scheduler::hook;
 
 /// Runs that wait in memory for a worker of one pool. What falls due beyond that waits in the store.
 const QUEUE_LIMIT: usize = 1000;
@@ -254,6 +255,6 @@ impl Slots {
 fn is_early(waiting: &Waiting, now: Timestamp) -> bool {
     let Waiting { run, job, .. } = waiting;
     let left = run.due_at.signed_duration_since(now);
-    let longest = job.policy.retry.map_or(TimeDelta::zero(), |retry| retry.longest());
+    let longest = hook::retry(job, run).map_or(TimeDelta::zero(), |retry| retry.longest());
     run.attempt > 1 && left > TimeDelta::zero() && left <= longest
 }

@@ -133,6 +133,22 @@ impl SqlStore {
         Ok(found)
     }
 
+    pub(super) async fn last_ends_of(&self, jobs: &[JobId]) -> Result<Vec<Run>, StoreError> {
+        let mut found = Vec::new();
+        let select = |number| if number == 0 { "select " } else { " union all select " };
+        for chunk in jobs.chunks(JOBS_PER_STATEMENT) {
+            let mut query = self.query("");
+            for (number, job) in chunk.iter().enumerate() {
+                query.push(select(number)).push(RUN_COLUMNS).push(" from runs where id = ");
+                query.push("(select max(id) from runs where event is null and state in ");
+                query.push("('succeeded', 'failed', 'timed_out', 'lost') and job_id = ");
+                query.bind(job.as_str()).push(")");
+            }
+            found.extend(runs(self.read_newest(query).await?));
+        }
+        Ok(found)
+    }
+
     pub(super) async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
         let mut query = self.select(RUN_COLUMNS, "runs");
         query.push(" and state in ('pending', 'running')");

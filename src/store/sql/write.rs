@@ -17,8 +17,11 @@ use super::value::Bind;
 use super::{Database, SqlStore};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
+use crate::output::Output;
 use crate::run::{Run, RunId, SkipReason};
-use crate::store::{Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError};
+use crate::store::{
+    Archive, Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError,
+};
 
 /// The setting that says since when the scheduler is paused: an instant in microseconds.
 pub(super) const PAUSED_SINCE: &str = "paused_since";
@@ -264,6 +267,18 @@ impl Store for SqlStore {
         reason: SkipReason,
     ) -> Result<Vec<Run>, StoreError> {
         self.latest_skips_of(jobs, reason).await
+    }
+
+    async fn last_ends(&self, jobs: &[JobId]) -> Result<Vec<Run>, StoreError> {
+        self.last_ends_of(jobs).await
+    }
+
+    async fn load_output(
+        &self,
+        run_id: &RunId,
+        attempt: u32,
+    ) -> Result<Option<Output>, StoreError> {
+        Archive::output(self, &run_id.0, attempt).await
     }
 
     async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {

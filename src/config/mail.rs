@@ -1,0 +1,61 @@
+//! `[mail]`: the server that takes mails.
+
+use serde::Deserialize;
+
+use super::secrets::Secrets;
+use crate::executor::{MailSettings, Security, host_name};
+use crate::invalid::Invalid;
+use crate::job::mailbox;
+use crate::secret::Text;
+
+/// Where a machine's own mail server listens.
+const SERVER: &str = "localhost";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MailTable {
+    server: Option<String>,
+    port: Option<u16>,
+    security: Option<Security>,
+    from: Option<String>,
+    username: Option<String>,
+    password: Option<Text>,
+}
+
+impl MailTable {
+    /// Checks the table, and reads the password.
+    pub(super) fn check(self, secrets: &mut Secrets) -> Result<MailSettings, Invalid> {
+        let refuse = |field: &str, why: &str| Err(Invalid::new(field, why).within("mail"));
+        let server = self.server.unwrap_or_else(|| SERVER.to_owned());
+        if server.is_empty() || server.contains(|letter: char| letter.is_control() || letter == ' ')
+        {
+            return refuse("server", "must be the name or the address of a mail server");
+        }
+        let is_here = matches!(server.as_str(), SERVER | "127.0.0.1" | "::1");
+        let security =
+            self.security.unwrap_or(if is_here { Security::None } else { Security::StartTls });
+        let usual = match security {
+            Security::None => 25,
+            Security::StartTls => 587,
+            Security::Tls => 465,
+        };
+        if self.port == Some(0) {
+            return refuse("port", "must be between 1 and 65535");
+        }
+        let from = self.from.unwrap_or_else(|| format!("Punctual <punctual@{}>", host_name()));
+        mailbox("from", &from).map_err(|invalid| invalid.within("mail"))?;
+        let login = match (self.username, self.password) {
+            (Some(user), Some(password)) => Some((user, secrets.read("mail.password", &password)?)),
+            (None, None) => None,
+            (Some(_), None) => return refuse("password", "missing: a username needs one"),
+            (None, Some(_)) => return refuse("username", "missing: a password needs one"),
+        };
+        if login.is_some() && security == Security::None && !is_here {
+            return refuse(
+                "security",
+                "must not be \"none\" where a password is sent to another host",
+            );
+        }
+        Ok(MailSettings { server, port: self.port.unwrap_or(usual), security, from, login })
+    }
+}

@@ -1,0 +1,117 @@
+//! A mail, as data: to whom, from whom and about what. The server that takes it is the daemon's own affair (`[mail]`).
+
+use lettre::message::Mailbox;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::invalid::{self, Invalid};
+
+/// Recipients of one mail.
+const RECIPIENTS_MAX: usize = 50;
+/// Bytes of an address with its name.
+const ADDRESS_BYTES_MAX: usize = 512;
+/// Bytes of a subject.
+const SUBJECT_BYTES_MAX: usize = 1000;
+/// Bytes of a text.
+const TEXT_BYTES_MAX: usize = 256 * 1024;
+
+/// A mail, with what was given only: so it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mail {
+    /// Addresses such as `ops@example.org` or `Ops <ops@example.org>`.
+    pub to: Vec<String>,
+    /// The sender; that of `[mail]` where none is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The subject; what has happened, in a hook, and else the job's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The text; the report of what has happened, in a hook, and else nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+impl Mail {
+    /// Reads the JSON form, without its type.
+    pub(super) fn parse(given: Map<String, Value>) -> Result<Self, Invalid> {
+        let mail: Self = invalid::read(Value::Object(given))?;
+        if !(1..=RECIPIENTS_MAX).contains(&mail.to.len()) {
+            let count = mail.to.len();
+            let message = format!("has {count} addresses, and needs 1 to {RECIPIENTS_MAX}");
+            return Err(Invalid::new("to", message));
+        }
+        for (number, address) in mail.to.iter().enumerate() {
+            mailbox(&format!("to[{number}]"), address)?;
+        }
+        if let Some(address) = &mail.from {
+            mailbox("from", address)?;
+        }
+        let subject = mail.subject.as_deref().unwrap_or_default();
+        if subject.len() > SUBJECT_BYTES_MAX || subject.contains(char::is_control) {
+            let message = format!(
+                "must be one line of at most {SUBJECT_BYTES_MAX} bytes without control characters"
+            );
+            return Err(Invalid::new("subject", message));
+        }
+        let bytes = mail.text.as_deref().map_or(0, str::len);
+        if bytes > TEXT_BYTES_MAX {
+            let message = format!("has {bytes} bytes, of at most {TEXT_BYTES_MAX}");
+            return Err(Invalid::new("text", message));
+        }
+        Ok(mail)
+    }
+
+    /// The mail in a few words.
+    pub(super) fn describe(&self) -> String {
+        format!("mail to {}", self.to.join(", "))
+    }
+}
+
+/// Reads an address, with or without a name.
+pub fn mailbox(field: &str, text: &str) -> Result<Mailbox, Invalid> {
+    if text.len() > ADDRESS_BYTES_MAX || text.contains(char::is_control) {
+        let message = format!(
+            "must be an address of at most {ADDRESS_BYTES_MAX} bytes without control characters"
+        );
+        return Err(Invalid::new(field, message));
+    }
+    text.parse().map_err(|error| {
+        let message = format!(
+            "\"{text}\" is not an address such as \"ops@example.org\" or \"Ops <ops@example.org>\": {error}"
+        );
+        Invalid::new(field, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_mail_that_could_not_be_sent_is_refused_by_its_field() {
+        let fifty_one: Vec<&str> = std::iter::repeat_n("a@b.org", 51).collect();
+        let cases = [
+            (json!({"to": []}), "to"),
+            (json!({"to": fifty_one}), "to"),
+            (json!({"to": ["root"]}), "to[0]"),
+            (json!({"to": ["a@b.org", "a b@c"]}), "to[1]"),
+            (json!({"to": ["a@b.org\r\nBcc: c@d.org"]}), "to[0]"),
+            (json!({"to": ["a@b.org"], "from": "x"}), "from"),
+            (json!({"to": ["a@b.org"], "subject": "a\nBcc: c@d.org"}), "subject"),
+            (json!({"to": ["a@b.org"], "text": "x".repeat(300_000)}), "text"),
+            (json!({"to": ["a@b.org"], "cc": []}), "cc"),
+        ];
+        for (given, field) in cases {
+            let Value::Object(given) = given else { unreachable!() };
+            assert_eq!(Mail::parse(given.clone()).unwrap_err().field, field, "{given:?}");
+        }
+        let named = json!({"to": ["Öps <ops@example.org>", "root@localhost"], "subject": "ü"});
+        let Value::Object(named) = named else { unreachable!() };
+        assert_eq!(
+            Mail::parse(named).unwrap().describe(),
+            "mail to Öps <ops@example.org>, root@localhost"
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! A mail server whose answers a test decides, and what it was sent.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends")]
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::PATIENCE;
+
+/// A mail, as it was handed in.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// The commands before it, in their order.
+    pub(crate) commands: Vec<String>,
+    /// Its headers and its text, with line feeds only.
+    pub(crate) mail: String,
+}
+
+impl Received {
+    /// The value of a header that it has once; nothing of it is folded or decoded.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let (head, _) = self.mail.split_once("\n\n").unwrap();
+        let mut values =
+            head.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let value = values.next().unwrap();
+        assert_eq!(values.next(), None, "{name} is there once");
+        value
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        self.mail.split_once("\n\n").unwrap().1
+    }
+}
+
+/// The server. Dropping it ends it.
+pub(crate) struct MailServer {
+    pub(crate) port: u16,
+    received: mpsc::Receiver<Received>,
+    _serving: JoinSet<()>,
+}
+
+impl MailServer {
+    /// Takes mails, and answers the text of each with what `answer` says of its recipient.
+    pub(crate) async fn start(
+        tls: Option<TlsAcceptor>,
+        answer: impl Fn(&str) -> &'static str + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (received_in, received) = mpsc::channel(100);
+        let mut serving = JoinSet::new();
+        let answer = Arc::new(answer);
+        serving.spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (received, answer) = (received_in.clone(), Arc::clone(&answer));
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    match tls {
+                        // A client that does not trust the server goes away.
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => talk(stream, &*answer, received).await,
+                            Err(_) => None,
+                        },
+                        None => talk(stream, &*answer, received).await,
+                    }
+                });
+            }
+        });
+        Self { port, received, _serving: serving }
+    }
+
+    /// The next mail.
+    pub(crate) async fn received(&mut self) -> Received {
+        let next = tokio::time::timeout(PATIENCE, self.received.recv());
+        next.await.expect("no mail came").unwrap()
+    }
+
+    /// Whether no mail has come beside those that were asked for.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.received.try_recv().is_err()
+    }
+}
+
+/// Speaks with one client until it is gone.
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: &(impl Fn(&str) -> &'static str + ?Sized),
+    received: mpsc::Sender<Received>,
+) -> Option<()> {
+    let mut stream = BufReader::new(stream);
+    let mut commands = Vec::new();
+    stream.write_all(b"220 mail.test ESMTP\r\n").await.ok()?;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await.ok()? == 0 {
+            return None;
+        }
+        let command = line.trim_end().to_owned();
+        let verb = command.split(' ').next().unwrap_or_default().to_uppercase();
+        commands.push(command);
+        let reply = match verb.as_str() {
+            "EHLO" => "250-mail.test\r\n250-AUTH PLAIN\r\n250 8BITMIME\r\n",
+            "AUTH" => "235 welcome\r\n",
+            "DATA" => {
+                stream.write_all(b"354 go on\r\n").await.ok()?;
+                let mut mail = String::new();
+                while !mail.ends_with("\r\n.\r\n") {
+                    if stream.read_line(&mut mail).await.ok()? == 0 {
+                        return None;
+                    }
+                }
+                let to = commands.iter().find(|command| command.starts_with("RCPT")).unwrap();
+                let reply = answer(to);
+                let mail = mail.trim_end_matches("\r\n.\r\n").replace("\r\n", "\n");
+                let commands = std::mem::take(&mut commands);
+                received.send(Received { commands, mail }).await.ok()?;
+                reply
+            }
+            "QUIT" => "221 bye\r\n",
+            _ => "250 fine\r\n",
+        };
+        stream.write_all(reply.as_bytes()).await.ok()?;
+        stream.flush().await.ok()?;
+    }
+}
