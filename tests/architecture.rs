@@ -31,8 +31,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "scheduler",
         &[
-            "clock", "executor", "instant", "invalid", "job", "output", "run", "store", "task",
-            "trigger", "zone",
+            "clock", "executor", "instant", "invalid", "job", "output", "run", "secret", "store",
+            "task", "trigger", "zone",
         ],
     ),
     ("explain", &["clock", "job", "run"]),

@@ -229,7 +229,7 @@ async fn a_command_runs_as_the_user_and_in_the_group_that_it_names() {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
     let given = json!({"user": "nobody", "cwd": folder.path(), "umask": "027"});
-    let nobody = "65534\n65534\n/nonexistent nobody nobody\n640\n";
+    let nobody = "65534\n65534\n/ nobody nobody\n640\n";
     assert_eq!(bench.output(&with(shell(script), given)).await, nobody);
     let made = folder.path().join("made").metadata().unwrap();
     assert_eq!((made.uid(), made.gid()), (65534, 65534));
@@ -271,10 +271,13 @@ async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
         std::os::unix::fs::symlink(PROGRAM, &shim).unwrap();
     }
     let mut bench = Bench::with_shim(&shim);
-    let not_root = "this daemon is not root, and cannot run a command";
+    let lacks = "this daemon lacks CAP_SETUID, CAP_SETGID, CAP_KILL, and cannot run and end commands of another user; \
+        see \"Jobs as other users\" in OPERATIONS.md";
+    let lacks_group = "this daemon lacks CAP_SETGID, and cannot run a command in another group; \
+        see \"Jobs as other users\" in OPERATIONS.md";
     let cases = [
-        (json!({"user": "root"}), format!("user: {not_root} as another user")),
-        (json!({"group": "root"}), format!("group: {not_root} in another group")),
+        (json!({"user": "root"}), format!("user: {lacks}")),
+        (json!({"group": "root"}), format!("group: {lacks_group}")),
         (json!({"nice": -3}), "nice cannot be set to -3: the daemon may not go so far".to_owned()),
         (
             json!({"limits": {"files": 2_000_000_000}}),

@@ -120,7 +120,15 @@ async fn what_the_service_manager_tells_the_daemon_is_not_told_to_commands() {
     std::fs::create_dir(&credentials).unwrap();
     std::fs::write(credentials.join("token"), "swordfish").unwrap();
     home.set("CREDENTIALS_DIRECTORY", &credentials.display().to_string());
-    for name in ["INVOCATION_ID", "LISTEN_FDNAMES", "WATCHDOG_X", "SYSTEMD_EXEC_PID"] {
+    for name in [
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "LISTEN_FDNAMES",
+        "MEMORY_PRESSURE_WATCH",
+        "MEMORY_PRESSURE_WRITE",
+        "SYSTEMD_EXEC_PID",
+        "WATCHDOG_X",
+    ] {
         home.set(name, "meant-for-the-daemon");
     }
     home.set("PUNCTUAL_LOG", "info");
@@ -131,6 +139,8 @@ async fn what_the_service_manager_tells_the_daemon_is_not_told_to_commands() {
         "NOTIFY_SOCKET",
         "CREDENTIALS",
         "INVOCATION",
+        "JOURNAL",
+        "MEMORY_PRESSURE",
         "LISTEN",
         "WATCHDOG",
         "SYSTEMD",
@@ -354,11 +364,11 @@ async fn what_can_never_run_here_is_refused_when_it_is_added() {
     let home = if is_root() {
         std::os::unix::fs::chown(home.path(), Some(65534), Some(65534)).unwrap();
         home.starting_by(
-            "case $2 in serve) ;; *) exec \"$@\";; esac; \
+            "case $2 in serve) ulimit -t 7200;; *) exec \"$@\";; esac; \
             exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"",
         )
     } else {
-        home
+        home.starting_by("ulimit -t 7200; exec \"$@\"")
     };
     if is_root() && !can_execute_as_nobody() {
         return left_out(&format!("nobody cannot execute the program or enter {folder}"));
@@ -366,7 +376,7 @@ async fn what_can_never_run_here_is_refused_when_it_is_added() {
     let _daemon = home.spawn(&[]);
     let client = home.client();
     // It may not write to the socket on which it would say that it is ready.
-    while client.status().await.is_err() {
+    while !std::fs::read_to_string(home.log()).unwrap_or_default().contains(" ready socket=") {
         tokio::task::yield_now().await;
     }
     let refused = async |more: Value| {
@@ -375,16 +385,49 @@ async fn what_can_never_run_here_is_refused_when_it_is_added() {
         let added = client.add(&json!({"id": "x", "trigger": trigger, "task": task})).await;
         added.unwrap_err().to_string()
     };
+    let lacks = "task.user: this daemon lacks CAP_SETUID, CAP_SETGID, CAP_KILL, and cannot run";
     let cases = [
-        (json!({"user": "root"}), "task.user"),
-        (json!({"user": "no-such-user"}), "task.user"),
-        (json!({"group": "root"}), "task.group"),
-        (json!({"nice": -3}), "task.nice"),
-        (json!({"limits": {"files": 2_000_000_000}}), "task.limits.files"),
+        (json!({"user": "root"}), lacks),
+        (json!({"user": "0"}), lacks),
+        (json!({"user": "no-such-user"}), "task.user: there is no user"),
+        (json!({"group": "root"}), "task.group: this daemon lacks CAP_SETGID"),
+        (json!({"group": "no-such-group"}), "task.group: there is no group"),
+        (json!({"nice": -3}), "task.nice: -3 is not possible: this daemon lacks CAP_SYS_NICE"),
+        (json!({"limits": {"files": 2_000_000_000}}), "task.limits.files: 2000000000"),
+        (json!({"limits": {"cpu": 7201}}), "task.limits.cpu: 7201 is not possible"),
     ];
-    for (given, field) in cases {
+    for (given, expected) in cases {
         let error = refused(given).await;
-        assert!(error.contains(field), "{field}: {error}");
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+    let trigger = json!({"type": "date", "run_date": "2100-01-01"});
+    let hook = commands::with(shell("true"), json!({"user": "root"}));
+    let hooked = json!({"id": "x", "trigger": trigger, "task": shell("true"), "on_failure": hook});
+    let error = client.add(&hooked).await.unwrap_err().to_string();
+    assert!(error.contains("on_failure.user: this daemon lacks"), "{error}");
+    // A declared job is refused as well. A check cannot know the rights of the daemon, but who does not exist.
+    for (user, error) in [("root", None), ("no-such-user", Some("there is no user"))] {
+        home.write_config(&format!(
+            "[[jobs]]\nid = \"x\"\ntrigger = {{ type = \"date\", run_date = \"2100-01-01\" }}\n\
+            task = {{ type = \"command\", shell = \"true\", user = \"{user}\" }}\n"
+        ));
+        let (_, complaint) = home.fails(&["reload"]);
+        let expected = error.unwrap_or("lacks CAP_SETUID");
+        assert!(
+            complaint.contains("jobs[0].task.user: ") && complaint.contains(expected),
+            "{complaint}"
+        );
+        let checked = home.run(&["check"]);
+        assert_eq!(checked.status.success(), error.is_none(), "{checked:?}");
+    }
+    for (setting, field) in [
+        ("[scheduler]\ndefault_user = \"root\"", "scheduler.default_user"),
+        ("[scheduler]\ndefault_user = \"no-such-user\"", "scheduler.default_user"),
+        ("[control]\ntrusted_users = [\"no-such-user\"]", "control.trusted_users[0]"),
+    ] {
+        home.write_config(setting);
+        let (_, complaint) = home.fails(&["reload"]);
+        assert!(complaint.contains(field), "{complaint}");
     }
     // Its own name is accepted, and its environment is nobody's to read.
     let mut task = shell("id -u; cat /proc/$PPID/environ 2> /dev/null | tr -d '\\0' | wc -c");
@@ -400,6 +443,171 @@ async fn what_can_never_run_here_is_refused_when_it_is_added() {
     );
     let said = output(&client, "own", task).await;
     assert!(said.ends_with("\n0\n"), "{said}");
+}
+
+/// Runs the command line as a user without rights, and gives whether it succeeded and what it printed.
+fn as_nobody(home: &Home, arguments: &[&str]) -> (bool, String) {
+    let socket = home.socket().display().to_string();
+    let ran = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM, "--socket", &socket])
+        .args(arguments)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let said = [ran.stdout, ran.stderr].concat();
+    (ran.status.success(), String::from_utf8(said).unwrap())
+}
+
+/// Adds a job as a user without rights, with these options.
+fn add_as_nobody(home: &Home, options: &[&str], script: &str) -> (bool, String) {
+    let add = ["add", "job", "--at", "2100-01-01T00:00:00Z", "--replace"];
+    as_nobody(home, &[&add[..], options, &["--shell", "--", script]].concat())
+}
+
+/// A folder that everybody may enter, for a daemon that is root and a socket that everybody may use.
+fn open_home() -> Home {
+    let home = Home::new("[control]\nmode = \"0666\"\n");
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    home
+}
+
+#[tokio::test]
+async fn a_member_of_the_sockets_group_gets_no_rights_of_a_daemon_that_is_root() {
+    if !is_root() || !can_execute_as_nobody() {
+        return left_out("only root can start a daemon that is root");
+    }
+    let home = open_home();
+    let daemon = home.start();
+    let client = home.client();
+    let refused = [
+        (&[][..], "task.user: is missing: the command would run as the user of the daemon"),
+        (&["--user", "root"], "task.user: only root and the users in [control] trusted_users may"),
+        (&["--user", "daemon"], "task.user: only root"),
+        (&["--group", "nogroup"], "task.user: is missing"),
+        (&["--user", "nobody", "--group", "root"], "task.group: only root"),
+        (&["--user", "nobody", "--nice=-1"], "task.nice: only root"),
+        (&["--user", "nobody", "--secret-env", "T=file:/etc/shadow"], "task.env.T: only root"),
+        (&["--user", "nobody", "--on-failure", "id"], "on_failure.user: is missing"),
+    ];
+    for (options, expected) in refused {
+        let (added, said) = add_as_nobody(&home, options, "id");
+        assert!(!added && said.contains(expected), "{options:?}: {said}");
+    }
+    assert!(client.jobs("limit=10").await.unwrap()["jobs"].as_array().unwrap().is_empty());
+    let (added, said) = add_as_nobody(&home, &["--user", "nobody", "--group", "nogroup"], "id -un");
+    assert!(added, "{said}");
+    let run = run_to_end(&client, "job").await;
+    assert_eq!(written(&client, &run).await, "nobody\n");
+    // Builtins do not run as anybody else. Root may ask for everything.
+    let builtin = ["add", "b", "--at", "2100-01-01T00:00:00Z", "--builtin", "noop"];
+    assert!(as_nobody(&home, &builtin).0);
+    assert_eq!(output(&client, "root", shell("id -un")).await, "root\n");
+
+    // What a job has from the defaults of the file is not its sender's doing.
+    let defaults = "[scheduler]\njob_defaults = { on_failure = \
+        { type = \"command\", argv = [\"true\"], env = { T = { file = \"/etc/shadow\" } } } }\n\
+        [control]\nmode = \"0666\"\n";
+    home.write_config(defaults);
+    home.ok(&["reload"]);
+    let (added, said) = add_as_nobody(&home, &["--user", "nobody"], "id -un");
+    assert!(added, "{said}");
+
+    home.write_config("[control]\nmode = \"0666\"\ntrusted_users = [\"nobody\"]\n");
+    home.ok(&["reload"]);
+    let (added, said) = add_as_nobody(&home, &["--user", "daemon"], "id -un");
+    assert!(added, "{said}");
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn commands_that_name_no_user_run_as_the_default_user_and_everybody_may_add_them() {
+    if !is_root() || !can_execute_as_nobody() {
+        return left_out("only root can start a daemon that is root");
+    }
+    let home = open_home();
+    let daemon = home.start();
+    let client = home.client();
+    assert_eq!(output(&client, "old", shell("id -un")).await, "root\n");
+    assert!(daemon.stop().success());
+
+    let settings = "[scheduler]\ndefault_user = \"daemon\"\n[control]\nmode = \"0666\"\n";
+    home.write_config(settings);
+    let _daemon = home.start();
+    // That of a running daemon does not change, and what is judged goes with what is run.
+    home.write_config("[control]\nmode = \"0666\"\n");
+    let reloaded = home.ok(&["reload"]);
+    assert!(reloaded.contains("scheduler.default_user"), "{reloaded}");
+    let (added, said) = add_as_nobody(&home, &[], "id -un");
+    assert!(added, "{said}");
+    for job in ["old", "job"] {
+        let run = run_to_end(&client, job).await;
+        assert_eq!(written(&client, &run).await, "daemon\n");
+    }
+    let (added, said) = add_as_nobody(&home, &["--nice=-1"], "id");
+    assert!(!added && said.contains("task.nice: only root"), "{said}");
+    let (added, said) = add_as_nobody(&home, &["--user", "root"], "id");
+    assert!(!added && said.contains("task.user: only root"), "{said}");
+}
+
+#[tokio::test]
+async fn a_command_that_may_not_be_signalled_is_not_said_to_have_been_asked_to_end() {
+    if !is_root() {
+        return left_out("only root can start a command of another user");
+    }
+    let home = open_home();
+    let mut ready = home.signal("ready");
+    std::fs::set_permissions(&ready.path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let task = shell(&format!("echo $$ > {}; exec sleep 600", ready.path.display()));
+    let task = commands::with(task, json!({"user": "nobody"}));
+    let daemon = home.start();
+    add(&home.client(), "long", task.clone()).await;
+    assert!(daemon.stop().success());
+
+    let home = home.starting_by("exec setpriv --bounding-set=-kill --inh-caps=-all \"$@\"");
+    let _daemon = home.start();
+    let client = home.client();
+    let trigger = json!({"type": "date", "run_date": "2100-01-01"});
+    let added = client.add(&json!({"id": "new", "trigger": trigger, "task": task})).await;
+    let error = added.unwrap_err().to_string();
+    assert!(error.contains("task.user: this daemon lacks CAP_KILL, and cannot"), "{error}");
+    let run = client.run("long").await.unwrap();
+    let pid = ready.next().await;
+    client.cancel(text(&run, "id"), Some("enough")).await.unwrap();
+    let said = || std::fs::read_to_string(home.log()).unwrap();
+    let expected = "a command cannot be signalled (that of another user needs CAP_KILL)";
+    while said().matches(expected).count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    kill_process(rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL)
+        .unwrap();
+    assert_eq!(text(&ended(&client, text(&run, "id")).await, "state"), "cancelled");
+    let said = said();
+    assert!(said.contains("Operation not permitted"), "{said}");
+    assert!(!said.contains("did not end when asked to"), "{said}");
+}
+
+#[tokio::test]
+async fn a_command_has_a_home_and_a_folder_that_exist_whoever_it_runs_as() {
+    let home = Home::new("");
+    let daemon = home.start_in(&[("HOME", "/nonexistent"), ("SHELL", "/usr/sbin/nologin")]);
+    let client = home.client();
+    let look = || shell("test -d \"$HOME\" && echo $SHELL");
+    assert_eq!(output(&client, "own", look()).await, "/bin/sh\n");
+    if is_root() {
+        let look = "echo $HOME $PWD $USER $LOGNAME $SHELL; ls . > /dev/null && umask";
+        let mask = output(&client, "umask", shell("umask")).await;
+        for (user, expected) in [
+            ("daemon", "/usr/sbin /usr/sbin daemon daemon /bin/sh"),
+            // Its home does not exist.
+            ("nobody", "/ / nobody nobody /bin/sh"),
+        ] {
+            let task = commands::with(shell(look), json!({"user": user}));
+            assert_eq!(output(&client, user, task).await, format!("{expected}\n{mask}"));
+        }
+    } else {
+        left_out("only root can start a command of another user");
+    }
+    assert!(daemon.stop().success());
 }
 
 /// Whether the program can be executed by a user without rights.

@@ -128,6 +128,7 @@ struct SchedulerTable {
     #[serde(default)]
     job_defaults: GivenPolicy,
     drain_seconds: Option<u32>,
+    default_user: Option<String>,
     max_crashes: Option<u32>,
     source: Option<String>,
 }
@@ -152,6 +153,8 @@ struct ExecutorTable {
 struct ControlTable {
     socket: Option<PathBuf>,
     mode: Option<String>,
+    #[serde(default)]
+    trusted_users: Vec<String>,
 }
 
 /// A checked configuration.
@@ -163,6 +166,8 @@ pub struct Config {
     pub job_defaults: GivenPolicy,
     /// How long running work may go on after the daemon was asked to end.
     pub drain_limit: Duration,
+    /// The user of commands that name none; none for the daemon's own.
+    pub default_user: Option<String>,
     /// Deaths of the daemon during one run after which that run is lost.
     pub max_crashes: u32,
     /// The store's URL.
@@ -175,6 +180,8 @@ pub struct Config {
     socket: Option<PathBuf>,
     /// Its mode.
     pub socket_mode: u32,
+    /// Users who may, as root may, have a daemon with root's rights run commands as any user.
+    pub trusted_users: Vec<String>,
     /// What is kept of the ledger.
     pub retention: Retention,
     /// The server that takes mails.
@@ -251,6 +258,7 @@ impl Config {
     pub fn restart_needed(&self, new: &Self) -> Vec<String> {
         let tables = [
             ("scheduler.drain_seconds", self.drain_limit == new.drain_limit),
+            ("scheduler.default_user", self.default_user == new.default_user),
             ("store", self.store_url == new.store_url && self.lease == new.lease),
             ("control", self.socket == new.socket && self.socket_mode == new.socket_mode),
             ("toutiao", self.toutiao == new.toutiao),
@@ -313,12 +321,14 @@ fn settings(given: File) -> Result<Config, Invalid> {
         zone,
         job_defaults: defaults,
         drain_limit: Duration::from_secs(drain_seconds.into()),
+        default_user: given.scheduler.default_user,
         max_crashes,
         store_url: Hidden(store_url),
         executors: executors(given.executors)?,
         socket: given.control.socket,
         socket_mode: given.control.mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
         mail: given.mail.check(&mut secrets)?,
+        trusted_users: given.control.trusted_users,
         retention: given.retention.check()?,
         toutiao: toutiao.map(Hidden),
         jobs: Vec::new(),

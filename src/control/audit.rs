@@ -114,6 +114,11 @@ impl Caller {
         })
     }
 
+    /// The user that it runs as; none where that is not known.
+    pub(super) fn uid(&self) -> Option<u32> {
+        self.uid
+    }
+
     /// Begins a request that changes something.
     pub(super) fn orders(self, action: &'static str) -> Order {
         Order { caller: self, action, job: None, run: None, counts: None, is_logged: false }

@@ -46,7 +46,8 @@ pub(super) async fn add(
     // The body keeps its share of the memory until everything that was made of it is done.
     let body = Arc::new(body);
     let read = Arc::clone(&body);
-    let judging = tokio::task::spawn_blocking(move || judge_all(&read, &rules, now));
+    let by = caller.clone();
+    let judging = tokio::task::spawn_blocking(move || judge_all(&read, &rules, now, &by));
     let judged = judging.await.map_err(|error| ApiError::unavailable(error.to_string()))?;
     let (judged, additions) = judged?;
     let order = caller.orders("add-batch");
@@ -75,6 +76,7 @@ fn judge_all(
     body: &[u8],
     rules: &Rules,
     now: Timestamp,
+    caller: &Caller,
 ) -> Result<(Vec<Judged>, Vec<Addition>), ApiError> {
     let batch: GivenBatch<'_> = serde_json::from_slice(body).map_err(|error| {
         ApiError::unreadable(format!("the body is no {{\"jobs\": […]}}: {error}"))
@@ -84,7 +86,7 @@ fn judge_all(
     }
     let mut additions = Vec::with_capacity(batch.jobs.len());
     let judged = batch.jobs.into_iter().map(|given| {
-        let addition = addition(definition(given.get().as_bytes())?, rules, now)?;
+        let addition = addition(definition(given.get().as_bytes())?, rules, now, caller)?;
         let judged = (addition.job.id.clone(), warnings(&addition.job, now));
         additions.push(addition);
         Ok(judged)

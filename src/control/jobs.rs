@@ -97,7 +97,7 @@ pub(super) async fn add(
 ) -> Result<Response, ApiError> {
     let rules = Arc::clone(&api.rules.borrow());
     let now = api.clock.now();
-    let addition = addition(definition(&body)?, &rules, now)?;
+    let addition = addition(definition(&body)?, &rules, now, &caller)?;
     let order = caller.orders("add").of_job(&addition.job.id);
     let job = match api.handle.add(addition).await {
         Ok(job) => job,
@@ -124,6 +124,7 @@ pub(super) fn addition(
     definition: Definition,
     rules: &Rules,
     now: Timestamp,
+    caller: &Caller,
 ) -> Result<Addition, Invalid> {
     let existing = match (definition.replace_existing, &definition.next_run_time) {
         (false, _) => Existing::Refuse,
@@ -131,6 +132,7 @@ pub(super) fn addition(
         (true, Some(_)) => Existing::Reschedule,
     };
     let job = Box::new(rules.admit(definition, Origin::Socket, now)?);
+    rules.check_requester(&job, caller.uid())?;
     Ok(Addition { job, existing })
 }
 

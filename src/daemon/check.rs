@@ -13,9 +13,9 @@ use crate::cli::{self, ClientArguments, Failure};
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
+use crate::executor::Privileges;
 use crate::job::{Job, JobId};
 use crate::printable::escaped;
-use crate::scheduler::admission::Rules;
 use crate::scheduler::command::Conflict;
 
 /// Rows of one page of the daemon's jobs.
@@ -35,8 +35,8 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     let settings = files::toutiao_settings(&config)?;
     let app = App::new(settings, &state, Arc::new(SystemClock), runtime.handle())
         .map_err(|invalid| config.error(invalid.within("toutiao")))?;
-    // The daemon may have other privileges than the user who checks its file.
-    let rules = Rules { privileges: None, ..files::rules(&config, app.registry()) };
+    // The daemon may have other privileges than the user who checks its file, and the same users and groups.
+    let rules = files::rules(&config, app.registry(), Privileges::unknown())?;
     let declared = files::declared_jobs(&config, &rules, SystemClock.now())?;
     // A start would refuse this too.
     files::store_place(&config, &state)?;

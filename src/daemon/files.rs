@@ -139,16 +139,27 @@ pub(super) fn toutiao_settings(config: &Config) -> Result<toutiao::Settings, Con
 }
 
 /// What jobs are judged by.
-pub(super) fn rules(config: &Config, registry: Registry) -> Rules {
-    Rules {
+pub(super) fn rules(
+    config: &Config,
+    registry: Registry,
+    privileges: Privileges,
+) -> Result<Rules, ConfigError> {
+    let privileges = privileges
+        .running_as(config.default_user.clone())
+        .map_err(|invalid| config.error(invalid.within("scheduler.default_user")))?
+        .trusting(config.trusted_users.clone())
+        .map_err(|Invalid { field, message }| {
+            config.error(Invalid::new(format!("control.trusted_users{field}"), message))
+        })?;
+    Ok(Rules {
         zone: config.zone.clone(),
         defaults: config.job_defaults.clone(),
         executors: config.executors.clone(),
         max_crashes: config.max_crashes,
         registry,
         source: config.source().into(),
-        privileges: Some(Privileges::of_this_process()),
-    }
+        privileges: Some(privileges),
+    })
 }
 
 /// Where the store is.

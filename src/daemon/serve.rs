@@ -33,7 +33,7 @@ use crate::control::{
     self, Api, DeclaredFile, LogFilter, Opening, ReloadAnswer, ReloadOrder, Reloaded,
 };
 use crate::executor::{
-    self, Completion, Confidential, Live, Mailer, Pools, WorkerProgram, handed_over_max,
+    self, Completion, Confidential, Live, Mailer, Pools, Privileges, WorkerProgram, handed_over_max,
 };
 use crate::history::History;
 use crate::invalid::Invalid;
@@ -123,6 +123,7 @@ impl Parts {
             completions_in,
             &WorkerProgram::own(plan.app.worker_hello().clone()),
         )
+        .running_as(config.default_user.clone())
         .keeping_secrets(secrets.clone())
         .mailing(mailer.clone())
         .noting_commands(&commands_file(&frame.socket));
@@ -446,9 +447,12 @@ impl Daemon {
     /// Reads the configuration again. With `force` also a file that declares no jobs any more is believed.
     async fn reload(&mut self, force: bool) -> ReloadAnswer {
         let running = self.rules.borrow().clone();
+        let default_user = self.config.default_user.clone();
         let judge = move |config: Config| {
             let executors = config.resized(&running.executors);
-            let rules = Rules { executors, ..files::rules(&config, running.registry.clone()) };
+            let privileges = Privileges::of_this_process();
+            let rules = files::rules(&config, running.registry.clone(), privileges)?;
+            let rules = Rules { executors, ..rules }.running_as(default_user);
             let jobs = files::declared_jobs(&config, &rules, SystemClock.now())?;
             Ok((config, rules, jobs))
         };

@@ -23,6 +23,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError};
 use crate::control::bind::{SocketFile, bind};
 use crate::control::{self, Opening, Routes, Stage};
+use crate::executor::Privileges;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::command::Refusal;
 use crate::scheduler::declare::DeclareError;
@@ -285,7 +286,7 @@ impl Plan {
         let settings = files::toutiao_settings(&config)?;
         let app = App::new(settings, &state, Arc::new(SystemClock), &Handle::current())
             .map_err(|invalid| config.error(invalid.within("toutiao")))?;
-        let rules = files::rules(&config, app.registry());
+        let rules = files::rules(&config, app.registry(), Privileges::of_this_process())?;
         let store = files::store_place(&config, &state)?;
         let plan = Self { config, app, rules, store };
         plan.jobs()?;

@@ -267,6 +267,13 @@ impl Pools {
         Self { mailer, ..self }
     }
 
+    /// The same pools, whose commands run as this user where they name none; none for that of this process.
+    #[must_use]
+    pub fn running_as(self, user: Option<String>) -> Self {
+        let commands = Arc::unwrap_or_clone(self.commands).running_as(user);
+        Self { commands: Arc::new(commands), ..self }
+    }
+
     /// The same pools, with this limit of open files for commands instead of the daemon's own.
     #[must_use]
     pub fn limiting_files(self, files: Rlimit) -> Self {

@@ -255,6 +255,15 @@ impl Command {
         self.env.values().chain(&self.stdin).filter_map(Text::variable).collect()
     }
 
+    /// The first of its fields that is secret.
+    pub fn secret_field(&self) -> Option<String> {
+        let is_secret = |text: &Text| text.plain().is_none();
+        let variable = self.env.iter().find(|(_, text)| is_secret(text));
+        let variable = variable.map(|(name, _)| format!("env.{name}"));
+        variable
+            .or_else(|| self.stdin.as_ref().filter(|text| is_secret(text)).map(|_| "stdin".into()))
+    }
+
     /// Whether an exit code means success.
     pub fn is_success(&self, code: i32) -> bool {
         self.success_codes.as_ref().map_or(code == 0, |codes| codes.contains(&code))

@@ -218,6 +218,16 @@ impl Http {
         texts.any(|text| text.plain().is_none())
     }
 
+    /// The first of its fields that is secret.
+    pub fn secret_field(&self) -> Option<String> {
+        let is_secret = |text: &Text| text.plain().is_none();
+        let header = self.headers.iter().find(|(_, text)| is_secret(text));
+        let header = header.map(|(name, _)| format!("headers.{name}"));
+        let body = || self.body.as_ref().filter(|text| is_secret(text)).map(|_| "body".to_owned());
+        let url = || is_secret(&self.url).then(|| "url".to_owned());
+        header.or_else(body).or_else(url)
+    }
+
     /// The variables of the daemon's environment that it names as secrets.
     pub fn secret_variables(&self) -> Vec<&str> {
         let texts = self.headers.values().chain(&self.body).chain([&self.url]);

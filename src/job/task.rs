@@ -109,6 +109,15 @@ impl Task {
         }
     }
 
+    /// The first of its fields that is secret.
+    pub fn secret_field(&self) -> Option<String> {
+        match self {
+            Self::Builtin { .. } | Self::Mail(_) | Self::Unreadable(_) => None,
+            Self::Command(command) => command.secret_field(),
+            Self::Http(call) => call.secret_field(),
+        }
+    }
+
     /// What seems to be meant otherwise, though it is accepted.
     pub fn advice(&self) -> Option<String> {
         match self {

@@ -10,6 +10,7 @@ use crate::instant::parse_instant;
 use crate::invalid::Invalid;
 use crate::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, Policy, Task};
 use crate::scheduler::plan;
+use crate::secret::Text;
 use crate::task::builtin::Registry;
 use crate::trigger::Trigger;
 use crate::zone::DefaultZone;
@@ -99,6 +100,13 @@ impl Rules {
         Ok(job)
     }
 
+    /// The same, where this is the user of commands that name none: that of a running daemon does not change.
+    #[must_use]
+    pub fn running_as(self, default_user: Option<String>) -> Self {
+        let privileges = self.privileges.map(|own| own.with_default(default_user));
+        Self { privileges, ..self }
+    }
+
     /// Compiles the trigger. A file that was right yesterday is not wrong because a job's last day is over.
     fn trigger(
         &self,
@@ -138,12 +146,29 @@ impl Rules {
         }
     }
 
+    /// Whether this user may have the job run here; none stands for a user that is not known. The jobs of the file may do
+    /// whatever the daemon can.
+    pub fn check_requester(&self, job: &Job, uid: Option<u32>) -> Result<(), Invalid> {
+        let Some(privileges) = &self.privileges else { return Ok(()) };
+        // What comes from the file is not this user's doing.
+        let defaults = self.defaults.complete(&GivenPolicy::default())?;
+        let is_secret = |text: &&Text| text.plain().is_none();
+        let heartbeat = job.policy.heartbeat.as_ref().filter(is_secret);
+        if heartbeat.is_some() && heartbeat != defaults.heartbeat.as_ref() {
+            privileges.check_secret_of(uid, "heartbeat")?;
+        }
+        let is_default = |given: &(&str, &Task)| hooks(&defaults).any(|default| default == *given);
+        for (name, task) in tasks(&job.task, &job.policy).filter(|given| !is_default(given)) {
+            privileges.check_requester(uid, task).map_err(|invalid| invalid.within(name))?;
+        }
+        Ok(())
+    }
+
     /// Refuses commands that this daemon can never start. Only a new definition is judged so: what is stored may come from
     /// a daemon with other privileges, and fails when it runs.
     fn check_privileges(&self, task: &Task, policy: &Policy) -> Result<(), Invalid> {
         let Some(privileges) = &self.privileges else { return Ok(()) };
-        let hooks = policy.hooks.tasks().map(|(name, task)| (name, &**task));
-        check_commands(privileges, std::iter::once(("task", task)).chain(hooks))
+        check_commands(privileges, tasks(task, policy))
     }
 
     /// Judges the policies of jobs that give none: a fault of them would be one of every job.
@@ -151,7 +176,7 @@ impl Rules {
         let policy = self.defaults.complete(&GivenPolicy::default())?;
         self.check_hooks(&policy)?;
         let Some(privileges) = &self.privileges else { return Ok(()) };
-        check_commands(privileges, policy.hooks.tasks().map(|(name, task)| (name, &**task)))
+        check_commands(privileges, hooks(&policy))
     }
 
     fn check_hooks(&self, policy: &Policy) -> Result<(), Invalid> {
@@ -205,12 +230,21 @@ impl Rules {
 
 fn check_commands<'t>(
     privileges: &Privileges,
-    mut tasks: impl Iterator<Item = (&'t str, &'t Task)>,
+    mut tasks: impl Iterator<Item = (&'static str, &'t Task)>,
 ) -> Result<(), Invalid> {
     tasks.try_for_each(|(name, task)| match task {
         Task::Command(command) => privileges.check(command).map_err(|fault| fault.within(name)),
         Task::Builtin { .. } | Task::Http(_) | Task::Mail(_) | Task::Unreadable(_) => Ok(()),
     })
+}
+
+/// The task of a job and those of its hooks, with their fields.
+fn tasks<'a>(task: &'a Task, policy: &'a Policy) -> impl Iterator<Item = (&'static str, &'a Task)> {
+    std::iter::once(("task", task)).chain(hooks(policy))
+}
+
+fn hooks(policy: &Policy) -> impl Iterator<Item = (&'static str, &Task)> {
+    policy.hooks.tasks().map(|(name, task)| (name, &**task))
 }
 
 /// What may surprise about a job that is accepted.

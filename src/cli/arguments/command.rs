@@ -21,7 +21,7 @@ pub struct CommandArguments {
     /// What it reads
     #[arg(long, value_name = "TEXT", help_heading = "Command", allow_hyphen_values = true)]
     pub stdin: Option<String>,
-    /// User that it runs as; a daemon that is not root accepts only its own [default: the daemon's]
+    /// User that it runs as; only a daemon with the rights of root accepts others than its own [default: the daemon's]
     #[arg(long, value_name = "USER", help_heading = "Command")]
     pub user: Option<String>,
     /// In which group [default: the user's own]

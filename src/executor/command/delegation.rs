@@ -31,6 +31,9 @@ pub struct Controllers {
 }
 
 impl Controllers {
+    /// All that there are.
+    pub(super) const ALL: Self = Self { has_cgroup: true, memory: true, pids: true, cpu: true };
+
     /// Those that this process may use for its subgroups.
     pub(super) fn of_this_process() -> Self {
         delegated_folder()

@@ -2,6 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use nix::unistd::{Uid, User};
+
+use super::identity::home_or_root;
+use super::start::SHELL;
 
 /// Variables of the service manager and of the configuration that are meant for the daemon alone.
 const DAEMONS_OWN: [&str; 12] = [
@@ -28,9 +34,17 @@ pub(in crate::executor) fn is_daemons_own(name: &OsStr) -> bool {
         || DAEMONS_OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The variables of this process that a command may inherit.
+/// The variables of this process that a command may inherit. As with cron, `SHELL` is what carries out scripts: that of a
+/// system user is no shell. `HOME` is a folder that exists.
 pub(super) fn inherited() -> BTreeMap<OsString, OsString> {
-    std::env::vars_os().filter(|(name, _)| !is_daemons_own(name)).collect()
+    let mut env: BTreeMap<OsString, OsString> =
+        std::env::vars_os().filter(|(name, _)| !is_daemons_own(name)).collect();
+    env.insert("SHELL".into(), SHELL.into());
+    if !env.get(OsStr::new("HOME")).is_some_and(|home| Path::new(home).is_dir()) {
+        let entry = User::from_uid(Uid::effective()).ok().flatten();
+        env.insert("HOME".into(), home_or_root(entry.map(|user| user.dir)).into());
+    }
+    env
 }
 
 #[cfg(test)]

@@ -15,8 +15,10 @@ mod leftovers;
 mod order;
 mod outcome;
 mod output;
+mod privileges;
 mod process;
 mod records;
+mod requester;
 mod running;
 mod shim;
 mod spawn;
@@ -25,9 +27,9 @@ mod stat;
 
 pub use delegation::Controllers;
 pub(super) use environment::is_daemons_own;
-pub use identity::Privileges;
 pub use launcher::launch;
 pub use leftovers::end_leftovers;
+pub use privileges::Privileges;
 pub use shim::exec;
 
 use std::collections::BTreeMap;
@@ -59,6 +61,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Commands {
     /// This program, which becomes the command once it has set what the command wants.
     shim: PathBuf,
+    /// The user of commands that name none, where that is not the daemon's own.
+    default_user: Option<String>,
     /// Variables of the daemon that only those commands get which name them.
     pub(super) secrets: Confidential,
     /// Variables of the daemon that commands get, unless they are withheld.
@@ -76,6 +80,7 @@ impl Commands {
     pub(super) fn new(shim: PathBuf) -> Self {
         Self {
             shim,
+            default_user: None,
             secrets: Confidential::complete_from_the_start(),
             inherited: environment::inherited(),
             files: None,
@@ -88,6 +93,11 @@ impl Commands {
     /// The same, through another program.
     pub(super) fn through(self, shim: PathBuf) -> Self {
         Self { shim, ..self }
+    }
+
+    /// The same, with this user for commands that name none.
+    pub(super) fn running_as(self, default_user: Option<String>) -> Self {
+        Self { default_user, ..self }
     }
 
     /// The same, and commands do not get these variables of the daemon.

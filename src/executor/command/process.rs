@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, kill_process_group, pidfd_open,
     prlimit, waitpid,
@@ -102,10 +103,11 @@ impl Process {
         self.pid
     }
 
-    /// Sends a signal to all of its group. An error means that nothing of the group is left.
-    pub(super) fn signal(&self, signal: Signal) {
-        if let Err(error) = kill_process_group(self.pid, signal) {
-            tracing::debug!(%error, "a process group could not be signalled");
+    /// Sends a signal to all of its group. That nothing of the group is left is no error.
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        match kill_process_group(self.pid, signal) {
+            Err(Errno::SRCH) => Ok(()),
+            sent => sent,
         }
     }
 }
@@ -113,7 +115,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.is_reaped {
-            self.signal(Signal::KILL);
+            if let Err(error) = self.signal(Signal::KILL) {
+                tracing::warn!(%error, pid = self.pid.as_raw_pid(), "a command could not be killed");
+            }
             if self.is_own_child {
                 children::forget(self.pid);
             }

@@ -59,30 +59,47 @@ impl Running<'_> {
     /// Asks the whole group to end, gives it time, then ends by force whatever belongs to the run.
     pub(super) async fn end_tree(&mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        self.signal(Signal::TERM);
-        if timeout_at(deadline, self.exited()).await.is_ok() {
-            self.wait_for_group(deadline).await;
+        if self.signal(Signal::TERM) {
+            if timeout_at(deadline, self.exited()).await.is_ok() {
+                self.wait_for_group(deadline).await;
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!(
+                    pid = self.process.pid().as_raw_pid(),
+                    run = %self.execution.0.0,
+                    "a command did not end when asked to; it is killed"
+                );
+            }
         }
-        if Instant::now() >= deadline {
-            tracing::warn!(
-                pid = self.process.pid().as_raw_pid(),
-                run = %self.execution.0.0,
-                "a command did not end when asked to; it is killed"
-            );
+        if !self.signal(Signal::KILL)
+            && let Some(launcher) = &self.launcher
+        {
+            // Takes the launcher along, and needs no right but that to write to the cgroup.
+            launcher.cgroup.kill();
         }
-        self.signal(Signal::KILL);
         if self.launcher.is_none() {
             self.end_escaped().await;
         }
         self.exited().await;
     }
 
-    /// Sends a signal to the group. The command has not been waited for, even if it has ended, so the number is still that
-    /// of its group, unless its launcher is gone.
-    fn signal(&self, signal: Signal) {
-        if self.launcher.as_ref().is_none_or(Launcher::lives) {
-            self.process.signal(signal);
+    /// Sends a signal to the group; whether that is possible. The command has not been waited for, even if it has ended, so
+    /// the number is still that of its group, unless its launcher is gone.
+    fn signal(&self, signal: Signal) -> bool {
+        if !self.launcher.as_ref().is_none_or(Launcher::lives) {
+            return true;
         }
+        let sent = self.process.signal(signal);
+        if let Err(error) = &sent {
+            tracing::warn!(
+                %error,
+                signal = signal.as_raw(),
+                pid = self.process.pid().as_raw_pid(),
+                run = %self.execution.0.0,
+                "a command cannot be signalled (that of another user needs CAP_KILL)"
+            );
+        }
+        sent.is_ok()
     }
 
     /// Waits until the others of the group have ended too, or their time is over.

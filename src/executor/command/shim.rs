@@ -8,16 +8,17 @@ use std::fs::File;
 use std::io;
 use std::process::ExitCode;
 
-use nix::unistd::{Uid, User, execve, initgroups, setgid, setgroups, setuid};
+use nix::unistd::{execve, initgroups, setgid, setgroups, setuid};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
 use rustix::stdio::dup2_stdin;
 
-use super::identity::{Identity, Privileges, Unusable};
+use super::identity::{Identity, Unusable};
 use super::order::{Order, Refusal, Sheet, memory_file};
+use super::privileges::Privileges;
 use super::spawn::environment;
-use super::start::explain;
+use super::start::{SHELL, explain};
 
 /// Seconds between the signal that can be handled and the one that cannot, when time on processors is used up.
 const CPU_GRACE: u64 = 1;
@@ -56,6 +57,9 @@ fn carry_out(order: &Order) -> Result<Infallible, Refusal> {
     let identity = Identity::find(order.user.as_deref(), order.group.as_deref())?;
     let image = Image::of(order, identity.as_ref())
         .map_err(|error| Refusal::passing(format!("an argument or a variable: {error}")))?;
+    // The daemon's folder is the business of the daemon's user.
+    let other = identity.as_ref().filter(|identity| identity.is_other_user());
+    let home = other.map(Identity::home);
     if let Some(identity) = &identity {
         become_user(identity)?;
     }
@@ -68,6 +72,9 @@ fn carry_out(order: &Order) -> Result<Infallible, Refusal> {
     };
     if let Some(cwd) = &order.cwd {
         std::env::set_current_dir(cwd).map_err(failed)?;
+    } else if let Some(home) = home {
+        let folder = std::env::set_current_dir(home);
+        folder.or_else(|_| std::env::set_current_dir("/")).map_err(failed)?;
     }
     // A Rust program ignores this signal, and a command that is executed would go on to do so.
     sigpipe::reset();
@@ -102,9 +109,8 @@ impl Image {
             // What is in the daemon's environment is the business of the daemon's user.
             env.retain(|name, _| is_given(name) || is_common(name));
         }
-        let login = identity.and_then(|identity| identity.entry.as_ref());
-        let login = login.into_iter().flat_map(variables);
-        env.extend(login.filter(|(name, _)| !is_given(name)));
+        let login = identity.map(login).unwrap_or_default();
+        env.extend(login.into_iter().filter(|(name, _)| !is_given(name)));
         Ok(Self {
             program: CString::new(order.program.as_os_str().as_encoded_bytes())?,
             argv: order
@@ -123,11 +129,17 @@ fn is_common(name: &OsString) -> bool {
     COMMON_VARIABLES.contains(&&*name) || name.starts_with("LC_")
 }
 
-/// What a login sets.
-fn variables(user: &User) -> [(OsString, OsString); 4] {
-    let (name, home, shell) = (OsString::from(&user.name), user.dir.clone(), user.shell.clone());
-    [("HOME", home.into()), ("USER", name.clone()), ("LOGNAME", name), ("SHELL", shell.into())]
-        .map(|(name, value)| (name.into(), value))
+/// What a login sets, as cron does it. A user without an entry has a home all the same, and no name.
+fn login(identity: &Identity) -> Vec<(OsString, OsString)> {
+    if identity.uid.is_none() {
+        return Vec::new();
+    }
+    let name = identity.entry.iter().flat_map(|user| {
+        ["USER", "LOGNAME"].map(|variable| (variable.into(), OsString::from(&user.name)))
+    });
+    let places = [("HOME", identity.home().into()), ("SHELL", SHELL.into())];
+    let places = places.map(|(variable, place): (&str, OsString)| (variable.into(), place));
+    name.chain(places).collect()
 }
 
 /// Sets a limit; what the process may set it to itself lies `more` above.
@@ -152,7 +164,7 @@ fn unsettable(field: &str, value: impl std::fmt::Display, error: Errno) -> Refus
 /// Changes the user and the group. A user gets all groups that he belongs to.
 fn become_user(identity: &Identity) -> Result<(), Refusal> {
     Privileges::of_this_process().check_identity(identity)?;
-    if identity.is_own() && !Uid::effective().is_root() {
+    if identity.is_own() {
         return Ok(());
     }
     let refuse = |step: &str| {

@@ -26,7 +26,7 @@ use crate::job::{Bytes, Command, Program, RUN_VARIABLES};
 use crate::task::context::Context;
 
 /// What carries out a script.
-const SHELL: &str = "/bin/sh";
+pub(super) const SHELL: &str = "/bin/sh";
 /// The argument that makes this program a shim.
 const SHIM_VERB: &str = "exec";
 
@@ -52,7 +52,7 @@ pub(super) async fn start<'a>(
     let env = environment(commands, &given, &named, assignment);
     let (writers, pipes) = output_pipes().map_err(|error| no_means(&error))?;
     let [stdout, stderr] = writers.map(OwnedFd::from);
-    let (spawn, sheet) = if let Some(order) = order(command) {
+    let (spawn, sheet) = if let Some(order) = order(command, commands.default_user.as_ref()) {
         let variables = given.env.iter().map(|(name, _)| name.clone());
         let variables = variables.chain(RUN_VARIABLES.map(str::to_owned)).collect();
         let (program, stdin) = (program.clone(), given.stdin.clone());
@@ -120,11 +120,11 @@ fn input(text: Option<&str>) -> io::Result<OwnedFd> {
 }
 
 /// What only the shim can set; none if there is nothing of the kind.
-fn order(command: &Command) -> Option<Order> {
+fn order(command: &Command, default_user: Option<&String>) -> Option<Order> {
     let limits = command.limits.clone().unwrap_or_default();
     let order = Order {
         cwd: command.cwd.clone(),
-        user: command.user.clone(),
+        user: command.user.as_ref().or(default_user).cloned(),
         group: command.group.clone(),
         umask: command.umask(),
         nice: command.nice,
