@@ -5,10 +5,10 @@ pub(super) const GAP: usize = 2;
 /// Characters that are left of a column that is cut.
 const CUT_MIN: usize = 10;
 
-/// What becomes of a column where the terminal is too narrow for the whole table.
+/// What happens to a column if the terminal is too narrow for the whole table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// It stays whole, as what is to be copied.
+    /// It stays whole, so that its cells can be copied.
     Whole,
     /// Its long cells are cut.
     Cut,

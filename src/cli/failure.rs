@@ -10,7 +10,7 @@ use crate::config::ConfigError;
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// What was typed makes no sense: exit code 2.
+    /// The command line is not valid: exit code 2.
     #[error("{0}")]
     Usage(String),
     /// The file is faulty: exit code 2.

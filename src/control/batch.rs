@@ -65,7 +65,7 @@ pub(super) async fn add(
     Ok(Json(json!({"results": results.collect::<Vec<_>>()})))
 }
 
-/// What became of the jobs of a batch of so many.
+/// Counts the added, replaced and refused jobs of a batch.
 fn counts(jobs: usize, added: &[Result<Added, Refusal>]) -> Counts {
     let count = |what| added.iter().filter(|added| **added == Ok(what)).count();
     let (added, replaced) = (count(Added::New), count(Added::Replaced));

@@ -19,7 +19,7 @@ const WAITING_MAX: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 /// Characters of a message.
 const MESSAGE_CHARS: usize = 300;
 
-/// What can be wrong. The order is that in which it is told: what keeps all jobs from running comes first.
+/// What can be wrong, in the order in which it is shown: what keeps all jobs from running comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The daemon is stopping.
@@ -89,7 +89,7 @@ impl Condition {
     }
 }
 
-/// What only one part of the daemon knows, noted for the others. Clones share it.
+/// Conditions that are not in the scheduler's status: other parts of the daemon report them here. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Noted(watch::Sender<Notes>);
 
@@ -114,7 +114,7 @@ impl Noted {
         self.0.send_if_modified(|notes| notes.conditions.remove(&kind).is_some());
     }
 
-    /// Notes who has paused the scheduler, which is paused since then.
+    /// Notes who paused the scheduler at this time.
     pub(super) fn paused(&self, since: Timestamp, by: String) {
         self.0.send_if_modified(|notes| {
             let is_new = notes.paused.as_ref().is_none_or(|(known, _)| *known != since);
@@ -125,7 +125,7 @@ impl Noted {
         });
     }
 
-    /// Who has paused the scheduler that is paused since then. Nobody knows if it was not asked of this daemon.
+    /// Who paused the scheduler at this time; none if the request went to another daemon or to an earlier one.
     pub(super) fn paused_by(&self, since: Timestamp) -> Option<String> {
         let notes = self.0.borrow();
         let (_, by) = notes.paused.as_ref().filter(|(known, _)| *known == since)?;
@@ -153,7 +153,7 @@ pub struct Facts<'a> {
     pub jobs: Option<&'a [(String, u64)]>,
 }
 
-/// What is wrong, the gravest first; nothing with a daemon that is well.
+/// Everything that is wrong, the most serious first; empty if the daemon is healthy.
 pub fn conditions(facts: &Facts<'_>, noted: &Noted, now: Timestamp) -> Vec<Condition> {
     let Facts { status, jobs, .. } = facts;
     let mut found = noted.conditions();
@@ -195,7 +195,7 @@ pub fn conditions(facts: &Facts<'_>, noted: &Noted, now: Timestamp) -> Vec<Condi
     found
 }
 
-/// Why the loop does not go on, if it is too late.
+/// Why the loop makes no progress, if it is late by more than [`LATENESS_MAX`].
 pub(super) fn stuck(delay: Option<Delay>) -> Option<(Kind, String)> {
     let Some(delay) = delay else {
         return Some((Kind::Stuck, "the scheduler has ended".to_owned()));
@@ -210,7 +210,7 @@ pub(super) fn stuck(delay: Option<Delay>) -> Option<(Kind, String)> {
     })
 }
 
-/// What the contract shows of a daemon's health.
+/// The `health` object of the status.
 pub(super) fn health(conditions: &[Condition]) -> Value {
     let state = if conditions.is_empty() { "well" } else { "degraded" };
     let reasons: Vec<Value> = conditions.iter().map(Condition::to_value).collect();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_the_gravest_first() {
+    fn conditions_are_listed_with_the_most_serious_first() {
         let noted = Noted::default();
         noted.set(Condition::new(Kind::Reload, "jobs.toml:3: no\nsecond line", Some(at(-9))));
         noted.paused(at(-60), "uid 7".to_owned());

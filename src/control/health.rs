@@ -43,7 +43,7 @@ fn found(api: &Api, jobs: Option<&[(String, u64)]>) -> Vec<Condition> {
     conditions(&Facts { status: &status, delay, jobs }, &api.noted, now)
 }
 
-/// What keeps jobs from firing or requests from being kept, if anything does. A pause does not: it was asked for.
+/// What keeps jobs from firing or requests from being stored, if anything does. A pause does not count: it was requested.
 fn trouble(found: &[Condition]) -> Option<Trouble> {
     let first = found.iter().find(|condition| condition.kind < Kind::Paused)?;
     Some(Trouble::new(first.kind.word(), first.message.clone()))

@@ -22,7 +22,7 @@ use crate::toutiao;
 
 /// The configuration of the demo, which the program carries.
 const DEMO_TEXT: &str = include_str!("demo.toml");
-/// What errors call it.
+/// Its name in errors.
 const DEMO_NAME: &str = "the demo's configuration";
 
 /// Where the configuration comes from.
@@ -44,7 +44,7 @@ impl Source {
         }
     }
 
-    /// The file, or what stands for it in messages.
+    /// The file's name in messages.
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::File(file) => file,
@@ -52,7 +52,7 @@ impl Source {
         }
     }
 
-    /// The file with its whole path, or what stands for it in messages.
+    /// The file's absolute path, or the name of the demo's configuration.
     pub(super) fn shown(&self) -> String {
         let path = match self {
             Self::File(file) => std::path::absolute(file).unwrap_or_else(|_| file.clone()),

@@ -1,4 +1,4 @@
-//! What every part of a daemon shares: who it is, where it listens, and how its tasks are ended.
+//! What every part of a daemon shares: its identity, the socket that it listens on, and how its tasks are ended.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) struct Frame {
     pub(super) pulse: Pulse,
     /// Ends the core, which ends first.
     pub(super) core: CancellationToken,
-    /// Ends the doors, which until the core has ended can tell what happens.
+    /// Ends the servers. They are ended after the core, so that they can report on the stop.
     pub(super) doors: CancellationToken,
     pub(super) tracker: TaskTracker,
     pub(super) log: Arc<dyn LogFilter>,

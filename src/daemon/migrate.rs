@@ -54,7 +54,7 @@ fn run(given: MigrateArguments, arguments: &ClientArguments) -> Result<(), Failu
     Ok(())
 }
 
-/// The database: the one of a URL that was given, else the one of the file.
+/// The database to migrate: from a URL on the command line, else from the configuration file.
 fn place(given: MigrateArguments) -> Result<StorePlace, Failure> {
     let usage = |error: String| Failure::Usage(error);
     let state = config::state_directory().map_err(|invalid| usage(invalid.to_string()))?;

@@ -20,7 +20,7 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Sends what is followed by more of its kind: one that is lost is not missed.
+/// Sends a notification that is repeated: if one is lost, the next one makes up for it.
 fn mention(state: NotifyState<'_>) {
     match send(&[state]) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -44,7 +44,7 @@ fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     socket.send_to_addr(lines.join("\n").as_bytes(), &address).map(drop)
 }
 
-/// The scheduler's loop lives.
+/// Notifies the watchdog that the scheduler's loop makes progress (`WATCHDOG=1`).
 pub(super) fn alive() {
     mention(NotifyState::Watchdog);
 }
@@ -54,7 +54,7 @@ pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(&escaped(status))]);
 }
 
-/// This is how it stands.
+/// Sets the status line (`STATUS=`).
 pub(super) fn status(status: &str) {
     mention(NotifyState::Status(&escaped(status)));
 }
@@ -72,7 +72,7 @@ pub(super) fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(&escaped(status))]);
 }
 
-/// The stop goes on: the service manager is not to end it by force before this time is over.
+/// Asks for more time to stop (`EXTEND_TIMEOUT_USEC=`): the service manager must not kill the daemon before it is over.
 pub(super) fn extend(by: Duration) {
     let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
     tell(&[NotifyState::ExtendTimeoutUsec(micros)]);

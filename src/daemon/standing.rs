@@ -1,4 +1,4 @@
-//! How the daemon stands, in one line for the service manager: `systemctl status` shows it.
+//! The status of the daemon in one line, for the service manager: `systemctl status` shows it.
 //!
 //! The line follows the steps of the scheduler and what the daemon has noted. Nothing wakes up for it while nothing
 //! happens.
@@ -20,7 +20,7 @@ use crate::zone::Zone;
 
 /// The shortest time between two lines.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How much longer than for counting the jobs it is waited before they are counted again.
+/// The pause between two counts of the jobs, as a multiple of the time that a count takes.
 const COUNT_PAUSE_FACTOR: u32 = 20;
 /// How old a count may be where other daemons change the same jobs.
 const COUNT_AGE: Duration = Duration::from_mins(1);
@@ -65,7 +65,7 @@ impl Standing {
         Self { handle, history, noted, rules, socket, jobs, sent }
     }
 
-    /// Tells the service manager that the daemon is ready, and how it stands.
+    /// Notifies the service manager that the daemon is ready, with the status line.
     pub(super) fn ready(&self) {
         let line = self.line(&self.handle.status());
         notify::ready(&line);
@@ -112,7 +112,7 @@ impl Standing {
         }
     }
 
-    /// Whether this line is another one than was sent last. It is taken to be sent.
+    /// Whether this line differs from the one that was sent last; then it counts as sent.
     fn is_new(&self, line: String) -> bool {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = *sent != line;

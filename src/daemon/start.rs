@@ -1,6 +1,6 @@
 //! A start, from the control socket to the open store. The socket answers first, with 503 and the reason, so that
-//! nothing that waits for the daemon is held up by a database server that is away. The server is waited for; what no
-//! waiting would mend, such as a wrong password or a newer schema, ends the start.
+//! nothing that waits for the daemon is held up by a database server that is away. The start waits for the server. An
+//! error that does not go away by itself, such as a wrong password or a newer schema, ends the start.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// `TimeoutStartSec`.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// A start that is under way. It owns the stage that requests and the service manager are told.
+/// A start in progress. It owns the stage that requests and the service manager see.
 #[derive(Debug)]
 pub(super) struct Start {
     stage: watch::Sender<Stage>,
@@ -47,9 +47,9 @@ pub(super) struct Start {
     ready_at: Option<Instant>,
 }
 
-/// Something that a store may fail only for a while.
+/// An error of an operation on the store that may be temporary.
 pub(super) trait Passing {
-    /// Why the store is away, if that is what it is.
+    /// The reason, if the store is only unavailable for a while.
     fn away(&self) -> Option<String>;
 }
 
@@ -106,8 +106,8 @@ impl Start {
         Ok((Self { stage, ready_at }, file))
     }
 
-    /// Opens the store of a plan, as soon as it is there. The plan is the one of the file as it was read last: SIGHUP
-    /// has it read again meanwhile. None if the daemon was asked to stop before.
+    /// Opens the store of the plan once it is available. SIGHUP makes the daemon read the file again meanwhile, and the
+    /// latest plan is used. None if the daemon was asked to stop before.
     pub(super) async fn open_store(
         &mut self,
         mut plan: Plan,

@@ -1,5 +1,5 @@
-//! The end of the daemon: while it goes on, the service manager is asked for as much time as it may take, and a second
-//! signal shortens it. What used the store is waited for, but not for ever, and the store is closed.
+//! The stop of the daemon: it asks the service manager for the time that the stop may take, and a second signal shortens
+//! it. It waits for the tasks that use the store, up to a limit, and then closes the store.
 
 use std::time::Duration;
 
@@ -71,7 +71,10 @@ pub(super) async fn close(
     doors.cancel();
     tracker.close();
     if tokio::time::timeout(HELPERS_LIMIT, tracker.wait()).await.is_err() {
-        tracing::warn!(still_running = tracker.len(), "not everything ended when asked to");
+        tracing::warn!(
+            still_running = tracker.len(),
+            "some tasks of the daemon did not end in time"
+        );
     }
     let closed = tokio::time::timeout(CLOSE_LIMIT, store.close()).await.unwrap_or_else(|_| {
         tracing::warn!("the store did not answer when it was closed");

@@ -1,8 +1,8 @@
 //! The service manager's watchdog: it restarts a daemon from which it has not heard for `WatchdogSec=`.
 //!
-//! It hears from this daemon only while the scheduler's loop lives. A thread of its own looks at the loop's signs of
-//! life and passes them on. It is not the loop itself, because a loop on a file works inside of the store, which may
-//! take long while its disk hangs; a restart would not mend that. A process that is stopped has no thread that runs.
+//! This daemon notifies it only while the scheduler's loop makes progress. A separate thread watches the loop and sends
+//! the notifications. The loop cannot send them itself: with SQLite it blocks inside of the store while the disk hangs,
+//! and a restart would not help then. In a frozen process this thread does not run either.
 
 use std::io;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::scheduler::pulse::{Pulse, Sign};
 /// The variables by which the service manager says that it has a watchdog.
 const INTERVAL: &str = "WATCHDOG_USEC";
 const PROCESS: &str = "WATCHDOG_PID";
-/// Looks at the loop within the time that the service manager allows. With one in the middle it would be enough to miss
-/// one on a machine that is busy.
+/// How often the loop is checked within `WatchdogSec=`. With two checks, one that is late on a busy machine would be
+/// enough for a restart.
 const LOOKS: u32 = 4;
 
 /// A watchdog that the service manager has set for this process.
@@ -75,7 +75,7 @@ impl Watchdog {
     }
 }
 
-/// The pulse of the scheduler's loop, which the service manager hears of from now on if it has a watchdog.
+/// The pulse of the scheduler's loop. If the service manager has a watchdog, a thread starts that serves it.
 pub(super) fn start() -> io::Result<Pulse> {
     let Some(watchdog) = Watchdog::of_environment() else { return Ok(Pulse::default()) };
     let pulse = Pulse::new(Some(watchdog.interval()));

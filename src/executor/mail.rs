@@ -1,4 +1,4 @@
-//! Mails. They need neither thread nor process: a task of the runtime hands them to the server of `[mail]`.
+//! Sends mails to the server of `[mail]`, in a task of the async runtime: a mail needs no worker thread or process.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -23,7 +23,7 @@ use crate::task::context::Context;
 
 /// How long the server may take for each of its answers.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
-/// Says to programs that answer mails that nobody reads their answer (RFC 3834).
+/// Tells auto-responders not to answer the mail (RFC 3834).
 const AUTO_SUBMITTED: (HeaderName, &str) =
     (HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated");
 
@@ -39,7 +39,7 @@ pub enum Security {
     Tls,
 }
 
-/// Where mails are handed in.
+/// The settings of the mail server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MailSettings {
     /// Name or address of the server.
@@ -73,7 +73,7 @@ impl std::fmt::Debug for MailSettings {
     }
 }
 
-/// Hands mails in, as it is set. Clones share the settings.
+/// Sends mails. Clones share the settings.
 #[derive(Debug, Clone)]
 pub struct Mailer {
     settings: Arc<Mutex<Arc<MailSettings>>>,
@@ -94,7 +94,7 @@ impl Mailer {
         Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sends a mail as soon as there is a place for it, and reports how that ended.
+    /// Sends a mail once the limit of mails at a time allows it, and reports the outcome.
     pub(super) async fn execute(
         self,
         shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! What a hook is given, as text: a subject and a report that a person reads in a mail.
+//! The report of a hook as text: the subject and the body of a mail.
 
 use std::fmt::Write;
 

@@ -20,7 +20,7 @@ const NICE: std::ops::RangeInclusive<i32> = -20..=19;
 const KILL_GRACE: Duration = Duration::from_secs(5);
 /// The longest time that can be given, in seconds.
 const KILL_GRACE_MAX: f64 = 3600.0;
-/// Words that mean something to a shell, and hardly anything to another program.
+/// Words with a meaning for a shell, and usually none for another program.
 const OPERATORS: [&str; 7] = ["|", "||", "&&", ">", ">>", "2>", "2>&1"];
 /// Variables that tell a run what it is.
 pub const RUN_VARIABLES: [&str; 12] = [
@@ -57,7 +57,7 @@ impl Program {
         }
     }
 
-    /// What seems to be meant otherwise: words that read like a line for a shell, which no shell reads.
+    /// Warnings about words that look like a shell command line although no shell is used.
     pub fn advice(&self) -> Option<String> {
         let Self::Argv(argv) = self else { return None };
         let instead = "a line for a shell is given as \"shell\" (on the command line: --shell)";

@@ -1,4 +1,4 @@
-//! A mail, as data: to whom, from whom and about what. The server that takes it is the daemon's own affair (`[mail]`).
+//! The task `mail` as data: recipients, sender, subject and text. The server is a setting of the daemon (`[mail]`).
 
 use lettre::message::Mailbox;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ const SUBJECT_BYTES_MAX: usize = 1000;
 /// Bytes of a text.
 const TEXT_BYTES_MAX: usize = 256 * 1024;
 
-/// A mail, with what was given only: so it is shown.
+/// A mail with only the fields that were given, as it is shown to clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {

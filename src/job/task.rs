@@ -118,7 +118,7 @@ impl Task {
         }
     }
 
-    /// What seems to be meant otherwise, though it is accepted.
+    /// Warnings about a task that is accepted but looks like a mistake.
     pub fn advice(&self) -> Option<String> {
         match self {
             Self::Command(command) => command.program.advice(),

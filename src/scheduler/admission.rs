@@ -35,7 +35,7 @@ pub struct Rules {
     pub max_crashes: u32,
     /// The builtins.
     pub registry: Registry,
-    /// The source of the jobs that this daemon's file declares: jobs of other sources are not its business.
+    /// The source of the jobs that this daemon's file declares. Declared jobs of other sources are never changed.
     pub source: Arc<str>,
     /// What this daemon may give to commands; none where that is not known, as for a check by somebody else.
     pub privileges: Option<Privileges>,
@@ -247,7 +247,7 @@ fn hooks(policy: &Policy) -> impl Iterator<Item = (&'static str, &Task)> {
     policy.hooks.tasks().map(|(name, task)| (name, &**task))
 }
 
-/// What may surprise about a job that is accepted.
+/// Warnings about a job that is accepted.
 pub fn warnings(job: &Job, now: Timestamp) -> Vec<String> {
     why_missed(job, now).into_iter().chain(job.task.advice()).collect()
 }

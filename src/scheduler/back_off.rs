@@ -1,4 +1,4 @@
-//! How long the loop waits before it tries a store again that fails, and what the log says of it.
+//! Backoff for a store that fails: how long the loop waits before it tries again, and what it logs.
 
 use chrono::TimeDelta;
 

@@ -1,6 +1,6 @@
-//! The end of the loop: nothing more is started, what runs may end until a deadline, the executors are stopped in order,
-//! and the ends are recorded. All of this happens whatever the store does: while it fails it is tried again, and a step
-//! that hangs is dropped when the deadline has passed.
+//! The end of the loop: no run is started any more, running ones may end until a deadline, then the executors are stopped,
+//! and the ends are recorded. A store that fails does not prevent this: writes are tried again, and a step that hangs is
+//! dropped at the deadline.
 
 use std::time::Duration;
 
@@ -151,8 +151,8 @@ async fn wait_for_runs<S: Store, X: Executor, C: Clock>(
     }
 }
 
-/// Records what has ended, and what was interrupted, and takes leave of the other nodes. While the store fails this is
-/// tried again for so long, and at least once.
+/// Records the runs that ended or were interrupted, and removes this node from the store. While the store fails, this is
+/// tried again until the limit is over, and at least once.
 async fn record<S: Store, X: Executor, C: Clock>(
     scheduler: &mut Scheduler<S, X>,
     clock: &C,
@@ -190,7 +190,7 @@ fn report_missing<S: Store, X: Executor>(scheduler: &Scheduler<S, X>, error: &St
         tracing::warn!(runs, %error, "the ends of these runs could not be recorded before the daemon stopped; \
             the next start finds them in flight, and decides about them as after a crash");
     } else {
-        tracing::warn!(%error, "the store failed at the end; no run is missing in it");
+        tracing::warn!(%error, "the store failed during the stop; the ends of all runs are recorded");
     }
     runs
 }

@@ -1,7 +1,7 @@
-//! Whether the scheduler's loop lives: what the health check and the service manager's watchdog judge by.
+//! Whether the scheduler's loop makes progress: the basis of the health check and of the service manager's watchdog.
 //!
-//! The loop leaves signs of life here and others look at them, because a loop that hangs cannot say so. A wait for the
-//! store is not a hang, however long it takes.
+//! The loop counts its signs of life here, and others read them, because a loop that hangs cannot report that itself. A
+//! wait for the store is not a hang, however long it takes.
 
 use std::future::{Future, pending, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

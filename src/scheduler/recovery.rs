@@ -33,7 +33,7 @@ fn lost(mut run: Run, started_at: Timestamp, now: Timestamp, error: String) -> R
     run
 }
 
-/// Why a run is in flight that nobody executes.
+/// Why a run is recorded as running although no daemon executes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interruption {
     /// This node has stopped.
@@ -226,7 +226,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         Ok(run)
     }
 
-    /// Has the loss of a run told, with what it had written until its daemon died.
+    /// Creates the hook runs that report a lost run, with the output that it had written until its daemon died.
     async fn tell_loss(
         &mut self,
         step: &mut Step,

@@ -11,14 +11,14 @@ pub struct MigrateArguments {
     /// none here]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "url_file"])]
     pub config: Option<PathBuf>,
-    /// The database, instead of the file's: with another user, for example. A password belongs into the variable or
-    /// into --url-file, since everyone on the machine can read arguments
+    /// The database, instead of the one in the file, for example with another user. Pass a password by the variable or
+    /// by --url-file: everyone on the machine can read arguments
     #[arg(long, value_name = "URL", env = "PUNCTUAL_MIGRATE_URL", hide_env_values = true)]
     pub url: Option<String>,
     /// A file with the URL of the database
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub url_file: Option<PathBuf>,
-    /// Change nothing, and say what would be done; exit code 1 if anything would
+    /// Change nothing; show what would be done, with exit code 1 if a migration is needed
     #[arg(long)]
     pub check: bool,
 }

@@ -74,7 +74,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         let why = why.split("\n\nFor more information").next().unwrap_or(why);
         return Output::new(true).report(Err(Failure::Usage(why.trim_end().to_owned())));
     }
-    // Where nobody reads, the exit code still tells.
+    // If nobody reads the output, there is still the exit code.
     drop(error.print());
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
@@ -98,7 +98,7 @@ pub struct ClientArguments {
         hide_env_values = true
     )]
     pub socket: Option<PathBuf>,
-    /// Answer in JSON, and tell errors as JSON on standard error
+    /// Print answers as JSON, and errors as JSON on standard error
     #[arg(long, global = true)]
     pub json: bool,
 }
@@ -130,8 +130,8 @@ pub enum Verb {
     #[command(
         after_help = "Examples:\n  punctual migrate --check\n  punctual migrate --config /etc/punctual/jobs.toml\n  \
         PUNCTUAL_MIGRATE_URL=postgres://owner:secret@db/jobs punctual migrate\n\n\
-        The daemon does this itself at its start, if its database user may. Where it may not, this does it as \
-        another user: docs/OPERATIONS.md has the rights that the daemon needs."
+        The daemon does this at its start if its database user has the right to. If not, run this command as a user \
+        that has it: docs/OPERATIONS.md lists the rights that the daemon needs."
     )]
     Migrate(MigrateArguments),
     /// Run builtins for a daemon (started by it)
@@ -318,12 +318,12 @@ pub struct ChosenJobs {
 /// Arguments of `log-level`.
 #[derive(Debug, Args)]
 pub struct LogLevelArguments {
-    /// What is logged from now on [default: show it]
+    /// The new filter, such as debug or info,ledger=debug [default: show the current one]
     pub filter: Option<String>,
-    /// How long, before the filter of the daemon's start holds again; at most a week [default: until the daemon ends]
+    /// Return to the filter of the daemon's start after this time, at most a week [default: when the daemon ends]
     #[arg(long = "for", value_name = "DURATION", requires = "filter")]
     pub time: Option<String>,
-    /// Log again what the daemon logged at its start
+    /// Return to the filter of the daemon's start
     #[arg(long, conflicts_with = "filter")]
     pub reset: bool,
 }

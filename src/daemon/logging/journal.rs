@@ -1,7 +1,7 @@
 //! journald's native protocol: each entry is one datagram with its text, its priority and its fields.
 //!
-//! It is sent by the thread of the queue, which may wait for journald. `tracing-journald` would send from whoever logs,
-//! wait there, and drop what cannot be sent without counting it.
+//! The thread of the queue sends it, and may wait for journald. `tracing-journald` would send from the thread that logs,
+//! block it, and drop entries that cannot be sent without counting them.
 
 use std::fmt::{Display, Write};
 use std::io;
@@ -17,7 +17,7 @@ use super::entry::{Details, Entry, Reader};
 /// Where journald receives entries.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// What `journalctl -t` and `SYSLOG_IDENTIFIER=` find.
+/// The value of `SYSLOG_IDENTIFIER=`, which `journalctl -t` searches.
 const IDENTIFIER: &str = "punctual";
 
 /// Bytes of the name of a field, as journald limits them.

@@ -106,7 +106,7 @@ pub(super) fn directives(demo: Demo, given: &str) -> Result<String, String> {
     filter(&directives).map(|_| directives)
 }
 
-/// Refuses a module that nothing is logged of.
+/// Refuses a module that does not exist, or that logs nothing.
 fn check_module(module: &str) -> Result<(), String> {
     let mut names = module.split("::");
     let is_known = match (names.next(), names.next()) {

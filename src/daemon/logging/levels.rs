@@ -23,7 +23,7 @@ struct Shared {
     /// The directives that the daemon was started with.
     start: String,
     state: Mutex<State>,
-    /// What waits for the end of a limit. It ends with the runtime.
+    /// The task that waits for the end of a time limit. It ends with the runtime.
     timers: TaskTracker,
 }
 
@@ -37,7 +37,7 @@ struct State {
 }
 
 impl Levels {
-    /// The filter of these directives, as a layer and as what changes it.
+    /// Makes a filter of these directives: the layer, and the handle that changes it.
     pub(super) fn new(
         demo: Demo,
         start: String,
@@ -92,7 +92,7 @@ impl Levels {
         let (start, previous) = (self.0.start.clone(), state.current.clone());
         let tell = || audit::log_filter_expired(&start, &previous);
         if let Err(error) = self.set(&mut state, &start, None, tell) {
-            tracing::error!(%error, "the filter of the log stays as it is");
+            tracing::error!(%error, "the log filter could not be changed, and stays as it is");
         }
     }
 }

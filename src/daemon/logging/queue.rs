@@ -25,7 +25,7 @@ const RESERVE: usize = BYTES_MAX / 8;
 struct State {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Entries that were dropped because the queue was full, and not told of yet.
+    /// Entries that were dropped because the queue was full, and whose number was not logged yet.
     dropped: u64,
     is_writing: bool,
 }
@@ -137,7 +137,7 @@ struct Out<W> {
     works: bool,
     /// Whether a part of a line stands there without its end.
     is_torn: bool,
-    /// Entries that could not be written, and were not told of yet.
+    /// Entries that could not be written, and whose number was not logged yet.
     lost: u64,
 }
 

@@ -25,7 +25,7 @@ const PREFIX: &str = "commands-";
 /// Looks at whether the processes of a daemon that has died are gone, and the pause between two.
 const LOOKS_MAX: usize = 200;
 const PAUSE: Duration = Duration::from_millis(5);
-/// Names of processes that are told.
+/// How many names of processes a message lists at most.
 const NAMES_MAX: usize = 8;
 
 /// Where the cgroups of one daemon's commands are made. Dropping it ends what is in them, and removes it.
@@ -56,7 +56,7 @@ impl Cgroups {
         let opened = Self::open(&base);
         opened
             .inspect_err(|error| {
-                tracing::warn!(%error, folder = %base.display(), "commands go without cgroups of their own");
+                tracing::warn!(%error, folder = %base.display(), "commands run without cgroups of their own");
             })
             .ok()
     }
@@ -112,7 +112,7 @@ impl Cgroups {
 }
 
 impl Drop for Cgroups {
-    /// Mostly nothing is left by now.
+    /// Usually no process is left by now.
     fn drop(&mut self) {
         end_folder(&self.folder);
     }

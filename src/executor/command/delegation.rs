@@ -34,13 +34,13 @@ impl Controllers {
     /// All that there are.
     pub(super) const ALL: Self = Self { has_cgroup: true, memory: true, pids: true, cpu: true };
 
-    /// Those that this process may use for its subgroups.
+    /// The controllers that this process may enable for its subgroups.
     pub(super) fn of_this_process() -> Self {
         delegated_folder()
             .map_or_else(Self::default, |folder| Self::named_in(&folder, "cgroup.controllers"))
     }
 
-    /// Those that a file of a cgroup names.
+    /// The controllers that a file of a cgroup lists.
     pub(super) fn named_in(folder: &Path, file: &str) -> Self {
         let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
         let has = |name: &str| text.split_whitespace().any(|word| word == name);
@@ -95,7 +95,7 @@ pub(super) fn delegated_folder() -> Option<PathBuf> {
         return None;
     }
     if access(&folder, Access::WRITE_OK).is_err() {
-        tracing::warn!(folder = %folder.display(), "the cgroup is delegated, and cannot be written");
+        tracing::warn!(folder = %folder.display(), "the cgroup is delegated, but cannot be written to");
         return None;
     }
     Some(folder)

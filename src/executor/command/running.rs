@@ -137,7 +137,7 @@ impl Running<'_> {
             Ok(0) => {}
             Ok(count) => tracing::debug!(count, "processes that had left their group were killed"),
             Err(error) => {
-                tracing::warn!(run = %self.execution.0.0, %error, "nobody looked for processes of a run");
+                tracing::warn!(run = %self.execution.0.0, %error, "the leftover processes of a run could not be searched for");
             }
         }
     }
@@ -185,7 +185,7 @@ impl Running<'_> {
         }
     }
 
-    /// Says so if processes of the run were killed because there was no memory.
+    /// Marks the outcome if processes of the run were killed for lack of memory.
     fn explain_kill(&self, outcome: Outcome, command: &Command) -> Outcome {
         if self.launcher.as_ref().is_none_or(|launcher| launcher.oom_kills() == 0) {
             return outcome;

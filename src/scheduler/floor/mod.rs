@@ -75,7 +75,7 @@ pub(super) struct Floor {
     running: BTreeMap<RunId, Place>,
     /// Deaths of the daemon after which a run is lost.
     max_crashes: u32,
-    /// Suspects that are running: one at most, but for those that were started before they counted as such.
+    /// Suspects that are running. This is at most one, except for runs that became suspects while they ran.
     suspects: usize,
     /// Runs that only take a worker, and their pools.
     abandoned: BTreeMap<Execution, String>,
@@ -381,8 +381,8 @@ fn starter(
     }
 }
 
-/// Whether the next death of the daemon would be the last one that a run outlives. Such a run is started only while no
-/// other one like it runs, so that what has died with the one that kills the daemon does not die with it again.
+/// Whether a run is lost with the next death of the daemon: a suspect. It is started only while no other suspect runs, so
+/// that the run that kills the daemon does not take the others with it once more.
 fn is_suspect(run: &Run, max_crashes: u32) -> bool {
     run.crashes > 0 && run.crashes.saturating_add(1) >= max_crashes
 }

@@ -31,7 +31,7 @@ pub(super) fn refuse(place: &StorePlace, error: &str) -> StoreError {
     StoreError::Refused(format!("{place}: {error}"))
 }
 
-/// A connection that could not be made: because nobody is there yet, or because it will never be allowed.
+/// Turns a failed connection into an error: unavailable if it may succeed later, refused if it never will.
 pub(super) fn unreachable(place: &StorePlace, error: &sqlx::Error) -> StoreError {
     let message = format!("{place}: {}", words(error));
     if may_pass(place, error) {

@@ -1,5 +1,5 @@
-//! The schema: looked at at every start, and brought to this version if it is older. What a newer version has written
-//! is refused, not guessed at. A schema that is current is only read, so a daemon needs no right to change it.
+//! The schema: it is checked at every start, and migrated to this version if it is older. A newer schema is refused. A
+//! current schema is only read, so the daemon needs no right to change it.
 
 use std::path::Path;
 
@@ -194,7 +194,7 @@ async fn look<C: Migrate>(connection: &mut C, migrator: &Migrator) -> Result<Sch
     Ok(Schema { found: applied.len(), needed })
 }
 
-/// What a change of a schema has failed with: a right that is missing is told with how the schema stands.
+/// The error of a failed migration. If a right is missing, it says which version the schema has.
 fn refused(schema: Schema, error: MigrateError) -> SchemaError {
     let denied =
         if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = &error {
@@ -227,8 +227,8 @@ pub(super) async fn sqlite(path: &Path) -> Result<Schema, SchemaError> {
     schema
 }
 
-/// Brings a schema to this version if it is older, and says how it stood. A schema that is current is only read: its
-/// user may have no right to change it. Those who come together take turns.
+/// Migrates a schema to this version if it is older, and returns the state that it found. A current schema is only read:
+/// the user may have no right to change it. Programs that start at the same time take turns.
 async fn bring<C: Migrate>(
     connection: &mut C,
     mut migrator: Migrator,

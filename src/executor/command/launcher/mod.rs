@@ -1,5 +1,5 @@
-//! Launchers: each is a small process in a cgroup of its own, which starts commands there one after the other. To enter
-//! the cgroup takes it many milliseconds, but only once, and mostly before it is needed.
+//! Launchers: each is a small process in a cgroup of its own, which starts commands there one after the other. Entering
+//! a cgroup takes about 10 ms; a launcher does it once, usually before a command needs it.
 
 mod process;
 mod protocol;
@@ -46,7 +46,7 @@ const IDLE_LIMIT: Duration = Duration::from_mins(1);
 /// How long a launcher may take to be ready, or to answer about a command that has ended.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// How long it is waited for the end of what was killed, and the pauses between two looks.
+/// How long to wait for killed processes to end, and the pause between two checks.
 const DEATH_LIMIT: Duration = Duration::from_secs(5);
 const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(200)];
 
@@ -56,7 +56,7 @@ pub(super) struct Launchers {
     cgroups: Arc<Cgroups>,
     state: Mutex<State>,
     runtime: Handle,
-    /// What looks after a launcher until its cgroup is gone.
+    /// The tasks that watch over launchers, each until its cgroup is removed.
     keepers: TaskTracker,
 }
 
@@ -241,7 +241,7 @@ impl Launchers {
         drop(idle);
         self.keepers.close();
         if timeout(DEATH_LIMIT, self.keepers.wait()).await.is_err() {
-            tracing::warn!("some processes that start commands have not ended");
+            tracing::warn!("some launchers of commands did not end in time");
         }
     }
 }
@@ -310,7 +310,7 @@ impl Launcher {
         self.cgroup.oom_kills().saturating_sub(self.oom_kills_before)
     }
 
-    /// Waits until it has ended, which nobody asked it to; how it did. It is cancel-safe.
+    /// Waits until it ends unasked, and returns how it ended. It is cancel-safe.
     pub(super) async fn ended(&self) -> String {
         let mut end = self.end.clone();
         let ended = end.wait_for(Option::is_some).await;

@@ -1,7 +1,7 @@
 //! A launcher: this program, as a small process that stays in a cgroup and starts commands there, one after the other.
 //!
-//! A process is born in the cgroup of the one that starts it, at no price; to move it there afterwards takes the kernel
-//! many milliseconds. A launcher has one thread and no runtime, and ends with its daemon.
+//! A new process is in the cgroup of its parent at no cost; moving it there later takes the kernel about 10 ms. A
+//! launcher has one thread and no async runtime, and ends with its daemon.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,7 +20,7 @@ use super::protocol::{Reply, Request, receive, send};
 use crate::executor::command::cost::cost;
 use crate::executor::command::spawn::Spawn;
 
-/// Bytes of the list of a cgroup's processes that are read: more than the own number is not of interest.
+/// Bytes of `cgroup.procs` that are read: enough to see whether it lists a process besides this one.
 const LIST_BYTES: usize = 64;
 
 /// The cgroup that a launcher has entered.
