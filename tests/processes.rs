@@ -405,6 +405,25 @@ async fn what_can_never_run_here_is_refused_when_it_is_added() {
     let hooked = json!({"id": "x", "trigger": trigger, "task": shell("true"), "on_failure": hook});
     let error = client.add(&hooked).await.unwrap_err().to_string();
     assert!(error.contains("on_failure.user: this daemon lacks"), "{error}");
+    assert_the_file_is_judged_too(&home);
+    // Its own name is accepted, and its environment is nobody's to read.
+    let mut task = shell("id -u; cat /proc/$PPID/environ 2> /dev/null | tr -d '\\0' | wc -c");
+    task["user"] = json!(
+        nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(if is_root() {
+            65534
+        } else {
+            rustix::process::geteuid().as_raw()
+        }))
+        .unwrap()
+        .unwrap()
+        .name
+    );
+    let said = output(&client, "own", task).await;
+    assert!(said.ends_with("\n0\n"), "{said}");
+}
+
+/// A daemon without rights refuses in its file what it refuses over its socket.
+fn assert_the_file_is_judged_too(home: &Home) {
     // A declared job is refused as well. A check cannot know the rights of the daemon, but who does not exist.
     for (user, error) in [("root", None), ("no-such-user", Some("there is no user"))] {
         home.write_config(&format!(
@@ -429,20 +448,6 @@ async fn what_can_never_run_here_is_refused_when_it_is_added() {
         let (_, complaint) = home.fails(&["reload"]);
         assert!(complaint.contains(field), "{complaint}");
     }
-    // Its own name is accepted, and its environment is nobody's to read.
-    let mut task = shell("id -u; cat /proc/$PPID/environ 2> /dev/null | tr -d '\\0' | wc -c");
-    task["user"] = json!(
-        nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(if is_root() {
-            65534
-        } else {
-            rustix::process::geteuid().as_raw()
-        }))
-        .unwrap()
-        .unwrap()
-        .name
-    );
-    let said = output(&client, "own", task).await;
-    assert!(said.ends_with("\n0\n"), "{said}");
 }
 
 /// Runs the command line as a user without rights, and gives whether it succeeded and what it printed.
