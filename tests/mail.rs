@@ -13,7 +13,7 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
-use smtp::MailServer;
+use smtp::{MailServer, Tls};
 use support::{Home, ended, ledger, run_to_end, text};
 use tokio_rustls::TlsAcceptor;
 
@@ -46,7 +46,7 @@ async fn hook_run(client: &Client, job: &str, cause: &str) -> Value {
 
 #[tokio::test]
 async fn a_mail_of_a_failure_says_what_happened_and_ends_with_the_output() {
-    let mut server = MailServer::start(None, |_| TAKEN).await;
+    let mut server = MailServer::start(Tls::None, |_| TAKEN).await;
     let home = Home::new(&config(&server));
     let _daemon = home.start();
     let client = home.client();
@@ -78,7 +78,7 @@ async fn a_mail_of_a_failure_says_what_happened_and_ends_with_the_output() {
 
 #[tokio::test]
 async fn one_outage_is_one_mail_and_its_end_another_one_also_over_a_restart() {
-    let mut server = MailServer::start(None, |_| TAKEN).await;
+    let mut server = MailServer::start(Tls::None, |_| TAKEN).await;
     let home = Home::new(&config(&server));
     let daemon = home.start();
     let client = home.client();
@@ -109,7 +109,7 @@ async fn one_outage_is_one_mail_and_its_end_another_one_also_over_a_restart() {
 async fn a_mail_that_is_put_off_is_sent_again_later_and_one_that_is_refused_is_not() {
     let answer =
         |to: &str| if to.contains("later") { "451 try later\r\n" } else { "550 no such user\r\n" };
-    let mut server = MailServer::start(None, answer).await;
+    let mut server = MailServer::start(Tls::None, answer).await;
     let home = Home::new(&config(&server));
     let _daemon = home.start();
     let client = home.client();
@@ -138,7 +138,7 @@ async fn a_mail_that_is_put_off_is_sent_again_later_and_one_that_is_refused_is_n
 
 #[tokio::test]
 async fn what_a_job_is_called_and_says_cannot_add_a_header() {
-    let mut server = MailServer::start(None, |_| TAKEN).await;
+    let mut server = MailServer::start(Tls::None, |_| TAKEN).await;
     let home = Home::new(&config(&server));
     let _daemon = home.start();
     let client = home.client();
@@ -157,8 +157,8 @@ async fn what_a_job_is_called_and_says_cannot_add_a_header() {
     );
 }
 
-#[tokio::test]
-async fn a_server_is_given_the_password_over_tls_only_if_the_machine_trusts_it() {
+/// A certificate for `localhost`, and what has to be trusted for it.
+fn certificate() -> (TlsAcceptor, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -174,30 +174,83 @@ async fn a_server_is_given_the_password_over_tls_only_if_the_machine_trusts_it()
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], private)
         .unwrap();
-    let mut server = MailServer::start(Some(TlsAcceptor::from(Arc::new(tls))), |_| TAKEN).await;
-    let home = Home::new("");
-    let trusted = home.path().join("ca.pem");
-    std::fs::write(&trusted, authority.pem()).unwrap();
-    home.write_config(&format!(
-        "[mail]\nserver = \"localhost\"\nport = {}\nsecurity = \"tls\"\nfrom = \"p@example.org\"\n\
-         username = \"me\"\npassword = {{ env = \"TEST_MAIL_PASSWORD\" }}\n",
-        server.port
-    ));
-    let trusting = trusted.display().to_string();
-    for (file, state) in [("/dev/null", "failed"), (trusting.as_str(), "succeeded")] {
-        let variables = [("TEST_MAIL_PASSWORD", "swordfish"), ("SSL_CERT_FILE", file)];
-        let daemon = home.start_in(&variables);
-        let client = home.client();
-        let mail = json!({"type": "mail", "to": ["a@example.org"], "text": "swordfish"});
-        add(&client, state, mail, json!({})).await;
-        let run = run_to_end(&client, state).await;
-        assert_eq!(text(&run, "state"), state, "{run}");
-        daemon.stop();
+    (TlsAcceptor::from(Arc::new(tls)), authority.pem())
+}
+
+#[tokio::test]
+async fn a_server_is_given_the_password_over_tls_only_if_the_machine_trusts_it() {
+    let (acceptor, authority) = certificate();
+    for (security, tls) in
+        [("tls", Tls::Wrapper(acceptor.clone())), ("starttls", Tls::Start(acceptor))]
+    {
+        let mut server = MailServer::start(tls, |_| TAKEN).await;
+        let home = Home::new("");
+        let trusted = home.path().join("ca.pem");
+        std::fs::write(&trusted, &authority).unwrap();
+        home.write_config(&format!(
+            "[mail]\nserver = \"localhost\"\nport = {}\nsecurity = \"{security}\"\nfrom = \"p@example.org\"\n\
+             username = \"me\"\npassword = {{ env = \"TEST_MAIL_PASSWORD\" }}\n",
+            server.port
+        ));
+        let trusting = trusted.display().to_string();
+        for (file, state) in [("/dev/null", "failed"), (trusting.as_str(), "succeeded")] {
+            let variables = [("TEST_MAIL_PASSWORD", "swordfish"), ("SSL_CERT_FILE", file)];
+            let daemon = home.start_in(&variables);
+            let client = home.client();
+            let mail = json!({"type": "mail", "to": ["a@example.org"], "text": "swordfish"});
+            add(&client, state, mail, json!({})).await;
+            let run = run_to_end(&client, state).await;
+            assert_eq!(text(&run, "state"), state, "{security}: {run}");
+            daemon.stop();
+        }
+        let received = server.received().await;
+        // "\0me\0swordfish" in base64.
+        let login = "AUTH PLAIN AG1lAHN3b3JkZmlzaA==";
+        assert!(received.commands.iter().any(|command| command == login), "{security}");
+        assert!(!std::fs::read_to_string(home.log()).unwrap().contains("swordfish"));
     }
-    let received = server.received().await;
-    // "\0me\0swordfish" in base64.
-    assert!(received.commands.iter().any(|command| command == "AUTH PLAIN AG1lAHN3b3JkZmlzaA=="));
-    assert!(!std::fs::read_to_string(home.log()).unwrap().contains("swordfish"));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_server_without_the_tls_that_is_asked_for() {
+    let mut server = MailServer::start(Tls::None, |_| TAKEN).await;
+    let home = Home::new(&format!("{}security = \"starttls\"\n", config(&server)));
+    let _daemon = home.start();
+    let client = home.client();
+    add(&client, "a", json!({"type": "mail", "to": ["a@example.org"]}), json!({})).await;
+    let run = run_to_end(&client, "a").await;
+    assert_eq!(text(&run, "state"), "failed", "{run}");
+    assert!(text(&run, "error").contains("STARTTLS"), "{run}");
+    assert!(server.is_quiet());
+}
+
+#[tokio::test]
+async fn a_mail_is_sent_once_the_server_has_taken_it_also_if_that_says_no_good_bye() {
+    let answer = |to: &str| if to == "QUIT" { "" } else { TAKEN };
+    let mut server = MailServer::start(Tls::None, answer).await;
+    let home = Home::new(&config(&server));
+    let _daemon = home.start();
+    let client = home.client();
+    let more = json!({"timeout": 20});
+    add(&client, "a", json!({"type": "mail", "to": ["a@example.org"]}), more).await;
+    let run = run_to_end(&client, "a").await;
+    assert_eq!(text(&run, "state"), "succeeded", "{run}");
+    server.received().await;
+    assert!(server.is_quiet());
+}
+
+#[tokio::test]
+async fn a_reload_changes_the_server_of_the_mails_that_follow() {
+    let before = MailServer::start(Tls::None, |_| TAKEN).await;
+    let mut after = MailServer::start(Tls::None, |_| TAKEN).await;
+    let home = Home::new(&config(&before));
+    let _daemon = home.start();
+    let client = home.client();
+    add(&client, "a", json!({"type": "mail", "to": ["a@example.org"]}), json!({})).await;
+    home.write_config(&config(&after));
+    home.ok(&["reload"]);
+    assert_eq!(text(&run_to_end(&client, "a").await, "state"), "succeeded");
+    after.received().await;
 }
 
 #[test]

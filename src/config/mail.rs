@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::secrets::Secrets;
-use crate::executor::{MailSettings, Security, host_name};
+use crate::executor::{MailSettings, Security, own_address};
 use crate::invalid::Invalid;
 use crate::job::mailbox;
 use crate::secret::Text;
@@ -42,7 +42,7 @@ impl MailTable {
         if self.port == Some(0) {
             return refuse("port", "must be between 1 and 65535");
         }
-        let from = self.from.unwrap_or_else(|| format!("Punctual <punctual@{}>", host_name()));
+        let from = self.from.unwrap_or_else(own_address);
         mailbox("from", &from).map_err(|invalid| invalid.within("mail"))?;
         let login = match (self.username, self.password) {
             (Some(user), Some(password)) => Some((user, secrets.read("mail.password", &password)?)),

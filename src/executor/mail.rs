@@ -1,17 +1,20 @@
 //! Sends mails to the server of `[mail]`, in a task of the async runtime: a mail needs no worker thread or process.
 
+mod handover;
+
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::TlsParameters;
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Response;
-use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use lettre::{Address, Message};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
+
+use handover::{LIMIT, hand_in};
 
 use super::Assignment;
 use super::notice::{report, subject};
@@ -21,8 +24,8 @@ use crate::output::Stream;
 use crate::run::Outcome;
 use crate::task::context::Context;
 
-/// How long the server may take for each of its answers.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+/// What a machine is called in mails whose name cannot be that of a mail server.
+const NO_DOMAIN: &str = "localhost";
 /// Tells auto-responders not to answer the mail (RFC 3834).
 const AUTO_SUBMITTED: (HeaderName, &str) =
     (HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated");
@@ -61,7 +64,7 @@ impl MailSettings {
             server: "localhost".to_owned(),
             port: 25,
             security: Security::None,
-            from: format!("Punctual <punctual@{}>", host_name()),
+            from: own_address(),
             login: None,
         }
     }
@@ -143,11 +146,12 @@ impl Mailer {
         let place = format!("{}:{}", settings.server, settings.port);
         // The machine's certificates are read from files.
         let server = Arc::clone(&settings);
-        let transport = shared.clients.reading.run(move || transport(&server)).await?;
-        let sent = transport?.send(message).await;
+        let tls = shared.clients.reading.run(move || tls(&server)).await??;
+        let hello = ClientId::Domain(domain());
+        let sent = hand_in(&settings, tls, &hello, &message, LIMIT).await;
         let mut answer = match &sent {
             Ok(response) => in_words(response),
-            Err(error) => innermost(error),
+            Err(undelivered) => undelivered.why.clone(),
         };
         answer.push('\n');
         context.log.write(shared.clock.now(), Stream::Stdout, answer.as_bytes());
@@ -156,36 +160,23 @@ impl Mailer {
                 let result = json!({"server": place, "answer": answer.trim_end()});
                 Outcome::Succeeded { result: Some(result), exit_code: None }
             }
-            Err(error) => Outcome::Failed {
-                error: format!("{place}: {}", answer.trim_end()),
+            Err(undelivered) => Outcome::Failed {
+                error: format!("{place}: {}", undelivered.why),
                 exit_code: None,
                 signal: None,
-                permanent: error.is_permanent(),
+                permanent: undelivered.is_permanent,
             },
         })
     }
 }
 
-fn transport(settings: &MailSettings) -> Result<AsyncSmtpTransport<Tokio1Executor>, String> {
-    let tls = || {
-        TlsParameters::builder(settings.server.clone())
-            .build_rustls()
-            .map_err(|error| format!("there is no TLS: {}", innermost(&error)))
-    };
-    let tls = match settings.security {
-        Security::None => Tls::None,
-        Security::StartTls => Tls::Required(tls()?),
-        Security::Tls => Tls::Wrapper(tls()?),
-    };
-    let builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(settings.server.clone())
-        .port(settings.port)
-        .tls(tls)
-        .hello_name(ClientId::Domain(host_name()))
-        .timeout(Some(ANSWER_LIMIT));
-    Ok(match settings.login.clone() {
-        Some((user, password)) => builder.credentials(Credentials::new(user, password)).build(),
-        None => builder.build(),
-    })
+/// By what the connection is secured; none if it is not.
+fn tls(settings: &MailSettings) -> Result<Option<TlsParameters>, String> {
+    if settings.security == Security::None {
+        return Ok(None);
+    }
+    let tls = TlsParameters::builder(settings.server.clone()).build_rustls();
+    tls.map(Some).map_err(|error| format!("there is no TLS: {}", handover::in_words(&error)))
 }
 
 /// The mail. Each attempt to send it has the same id, so that what arrives twice can be seen to be the same.
@@ -203,7 +194,7 @@ fn message(
     let mut builder = Message::builder()
         .from(address("from", from)?)
         .date(now)
-        .message_id(Some(format!("<{}@{}>", assignment.run_id.0, host_name())))
+        .message_id(Some(format!("<{}@{}>", assignment.run_id.0, domain())))
         .subject(given.unwrap_or_else(|| format!("job {}", assignment.job_id.as_str())))
         .header(ContentType::TEXT_PLAIN)
         .raw_header(HeaderValue::new(AUTO_SUBMITTED.0, AUTO_SUBMITTED.1.to_owned()));
@@ -213,9 +204,20 @@ fn message(
     builder.body(text).map_err(|error| format!("the mail cannot be written: {error}"))
 }
 
-/// The name of this machine.
-pub fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+/// The sender of mails where none is set: `punctual@` and the name of this machine.
+pub fn own_address() -> String {
+    format!("Punctual <punctual@{}>", domain())
+}
+
+/// The name of this machine, where it can be that of a mail server: not every name that a machine may have can be, such as
+/// one of 64 letters.
+fn domain() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if is_domain(&name) { name } else { NO_DOMAIN.to_owned() }
+}
+
+fn is_domain(name: &str) -> bool {
+    name.is_ascii() && Address::new("punctual", name).is_ok()
 }
 
 /// A server's answer in one line.
@@ -224,16 +226,20 @@ fn in_words(response: &Response) -> String {
     format!("{} {}", response.code(), text.join(" "))
 }
 
-/// An error with the one that it came from, which says more.
-fn innermost(error: &lettre::transport::smtp::Error) -> String {
-    let mut texts = vec![error.to_string()];
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        let text = inner.to_string();
-        if texts.iter().all(|known| !known.contains(&text)) {
-            texts.push(text);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_whose_name_is_no_domain_sends_mails_as_localhost() {
+        let long = "x".repeat(64);
+        for name in ["rack:web1", "größe", "", "(none)", "web1.", "a b", "a\r\nb", &long] {
+            assert!(!is_domain(name), "{name:?}");
         }
-        source = inner.source();
+        for name in ["web1", "web1.example.org", "localhost"] {
+            assert!(is_domain(name), "{name:?}");
+        }
+        assert!(is_domain(NO_DOMAIN));
+        assert!(mailbox("from", &own_address()).is_ok());
     }
-    texts.join(": ")
 }

@@ -36,6 +36,16 @@ impl Received {
     }
 }
 
+/// How connections are secured.
+#[derive(Clone)]
+pub(crate) enum Tls {
+    None,
+    /// From the beginning.
+    Wrapper(TlsAcceptor),
+    /// Once the client has asked for it.
+    Start(TlsAcceptor),
+}
+
 /// The server. Dropping it ends it.
 pub(crate) struct MailServer {
     pub(crate) port: u16,
@@ -44,9 +54,9 @@ pub(crate) struct MailServer {
 }
 
 impl MailServer {
-    /// Takes mails, and answers the text of each with what `answer` says of its recipient.
+    /// Takes mails, and answers the text of each with what `answer` says of its recipient. It says too what QUIT is answered.
     pub(crate) async fn start(
-        tls: Option<TlsAcceptor>,
+        tls: Tls,
         answer: impl Fn(&str) -> &'static str + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -59,14 +69,22 @@ impl MailServer {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (received, answer) = (received_in.clone(), Arc::clone(&answer));
                 let tls = tls.clone();
+                // A client that does not trust the server goes away.
                 tokio::spawn(async move {
                     match tls {
-                        // A client that does not trust the server goes away.
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => talk(stream, &*answer, received).await,
-                            Err(_) => None,
-                        },
-                        None => talk(stream, &*answer, received).await,
+                        Tls::None => {
+                            let stream = greeted(stream).await?;
+                            talk(stream, &*answer, received).await
+                        }
+                        Tls::Wrapper(tls) => {
+                            let stream = greeted(tls.accept(stream).await.ok()?).await?;
+                            talk(stream, &*answer, received).await
+                        }
+                        Tls::Start(tls) => {
+                            let stream = asked_for_tls(greeted(stream).await?).await?;
+                            let stream = tls.accept(stream).await.ok()?;
+                            talk(stream, &*answer, received).await
+                        }
                     }
                 });
             }
@@ -86,6 +104,32 @@ impl MailServer {
     }
 }
 
+async fn greeted<S: AsyncWrite + Unpin>(mut stream: S) -> Option<S> {
+    stream.write_all(b"220 mail.test ESMTP\r\n").await.ok()?;
+    stream.flush().await.ok()?;
+    Some(stream)
+}
+
+/// Speaks with a client until it asks for TLS, which is all that it may do.
+async fn asked_for_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Option<S> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await.ok()? == 0 {
+            return None;
+        }
+        let reply = match line.trim_end().split(' ').next().unwrap_or_default() {
+            "EHLO" => "250-mail.test\r\n250 STARTTLS\r\n",
+            "STARTTLS" => "220 go on\r\n",
+            _ => "530 not without TLS\r\n",
+        };
+        stream.write_all(reply.as_bytes()).await.ok()?;
+        if reply.starts_with("220") {
+            return Some(stream.into_inner());
+        }
+    }
+}
+
 /// Speaks with one client until it is gone.
 async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -94,7 +138,6 @@ async fn talk(
 ) -> Option<()> {
     let mut stream = BufReader::new(stream);
     let mut commands = Vec::new();
-    stream.write_all(b"220 mail.test ESMTP\r\n").await.ok()?;
     loop {
         let mut line = String::new();
         if stream.read_line(&mut line).await.ok()? == 0 {
@@ -121,7 +164,7 @@ async fn talk(
                 received.send(Received { commands, mail }).await.ok()?;
                 reply
             }
-            "QUIT" => "221 bye\r\n",
+            "QUIT" => answer("QUIT"),
             _ => "250 fine\r\n",
         };
         stream.write_all(reply.as_bytes()).await.ok()?;
