@@ -130,13 +130,29 @@ pub(super) fn end_of(output: &Output) -> String {
 
 /// What a hook is given: what happened, on which host, to which job and run, and the end of what that run wrote.
 pub(super) fn facts(job: &Job, event: Event, subject: &Run, output: &str) -> Value {
-    // A node's name begins with the name of its host.
-    let host = subject.node.split(':').next();
     json!({
         "event": event.word(),
-        "host": host,
+        "host": host_of(&subject.node),
         "job": {"id": job.id, "name": job.name, "tags": job.tags, "description": job.description},
         "run": subject.to_value(),
         "output": output,
     })
+}
+
+/// The host of a node, whose name is that of its host and two more parts.
+fn host_of(node: &str) -> &str {
+    node.rsplitn(3, ':').last().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_node_is_whole_also_with_colons_in_its_name() {
+        let cases = [("web1:7:0f3a", "web1"), ("rack:web1:7:0f3a", "rack:web1"), ("", "")];
+        for (node, host) in cases {
+            assert_eq!(host_of(node), host);
+        }
+    }
 }
