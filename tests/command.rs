@@ -665,6 +665,30 @@ async fn one_process_starts_command_after_command_in_its_cgroup_and_is_replaced_
 }
 
 #[tokio::test]
+async fn a_process_that_a_command_has_spoilt_starts_no_other_commands() {
+    let Some(cgroup) = Cgroup::new() else {
+        return left_out("no cgroup of version 2 can be written");
+    };
+    let home = cgroup.home();
+    let _daemon = home.start();
+    let client = home.client();
+    let own = format!("{}$(sed -n s/^0:://p /proc/self/cgroup)", Cgroup::mount().unwrap());
+    let spoilers = [
+        "prlimit --pid $PPID --nofile=3:3".to_owned(),
+        format!("for to in ../main ..; do echo $PPID > {own}/../$to/cgroup.procs && exit 0; done"),
+    ];
+    client.add(&on_request("after", shell("cat /proc/self/cgroup"))).await.unwrap();
+    for (number, spoiler) in spoilers.iter().enumerate() {
+        let id = number.to_string();
+        client.add(&on_request(&id, shell(spoiler))).await.unwrap();
+        let (run, output) = run_and_read(&client, &id).await;
+        assert_eq!(text(&run, "state"), "succeeded", "{output}");
+        let (run, output) = run_and_read(&client, "after").await;
+        assert!(text(&run, "state") == "succeeded" && output.contains("/commands-"), "{output}");
+    }
+}
+
+#[tokio::test]
 async fn a_daemon_that_is_killed_takes_along_what_is_in_the_cgroups_of_its_commands() {
     let Some(cgroup) = Cgroup::new() else {
         return left_out("no cgroup of version 2 can be written");

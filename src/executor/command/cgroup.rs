@@ -145,9 +145,9 @@ impl Cgroup {
         found
     }
 
-    /// Whether it holds this process alone.
-    pub(super) fn is_empty_but_for(&self, pid: Pid) -> bool {
-        !has_subfolders(&self.folder) && self.others(&[pid]).is_empty()
+    /// Whether it holds this process, and nothing else. A command may have moved that out of it.
+    pub(super) fn holds_only(&self, pid: Pid) -> bool {
+        !has_subfolders(&self.folder) && self.others(&[]) == [pid]
     }
 
     /// Asks these processes to end, if they are still in it.
@@ -394,6 +394,17 @@ mod tests {
         let events = "low 0\nhigh 0\nmax 34\noom 5\noom_kill 4\noom_group_kill 0\n";
         fs::write(cgroup.folder().join("memory.events"), events).unwrap();
         assert_eq!(cgroup.oom_kills(), 4);
+    }
+
+    #[test]
+    fn a_cgroup_is_used_again_only_if_its_launcher_is_in_it_and_nothing_else() {
+        let base = fake("");
+        let cgroup = cgroups(base.path(), "").make().unwrap();
+        let cases = [("7\n", true), ("", false), ("8\n", false), ("7\n8\n", false)];
+        for (processes, is_usable) in cases {
+            fs::write(cgroup.folder().join("cgroup.procs"), processes).unwrap();
+            assert_eq!(cgroup.holds_only(Pid::from_raw(7).unwrap()), is_usable, "{processes:?}");
+        }
     }
 
     #[test]

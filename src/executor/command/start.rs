@@ -79,7 +79,10 @@ pub(super) async fn start<'a>(
     let process = match started {
         Ok(process) => process,
         Err(error) => {
-            if let (NoProcess::NotStarted(_), Some(launcher)) = (&error, launcher) {
+            // Where a launcher lacks something, such as descriptors that a command has taken from it, another may not.
+            if let (NoProcess::NotStarted(why), Some(launcher)) = (&error, launcher)
+                && !is_shortage(why)
+            {
                 commands.give_back(launcher);
             }
             return Err(refusal(error, &program, sheet.is_some()));

@@ -34,7 +34,8 @@ use crate::job::Limits;
 use crate::run::Cost;
 use protocol::{Reply, Request, receive, send};
 
-/// The argument that makes this program a launcher.
+/// What lists of processes call a launcher: this name and the argument that makes this program one.
+const NAME: &str = "punctual";
 const VERB: &str = "launch";
 /// The environment of a launcher: with this its allocator takes memory page by page. Huge pages in advance, as for the
 /// daemon, would cost each launcher 4 MiB.
@@ -199,7 +200,7 @@ impl Launchers {
         let cgroup = Arc::new(self.cgroups.make()?);
         let (here, there) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let argv = [program.path.display().to_string(), VERB.to_owned()];
+        let argv = [NAME.to_owned(), VERB.to_owned()];
         let null = || io::Result::Ok(OwnedFd::from(File::options().write(true).open("/dev/null")?));
         let files = [there, null()?, null()?];
         let env = ENVIRONMENT.map(|(name, value)| (name.into(), value.into())).into();
@@ -299,7 +300,7 @@ impl Launcher {
 
     /// Whether nothing else is in the cgroup, once its command was waited for.
     pub(super) fn is_alone(&mut self) -> bool {
-        if self.condition == Condition::NotAlone && self.cgroup.is_empty_but_for(self.pid) {
+        if self.condition == Condition::NotAlone && self.cgroup.holds_only(self.pid) {
             self.condition = Condition::Used;
         }
         self.condition == Condition::Used
