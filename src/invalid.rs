@@ -5,6 +5,8 @@ use std::fmt::Display;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::printable::shortened;
+
 /// A value that was refused: the field that holds it, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.sentence())]
@@ -23,7 +25,7 @@ const QUOTE_CHARS_MAX: usize = 80;
 impl Invalid {
     /// An error at `field`.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        let cut = |text: String| shortened(&text, MESSAGE_CHARS_MAX).map_or(text, |short| short);
+        let cut = |text: String| shortened(&text, MESSAGE_CHARS_MAX).into_owned();
         Self { field: cut(field.into()), message: cut(message.into()) }
     }
 
@@ -49,14 +51,7 @@ impl Invalid {
 
 /// A text as it is quoted in a message: its beginning, if it is long.
 pub fn quoted(text: &str) -> String {
-    let short = shortened(text, QUOTE_CHARS_MAX);
-    format!("\"{}\"", short.as_deref().unwrap_or(text))
-}
-
-/// The beginning of a text that has more than `limit` characters.
-fn shortened(text: &str, limit: usize) -> Option<String> {
-    let (end, _) = text.char_indices().nth(limit)?;
-    Some(format!("{}…", text.get(..end).unwrap_or_default()))
+    format!("\"{}\"", shortened(text, QUOTE_CHARS_MAX))
 }
 
 /// Reads a JSON value into a type; an error names the path of the field that is wrong.

@@ -25,6 +25,14 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// The text, or its first `limit` characters and a `…` if it is longer.
+pub fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
+}
+
 /// JSON text with every control character in its strings as `\u001b`: it means the same.
 pub fn escaped_json(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Words: each other, and nothing else.
     ("clock", &[]),
-    ("invalid", &[]),
+    ("invalid", &["printable"]),
     ("json", &["invalid"]),
     ("printable", &[]),
     ("file", &[]),

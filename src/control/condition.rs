@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::clock::{Timestamp, rfc3339};
+use crate::printable::shortened;
 use crate::scheduler::handle::{Delay, Status};
 
 /// How late the loop may be with a step, or with waking up, before the daemon is degraded and not ready.
@@ -77,11 +78,7 @@ impl Condition {
     /// A condition whose message is the first line of this text, shortened where it is very long.
     pub fn new(kind: Kind, message: &str, since: Option<Timestamp>) -> Self {
         let line = message.lines().next().unwrap_or_default();
-        let mut message: String = line.chars().take(MESSAGE_CHARS).collect();
-        if message.len() < line.len() {
-            message.push('…');
-        }
-        Self { kind, message, since }
+        Self { kind, message: shortened(line, MESSAGE_CHARS).into_owned(), since }
     }
 
     fn to_value(&self) -> Value {

@@ -14,6 +14,7 @@ use super::notify;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::control::condition::{Condition, Facts, Kind, Noted, conditions};
 use crate::history::History;
+use crate::printable::shortened;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::handle::{Handle, Status};
 use crate::zone::Zone;
@@ -192,11 +193,7 @@ fn sentence(
         let [jobs, next] = [jobs, next].map(Option::unwrap_or_default);
         parts.push(format!("{jobs}{running} running{next}"));
     }
-    let line = parts.join("; ");
-    match line.char_indices().nth(LINE_CHARS) {
-        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
-        None => line,
-    }
+    shortened(&parts.join("; "), LINE_CHARS).into_owned()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::printable::escaped;
+use crate::printable::{escaped, shortened};
 
 /// Characters of a subject.
 const SUBJECT_CHARS: usize = 150;
@@ -22,11 +22,8 @@ pub(super) fn subject(facts: &Value) -> String {
             if error.is_empty() { state } else { format!("{state}: {error}") }
         }
     };
-    let subject = escaped(&format!("[{host}] job {job} {what}")).into_owned();
-    match subject.char_indices().nth(SUBJECT_CHARS) {
-        Some((end, _)) => format!("{}…", subject.get(..end).unwrap_or_default()),
-        None => subject,
-    }
+    let subject = format!("[{host}] job {job} {what}");
+    shortened(&escaped(&subject), SUBJECT_CHARS).into_owned()
 }
 
 /// The report: job, host, times, how it ended, and the end of the output.

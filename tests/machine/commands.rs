@@ -33,7 +33,7 @@ fn a_command_has_a_cgroup_and_what_it_leaves_there_is_told_and_ended_with_its_ru
 }
 
 #[test]
-fn a_command_ends_with_a_daemon_that_is_killed_and_the_next_one_begins_anew() {
+fn a_command_ends_with_a_daemon_that_is_killed_and_the_next_daemon_starts_it_again() {
     let Some(machine) = Machine::installed() else { return };
     let script = "echo $$ > /var/lib/punctual/pid; exec sleep 600";
     machine.ok(&[

@@ -24,22 +24,22 @@ pub struct PolicyArguments {
     #[arg(long, value_name = "N", help_heading = "How", allow_hyphen_values = true)]
     pub priority: Option<i32>,
     /// Run this when a run has failed for good: a line for the shell, or a task in its JSON form
-    #[arg(long, value_name = "TASK", help_heading = "Telling")]
+    #[arg(long, value_name = "TASK", help_heading = "Hooks and heartbeat")]
     pub on_failure: Option<String>,
     /// Run the hook of --on-failure only for the first failure since a run has succeeded
-    #[arg(long, help_heading = "Telling")]
+    #[arg(long, help_heading = "Hooks and heartbeat")]
     pub on_failure_once: bool,
     /// Run this when a run has succeeded after one that failed
-    #[arg(long, value_name = "TASK", help_heading = "Telling")]
+    #[arg(long, value_name = "TASK", help_heading = "Hooks and heartbeat")]
     pub on_recovery: Option<String>,
     /// Run this when a run has succeeded
-    #[arg(long, value_name = "TASK", help_heading = "Telling")]
+    #[arg(long, value_name = "TASK", help_heading = "Hooks and heartbeat")]
     pub on_success: Option<String>,
     /// Run this when an occurrence was too late to run
-    #[arg(long, value_name = "TASK", help_heading = "Telling")]
+    #[arg(long, value_name = "TASK", help_heading = "Hooks and heartbeat")]
     pub on_missed: Option<String>,
     /// Ping this URL when a run starts, succeeds or fails, as healthchecks.io understands it
-    #[arg(long, value_name = "URL", help_heading = "Telling")]
+    #[arg(long, value_name = "URL", help_heading = "Hooks and heartbeat")]
     pub heartbeat: Option<String>,
     /// Once the job is finished, remove it at once or keep it [default: removed after `[retention]` finished_jobs_seconds]
     #[arg(long, value_name = "WHAT", help_heading = "How", value_parser = ["remove", "keep"])]
