@@ -546,7 +546,7 @@ fn check_and_reload_tell_what_changes() {
     assert!(home.ok(&["check"]).contains("no daemon is running"));
     assert_eq!(
         home.json(&["check"]),
-        json!({"file": "jobs.toml", "jobs": 0, "changes": null, "warnings": []})
+        json!({"file": "jobs.toml", "jobs": 0, "changes": null, "warnings": [], "conflicts": []})
     );
     let _daemon = home.start();
     assert!(home.ok(&["check", "jobs.toml"]).contains("a reload would change no job"));

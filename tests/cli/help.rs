@@ -25,8 +25,24 @@ fn examples(home: &Home, verb: &str) -> Vec<String> {
 fn every_verb_has_help_with_an_example_of_itself() {
     let home = Home::new("");
     let expected = [
-        "serve", "check", "add", "list", "show", "pause", "resume", "run", "cancel", "remove",
-        "explain", "runs", "logs", "status", "preview", "reload",
+        "serve",
+        "check",
+        "migrate",
+        "add",
+        "list",
+        "show",
+        "pause",
+        "resume",
+        "run",
+        "cancel",
+        "remove",
+        "explain",
+        "runs",
+        "logs",
+        "status",
+        "log-level",
+        "preview",
+        "reload",
     ];
     assert_eq!(verbs(&home), expected);
     for verb in expected {
