@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Failure;
 use crate::printable::{escaped, escaped_json};
 
-/// Ends a command whose answers are for people; see [`Output::report`].
+/// Ends a command whose answers are for people: says why it failed, if it did, and gives its exit code.
 pub fn report(result: Result<(), Failure>) -> ExitCode {
     Output::new(false).report(result)
 }

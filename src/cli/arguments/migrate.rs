@@ -7,7 +7,7 @@ use clap::Args;
 /// Arguments of `migrate`.
 #[derive(Debug, Args)]
 pub struct MigrateArguments {
-    /// The file whose [store] url names the database [default: jobs.toml here, or /etc/punctual/jobs.toml if there is
+    /// The file whose table `store` names the database [default: jobs.toml here, or /etc/punctual/jobs.toml if there is
     /// none here]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "url_file"])]
     pub config: Option<PathBuf>,
