@@ -303,10 +303,11 @@ impl Node {
             for patience in patience {
                 let completions = std::mem::take(&mut completions);
                 let finished = impatient(core.finish(now, completions), patience).await;
-                if matches!(finished, Some(Ok(_))) {
-                    break;
-                }
-                core.forget_step();
+                let Some(Ok(_)) = finished else {
+                    core.forget_step();
+                    continue;
+                };
+                return (core, Done::Left);
             }
             (core, Done::Left)
         })

@@ -99,7 +99,9 @@ async fn migrates(url: &str) {
 
     // All at once: one of them does it, and all succeed.
     let mut homes: Vec<Home> = (0..4).map(|_| Home::new(&store(&owner))).collect();
-    homes.iter_mut().for_each(|home| home.set(VARIABLE, ""));
+    for home in &mut homes {
+        home.set(VARIABLE, "");
+    }
     let spawn = |home: &Home| {
         let mut command = home.command(&["migrate", "--config", "jobs.toml"]);
         command.env_remove(VARIABLE).stdout(std::process::Stdio::piped()).spawn().unwrap()
