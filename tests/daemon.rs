@@ -188,6 +188,17 @@ async fn a_store_that_cannot_be_written_delays_and_says_so_until_it_can() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_says_that_it_is_ready_takes_requests() {
+    for _ in 0..5 {
+        let home = Home::new("");
+        let _daemon = home.spawn(&[]);
+        let client = home.client();
+        while client.ready().await.is_err() {}
+        client.add(&once("first", NEVER, noop())).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_reading_that_fails_counts_against_readiness_until_it_succeeds() {
     let home = Home::new("");
     let _daemon = home.start();
@@ -643,7 +654,8 @@ async fn declaring_many(home: &Home) -> support::Daemon {
     let daemon = home.spawn(&[]);
     let is_declaring = async || {
         let status = home.client().status().await.ok()?;
-        Some(status["not_ready"]["message"].as_str()?.contains("being declared"))
+        let message = status.pointer("/not_ready/message")?;
+        Some(message.as_str()?.contains("being declared"))
     };
     while is_declaring().await != Some(true) {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;

@@ -373,12 +373,8 @@ async fn what_can_never_run_here_is_refused_when_it_is_added() {
     if is_root() && !can_execute_as_nobody() {
         return left_out(&format!("nobody cannot execute the program or enter {folder}"));
     }
-    let _daemon = home.spawn(&[]);
+    let _daemon = home.start();
     let client = home.client();
-    // It may not write to the socket on which it would say that it is ready.
-    while !std::fs::read_to_string(home.log()).unwrap_or_default().contains(" ready socket=") {
-        tokio::task::yield_now().await;
-    }
     let refused = async |more: Value| {
         let task = commands::with(shell("true"), more);
         let trigger = json!({"type": "date", "run_date": "2100-01-01"});

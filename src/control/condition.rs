@@ -29,7 +29,7 @@ pub enum Kind {
     Stuck,
     /// The store cannot be used.
     Store,
-    /// The daemon has not begun to fire jobs.
+    /// The start is not over: jobs do not fire yet, and the control socket refuses requests about them.
     Starting,
     /// The store cannot be read.
     StoreRead,
@@ -157,8 +157,6 @@ pub fn conditions(facts: &Facts<'_>, noted: &Noted, now: Timestamp) -> Vec<Condi
     let mut add = |kind, message: &str, since| found.push(Condition::new(kind, message, since));
     if status.draining {
         add(Kind::Stopping, "the daemon is stopping", None);
-    } else if status.starting {
-        add(Kind::Starting, "the jobs of the file are being declared", None);
     }
     match (stuck(facts.delay), &status.store_error) {
         (Some((kind, message)), _) => add(kind, &message, None),
@@ -282,15 +280,12 @@ mod tests {
             ]
         );
         noted.clear(Kind::Reload);
-        let (starting, draining) = (
-            Status { starting: true, ..Status::default() },
-            Status { draining: true, ..Status::default() },
-        );
         let of = |status: &Status, delay| found(status, delay, 1, &noted);
-        assert_eq!(
-            of(&starting, Some(delayed(0, None)))[0],
-            "starting: the jobs of the file are being declared"
-        );
+        noted.set(Condition::new(Kind::Starting, "jobs are being declared", None));
+        let first = &of(&Status::default(), Some(delayed(0, None)))[0];
+        assert_eq!(first, "starting: jobs are being declared");
+        noted.clear(Kind::Starting);
+        let draining = Status { draining: true, ..Status::default() };
         assert_eq!(
             of(&draining, None),
             [

@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use super::audit::Caller;
+use super::condition::{self, Kind};
 use super::error::ApiError;
 use super::request::{Bare, JsonBody, Parameters};
-use super::{Api, ReloadOrder, condition, health};
+use super::{Api, ReloadOrder, health};
 use crate::clock::rfc3339;
 use crate::invalid::Invalid;
 use crate::scheduler::handle::Node;
@@ -54,7 +55,7 @@ pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
     Json(json!({
         "state": match status.paused_since {
             _ if status.draining => "draining",
-            _ if status.starting => "starting",
+            _ if conditions.iter().any(|found| found.kind == Kind::Starting) => "starting",
             Some(_) => "paused",
             None => "running",
         },

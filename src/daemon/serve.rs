@@ -28,7 +28,6 @@ use crate::cli::Failure;
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Retention};
-use crate::control::condition::Noted;
 use crate::control::{
     self, Api, DeclaredFile, LogFilter, Opening, ReloadAnswer, ReloadOrder, Reloaded,
 };
@@ -265,7 +264,7 @@ fn assemble(
     let (rules_in, rules_out) = watch::channel(Arc::new(rules));
     let (file_in, file_out) = watch::channel(DeclaredFile::default());
     let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
-    let noted = Noted::default();
+    let noted = start.noted();
     let history = History::new(Arc::new(store.clone()), handle.clone(), live.clone());
     let known = (handle.clone(), history.clone(), noted.clone());
     let standing = Standing::new(known, rules_out.clone(), frame.socket.clone());

@@ -22,6 +22,7 @@ use crate::cli::Failure;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError};
 use crate::control::bind::{SocketFile, bind};
+use crate::control::condition::{Condition, Kind, Noted};
 use crate::control::{self, Opening, Routes, Stage};
 use crate::executor::Privileges;
 use crate::scheduler::admission::Rules;
@@ -43,6 +44,8 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Start {
     stage: watch::Sender<Stage>,
+    /// Says that the daemon is starting, for as long as the stage is not the last one.
+    noted: Noted,
     /// When the service manager is told that the daemon is ready; none once it was.
     ready_at: Option<Instant>,
 }
@@ -103,7 +106,7 @@ impl Start {
         let closed = doors.clone().cancelled_owned();
         tracker.spawn(async move { server::serve(listener, router, settings, closed).await });
         let ready_at = Some(Instant::now() + READY_WITHIN);
-        Ok((Self { stage, ready_at }, file))
+        Ok((Self { stage, noted: Noted::default(), ready_at }, file))
     }
 
     /// Opens the store of the plan once it is available. SIGHUP makes the daemon read the file again meanwhile, and the
@@ -163,18 +166,26 @@ impl Start {
         }
     }
 
+    /// Where conditions of the daemon are noted. The routes show them.
+    pub(super) fn noted(&self) -> Noted {
+        self.noted.clone()
+    }
+
     /// The store is open: requests about the daemon get through.
     pub(super) fn declaring(&self, routes: Routes) {
+        let message = "the jobs of the file are being declared";
+        self.noted.set(Condition::new(Kind::Starting, message, None));
         self.stage.send_replace(Stage::Declaring { routes, away: None });
     }
 
-    /// The jobs of the file are declared: all requests get through.
+    /// The jobs of the file are declared: all requests get through. Only then is the daemon ready.
     pub(super) fn up(&self) {
         self.stage.send_modify(|stage| {
             if let Stage::Declaring { routes, .. } = stage {
                 *stage = Stage::Up(routes.clone());
             }
         });
+        self.noted.clear(Kind::Starting);
     }
 
     /// Awaits something. If that takes long, the service manager is told meanwhile that the daemon is ready.

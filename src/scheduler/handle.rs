@@ -111,8 +111,6 @@ pub struct Status {
     pub written: Written,
     /// Why the store cannot be used, if the last step failed.
     pub store_error: Option<String>,
-    /// Whether nothing fires yet, because the jobs of the file are still being declared.
-    pub starting: bool,
     /// Whether nothing is started any more.
     pub draining: bool,
     /// The pools.
