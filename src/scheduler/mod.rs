@@ -363,8 +363,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.conflicts = 0;
         let replies = self.act(step);
         let next = self.next_wake(now);
-        // Who is answered may look at the status, and has to find it as it was answered.
+        // Who is answered may look at the status, and has to find it as it was answered. A part of the inputs that was
+        // tried alone is followed by the rest of this tick.
         self.publish(next);
+        if fires == Fires::Yes {
+            self.store.pulse.step_ends();
+        }
         for Reply { to, answer } in replies {
             // Nobody may be waiting any more; what was asked is done all the same.
             drop(to.send(answer));
@@ -522,9 +526,13 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
-    /// Has the status say what is wrong.
+    /// Has the status say what is wrong. The step is over: who is answered now finds the error, and no step that is late.
     fn tell_trouble(&self, error: &StoreError) {
-        self.status.send_modify(|status| status.store_error = Some(error.to_string()));
+        self.status.send_modify(|status| {
+            status.store_error = Some(error.to_string());
+            status.next_wake = None;
+        });
+        self.store.pulse.step_ends();
     }
 
     /// Whether another node was faster, or the database refuses a value: then what was asked is tried again at once.
@@ -564,7 +572,6 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             status.clock = self.clock.correction();
             status.written = self.written;
             status.store_error = None;
-            status.starting = self.phase == Phase::Held;
             status.draining = self.phase == Phase::Draining;
             status.pools.clear();
             status.pools.extend(self.floor.usage().map(handle::PoolStatus::from));
