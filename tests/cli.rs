@@ -203,10 +203,9 @@ fn a_paused_scheduler_says_so_wherever_it_is_asked_about_jobs() {
     assert_eq!(home.json(&["show", "soon"])["scheduler_paused"], since);
     let list = home.ok(&["list"]);
     assert!(!list.contains("in 59m"), "{list}");
-    let soon = list.lines().find(|line| line.starts_with("soon")).unwrap();
-    assert!(soon.contains("  when resumed  "), "{list}");
-    let held = list.lines().find(|line| line.starts_with("held")).unwrap();
-    assert!(!held.contains("when resumed"), "{list}");
+    let row = |job: &str| list.lines().find(|line| line.starts_with(job)).unwrap();
+    assert!(row("soon").contains("  when resumed  "), "{list}");
+    assert!(!row("held").contains("when resumed"), "{list}");
     let last = list.lines().last().unwrap();
     assert!(last.starts_with("The scheduler is paused since 20"), "{list}");
     assert!(last.contains(&format!(" by {by}: no job fires")), "{list}");

@@ -544,8 +544,9 @@ impl Drop for Cgroup {
 
 /// A job that runs only when a test asks for it.
 fn on_request(id: &str, task: Value) -> Value {
-    let trigger = json!({"type": "date", "run_date": "2100-01-01"});
-    json!({"id": id, "trigger": trigger, "task": task})
+    let mut job = json!({"id": id, "trigger": {"type": "date", "run_date": "2100-01-01"}});
+    job["task"] = task;
+    job
 }
 
 /// Runs a job to its end; the run, and what it wrote.

@@ -184,10 +184,9 @@ async fn crashes_use_up_attempts_and_leave_a_trace_of_each() {
 
 /// Why the only run of job `a` was lost, if it was.
 async fn why_lost(world: &World) -> Option<String> {
-    match only_run(world).await.state {
-        RunState::Ended { outcome: Outcome::Lost { error }, .. } => Some(error),
-        _ => None,
-    }
+    let state = only_run(world).await.state;
+    let RunState::Ended { outcome: Outcome::Lost { error }, .. } = state else { return None };
+    Some(error)
 }
 
 #[tokio::test]
@@ -240,34 +239,39 @@ async fn only_the_run_that_kills_the_daemon_is_lost_and_not_those_that_die_with_
         for id in ids {
             world.add(job(&once(&json!({"id": id}))), at(0)).await;
         }
-        let mut now = 10;
-        world.tick(at(now)).await;
-        let mut deaths = 0;
-        while !world.started().is_empty() {
-            now += 1;
-            // What is new does not wait for those that may be guilty.
-            let fresh = format!("fresh-{now}");
-            let given = json!({"id": fresh, "trigger": {"type": "date", "run_date": "2027-01-15T08:00:00Z"}});
-            world.add(job(&given), at(now)).await;
-            world.tick(at(now)).await;
-            let started = world.started();
-            assert!(started.contains(&fresh), "{started:?}");
-            let first = started.iter().filter(|id| ids.contains(&id.as_str())).count();
-            assert!(deaths < 2 || first <= 1, "one at a time after {deaths} deaths: {started:?}");
-            if started.iter().any(|id| id == guilty) {
-                deaths += 1;
-                world.crash(at(now)).await;
-            } else {
-                world.complete_all(at(now));
-            }
-            world.tick(at(now)).await;
-        }
-        assert_eq!(deaths, jobs::MAX_CRASHES);
-        for id in ids {
-            let expected = if id == guilty { "10 lost" } else { "10 succeeded" };
-            assert_eq!(world.ledger(id).await, [expected], "{id}");
+        assert_eq!(deaths_by(guilty, &ids, &mut world).await, jobs::MAX_CRASHES);
+        assert_eq!(world.ledger(guilty).await, ["10 lost"]);
+        for id in ids.iter().filter(|id| **id != guilty) {
+            assert_eq!(world.ledger(id).await, ["10 succeeded"], "{id}");
         }
     }
+}
+
+/// Goes on until everything has ended, while the daemon dies whenever this job runs; how often it died.
+async fn deaths_by(guilty: &str, ids: &[&str], world: &mut World) -> u32 {
+    let (mut now, mut deaths) = (10, 0);
+    world.tick(at(now)).await;
+    while !world.started().is_empty() {
+        now += 1;
+        // What is new does not wait for those that may be guilty.
+        let fresh = format!("fresh-{now}");
+        let given =
+            json!({"id": fresh, "trigger": {"type": "date", "run_date": "2027-01-15T08:00:00Z"}});
+        world.add(job(&given), at(now)).await;
+        world.tick(at(now)).await;
+        let started = world.started();
+        assert!(started.contains(&fresh), "{started:?}");
+        let first = started.iter().filter(|id| ids.contains(&id.as_str())).count();
+        assert!(deaths < 2 || first <= 1, "one at a time after {deaths} deaths: {started:?}");
+        if started.iter().any(|id| id == guilty) {
+            deaths += 1;
+            world.crash(at(now)).await;
+        } else {
+            world.complete_all(at(now));
+        }
+        world.tick(at(now)).await;
+    }
+    deaths
 }
 
 fn cancel(id: &RunId, reason: Option<&str>) -> Request {

@@ -302,12 +302,9 @@ impl Node {
         Box::pin(async move {
             for patience in patience {
                 let completions = std::mem::take(&mut completions);
-                let finished = impatient(core.finish(now, completions), patience).await;
-                let Some(Ok(_)) = finished else {
-                    core.forget_step();
-                    continue;
-                };
-                return (core, Done::Left);
+                if has_finished(&mut core, now, completions, patience).await {
+                    return (core, Done::Left);
+                }
             }
             (core, Done::Left)
         })
@@ -406,6 +403,21 @@ impl Node {
     pub(crate) fn owes_answers(&self) -> bool {
         !self.asked.is_empty()
     }
+}
+
+/// Makes the last writes, with so much patience; whether they are made.
+async fn has_finished(
+    core: &mut Core,
+    now: Timestamp,
+    completions: Vec<Completion>,
+    patience: u64,
+) -> bool {
+    let finished = impatient(core.finish(now, completions), patience).await;
+    let is_done = matches!(finished, Some(Ok(_)));
+    if !is_done {
+        core.forget_step();
+    }
+    is_done
 }
 
 /// Awaits something, but gives up and drops it when it was polled this often and has not ended.
