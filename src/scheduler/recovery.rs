@@ -235,9 +235,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     ) -> Result<(), StoreError> {
         let Some(job) = job.filter(|job| is_of(job, lost)) else { return Ok(()) };
         let is_told = job.policy.hooks.on_failure.is_some() || job.policy.heartbeat.is_some();
-        let output = match is_told {
-            true => self.store.load_output(&lost.id, lost.attempt).await?.unwrap_or_default(),
-            false => Output::default(),
+        let output = if is_told {
+            self.store.load_output(&lost.id, lost.attempt).await?.unwrap_or_default()
+        } else {
+            Output::default()
         };
         let mut desk = self.desk(step);
         desk.tell_end(job, lost, &output);
