@@ -121,7 +121,7 @@ async fn a_stop_asks_for_the_time_that_it_takes_and_a_second_signal_ends_the_wai
     let mut says = home.signal("says");
     let path = says.path.display();
     let script = format!(
-        "trap 'echo term > {path}; exit 9' TERM; echo begun > {path}; while :; do sleep 0.1; done"
+        "trap 'echo term > {path}; exit 9' TERM; echo begun > {path}; while test -e {path}; do sleep 0.1; done"
     );
     home.ok(&["add", "work", "--at", "2100-01-01T00:00:00Z", "--shell", "--", &script]);
     let client = home.client();

@@ -37,6 +37,8 @@ pub enum Kind {
     Paused,
     /// The last reload failed.
     Reload,
+    /// Jobs of the file are not as it declares them, because another file declares them.
+    Conflict,
     /// Jobs are broken: they do not fire.
     Broken,
     /// Runs have been waiting for a worker for too long.
@@ -56,6 +58,7 @@ impl Kind {
             Self::StoreRead => "store_read",
             Self::Paused => "paused",
             Self::Reload => "reload",
+            Self::Conflict => "conflict",
             Self::Broken => "broken_jobs",
             Self::Overdue => "overdue",
             Self::Clock => "clock",

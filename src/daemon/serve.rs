@@ -497,6 +497,7 @@ impl Daemon {
         self.declared = count + done.kept;
         declared::log(&done, &faults);
         let Declared { difference, refused, .. } = done;
+        self.standing.declared(&difference.conflicts);
         let faults = declared::shown(faults.into_iter().chain(refused), &difference.conflicts);
         self.file.send_replace(DeclaredFile { path, source, jobs: count, faults });
         Ok(difference)

@@ -16,6 +16,7 @@ use crate::control::condition::{Condition, Facts, Kind, Noted, conditions};
 use crate::history::History;
 use crate::printable::shortened;
 use crate::scheduler::admission::Rules;
+use crate::scheduler::command::Conflict;
 use crate::scheduler::handle::{Handle, Status};
 use crate::zone::Zone;
 
@@ -71,6 +72,16 @@ impl Standing {
         let line = self.line(&self.handle.status());
         notify::ready(&line);
         self.is_new(line);
+    }
+
+    /// Notes which jobs of the file another file declares.
+    pub(super) fn declared(&self, conflicts: &[Conflict]) {
+        let Some(first) = conflicts.first() else { return self.noted.clear(Kind::Conflict) };
+        let message = match conflicts.len() - 1 {
+            0 => first.to_string(),
+            others => format!("{first} (and {others} more)"),
+        };
+        self.noted.set(Condition::new(Kind::Conflict, &message, None));
     }
 
     /// Notes how a reload has ended, and tells the service manager that the daemon is ready again.

@@ -192,7 +192,10 @@ async fn a_file_that_was_moved_says_whose_jobs_it_has_until_it_names_its_source(
         (text(&job, "state"), text(&job, "source")),
         ("active", &*old.display().to_string())
     );
-    let fault = client.status().await.unwrap()["declared"]["faults"][0].clone();
+    let status = client.status().await.unwrap();
+    assert_eq!(status["health"]["reasons"][0]["reason"], "conflict", "a monitor is told");
+    assert_eq!(home.run(&["status"]).status.code(), Some(1));
+    let fault = status["declared"]["faults"][0].clone();
     assert!(text(&fault, "error").contains(&*old.display().to_string()), "{fault}");
     let log = std::fs::read_to_string(home.log()).unwrap();
     assert!(log.contains("ERROR another file declares the job"), "{log}");
@@ -208,6 +211,7 @@ async fn a_file_that_was_moved_says_whose_jobs_it_has_until_it_names_its_source(
     let checked = home.ok(&["check", "new.toml"]);
     assert!(checked.contains("added: b") && !checked.contains("removed"), "{checked}");
     assert_eq!(home.json(&["reload"])["changed"], json!(["a"]));
+    assert_eq!(client.status().await.unwrap()["health"]["state"], "well");
     assert!(home.fails(&["remove", "a"]).1.contains("declared in a file"));
     assert!(daemon.stop().success());
 }
