@@ -206,9 +206,9 @@ fn a_paused_scheduler_says_so_wherever_it_is_asked_about_jobs() {
     let row = |job: &str| list.lines().find(|line| line.starts_with(job)).unwrap();
     assert!(row("soon").contains("  when resumed  "), "{list}");
     assert!(!row("held").contains("when resumed"), "{list}");
-    let last = list.lines().last().unwrap();
-    assert!(last.starts_with("The scheduler is paused since 20"), "{list}");
-    assert!(last.contains(&format!(" by {by}: no job fires")), "{list}");
+    let notice = list.lines().last().unwrap();
+    assert!(notice.starts_with("The scheduler is paused since 20"), "{list}");
+    assert!(notice.contains(&format!(" by {by}: no job fires")), "{list}");
     let shown = home.ok(&["show", "soon"]);
     assert!(shown.contains("when the scheduler is resumed (paused since 20"), "{shown}");
     let explained = home.ok(&["explain", "soon"]);

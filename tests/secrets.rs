@@ -143,8 +143,8 @@ fn a_secret_that_does_not_fit_is_not_quoted() {
     }
 }
 
-#[test]
-fn credentials_come_from_the_service_manager_and_a_new_one_takes_a_restart() {
+#[tokio::test]
+async fn credentials_come_from_the_service_manager_and_a_new_one_takes_a_restart() {
     let home = Home::new("[store]\nurl = { credential = \"store-url\" }\n");
     let credentials = home.path().join("credentials");
     std::fs::create_dir(&credentials).unwrap();
@@ -158,6 +158,7 @@ fn credentials_come_from_the_service_manager_and_a_new_one_takes_a_restart() {
     std::fs::remove_file(credentials.join("store-url")).unwrap();
     let (code, complaint) = home.fails(&["reload"]);
     assert!(code == 1 && complaint.contains("jobs.toml:2:1: store.url: "), "{complaint}");
-    assert_eq!(text(&home.json(&["status"]), "state"), "running");
+    let status = home.client().status().await.unwrap();
+    assert_eq!((text(&status, "state"), &status["ready"]), ("running", &json!(true)));
     assert!(!home.path().join("other.db").exists());
 }

@@ -293,19 +293,14 @@ impl Node {
         &self,
         mut core: Box<Core>,
         now: Timestamp,
-        mut completions: Vec<Completion>,
+        completions: Vec<Completion>,
     ) -> Doing {
         let patience: Vec<u64> = {
             let mut shared = self.shared.lock().unwrap();
             (0..LAST_TRIES).map(|_| shared.dice.pick(&[3, 10, u64::MAX])).collect()
         };
         Box::pin(async move {
-            for patience in patience {
-                let completions = std::mem::take(&mut completions);
-                if has_finished(&mut core, now, completions, patience).await {
-                    return (core, Done::Left);
-                }
-            }
+            try_to_finish(&mut core, now, completions, &patience).await;
             (core, Done::Left)
         })
     }
@@ -405,19 +400,21 @@ impl Node {
     }
 }
 
-/// Makes the last writes, with so much patience; whether they are made.
-async fn has_finished(
+/// Makes the last writes, in as many tries as there are limits of patience.
+async fn try_to_finish(
     core: &mut Core,
     now: Timestamp,
-    completions: Vec<Completion>,
-    patience: u64,
-) -> bool {
-    let finished = impatient(core.finish(now, completions), patience).await;
-    let is_done = matches!(finished, Some(Ok(_)));
-    if !is_done {
+    mut completions: Vec<Completion>,
+    patience: &[u64],
+) {
+    for patience in patience {
+        let completions = std::mem::take(&mut completions);
+        let finished = impatient(core.finish(now, completions), *patience).await;
+        if matches!(finished, Some(Ok(_))) {
+            return;
+        }
         core.forget_step();
     }
-    is_done
 }
 
 /// Awaits something, but gives up and drops it when it was polled this often and has not ended.
