@@ -25,7 +25,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("preview", &["clock", "instant", "invalid", "json", "trigger", "zone"]),
     // Seams: words.
     ("task", &["clock", "invalid", "output", "run"]),
-    ("executor", &["clock", "invalid", "job", "json", "output", "run", "secret", "task"]),
+    (
+        "executor",
+        &["clock", "invalid", "job", "json", "output", "printable", "run", "secret", "task"],
+    ),
     ("store", &["clock", "filter", "invalid", "job", "output", "run", "trigger", "zone"]),
     // Core: words and seams.
     (
@@ -64,6 +67,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "json",
             "output",
             "preview",
+            "printable",
             "run",
             "scheduler",
             "server",
