@@ -1,5 +1,5 @@
 //! Mails of hooks: what they say, when they are sent, and what becomes of one that the server does not take.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 #[path = "support/smtp.rs"]
 mod smtp;

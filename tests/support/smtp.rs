@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -65,28 +65,11 @@ impl MailServer {
         let mut serving = JoinSet::new();
         let answer = Arc::new(answer);
         serving.spawn(async move {
+            let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (received, answer) = (received_in.clone(), Arc::clone(&answer));
-                let tls = tls.clone();
-                // A client that does not trust the server goes away.
-                tokio::spawn(async move {
-                    match tls {
-                        Tls::None => {
-                            let stream = greeted(stream).await?;
-                            talk(stream, &*answer, received).await
-                        }
-                        Tls::Wrapper(tls) => {
-                            let stream = greeted(tls.accept(stream).await.ok()?).await?;
-                            talk(stream, &*answer, received).await
-                        }
-                        Tls::Start(tls) => {
-                            let stream = asked_for_tls(greeted(stream).await?).await?;
-                            let stream = tls.accept(stream).await.ok()?;
-                            talk(stream, &*answer, received).await
-                        }
-                    }
-                });
+                connections.spawn(connection(stream, tls.clone(), answer, received));
             }
         });
         Self { port, received, _serving: serving }
@@ -130,6 +113,26 @@ async fn asked_for_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Option<S
     }
 }
 
+/// Serves one client until it is gone. One that does not trust the server goes away.
+async fn connection(
+    stream: TcpStream,
+    tls: Tls,
+    answer: Arc<impl Fn(&str) -> &'static str>,
+    received: mpsc::Sender<Received>,
+) -> Option<()> {
+    match tls {
+        Tls::None => talk(greeted(stream).await?, &*answer, received).await,
+        Tls::Wrapper(tls) => {
+            let stream = greeted(tls.accept(stream).await.ok()?).await?;
+            talk(stream, &*answer, received).await
+        }
+        Tls::Start(tls) => {
+            let stream = asked_for_tls(greeted(stream).await?).await?;
+            talk(tls.accept(stream).await.ok()?, &*answer, received).await
+        }
+    }
+}
+
 /// Speaks with one client until it is gone.
 async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -151,15 +154,9 @@ async fn talk(
             "AUTH" => "235 welcome\r\n",
             "DATA" => {
                 stream.write_all(b"354 go on\r\n").await.ok()?;
-                let mut mail = String::new();
-                while !mail.ends_with("\r\n.\r\n") {
-                    if stream.read_line(&mut mail).await.ok()? == 0 {
-                        return None;
-                    }
-                }
+                let mail = read_mail(&mut stream).await?;
                 let to = commands.iter().find(|command| command.starts_with("RCPT")).unwrap();
                 let reply = answer(to);
-                let mail = mail.trim_end_matches("\r\n.\r\n").replace("\r\n", "\n");
                 let commands = std::mem::take(&mut commands);
                 received.send(Received { commands, mail }).await.ok()?;
                 reply
@@ -170,4 +167,15 @@ async fn talk(
         stream.write_all(reply.as_bytes()).await.ok()?;
         stream.flush().await.ok()?;
     }
+}
+
+/// Reads a mail up to its end; none if the client goes away before it.
+async fn read_mail(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
+    let mut mail = String::new();
+    while !mail.ends_with("\r\n.\r\n") {
+        if stream.read_line(&mut mail).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some(mail.trim_end_matches("\r\n.\r\n").replace("\r\n", "\n"))
 }
