@@ -10,10 +10,11 @@ use super::audit::Caller;
 use super::condition::{self, Kind};
 use super::error::ApiError;
 use super::request::{Bare, JsonBody, Parameters};
-use super::{Api, ReloadOrder, health};
-use crate::clock::rfc3339;
+use super::{Api, Identity, ReloadOrder, health};
+use crate::clock::{Timestamp, rfc3339};
 use crate::invalid::Invalid;
 use crate::scheduler::handle::Node;
+use crate::zone::DefaultZone;
 
 /// Faulty jobs of the file that the status names one by one.
 const FAULTS_SHOWN: usize = 100;
@@ -52,7 +53,7 @@ pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
                 "seen_at": rfc3339(node.seen_at), "here": node.name == identity.node})
         })
         .collect();
-    Json(json!({
+    let state = json!({
         "state": match status.paused_since {
             _ if status.draining => "draining",
             _ if conditions.iter().any(|found| found.kind == Kind::Starting) => "starting",
@@ -71,24 +72,46 @@ pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
             "done": clock.is_done,
         })),
         "store_error": status.store_error.or(read_error),
-        "version": env!("CARGO_PKG_VERSION"),
-        "node": identity.node,
-        "pid": std::process::id(),
-        "started_at": rfc3339(identity.started_at),
-        "now": rfc3339(now),
-        "uptime_seconds": now.signed_duration_since(identity.started_at).num_seconds(),
-        "timezone": rules.zone.zone.name(),
-        "timezone_source": rules.zone.source,
-        "timezone_rules": identity.zone_source,
-        "store": identity.store,
-        "socket": identity.socket,
+    });
+    let rest = json!({
         "jobs": jobs,
         "declared": declared(&api),
         "running": status.running,
         "next_wake": status.next_wake.map(rfc3339),
         "executors": executors,
         "nodes": nodes,
-    }))
+    });
+    Json(joined([state, identity.facts(&rules.zone, now), rest]))
+}
+
+impl Identity {
+    /// The keys of `/v1/status` that are known without a store.
+    pub(super) fn facts(&self, zone: &DefaultZone, now: Timestamp) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "node": self.node,
+            "pid": std::process::id(),
+            "started_at": rfc3339(self.started_at),
+            "now": rfc3339(now),
+            "uptime_seconds": now.signed_duration_since(self.started_at).num_seconds(),
+            "timezone": zone.zone.name(),
+            "timezone_source": zone.source,
+            "timezone_rules": self.zone_source,
+            "store": self.store,
+            "socket": self.socket,
+        })
+    }
+}
+
+/// One object with the keys of all of these, in their order.
+pub(super) fn joined(parts: [Value; 3]) -> Value {
+    let mut joined = Map::new();
+    for part in parts {
+        if let Value::Object(mut keys) = part {
+            joined.append(&mut keys);
+        }
+    }
+    Value::Object(joined)
 }
 
 /// What is known of the file that declares jobs.

@@ -17,9 +17,10 @@ use tokio::sync::watch;
 
 use super::Identity;
 use super::condition::{Condition, Kind, health as health_of};
+use super::daemon::joined;
 use super::error::ApiError;
 use super::health::{self, Trouble};
-use crate::clock::{Clock, rfc3339};
+use crate::clock::Clock;
 use crate::zone::DefaultZone;
 
 /// The routes of the control socket.
@@ -120,11 +121,10 @@ impl Opening {
 
     /// The keys of `/v1/status` that are known without a store.
     fn status(&self, reason: String, clock: &dyn Clock) -> Value {
-        let (now, identity) = (clock.now(), &self.identity);
         let away = self.away.is_some();
         let kind = if away { Kind::Store } else { Kind::Starting };
         let condition = Condition::new(kind, &reason, None);
-        json!({
+        let state = json!({
             "state": if away { "waiting for the store" } else { "starting" },
             "ready": false,
             "not_ready": self.trouble(reason).to_value(),
@@ -133,22 +133,14 @@ impl Opening {
             "paused_by": null,
             "clock_correction": null,
             "store_error": self.away,
-            "version": env!("CARGO_PKG_VERSION"),
-            "node": identity.node,
-            "pid": std::process::id(),
-            "started_at": rfc3339(identity.started_at),
-            "now": rfc3339(now),
-            "uptime_seconds": now.signed_duration_since(identity.started_at).num_seconds(),
-            "timezone": self.zone.zone.name(),
-            "timezone_source": self.zone.source,
-            "timezone_rules": identity.zone_source,
-            "store": identity.store,
-            "socket": identity.socket,
+        });
+        let rest = json!({
             "jobs": null,
             "running": 0,
             "next_wake": null,
             "executors": [],
             "nodes": [],
-        })
+        });
+        joined([state, self.identity.facts(&self.zone, clock.now()), rest])
     }
 }
