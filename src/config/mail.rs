@@ -3,13 +3,10 @@
 use serde::Deserialize;
 
 use super::secrets::Secrets;
-use crate::executor::{MailSettings, Security, own_address};
+use crate::executor::{MailSettings, Security};
 use crate::invalid::Invalid;
 use crate::job::mailbox;
 use crate::secret::Text;
-
-/// Where a machine's own mail server listens.
-const SERVER: &str = "localhost";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,23 +23,24 @@ impl MailTable {
     /// Checks the table, and reads the password.
     pub(super) fn check(self, secrets: &mut Secrets) -> Result<MailSettings, Invalid> {
         let refuse = |field: &str, why: &str| Err(Invalid::new(field, why).within("mail"));
-        let server = self.server.unwrap_or_else(|| SERVER.to_owned());
+        let local = MailSettings::local();
+        let server = self.server.unwrap_or_else(|| local.server.clone());
         if server.is_empty() || server.contains(|letter: char| letter.is_control() || letter == ' ')
         {
             return refuse("server", "must be the name or the address of a mail server");
         }
-        let is_here = matches!(server.as_str(), SERVER | "127.0.0.1" | "::1");
+        let is_here = server == local.server || matches!(server.as_str(), "127.0.0.1" | "::1");
         let security =
             self.security.unwrap_or(if is_here { Security::None } else { Security::StartTls });
         let usual = match security {
-            Security::None => 25,
+            Security::None => local.port,
             Security::StartTls => 587,
             Security::Tls => 465,
         };
         if self.port == Some(0) {
             return refuse("port", "must be between 1 and 65535");
         }
-        let from = self.from.unwrap_or_else(own_address);
+        let from = self.from.unwrap_or(local.from);
         mailbox("from", &from).map_err(|invalid| invalid.within("mail"))?;
         let login = match (self.username, self.password) {
             (Some(user), Some(password)) => Some((user, secrets.read("mail.password", &password)?)),

@@ -205,7 +205,7 @@ fn message(
 }
 
 /// The sender of mails where none is set: `punctual@` and the name of this machine.
-pub fn own_address() -> String {
+fn own_address() -> String {
     format!("Punctual <punctual@{}>", domain())
 }
 

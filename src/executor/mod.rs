@@ -24,7 +24,7 @@ pub use command::{Controllers, Privileges, end_leftovers, exec, launch};
 pub use confidential::Confidential;
 pub use heartbeat::{Beat, Heartbeats, Signal};
 pub use live::Live;
-pub use mail::{MailSettings, Mailer, Security, own_address};
+pub use mail::{MailSettings, Mailer, Security};
 pub use worker::{WorkerProgram, WorkerTimes, serve as serve_worker};
 
 use std::collections::BTreeMap;
