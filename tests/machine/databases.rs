@@ -56,13 +56,7 @@ fn a_reboot_lets_work_end_and_record_it_before_the_database_stops() {
 #[test]
 fn a_stop_while_the_database_is_away_ends_work_in_order_and_is_no_failure() {
     let Some(machine) = with_database(1) else { return };
-    let said = machine.pipe("said");
-    let asked = "/var/lib/punctual/asked";
-    let script =
-        format!("trap 'echo asked > {asked}; exit 1' TERM; echo run > {said}; sleep 600 & wait");
-    machine.add("long", &[], &script);
-    machine.ok(&["punctual", "run", "long"]);
-    assert_eq!(machine.line(&said), "run");
+    let (said, asked) = machine.start_work_that_notes_a_request_to_end();
     machine.ok(&["systemctl", "stop", "postgresql@15-main"]);
 
     machine.ok(&["systemctl", "stop", UNIT]);

@@ -106,13 +106,7 @@ fn work_that_outlasts_the_drain_is_asked_to_end_and_runs_again_at_the_next_start
     let Some(machine) = Machine::installed() else { return };
     machine.write("/etc/punctual/jobs.toml", "[scheduler]\ndrain_seconds = 1\n");
     machine.ok(&["systemctl", "restart", "punctual"]);
-    let said = machine.pipe("said");
-    let asked = "/var/lib/punctual/asked";
-    let script =
-        format!("trap 'echo asked > {asked}; exit 1' TERM; echo run > {said}; sleep 600 & wait");
-    machine.add("long", &[], &script);
-    machine.ok(&["punctual", "run", "long"]);
-    assert_eq!(machine.line(&said), "run");
+    let (said, asked) = machine.start_work_that_notes_a_request_to_end();
 
     machine.ok(&["systemctl", "stop", "punctual"]);
 

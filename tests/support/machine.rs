@@ -271,6 +271,20 @@ impl Machine {
         self.ok(&[&add[..], options, &["--shell", "--", script]].concat());
     }
 
+    /// Starts job `long`, which runs until it is asked to end, and waits until it runs. Gives the pipe to which each run
+    /// writes `run`, and the file to which one that is asked to end writes `asked`.
+    pub(crate) fn start_work_that_notes_a_request_to_end(&self) -> (String, &'static str) {
+        let said = self.pipe("said");
+        let asked = "/var/lib/punctual/asked";
+        let script = format!(
+            "trap 'echo asked > {asked}; exit 1' TERM; echo run > {said}; sleep 600 & wait"
+        );
+        self.add("long", &[], &script);
+        self.ok(&["punctual", "run", "long"]);
+        assert_eq!(self.line(&said), "run");
+        (said, asked)
+    }
+
     /// Starts the machine's `PostgreSQL`, also at each boot, and gives the URL of a database of the daemon's user.
     pub(crate) fn postgres(&self) -> &'static str {
         self.shell(
