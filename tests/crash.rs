@@ -13,7 +13,7 @@ use punctual::client::Client;
 use serde_json::json;
 use support::{Home, text};
 
-/// Whoever kills these daemons, it is not their runs.
+/// The test kills these daemons; their runs do not.
 const CONFIG: &str = "[scheduler]\nmax_crashes = 1000\n";
 /// Crashes, unless `PUNCTUAL_TEST_ROUNDS` says how many.
 const ROUNDS: u64 = 50;

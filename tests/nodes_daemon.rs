@@ -57,7 +57,7 @@ struct Cluster {
 
 impl Cluster {
     async fn start(url: &str) -> Self {
-        // Whoever kills these daemons, it is not their runs.
+        // The test kills these daemons; their runs do not.
         let config = format!(
             "[scheduler]\nmax_crashes = 1000\n[store]\nurl = \"{url}\"\nlease_seconds = 3\n"
         );

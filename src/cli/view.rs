@@ -97,7 +97,7 @@ pub(super) fn added(job: &Value, replaces: bool, now: Timestamp) -> String {
     std::iter::once(added).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-/// Since when the scheduler as a whole is paused and by whom, in an answer about jobs.
+/// When the whole scheduler was paused, and which user paused it, in an answer about jobs.
 fn pause_of_all(answer: &Value, zone: &Zone, now: Timestamp) -> Option<String> {
     let pause = answer.get("scheduler_paused")?;
     let since = when(pause, "since", zone, now)?;

@@ -9,7 +9,7 @@ use crate::servers::postgres::Postgres;
 use crate::store;
 use crate::support::{Home, run_to_end, text};
 
-/// What `punctual migrate` is told of the database, and in which place.
+/// The variable that gives `punctual migrate` the URL of the database.
 const VARIABLE: &str = "PUNCTUAL_MIGRATE_URL";
 
 /// A daemon with this store does its work, also after a restart.

@@ -29,7 +29,7 @@ pub(crate) fn screen(mut keyboard: File) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
-/// Starts a program in a terminal of its own with lines of so many characters.
+/// Starts a program in a terminal of its own with lines of this many characters.
 pub(crate) fn start_in_terminal(mut command: Command, columns: u16) -> (Child, File) {
     let (keyboard, terminal) = terminal();
     let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -39,7 +39,7 @@ pub(crate) fn start_in_terminal(mut command: Command, columns: u16) -> (Child, F
     (command.spawn().unwrap(), keyboard)
 }
 
-/// What a program shows in a terminal with lines of so many characters, until it ends.
+/// What a program shows in a terminal with lines of this many characters, until it ends.
 pub(crate) fn shown_in_terminal(command: Command, columns: u16) -> String {
     let (mut child, keyboard) = start_in_terminal(command, columns);
     let said = screen(keyboard);

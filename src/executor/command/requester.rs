@@ -1,6 +1,7 @@
-//! Who may have commands run as whom, where the daemon is root or may change users: then the rights of a command are
-//! more than those that a member of the socket's group has. Root and those that the file trusts may ask for everything. Others may have commands run as themselves or as the default user, in groups of that user,
-//! without a higher priority, and with no secret, since the daemon would read it with its own rights.
+//! Which client may have commands run as which user, where the daemon is root or may change users: the rights of a
+//! command are then more than those of a member of the socket's group. Root and those that the file trusts may ask for
+//! everything. Others may have commands run as themselves or as the default user, in groups of that user, without a
+//! higher priority, and with no secret, since the daemon would read it with its own rights.
 
 use nix::unistd::{Gid, Uid};
 

@@ -8,7 +8,7 @@ folder=$1
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $VERSION_CODENAME" \
     'Component: main' 2>/dev/null | head -n 1)
 
-# The machine ID is made anew by each boot. PostgreSQL is there for the tests that start it.
+# Each boot makes a machine ID of its own. PostgreSQL is there for the tests that start it.
 mmdebstrap --quiet --variant=minbase --dpkgopt=force-unsafe-io \
     --include=systemd,systemd-sysv,dbus,procps,curl,adduser,postgresql \
     --customize-hook=': >"$1/etc/machine-id"' \
