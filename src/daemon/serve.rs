@@ -215,7 +215,6 @@ async fn run(
     let (mut daemon, app, mut serving) = assemble(parts, plan, reader, &frame, &start)?;
     let started = match daemon.begin(jobs, &mut start, &mut signals).await {
         Some(Ok(())) => {
-            start.up();
             let client = Client::new(&daemon.socket);
             let starting = start_app(&app, &frame.tracker, client, &frame.doors, demo);
             let started = signals.unless_stopped(starting).await;
@@ -354,7 +353,8 @@ async fn start_app(
 }
 
 impl Daemon {
-    /// Declares the jobs of the file, and lets jobs fire from then on. None if the daemon was asked to stop before.
+    /// Declares the jobs of the file, lets all requests through, and then lets jobs fire: what starts may use the socket
+    /// at once. None if the daemon was asked to stop before.
     async fn begin(
         &mut self,
         jobs: files::Declared,
@@ -362,11 +362,15 @@ impl Daemon {
         signals: &mut Signals,
     ) -> Option<Result<(), Failure>> {
         let rules = self.rules.borrow().as_ref().clone();
-        let begin = async || {
+        let declare = async || {
             let file = self.reader.shown();
-            self.declare(rules.clone(), jobs.clone(), file, Occasion::Start).await?;
-            Ok::<(), DeclareError>(self.handle.begin().await?)
+            self.declare(rules.clone(), jobs.clone(), file, Occasion::Start).await
         };
+        if let Err(error) = start.persist(signals, declare).await? {
+            return Some(Err(refused(&error)));
+        }
+        start.up();
+        let begin = async || Ok::<(), DeclareError>(self.handle.begin().await?);
         let done = start.persist(signals, begin).await?;
         Some(done.map_err(|error| refused(&error)))
     }

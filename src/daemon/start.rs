@@ -178,7 +178,7 @@ impl Start {
         self.stage.send_replace(Stage::Declaring { routes, away: None });
     }
 
-    /// The jobs of the file are declared: all requests get through. Only then is the daemon ready.
+    /// The jobs of the file are declared: all requests get through, and the daemon is ready.
     pub(super) fn up(&self) {
         self.stage.send_modify(|stage| {
             if let Stage::Declaring { routes, .. } = stage {
