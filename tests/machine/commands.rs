@@ -52,9 +52,7 @@ fn a_command_ends_with_a_daemon_that_is_killed_and_the_next_daemon_starts_it_aga
     machine.shell("until test -s /var/lib/punctual/pid; do :; done");
     let daemon = machine.property("MainPID");
     machine.ok(&["kill", "-9", &daemon]);
-    machine.wait_until("another daemon runs", |machine| {
-        machine.property("ActiveState") == "active" && machine.property("MainPID") != daemon
-    });
+    machine.wait_for_another_daemon(&daemon);
     assert_eq!(machine.shell("test -e /proc/$(cat /var/lib/punctual/pid) || echo gone"), "gone\n");
     let folders = "find /sys/fs/cgroup -path '*punctual.service/commands-*' -prune | wc -l";
     assert_eq!(machine.shell(folders), "1\n", "that of the daemon that runs");

@@ -70,9 +70,7 @@ fn a_daemon_that_is_killed_is_active_again_and_leaves_no_process_behind() {
 
     machine.ok(&["kill", "-KILL", &daemon]);
 
-    machine.wait_until("another daemon runs", |machine| {
-        machine.property("SubState") == "running" && machine.property("MainPID") != daemon
-    });
+    machine.wait_for_another_daemon(&daemon);
     assert_eq!(machine.property("NRestarts"), "1");
     assert_eq!(machine.shell("pgrep --list-full --uid punctual sleep || true"), "");
     let run = &machine.json(&["runs", "long"])["runs"][0];

@@ -2,16 +2,21 @@
 
 use crate::machine::Machine;
 
-/// Lets the daemon start again with a watchdog of a second.
+/// The watchdog of these tests, in seconds. It is no shorter, because a busy machine may hold up a healthy daemon for a second.
+const WATCHDOG: u32 = 3;
+/// The seconds of a wait that a watchdog which is not served would not survive.
+const OUTLASTS: u32 = 2 * WATCHDOG + 1;
+
+/// Restarts the daemon with a short watchdog.
 fn with_short_watchdog(machine: &Machine) {
-    machine.drop_in("watchdog", "[Service]\nWatchdogSec=1\n");
+    machine.drop_in("watchdog", &format!("[Service]\nWatchdogSec={WATCHDOG}\n"));
     machine.ok(&["systemctl", "restart", "punctual"]);
-    assert_eq!(machine.property("WatchdogUSec"), "1s");
+    assert_eq!(machine.property("WatchdogUSec"), format!("{WATCHDOG}s"));
 }
 
-/// A command of several periods of the watchdog, after which it writes to the pipe.
-fn takes_seconds(seconds: u32, pipe: &str) -> String {
-    format!("sleep {seconds}; echo over > {pipe}")
+/// A command that outlasts the watchdog, and writes to the pipe at its end.
+fn outlasts_the_watchdog(pipe: &str) -> String {
+    format!("sleep {OUTLASTS}; echo over > {pipe}")
 }
 
 #[test]
@@ -23,9 +28,7 @@ fn a_daemon_that_is_frozen_is_restarted() {
 
     machine.ok(&["kill", "-STOP", &daemon]);
 
-    machine.wait_until("another daemon runs", |machine| {
-        machine.property("SubState") == "running" && machine.property("MainPID") != daemon
-    });
+    machine.wait_for_another_daemon(&daemon);
     let journal = machine.journal();
     assert!(journal.contains("Watchdog timeout"), "{journal}");
     assert_eq!(machine.property("NRestarts"), "1");
@@ -38,7 +41,7 @@ fn a_daemon_that_is_idle_or_drains_is_not_restarted() {
     with_short_watchdog(&machine);
     let over = machine.pipe("over");
     let daemon = machine.property("MainPID");
-    machine.add("long", &[], &takes_seconds(4, &over));
+    machine.add("long", &[], &outlasts_the_watchdog(&over));
     machine.ok(&["punctual", "run", "long"]);
     // The daemon has nothing to do meanwhile.
     machine.line(&over);
@@ -47,7 +50,7 @@ fn a_daemon_that_is_idle_or_drains_is_not_restarted() {
     assert!(status.contains("listening at /run/punctual/punctual.sock"), "{status}");
 
     let started = machine.pipe("started");
-    machine.add("last", &[], &format!("echo > {started}; sleep 4"));
+    machine.add("last", &[], &format!("echo > {started}; sleep {OUTLASTS}"));
     machine.ok(&["punctual", "run", "last"]);
     machine.line(&started);
     machine.ok(&["systemctl", "stop", "punctual"]);
@@ -64,7 +67,7 @@ fn a_daemon_whose_database_hangs_or_is_away_is_not_restarted() {
     with_short_watchdog(&machine);
     let over = machine.pipe("over");
     let daemon = machine.property("MainPID");
-    machine.add("long", &[], &takes_seconds(5, &over));
+    machine.add("long", &[], &outlasts_the_watchdog(&over));
     machine.ok(&["punctual", "run", "long"]);
 
     machine.shell("pkill -STOP -u postgres");
@@ -82,7 +85,7 @@ fn a_daemon_whose_database_hangs_or_is_away_is_not_restarted() {
     let waiting = machine.property("MainPID");
     assert!(machine.property("StatusText").starts_with("waiting for the store: "));
     assert_eq!(machine.fails(&["punctual", "status"]).0, 1);
-    machine.ok(&["sleep", "4"]);
+    machine.ok(&["sleep", &OUTLASTS.to_string()]);
     assert_eq!(machine.property("MainPID"), waiting);
     machine.ok(&["systemctl", "start", "postgresql"]);
     machine.wait_until("the store is there", |machine| {

@@ -252,6 +252,15 @@ impl Machine {
         reader.join().unwrap();
     }
 
+    /// Waits until the service manager has started another daemon than the one with this process id.
+    pub(crate) fn wait_for_another_daemon(&self, before: &str) {
+        self.wait_until("another daemon runs", |machine| {
+            // The process id comes first: a state that is read after it is the state of that process, or of a later one.
+            let daemon = machine.property("MainPID");
+            daemon != before && daemon != "0" && machine.property("SubState") == "running"
+        });
+    }
+
     /// Makes a named pipe, through which jobs tell what they do.
     pub(crate) fn pipe(&self, name: &str) -> String {
         let path = format!("/var/lib/punctual/{name}");
