@@ -22,6 +22,15 @@ put() { # MODE SOURCE TARGET
 put 755 "$binary" /usr/bin/punctual
 # Symbols stay, so that a panic names its place.
 strip --strip-debug "$root/usr/bin/punctual"
+# The program describes its own command line.
+"$root/usr/bin/punctual" man "$root/usr/share/man/man1" >"$scratch/pages"
+gzip -9n "$root"/usr/share/man/man1/*
+for shell in bash zsh fish; do
+    "$root/usr/bin/punctual" completions "$shell" >"$scratch/$shell"
+done
+put 644 "$scratch/bash" /usr/share/bash-completion/completions/punctual
+put 644 "$scratch/zsh" /usr/share/zsh/vendor-completions/_punctual
+put 644 "$scratch/fish" /usr/share/fish/vendor_completions.d/punctual.fish
 put 644 systemd/punctual.service /usr/lib/systemd/system/punctual.service
 put 644 systemd/sysusers.conf /usr/lib/sysusers.d/punctual.conf
 put 644 jobs.toml /etc/punctual/jobs.toml

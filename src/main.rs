@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         Verb::Serve(serve) => daemon::serve(serve.config, serve.demo, client.socket),
         Verb::Check(check) => daemon::check(check.config, &client),
         Verb::Migrate(migrate) => daemon::migrate(migrate, &client),
+        Verb::Completions { shell } => cli::completions(&client, shell),
+        Verb::Man { folder } => cli::man(&client, &folder),
         Verb::Worker => daemon::worker(),
         Verb::Exec => daemon::exec(),
         Verb::Launch => daemon::launch(),

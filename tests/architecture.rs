@@ -132,6 +132,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("rustls::", &["executor/http/", "store/sql/reason.rs"]),
     ("axum::", &["control/", "server", "toutiao/api/"]),
     ("clap::", &["cli/"]),
+    ("clap_complete::", &["cli/"]),
+    ("clap_mangen::", &["cli/"]),
     ("unicode_width::", &["cli/"]),
     ("anyhow::", &["daemon/"]),
     ("toml::", &["config/"]),

@@ -7,6 +7,8 @@ mod add;
 mod call;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/generate.rs"]
+mod generate;
 #[path = "cli/help.rs"]
 mod help;
 #[path = "cli/hostile.rs"]

@@ -8,6 +8,7 @@ mod columns;
 mod command;
 mod duration;
 mod failure;
+mod generate;
 mod log_level;
 mod logs;
 mod output;
@@ -26,6 +27,7 @@ pub use arguments::{
     RunsArguments, ServeArguments, Verb, parse,
 };
 pub use failure::Failure;
+pub use generate::{completions, man};
 pub use output::report;
 
 use std::process::ExitCode;

@@ -51,6 +51,24 @@ fn an_installation_starts_the_daemon_and_enables_it() {
 }
 
 #[test]
+fn an_installation_has_manual_pages_and_completions() {
+    let Some(machine) = Machine::installed() else { return };
+    for page in ["punctual", "punctual-add"] {
+        let text = machine.ok(&["zcat", &format!("/usr/share/man/man1/{page}.1.gz")]);
+        assert!(text.contains(&format!("\n.TH {page} 1 ")), "{text}");
+    }
+    let source = ". /usr/share/bash-completion/completions/punctual && complete -p punctual";
+    let completion = machine.ok(&["bash", "-c", source]);
+    assert!(completion.ends_with(" punctual\n"), "{completion}");
+    let zsh = machine.ok(&["head", "--lines=1", "/usr/share/zsh/vendor-completions/_punctual"]);
+    assert_eq!(zsh, "#compdef punctual\n");
+    machine.ok(&["test", "-s", "/usr/share/fish/vendor_completions.d/punctual.fish"]);
+    // They can be read by all.
+    let modes = "find /usr/share -type f -path '*punctual*' -not -perm 644";
+    assert_eq!(machine.shell(modes), "");
+}
+
+#[test]
 fn an_upgrade_under_load_loses_no_run_and_repeats_none() {
     const RUNS: usize = 120;
     let Some(machine) = Machine::installed() else { return };

@@ -146,6 +146,26 @@ pub enum Verb {
     /// What speaks to a daemon
     #[command(flatten)]
     Client(ClientCommand),
+    /// Print completions for a shell
+    #[command(
+        after_help = "Examples:\n  punctual completions bash > /etc/bash_completion.d/punctual\n  \
+        punctual completions zsh > ~/.zfunc/_punctual\n  \
+        punctual completions fish > ~/.config/fish/completions/punctual.fish\n\n\
+        The Debian package installs them."
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder
+    #[command(
+        after_help = "Example:\n  punctual man /usr/local/share/man/man1 && man punctual-add\n\n\
+        The Debian package installs them."
+    )]
+    Man {
+        /// The folder; it is created if it does not exist
+        folder: PathBuf,
+    },
 }
 
 /// Arguments of `serve`.

@@ -1,0 +1,48 @@
+//! What is generated from the description of the command line: completions for shells, and manual pages.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+use serde_json::json;
+
+use super::output::{Output, line};
+use super::{Arguments, ClientArguments, Failure};
+use crate::printable::escaped;
+
+/// The name of the program.
+const NAME: &str = "punctual";
+
+/// Prints the completions for a shell.
+pub fn completions(arguments: &ClientArguments, shell: Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut without_hidden(&Arguments::command()), NAME, &mut script);
+    arguments.output().report(line(&String::from_utf8_lossy(&script)))
+}
+
+/// The command line without the commands that only the daemon uses: completions would offer them.
+fn without_hidden(all: &Command) -> Command {
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    Command::new(NAME)
+        .version(env!("CARGO_PKG_VERSION"))
+        .propagate_version(true)
+        .args(all.get_arguments().cloned())
+        .subcommands(shown)
+}
+
+/// Writes a manual page of the program, and one of each command, into a folder.
+pub fn man(arguments: &ClientArguments, folder: &Path) -> ExitCode {
+    let output = arguments.output();
+    output.report(write_pages(folder, &output))
+}
+
+fn write_pages(folder: &Path, output: &Output) -> Result<(), Failure> {
+    let name = folder.display().to_string();
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(Arguments::command(), folder));
+    written.map_err(|error| Failure::Refused(format!("{name}: {error}")))?;
+    output.show(&json!({"folder": name}), |_| {
+        format!("wrote the manual pages to {}", escaped(&name))
+    })
+}
