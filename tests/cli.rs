@@ -397,7 +397,10 @@ fn logs_are_those_of_a_run_or_of_the_latest_run_of_a_job() {
     assert!(home.ok(&["runs", "id", "--state", "failed"]).contains("no runs"), "it is known");
     home.ok(&["add", "quiet", "--cron", "hour=3", "--builtin", "noop"]);
     home.ok(&["run", "quiet", "--wait"]);
-    assert!(home.ok(&["logs", "quiet"]).contains("has no output (succeeded)"));
+    let logs = home.run(&["logs", "quiet"]);
+    let note = String::from_utf8(logs.stderr).unwrap();
+    assert!(note.contains("has no output (succeeded)"), "{note}");
+    assert_eq!((logs.status.code(), logs.stdout.len()), (Some(0), 0), "the note is no output");
 }
 
 #[tokio::test]

@@ -414,6 +414,26 @@ async fn what_a_run_printed_until_a_stop_has_interrupted_it_is_kept() {
 }
 
 #[tokio::test]
+async fn in_a_pipe_an_output_is_what_the_run_printed_also_where_lines_are_empty() {
+    let (home, _daemon, client) = daemon("");
+    let framed = "\n\n  a \u{1b}[7m\r\n\tb\n\n\n";
+    for (id, script, printed) in [
+        ("framed", r"printf '\n\n  a \033[7m\r\n\tb\n\n\n'", framed),
+        ("empty", r"printf '\n\n'", "\n\n"),
+        ("open", "printf end", "end\n"),
+    ] {
+        add(&client, id, script, json!({})).await;
+        run_to_end(&client, id).await;
+        assert_eq!(home.ok(&["logs", id]), printed, "{id}");
+        assert_eq!(home.ok(&["logs", id, "--follow"]), printed, "{id}");
+        let waited = home.ok(&["run", id, "--wait"]);
+        assert_eq!(waited.get(..printed.len()), Some(printed), "{id}: {waited:?}");
+        let stamped = home.ok(&["logs", id, "--timestamps"]);
+        assert_eq!(stamped.matches(" stdout ").count(), printed.matches('\n').count(), "{id}");
+    }
+}
+
+#[tokio::test]
 async fn of_many_short_lines_the_documented_bytes_are_kept() {
     let (home, _daemon, client) = daemon("");
     add(&client, "counts", "seq 1 20000", json!({})).await;

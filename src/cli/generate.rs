@@ -18,7 +18,7 @@ const NAME: &str = "punctual";
 pub fn completions(arguments: &ClientArguments, shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut without_hidden(&Arguments::command()), NAME, &mut script);
-    arguments.output().report(line(&String::from_utf8_lossy(&script)))
+    arguments.output().report(line(String::from_utf8_lossy(&script).trim_end()))
 }
 
 /// The command line without the commands that only the daemon uses: completions would offer them.
@@ -42,7 +42,6 @@ fn write_pages(folder: &Path, output: &Output) -> Result<(), Failure> {
     let written = std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(Arguments::command(), folder));
     written.map_err(|error| Failure::Refused(format!("{name}: {error}")))?;
-    output.show(&json!({"folder": name}), |_| {
-        format!("wrote the manual pages to {}", escaped(&name))
-    })
+    output
+        .show(&json!({"folder": name}), |_| format!("wrote the manual pages to {}", escaped(&name)))
 }

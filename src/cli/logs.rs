@@ -4,11 +4,11 @@ use std::io::IsTerminal;
 
 use serde_json::Value;
 
-use super::output::{Output, Reader, json, print};
+use super::output::{Output, Reader, json, line, note, print};
 use super::zones::{Zones, local_millis};
 use super::{Failure, LogsArguments, instant, known, table};
 use crate::client::{Client, ClientError, percent_encode};
-use crate::printable::{escaped, with_colors};
+use crate::printable::with_colors;
 use crate::zone::Zone;
 
 /// Rows of a page in which a job's latest run is looked for: it may have skipped occurrences since.
@@ -69,7 +69,7 @@ pub(super) async fn run(
     let id = run.get("id").and_then(Value::as_str).unwrap_or_default();
     if !arguments.follow {
         let answer = client.output_of(id, &arguments.query()).await?;
-        return output.show(&answer, |answer| shown(answer, &form));
+        return show(&answer, &form);
     }
     let lines = client.follow(id, &arguments.query()).await?;
     match follow(lines, &form).await? {
@@ -129,22 +129,27 @@ pub(super) async fn follow(
     Ok(Followed::BrokenOff)
 }
 
-/// An output, as far as it is written.
-fn shown(answer: &Value, form: &Form) -> String {
+/// Prints an output, as far as it is written.
+fn show(answer: &Value, form: &Form) -> Result<(), Failure> {
+    if matches!(form, Form::Json) {
+        return line(&json(answer));
+    }
     let text = |key: &str| answer.get(key).and_then(Value::as_str).unwrap_or_default();
     let number = |key: &str| answer.get(key).and_then(Value::as_u64).unwrap_or(0);
     let lines = answer.get("lines").and_then(Value::as_array).map(Vec::as_slice);
     let lines = lines.unwrap_or_default();
     if lines.is_empty() {
         let (run, job, state) = (text("run_id"), text("job_id"), text("state"));
-        return escaped(&format!("run {run} of {job} has no output ({state})")).into_owned();
+        note(&format!("run {run} of {job} has no output ({state})"));
+        return Ok(());
     }
     let mut shown: Vec<String> = lines.iter().map(|line| words(line, form)).collect();
     if number("cut") > 0 {
         let after = usize::try_from(number("cut_after")).unwrap_or(usize::MAX);
         shown.insert(after.min(shown.len()), cut(number("cut")));
     }
-    shown.join("\n")
+    // Lines may be empty, also the last ones.
+    line(&shown.join("\n"))
 }
 
 /// A line, or what is said between lines.

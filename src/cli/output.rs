@@ -57,8 +57,14 @@ impl Output {
     /// Shows an answer: as it is, or as `view` puts it, which escapes what is foreign.
     pub fn show(&self, answer: &Value, view: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
         let text = if self.json { json(answer) } else { view(answer) };
-        line(&text)
+        line(text.trim_end_matches('\n'))
     }
+}
+
+/// Says on standard error what is no part of an answer.
+pub(super) fn note(text: &str) {
+    // Where the standard error is gone, nobody reads.
+    drop(writeln!(std::io::stderr(), "punctual: {}", escaped(text)));
 }
 
 /// An answer in JSON that commands no terminal.
@@ -78,10 +84,10 @@ pub(super) enum Reader {
     Gone,
 }
 
-/// Prints a line, and tells whether its reader is there.
+/// Prints a text and a line break, and tells whether its reader is there.
 pub(super) fn print(text: &str) -> Result<Reader, Failure> {
     let mut stdout = std::io::stdout().lock();
-    match writeln!(stdout, "{}", text.trim_end_matches('\n')).and_then(|()| stdout.flush()) {
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Ok(()) => Ok(Reader::There),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(error) => Err(Failure::Refused(error.to_string())),
