@@ -245,6 +245,11 @@ fn a_bad_job_is_refused_at_its_key() {
         "4:44",
         "jobs[0].task.argv[1]",
     );
+    refused_job(
+        &with_task("type = \"command\", argv = [\"true\"], report = \"json\""),
+        "4:45",
+        "jobs[0].task.report: applies to hooks only",
+    );
     refused_job(&with_task("type = \"script\""), "4:10", "jobs[0].task.type");
     refused_job(&with("executor = \"nope\""), "5:1", "jobs[0].executor");
     refused_job(&with("misfire_grace_time = -1"), "5:1", "jobs[0].misfire_grace_time");

@@ -236,6 +236,22 @@ async fn a_job_that_could_not_be_kept_as_it_is_given_is_refused() {
     assert_eq!(home.json(&["list"])["jobs"].as_array().unwrap().len(), 1);
 }
 
+#[tokio::test]
+async fn a_form_of_the_report_is_refused_where_there_is_no_report() {
+    let home = Home::new("");
+    let _daemon = home.start();
+    let command = json!({"type": "command", "argv": ["/bin/true"], "report": "json"});
+    let trigger = json!({"type": "date", "run_date": LATER});
+    let job = |id: &str, task: &Value, hook: &Value| {
+        json!({"id": id, "trigger": trigger, "task": task, "on_failure": hook}).to_string()
+    };
+    let noop = json!({"type": "builtin", "name": "noop"});
+    let answer = ask(&home, "POST", "/v1/jobs", &job("own", &command, &noop));
+    assert_eq!((answer.status, field(&answer).as_str()), (422, "task.report"), "{answer:?}");
+    let answer = ask(&home, "POST", "/v1/jobs", &job("hook", &noop, &command));
+    assert_eq!(answer.status, 201, "{answer:?}");
+}
+
 /// Requests of the fuzz, over all connections: `PUNCTUAL_FUZZ_REQUESTS`, or as many as take some seconds.
 fn fuzz_requests() -> usize {
     std::env::var("PUNCTUAL_FUZZ_REQUESTS").map_or(12_000, |count| count.parse().unwrap())
