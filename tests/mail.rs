@@ -77,6 +77,29 @@ async fn a_mail_of_a_failure_says_what_happened_and_ends_with_the_output() {
 }
 
 #[tokio::test]
+async fn an_internationalised_domain_is_sent_to_and_a_local_part_needs_a_server_for_it() {
+    let mut server = MailServer::start(Tls::None, |_| TAKEN).await;
+    let home = Home::new(&config(&server));
+    let _daemon = home.start();
+    let client = home.client();
+    let mail = json!({"type": "mail", "to": ["Anna <anna@bücher.example>"]});
+    add(&client, "domain", mail.clone(), json!({})).await;
+    assert_eq!(client.job("domain").await.unwrap()["task"], mail, "it is shown as it was given");
+    assert_eq!(text(&run_to_end(&client, "domain").await, "state"), "succeeded");
+    let received = server.received().await;
+    assert_eq!(received.commands[2], "RCPT TO:<anna@xn--bcher-kva.example>");
+    assert_eq!(received.header("To"), "Anna <anna@xn--bcher-kva.example>");
+    // The server of this test does not offer SMTPUTF8: to try again would not help.
+    let mail = json!({"type": "mail", "to": ["jürgen@example.org"]});
+    add(&client, "local", mail, json!({"retry": {"max_attempts": 5}})).await;
+    let run = run_to_end(&client, "local").await;
+    let error = text(&run, "error");
+    assert!(error.contains("SMTPUTF8") && error.contains("\"jürgen@example.org\""), "{error}");
+    assert_eq!((text(&run, "state"), &run["attempt"]), ("failed", &json!(1)));
+    assert!(server.is_quiet());
+}
+
+#[tokio::test]
 async fn one_outage_is_one_mail_and_its_end_another_one_also_over_a_restart() {
     let mut server = MailServer::start(Tls::None, |_| TAKEN).await;
     let home = Home::new(&config(&server));
@@ -261,6 +284,7 @@ fn a_table_that_is_not_understood_is_refused_by_its_key() {
         ("from = \"nobody\"", "mail.from"),
         ("username = \"me\"", "mail.password"),
         ("server = \"\"", "mail.server"),
+        ("server = \"ü..example\"", "mail.server"),
         (
             "server = \"mail.example.org\"\nsecurity = \"none\"\nusername = \"me\"\npassword = \"x\"",
             "mail.security",

@@ -29,6 +29,7 @@ impl MailTable {
         {
             return refuse("server", "must be the name or the address of a mail server");
         }
+        let server = in_ascii(server).map_err(|invalid| invalid.within("mail"))?;
         let is_here = server == local.server || matches!(server.as_str(), "127.0.0.1" | "::1");
         let security =
             self.security.unwrap_or(if is_here { Security::None } else { Security::StartTls });
@@ -55,5 +56,29 @@ impl MailTable {
             );
         }
         Ok(MailSettings { server, port: self.port.unwrap_or(usual), security, from, login })
+    }
+}
+
+/// The name as name servers and certificates have it.
+fn in_ascii(server: String) -> Result<String, Invalid> {
+    if server.is_ascii() {
+        return Ok(server);
+    }
+    idna::domain_to_ascii_strict(&server)
+        .map_err(|error| Invalid::new("server", format!("\"{server}\" is no domain: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_server_is_what_name_servers_have() {
+        let name = |server: &str| in_ascii(server.to_owned());
+        assert_eq!(name("Mail.bücher.example").unwrap(), "mail.xn--bcher-kva.example");
+        assert_eq!(name("Mail.example.org").unwrap(), "Mail.example.org");
+        let invalid = name("ü..example").unwrap_err();
+        assert_eq!(invalid.field, "server");
+        assert!(invalid.message.contains("\"ü..example\""), "{invalid}");
     }
 }

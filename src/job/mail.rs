@@ -1,5 +1,6 @@
 //! The task `mail` as data: recipients, sender, subject and text. The server is a setting of the daemon (`[mail]`).
 
+use lettre::Address;
 use lettre::message::Mailbox;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -68,7 +69,8 @@ impl Mail {
     }
 }
 
-/// Reads an address, with or without a name.
+/// Reads an address, with or without a name. Its domain becomes ASCII (`xn--…`), which every mail server takes; what is
+/// before the `@` has no such form.
 pub fn mailbox(field: &str, text: &str) -> Result<Mailbox, Invalid> {
     if text.len() > ADDRESS_BYTES_MAX || text.contains(char::is_control) {
         let message = format!(
@@ -76,18 +78,42 @@ pub fn mailbox(field: &str, text: &str) -> Result<Mailbox, Invalid> {
         );
         return Err(Invalid::new(field, message));
     }
-    text.parse().map_err(|error| {
+    let refuse = |why: String| {
         let message = format!(
-            "\"{text}\" is not an address such as \"ops@example.org\" or \"Ops <ops@example.org>\": {error}"
+            "\"{text}\" is not an address such as \"ops@example.org\" or \"Ops <ops@example.org>\": {why}"
         );
         Invalid::new(field, message)
-    })
+    };
+    let mailbox: Mailbox = text.parse().map_err(|error| refuse(format!("{error}")))?;
+    if mailbox.email.domain().is_ascii() {
+        return Ok(mailbox);
+    }
+    let domain = idna::domain_to_ascii_strict(mailbox.email.domain());
+    let domain = domain.map_err(|error| refuse(format!("its domain: {error}")))?;
+    let address = Address::new(mailbox.email.user(), domain);
+    let address = address.map_err(|error| refuse(error.to_string()))?;
+    Ok(Mailbox::new(mailbox.name, address))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_domain_of_an_address_is_what_mail_servers_take() {
+        let address = |text: &str| mailbox("to", text).map(|mailbox| mailbox.to_string());
+        assert_eq!(
+            address("Anna <anna@Bücher.example>").unwrap(),
+            "Anna <anna@xn--bcher-kva.example>"
+        );
+        assert_eq!(address("info@例え.テスト").unwrap(), "info@xn--r8jz45g.xn--zckzah");
+        assert_eq!(address("jürgen@bücher.example").unwrap(), "jürgen@xn--bcher-kva.example");
+        assert_eq!(address("a@Example.org").unwrap(), "a@Example.org", "it is kept as it is");
+        for bad in ["a@bücher..example", "a@-ü-.example", "a@bü cher.example", "a@ü\u{ad}_.x"] {
+            assert!(address(bad).is_err(), "{bad}: {:?}", address(bad));
+        }
+    }
 
     #[test]
     fn a_mail_that_could_not_be_sent_is_refused_by_its_field() {

@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lettre::Message;
+use lettre::address::Envelope;
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::extension::{ClientId, Extension, ServerInfo};
 use lettre::transport::smtp::response::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -56,6 +57,7 @@ pub(super) async fn hand_in(
 ) -> Result<Response, Undelivered> {
     let handing = async {
         let mut connection = connect(settings, tls, hello).await?;
+        check_addresses(message.envelope(), connection.server_info())?;
         let taken = connection.send(message.envelope(), &message.formatted()).await?;
         Ok::<_, Undelivered>((connection, taken))
     };
@@ -101,6 +103,21 @@ async fn connect(
         connection.auth(DEFAULT_MECHANISMS, &Credentials::new(user, password)).await?;
     }
     Ok(connection)
+}
+
+/// Refuses an address that the server cannot take. The part of an address after the `@` is ASCII already.
+fn check_addresses(envelope: &Envelope, server: &ServerInfo) -> Result<(), Undelivered> {
+    let mut addresses = envelope.from().into_iter().chain(envelope.to());
+    let foreign = addresses.find(|address| !AsRef::<str>::as_ref(address).is_ascii());
+    match foreign {
+        Some(address) if !server.supports_feature(Extension::SmtpUtfEight) => Err(Undelivered {
+            why: format!(
+                "the server does not support SMTPUTF8, and takes no address such as \"{address}\", which is not ASCII before the @"
+            ),
+            is_permanent: true,
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// An error with those that it came from, which say more.
