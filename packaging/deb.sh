@@ -40,6 +40,9 @@ put 644 LICENSE /usr/share/doc/punctual/copyright
 for file in README.md CHANGELOG.md docs/*.md; do
     put 644 "$file" "/usr/share/doc/punctual/$file"
 done
+for file in systemd/drop-ins/*.conf; do
+    put 644 "$file" "/usr/share/doc/punctual/examples/$(basename "$file")"
+done
 
 printf 'Source: punctual\n\nPackage: punctual\nArchitecture: any\n' >"$scratch/debian/control"
 libraries=$(cd "$scratch" && dpkg-shlibdeps -O debian/punctual/usr/bin/punctual | sed -n 's/^shlibs:Depends=//p')

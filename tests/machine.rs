@@ -11,6 +11,8 @@
 mod commands;
 #[path = "machine/databases.rs"]
 mod databases;
+#[path = "machine/drop_ins.rs"]
+mod drop_ins;
 #[path = "machine/life.rs"]
 mod life;
 #[path = "machine/log.rs"]

@@ -1,9 +1,16 @@
-//! The sandbox of the shipped unit: what ordinary jobs do works, and what the sandbox keeps away is refused.
+//! The sandbox of the shipped unit: what a job sees in it, what it refuses, and the settings that open it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+use std::collections::BTreeSet;
 
 use crate::machine::Machine;
 
+/// The document whose table says what a job sees, and what changes that.
+const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
+
 /// What jobs do. Each has to succeed.
-const ALLOWED: [&str; 16] = [
+const ALLOWED: [&str; 17] = [
+    "perl -MIO::Socket -e 'IO::Socket::INET->new(Listen => 1) or die'",
     "echo one | tr a-z A-Z | grep -q ONE",
     "cd /var/lib/punctual && echo text > file && cp -p file copy && mv copy moved && ln -s moved link && rm link",
     "tar -C / -cf - etc/hostname | tar -C /tmp -xf -",
@@ -59,6 +66,168 @@ fn ordinary_jobs_work_in_the_sandbox_and_what_it_keeps_away_is_refused() {
         .ok(&[&["punctual", "add", "builtin", "--at", "2100-01-01T00:00:00Z"], &builtin[..]]
             .concat());
     machine.ok(&["punctual", "run", "builtin", "--wait"]);
+}
+
+/// What a job sees, each with a script that succeeds if it does.
+const SEEN: [(&str, &str); 10] = [
+    ("the environment file is for jobs, too", "test $GREETING = hello"),
+    (
+        "what is not its own is read-only",
+        "for folder in /etc /usr /srv /var/log /home; do touch $folder/new 2>&1 | grep 'Read-only file system' || exit; done",
+    ),
+    (
+        "its folder is that of the state, and it is its home",
+        "test $(pwd) = /var/lib/punctual && test ~ = $(pwd)",
+    ),
+    ("the umask lets the group read", "test $(umask) = 0027"),
+    ("homes can be read if their modes allow it", "grep -q text /home/anna/open/file"),
+    (
+        "it can be told from a process of the host",
+        "test $(ps -p $PPID -o user=) = punctual && ps -p 1 > /dev/null",
+    ),
+    (
+        "a program with set-user-ID gives no rights",
+        "test $(/usr/local/bin/id-as-root -u) = $(id -u)",
+    ),
+    ("the daemon is its own user's", "kill -0 $(systemctl show -P MainPID punctual)"),
+    ("the store can be read", "head -c 13 punctual.db | grep -q SQLite"),
+    (
+        "the secrets of the daemon can be read",
+        "grep -q secret /run/credentials/punctual.service/token",
+    ),
+];
+
+/// Settings of the unit, each line of which is in the document, and a script that fails without them.
+const OPENED: [(&str, &str); 13] = [
+    ("ProtectProc=invisible", "! ps -p 1"),
+    ("ReadWritePaths=/srv/backup", "touch /srv/backup/file"),
+    ("ProtectHome=no", "touch /home/anna/open/new"),
+    ("PrivateTmp=no\nReadWritePaths=/tmp /var/tmp", "grep text /tmp/of-the-host && touch /tmp/new"),
+    ("UMask=0022", "test $(umask) = 0022"),
+    ("LimitNOFILE=1024", "test $(ulimit -n) = 1024"),
+    ("SupplementaryGroups=systemd-journal", "journalctl --quiet --lines=1"),
+    ("PrivateDevices=no", "test -e /dev/sensor"),
+    (
+        "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\nAmbientCapabilities=CAP_NET_BIND_SERVICE",
+        "perl -MIO::Socket -e 'IO::Socket::INET->new(LocalPort => 80, Listen => 1) or die $!'",
+    ),
+    (
+        "CapabilityBoundingSet=CAP_NET_RAW\nAmbientCapabilities=CAP_NET_RAW\nRestrictAddressFamilies=AF_PACKET",
+        "perl -MSocket -e 'socket(my $raw, 17, SOCK_RAW, 0) or die $!'",
+    ),
+    (
+        "RestrictNamespaces=no\nSystemCallFilter=@mount",
+        "unshare --user --map-root-user --mount mount -t tmpfs tmpfs /mnt",
+    ),
+    ("SystemCallFilter=@debug", "strace --output=/dev/null true"),
+    ("LockPersonality=no", "setarch --addr-no-randomize true"),
+];
+
+#[test]
+fn a_job_sees_what_the_document_says_and_each_setting_in_it_opens_what_it_names() {
+    let Some(machine) = Machine::installed() else { return };
+    machine.shell(
+        "useradd --create-home anna && chmod 755 /home/anna
+         install -d -m 777 /home/anna/open && echo text >/home/anna/open/file
+         install -d -o punctual /srv/backup
+         echo text >/tmp/of-the-host
+         ln -s null /dev/sensor
+         install -m 4755 /usr/bin/id /usr/local/bin/id-as-root
+         install -m 600 /dev/null /etc/punctual/credentials/token
+         echo secret >/etc/punctual/credentials/token
+         echo GREETING=hello >/etc/default/punctual",
+    );
+    let secret = "[Service]\nLoadCredential=token:/etc/punctual/credentials/token\n";
+    machine.drop_in("secret", secret);
+    machine.ok(&["systemctl", "restart", "punctual"]);
+    for (what, script) in SEEN {
+        let (succeeded, printed) = machine.run_job(&[], script);
+        assert!(succeeded, "{what}: {printed}");
+    }
+    for denied in ["systemctl restart dbus", "systemd-run true"] {
+        let (succeeded, printed) = machine.run_job(&[], denied);
+        assert!(!succeeded && printed.contains("Access denied"), "{denied}: {printed}");
+    }
+    // What is in the private folders goes with the daemon; the home stays.
+    let leave = "touch ~/left /tmp/left /var/tmp/left";
+    assert!(machine.run_job(&[], leave).0);
+    machine.ok(&["systemctl", "restart", "punctual"]);
+    let look = "ls -d ~/left /tmp/left /var/tmp/left 2>/dev/null; true";
+    let (_, printed) = machine.run_job(&[], look);
+    assert!(printed.starts_with("/var/lib/punctual/left\nrun "), "{printed}");
+
+    for (_, script) in OPENED {
+        let (succeeded, printed) = machine.run_job(&[], script);
+        assert!(!succeeded, "{script}: {printed}");
+    }
+    for (settings, script) in OPENED {
+        for line in settings.lines() {
+            assert!(DOCUMENT.contains(&format!("`{line}`")), "not in the document: {line}");
+        }
+        machine.drop_in("opened", &format!("[Service]\n{settings}\n"));
+        machine.ok(&["systemctl", "restart", "punctual"]);
+        let (succeeded, printed) = machine.run_job(&[], script);
+        assert!(succeeded, "{settings}: {script}: {printed}");
+    }
+}
+
+/// All that a command has in its environment.
+const VARIABLES: [&str; 14] = [
+    "CONFIGURATION_DIRECTORY",
+    "HOME",
+    "LANG",
+    "LOGNAME",
+    "PATH",
+    "PUNCTUAL_ATTEMPT",
+    "PUNCTUAL_JOB_ID",
+    "PUNCTUAL_RUN_ID",
+    "PWD",
+    "RUNTIME_DIRECTORY",
+    "SHELL",
+    "STATE_DIRECTORY",
+    "TRACEPARENT",
+    "USER",
+];
+
+/// What the service manager gives to the daemon alone.
+const DAEMONS_OWN: [&str; 9] = [
+    "CREDENTIALS_DIRECTORY",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "SYSTEMD_EXEC_PID",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+#[test]
+fn nothing_that_the_service_manager_gives_to_the_daemon_reaches_a_command() {
+    let Some(machine) = Machine::installed() else { return };
+    machine.shell("echo secret >/etc/punctual/credentials/token");
+    machine.drop_in("secret", "[Service]\nLoadCredential=token:/etc/punctual/credentials/token\n");
+    // It hands over a socket, as descriptor 3.
+    machine
+        .write("/etc/systemd/system/punctual.socket", "[Socket]\nListenStream=/run/handed-over\n");
+    machine.shell("systemctl daemon-reload && systemctl stop punctual && systemctl start punctual.socket punctual");
+
+    let environ = format!("tr '\\0' '\\n' </proc/{}/environ", machine.property("MainPID"));
+    let daemon = names(&machine.shell(&environ));
+    for name in DAEMONS_OWN {
+        assert!(daemon.contains(name), "the daemon has no {name}: {daemon:?}");
+    }
+    let (succeeded, printed) = machine.run_job(&[], "ls /proc/self/fd >fds; env");
+    assert!(succeeded, "{printed}");
+    let printed: Vec<&str> = printed.lines().filter(|line| !line.starts_with("run ")).collect();
+    assert_eq!(names(&printed.join("\n")), VARIABLES.map(str::to_owned).into());
+    // The fourth is the folder that is listed.
+    assert_eq!(machine.ok(&["cat", "/var/lib/punctual/fds"]), "0\n1\n2\n3\n");
+}
+
+/// The names of variables, one in each line.
+fn names(lines: &str) -> BTreeSet<String> {
+    lines.lines().map(|line| line.split_once('=').unwrap().0.to_owned()).collect()
 }
 
 /// As text within single quotes.

@@ -280,6 +280,15 @@ impl Machine {
         self.ok(&[&add[..], options, &["--shell", "--", script]].concat());
     }
 
+    /// Runs a shell script as a job with these options. Gives whether the run succeeded, and what `run --wait` printed.
+    pub(crate) fn run_job(&self, options: &[&str], script: &str) -> (bool, String) {
+        let add = ["punctual", "add", "probe", "--replace", "--at", NEVER];
+        self.ok(&[&add[..], options, &["--shell", "--", script]].concat());
+        let run = self.run(&["punctual", "run", "probe", "--wait"]);
+        let printed = [run.stdout, run.stderr].concat();
+        (run.status.success(), String::from_utf8(printed).unwrap())
+    }
+
     /// Starts job `long`, which runs until it is asked to end, and waits until it runs. Gives the pipe to which each run
     /// writes `run`, and the file to which one that is asked to end writes `asked`.
     pub(crate) fn start_work_that_notes_a_request_to_end(&self) -> (String, &'static str) {

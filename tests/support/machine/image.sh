@@ -8,12 +8,12 @@ folder=$1
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $VERSION_CODENAME" \
     'Component: main' 2>/dev/null | head -n 1)
 
-# Each boot makes a machine ID of its own. PostgreSQL is there for the tests that start it.
+# Each boot makes a machine ID of its own. PostgreSQL and Postfix are there for the tests that start them.
 mmdebstrap --quiet --variant=minbase --dpkgopt=force-unsafe-io \
-    --include=systemd,systemd-sysv,dbus,procps,curl,adduser,postgresql \
+    --include=systemd,systemd-sysv,dbus,procps,curl,adduser,strace,postgresql,postfix \
     --customize-hook=': >"$1/etc/machine-id"' \
     --customize-hook='mkdir -p "$1/var/log/journal"' \
-    --customize-hook='systemctl --quiet --root="$1" disable postgresql.service' \
+    --customize-hook='systemctl --quiet --root="$1" disable postgresql.service postfix.service' \
     --customize-hook='systemctl --quiet --root="$1" mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer' \
     --customize-hook='systemctl --quiet --root="$1" mask e2scrub_all.timer e2scrub_reap.service fstrim.timer' \
     "$VERSION_CODENAME" "$folder" "${mirror:-http://deb.debian.org/debian}"

@@ -1,0 +1,186 @@
+//! The drop-ins that are shipped as examples: each is installed as its head says, and opens what it is for.
+
+use crate::machine::Machine;
+
+/// Where the package has the drop-ins.
+const EXAMPLES: &str = "/usr/share/doc/punctual/examples";
+
+/// What the commands in the head of a drop-in begin with.
+const COMMAND: &str = "#   $ ";
+
+/// Installs a drop-in with the commands that stand in its head.
+fn install(machine: &Machine, name: &str) {
+    let text = machine.ok(&["cat", &format!("{EXAMPLES}/{name}.conf")]);
+    let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(COMMAND)).collect();
+    assert!(commands.len() >= 3, "{text}");
+    for command in commands {
+        machine.shell(&format!("cd {EXAMPLES} && {command}"));
+    }
+    assert!(machine.property("DropInPaths").contains(&format!("{name}.conf")));
+}
+
+/// What a job prints that succeeds.
+fn output(machine: &Machine, options: &[&str], script: &str) -> String {
+    let (succeeded, printed) = machine.run_job(options, script);
+    assert!(succeeded, "{printed}");
+    printed.lines().filter(|line| !line.starts_with("run ")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
+    let Some(machine) = Machine::installed() else { return };
+    machine.shell("useradd --create-home --groups punctual anna");
+    machine.add("kept", &[], "echo still here; test -e ~/file");
+    machine.ok(&["punctual", "run", "kept"]);
+    machine.run_job(&[], "echo text > ~/file");
+    machine.write("/etc/punctual/jobs.toml", "[scheduler]\ndefault_user = \"punctual\"\n");
+
+    install(&machine, "other-users");
+
+    // Only the three capabilities are there.
+    let capabilities =
+        "sed -n 's/^CapEff:\\s*//p' /proc/$(systemctl show -P MainPID punctual)/status";
+    assert_eq!(machine.shell(capabilities), "00000000000000e0\n");
+    // A job that names no user keeps its folder. It cannot change or read the daemon's files, and is no threat to it.
+    let shown = machine.ok(&["punctual", "run", "kept", "--wait"]);
+    assert!(shown.starts_with("still here\n"), "{shown}");
+    assert_eq!(
+        output(&machine, &[], "id -un; pwd; echo ~"),
+        "punctual\n/var/lib/punctual\n/var/lib/punctual"
+    );
+    for attack in [
+        "ls /var/lib/punctual-daemon",
+        "rm -f /run/punctual/punctual.sock",
+        "kill -9 $(systemctl show -P MainPID punctual)",
+        "kill -9 $PPID",
+    ] {
+        let (succeeded, printed) = machine.run_job(&[], attack);
+        assert!(!succeeded, "{attack}: {printed}");
+    }
+
+    // A job of a person has the rights, the home and the groups of that person.
+    let anna = ["--user", "anna"];
+    let seen =
+        output(&machine, &anna, "id -un; id -Gn; pwd; echo $HOME; echo text > file; cat ~/file");
+    assert_eq!(seen, "anna\nanna punctual\n/home/anna\n/home/anna\ntext");
+    let owner = machine.ok(&["stat", "--format=%U", "/home/anna/file"]);
+    assert_eq!(owner, "anna\n");
+    assert!(!machine.run_job(&anna, "cat /etc/shadow").0);
+    // It is asked to end before it is ended.
+    let asked = "trap 'echo asked; exit 1' TERM; sleep 600 & wait";
+    let (_, printed) = machine.run_job(&["--user", "anna", "--timeout", "1"], asked);
+    assert!(printed.starts_with("asked\n") && printed.contains("timed_out"), "{printed}");
+    // Root manages services.
+    assert_eq!(output(&machine, &["--user", "root"], "systemctl restart dbus; id -un"), "root");
+
+    // A member of the group gets no rights of others.
+    let add = |options: &[&str]| {
+        let add = ["punctual", "add", "own", "--replace", "--at", "2100-01-01T00:00:00Z"];
+        machine.run_as("anna", &[&add[..], options, &["--", "id", "-un"]].concat())
+    };
+    for user in ["root", "daemon"] {
+        let refused = add(&["--user", user]);
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && why.contains("task.user: only root"), "{why}");
+    }
+    for (options, user) in [(&[][..], "punctual\n"), (&anna[..], "anna\n")] {
+        assert!(add(options).status.success());
+        let run = machine.run_as("anna", &["punctual", "run", "own", "--wait"]);
+        assert!(run.stdout.starts_with(user.as_bytes()), "{run:?}");
+    }
+
+    // A stop, too, asks the processes of others to end.
+    let short = "[scheduler]\ndefault_user = \"punctual\"\ndrain_seconds = 0\n";
+    machine.write("/etc/punctual/jobs.toml", short);
+    machine.ok(&["systemctl", "restart", "punctual"]);
+    let said = machine.pipe("said");
+    let script =
+        format!("trap 'echo asked > ~/asked; exit 1' TERM; echo run > {said}; sleep 600 & wait");
+    machine.add("long", &anna, &script);
+    machine.ok(&["punctual", "run", "long"]);
+    assert_eq!(machine.line(&said), "run");
+    machine.ok(&["systemctl", "stop", "punctual"]);
+    assert_eq!(machine.property("Result"), "success");
+    assert_eq!(machine.ok(&["cat", "/home/anna/asked"]), "asked\n");
+
+    // Nothing of it is left after a purge.
+    machine.ok(&["dpkg", "--purge", "punctual"]);
+    assert_eq!(machine.shell("ls -d /var/lib/punctual* || true"), "");
+}
+
+#[test]
+fn with_a_drop_in_jobs_write_to_the_named_folders() {
+    let Some(machine) = Machine::installed() else { return };
+    machine.shell("install -d -o punctual /srv/backup");
+    let write = "touch /srv/backup/file";
+    let (succeeded, printed) = machine.run_job(&[], write);
+    assert!(!succeeded && printed.contains("Read-only file system"), "{printed}");
+
+    // The second folder that the drop-in names does not exist.
+    install(&machine, "folders");
+
+    assert_eq!(output(&machine, &[], write), "");
+    assert!(!machine.run_job(&[], "touch /srv/file").0);
+}
+
+#[test]
+fn with_a_drop_in_jobs_send_mail_through_the_local_postfix() {
+    let Some(machine) = Machine::installed() else { return };
+    machine.shell("newaliases && systemctl start postfix");
+    let send = "printf 'Subject: backup\\n\\nall of it\\n' | timeout 5 sendmail root";
+    let (succeeded, printed) = machine.run_job(&[], send);
+    assert!(!succeeded && printed.contains("maildrop"), "{printed}");
+
+    install(&machine, "local-mail");
+
+    assert_eq!(output(&machine, &[], send), "");
+    machine.wait_until("the mail is delivered", |machine| {
+        let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
+        String::from_utf8_lossy(&mailbox).contains("Subject: backup\n")
+    });
+    // The mail of a failed run arrives, too.
+    let hook = ["--on-failure", "sendmail root"];
+    machine.run_job(&hook, "echo no space; exit 7");
+    machine.wait_until("the report is delivered", |machine| {
+        let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
+        String::from_utf8_lossy(&mailbox).contains("no space")
+    });
+}
+
+#[test]
+fn a_task_of_type_mail_needs_no_drop_in() {
+    let Some(machine) = Machine::installed() else { return };
+    machine.shell("newaliases && systemctl start postfix");
+    machine.write(
+        "/etc/punctual/jobs.toml",
+        "[scheduler.job_defaults]\non_failure = { type = \"mail\", to = [\"root@localhost\"] }\n",
+    );
+    machine.ok(&["systemctl", "restart", "punctual"]);
+
+    machine.run_job(&[], "echo no space; exit 7");
+
+    machine.wait_until("the report is delivered", |machine| {
+        let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
+        String::from_utf8_lossy(&mailbox).contains("no space")
+    });
+}
+
+#[test]
+fn with_a_drop_in_jobs_reach_docker() {
+    let Some(machine) = Machine::installed() else { return };
+    // Something with the rights of Docker's socket that answers.
+    machine.shell("groupadd docker");
+    let socket = "[Socket]\nListenStream=/run/docker.sock\nSocketMode=0660\nSocketGroup=docker\nAccept=yes\n";
+    machine.write("/etc/systemd/system/docker.socket", socket);
+    let answer = "[Service]\nStandardInput=socket\nStandardOutput=socket\n\
+        ExecStart=sh -c \"while read -r line && [ $${#line} -gt 1 ]; do :; done; printf 'HTTP/1.0 200 OK\\\\r\\\\n\\\\r\\\\nOK'\"\n";
+    machine.write("/etc/systemd/system/docker@.service", answer);
+    machine.shell("systemctl daemon-reload && systemctl start docker.socket");
+    let ping = "curl --silent --show-error --unix-socket /run/docker.sock http://docker/_ping";
+    assert_eq!(machine.shell(ping), "OK");
+    assert!(!machine.run_job(&[], ping).0);
+
+    install(&machine, "docker");
+
+    assert_eq!(output(&machine, &[], ping), "OK");
+}
