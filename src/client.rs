@@ -28,12 +28,14 @@ const ANSWER_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No daemon answers at the socket.
-    #[error("no daemon answers at {}: {reason} (is `punctual serve` running? --socket and PUNCTUAL_SOCKET choose another path)", .socket.display())]
+    #[error("no daemon answers at {}: {reason} ({help}--socket and PUNCTUAL_SOCKET choose another path)", .socket.display())]
     Unreachable {
         /// Where the daemon was looked for.
         socket: PathBuf,
-        /// What the system said.
+        /// What the system said, and where else it was looked for.
         reason: String,
+        /// How to find out more.
+        help: &'static str,
     },
     /// The system refuses a connection to the socket.
     #[error("permission denied on {}: {advice}", .socket.display())]
@@ -85,18 +87,35 @@ pub struct Client {
     socket: PathBuf,
     /// Users that the daemon may run as; none if it may be any.
     users: Option<Vec<u32>>,
+    /// Where else it was looked for in vain, as the end of a sentence.
+    elsewhere: String,
+    /// How to find out why it does not answer.
+    help: &'static str,
 }
+
+/// What helps where a person starts the daemon.
+const STARTED_BY_HAND: &str = "is `punctual serve` running? ";
+/// What helps where systemd starts it.
+const STARTED_BY_SYSTEMD: &str = "see `systemctl status punctual`; ";
 
 impl Client {
     /// A client of the daemon that listens at `socket`. Nothing is connected yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), users: None }
+        let (users, elsewhere) = (None, String::new());
+        Self { socket: socket.into(), users, elsewhere, help: STARTED_BY_HAND }
     }
 
     /// The same client, which only speaks to a daemon of one of these users.
     #[must_use]
     pub fn of_users(self, users: Option<Vec<u32>>) -> Self {
         Self { users, ..self }
+    }
+
+    /// The same client, for its error: no socket was found here or elsewhere, and systemd may be what starts the daemon.
+    #[must_use]
+    pub fn not_found(self, elsewhere: impl std::fmt::Display, is_service: bool) -> Self {
+        let help = if is_service { STARTED_BY_SYSTEMD } else { STARTED_BY_HAND };
+        Self { elsewhere: format!(", nor at {elsewhere}"), help, ..self }
     }
 
     /// The socket's path.
@@ -307,7 +326,8 @@ impl Client {
     }
 
     fn unreachable(&self, reason: impl std::fmt::Display) -> ClientError {
-        ClientError::Unreachable { socket: self.socket.clone(), reason: reason.to_string() }
+        let reason = format!("{reason}{}", self.elsewhere);
+        ClientError::Unreachable { socket: self.socket.clone(), reason, help: self.help }
     }
 }
 

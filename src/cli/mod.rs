@@ -56,9 +56,13 @@ pub fn client(
         return Ok(Client::new(path));
     }
     let found = configured.map_or_else(config::client_socket, Ok);
-    let ClientSocket { path, users } =
+    let ClientSocket { path, users, elsewhere } =
         found.map_err(|invalid| Failure::Unreachable(invalid.to_string()))?;
-    Ok(Client::new(path).of_users(users))
+    let client = Client::new(path).of_users(users);
+    Ok(match elsewhere {
+        Some(elsewhere) => client.not_found(elsewhere, config::is_service_installed()),
+        None => client,
+    })
 }
 
 /// Carries out a command that speaks to a daemon, or computes a preview.

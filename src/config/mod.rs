@@ -38,7 +38,7 @@ use secrets::Secrets;
 pub use jobs::FaultyJob;
 pub use retention::{Budget, Keep, KeepFinished, Retention};
 pub use secrets::Hidden;
-pub use socket::{ClientSocket, client_socket};
+pub use socket::{ClientSocket, client_socket, is_service_installed};
 
 /// The file in the current folder.
 const LOCAL_FILE: &str = "jobs.toml";

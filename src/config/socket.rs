@@ -20,6 +20,9 @@ use crate::invalid::Invalid;
 const SOCKET_NAME: &str = "punctual.sock";
 /// Where the systemd unit has its socket.
 const SYSTEM_SOCKET: &str = "/run/punctual/punctual.sock";
+/// Where the systemd unit is, by hand and by the package.
+const UNITS: [&str; 2] =
+    ["/etc/systemd/system/punctual.service", "/usr/lib/systemd/system/punctual.service"];
 
 /// Where a client finds its daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +31,25 @@ pub struct ClientSocket {
     pub path: PathBuf,
     /// Users that the daemon there may run as; none if it may be any.
     pub users: Option<Vec<u32>>,
+    /// Where else there is no socket, if none was found anywhere.
+    pub elsewhere: Option<String>,
+}
+
+impl ClientSocket {
+    fn new(path: impl Into<PathBuf>, users: Option<Vec<u32>>) -> Self {
+        Self { path: path.into(), users, elsewhere: None }
+    }
+}
+
+/// Whether the daemon is installed here as a systemd service.
+pub fn is_service_installed() -> bool {
+    UNITS.iter().any(|unit| Path::new(unit).exists())
 }
 
 impl Config {
     /// The socket that a client of this file's daemon uses, if the file names one.
     pub fn socket(&self) -> Option<ClientSocket> {
-        Some(ClientSocket { path: self.socket.clone()?, users: None })
+        Some(ClientSocket::new(self.socket.clone()?, None))
     }
 
     /// Where the daemon listens: at the chosen path, else where the file says, else where the environment says.
@@ -48,35 +64,52 @@ impl Config {
 /// Where a client looks for a daemon if no path was chosen. The error says what is unusable.
 pub fn client_socket() -> Result<ClientSocket, Invalid> {
     if let Some(path) = configured_socket(LOCAL_FILE) {
-        return Ok(ClientSocket { path, users: None });
+        return Ok(ClientSocket::new(path, None));
     }
     let users = trusted_users();
-    let own = runtime_folder()?.map(|(folder, is_service)| ClientSocket {
-        path: folder.join(SOCKET_NAME),
+    let own = runtime_folder()?.map(|(folder, is_service)| {
         // The service manager makes the folder of a service, whose user may be another one.
-        users: (!is_service).then(|| users.clone()),
+        ClientSocket::new(folder.join(SOCKET_NAME), (!is_service).then(|| users.clone()))
     });
-    let here = ClientSocket { path: SOCKET_NAME.into(), users: Some(users.clone()) };
+    let here = ClientSocket::new(SOCKET_NAME, Some(users));
     let system = configured_socket(SYSTEM_FILE).filter(|path| path.is_absolute());
-    let system = system.unwrap_or_else(|| SYSTEM_SOCKET.into());
-    let system = ClientSocket { path: system, users: None };
-    let mut foreign = None;
+    let system = ClientSocket::new(system.unwrap_or_else(|| SYSTEM_SOCKET.into()), None);
+    let (mut foreign, mut empty) = (None, Vec::new());
     for place in own.iter().chain([&here, &system]) {
         match place.look() {
             Found::Usable => return Ok(place.clone()),
             Found::Foreign(user) => foreign = foreign.or(Some((place.path.clone(), user))),
-            Found::Nothing => {}
+            Found::Nothing => empty.push(place.path.as_path()),
         }
     }
-    match foreign {
-        Some((path, user)) => {
-            let path = path.display();
-            let message = format!(
-                "{path} belongs to user {user}, neither to root nor to you, and is not used (--socket {path} uses it all the same)"
-            );
-            Err(Invalid::new("socket", message))
+    if let Some((path, user)) = foreign {
+        let path = path.display();
+        let message = format!(
+            "{path} belongs to user {user}, neither to root nor to you, and is not used (--socket {path} uses it all the same); \
+            there is none at {}",
+            listed(&empty)
+        );
+        return Err(Invalid::new("socket", message));
+    }
+    let elsewhere = Some(listed(empty.get(1..).unwrap_or_default()));
+    Ok(ClientSocket { elsewhere, ..own.unwrap_or(here) })
+}
+
+/// Paths as a sentence has them, each one once and from the root.
+fn listed(paths: &[&Path]) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for path in paths {
+        // A folder that is gone has no path from the root.
+        let path = std::path::absolute(path).unwrap_or_else(|_| (*path).to_owned());
+        let name = path.display().to_string();
+        if !names.contains(&name) {
+            names.push(name);
         }
-        None => Ok(own.unwrap_or(here)),
+    }
+    match names.as_slice() {
+        [] => String::new(),
+        [name] => name.clone(),
+        [names @ .., last] => format!("{} or {last}", names.join(", ")),
     }
 }
 

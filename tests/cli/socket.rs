@@ -282,6 +282,40 @@ fn a_socket_that_is_foreign_or_none_does_not_hide_the_machines_daemon() {
 }
 
 #[test]
+fn where_no_daemon_is_found_all_places_are_named() {
+    let Some(home) = machine() else { return };
+    let here = home.path().join("punctual.sock").display().to_string();
+    let runtime = home.path().join("here");
+    let own = runtime.join("punctual.sock").display().to_string();
+    let list = |variable: Option<&str>| {
+        let mut command = bare(&home, &["list"]);
+        variable.map(|variable| command.env(variable, &runtime));
+        refusal(&mut command)
+    };
+    let expected = |first: &str, others: &str| {
+        let missing = "No such file or directory (os error 2)";
+        let help = "is `punctual serve` running? --socket and PUNCTUAL_SOCKET choose another path";
+        let said = format!("no daemon answers at {first}: {missing}, nor at {others} ({help})");
+        (3, format!("punctual: {said}\n"))
+    };
+    let system = "/run/punctual/punctual.sock";
+    assert_eq!(list(None), expected("punctual.sock", system));
+    for variable in ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"] {
+        assert_eq!(list(Some(variable)), expected(&own, &format!("{here} or {system}")));
+    }
+    // The machine's file names another place.
+    let file = home.path().join("etc/jobs.toml");
+    std::fs::write(file, "[control]\nsocket = \"/run/punctual/other.sock\"\n").unwrap();
+    assert_eq!(list(None), expected("punctual.sock", "/run/punctual/other.sock"));
+    // What is there but is not used is named, too.
+    let _trap = UnixListener::bind(home.socket()).unwrap();
+    std::os::unix::fs::chown(home.socket(), Some(65534), None).unwrap();
+    let (_, complaint) = list(None);
+    assert!(complaint.contains("belongs to user 65534"), "{complaint}");
+    assert!(complaint.contains("; there is none at /run/punctual/other.sock"), "{complaint}");
+}
+
+#[test]
 fn where_the_folder_has_no_file_the_machines_file_is_used() {
     let Some(home) = machine() else { return };
     let (code, complaint) = refusal(&mut bare(&home, &["check"]));

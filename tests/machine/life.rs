@@ -31,6 +31,17 @@ fn members_of_the_group_use_the_daemon_and_a_stranger_is_told_what_is_missing() 
 }
 
 #[test]
+fn while_the_service_is_stopped_a_client_names_its_socket_and_how_to_look_at_it() {
+    let Some(machine) = Machine::installed() else { return };
+    machine.ok(&["systemctl", "stop", "punctual"]);
+    let (code, said) = machine.fails(&["punctual", "list"]);
+    assert_eq!(code, 3, "{said}");
+    for part in ["/run/punctual/punctual.sock", "systemctl status punctual"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
 fn a_reload_applies_the_file_and_a_faulty_one_changes_nothing() {
     let Some(machine) = Machine::installed() else { return };
     let file = |jobs: &str| machine.write("/etc/punctual/jobs.toml", jobs);
