@@ -284,6 +284,8 @@ fn a_filter_that_is_not_understood_is_refused_in_the_same_words_everywhere() {
     let daemon = home.start();
     let cases = [
         ("foo", "\"foo\" is no level"),
+        (",", "\"\" is no level"),
+        ("3", "\"3\" is no level"),
         ("punctaul=debug", "there is no module \"punctaul\""),
         ("punctual::stoer=debug", "there is no module \"punctual::stoer\""),
     ];
@@ -297,6 +299,9 @@ fn a_filter_that_is_not_understood_is_refused_in_the_same_words_everywhere() {
     }
     assert_eq!(home.fails(&["log-level", "debug", "--for", "long"]).0, 2);
     assert_eq!(home.fails(&["log-level", "--for", "10m"]).0, 2);
+    // A variable that is empty is like one that is not set; a filter that is empty would not say what is meant.
+    let (code, said) = home.fails(&["log-level", ""]);
+    assert!(code == 1 && said.contains("filter: \"\" is not understood"), "{said}");
     assert_eq!(home.json(&["log-level"])["until"], json!(null), "nothing has changed");
     assert_eq!(daemon.stop().code(), Some(0));
     for (filter, why) in cases {

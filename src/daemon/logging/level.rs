@@ -11,7 +11,7 @@ use crate::daemon::files::Demo;
 const VARIABLE: &str = "PUNCTUAL_LOG";
 
 /// A database driver also logs the errors that it returns, so each loss of a connection would be logged twice.
-const DRIVERS: &str = "sqlx=error,sqlx_core=error";
+const DRIVERS: [&str; 2] = ["sqlx=error", "sqlx_core=error"];
 
 /// What can be named beside modules of this program: the ends of runs, control requests, and the libraries that log.
 const TARGETS: [&str; 8] = [
@@ -60,11 +60,14 @@ const MODULES: [&str; 28] = [
 
 /// The directives of the variable, or what is wrong with it.
 pub(super) fn of_environment(demo: Demo) -> Result<String, String> {
-    let Some(given) = std::env::var_os(VARIABLE) else { return directives(demo, "") };
-    of_variable(demo, &given)
+    of_variable(demo, &std::env::var_os(VARIABLE).unwrap_or_default())
 }
 
+/// A variable that is set to nothing is like one that is not set.
 fn of_variable(demo: Demo, given: &OsStr) -> Result<String, String> {
+    if given.is_empty() {
+        return Ok(defaults(demo));
+    }
     let text = given.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
     text.and_then(|text| directives(demo, text))
         .map_err(|why| format!("{VARIABLE}={:?} is not understood: {why}", given.to_string_lossy()))
@@ -75,35 +78,63 @@ pub(super) fn filter(directives: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(directives).map_err(|error| error.to_string())
 }
 
-/// The directives that hold: those given come last, so that they win, and what they do not name keeps its default. A
-/// typing error is refused: it would turn off what it was meant to show.
-pub(super) fn directives(demo: Demo, given: &str) -> Result<String, String> {
-    let mut general = "info";
-    let mut of_modules = DRIVERS.to_owned();
+/// What holds where nothing is given.
+const GENERAL: &str = "info";
+
+/// What holds of single modules where nothing is given for them.
+fn default_of_modules(demo: Demo) -> Vec<&'static str> {
+    let mut directives = DRIVERS.to_vec();
     if demo == Demo::Yes {
-        of_modules.push_str(",ledger=debug");
+        directives.push("ledger=debug");
     }
-    for part in given.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let level = match part.split_once('=') {
-            None => {
-                general = part;
-                part
+    directives
+}
+
+fn defaults(demo: Demo) -> String {
+    [&[GENERAL], &*default_of_modules(demo)].concat().join(",")
+}
+
+/// The directives that hold: those given come last, so that they win, and what they do not name keeps its default. A
+/// typing error is refused: it would turn off what it was meant to show. So is what is given twice, of which one would
+/// be ignored.
+pub(super) fn directives(demo: Demo, given: &str) -> Result<String, String> {
+    let mut general = None;
+    let mut of_modules: Vec<(&str, &str)> = Vec::new();
+    for part in given.split(',').map(str::trim) {
+        let Some((module, level)) = part.split_once('=') else {
+            check_level(part)?;
+            if let Some(other) = general.replace(part) {
+                return Err(format!("\"{other}\" and \"{part}\" are both for all modules"));
             }
-            Some((module, level)) => {
-                check_module(module)?;
-                of_modules = format!("{of_modules},{part}");
-                level
-            }
+            continue;
         };
-        if level.is_empty() || level.parse::<LevelFilter>().is_err() {
-            return Err(format!(
-                "\"{level}\" is no level; \
-                 give error, warn, info, debug, trace or off, or MODULE=LEVEL, separated by commas"
-            ));
+        check_module(module)?;
+        check_level(level)?;
+        if of_modules.iter().any(|(other, _)| *other == module) {
+            return Err(format!("\"{module}\" is given twice"));
         }
+        of_modules.push((module, part));
     }
-    let directives = format!("{general},{of_modules}");
+    let is_given = |default: &str| {
+        of_modules.iter().any(|(module, _)| default.split('=').next() == Some(*module))
+    };
+    let defaults = default_of_modules(demo).into_iter().filter(|default| !is_given(default));
+    let parts = std::iter::once(general.unwrap_or(GENERAL)).chain(defaults);
+    let parts: Vec<&str> = parts.chain(of_modules.iter().map(|(_, part)| *part)).collect();
+    let directives = parts.join(",");
     filter(&directives).map(|_| directives)
+}
+
+/// Refuses what is no level. The parser of levels takes numbers, too, whose meaning nobody would guess.
+fn check_level(level: &str) -> Result<(), String> {
+    let is_word = !level.is_empty() && level.chars().all(|letter| letter.is_ascii_alphabetic());
+    if is_word && level.parse::<LevelFilter>().is_ok() {
+        return Ok(());
+    }
+    Err(format!(
+        "\"{level}\" is no level; \
+         give error, warn, info, debug, trace or off, or MODULE=LEVEL, separated by commas"
+    ))
 }
 
 /// Refuses a module that does not exist, or that logs nothing.
@@ -140,9 +171,19 @@ mod tests {
     fn what_is_not_named_keeps_its_default() {
         let default = "info,sqlx=error,sqlx_core=error";
         assert_eq!(of("").unwrap(), default);
-        assert_eq!(directives(Demo::Yes, "").unwrap(), format!("{default},ledger=debug"));
+        assert_eq!(
+            of_variable(Demo::Yes, OsStr::new("")).unwrap(),
+            format!("{default},ledger=debug")
+        );
         let expected = "warn,sqlx=error,sqlx_core=error,punctual::store=debug";
-        assert_eq!(of("warn, punctual::store=debug,").unwrap(), expected);
+        assert_eq!(of(" warn, punctual::store=debug ").unwrap(), expected);
+        let shown = of("ledger=debug,sqlx=warn").unwrap();
+        assert_eq!(shown, "info,sqlx_core=error,ledger=debug,sqlx=warn");
+        assert_eq!(
+            of(&of(&shown).unwrap()).unwrap(),
+            of(&shown).unwrap(),
+            "what is shown is taken"
+        );
         let max = |given| filter(&of(given).unwrap()).unwrap().max_level_hint();
         assert_eq!(max("ledger=debug"), Some(LevelFilter::DEBUG));
         assert_eq!(max("error"), Some(LevelFilter::ERROR));
@@ -158,6 +199,18 @@ mod tests {
             ("punctual::store", "\"punctual::store\" is no level"),
             ("punctual=loud", "\"loud\" is no level"),
             ("punctual=", "\"\" is no level"),
+            (",", "\"\" is no level"),
+            ("info,", "\"\" is no level"),
+            ("info,,ledger=debug", "\"\" is no level"),
+            (" ", "\"\" is no level"),
+            ("3", "\"3\" is no level"),
+            ("ledger=4", "\"4\" is no level"),
+            ("info debug", "\"info debug\" is no level"),
+            ("info;debug", "\"info;debug\" is no level"),
+            ("ledger= debug", "\" debug\" is no level"),
+            ("ledger =debug", "no module \"ledger \""),
+            ("info,debug", "\"info\" and \"debug\" are both for all modules"),
+            ("ledger=info,audit=debug,ledger=warn", "\"ledger\" is given twice"),
             ("punctaul=debug", "no module \"punctaul\""),
             (&misspelt, &format!("no module \"{}\"", misspelt.trim_end_matches("=debug"))),
             ("punctual::store::=debug", "no module \"punctual::store::\""),
