@@ -14,7 +14,7 @@ mod support;
 
 use raw::Raw;
 use rustix::process::Signal as Kill;
-use serde_json::json;
+use serde_json::{Value, json};
 use servers::mariadb::MariaDb;
 use servers::postgres::Postgres;
 use servers::{Kind, Server};
@@ -90,17 +90,37 @@ async fn is_waited_for<K: Kind>() {
     assert_eq!(text(&shown, "state"), "waiting for the store");
     assert_eq!((&shown["ready"], &shown["store_error"]), (&json!(false), &json!(status)));
     assert_eq!(shown["not_ready"]["reason"], "store");
+    // What the file says is known without the store.
+    let file = home.path().canonicalize().unwrap().join("jobs.toml").display().to_string();
+    assert_eq!(
+        shown["declared"],
+        json!({"file": file, "source": file, "jobs": 1, "faulty": 0, "faults": []})
+    );
+    assert_eq!((&shown["jobs"], &shown["running"]), (&json!(null), &json!(0)));
     assert!(home.ok(&["check"]).contains("is valid: 1 jobs"));
 
     server.start_again();
     daemon.wait_for("READY=1");
     signal.next().await;
     home.client().ready().await.unwrap();
-    assert_eq!(text(&home.client().status().await.unwrap(), "state"), "running");
+    let running = home.client().status().await.unwrap();
+    assert_eq!(text(&running, "state"), "running");
+    assert_eq!(names(&shown), names(&running), "a client reads one shape");
+    for field in ["declared", "executors", "nodes"] {
+        let [one, other] = [&shown, &running].map(|status| &status[field]);
+        let [one, other] = [one, other].map(|value| value.get(0).unwrap_or(value));
+        assert_eq!(names(one), names(other), "{field}");
+    }
+    assert_eq!(shown["declared"], running["declared"]);
     assert!(!ledger(&home.client(), "tick").await.is_empty());
     // A connection of before serves on.
     assert_eq!(raw.ask("GET", "/v1/jobs/tick", b"").unwrap().status, 200);
     assert!(daemon.stop().success());
+}
+
+/// The names of an object's fields, in their order.
+fn names(object: &Value) -> Vec<&String> {
+    object.as_object().unwrap().keys().collect()
 }
 
 #[tokio::test]
@@ -120,8 +140,11 @@ async fn a_reload_while_the_store_is_waited_for_takes_the_file_as_it_is_now() {
     home.write_config("nonsense");
     daemon.signal(Kill::HUP);
     daemon.wait_for("READY=1");
-    let log = std::fs::read_to_string(home.log()).unwrap();
-    assert!(log.contains("the configuration is faulty; the old one stays"), "{log}");
+    // The log is written by a thread of its own.
+    let said = "the configuration is faulty; the old one stays";
+    while !std::fs::read_to_string(home.log()).unwrap().contains(said) {
+        daemon.hear_for(std::time::Duration::from_millis(100));
+    }
 
     home.write_config(&store("postgres://me@no-such-host.invalid/away"));
     daemon.signal(Kill::HUP);

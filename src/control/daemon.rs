@@ -3,123 +3,42 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::audit::Caller;
-use super::condition::{self, Kind};
+use super::condition::Kind;
 use super::error::ApiError;
 use super::request::{Bare, JsonBody, Parameters};
-use super::{Api, Identity, ReloadOrder, health};
-use crate::clock::{Timestamp, rfc3339};
+use super::status::Standing;
+use super::{Api, ReloadOrder, health};
 use crate::invalid::Invalid;
-use crate::scheduler::handle::Node;
-use crate::zone::DefaultZone;
-
-/// Faulty jobs of the file that the status names one by one.
-const FAULTS_SHOWN: usize = 100;
 
 /// How the daemon stands. It answers also when its store does not: then nobody knows how many jobs there are.
 pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
-    let (now, identity, rules) = (api.clock.now(), &api.identity, api.rules.borrow().clone());
     let counts = api.history.job_counts().await;
     let read_error = counts.as_ref().err().map(ToString::to_string);
-    let counts = counts.ok();
-    let (conditions, trouble) = health::examine(&api, counts.as_deref()).await;
-    let status = api.handle.status();
-    let jobs: Option<Map<String, Value>> = counts
-        .map(|counts| counts.into_iter().map(|(state, count)| (state, count.into())).collect());
-    let executors: Vec<Value> = status
-        .pools
-        .iter()
-        .map(|pool| {
-            let kind = rules.executors.get(&pool.name).map(|settings| settings.kind);
-            json!({"name": pool.name, "type": kind, "busy": pool.busy, "max_workers": pool.max_workers,
-                "waiting": pool.waiting, "retrying": pool.retrying})
-        })
-        .collect();
-    // A store of one node keeps no list.
-    let alone = Node {
-        name: identity.node.clone(),
-        beat: 0,
-        started_at: identity.started_at,
-        seen_at: now,
-    };
-    let nodes = if status.nodes.is_empty() { vec![alone] } else { status.nodes };
-    let nodes: Vec<Value> = nodes
-        .iter()
-        .map(|node| {
-            json!({"name": node.name, "started_at": rfc3339(node.started_at),
-                "seen_at": rfc3339(node.seen_at), "here": node.name == identity.node})
-        })
-        .collect();
-    let state = json!({
-        "state": match status.paused_since {
-            _ if status.draining => "draining",
+    let jobs = counts.ok();
+    let (conditions, trouble) = health::examine(&api, jobs.as_deref()).await;
+    let scheduler = api.handle.status();
+    let standing = Standing {
+        state: match scheduler.paused_since {
+            _ if scheduler.draining => "draining",
             _ if conditions.iter().any(|found| found.kind == Kind::Starting) => "starting",
             Some(_) => "paused",
             None => "running",
         },
-        "ready": trouble.is_none(),
-        "not_ready": trouble.map(|trouble| trouble.to_value()),
-        "health": condition::health(&conditions),
-        "paused_since": status.paused_since.map(rfc3339),
-        "paused_by": status.paused_since.and_then(|since| api.noted.paused_by(since)),
-        "clock_correction": status.clock.map(|clock| json!({
-            "recorded": rfc3339(clock.recorded),
-            "found_at": rfc3339(clock.found_at),
-            "jobs": clock.jobs,
-            "done": clock.is_done,
-        })),
-        "store_error": status.store_error.or(read_error),
-    });
-    let rest = json!({
-        "jobs": jobs,
-        "declared": declared(&api),
-        "running": status.running,
-        "next_wake": status.next_wake.map(rfc3339),
-        "executors": executors,
-        "nodes": nodes,
-    });
-    Json(joined([state, identity.facts(&rules.zone, now), rest]))
-}
-
-impl Identity {
-    /// The keys of `/v1/status` that are known without a store.
-    pub(super) fn facts(&self, zone: &DefaultZone, now: Timestamp) -> Value {
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "node": self.node,
-            "pid": std::process::id(),
-            "started_at": rfc3339(self.started_at),
-            "now": rfc3339(now),
-            "uptime_seconds": now.signed_duration_since(self.started_at).num_seconds(),
-            "timezone": zone.zone.name(),
-            "timezone_source": zone.source,
-            "timezone_rules": self.zone_source,
-            "store": self.store,
-            "socket": self.socket,
-        })
-    }
-}
-
-/// One object with the keys of all of these, in their order.
-pub(super) fn joined(parts: [Value; 3]) -> Value {
-    let mut joined = Map::new();
-    for part in parts {
-        if let Value::Object(mut keys) = part {
-            joined.append(&mut keys);
-        }
-    }
-    Value::Object(joined)
-}
-
-/// What is known of the file that declares jobs.
-fn declared(api: &Api) -> Value {
-    let file = api.declared.borrow();
-    let faults: Vec<_> = file.faults.iter().take(FAULTS_SHOWN).collect();
-    json!({"file": file.path, "source": file.source, "jobs": file.jobs, "faulty": file.faults.len(),
-        "faults": faults})
+        trouble,
+        conditions: &conditions,
+        paused_by: scheduler.paused_since.and_then(|since| api.noted.paused_by(since)),
+        store_error: scheduler.store_error.clone().or(read_error),
+        scheduler,
+        jobs,
+        declared: &api.declared.borrow().clone(),
+        rules: &api.rules.borrow().clone(),
+        identity: &api.identity,
+    };
+    Json(standing.to_value(api.clock.now()))
 }
 
 pub(super) async fn preview(

@@ -12,16 +12,17 @@ use axum::routing::any;
 use axum::{Json, Router};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 
-use super::Identity;
-use super::condition::{Condition, Kind, health as health_of};
-use super::daemon::joined;
+use super::condition::{Condition, Kind};
 use super::error::ApiError;
 use super::health::{self, Trouble};
+use super::status::Standing;
+use super::{DeclaredFile, Identity};
 use crate::clock::Clock;
-use crate::zone::DefaultZone;
+use crate::scheduler::admission::Rules;
+use crate::scheduler::handle::{PoolStatus, Status};
 
 /// The routes of the control socket.
 pub type Routes = Router;
@@ -47,8 +48,10 @@ pub enum Stage {
 pub struct Opening {
     /// Who it is.
     pub identity: Identity,
-    /// The zone of triggers that name none.
-    pub zone: DefaultZone,
+    /// What jobs are judged by, as the file has it.
+    pub rules: Rules,
+    /// The file that declares jobs.
+    pub declared: DeclaredFile,
     /// Why the store cannot be opened, once a try has failed.
     pub away: Option<String>,
 }
@@ -119,28 +122,30 @@ impl Opening {
         Trouble::new(if self.away.is_some() { "store" } else { "starting" }, reason)
     }
 
-    /// The keys of `/v1/status` that are known without a store.
+    /// The answer to `/v1/status`, with what is known without a store.
     fn status(&self, reason: String, clock: &dyn Clock) -> Value {
         let away = self.away.is_some();
         let kind = if away { Kind::Store } else { Kind::Starting };
-        let condition = Condition::new(kind, &reason, None);
-        let state = json!({
-            "state": if away { "waiting for the store" } else { "starting" },
-            "ready": false,
-            "not_ready": self.trouble(reason).to_value(),
-            "health": health_of(&[condition]),
-            "paused_since": null,
-            "paused_by": null,
-            "clock_correction": null,
-            "store_error": self.away,
+        let pools = self.rules.executors.iter().map(|(name, settings)| PoolStatus {
+            name: name.clone(),
+            busy: 0,
+            max_workers: settings.max_workers,
+            waiting: 0,
+            retrying: 0,
+            waiting_since: None,
         });
-        let rest = json!({
-            "jobs": null,
-            "running": 0,
-            "next_wake": null,
-            "executors": [],
-            "nodes": [],
-        });
-        joined([state, self.identity.facts(&self.zone, clock.now()), rest])
+        let standing = Standing {
+            state: if away { "waiting for the store" } else { "starting" },
+            conditions: &[Condition::new(kind, &reason, None)],
+            trouble: Some(self.trouble(reason)),
+            scheduler: Status { pools: pools.collect(), ..Status::default() },
+            paused_by: None,
+            store_error: self.away.clone(),
+            jobs: None,
+            declared: &self.declared,
+            rules: &self.rules,
+            identity: &self.identity,
+        };
+        standing.to_value(clock.now())
     }
 }

@@ -20,6 +20,7 @@ mod output;
 mod previews;
 mod request;
 mod runs;
+mod status;
 pub mod unix;
 
 use std::path::PathBuf;

@@ -28,9 +28,7 @@ use crate::cli::Failure;
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Retention};
-use crate::control::{
-    self, Api, DeclaredFile, LogFilter, Opening, ReloadAnswer, ReloadOrder, Reloaded,
-};
+use crate::control::{self, Api, DeclaredFile, LogFilter, ReloadAnswer, ReloadOrder, Reloaded};
 use crate::executor::{
     self, Completion, Confidential, Live, Mailer, Pools, Privileges, WorkerProgram, handed_over_max,
 };
@@ -191,14 +189,10 @@ async fn run(
     let reader = Reader::new(source);
     let Some(config) = signals.unless_stopped(reader.read(Ok)).await else { return Ok(()) };
     let config = config?;
-    let plan = Plan::of(config)?;
+    let plan = Plan::of(config, file.clone())?;
     tracing::info!(%file, "the configuration was read");
     let mut frame = Frame::new(&plan, socket, log)?;
-    let opening = Opening {
-        identity: frame.facts(&plan.config)?,
-        zone: plan.config.zone.clone(),
-        away: None,
-    };
+    let opening = plan.opening(frame.facts(&plan.config)?);
     let listens = (frame.socket.as_path(), plan.config.socket_mode);
     let (mut start, socket_file) = Start::listen(listens, opening, &frame.doors, &frame.tracker)?;
     let opening = start.open_store(plan, &reader, (&frame.pulse, &mut signals));
@@ -253,7 +247,7 @@ fn assemble(
     start: &Start,
 ) -> Result<(Daemon, App, Serving), Failure> {
     let Parts { store, mut scheduler, completions, live, secrets, mailer } = parts;
-    let Plan { app, config, rules, .. } = plan;
+    let Plan { app, config, rules, declared, .. } = plan;
     let Frame { core, doors, tracker, .. } = frame;
     // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
     scheduler.hold();
@@ -261,7 +255,7 @@ fn assemble(
     let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
     let handle = handle.with_pulse(frame.pulse.clone());
     let (rules_in, rules_out) = watch::channel(Arc::new(rules));
-    let (file_in, file_out) = watch::channel(DeclaredFile::default());
+    let (file_in, file_out) = watch::channel(declared);
     let (reload_in, reloads) = mpsc::channel(RELOAD_QUEUE);
     let noted = start.noted();
     let history = History::new(Arc::new(store.clone()), handle.clone(), live.clone());

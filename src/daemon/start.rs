@@ -23,7 +23,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError};
 use crate::control::bind::{SocketFile, bind};
 use crate::control::condition::{Condition, Kind, Noted};
-use crate::control::{self, Opening, Routes, Stage};
+use crate::control::{self, DeclaredFile, Opening, Routes, Stage};
 use crate::executor::Privileges;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::command::Refusal;
@@ -249,7 +249,8 @@ impl Start {
             declared::refuse_faults(&plan.jobs()?).map_err(Failure::Refused)?;
             Ok(plan)
         };
-        let new = read.map_err(Failure::from).and_then(Plan::of).and_then(without_faults);
+        let plan_of = |config| Plan::of(config, reader.shown());
+        let new = read.map_err(Failure::from).and_then(plan_of).and_then(without_faults);
         let plan = match new {
             Ok(new) => {
                 let needed = plan.config.restart_needed(&new.config);
@@ -271,9 +272,10 @@ impl Start {
         let shown = files::store_place(&plan.config, Path::new("")).map(|place| place.to_string());
         self.stage.send_modify(|stage| {
             let Stage::Opening(opening) = stage else { return };
-            let Opening { identity, zone, .. } = Arc::make_mut(opening);
+            let Opening { identity, rules, declared, .. } = Arc::make_mut(opening);
             identity.store = shown.unwrap_or_default();
-            *zone = plan.config.zone.clone();
+            rules.clone_from(&plan.rules);
+            declared.clone_from(&plan.declared);
         });
         let reason = self.stage.borrow().reason();
         notify::ready(&reason.unwrap_or_default());
@@ -288,20 +290,30 @@ pub(super) struct Plan {
     pub(super) app: App,
     pub(super) rules: Rules,
     pub(super) store: StorePlace,
+    /// What its file declares.
+    pub(super) declared: DeclaredFile,
 }
 
 impl Plan {
-    /// Checks a configuration, also its jobs.
-    pub(super) fn of(config: Config) -> Result<Self, Failure> {
+    /// Checks the configuration of the file at this path, also its jobs.
+    pub(super) fn of(config: Config, path: String) -> Result<Self, Failure> {
         let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
         let settings = files::toutiao_settings(&config)?;
         let app = App::new(settings, &state, Arc::new(SystemClock), &Handle::current())
             .map_err(|invalid| config.error(invalid.within("toutiao")))?;
         let rules = files::rules(&config, app.registry(), Privileges::of_this_process())?;
         let store = files::store_place(&config, &state)?;
-        let plan = Self { config, app, rules, store };
-        plan.jobs()?;
-        Ok(plan)
+        let jobs = files::declared_jobs(&config, &rules, SystemClock.now())?;
+        let (jobs, faults) = (jobs.count(), jobs.declaration().faults);
+        let faults = declared::shown(faults.into_iter(), &[]);
+        let declared = DeclaredFile { path, source: rules.source.to_string(), jobs, faults };
+        Ok(Self { config, app, rules, store, declared })
+    }
+
+    /// What is told of a daemon that has not opened the store of this plan.
+    pub(super) fn opening(&self, identity: control::Identity) -> Opening {
+        let (rules, declared) = (self.rules.clone(), self.declared.clone());
+        Opening { identity, rules, declared, away: None }
     }
 
     /// The declared jobs, as of now.
