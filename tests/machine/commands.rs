@@ -1,6 +1,7 @@
 //! Commands under the unit that is shipped: what they run in, and what is left of them.
 
 use crate::machine::Machine;
+use crate::support::left_out;
 
 /// A job's script: it tells its cgroup, and leaves a process behind that has forked twice and has a session of its own.
 const LEAVER: &str = "sed -n s/^0:://p /proc/self/cgroup; \
@@ -57,4 +58,41 @@ fn a_command_ends_with_a_daemon_that_is_killed_and_the_next_daemon_starts_it_aga
     let folders = "find /sys/fs/cgroup -path '*punctual.service/commands-*' -prune | wc -l";
     assert_eq!(machine.shell(folders), "1\n", "that of the daemon that runs");
     assert_eq!(machine.json(&["runs", "long"])["runs"][0]["state"], "lost");
+}
+
+#[test]
+fn the_limits_of_a_whole_run_hold_where_the_kernel_has_the_controllers() {
+    let Some(machine) = Machine::installed() else { return };
+    let controllers = "cat /sys/fs/cgroup/system.slice/punctual.service/cgroup.controllers || true";
+    let controllers = machine.shell(controllers);
+    let is_there = |controller| controllers.split_whitespace().any(|there| there == controller);
+    if !["cpu", "memory", "pids"].into_iter().all(is_there) {
+        left_out(
+            "this kernel gives a service no controllers, so the limits of a whole run were not tested",
+        );
+        return;
+    }
+    let hog = "perl -e 'my $all = q(a) x (200 * 1024 * 1024); sleep 1'";
+    let memory = ["--total-memory", "64M"];
+    let (_, printed) = machine.run_job(&memory, &format!("exec {hog}"));
+    assert!(
+        printed.contains("failed") && printed.contains("killed: out of memory (limit 64 MiB)"),
+        "{printed}"
+    );
+    // A script that goes on after that says it in its output.
+    let (succeeded, printed) = machine.run_job(&memory, &format!("{hog}; true"));
+    assert!(succeeded, "{printed}");
+    assert!(
+        printed.contains("punctual: 1 process was killed: out of memory (limit 64 MiB)\n"),
+        "{printed}"
+    );
+    let (succeeded, printed) =
+        machine.run_job(&["--processes", "10"], "for each in $(seq 20); do sleep 1 & done; wait");
+    assert!(!succeeded && printed.contains("Cannot fork"), "{printed}");
+    // Half a core for three seconds by the clock, and not much more.
+    let spin = "timeout 3 sh -c 'while :; do :; done'; times";
+    let (_, printed) = machine.run_job(&["--cores", "0.5"], spin);
+    // The second line has the time of the shell's children.
+    let used = printed.lines().nth(1).unwrap_or_default();
+    assert!(used.starts_with("0m1.") || used.starts_with("0m0."), "{printed}");
 }

@@ -1,5 +1,6 @@
 //! What the end of a command means.
 
+use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -47,7 +48,7 @@ fn of_status(status: ExitStatus, command: &Command) -> Outcome {
 /// The outcome of a command of whose processes some were killed because there was no memory. A success stays one.
 pub(super) fn out_of_memory(outcome: Outcome, limit: Option<&Bytes>) -> Outcome {
     let Outcome::Failed { error, exit_code, signal, permanent } = outcome else { return outcome };
-    let limit = limit.map(|limit| format!(" (limit {})", limit.words())).unwrap_or_default();
+    let limit = limit_in_words(limit);
     // With neither code nor signal it was its launcher that was killed.
     let is_itself = exit_code.is_none() && signal.is_none_or(|signal| signal == KILL);
     let error = if is_itself {
@@ -56,6 +57,22 @@ pub(super) fn out_of_memory(outcome: Outcome, limit: Option<&Bytes>) -> Outcome 
         format!("{error}; a process of it was killed: out of memory{limit}")
     };
     Outcome::Failed { error, exit_code, signal, permanent }
+}
+
+/// What was killed for lack of memory, for the output of a run that did not fail for it.
+pub(super) fn killed_processes(count: u64, limit: Option<&Bytes>) -> String {
+    let limit = limit_in_words(limit);
+    let were = if count == 1 { "was" } else { "were" };
+    format!("{} {were} killed: out of memory{limit}", processes(count))
+}
+
+fn limit_in_words(limit: Option<&Bytes>) -> String {
+    limit.map(|limit| format!(" (limit {})", limit.words())).unwrap_or_default()
+}
+
+/// A number of processes, in words.
+pub(super) fn processes<N: fmt::Display + PartialEq + From<u8> + Copy>(count: N) -> String {
+    if count == N::from(1) { "1 process".to_owned() } else { format!("{count} processes") }
 }
 
 /// How a process ended.
@@ -100,5 +117,8 @@ mod tests {
         assert_eq!(error(failed), expected);
         let success = Outcome::Succeeded { result: None, exit_code: Some(0) };
         assert_eq!(out_of_memory(success.clone(), Some(&limit)), success);
+        let told = killed_processes(1, Some(&limit));
+        assert_eq!(told, "1 process was killed: out of memory (limit 64 MiB)");
+        assert_eq!(killed_processes(2, None), "2 processes were killed: out of memory");
     }
 }

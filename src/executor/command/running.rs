@@ -10,7 +10,7 @@ use super::Commands;
 use super::cgroup::names;
 use super::launcher::{Launcher, Reaped};
 use super::order::{Answer, Refusal, Sheet};
-use super::outcome::{out_of_memory, outcome};
+use super::outcome::{killed_processes, out_of_memory, outcome, processes};
 use super::output::Outputs;
 use super::process::Process;
 use super::records::Record;
@@ -185,13 +185,24 @@ impl Running<'_> {
         }
     }
 
-    /// Marks the outcome if processes of the run were killed for lack of memory.
+    /// Says so if processes of the run were killed for lack of memory: in the error of a failed run, in the output of another
+    /// one. A command may go on without a process that it has started, and succeed.
     fn explain_kill(&self, outcome: Outcome, command: &Command) -> Outcome {
-        if self.launcher.as_ref().is_none_or(|launcher| launcher.oom_kills() == 0) {
+        let count = self.launcher.as_ref().map_or(0, Launcher::oom_kills);
+        if count == 0 {
             return outcome;
         }
         let limits = command.limits.as_ref();
-        out_of_memory(outcome, limits.and_then(|limits| limits.total_memory.as_ref()))
+        let limit = limits.and_then(|limits| limits.total_memory.as_ref());
+        if !matches!(outcome, Outcome::Failed { .. }) {
+            tracing::warn!(
+                run = %self.execution.0.0,
+                count,
+                "processes of a command were killed: out of memory"
+            );
+            self.outputs.note(&format!("punctual: {}", killed_processes(count, limit)));
+        }
+        out_of_memory(outcome, limit)
     }
 
     /// Ends what is left in the cgroup of the command, and gives its launcher back if that can be used again.
@@ -238,8 +249,7 @@ impl Running<'_> {
             %names,
             "a command has left processes behind; they are ended"
         );
-        let processes =
-            if count == 1 { "1 process".to_owned() } else { format!("{count} processes") };
+        let processes = processes(count);
         self.outputs.note(&format!(
             "punctual: ending {processes} that the command has left behind: {names}"
         ));
