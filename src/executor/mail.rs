@@ -18,6 +18,7 @@ use handover::{LIMIT, hand_in};
 
 use super::Assignment;
 use super::notice::{report, subject};
+use super::place;
 use super::report::{Shared, failed};
 use crate::job::{Mail, Task, mailbox};
 use crate::output::Stream;
@@ -105,30 +106,12 @@ impl Mailer {
         context: Arc<Context>,
         places: Arc<Semaphore>,
     ) {
-        let mut started_at = shared.clock.now();
-        let task = Arc::clone(&assignment.task);
-        let outcome = match (&*task, context.cancellation.ending()) {
-            (_, Some(ending)) => ending.into(),
-            (Task::Mail(mail), None) => {
-                let sending = async {
-                    // Nobody closes it.
-                    let _place = places.acquire().await;
-                    started_at = shared.clock.now();
-                    let _limit = shared.limit(assignment.timeout, &context);
-                    self.send(mail, &assignment, &context, &shared).await.unwrap_or_else(failed)
-                };
-                tokio::select! {
-                    biased;
-                    outcome = sending => outcome,
-                    ending = context.cancellation.cancelled() => ending.into(),
-                }
-            }
-            (
-                Task::Builtin { .. } | Task::Command(_) | Task::Http(_) | Task::Unreadable(_),
-                None,
-            ) => failed("it is no mail"),
+        let attempt = || async {
+            let Task::Mail(mail) = &*assignment.task else { return Ok(failed("it is no mail")) };
+            let sent = self.send(mail, &assignment, &context, &shared).await;
+            Ok(sent.unwrap_or_else(failed))
         };
-        shared.report(&assignment, &context, started_at, outcome.into()).await;
+        place::execute(&shared, (&assignment, &context), &places, attempt).await;
     }
 
     async fn send(

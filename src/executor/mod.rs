@@ -13,6 +13,7 @@ mod http;
 mod live;
 mod mail;
 mod notice;
+mod place;
 mod process;
 mod report;
 mod shortage;

@@ -46,7 +46,8 @@ impl Desk<'_> {
         }
     }
 
-    /// Makes the run that tells of another one, if the job has a task for that.
+    /// Makes the run that tells of another one, if the job has a task for that. The other one is no such run itself, or
+    /// there would be no end to it.
     pub(super) fn tell(
         &mut self,
         job: &Arc<Job>,
@@ -54,10 +55,6 @@ impl Desk<'_> {
         subject: &Run,
         output: Option<&Output>,
     ) {
-        // What tells is not told of, or there would be no end to it.
-        if matches!(subject.cause, Cause::Event { .. }) {
-            return;
-        }
         let Some(task) = hook::task(job, event) else { return };
         let executor = match self.rules.executor_for(None, task) {
             Ok(executor) => executor,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use punctual::clock::{Clock, SystemClock};
 use punctual::executor::Executor;
 use punctual::run::{Outcome, RunId};
 use serde_json::{Value, json};
@@ -150,6 +151,45 @@ async fn a_pool_makes_no_more_calls_at_a_time_than_it_has_workers() {
         assert_eq!(bench.ended().await.run_id, runs[0]);
         assert_eq!(web.asked().await.header("punctual-run-id"), Some("2"));
     }
+}
+
+#[tokio::test]
+async fn the_time_of_a_call_begins_once_it_has_a_place() {
+    let mut web = Web::start(hang).await;
+    let mut bench = Bench::new();
+    let start = |bench: &mut Bench, number: u32, limit: Option<Duration>| {
+        let mut assignment = assignment(json!({"url": web.url("/")}));
+        assignment.run_id = RunId(number.to_string().into());
+        assignment.timeout = limit;
+        let run_id = assignment.run_id.clone();
+        bench.start(assignment);
+        run_id
+    };
+    let soon = Some(Duration::from_millis(200));
+    let runs = [(0, None), (1, None), (2, soon), (3, None), (4, None)];
+    let runs = runs.map(|(number, limit)| start(&mut bench, number, limit));
+    web.asked().await;
+    web.asked().await;
+    // One that is cancelled while it waits has not begun before.
+    let before = SystemClock.now();
+    bench.pools.cancel(&runs[4], "waits");
+    let waited = bench.ended().await;
+    assert_eq!(waited.run_id, runs[4]);
+    assert!(waited.started_at >= before, "{waited:?}");
+    bench.pools.cancel(&runs[0], "runs");
+    let first = bench.ended().await;
+    // The next one gets its place, and runs into its limit there.
+    let late = bench.ended().await;
+    assert_eq!(late.run_id, runs[2]);
+    let error = "it did not end within 200ms".to_owned();
+    assert_eq!(late.outcome, Outcome::TimedOut { error });
+    assert!(late.started_at >= first.finished_at, "{late:?}");
+    // The one after that is cancelled while it runs.
+    while web.asked().await.header("punctual-run-id") != Some("3") {}
+    bench.pools.cancel(&runs[3], "runs");
+    let last = bench.ended().await;
+    assert_eq!(last.run_id, runs[3]);
+    assert!(last.started_at >= late.finished_at, "{last:?}");
 }
 
 #[tokio::test]

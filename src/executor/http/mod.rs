@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::Assignment;
+use super::place;
 use super::report::{Shared, failed};
 use super::shortage::Shortage;
 use crate::job::{Http, Task};
@@ -36,32 +37,14 @@ pub(super) async fn execute(
     context: Arc<Context>,
     places: Arc<Semaphore>,
 ) {
-    let mut started_at = shared.clock.now();
-    let task = Arc::clone(&assignment.task);
-    let outcome = match (&*task, context.cancellation.ending()) {
-        (_, Some(ending)) => ending.into(),
-        (Task::Http(call), None) => {
-            let exchange =
-                Exchange { shared: &shared, call, assignment: &assignment, context: &context };
-            let calling = async {
-                // Nobody closes it.
-                let _place = places.acquire().await;
-                let calling = shared.when_possible(&assignment, &context, || exchange.run());
-                let (at, outcome) = calling.await;
-                started_at = at;
-                outcome
-            };
-            tokio::select! {
-                biased;
-                outcome = calling => outcome,
-                ending = context.cancellation.cancelled() => ending.into(),
-            }
-        }
-        (Task::Builtin { .. } | Task::Command(_) | Task::Mail(_) | Task::Unreadable(_), None) => {
-            failed("it is no call over HTTP")
-        }
+    let attempt = || async {
+        let Task::Http(call) = &*assignment.task else {
+            return Ok(failed("it is no call over HTTP"));
+        };
+        let (assignment, context) = (&assignment, &context);
+        Exchange { shared: &shared, call, assignment, context }.run().await
     };
-    shared.report(&assignment, &context, started_at, outcome.into()).await;
+    place::execute(&shared, (&assignment, &context), &places, attempt).await;
 }
 
 /// How far a call has come.
