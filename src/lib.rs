@@ -8,7 +8,7 @@
 //! 3 core          scheduler, history, explain
 //! 2 seams         store, executor, task
 //! 1 words         job, run, output, trigger, zone, instant, duration, clock, filter, preview, file, invalid, json,
-//!                 printable, secret
+//!                 printable, program, secret, user
 //! ```
 //!
 //! Arrows point down only; `tests/architecture.rs` holds them. A due job flows
@@ -36,6 +36,7 @@ pub mod json;
 pub mod output;
 pub mod preview;
 pub mod printable;
+pub mod program;
 pub mod run;
 pub mod scheduler;
 pub mod secret;
@@ -44,4 +45,5 @@ pub mod store;
 pub mod task;
 pub mod toutiao;
 pub mod trigger;
+pub mod user;
 pub mod zone;

@@ -10,21 +10,24 @@ use serde_json::json;
 use super::output::{Output, line};
 use super::{Arguments, ClientArguments, Failure};
 use crate::printable::escaped;
-
-/// The name of the program.
-const NAME: &str = "punctual";
+use crate::program;
 
 /// Prints the completions for a shell.
 pub fn completions(arguments: &ClientArguments, shell: Shell) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut without_hidden(&Arguments::command()), NAME, &mut script);
+    clap_complete::generate(
+        shell,
+        &mut without_hidden(&Arguments::command()),
+        program::NAME,
+        &mut script,
+    );
     arguments.output().report(line(String::from_utf8_lossy(&script).trim_end()))
 }
 
 /// The command line without the commands that only the daemon uses: completions would offer them.
 fn without_hidden(all: &Command) -> Command {
     let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
-    Command::new(NAME)
+    Command::new(program::NAME)
         .version(env!("CARGO_PKG_VERSION"))
         .propagate_version(true)
         .args(all.get_arguments().cloned())

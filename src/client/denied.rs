@@ -3,7 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{Gid, Group};
+
+use crate::user;
 
 /// The permission of a group to search a folder.
 const GROUP_SEARCH: u32 = 0o010;
@@ -30,7 +32,6 @@ pub(super) fn advice(socket: &Path) -> String {
     if let Some(group) = group.filter(|_| has_access) {
         return format!("join group {} (and log in again)", group.name);
     }
-    let owner = User::from_uid(Uid::from_raw(found.uid())).ok().flatten();
-    let owner = owner.map_or_else(|| found.uid().to_string(), |user| user.name);
+    let owner = user::name_of(found.uid()).unwrap_or_else(|| found.uid().to_string());
     format!("ask its owner, user {owner}, for access")
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use axum::extract::{Extension, FromRequestParts};
 use axum::http::request::Parts;
-use nix::unistd::{Uid, User};
 
 use super::Api;
 use super::error::ApiError;
@@ -18,6 +17,7 @@ use crate::job::JobId;
 use crate::run::{Run, RunId};
 use crate::scheduler::command::Refusal;
 use crate::server::Peer as _;
+use crate::user;
 
 /// The target under which control requests are logged.
 pub const TARGET: &str = "audit";
@@ -55,8 +55,7 @@ impl Users {
         }
         let users = self.clone();
         let looking_up = tokio::task::spawn_blocking(move || {
-            let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-            let name = user.map(|user| Arc::from(user.name));
+            let name = user::name_of(uid).map(Arc::from);
             users.lock().insert(uid, name.clone());
             name
         });

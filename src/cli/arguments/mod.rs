@@ -26,10 +26,11 @@ use crate::client::percent_encode;
 use crate::clock::{Timestamp, rfc3339};
 use crate::filter::PAGE_LIMIT;
 use crate::printable::escaped;
+use crate::program;
 
 /// Punctual: a standalone job scheduler. Jobs live in a SQL store and run on time.
 #[derive(Debug, Parser)]
-#[command(name = "punctual", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = program::NAME, version, propagate_version = true, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 refused or failed, 2 usage or a faulty file, 3 daemon not reachable or permission denied \
     on its socket, 130 ended by Ctrl-C.\n\
@@ -47,7 +48,7 @@ pub struct Arguments {
 /// Reads the command line. Where it is faulty or asks for help, that is printed, and the error is the exit code.
 pub fn parse() -> Result<Arguments, ExitCode> {
     // Many runs begin so, and each would pay for a parser of everything else.
-    for (word, verb) in [(SHIM_VERB, Verb::Exec), (LAUNCHER_VERB, Verb::Launch)] {
+    for (word, verb) in [(program::SHIM, Verb::Exec), (program::LAUNCHER, Verb::Launch)] {
         if std::env::args_os().skip(1).eq([word]) {
             let client = ClientArguments { socket: None, json: false };
             return Ok(Arguments { client, verb });
@@ -78,11 +79,6 @@ fn refuse(error: &clap::Error) -> ExitCode {
     drop(error.print());
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
-
-/// The verb of [`Verb::Exec`].
-const SHIM_VERB: &str = "exec";
-/// The verb of [`Verb::Launch`].
-const LAUNCHER_VERB: &str = "launch";
 
 /// How to reach the daemon, and how to answer.
 #[derive(Debug, Args)]
@@ -135,13 +131,13 @@ pub enum Verb {
     )]
     Migrate(MigrateArguments),
     /// Run builtins for a daemon (started by it)
-    #[command(hide = true)]
+    #[command(name = program::WORKER, hide = true)]
     Worker,
     /// Become a command that a daemon has ordered (started by it)
-    #[command(hide = true)]
+    #[command(name = program::SHIM, hide = true)]
     Exec,
     /// Start commands for a daemon in a cgroup (started by it)
-    #[command(hide = true)]
+    #[command(name = program::LAUNCHER, hide = true)]
     Launch,
     /// What speaks to a daemon
     #[command(flatten)]

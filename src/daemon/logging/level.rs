@@ -27,7 +27,7 @@ const TARGETS: [&str; 8] = [
 /// This program, as its modules are named.
 const PROGRAM: &str = "punctual";
 /// Modules of this program.
-const MODULES: [&str; 28] = [
+const MODULES: [&str; 30] = [
     "cli",
     "client",
     "clock",
@@ -47,6 +47,7 @@ const MODULES: [&str; 28] = [
     "output",
     "preview",
     "printable",
+    "program",
     "run",
     "scheduler",
     "secret",
@@ -55,6 +56,7 @@ const MODULES: [&str; 28] = [
     "task",
     "toutiao",
     "trigger",
+    "user",
     "zone",
 ];
 

@@ -9,6 +9,7 @@ use super::identity::{Identity, Unusable, find_group, find_user};
 use super::privileges::Privileges;
 use crate::invalid::Invalid;
 use crate::job::{Command, Task};
+use crate::user;
 
 impl Privileges {
     /// Whether this user may have this task run; none stands for somebody who is not known.
@@ -44,8 +45,8 @@ impl Privileges {
     }
 
     fn check_command_of(&self, uid: Option<Uid>, command: &Command) -> Result<(), Invalid> {
-        let own = uid.and_then(|uid| nix::unistd::User::from_uid(uid).ok().flatten());
-        let own = own.map_or_else(|| "your own user".to_owned(), |own| format!("\"{}\"", own.name));
+        let own = uid.and_then(|uid| user::name_of(uid.as_raw()));
+        let own = own.map_or_else(|| "your own user".to_owned(), |own| format!("\"{own}\""));
         let own_number = uid.filter(|uid| *uid == self.uid).map(|uid| uid.to_string());
         let Some(user) = self.user_of(command).or(own_number.as_deref()) else {
             let why = format!(

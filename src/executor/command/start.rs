@@ -23,12 +23,11 @@ use crate::executor::notice;
 use crate::executor::report::Shared;
 use crate::executor::shortage::is_shortage;
 use crate::job::{Bytes, Command, Program, RUN_VARIABLES};
+use crate::program;
 use crate::task::context::Context;
 
 /// What carries out a script.
 pub(super) const SHELL: &str = "/bin/sh";
-/// The argument that makes this program a shim.
-const SHIM_VERB: &str = "exec";
 
 type Environment = BTreeMap<OsString, OsString>;
 
@@ -60,7 +59,7 @@ pub(super) async fn start<'a>(
         let order = Order { program, argv, stdin, soft_files, variables, ..order };
         let sheet = Sheet::with(&order).map_err(|error| no_means(&error))?;
         let stdin = sheet.stdin().map_err(|error| no_means(&error))?;
-        let argv = [commands.shim.display().to_string(), SHIM_VERB.to_owned()];
+        let argv = [commands.shim.display().to_string(), program::SHIM.to_owned()];
         (Spawn::new(&commands.shim, &argv, env, [stdin, stdout, stderr]), Some(sheet))
     } else {
         let stdin = input(given.stdin.as_deref()).map_err(|error| no_means(&error))?;

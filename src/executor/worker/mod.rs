@@ -32,6 +32,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::program;
+
 /// How a worker process is started.
 #[derive(Debug, Clone)]
 pub struct WorkerProgram {
@@ -48,7 +50,7 @@ pub struct WorkerProgram {
 impl WorkerProgram {
     /// The program itself, even after an upgrade has replaced its file.
     pub fn own(hello: Value) -> Self {
-        let (program, arguments) = (Self::itself(), vec!["worker".to_owned()]);
+        let (program, arguments) = (Self::itself(), vec![program::WORKER.to_owned()]);
         Self { program, arguments, hello, times: WorkerTimes::default() }
     }
 

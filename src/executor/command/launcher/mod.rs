@@ -31,12 +31,10 @@ use super::outcome::in_words;
 use super::process::{NoProcess, Process};
 use super::spawn::Spawn;
 use crate::job::Limits;
+use crate::program;
 use crate::run::Cost;
 use protocol::{Reply, Request, receive, send};
 
-/// What lists of processes call a launcher: this name and the argument that makes this program one.
-const NAME: &str = "punctual";
-const VERB: &str = "launch";
 /// The environment of a launcher: with this its allocator takes memory page by page. Huge pages in advance, as for the
 /// daemon, would cost each launcher 4 MiB.
 const ENVIRONMENT: [(&str, &str); 1] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
@@ -200,7 +198,8 @@ impl Launchers {
         let cgroup = Arc::new(self.cgroups.make()?);
         let (here, there) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let argv = [NAME.to_owned(), VERB.to_owned()];
+        // What lists of processes call it.
+        let argv = [program::NAME.to_owned(), program::LAUNCHER.to_owned()];
         let null = || io::Result::Ok(OwnedFd::from(File::options().write(true).open("/dev/null")?));
         let files = [there, null()?, null()?];
         let env = ENVIRONMENT.map(|(name, value)| (name.into(), value.into())).into();
