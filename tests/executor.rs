@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use punctual::clock::SystemClock;
+use punctual::clock::{Clock, SystemClock};
 use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, PoolSettings, Pools, WorkerProgram,
+    Assignment, Completion, Executor, ExecutorKind, MailSettings, Mailer, PoolSettings, Pools,
+    WorkerProgram,
 };
 use punctual::invalid::Invalid;
 use punctual::job::{JobId, Task};
@@ -273,6 +274,34 @@ async fn a_builtin_on_a_thread_that_does_not_look_goes_on_and_its_own_outcome_co
     bench.gate.send(()).unwrap();
     let done = Outcome::Succeeded { result: Some(json!("done")), exit_code: None };
     assert_eq!(bench.ended().await.outcome, done);
+    bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn the_time_of_a_mail_begins_once_it_has_a_place() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let settings = MailSettings { server: "127.0.0.1".to_owned(), port, ..MailSettings::local() };
+    let mut bench = Bench::new();
+    bench.pools = bench.pools.mailing(Mailer::new(settings));
+    let mail = json!({"type": "mail", "to": ["ops@example.org"]});
+    let runs = ["0", "1", "2", "3"].map(|run| bench.start("threads", run, &mail));
+    // The server takes connections, and says nothing.
+    let mut connections = vec![silent.accept().await.unwrap(), silent.accept().await.unwrap()];
+    let before = SystemClock.now();
+    bench.pools.cancel(&runs[3], "waits");
+    let waited = bench.ended().await;
+    assert_eq!((&waited.run_id, &waited.outcome), (&runs[3], &cancelled("waits")));
+    assert!(waited.started_at >= before, "{waited:?}");
+    bench.pools.cancel(&runs[0], "is sent");
+    let first = bench.ended().await;
+    assert_eq!((&first.run_id, &first.outcome), (&runs[0], &cancelled("is sent")));
+    assert!(first.started_at <= before, "{first:?}");
+    connections.push(silent.accept().await.unwrap());
+    bench.pools.cancel(&runs[2], "is sent later");
+    let third = bench.ended().await;
+    assert_eq!(third.run_id, runs[2]);
+    assert!(third.started_at >= first.finished_at, "{third:?}");
     bench.assert_nothing_more().await;
 }
 
