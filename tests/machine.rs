@@ -23,6 +23,8 @@ mod machine;
 mod package;
 #[path = "machine/sandbox.rs"]
 mod sandbox;
+#[path = "machine/shortage.rs"]
+mod shortage;
 #[path = "machine/stop.rs"]
 mod stop;
 mod support;

@@ -1,0 +1,65 @@
+//! A shortage that passes: while the system has no thread and no process to give, nothing hangs, and nothing is left of it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+use std::process::{Child, Stdio};
+
+use crate::machine::Machine;
+
+/// Requests at a time: more than there are threads that wait for work.
+const REQUESTS: usize = 32;
+
+/// A reader that gets no answer for this long fails.
+const HUNG: &str = "60";
+
+/// Reads from the store with many clients at once, each of which has to be answered.
+fn read_at_once(machine: &Machine) {
+    let start = |_| -> Child {
+        let mut command = machine.command(&["timeout", HUNG, "punctual", "runs"]);
+        command.stdout(Stdio::null()).spawn().unwrap()
+    };
+    let readers: Vec<Child> = (0..REQUESTS).map(start).collect();
+    for mut reader in readers {
+        assert!(reader.wait().unwrap().success());
+    }
+}
+
+/// The limit of processes and threads of the daemon's user; beyond it the daemon gets none. It takes the same user to set it.
+fn limit(machine: &Machine, daemon: &str, options: &[&str]) -> String {
+    let prlimit = ["runuser", "-u", "punctual", "--", "prlimit", "--pid", daemon];
+    machine.ok(&[&prlimit[..], options].concat()).trim().to_owned()
+}
+
+#[test]
+fn a_shortage_of_threads_and_processes_that_passes_leaves_nothing_behind() {
+    let Some(machine) = Machine::installed() else { return };
+    let daemon = machine.property("MainPID");
+    machine.add("command", &[], "echo done");
+    for (id, executor) in [("thread", "default"), ("worker", "processpool")] {
+        let add = ["punctual", "add", id, "--at", "2100-01-01T00:00:00Z"];
+        machine.ok(&[&add[..], &["--builtin", "noop", "--executor", executor]].concat());
+    }
+    let jobs = ["command", "thread", "worker"];
+    let show = ["--nproc", "--noheadings", "--raw", "--output=SOFT"];
+    let before = limit(&machine, &daemon, &show);
+
+    limit(&machine, &daemon, &["--nproc=1:"]);
+    for job in jobs {
+        machine.ok(&["punctual", "run", job]);
+    }
+    machine.wait_until("the command waits", |machine| {
+        machine.journal().contains("there is no place for a run at the moment")
+    });
+    read_at_once(&machine);
+    machine.ok(&["punctual", "status"]);
+
+    limit(&machine, &daemon, &[&format!("--nproc={before}:")]);
+    for job in jobs {
+        machine.wait_until("the run has succeeded at its first attempt", |machine| {
+            let run = &machine.json(&["runs", job])["runs"][0];
+            assert!(run["state"] != "failed" && run["attempt"] == 1, "{run}");
+            run["state"] == "succeeded"
+        });
+    }
+    read_at_once(&machine);
+    assert_eq!((machine.property("MainPID"), machine.property("NRestarts")), (daemon, "0".into()));
+}
