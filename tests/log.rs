@@ -248,10 +248,10 @@ async fn the_level_is_changed_while_the_daemon_runs() {
     client.add(&noop("a")).await.unwrap();
     run_to_end(&client, "a").await;
     let shown = home.ok(&["log-level", "warn,ledger=debug"]);
-    let debug = "warn,sqlx=error,sqlx_core=error,ledger=debug";
+    let debug = "warn,audit=info,sqlx=error,sqlx_core=error,ledger=debug";
     assert!(shown.starts_with(&format!("log level: {debug}\nbefore:    {start}\n")), "{shown}");
     run_to_end(&client, "a").await;
-    let shown = home.json(&["log-level", "error", "--for", "2h"]);
+    let shown = home.json(&["log-level", "warn", "--for", "2h"]);
     assert_eq!([text(&shown, "previous"), text(&shown, "start_filter")], [debug, start]);
     assert!(shown["until"].is_string(), "{shown}");
     run_to_end(&client, "a").await;
@@ -259,10 +259,35 @@ async fn the_level_is_changed_while_the_daemon_runs() {
     assert_eq!(daemon.stop().code(), Some(0));
     let log = std::fs::read_to_string(home.log()).unwrap();
     assert_eq!(log.matches("DEBUG succeeded job=a").count(), 1, "{log}");
-    assert_eq!(log.matches("action=run").count(), 1, "{log}");
+    assert_eq!(log.matches("action=run").count(), 3, "{log}");
     let changes = log.lines().filter(|line| line.contains("action=log-level outcome=done filter="));
-    assert_eq!(changes.count(), 2, "logged where the level before or after it lets it pass: {log}");
-    assert!(log.contains(&format!("filter={start} previous=error,")), "{log}");
+    assert_eq!(changes.count(), 3, "{log}");
+    assert!(log.contains(&format!("filter={start} previous=warn,")), "{log}");
+}
+
+#[test]
+fn a_change_of_the_level_cannot_hide_control_requests_or_warnings() {
+    let mut home = Home::new("");
+    let daemon = home.start();
+    for (filter, part) in [
+        ("off", "\"off\""),
+        ("error", "\"error\""),
+        ("debug,audit=off", "\"audit=off\""),
+        ("punctual::scheduler=off", "\"punctual::scheduler=off\""),
+    ] {
+        let (code, said) = home.fails(&["log-level", filter]);
+        assert!(code == 1 && said.contains(part) && said.contains("PUNCTUAL_LOG"), "{said}");
+    }
+    home.ok(&["log-level", "warn"]);
+    home.ok(&["pause", "--all"]);
+    assert_eq!(daemon.stop().code(), Some(0));
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert!(log.contains("action=pause-all"), "{log}");
+    home.set("PUNCTUAL_LOG", "error");
+    let daemon = home.start();
+    home.ok(&["log-level", "error"]);
+    assert_eq!(home.fails(&["log-level", "off"]).0, 1);
+    assert_eq!(daemon.stop().code(), Some(0));
 }
 
 #[tokio::test]

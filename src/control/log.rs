@@ -50,18 +50,30 @@ pub struct Limit {
     pub until: Timestamp,
 }
 
+/// Why the filter was not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// The filter that was asked for is not taken.
+    #[error("{0}")]
+    Refused(String),
+    /// The daemon could not change it.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// The filter of the log, and the way to change it.
 pub trait LogFilter: fmt::Debug + Send + Sync {
     /// The filter as it is.
     fn current(&self) -> Filter;
 
-    /// Changes it to these directives, or to those of the start, or says what is wrong with them. `tell` logs the change.
+    /// Changes it to these directives, or to those of the start. Directives that would hide audit lines, warnings or errors
+    /// that the filter of the start shows are refused. `tell` logs the change.
     fn change(
         &self,
         filter: Option<&str>,
         limit: Option<Limit>,
         tell: &dyn Fn(&Changed),
-    ) -> Result<Changed, String>;
+    ) -> Result<Changed, FilterError>;
 }
 
 #[expect(clippy::ref_option, reason = "the shape that serde asks for")]
@@ -92,9 +104,7 @@ pub(super) async fn change(
     let limit = seconds.map(|seconds| limit(seconds, api.clock.now())).transpose()?;
     let changed =
         api.log.change(Some(&filter), limit, &|changed| caller.changed_log_filter(changed));
-    let changed = changed
-        .map_err(|why| Invalid::new("filter", format!("{filter:?} is not understood: {why}")))?;
-    Ok(Json(json!(changed)))
+    Ok(Json(json!(changed?)))
 }
 
 fn limit(seconds: f64, now: Timestamp) -> Result<Limit, Invalid> {
@@ -116,5 +126,14 @@ pub(super) async fn reset(
     _: Bare,
 ) -> Result<Json<Value>, ApiError> {
     let changed = api.log.change(None, None, &|changed| caller.changed_log_filter(changed));
-    Ok(Json(json!(changed.map_err(ApiError::internal)?)))
+    Ok(Json(json!(changed?)))
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        match error {
+            FilterError::Refused(why) => Invalid::new("filter", why).into(),
+            FilterError::Failed(why) => Self::internal(why),
+        }
+    }
 }

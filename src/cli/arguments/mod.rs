@@ -301,7 +301,8 @@ pub enum ClientCommand {
         punctual log-level info,ledger=debug\n  punctual log-level --reset\n\n\
         A FILTER is a level (error, warn, info, debug, trace or off), MODULE=LEVEL, or several of them with commas, as \
         in PUNCTUAL_LOG. Among the modules are punctual itself, ledger (the ends of runs) and audit (control requests). \
-        What it does not name keeps its default."
+        What it does not name keeps its default. It cannot hide control requests, warnings or errors that the daemon \
+        logs since its start: PUNCTUAL_LOG in the environment of the daemon can."
     )]
     LogLevel(LogLevelArguments),
     /// Show the next times of a trigger; no daemon is needed

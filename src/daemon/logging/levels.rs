@@ -7,9 +7,9 @@ use tracing::Level;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{EnvFilter, Registry};
 
-use super::level;
+use super::{floor, level};
 use crate::control::audit;
-use crate::control::log::{Changed, Filter, Limit, LogFilter};
+use crate::control::log::{Changed, Filter, FilterError, Limit, LogFilter};
 use crate::daemon::files::Demo;
 
 /// The filter of the log, and the way to change it. Clones share it.
@@ -56,6 +56,13 @@ impl Levels {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directives that a request asks for, or why it may not have them.
+    fn asked(&self, given: &str) -> Result<String, String> {
+        let directives = level::directives(self.0.demo, given)
+            .map_err(|why| format!("{given:?} is not understood: {why}"))?;
+        floor::held(&self.0.start, given, &directives)
     }
 
     /// Makes these directives hold. `tell` logs it: before the change if that is logged then, else after it.
@@ -112,9 +119,9 @@ impl LogFilter for Levels {
         filter: Option<&str>,
         limit: Option<Limit>,
         tell: &dyn Fn(&Changed),
-    ) -> Result<Changed, String> {
+    ) -> Result<Changed, FilterError> {
         let directives = match filter {
-            Some(given) => level::directives(self.0.demo, given)?,
+            Some(given) => self.asked(given).map_err(FilterError::Refused)?,
             None => self.0.start.clone(),
         };
         let mut state = self.lock();
@@ -126,7 +133,8 @@ impl LogFilter for Levels {
                 until: limit.map(|limit| limit.until),
             },
         };
-        self.set(&mut state, &changed.now.filter, limit, || tell(&changed))?;
+        self.set(&mut state, &changed.now.filter, limit, || tell(&changed))
+            .map_err(FilterError::Failed)?;
         if let Some(limit) = limit {
             drop(self.0.timers.spawn(self.clone().end(limit, state.changes)));
         }

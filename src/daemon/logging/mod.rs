@@ -4,6 +4,7 @@
 //! thread of its own ([`LogQueue`]), and an entry that cannot be written is counted and dropped.
 
 mod entry;
+mod floor;
 mod journal;
 mod level;
 mod levels;
