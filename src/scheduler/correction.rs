@@ -12,6 +12,7 @@ use chrono::TimeDelta;
 use super::apply::Desk;
 use super::peers::Peers;
 use super::plan::{self, Skipped};
+use super::step::Step;
 use super::{Phase, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
@@ -60,6 +61,8 @@ pub(super) struct ClockWatch {
     looked_at: Option<JobId>,
     /// Whether it was said that another node's clock is ahead.
     has_warned: bool,
+    /// The last instant to which a definition was dated back.
+    dated_back: Option<Timestamp>,
 }
 
 impl ClockWatch {
@@ -113,8 +116,15 @@ impl ClockWatch {
         true
     }
 
-    /// A step at `now` is in the store, with what it looked at, if it did, and with its time, if it has one.
-    pub(super) fn committed(&mut self, now: Timestamp, has_time: bool, looked: Option<Looked>) {
+    /// The last instant to which a definition was dated back.
+    pub(super) fn dated_back(&self) -> Option<Timestamp> {
+        self.dated_back
+    }
+
+    /// A step is in the store, with what it looked at, if it did, and with its time, if it has one.
+    pub(super) fn committed(&mut self, step: &mut Step, has_time: bool) {
+        let (now, looked) = (step.now, step.looked.take());
+        self.dated_back = step.dated_back;
         let is_last = looked.as_ref().is_some_and(|looked| looked.is_last);
         if has_time || is_last {
             self.recorded = Some(now);
@@ -285,6 +295,9 @@ fn continued(
 /// was not.
 fn was_planned_ahead(job: &Job, held: Timestamp, last: Option<Timestamp>, now: Timestamp) -> bool {
     let after = |at: Timestamp| at > now && job.trigger.next_after(at) == Some(held);
-    let is_first = job.anchor > now && job.trigger.next_from(job.anchor) == Some(held);
+    // An occurrence of an earlier definition that waited when this one was given goes on under it, and is before its first.
+    let is_first = job.anchor > now
+        && job.trigger.matches(held)
+        && job.trigger.next_from(job.anchor).is_none_or(|first| held <= first);
     is_first || last.is_some_and(after) || after(job.updated_at)
 }

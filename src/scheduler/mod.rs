@@ -352,7 +352,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Err(self.give_up(step, error));
         }
         self.written = written;
-        self.clock.committed(now, has_time, step.looked.take());
+        self.clock.committed(&mut step, has_time);
         for execution in &executions {
             self.unrecorded.remove(execution);
         }

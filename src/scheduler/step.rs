@@ -20,6 +20,9 @@ use crate::run::{Event, Execution, Run, RunId, RunState};
 use crate::store::Change;
 use crate::trigger::Span;
 
+/// For how long an instant to which a definition was dated back has to be told apart from later ones.
+const DATED_BACK_APART: TimeDelta = TimeDelta::seconds(1);
+
 /// What a step writes of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Written {
@@ -92,8 +95,8 @@ pub(super) struct Step {
     pub(super) saved: Vec<(Execution, Arc<Output>)>,
     /// Runs whose end this step records.
     pub(super) ended: Vec<Arc<Run>>,
-    /// Definitions that this step has dated back.
-    dated_back: i64,
+    /// The last instant to which a definition was dated back.
+    pub(super) dated_back: Option<Timestamp>,
     /// Jobs that were looked at because the clock was corrected.
     pub(super) looked: Option<Looked>,
     /// What the log tells once the step is committed.
@@ -128,7 +131,7 @@ impl Step {
             recorded: Vec::new(),
             saved: Vec::new(),
             ended: Vec::new(),
-            dated_back: 0,
+            dated_back: None,
             looked: None,
             notes: Vec::new(),
             runs: runs.into_iter().map(|run| (run.id.clone(), Arc::new(run))).collect(),
@@ -187,9 +190,12 @@ impl Step {
 
     /// An instant before this step, which no other definition of it has: a microsecond before it, and one more for each.
     pub(super) fn date_back(&mut self) -> Timestamp {
-        self.dated_back += 1;
-        let by = TimeDelta::microseconds(self.dated_back);
-        self.now.checked_sub_signed(by).unwrap_or(self.now)
+        let is_near =
+            |last: &Timestamp| self.now.signed_duration_since(*last).abs() < DATED_BACK_APART;
+        let former = self.dated_back.filter(is_near).map_or(self.now, |last| last.min(self.now));
+        let at = former.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(former);
+        self.dated_back = Some(at);
+        at
     }
 
     /// Removes a job.
