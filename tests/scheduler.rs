@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use jobs::{at, job, job_at};
 use punctual::job::{Definition, Former, Job, JobState, Origin};
-use punctual::run::Outcome;
+use punctual::run::{Outcome, RunId};
 use punctual::scheduler::command::{
     Added, Addition, Answer, Difference, Existing, Refusal, Request,
 };
@@ -1151,4 +1151,21 @@ async fn a_job_whose_firing_the_database_refuses_is_broken_and_the_others_fire()
     let broken = world.job("j4").await.unwrap();
     let JobState::Broken { reason, since, .. } = broken.state else { panic!("{:?}", broken.state) };
     assert_eq!((reason.as_str(), since), ("the database refuses a value: a text", Some(at(10))));
+}
+
+#[tokio::test]
+async fn an_output_is_saved_although_a_step_with_it_failed_and_a_request_was_refused_after_that() {
+    let mut world = World::new(1).await;
+    world.add(job(&json!({"id": "a"})), at(0)).await;
+    world.tick(at(10)).await;
+    world.refuse_text("poison");
+    world.write_output("so far");
+    world.fail_next(Fault::Before);
+    assert!(world.try_tick(at(11)).await.is_err());
+    let cancel = Request::Cancel { run: RunId("poison".into()), reason: None };
+    let answers = world.ask_all_on(vec![cancel], at(12)).await;
+    assert!(matches!(answers[0], Err(Refusal::Rejected(_))), "{answers:?}");
+    world.save_outputs();
+    world.tick_on(at(13)).await;
+    assert_eq!(world.unsaved(), 0);
 }

@@ -156,7 +156,7 @@ pub struct Scheduler<S, X> {
     paused_since: Option<Timestamp>,
     /// Runs that another node has asked to end, and why.
     asked_to_end: Vec<(RunId, String)>,
-    /// Jobs that fired in the last step that failed, and attempts whose output it saved.
+    /// Jobs that fired in the last step if it failed, and attempts whose output it saved.
     last_failed: (Vec<JobId>, Vec<Execution>),
     /// What is tried in parts because the database refuses a value of it.
     suspects: Suspects,
@@ -313,6 +313,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         Inputs { commands, executions }: Inputs,
         fires: Fires,
     ) -> Result<Option<Timestamp>, StoreError> {
+        self.last_failed = Default::default();
         let (mut step, page) = match self.prepare(now, &commands, &executions).await {
             Ok(prepared) => prepared,
             Err(error) => {

@@ -12,7 +12,7 @@ use punctual::executor::{
 };
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
-use punctual::output::Output;
+use punctual::output::{Line, Output, Stream};
 use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::command::{
@@ -52,6 +52,14 @@ pub(crate) struct FaultyStore {
     refused: Arc<Mutex<Option<String>>>,
 }
 
+impl FaultyStore {
+    fn may_take(&self, text: &str) -> Result<(), StoreError> {
+        let refused = self.refused.lock().unwrap();
+        let is_refused = refused.as_ref().is_some_and(|refused| text.contains(refused));
+        if is_refused { Err(StoreError::Rejected("a text".to_owned())) } else { Ok(()) }
+    }
+}
+
 impl Store for FaultyStore {
     fn is_shared(&self) -> bool {
         self.inner.is_shared()
@@ -79,6 +87,7 @@ impl Store for FaultyStore {
     }
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
+        self.may_take(&format!("{ids:?}"))?;
         self.inner.load_runs(ids).await
     }
 
@@ -148,11 +157,8 @@ impl Store for FaultyStore {
             matches!(change, Change::InsertJob(_) | Change::UpdateJob(_) | Change::DeleteJob { .. })
         };
         self.commits.lock().unwrap().push(changes.iter().filter(is_of_job).count());
-        let refused = self.refused.lock().unwrap().clone();
-        if refused
-            .is_some_and(|text| changes.iter().any(|change| format!("{change:?}").contains(&text)))
-        {
-            return Err(StoreError::Rejected("a text".to_owned()));
+        for change in &changes {
+            self.may_take(&format!("{change:?}"))?;
         }
         let fault = self.fault.lock().unwrap().take();
         if fault != Some(Fault::Before) {
@@ -498,7 +504,27 @@ impl World {
         next
     }
 
-    /// From now on the store refuses every write that has this text in it.
+    /// What the last of the open runs writes is to be saved by the next step.
+    pub(crate) fn write_output(&mut self, text: &str) {
+        let execution = self.notes.open.lock().unwrap().last().unwrap().execution();
+        let line = Line { at: at(0), stream: Stream::Stdout, text: text.to_owned() };
+        let bytes = u64::try_from(text.len()).unwrap();
+        let output = Output { head: [line].into_iter().collect(), bytes, ..Output::default() };
+        self.notes.unsaved.lock().unwrap().push((execution, Arc::new(output)));
+        self.save_outputs();
+    }
+
+    /// The next step saves what is not saved yet.
+    pub(crate) fn save_outputs(&mut self) {
+        self.scheduler.save_outputs(Saving::Due);
+    }
+
+    /// How many outputs are not saved yet.
+    pub(crate) fn unsaved(&self) -> usize {
+        self.notes.unsaved.lock().unwrap().len()
+    }
+
+    /// From now on the store refuses every write, and every read of a run, that has this text in it.
     pub(crate) fn refuse_text(&mut self, text: &str) {
         *self.store.refused.lock().unwrap() = Some(text.to_owned());
     }
