@@ -94,6 +94,7 @@ impl Pool {
             task: Arc::clone(&self.task),
             timeout: None,
             event: None,
+            forbidden: None,
         };
         self.pools.start("pool", assignment);
     }

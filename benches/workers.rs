@@ -180,6 +180,7 @@ impl Bench {
             task: Arc::clone(&self.task),
             timeout: None,
             event: None,
+            forbidden: None,
         };
         self.pools.start("processes", assignment);
     }

@@ -231,6 +231,9 @@ async fn a_command_runs_as_the_user_and_in_the_group_that_it_names() {
     let given = json!({"user": "nobody", "cwd": folder.path(), "umask": "027"});
     let nobody = "65534\n65534\n/ nobody nobody\n640\n";
     assert_eq!(bench.output(&with(shell(script), given)).await, nobody);
+    // A folder is taken from where a command of that user begins.
+    let given = json!({"user": "nobody", "cwd": "usr"});
+    assert_eq!(bench.output(&with(shell("pwd"), given)).await, "/usr\n");
     let made = folder.path().join("made").metadata().unwrap();
     assert_eq!((made.uid(), made.gid()), (65534, 65534));
     let ids = |given: Value| with(shell("id -u; id -g; id -G; echo $HOME"), given);
@@ -387,6 +390,24 @@ async fn what_a_command_leaves_behind_can_write_for_as_long_as_it_lives() {
     assert_eq!(written.next().await, "wrote 0");
     end_leftovers(&[execution]);
     bench.assert_nothing_more().await;
+}
+
+#[tokio::test]
+async fn variables_of_a_command_have_no_effect_before_it_begins() {
+    let mut bench = Bench::new();
+    // With this variable the loader tells of each program that it starts: it must be the command alone.
+    let env = json!({"LD_SHOW_AUXV": "1"});
+    let mut cases = vec![json!({"nice": 1, "env": env})];
+    if is_root() {
+        cases.push(json!({"user": "nobody", "env": env}));
+    }
+    for given in cases {
+        let output =
+            bench.output(&with(json!({"type": "command", "argv": ["/bin/true"]}), given)).await;
+        let started = output.lines().filter(|line| line.starts_with("AT_EXECFN"));
+        let started: Vec<_> = started.filter_map(|line| line.split_whitespace().last()).collect();
+        assert_eq!(started, ["/bin/true"], "{output}");
+    }
 }
 
 #[tokio::test]

@@ -114,6 +114,7 @@ impl Bench {
             task: Task::parse(task).unwrap().into(),
             timeout: None,
             event: None,
+            forbidden: None,
         };
         self.pools.start(pool, assignment);
         run_id

@@ -86,6 +86,7 @@ fn assignment(mut call: Value) -> Assignment {
         task: Task::parse(&call).unwrap().into(),
         timeout: None,
         event: None,
+        forbidden: None,
     }
 }
 

@@ -131,8 +131,9 @@ pub(super) fn addition(
         (true, None) => Existing::Redefine,
         (true, Some(_)) => Existing::Reschedule,
     };
-    let job = Box::new(rules.admit(definition, Origin::Socket, now)?);
+    let job = rules.admit(definition, Origin::Socket, now)?;
     rules.check_requester(&job, caller.uid())?;
+    let job = Box::new(Job { requester: caller.uid(), ..job });
     Ok(Addition { job, existing })
 }
 

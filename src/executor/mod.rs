@@ -45,6 +45,7 @@ use crate::job::{Job, JobId, Task};
 use crate::output::Output;
 use crate::run::{Cost, Execution, Outcome, RunId, traceparent};
 use crate::task::builtin::Registry;
+use crate::task::context::Context;
 use command::Commands;
 use http::client::Clients;
 use process::ProcessPool;
@@ -120,6 +121,8 @@ pub struct Assignment {
     pub timeout: Option<Duration>,
     /// What happened to which run, if this one tells of it.
     pub event: Option<Arc<Value>>,
+    /// Why it must not be carried out, if so: the run fails with this error.
+    pub forbidden: Option<String>,
 }
 
 impl Assignment {
@@ -334,6 +337,20 @@ impl Executor for Pools {
         let shared = Arc::clone(&self.shared);
         let context = self.shared.live.add(assignment.execution());
         context.log.hide(self.commands.secrets.values());
+        let refuse = |outcome: Outcome, assignment: Assignment, context: Arc<Context>| {
+            let shared = Arc::clone(&self.shared);
+            let reporting = async move {
+                let now = shared.clock.now();
+                shared.report(&assignment, &context, now, outcome.into()).await;
+            };
+            self.shared.tracker.spawn_on(reporting, &self.shared.runtime);
+        };
+        if let Some(error) = assignment.forbidden.clone() {
+            let signal = None;
+            let outcome = Outcome::Failed { error, exit_code: None, signal, permanent: true };
+            refuse(outcome, assignment, context);
+            return;
+        }
         match (&*assignment.task, self.calls.get(pool)) {
             (Task::Http(_), Some((_, places))) => {
                 let executing = http::execute(shared, assignment, context, Arc::clone(places));
@@ -355,11 +372,7 @@ impl Executor for Pools {
             }
             None => {
                 let error = failed(format!("executor \"{pool}\" is not configured"));
-                let reporting = async move {
-                    let now = shared.clock.now();
-                    shared.report(&assignment, &context, now, error.into()).await;
-                };
-                self.shared.tracker.spawn_on(reporting, &self.shared.runtime);
+                refuse(error, assignment, context);
             }
         }
     }

@@ -208,6 +208,9 @@ pub struct Job {
     /// The source of the file that declares it; none if it came over the socket, or if it was stored before sources
     /// were, and then it is the job of whichever file is loaded next.
     pub source: Option<Arc<str>>,
+    /// The number of the user whose client defined it, on the machine of the daemon that accepted it; none if a file
+    /// declares it, or if it was stored before this was recorded.
+    pub requester: Option<u32>,
     /// Whether it fires, and when.
     pub state: JobState,
     /// When its trigger was defined. An occurrence is unique by (job, anchor, scheduled instant), so a job that
@@ -261,6 +264,7 @@ impl Job {
             bytes: 0,
             origin: Origin::File,
             source: None,
+            requester: None,
             state,
             anchor: now,
             run_count: 0,

@@ -81,6 +81,7 @@ impl Rules {
             bytes: 0,
             origin,
             source: (origin == Origin::File).then(|| Arc::clone(&self.source)),
+            requester: None,
             state,
             anchor: now,
             run_count: 0,
@@ -163,6 +164,35 @@ impl Rules {
             privileges.check_requester(uid, task).map_err(|invalid| invalid.within(name))?;
         }
         Ok(())
+    }
+
+    /// Whether a run of this job may read the secrets of this task. A daemon that has more rights than those who send it
+    /// jobs may have taken over jobs which were accepted by a daemon without these rights, and so without a check.
+    pub(super) fn check_secrets(&self, job: &Job, task: &Task) -> Result<(), Invalid> {
+        let (Some(privileges), Some(field)) = (&self.privileges, task.secret_field()) else {
+            return Ok(());
+        };
+        let is_of_file = || {
+            let defaults = self.defaults.complete(&GivenPolicy::default());
+            defaults.is_ok_and(|defaults| hooks(&defaults).any(|(_, default)| default == task))
+        };
+        if job.origin == Origin::File || is_of_file() {
+            return Ok(());
+        }
+        privileges.check_secret_of(job.requester, &field)
+    }
+
+    /// Whether a heartbeat of this job may be sent, as [`Self::check_secrets`] decides it.
+    pub(super) fn may_beat(&self, job: &Job, url: &Text) -> bool {
+        let Some(privileges) = &self.privileges else { return true };
+        let is_of_file = || {
+            let defaults = self.defaults.complete(&GivenPolicy::default());
+            defaults.is_ok_and(|defaults| defaults.heartbeat.as_ref() == Some(url))
+        };
+        url.plain().is_some()
+            || job.origin == Origin::File
+            || privileges.check_secret_of(job.requester, "heartbeat").is_ok()
+            || is_of_file()
     }
 
     /// Refuses commands that this daemon can never start. Only a new definition is judged so: what is stored may come from

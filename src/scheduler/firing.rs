@@ -13,7 +13,7 @@ use super::plan::{self, Room};
 use super::report::Note;
 use super::step::Step;
 use super::telling::TELLING_LIMIT;
-use super::{Phase, Scheduler};
+use super::{Phase, Rules, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Executor, Signal};
 use crate::job::{Job, JobState};
@@ -196,7 +196,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         Arc::make_mut(&mut run).start(now);
         step.update_run(Arc::clone(&run));
-        step.starts.push((run.executor.clone(), assignment(&run, &job, event)));
+        step.starts.push((run.executor.clone(), assignment(&run, &job, event, &self.rules)));
         self.executing.insert(run.execution(), run);
     }
 }
@@ -216,19 +216,27 @@ fn break_down(step: &mut Step, job: Job) {
 }
 
 /// A run as its executor gets it. `event` is what a hook run reports.
-pub(super) fn assignment(run: &Run, job: &Job, event: Option<Arc<Value>>) -> Assignment {
+pub(super) fn assignment(
+    run: &Run,
+    job: &Job,
+    event: Option<Arc<Value>>,
+    rules: &Rules,
+) -> Assignment {
     let (task, timeout) = match &run.cause {
         Cause::Event { event, .. } => (hook::task(job, *event), Some(TELLING_LIMIT)),
         Cause::Schedule | Cause::Manual => {
             (None, job.policy.timeout.and_then(|timeout| timeout.to_std().ok()))
         }
     };
+    let task = task.unwrap_or(&job.task);
+    let checked = rules.check_secrets(job, task).map_err(|invalid| invalid.within("task"));
     Assignment {
+        forbidden: checked.err().map(|invalid| invalid.to_string()),
         run_id: run.id.clone(),
         job_id: run.job_id.clone(),
         attempt: run.attempt,
         scheduled_at: run.scheduled_at,
-        task: Arc::clone(task.unwrap_or(&job.task)),
+        task: Arc::clone(task),
         timeout,
         event,
     }

@@ -81,7 +81,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.executing = executing;
         for Waiting { run, job, event, .. } in unstarted {
             // Marked as running by a write whose answer was lost: certainly not started, so it is started now.
-            self.executor.start(&run.executor, assignment(&run, &job, event));
+            self.executor.start(&run.executor, assignment(&run, &job, event, &self.rules));
             self.executing.insert(run.execution(), run);
         }
         self.floor = floor;

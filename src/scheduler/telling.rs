@@ -86,6 +86,9 @@ impl Desk<'_> {
     /// Has a heartbeat sent, if the job has somewhere to send it.
     pub(super) fn beat(&mut self, job: &Job, run: &Run, signal: Signal, body: String) {
         let Some(url) = &job.policy.heartbeat else { return };
+        if !self.rules.may_beat(job, url) {
+            return;
+        }
         if !matches!(run.cause, Cause::Event { .. }) {
             let (job_id, run_id) = (job.id.clone(), run.id.clone());
             self.step.beats.push(Beat { job_id, url: url.clone(), signal, run_id, body });

@@ -66,28 +66,23 @@ fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
     let owner = machine.ok(&["stat", "--format=%U", "/home/anna/file"]);
     assert_eq!(owner, "anna\n");
     assert!(!machine.run_job(&anna, "cat /etc/shadow").0);
+    // Its program is looked for with the rights of that person.
+    machine.shell(
+        "install -d -o anna -m 700 /home/anna/bin
+         printf '#!/bin/sh\\necho mine; pwd\\n' | install -o anna -m 700 /dev/stdin /home/anna/bin/own",
+    );
+    let add = ["punctual", "add", "own", "--at", "2100-01-01T00:00:00Z", "--user", "anna"];
+    machine
+        .ok(&[&add[..], &["--cwd", "bin", "--env", "PATH=/home/anna/bin:/bin", "--", "own"]]
+            .concat());
+    let printed = machine.ok(&["punctual", "run", "own", "--wait"]);
+    assert!(printed.starts_with("mine\n/home/anna/bin\n"), "{printed}");
     // It is asked to end before it is ended.
     let asked = "trap 'echo asked; exit 1' TERM; sleep 600 & wait";
     let (_, printed) = machine.run_job(&["--user", "anna", "--timeout", "1"], asked);
     assert!(printed.starts_with("asked\n") && printed.contains("timed_out"), "{printed}");
     // Root manages services.
-    assert_eq!(output(&machine, &["--user", "root"], "systemctl restart dbus; id -un"), "root");
-
-    // A member of the group gets no rights of others.
-    let add = |options: &[&str]| {
-        let add = ["punctual", "add", "own", "--replace", "--at", "2100-01-01T00:00:00Z"];
-        machine.run_as("anna", &[&add[..], options, &["--", "id", "-un"]].concat())
-    };
-    for user in ["root", "daemon"] {
-        let refused = add(&["--user", user]);
-        let why = String::from_utf8_lossy(&refused.stderr);
-        assert!(!refused.status.success() && why.contains("task.user: only root"), "{why}");
-    }
-    for (options, user) in [(&[][..], "punctual\n"), (&anna[..], "anna\n")] {
-        assert!(add(options).status.success());
-        let run = machine.run_as("anna", &["punctual", "run", "own", "--wait"]);
-        assert!(run.stdout.starts_with(user.as_bytes()), "{run:?}");
-    }
+    assert_eq!(output(&machine, &["--user", "root"], "systemctl restart dbus; pwd"), "/root");
 
     // A stop, too, asks the processes of others to end.
     let short = "[scheduler]\ndefault_user = \"punctual\"\ndrain_seconds = 0\n";
@@ -106,6 +101,49 @@ fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
     // Nothing of it is left after a purge.
     machine.ok(&["dpkg", "--purge", "punctual"]);
     assert_eq!(machine.shell("ls -d /var/lib/punctual* || true"), "");
+}
+
+#[test]
+fn with_a_drop_in_members_of_the_group_get_no_rights_of_others() {
+    let Some(machine) = Machine::installed() else { return };
+    machine.shell("useradd --create-home --groups punctual anna");
+    // Without rights of its own the daemon accepts a secret that it cannot read from everyone, and fails to read it.
+    machine.shell("echo swordfish | install -m 600 /dev/stdin /root/word");
+    let secret =
+        ["--secret-env", "WORD=file:/root/word", "--shell", "--", "echo $WORD | cut -c 1-5"];
+    let add = |user: &str, id: &str, hook: &[&str]| {
+        let add = ["punctual", "add", id, "--at", "2100-01-01T00:00:00Z"];
+        let added = machine.run_as(user, &[&add[..], hook, &secret].concat());
+        assert!(added.status.success(), "{added:?}");
+    };
+    add("anna", "thief", &[]);
+    add("root", "trusted", &[]);
+    let (_, printed) = machine.run_to_end("thief");
+    assert!(printed.contains("Permission denied"), "{printed}");
+    machine.write("/etc/punctual/jobs.toml", "[scheduler]\ndefault_user = \"punctual\"\n");
+
+    install(&machine, "other-users");
+
+    // What it could read now is only for those who may have it, whenever the job was added.
+    let (_, printed) = machine.run_to_end("thief");
+    assert!(printed.contains("task.env.WORD: only root and the users in"), "{printed}");
+    assert!(machine.ok(&["punctual", "run", "trusted", "--wait"]).starts_with("sword\n"));
+
+    // They may have commands run as themselves and as the default user, and as nobody else.
+    let add = |options: &[&str]| {
+        let add = ["punctual", "add", "own", "--replace", "--at", "2100-01-01T00:00:00Z"];
+        machine.run_as("anna", &[&add[..], options, &["--", "id", "-un"]].concat())
+    };
+    for user in ["root", "daemon"] {
+        let refused = add(&["--user", user]);
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && why.contains("task.user: only root"), "{why}");
+    }
+    for (options, user) in [(&[][..], "punctual\n"), (&["--user", "anna"][..], "anna\n")] {
+        assert!(add(options).status.success());
+        let run = machine.run_as("anna", &["punctual", "run", "own", "--wait"]);
+        assert!(run.stdout.starts_with(user.as_bytes()), "{run:?}");
+    }
 }
 
 #[test]

@@ -67,6 +67,7 @@ impl Bench {
             task: Task::parse(task).unwrap_or_else(|error| panic!("{task}: {error}")).into(),
             timeout: None,
             event: None,
+            forbidden: None,
         }
     }
 

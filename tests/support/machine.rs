@@ -284,7 +284,12 @@ impl Machine {
     pub(crate) fn run_job(&self, options: &[&str], script: &str) -> (bool, String) {
         let add = ["punctual", "add", "probe", "--replace", "--at", NEVER];
         self.ok(&[&add[..], options, &["--shell", "--", script]].concat());
-        let run = self.run(&["punctual", "run", "probe", "--wait"]);
+        self.run_to_end("probe")
+    }
+
+    /// Runs a job. Gives whether the run succeeded, and what `run --wait` printed.
+    pub(crate) fn run_to_end(&self, id: &str) -> (bool, String) {
+        let run = self.run(&["punctual", "run", id, "--wait"]);
         let printed = [run.stdout, run.stderr].concat();
         (run.status.success(), String::from_utf8(printed).unwrap())
     }

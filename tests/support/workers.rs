@@ -119,6 +119,7 @@ impl Bench {
             task: Task::parse(&task).unwrap().into(),
             timeout,
             event: None,
+            forbidden: None,
         };
         self.pools.start("pool", assignment);
         run_id

@@ -1,5 +1,6 @@
 //! What a command is given, once every secret in it has been read.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::order::Refusal;
@@ -77,16 +78,23 @@ impl Given {
             return Ok(cwd.map_or_else(|| PathBuf::from(name), |cwd| Path::new(cwd).join(name)));
         }
         let given = self.env.iter().find(|(variable, _)| variable == "PATH");
-        let inherited = given.is_none().then(|| std::env::var("PATH").ok()).flatten();
-        let path = given.map(|(_, value)| value).or(inherited.as_ref());
-        let path = path.map_or(DEFAULT_PATH, String::as_str);
-        let is_program = |file: &PathBuf| {
-            file.is_absolute()
-                && file.is_file()
-                && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
-        };
-        std::env::split_paths(path).map(|folder| folder.join(name)).find(is_program).ok_or_else(
-            || Refusal::passing(format!("the program \"{name}\" was not found in {path}")),
-        )
+        let inherited = given.is_none().then(|| std::env::var_os("PATH")).flatten();
+        let path = given.map(|(_, value)| OsStr::new(value)).or(inherited.as_deref());
+        find_in_path(name, path)
     }
+}
+
+/// The first file of this name in the folders of a `PATH` that this process may execute.
+pub(super) fn find_in_path(name: &str, path: Option<&OsStr>) -> Result<PathBuf, Refusal> {
+    let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
+    let is_program = |file: &PathBuf| {
+        file.is_absolute()
+            && file.is_file()
+            && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    let found = std::env::split_paths(path).map(|folder| folder.join(name)).find(is_program);
+    found.ok_or_else(|| {
+        let path = path.to_string_lossy();
+        Refusal::passing(format!("the program \"{name}\" was not found in {path}"))
+    })
 }

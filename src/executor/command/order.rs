@@ -4,6 +4,7 @@
 //! and becomes the command; if it cannot, it writes why. So a sheet that is empty at the end says that the command
 //! was really executed, and nothing of this is seen by the command: not in its arguments, and not in its environment.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +20,7 @@ const SHEET_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// What the shim is to become, and what it sets before.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Order {
+    /// A path, or a name that is looked for in the command's `PATH`.
     pub(super) program: PathBuf,
     /// The program's name, as it was given, and its arguments.
     pub(super) argv: Vec<String>,
@@ -36,8 +38,13 @@ pub(super) struct Order {
     pub(super) files: Option<u64>,
     /// Open files where no limit is given, if the daemon itself has another one.
     pub(super) soft_files: Option<u64>,
+    /// The environment of the command. The shim itself never has it: it may run with more rights than the command, and
+    /// variables such as `LD_PRELOAD` would have it run code of the command's owner.
+    pub(super) env: Vec<(OsString, OsString)>,
     /// Variables that were given: a user's own do not take their place.
     pub(super) variables: Vec<String>,
+    /// Whether a command that names the daemon's own user begins in the home of that user, as those of others do.
+    pub(super) begins_at_home: bool,
 }
 
 /// Why the shim could not become the command.

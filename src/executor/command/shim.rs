@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::ffi::{CString, NulError, OsString};
+use std::ffi::{CString, NulError, OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::unistd::{execve, initgroups, setgid, setgroups, setuid};
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit, umask};
 use rustix::stdio::dup2_stdin;
 
+use super::given::find_in_path;
 use super::identity::{Identity, Unusable};
 use super::order::{Order, Refusal, Sheet, memory_file};
 use super::privileges::Privileges;
@@ -58,8 +60,9 @@ fn carry_out(order: &Order) -> Result<Infallible, Refusal> {
     let image = Image::of(order, identity.as_ref())
         .map_err(|error| Refusal::passing(format!("an argument or a variable: {error}")))?;
     // The daemon's folder is the business of the daemon's user.
-    let other = identity.as_ref().filter(|identity| identity.is_other_user());
-    let home = other.map(Identity::home);
+    let named = identity.as_ref().filter(|identity| identity.uid.is_some());
+    let away = named.filter(|identity| identity.is_other_user() || order.begins_at_home);
+    let home = away.map(Identity::home);
     if let Some(identity) = &identity {
         become_user(identity)?;
     }
@@ -70,17 +73,19 @@ fn carry_out(order: &Order) -> Result<Infallible, Refusal> {
         let is_shortage = matches!(Errno::from_io_error(&error), Some(Errno::AGAIN | Errno::NFILE));
         if is_shortage { Refusal::shortage(why) } else { Refusal::passing(why) }
     };
-    if let Some(cwd) = &order.cwd {
-        std::env::set_current_dir(cwd).map_err(failed)?;
-    } else if let Some(home) = home {
+    if let Some(home) = home {
         let folder = std::env::set_current_dir(home);
         folder.or_else(|_| std::env::set_current_dir("/")).map_err(failed)?;
     }
+    if let Some(cwd) = &order.cwd {
+        std::env::set_current_dir(cwd).map_err(failed)?;
+    }
+    let program = image.program()?;
     // A Rust program ignores this signal, and a command that is executed would go on to do so.
     sigpipe::reset();
     // The last: from here on there may be no memory.
     limit("memory", Resource::As, order.memory, 0)?;
-    let Err(error) = execve(&image.program, &image.argv, &image.env);
+    let Err(error) = execve(&program, &image.argv, &image.env);
     Err(failed(error.into()))
 }
 
@@ -96,7 +101,9 @@ fn take_input(text: Option<&str>) -> io::Result<()> {
 /// A program, its arguments and its environment as the kernel takes them. Unlike the library's, this way to execute
 /// has no shell try what the kernel refuses.
 struct Image {
-    program: CString,
+    /// A path, or a name to look for.
+    name: PathBuf,
+    path: Option<OsString>,
     argv: Vec<CString>,
     env: Vec<CString>,
 }
@@ -104,7 +111,7 @@ struct Image {
 impl Image {
     fn of(order: &Order, identity: Option<&Identity>) -> Result<Self, NulError> {
         let is_given = |name: &OsString| order.variables.iter().any(|given| name == given.as_str());
-        let mut env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let mut env: BTreeMap<OsString, OsString> = order.env.iter().cloned().collect();
         if identity.is_some_and(Identity::is_other_user) {
             // What is in the daemon's environment is the business of the daemon's user.
             env.retain(|name, _| is_given(name) || is_common(name));
@@ -112,7 +119,8 @@ impl Image {
         let login = identity.map(login).unwrap_or_default();
         env.extend(login.into_iter().filter(|(name, _)| !is_given(name)));
         Ok(Self {
-            program: CString::new(order.program.as_os_str().as_encoded_bytes())?,
+            name: order.program.clone(),
+            path: env.get(OsStr::new("PATH")).cloned(),
             argv: order
                 .argv
                 .iter()
@@ -120,6 +128,18 @@ impl Image {
                 .collect::<Result<_, _>>()?,
             env: environment(env)?,
         })
+    }
+
+    /// The file to execute, looked for with the rights and from the folder that this process has now.
+    fn program(&self) -> Result<CString, Refusal> {
+        let name = self.name.to_string_lossy();
+        let file = if name.contains('/') {
+            self.name.clone()
+        } else {
+            find_in_path(&name, self.path.as_deref())?
+        };
+        CString::new(file.into_os_string().into_encoded_bytes())
+            .map_err(|error| Refusal::passing(format!("the program: {error}")))
     }
 }
 

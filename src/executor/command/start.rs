@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tokio::net::unix::pipe::Receiver;
@@ -29,6 +29,9 @@ use crate::task::context::Context;
 /// What carries out a script.
 pub(super) const SHELL: &str = "/bin/sh";
 
+/// The variables by which the processes of a run are found. The daemon alone sets them.
+const MARKS: [&str; 3] = ["PUNCTUAL_RUN_ID", "PUNCTUAL_HOOK_RUN_ID", "PUNCTUAL_ATTEMPT"];
+
 type Environment = BTreeMap<OsString, OsString>;
 
 /// Starts a command. It leads a session of its own, and both of its outputs are pipes.
@@ -45,25 +48,33 @@ pub(super) async fn start<'a>(
         Program::Shell(script) => vec![SHELL.to_owned(), "-c".to_owned(), script.clone()],
     };
     let name = argv.first().map_or("", String::as_str);
-    let program = given.find_program(name, command.cwd.as_deref())?;
     commands.secrets.completed().await;
     let named = command.secret_variables();
     let env = environment(commands, &given, &named, assignment);
     let (writers, pipes) = output_pipes().map_err(|error| no_means(&error))?;
     let [stdout, stderr] = writers.map(OwnedFd::from);
-    let (spawn, sheet) = if let Some(order) = order(command, commands.default_user.as_ref()) {
+    let (program, spawn, sheet) = if let Some(order) =
+        order(command, commands.default_user.as_ref())
+    {
         let variables = given.env.iter().map(|(name, _)| name.clone());
         let variables = variables.chain(RUN_VARIABLES.map(str::to_owned)).collect();
-        let (program, stdin) = (program.clone(), given.stdin.clone());
+        // The shim looks for it, with the rights and from the folder of the command.
+        let (program, stdin) = (PathBuf::from(name), given.stdin.clone());
         let soft_files = commands.files.and_then(|limit| limit.current);
-        let order = Order { program, argv, stdin, soft_files, variables, ..order };
+        let marks = marks(&env);
+        let env = env.into_iter().collect();
+        let order =
+            Order { program: program.clone(), argv, stdin, soft_files, env, variables, ..order };
         let sheet = Sheet::with(&order).map_err(|error| no_means(&error))?;
         let stdin = sheet.stdin().map_err(|error| no_means(&error))?;
         let argv = [commands.shim.display().to_string(), program::SHIM.to_owned()];
-        (Spawn::new(&commands.shim, &argv, env, [stdin, stdout, stderr]), Some(sheet))
+        let spawn = Spawn::new(&commands.shim, &argv, marks, [stdin, stdout, stderr]);
+        (program, spawn, Some(sheet))
     } else {
+        let program = given.find_program(name, command.cwd.as_deref())?;
         let stdin = input(given.stdin.as_deref()).map_err(|error| no_means(&error))?;
-        (Spawn::new(&program, &argv, env, [stdin, stdout, stderr]), None)
+        let spawn = Spawn::new(&program, &argv, env, [stdin, stdout, stderr]);
+        (program, spawn, None)
     };
     let spawn =
         spawn.map_err(|error| Refusal::passing(format!("an argument or a variable: {error}")))?;
@@ -133,9 +144,19 @@ fn order(command: &Command, default_user: Option<&String>) -> Option<Order> {
         memory: limits.memory.as_ref().and_then(Bytes::count),
         cpu: limits.cpu,
         files: limits.files,
+        begins_at_home: default_user.is_some(),
         ..Order::default()
     };
     (order != Order::default()).then_some(order)
+}
+
+/// The variables by which a process of the run is found, without any that a client has chosen.
+fn marks(env: &Environment) -> Environment {
+    let is_mark = |name: &OsString| MARKS.iter().any(|mark| name == mark);
+    env.iter()
+        .filter(|(name, _)| is_mark(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// What the command inherits, what it was given, and what the run is.

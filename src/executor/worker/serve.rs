@@ -169,6 +169,7 @@ fn assignment(call: Call<'static>) -> Result<Assignment, String> {
         }),
         timeout: None,
         event: call.event.map(|event| Arc::new(event.into_owned())),
+        forbidden: None,
     })
 }
 

@@ -7,7 +7,7 @@ use crate::job::{Due, Former, Job, JobId, JobState, Origin};
 use crate::run::{Attempt, Cause, Cost, Outcome, Run, RunState};
 
 /// Columns of a job that its definition decides.
-const DEFINED: [&str; 17] = [
+const DEFINED: [&str; 18] = [
     "name",
     "trigger_spec",
     "task",
@@ -23,6 +23,7 @@ const DEFINED: [&str; 17] = [
     "description",
     "origin",
     "source",
+    "requester",
     "anchor",
     "former_state",
 ];
@@ -82,6 +83,7 @@ pub(super) fn job(to: &mut impl Bind, job: &Job) {
         Origin::Socket => "socket",
     }));
     to.text(job.source.as_deref());
+    to.integer(job.requester.map(i64::from));
     to.instant(Some(job.anchor));
     to.text(former(&job.state));
 }

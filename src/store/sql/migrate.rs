@@ -23,6 +23,7 @@ const SQLITE: &[(&str, &str)] = &[
     ("finished jobs", include_str!("../../../migrations/sqlite/0006_finished_jobs.sql")),
     ("crashes", include_str!("../../../migrations/sqlite/0007_crashes.sql")),
     ("sources", include_str!("../../../migrations/sqlite/0008_sources.sql")),
+    ("requester", include_str!("../../../migrations/sqlite/0009_requester.sql")),
 ];
 
 const POSTGRES: &[(&str, &str)] = &[
@@ -31,6 +32,7 @@ const POSTGRES: &[(&str, &str)] = &[
     ("finished jobs", include_str!("../../../migrations/postgres/0003_finished_jobs.sql")),
     ("crashes", include_str!("../../../migrations/postgres/0004_crashes.sql")),
     ("sources", include_str!("../../../migrations/postgres/0005_sources.sql")),
+    ("requester", include_str!("../../../migrations/postgres/0006_requester.sql")),
 ];
 
 /// One statement each: this database cannot take back a change of the schema that failed half way.
@@ -48,6 +50,7 @@ const MYSQL: &[(&str, &str)] = &[
     ("finished jobs", include_str!("../../../migrations/mysql/0011_finished_jobs.sql")),
     ("crashes", include_str!("../../../migrations/mysql/0012_crashes.sql")),
     ("sources", include_str!("../../../migrations/mysql/0013_sources.sql")),
+    ("requester", include_str!("../../../migrations/mysql/0014_requester.sql")),
 ];
 
 /// The table in which the migrator notes what it has done.
