@@ -31,8 +31,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         let known = (self.load(commands).await?, self.load_runs(commands).await?);
         let page = self.watch_clock(now).await?;
-        step.dated_back = self.clock.dated_back();
         let mut step = Step::new(now, Arc::clone(&self.identity.node), known, self.paused_since);
+        step.dated_back = self.clock.dated_back();
         let ended = executions.iter().filter_map(|(run_id, _)| self.floor.job_of(run_id));
         let jobs: Vec<Arc<Job>> = ended.cloned().collect();
         self.learn_last_ends(&mut step, jobs.iter()).await.map_err(not_of_input)?;
