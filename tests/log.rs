@@ -239,6 +239,20 @@ async fn each_control_request_that_changes_something_is_a_line_with_its_process(
 }
 
 #[tokio::test]
+async fn the_id_of_a_job_cannot_forge_the_user_of_a_control_request() {
+    let home = Home::new("");
+    let (daemon, client) = (home.start(), home.client());
+    client.add(&noop("x uid=0 user=root pid=1")).await.unwrap();
+    client.add(&noop("a=\"b\"")).await.unwrap();
+    assert_eq!(daemon.stop().code(), Some(0));
+    let expected = [
+        r#"action=add outcome=done job="x uid=0 user=root pid=1""#,
+        r#"action=add outcome=done job="a=\"b\"""#,
+    ];
+    assert_eq!(audit_lines(&home), expected);
+}
+
+#[tokio::test]
 async fn the_level_is_changed_while_the_daemon_runs() {
     let home = Home::new("");
     let (daemon, client) = (home.start(), home.client());
@@ -262,7 +276,7 @@ async fn the_level_is_changed_while_the_daemon_runs() {
     assert_eq!(log.matches("action=run").count(), 3, "{log}");
     let changes = log.lines().filter(|line| line.contains("action=log-level outcome=done filter="));
     assert_eq!(changes.count(), 3, "{log}");
-    assert!(log.contains(&format!("filter={start} previous=warn,")), "{log}");
+    assert!(log.contains(&format!("filter=\"{start}\" previous=\"warn,")), "{log}");
 }
 
 #[test]
@@ -295,8 +309,8 @@ async fn a_change_of_the_level_ends_when_its_time_is_over() {
     let (home, daemon, reader) = logging_to_pipe();
     home.ok(&["log-level", "debug", "--for", "10ms"]);
     let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
-    let expired = lines.find(|line| line.contains("by=time limit")).unwrap();
-    assert!(expired.contains("action=log-level outcome=done filter=info,"), "{expired}");
+    let expired = lines.find(|line| line.contains("by=\"time limit\"")).unwrap();
+    assert!(expired.contains("action=log-level outcome=done filter=\"info,"), "{expired}");
     let start = "info,sqlx=error,sqlx_core=error";
     let shown = home.json(&["log-level"]);
     assert_eq!(shown, json!({"filter": start, "start_filter": start, "until": null}));

@@ -67,11 +67,11 @@ impl Entry {
         }
         line.push(&message);
         for (name, value) in &fields {
-            line.push(&format!(" {name}={}", value.shown));
+            line.push(&format!(" {name}={}", value.shown()));
         }
         let details = (reader == Reader::Journal).then(|| Details {
             metadata,
-            fields: fields.into_iter().map(|(name, value)| (name, value.plain())).collect(),
+            fields: fields.iter().map(|(name, value)| (*name, value.plain())).collect(),
         });
         Self { level, text: line.text, details }
     }
@@ -116,12 +116,16 @@ impl Limited {
         Self { text: String::new(), limit, is_cut: false }
     }
 
-    /// Adds as much as there is room for.
+    /// Adds as much as there is room for, escaped.
     fn push(&mut self, text: &str) {
+        self.push_raw(&escaped(text));
+    }
+
+    /// Adds as much as there is room for.
+    fn push_raw(&mut self, text: &str) {
         if self.is_cut {
             return;
         }
-        let text = escaped(text);
         let room = self.limit.saturating_sub(self.text.len());
         self.is_cut = text.len() > room;
         self.text.push_str(text.get(..text.floor_char_boundary(room)).unwrap_or_default());
@@ -134,23 +138,41 @@ impl Limited {
 impl Write for Limited {
     /// Fails once the text is cut off: the rest need not be formatted.
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.push(text);
+        self.push_raw(text);
         if self.is_cut { Err(fmt::Error) } else { Ok(()) }
     }
 }
 
-/// The value of a field.
+/// The value of a field, as it was given, but cut off at the limit.
 #[derive(Debug)]
-struct Value {
-    /// As it stands in the text.
-    shown: String,
-    /// As it is without quotes, if that differs.
-    unquoted: Option<String>,
-}
+struct Value(String);
 
 impl Value {
-    fn plain(self) -> String {
-        self.unquoted.unwrap_or(self.shown)
+    fn of(value: fmt::Arguments<'_>) -> Self {
+        let mut text = Limited::new(VALUE_BYTES_MAX);
+        // It fails only where the text was cut off.
+        text.write_fmt(value).unwrap_or_default();
+        Self(text.text)
+    }
+
+    /// One line, as journald is told it.
+    fn plain(&self) -> String {
+        let mut text = Limited::new(VALUE_BYTES_MAX);
+        text.push(&self.0);
+        text.text
+    }
+
+    /// As it stands in the text of an entry: in quotes if it could be taken for the end of the value and for other fields.
+    fn shown(&self) -> String {
+        let is_special = |letter: char| letter.is_whitespace() || matches!(letter, '=' | '"');
+        if !self.0.is_empty() && !self.0.contains(is_special) {
+            return self.plain();
+        }
+        let quoted = format!("{:?}", self.0);
+        let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let mut text = Limited::new(VALUE_BYTES_MAX);
+        text.push(inner.unwrap_or_default());
+        format!("\"{}\"", text.text)
     }
 }
 
@@ -162,29 +184,22 @@ struct Fields {
 }
 
 impl Fields {
-    fn add(&mut self, field: &Field, shown: String, unquoted: Option<String>) {
+    fn add(&mut self, field: &Field, value: Value) {
         match field.name() {
-            "message" => self.message = unquoted.unwrap_or(shown),
-            name => self.fields.push((name, Value { shown, unquoted })),
+            "message" => self.message = value.plain(),
+            name => self.fields.push((name, value)),
         }
     }
 }
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, limited(format_args!("{value:?}")), Some(limited(format_args!("{value}"))));
+        self.add(field, Value::of(format_args!("{value}")));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, limited(format_args!("{value:?}")), None);
+        self.add(field, Value::of(format_args!("{value:?}")));
     }
-}
-
-fn limited(value: fmt::Arguments<'_>) -> String {
-    let mut text = Limited::new(VALUE_BYTES_MAX);
-    // It fails only where the text was cut off.
-    text.write_fmt(value).unwrap_or_default();
-    text.text
 }
 
 /// Turns each event into an entry, and passes it on.
@@ -227,13 +242,25 @@ mod tests {
     fn an_event_is_one_line_whatever_its_fields_hold() {
         let reason = "a\nERROR forged \u{1b}[31m\u{9b}\u{2028}\u{202e} ü\t\n";
         let made = entries(Reader::Plain, || {
-            tracing::warn!(%reason, quoted = "b\n", number = 3, "cancel\nled");
+            tracing::warn!(%reason, text = "b\n", path = %"/a\\b", number = 3, "cancel\nled");
         });
         let line = made[0].line(Reader::Plain);
-        let expected = "  WARN cancel\\nled reason=a\\nERROR forged \\u{1b}[31m\\u{9b}\\u{2028}\\u{202e} ü\\t\\n \
-            quoted=\"b\\n\" number=3\n";
+        let expected = "  WARN cancel\\nled reason=\"a\\nERROR forged \\u{1b}[31m\\u{9b}\\u{2028}\\u{202e} ü\\t\\n\" \
+            text=\"b\\n\" path=/a\\b number=3\n";
         assert!(line.ends_with(expected) && line.starts_with("20"), "{line:?}");
         assert_eq!(made[0].details, None);
+    }
+
+    #[test]
+    fn a_value_cannot_be_taken_for_other_fields() {
+        let long = format!("{} uid=0", "\"".repeat(VALUE_BYTES_MAX));
+        let made = entries(Reader::Plain, || {
+            tracing::info!(job = %"x uid=0 user=root", a = %"", b = "", c = %"\"", d = %"\\ ", e = ?["f g"], uid = 7, "x");
+            tracing::info!(job = %long, uid = 7, "x");
+        });
+        let expected = r#"x job="x uid=0 user=root" a="" b="" c="\"" d="\\ " e="[\"f g\"]" uid=7"#;
+        assert!(made[0].text.ends_with(expected), "{}", made[0].text);
+        assert!(made[1].text.ends_with("…\" uid=7"), "a value that is cut off has its end");
     }
 
     #[test]
@@ -247,7 +274,7 @@ mod tests {
         });
         assert_eq!(
             made[0].line(Reader::Journal),
-            "<3>x job=a b run=\"r\\n1\" attempt=2 error=Some(1)\n"
+            "<3>x job=\"a b\" run=\"r\\n1\" attempt=2 error=Some(1)\n"
         );
         let expected = [("job", "a b"), ("run", "r\\n1"), ("attempt", "2"), ("error", "Some(1)")];
         let expected = expected.map(|(name, value)| (name, value.to_owned()));
