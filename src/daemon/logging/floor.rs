@@ -74,7 +74,8 @@ pub(super) fn held(start_text: &str, given: &str, directives: &str) -> Result<St
     let kept = of_start
         .chain([audit::TARGET])
         .filter(|module| !is_named(module) && asked.level(module) < start.floor(Some(module)));
-    Ok(with_kept(directives, kept.map(|module| (module, start.floor(Some(module)))).collect()))
+    let kept: Vec<_> = kept.map(|module| (module, start.floor(Some(module)))).collect();
+    Ok(with_kept(directives, &kept))
 }
 
 /// The module that a part is for.
@@ -83,7 +84,7 @@ fn named(part: &str) -> Option<&str> {
 }
 
 /// The directives, with the levels of these modules in place of their own.
-fn with_kept(directives: &str, kept: Vec<(&str, LevelFilter)>) -> String {
+fn with_kept(directives: &str, kept: &[(&str, LevelFilter)]) -> String {
     let is_kept = |part: &str| kept.iter().any(|(module, _)| named(part) == Some(*module));
     let mut parts = directives.split(',');
     let general = parts.next().into_iter().map(str::to_owned);
