@@ -15,7 +15,7 @@ use std::time::Duration;
 use punctual::history::WAITERS_MAX;
 use raw::{Answer, Raw};
 use serde_json::{Value, json};
-use support::{Home, text};
+use support::{Daemon, Home, text};
 
 /// How many times as many clients as usual attack.
 fn times() -> usize {
@@ -251,8 +251,64 @@ fn a_port_without_authentication_that_others_can_reach_is_a_warning() {
     }
 }
 
+/// Waits until a daemon tells its service manager how it stands, with these words.
+fn stands(daemon: &mut Daemon, words: &str) -> String {
+    daemon.wait_until(|line| line.starts_with("STATUS=") && line.contains(words))
+}
+
+#[test]
+fn a_socket_that_a_job_removes_is_made_again() {
+    let home = Home::new("");
+    let mut daemon = home.start();
+    let mut held = Raw::connect(&home.socket());
+    assert_eq!(held.ask("GET", "/healthz", b"").unwrap().status, 200);
+    for _ in 0..2 {
+        let remove = json!({"type": "command", "argv": ["/bin/rm", home.socket()]});
+        let job = json!({"id": "remover", "replace_existing": true, "task": remove,
+            "trigger": {"type": "date", "run_date": "2100-01-01", "timezone": "UTC"}});
+        assert!(held.ask("POST", "/v1/jobs", job.to_string().as_bytes()).unwrap().status < 300);
+        let inode = |path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+        let before = inode(home.socket());
+        let run = held.ask("POST", "/v1/jobs/remover/run", b"").unwrap().json();
+        let ended = held.ask("GET", &format!("/v1/runs/{}?wait=60", text(&run, "id")), b"");
+        assert_eq!(text(&ended.unwrap().json(), "state"), "succeeded");
+        while !home.socket().exists() || inode(home.socket()) == before {
+            daemon.hear_for(Duration::from_millis(50));
+        }
+        home.ok(&["status"]);
+        assert_eq!(held.ask("GET", "/healthz", b"").unwrap().status, 200, "it was not closed");
+    }
+    assert!(daemon.stop().success());
+    assert!(!home.socket().exists());
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert_eq!(log.matches("WARN the control socket was removed, and was made again").count(), 2);
+}
+
+#[test]
+fn what_takes_the_place_of_the_socket_stays_and_is_told() {
+    let home = Home::new("");
+    let mut daemon = home.start();
+    stands(&mut daemon, "; listening at ");
+    let mut held = Raw::connect(&home.socket());
+    let other = home.path().join("other");
+    std::fs::write(&other, "kept").unwrap();
+    std::fs::rename(&other, home.socket()).unwrap();
+    let said = stands(&mut daemon, "the control socket cannot be reached: ");
+    assert!(said.contains("exists and is not a socket") && !said.contains("listening"), "{said}");
+    let status = held.ask("GET", "/v1/status", b"").unwrap().json();
+    assert_eq!(status["health"]["reasons"][0]["reason"], "socket", "{status}");
+    assert_eq!(held.ask("GET", "/readyz", b"").unwrap().status, 200, "jobs go on");
+    assert_eq!(std::fs::read_to_string(home.socket()).unwrap(), "kept");
+    std::fs::remove_file(home.socket()).unwrap();
+    stands(&mut daemon, "; listening at ");
+    home.ok(&["status"]);
+    assert!(daemon.stop().success());
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert_eq!(log.matches("ERROR the control socket cannot be reached").count(), 1, "{log}");
+}
+
 /// The daemon's memory, at its highest so far, in MiB.
-fn peak_memory(daemon: &support::Daemon) -> u64 {
+fn peak_memory(daemon: &Daemon) -> u64 {
     let status = format!("/proc/{}/status", daemon.pid().as_raw_nonzero());
     let status = std::fs::read_to_string(status).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -14,8 +14,6 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::unix::Listener;
-
 /// Bytes of a socket's path, at most: the kernel's limit.
 const PATH_BYTES_MAX: usize = 107;
 /// Connections that wait to be accepted.
@@ -63,9 +61,16 @@ pub struct SocketFile {
     id: FileId,
 }
 
+impl SocketFile {
+    /// Whether it still is at its path. The socket has to be open: its inode cannot be another file's then.
+    pub(super) fn is_there(&self) -> bool {
+        FileId::of(&self.path).is_ok_and(|found| found == self.id)
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if FileId::of(&self.path).is_ok_and(|found| found == self.id)
+        if self.is_there()
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             tracing::debug!(%error, "the socket stays");
@@ -156,7 +161,7 @@ fn connect(path: &Path) -> rustix::io::Result<Option<i32>> {
 
 impl Bound {
     /// Lets the socket appear at its path. One that a dead daemon left there is replaced; a living daemon's is not.
-    pub fn publish(self) -> Result<(Listener, SocketFile), BindError> {
+    pub(super) fn publish(self) -> Result<(UnixListener, SocketFile), BindError> {
         let Self { listener, mut file, path } = self;
         let fail = |error: std::io::Error| BindError::Io(path.clone(), error);
         for _ in 0..ATTEMPTS {
@@ -166,7 +171,7 @@ impl Bound {
             };
             if is_there.map_err(fail)? {
                 file.path = path;
-                return Ok((Listener(listener), file));
+                return Ok((listener, file));
             }
         }
         Err(BindError::InUse(path, None))

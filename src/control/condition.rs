@@ -35,6 +35,8 @@ pub enum Kind {
     StoreRead,
     /// Somebody has paused the scheduler as a whole.
     Paused,
+    /// The control socket is not at its path.
+    Socket,
     /// The last reload failed.
     Reload,
     /// Jobs of the file are not as it declares them, because another file declares them.
@@ -57,6 +59,7 @@ impl Kind {
             Self::Store => "store",
             Self::StoreRead => "store_read",
             Self::Paused => "paused",
+            Self::Socket => "socket",
             Self::Reload => "reload",
             Self::Conflict => "conflict",
             Self::Broken => "broken_jobs",

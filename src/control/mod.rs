@@ -15,6 +15,7 @@ mod error;
 mod gate;
 mod health;
 mod jobs;
+pub mod kept;
 pub mod log;
 mod output;
 mod previews;

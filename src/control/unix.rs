@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 
 use crate::server::{self, Limits};
 
@@ -26,14 +27,29 @@ pub const LIMITS: Limits = Limits {
 
 /// The listener of the control socket.
 #[derive(Debug)]
-pub struct Listener(pub(super) UnixListener);
+pub struct Listener {
+    current: UnixListener,
+    /// Listeners that take the place of the current one, whose file is gone.
+    next: mpsc::Receiver<UnixListener>,
+}
+
+impl Listener {
+    pub(super) fn new(current: UnixListener, next: mpsc::Receiver<UnixListener>) -> Self {
+        Self { current, next }
+    }
+}
 
 impl axum::serve::Listener for Listener {
     type Io = Connection;
     type Addr = Peer;
 
     async fn accept(&mut self) -> (Connection, Peer) {
-        let (stream, _) = axum::serve::Listener::accept(&mut self.0).await;
+        let stream = loop {
+            tokio::select! {
+                (stream, _) = axum::serve::Listener::accept(&mut self.current) => break stream,
+                Some(next) = self.next.recv() => self.current = next,
+            }
+        };
         let process = stream.peer_cred().ok();
         let stream = Arc::new(stream);
         (Connection(Arc::clone(&stream)), Peer { process, stream: Some(stream) })

@@ -164,7 +164,8 @@ impl Standing {
         let rules = self.rules.borrow();
         let zone = &rules.zone.zone;
         let mut line = sentence(status, jobs.as_deref(), &found, zone);
-        if !status.draining {
+        let is_reached = found.iter().all(|condition| condition.kind != Kind::Socket);
+        if !status.draining && is_reached {
             line.push_str("; listening at ");
             line.push_str(&self.socket.to_string_lossy());
         }

@@ -21,8 +21,8 @@ use super::signals::{Asked, Signals};
 use crate::cli::Failure;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError};
-use crate::control::bind::{SocketFile, bind};
 use crate::control::condition::{Condition, Kind, Noted};
+use crate::control::kept::{self, KeptSocket};
 use crate::control::{self, DeclaredFile, Opening, Routes, Stage};
 use crate::executor::Privileges;
 use crate::scheduler::admission::Rules;
@@ -96,9 +96,12 @@ impl Start {
         opening: Opening,
         doors: &CancellationToken,
         tracker: &TaskTracker,
-    ) -> Result<(Self, SocketFile), Failure> {
-        let bound = bind(socket, mode).map_err(|error| refused(&error))?;
-        let (listener, file) = bound.publish().map_err(|error| refused(&error))?;
+    ) -> Result<(Self, KeptSocket), Failure> {
+        let (listener, file, keeper) =
+            kept::listen(socket, mode).map_err(|error| refused(&error))?;
+        let noted = Noted::default();
+        let keeping = keeper.keep(noted.clone(), Arc::new(SystemClock));
+        tracker.spawn(doors.clone().run_until_cancelled_owned(keeping));
         let (stage, stages) = watch::channel(Stage::Opening(Arc::new(opening)));
         let router = control::gated(stages, Arc::new(SystemClock));
         let wording: server::Wording = control::wording;
@@ -106,7 +109,7 @@ impl Start {
         let closed = doors.clone().cancelled_owned();
         tracker.spawn(async move { server::serve(listener, router, settings, closed).await });
         let ready_at = Some(Instant::now() + READY_WITHIN);
-        Ok((Self { stage, noted: Noted::default(), ready_at }, file))
+        Ok((Self { stage, noted, ready_at }, file))
     }
 
     /// Opens the store of the plan once it is available. SIGHUP makes the daemon read the file again meanwhile, and the
