@@ -436,20 +436,31 @@ async fn an_outage_is_told_once_if_that_is_wanted_and_its_end_is_told_too() {
 }
 
 #[tokio::test]
-async fn a_mail_that_its_server_did_not_take_is_tried_again_with_what_it_reports() {
-    let mut world = World::new(2).await;
+async fn a_report_that_could_not_be_delivered_is_tried_again_with_what_it_reports() {
     let mail = json!({"type": "mail", "to": ["ops@example.org"]});
-    world.add(job(&once(&json!({"on_failure": mail}))), at(0)).await;
-    world.tick(at(10)).await;
-    world.complete(0, at(11), failed());
-    world.tick(at(11)).await;
-    let first = world.starts().pop().unwrap().0.event.unwrap();
-    world.complete(0, at(12), failed());
-    let next = world.tick(at(12)).await.unwrap();
-    assert!((30.0..34.0).contains(&seconds(at(12), next)), "{next}");
-    world.tick(next).await;
-    let (assignment, _) = world.starts().pop().unwrap();
-    assert_eq!((assignment.attempt, assignment.event.unwrap()), (2, first));
+    let webhook = json!({"type": "http", "url": "http://chat.example.org/"});
+    let function = json!({"type": "builtin", "name": "noop"});
+    let hooks = [
+        json!({"on_failure": mail}),
+        json!({"on_failure": webhook}),
+        // Nothing else would report this outage.
+        json!({"on_failure": function, "on_failure_once": true}),
+    ];
+    for given in hooks {
+        let mut world = World::new(2).await;
+        world.add(job(&once(&given)), at(0)).await;
+        world.tick(at(10)).await;
+        world.complete(0, at(11), failed());
+        world.tick(at(11)).await;
+        let first = world.starts().pop().unwrap().0.event.unwrap();
+        world.complete(0, at(12), failed());
+        let next = world.tick(at(12)).await.unwrap();
+        assert!((30.0..34.0).contains(&seconds(at(12), next)), "{given}: {next}");
+        world.tick(next).await;
+        let (assignment, _) = world.starts().pop().unwrap();
+        assert_eq!((assignment.attempt, assignment.event.unwrap()), (2, first), "{given}");
+        assert_eq!(told(&world).await, ["on_failure running"], "{given}");
+    }
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use chrono::TimeDelta;
 use crate::job::{Job, Retry, Task};
 use crate::run::{Cause, Event, Run};
 
-/// When a mail that its server did not take is sent again: four times within an hour and a half.
-const MAIL_RETRY: Retry = Retry {
+/// When a report that could not be delivered is tried again: four times within an hour and a half.
+const REPORT_RETRY: Retry = Retry {
     max_attempts: 5,
     delay: TimeDelta::seconds(30),
     backoff: 6.0,
@@ -27,13 +27,17 @@ pub(super) fn task(job: &Job, event: Event) -> Option<&Arc<Task>> {
     }
 }
 
-/// By what a run of a job is tried again if it fails; a hook run is not, unless it sends a mail.
+/// By what a run of a job is tried again if it fails. A hook run is, if it sends a message, whose server may be away for a
+/// moment, and if it is the only one that reports an outage.
 pub(super) fn retry(job: &Job, run: &Run) -> Option<Retry> {
     match &run.cause {
         Cause::Schedule | Cause::Manual => job.policy.retry,
         Cause::Event { event, .. } => {
-            let is_mail = task(job, *event).is_some_and(|task| matches!(**task, Task::Mail(_)));
-            is_mail.then_some(MAIL_RETRY)
+            let task = task(job, *event)?;
+            let is_message = matches!(**task, Task::Mail(_) | Task::Http(_));
+            let is_of_outage = matches!(event, Event::Failure | Event::Recovery);
+            let is_only_one = job.policy.hooks.on_failure_once && is_of_outage;
+            (is_message || is_only_one).then_some(REPORT_RETRY)
         }
     }
 }
