@@ -45,6 +45,8 @@ pub struct Line {
     pub stream: Stream,
     /// Its text, without the line break.
     pub text: String,
+    /// Whether it has no line break: the rest of a long line follows in the same stream, or nothing does.
+    pub is_open: bool,
 }
 
 /// What is kept of an output.
@@ -121,7 +123,7 @@ mod tests {
 
     fn line(second: i64, stream: Stream, text: &str) -> Line {
         let at = Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap();
-        Line { at, stream, text: text.to_owned() }
+        Line { at, stream, text: text.to_owned(), is_open: false }
     }
 
     #[test]

@@ -396,7 +396,7 @@ async fn what_a_run_printed_outlives_a_crash_of_the_daemon() {
     daemon.kill();
     let _daemon = home.start();
     assert_eq!(text(&client.run_by_id(&run).await.unwrap(), "state"), "lost");
-    assert_eq!(home.ok(&["logs", &run]), "first\nsecond\nhalf\n");
+    assert_eq!(home.ok(&["logs", &run]), "first\nsecond\nhalf");
 }
 
 #[tokio::test]
@@ -416,11 +416,21 @@ async fn what_a_run_printed_until_a_stop_has_interrupted_it_is_kept() {
 #[tokio::test]
 async fn in_a_pipe_an_output_is_what_the_run_printed_also_where_lines_are_empty() {
     let (home, _daemon, client) = daemon("");
+    let long = format!("{}{:010000}\n{:09000}", "ä–".repeat(1500), 7, 8);
+    let both = format!("{:09000}.\nend\nerror", 7);
     let framed = "\n\n  a \u{1b}[7m\r\n\tb\n\n\n";
     for (id, script, printed) in [
         ("framed", r"printf '\n\n  a \033[7m\r\n\tb\n\n\n'", framed),
         ("empty", r"printf '\n\n'", "\n\n"),
-        ("open", "printf end", "end\n"),
+        ("open", "printf end", "end"),
+        // Longer than what is kept as one line, with letters of several bytes.
+        (
+            "long",
+            r"printf '%0.sä–' $(seq 1500); printf '%010000d' 7; echo; printf '%09000d' 8",
+            &long,
+        ),
+        // What has no line break of its own gets one where something else follows.
+        ("both", "printf '%09000d' 7; printf error >&2; echo .; printf end", &both),
     ] {
         add(&client, id, script, json!({})).await;
         run_to_end(&client, id).await;
@@ -428,9 +438,15 @@ async fn in_a_pipe_an_output_is_what_the_run_printed_also_where_lines_are_empty(
         assert_eq!(home.ok(&["logs", id, "--follow"]), printed, "{id}");
         let waited = home.ok(&["run", id, "--wait"]);
         assert_eq!(waited.get(..printed.len()), Some(printed), "{id}: {waited:?}");
-        let stamped = home.ok(&["logs", id, "--timestamps"]);
-        assert_eq!(stamped.matches(" stdout ").count(), printed.matches('\n').count(), "{id}");
     }
+    let stamped = home.ok(&["logs", "framed", "--timestamps"]);
+    assert_eq!(stamped.matches(" stdout ").count(), framed.matches('\n').count(), "{stamped}");
+    let stamped = home.ok(&["logs", "both", "--timestamps"]);
+    assert_eq!(stamped.lines().count(), 4, "{stamped}");
+    let lines = home.json(&["logs", "both"])["lines"].clone();
+    let open: Vec<bool> =
+        lines.as_array().unwrap().iter().map(|line| line["open"] == true).collect();
+    assert_eq!(open, [true, false, true, true]);
 }
 
 #[tokio::test]

@@ -548,7 +548,7 @@ async fn lists_are_filtered_and_paged<S: Store + Archive>(store: S) {
 }
 
 fn output(text: &str) -> Output {
-    let line = Line { at: at(1), stream: Stream::Stderr, text: text.to_owned() };
+    let line = Line { at: at(1), stream: Stream::Stderr, text: text.to_owned(), is_open: false };
     Output { head: [line].into_iter().collect(), cut: 3, bytes: 70_000, ..Output::default() }
 }
 

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use serde_json::Value;
 
-use super::output::{Output, Reader, json, line, note, print};
+use super::output::{Output, Reader, json, line, note, write};
 use super::zones::{Zones, local_millis};
 use super::{Failure, LogsArguments, instant, known, table};
 use crate::client::{Client, ClientError, percent_encode};
@@ -69,10 +69,13 @@ pub(super) async fn run(
     let id = run.get("id").and_then(Value::as_str).unwrap_or_default();
     if !arguments.follow {
         let answer = client.output_of(id, &arguments.query()).await?;
-        return show(&answer, &form);
+        return show(&answer, form);
     }
     let lines = client.follow(id, &arguments.query()).await?;
-    match follow(lines, &form).await? {
+    let mut printer = Printer::new(form);
+    let followed = follow(lines, &mut printer).await?;
+    printer.end()?;
+    match followed {
         Followed::Unread => Ok(()),
         Followed::Ended(state) if state == "succeeded" => Ok(()),
         Followed::Ended(state) if output.is_json() => Err(Failure::Quiet(state)),
@@ -108,18 +111,18 @@ async fn latest_run(client: &Client, name: &str) -> Result<Value, Failure> {
 }
 
 /// Prints lines as they come.
-pub(super) async fn follow(
+async fn follow(
     mut lines: crate::client::Lines,
-    form: &Form,
+    printer: &mut Printer,
 ) -> Result<Followed, Failure> {
     while let Some(told) = lines.next().await? {
         let state = told.get("state").and_then(Value::as_str);
-        let text = match (form, state) {
-            (Form::Json, _) => json(&told),
+        let text = match (&printer.form, state) {
+            (Form::Json, _) => json(&told) + "\n",
             (_, Some(state)) => return Ok(Followed::Ended(state.to_owned())),
-            (_, None) => words(&told, form),
+            (_, None) => printer.text(&told),
         };
-        if print(&text)? == Reader::Gone {
+        if write(&text)? == Reader::Gone {
             return Ok(Followed::Unread);
         }
         if let Some(state) = state {
@@ -130,7 +133,7 @@ pub(super) async fn follow(
 }
 
 /// Prints an output, as far as it is written.
-fn show(answer: &Value, form: &Form) -> Result<(), Failure> {
+fn show(answer: &Value, form: Form) -> Result<(), Failure> {
     if matches!(form, Form::Json) {
         return line(&json(answer));
     }
@@ -143,13 +146,54 @@ fn show(answer: &Value, form: &Form) -> Result<(), Failure> {
         note(&format!("run {run} of {job} has no output ({state})"));
         return Ok(());
     }
-    let mut shown: Vec<String> = lines.iter().map(|line| words(line, form)).collect();
+    let mut told = lines.to_vec();
     if number("cut") > 0 {
         let after = usize::try_from(number("cut_after")).unwrap_or(usize::MAX);
-        shown.insert(after.min(shown.len()), cut(number("cut")));
+        told.insert(after.min(told.len()), serde_json::json!({"missed": number("cut")}));
     }
-    // Lines may be empty, also the last ones.
-    line(&shown.join("\n"))
+    let mut printer = Printer::new(form);
+    let shown: String = told.iter().map(|told| printer.text(told)).collect();
+    write(&shown)?;
+    printer.end()
+}
+
+/// Puts an output together from its lines.
+struct Printer {
+    form: Form,
+    /// The stream of the last line, if that has no line break.
+    open: Option<String>,
+}
+
+impl Printer {
+    fn new(form: Form) -> Self {
+        Self { form, open: None }
+    }
+
+    /// The text of a line, or of what is said between lines. A line that has no line break gets one if something else
+    /// than the rest of it follows, or if it has more than its text.
+    fn text(&mut self, told: &Value) -> String {
+        let stream = told.get("stream").and_then(Value::as_str);
+        let open = self.open.take();
+        let before = if open.is_some() && open.as_deref() != stream { "\n" } else { "" };
+        let is_alone = matches!(self.form, Form::Text { stamped: None, .. });
+        let is_open = is_alone && told.get("open").and_then(Value::as_bool) == Some(true);
+        let after = if is_open { "" } else { "\n" };
+        self.open = stream.filter(|_| is_open).map(str::to_owned);
+        format!("{before}{}{after}", words(told, &self.form))
+    }
+
+    /// Ends the last line, where a person reads it or something else follows.
+    fn end_line(&mut self) -> Result<(), Failure> {
+        if self.open.take().is_some() {
+            write("\n")?;
+        }
+        Ok(())
+    }
+
+    /// Ends the output. In a pipe it ends as the run has ended it.
+    fn end(&mut self) -> Result<(), Failure> {
+        if std::io::stdout().is_terminal() { self.end_line() } else { Ok(()) }
+    }
 }
 
 /// A line, or what is said between lines.
@@ -182,7 +226,12 @@ fn cut(lines: u64) -> String {
 /// Prints the output of a run that is awaited, as it comes. Whether that was done.
 pub(super) async fn show_live(client: &Client, run_id: &str, form: &Form) -> Result<bool, Failure> {
     match client.follow(run_id, "").await {
-        Ok(lines) => follow(lines, form).await.map(|_| true),
+        Ok(lines) => {
+            let mut printer = Printer::new(form.clone());
+            follow(lines, &mut printer).await?;
+            printer.end_line()?;
+            Ok(true)
+        }
         // There is no place for another follower: it is shown at the end.
         Err(ClientError::Refused { status: 503, .. }) => Ok(false),
         Err(error) => Err(error.into()),

@@ -86,8 +86,13 @@ pub(super) enum Reader {
 
 /// Prints a text and a line break, and tells whether its reader is there.
 pub(super) fn print(text: &str) -> Result<Reader, Failure> {
+    write(&format!("{text}\n"))
+}
+
+/// Prints a text as it is, and tells whether its reader is there.
+pub(super) fn write(text: &str) -> Result<Reader, Failure> {
     let mut stdout = std::io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(Reader::There),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(error) => Err(Failure::Refused(error.to_string())),

@@ -84,7 +84,11 @@ async fn so_far(history: &History, run: &Run, attempt: u32) -> Result<Value, Api
 }
 
 fn value(line: &Line) -> Value {
-    json!({"at": rfc3339(line.at), "stream": line.stream, "text": line.text})
+    let mut value = json!({"at": rfc3339(line.at), "stream": line.stream, "text": line.text});
+    if let (true, Some(fields)) = (line.is_open, value.as_object_mut()) {
+        fields.insert("open".to_owned(), true.into());
+    }
+    value
 }
 
 /// What a follower is told, as lines.

@@ -23,6 +23,8 @@ pub struct Lines {
     text: String,
     stamps: VecDeque<Stamp>,
     count: usize,
+    /// The numbers of those that have no line break of their own, in their order.
+    open: VecDeque<usize>,
 }
 
 impl Lines {
@@ -61,6 +63,14 @@ impl Lines {
         }
     }
 
+    /// Adds a line that may have no line break.
+    pub fn push_line(&mut self, line: &Line) {
+        self.push(line.at, line.stream, &line.text);
+        if line.is_open {
+            self.open.push_back(self.count - 1);
+        }
+    }
+
     /// Takes lines from the front until the rest is within these limits; returns how many.
     pub fn shorten(&mut self, bytes: usize, stamps: usize) -> usize {
         let (mut cut, mut lines) = (0, 0);
@@ -78,40 +88,39 @@ impl Lines {
         if lines > 0 {
             self.text.drain(..cut);
             self.count -= lines;
+            self.open = self.open.iter().filter_map(|number| number.checked_sub(lines)).collect();
         }
         lines
     }
 
     /// The lines, in their order.
     pub fn iter(&self) -> impl Iterator<Item = Line> + '_ {
-        self.stamped().map(owned)
+        self.since_line(0)
     }
 
     /// The lines from the one of that number on.
     pub fn since(&self, number: usize) -> Vec<Line> {
-        self.stamped().skip(number).map(owned).collect()
+        self.since_line(number).collect()
     }
 
-    fn stamped(&self) -> impl Iterator<Item = (Timestamp, Stream, &str)> {
+    fn since_line(&self, first: usize) -> impl Iterator<Item = Line> + '_ {
         let stamps = self.stamps.iter().flat_map(|stamp| {
             let lines = usize::try_from(stamp.lines).unwrap_or(usize::MAX);
             std::iter::repeat_n((stamp.at, stamp.stream), lines)
         });
         let texts = self.text.split_terminator('\n');
-        stamps.zip(texts).map(|((at, stream), text)| (at, stream, text))
+        let lines = stamps.zip(texts).enumerate().skip(first);
+        lines.map(|(number, ((at, stream), text))| {
+            let is_open = self.open.binary_search(&number).is_ok();
+            Line { at, stream, text: text.to_owned(), is_open }
+        })
     }
-}
-
-fn owned((at, stream, text): (Timestamp, Stream, &str)) -> Line {
-    Line { at, stream, text: text.to_owned() }
 }
 
 impl FromIterator<Line> for Lines {
     fn from_iter<I: IntoIterator<Item = Line>>(from: I) -> Self {
         let mut lines = Self::default();
-        for Line { at, stream, text } in from {
-            lines.push(at, stream, &text);
-        }
+        from.into_iter().for_each(|line| lines.push_line(&line));
         lines
     }
 }
@@ -125,6 +134,8 @@ struct StoredStamp(i64, Stream, u32);
 struct Stored<'a> {
     text: std::borrow::Cow<'a, str>,
     stamps: Vec<StoredStamp>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    open: Vec<usize>,
 }
 
 impl Serialize for Lines {
@@ -136,7 +147,8 @@ impl Serialize for Lines {
             StoredStamp(since, stamp.stream, stamp.lines)
         };
         let stamps = self.stamps.iter().map(stored).collect();
-        Stored { text: (&self.text).into(), stamps }.serialize(serializer)
+        let open = self.open.iter().copied().collect();
+        Stored { text: (&self.text).into(), stamps, open }.serialize(serializer)
     }
 }
 
@@ -154,7 +166,8 @@ impl<'de> Deserialize<'de> for Lines {
             Either::Groups(stored) => Self::from_stored(stored),
             Either::Each(lines) => {
                 let line = |(micros, stream, text)| {
-                    Some(Line { at: Timestamp::from_timestamp_micros(micros)?, stream, text })
+                    let at = Timestamp::from_timestamp_micros(micros)?;
+                    Some(Line { at, stream, text, is_open: false })
                 };
                 lines.into_iter().map(line).collect()
             }
@@ -176,8 +189,16 @@ impl Lines {
         let text = stored.text.into_owned();
         let breaks = text.bytes().filter(|byte| *byte == b'\n').count();
         let is_whole = text.is_empty() || text.ends_with('\n');
-        (breaks == count && is_whole && stamps.iter().all(|stamp| stamp.lines > 0))
-            .then_some(Self { text, stamps, count })
+        let open = VecDeque::from(stored.open);
+        let is_open_right = open.iter().is_sorted_by(|number, next| number < next)
+            && open.back().is_none_or(|last| *last < count);
+        let is_right = breaks == count && is_whole && is_open_right;
+        (is_right && stamps.iter().all(|stamp| stamp.lines > 0)).then_some(Self {
+            text,
+            stamps,
+            count,
+            open,
+        })
     }
 }
 
@@ -214,6 +235,26 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_a_line_break_is_known_by_its_number() {
+        let mut lines = Lines::default();
+        for (text, is_open) in [("whole", false), ("one ", true), ("line", false), ("end", true)] {
+            let text = text.to_owned();
+            lines.push_line(&Line { at: at(0), stream: Stream::Stdout, text, is_open });
+        }
+        let open = |lines: &Lines| lines.iter().map(|line| line.is_open).collect::<Vec<_>>();
+        assert_eq!(open(&lines), [false, true, false, true]);
+        assert!(lines.since(1)[0].is_open);
+        let stored = serde_json::to_string(&lines).unwrap();
+        assert_eq!(serde_json::from_str::<Lines>(&stored).unwrap(), lines);
+        assert_eq!(lines.iter().collect::<Lines>(), lines);
+        assert_eq!(lines.shorten(9, 1), 2);
+        assert_eq!(
+            (texts(&lines), open(&lines)),
+            (vec!["line".to_owned(), "end".to_owned()], vec![false, true])
+        );
+    }
+
+    #[test]
     fn lines_are_stored_in_little_more_than_their_text_and_what_does_not_fit_together_is_refused() {
         let mut lines = Lines::default();
         (0..8192).for_each(|number| lines.push(at(0), Stream::Stdout, &format!("{number:05}")));
@@ -224,6 +265,8 @@ mod tests {
             r#"{"text":"a\n","stamps":[]}"#,
             r#"{"text":"a","stamps":[[1,"stdout",1]]}"#,
             r#"{"text":"","stamps":[[1,"stdout",0]]}"#,
+            r#"{"text":"a\n","stamps":[[1,"stdout",1]],"open":[1]}"#,
+            r#"{"text":"a\nb\n","stamps":[[1,"stdout",2]],"open":[1,0]}"#,
         ] {
             assert!(serde_json::from_str::<Lines>(bad).is_err(), "{bad}");
         }

@@ -39,6 +39,17 @@ struct State {
     save_from: Option<Timestamp>,
 }
 
+/// What follows a part of what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The rest of its line, perhaps.
+    Nothing,
+    /// A line break.
+    Line,
+    /// The end of the output.
+    Output,
+}
+
 /// The output of a run, while it grows.
 #[derive(Debug, Default)]
 pub struct Log {
@@ -106,7 +117,7 @@ impl Log {
         let mut state = self.lock();
         for stream in [Stream::Stdout, Stream::Stderr] {
             if !state.begun_of(stream).is_empty() {
-                state.take(at, stream, b"\n");
+                state.take_part(at, stream, b"", End::Output);
             }
         }
         state.shorten();
@@ -158,11 +169,9 @@ impl Log {
                 continue;
             }
             let text = state.mask.apply(String::from_utf8_lossy(settled).into_owned());
-            if state.is_head(&text) {
-                output.head.push(now, stream, &text);
-            } else {
-                output.tail.push(now, stream, &text);
-            }
+            let is_head = state.is_head(&text);
+            let lines = if is_head { &mut output.head } else { &mut output.tail };
+            lines.push_line(&Line { at: now, stream, text, is_open: true });
         }
         output
     }
@@ -192,39 +201,44 @@ impl State {
 
     /// Takes up a piece of a line, with its line break if it is the last one.
     fn take(&mut self, at: Timestamp, stream: Stream, piece: &[u8]) {
+        match piece.strip_suffix(b"\n") {
+            Some(text) => self.take_part(at, stream, text, End::Line),
+            None => self.take_part(at, stream, piece, End::Nothing),
+        }
+    }
+
+    fn take_part(&mut self, at: Timestamp, stream: Stream, part: &[u8], end: End) {
         let mut begun = std::mem::take(self.begun_of(stream));
-        let text = piece.strip_suffix(b"\n");
-        begun.extend_from_slice(text.unwrap_or(piece));
+        begun.extend_from_slice(part);
         let mut rest = begun.as_slice();
         // A long line is cut, but not before it is known whether a secret stands at the cut.
-        let ahead = if text.is_some() { 0 } else { self.mask.longest() };
+        let ahead = if end == End::Nothing { self.mask.longest() } else { 0 };
         while rest.len() > LINE_BYTES + ahead {
             let cut = self.mask.cut(rest, LINE_BYTES).clamp(1, rest.len());
             let (part, more) = rest.split_at(cut);
-            self.push(at, stream, part);
+            self.push(at, stream, part, true);
             rest = more;
         }
-        if text.is_some() {
-            self.push(at, stream, rest);
-            begun.clear();
-        } else {
+        if end == End::Nothing {
             let done = begun.len() - rest.len();
             begun.drain(..done);
+        } else {
+            self.push(at, stream, rest, end == End::Output);
+            begun.clear();
         }
         *self.begun_of(stream) = begun;
     }
 
-    /// Takes up a line.
-    fn push(&mut self, at: Timestamp, stream: Stream, bytes: &[u8]) {
+    /// Takes up a line, or what has no line break.
+    fn push(&mut self, at: Timestamp, stream: Stream, bytes: &[u8], is_open: bool) {
         let text = self.mask.apply(String::from_utf8_lossy(bytes).into_owned());
+        let line = Line { at, stream, text, is_open };
         if let Some(pass_on) = self.pass_on {
-            return pass_on(&Line { at, stream, text });
+            return pass_on(&line);
         }
-        if self.is_head(&text) {
-            self.head.push(at, stream, &text);
-            return;
-        }
-        self.tail.push(at, stream, &text);
+        let is_head = self.is_head(&line.text);
+        let lines = if is_head { &mut self.head } else { &mut self.tail };
+        lines.push_line(&line);
         // To take lines from its front moves all of it, so that is not done for each line.
         if self.tail.text().len() > 2 * TAIL_BYTES || self.tail.stamps() > 2 * TAIL_STAMPS {
             self.shorten();

@@ -42,7 +42,7 @@ impl Execution {
 pub(crate) fn written((run_id, attempt): &Run) -> Arc<Output> {
     let text = format!("{attempt} of {run_id}");
     let bytes = u64::try_from(text.len()).unwrap();
-    let line = Line { at: Timestamp::UNIX_EPOCH, stream: Stream::Stdout, text };
+    let line = Line { at: Timestamp::UNIX_EPOCH, stream: Stream::Stdout, text, is_open: false };
     Arc::new(Output { head: [line].into_iter().collect(), bytes, ..Output::default() })
 }
 

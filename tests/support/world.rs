@@ -507,7 +507,8 @@ impl World {
     /// What the last of the open runs writes is to be saved by the next step.
     pub(crate) fn write_output(&mut self, text: &str) {
         let execution = self.notes.open.lock().unwrap().last().unwrap().execution();
-        let line = Line { at: at(0), stream: Stream::Stdout, text: text.to_owned() };
+        let line =
+            Line { at: at(0), stream: Stream::Stdout, text: text.to_owned(), is_open: false };
         let bytes = u64::try_from(text.len()).unwrap();
         let output = Output { head: [line].into_iter().collect(), bytes, ..Output::default() };
         self.notes.unsaved.lock().unwrap().push((execution, Arc::new(output)));

@@ -90,7 +90,8 @@ pub(super) fn encoded(answer: &Answer) -> IoResult<Vec<u8>> {
 /// What a builtin says stands between what it prints, and is with the daemon before the builtin goes on, which may end
 /// the process. No more can be done than to try.
 fn pass_on(line: &Line) {
-    drop(writeln!(std::io::stdout().lock(), "{}", line.text));
+    let end = if line.is_open { "" } else { "\n" };
+    drop(write!(std::io::stdout().lock(), "{}{end}", line.text));
 }
 
 /// The worker's life: it builds the registry from what it is told first, then runs builtins until the daemon is gone.
