@@ -10,6 +10,7 @@ use chrono::TimeDelta;
 use jobs::{at, job, job_at};
 use punctual::clock::Timestamp;
 use punctual::executor::Signal;
+use punctual::job::Job;
 use punctual::run::{Cause, Outcome, Run, RunId, RunState};
 use punctual::scheduler::command::{Addition, Answer, Existing, Refusal, Request};
 use punctual::store::memory::MemoryStore;
@@ -432,6 +433,96 @@ async fn an_outage_is_told_once_if_that_is_wanted_and_its_end_is_told_too() {
         if number == 3 {
             world.crash(at(35)).await;
         }
+    }
+}
+
+/// Job `a` every ten seconds, which tells an outage once, with these keys beside.
+fn tells_once(given: &Value) -> Value {
+    let noop = json!({"type": "builtin", "name": "noop"});
+    let mut job =
+        json!({"id": "a", "on_failure": noop, "on_failure_once": true, "on_recovery": noop});
+    job.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
+    job
+}
+
+#[tokio::test]
+async fn of_runs_at_the_same_time_the_order_in_which_they_end_makes_an_outage() {
+    let well = || Outcome::Succeeded { result: None, exit_code: None };
+    let mut world = World::new(9).await;
+    world.add(job(&tells_once(&json!({"max_instances": 3}))), at(0)).await;
+    for second in [10, 20, 30] {
+        world.tick(at(second)).await;
+    }
+    let mut ends = async |number: usize, second: i64, end: Outcome| {
+        world.complete(number, at(second), end);
+        world.tick(at(second)).await;
+        let told = told(&world).await;
+        told.iter().map(|words| words.replace(" running", "")).collect::<Vec<_>>()
+    };
+    // The last one fails first, and then the first one succeeds.
+    assert_eq!(ends(2, 31, failed()).await, ["on_failure"]);
+    assert_eq!(ends(0, 32, well()).await, ["on_failure", "on_recovery"]);
+    assert_eq!(ends(0, 33, failed()).await, ["on_failure", "on_recovery", "on_failure"]);
+}
+
+/// How often a failure is told of a job that fails, gets these definitions one after the other, and fails again.
+async fn told_with(definitions: &[&Value], existing: Existing) -> usize {
+    let mut world = World::new(9).await;
+    world.add(job(&tells_once(&json!({}))), at(0)).await;
+    world.tick(at(10)).await;
+    world.complete(0, at(11), failed());
+    world.tick(at(11)).await;
+    for (second, given) in (12..).zip(definitions) {
+        let job = Box::new(job_at(&tells_once(given), at(second)));
+        world.ask(Request::Add(Addition { job, existing }), at(second)).await.unwrap();
+    }
+    let next = world.job("a").await.unwrap().next().unwrap().due_at;
+    world.finish_all(at(14)).await;
+    world.tick(next).await;
+    world.complete(0, next, failed());
+    world.tick(next).await;
+    told(&world).await.len()
+}
+
+#[tokio::test]
+async fn an_outage_ends_with_a_definition_that_would_not_tell_its_end_and_not_with_another_one() {
+    let without = json!({"on_failure_once": false, "on_recovery": null});
+    let silent = json!({"on_recovery": null, "trigger": {"type": "interval", "seconds": 5}});
+    let moved = json!({"trigger": {"type": "interval", "seconds": 5}});
+    let cases: [(&[&Value], usize); 3] =
+        [(&[&without, &json!({})], 2), (&[&silent, &moved], 1), (&[&moved], 1)];
+    for (definitions, count) in cases {
+        for existing in [Existing::Redefine, Existing::Reschedule] {
+            let told = told_with(definitions, existing).await;
+            assert_eq!(told, count, "{existing:?} {definitions:?}");
+        }
+    }
+}
+
+/// A job that runs once, at this second.
+fn tells_once_at(second: i64) -> Job {
+    let run_date = at(second).format("%Y-%m-%d %H:%M:%S").to_string();
+    let trigger = json!({"type": "date", "run_date": run_date});
+    job_at(&tells_once(&json!({"trigger": trigger})), at(second - 5))
+}
+
+#[tokio::test]
+async fn a_finished_job_that_is_added_again_goes_on_failing_and_one_that_was_removed_does_not() {
+    for (is_removed, count) in [(false, 1), (true, 2)] {
+        let mut world = World::new(9).await;
+        let fails = async |world: &mut World, second: i64| {
+            world.add(tells_once_at(second), at(second - 5)).await;
+            world.tick(at(second)).await;
+            world.complete(0, at(second + 1), failed());
+            world.tick(at(second + 1)).await;
+            world.finish_all(at(second + 2)).await;
+        };
+        fails(&mut world, 10).await;
+        if is_removed {
+            world.remove("a", at(13)).await;
+        }
+        fails(&mut world, 20).await;
+        assert_eq!(told(&world).await.len(), count, "removed: {is_removed}");
     }
 }
 

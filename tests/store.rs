@@ -147,7 +147,7 @@ on_every_store! {
     a_run_counts_with_all_that_belongs_to_it
     finished_jobs_are_found_in_the_order_in_which_they_finished
     attempts_of_a_run_are_kept_in_their_order
-    the_last_end_of_a_job_is_a_success_or_a_failure
+    what_a_job_was_and_whether_it_fails_moves_with_its_schedule
     a_job_that_is_added_again_is_another_one
     runs_of_a_node_that_is_not_known_are_found
     what_ended_long_ago_is_found_page_by_page
@@ -291,31 +291,20 @@ async fn a_run_survives_in_every_state<S: Store + Archive>(store: S) {
     }
 }
 
-async fn the_last_end_of_a_job_is_a_success_or_a_failure<S: Store + Archive>(store: S) {
-    let lost = || Outcome::Lost { error: "gone".to_owned() };
-    let well = || Outcome::Succeeded { result: None, exit_code: None };
-    let cancelled = Outcome::Cancelled { reason: "by hand".to_owned() };
-    let mut ends = Vec::new();
-    for (job, outcome) in
-        [("a", well()), ("a", lost()), ("b", lost()), ("b", well()), ("a", cancelled)]
-    {
-        let state = RunState::Ended {
-            started_at: at(1),
-            finished_at: at(2),
-            outcome,
-            cost: Cost::default(),
-        };
-        let ended = Run { state, ..run(job, None) };
-        store.commit(vec![insert_run(&ended)]).await.unwrap();
-        ends.push(ended);
-    }
-    let cause = Cause::Event { event: Event::Failure, subject: ends[1].id.clone() };
-    let hook = Run { cause, state: ends[0].state.clone(), ..run("a", None) };
-    store.commit(vec![insert_run(&hook), insert_run(&run("a", None))]).await.unwrap();
-    let ids = ["a", "b", "c"].map(|id| JobId::parse(id).unwrap());
-    let mut found = store.last_ends(&ids).await.unwrap();
-    found.sort_by(|one, other| one.job_id.cmp(&other.job_id));
-    assert_eq!(found, [ends[1].clone(), ends[3].clone()]);
+async fn what_a_job_was_and_whether_it_fails_moves_with_its_schedule<S: Store + Archive>(store: S) {
+    let new = job(&json!({"id": "a", "on_failure_once": true}));
+    store.commit(vec![insert_job(&new)]).await.unwrap();
+    let stored = async || store.load(std::slice::from_ref(&new.id)).await.unwrap().remove(0);
+    assert!(!stored().await.is_failing);
+    let state = JobState::Broken { reason: "no".to_owned(), since: None, former: Former::Paused };
+    let broken = Job { state, is_failing: true, revision: 2, ..new.clone() };
+    store.commit(vec![Change::AdvanceJob(Arc::new(broken.clone()))]).await.unwrap();
+    let known = stored().await;
+    assert_eq!((known.state, known.is_failing), (broken.state.clone(), true));
+    let mended = Job { state: new.state.clone(), is_failing: false, ..broken };
+    store.commit(vec![update_job(&mended)]).await.unwrap();
+    let known = stored().await;
+    assert_eq!((known.state, known.is_failing), (mended.state, false));
 }
 
 async fn attempts_of_a_run_are_kept_in_their_order<S: Store + Archive>(store: S) {

@@ -218,6 +218,8 @@ pub struct Job {
     pub anchor: Timestamp,
     /// Occurrences for which a run was made so far, for `max_runs`.
     pub run_count: u64,
+    /// Whether the last of its runs that ended has failed. It is kept up only while a hook depends on it.
+    pub is_failing: bool,
     /// The node that holds it, on a store that nodes share.
     pub owner: Option<Arc<str>>,
     /// Counts the writes to this job: 1 when it is added.
@@ -268,6 +270,7 @@ impl Job {
             state,
             anchor: now,
             run_count: 0,
+            is_failing: false,
             owner: None,
             revision: 0,
             created_at: now,
@@ -297,6 +300,7 @@ impl Job {
             && former == JobState::Finished
             && !self.trigger.is_one_shot()
             && new.policy.max_runs.is_none_or(|max_runs| max_runs > self.run_count);
+        let is_failing = self.still_fails(&new);
         let keeps_schedule = same_trigger && !goes_on && !matches!(former, JobState::Broken { .. });
         let (state, anchor, run_count, trigger) = if keeps_schedule {
             let state = match (&former, &new.state) {
@@ -318,6 +322,7 @@ impl Job {
             anchor,
             run_count,
             trigger,
+            is_failing,
             revision: self.revision,
             created_at: self.created_at,
             ..new
@@ -329,7 +334,14 @@ impl Job {
     pub fn rescheduled(&self, new: Self) -> Self {
         let same_trigger = self.trigger.fires_like(&new.trigger);
         let run_count = if same_trigger { self.run_count } else { 0 };
-        Self { run_count, revision: self.revision, created_at: self.created_at, ..new }
+        let (is_failing, revision) = (self.still_fails(&new), self.revision);
+        Self { run_count, is_failing, revision, created_at: self.created_at, ..new }
+    }
+
+    /// Whether this job fails and goes on to do so with the definition of `new`. A definition without a hook that depends
+    /// on it does not learn of the end of the outage.
+    pub fn still_fails(&self, new: &Self) -> bool {
+        self.is_failing && new.policy.hooks.need_last_end()
     }
 
     /// Whether `new` defines the same job as this one, in the same words.

@@ -85,6 +85,7 @@ impl Rules {
             state,
             anchor: now,
             run_count: 0,
+            is_failing: false,
             owner: None,
             revision: 0,
             created_at: now,

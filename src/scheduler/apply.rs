@@ -89,7 +89,10 @@ impl Desk<'_> {
         let job = self.by_this_clock(job);
         let Some(known) = self.step.job(&job.id).cloned() else { return Ok(self.put(job)) };
         let redefined = match existing {
-            Existing::Refuse if is_free_again(&known) => return Ok(self.put(job)),
+            Existing::Refuse if is_free_again(&known) => {
+                let is_failing = known.still_fails(&job);
+                return Ok(self.put(Job { is_failing, ..job }));
+            }
             Existing::Refuse => return Err(Refusal::Exists(job.id)),
             Existing::Redefine | Existing::Reschedule if known.origin == Origin::File => {
                 return Err(self.declared_in_file(&known));

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::command::{Command, Request};
-use super::ending::event_of;
 use super::step::Step;
 use super::{Scheduler, not_of_input};
 use crate::clock::Timestamp;
@@ -35,12 +34,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         step.dated_back = self.clock.dated_back();
         let ended = executions.iter().filter_map(|(run_id, _)| self.floor.job_of(run_id));
         let jobs: Vec<Arc<Job>> = ended.cloned().collect();
-        self.learn_last_ends(&mut step, jobs.iter()).await.map_err(not_of_input)?;
+        self.learn_failing(&mut step, jobs.iter()).await.map_err(not_of_input)?;
         Ok((step, page))
     }
 
-    /// Reads how the last run of each job ended, where that decides which hooks are run.
-    pub(super) async fn learn_last_ends(
+    /// Reads those of the jobs whose hooks depend on whether they fail, as the store has them.
+    async fn learn_failing(
         &self,
         step: &mut Step,
         jobs: impl Iterator<Item = &Arc<Job>>,
@@ -51,10 +50,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Ok(());
         }
         let ids: Vec<JobId> = ids.into_iter().cloned().collect();
-        for run in self.store.last_ends(&ids).await? {
-            if let Some(event) = event_of(&run) {
-                step.last_ends.insert(run.job_id, event);
-            }
+        for job in self.store.load(&ids).await? {
+            step.learn(&Arc::new(job));
         }
         Ok(())
     }

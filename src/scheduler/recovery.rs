@@ -168,7 +168,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         let mut recovered = Recovered::default();
         let mut step = Step::new(now, Arc::clone(&self.identity.node), Default::default(), None);
-        self.learn_last_ends(&mut step, jobs.values()).await?;
+        for job in jobs.values() {
+            step.learn(job);
+        }
         for mut run in runs {
             let (held_by, job) = (Arc::clone(&run.node), jobs.get(&run.job_id));
             match run.state {

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::executor::{Assignment, Beat};
 use crate::job::{Job, JobId};
 use crate::output::Output;
-use crate::run::{Event, Execution, Run, RunId, RunState};
+use crate::run::{Execution, Run, RunId, RunState};
 use crate::store::Change;
 use crate::trigger::Span;
 
@@ -85,8 +85,6 @@ pub(super) struct Step {
     pub(super) former_rules: Option<Rules>,
     /// Jobs that fire in this step.
     pub(super) fired: Vec<JobId>,
-    /// How the last run of a job ended, where that decides which hooks are run.
-    pub(super) last_ends: BTreeMap<JobId, Event>,
     /// Heartbeats to send.
     pub(super) beats: Vec<Beat>,
     /// Attempts whose end this step records.
@@ -126,7 +124,6 @@ impl Step {
             asked: Vec::new(),
             former_rules: None,
             fired: Vec::new(),
-            last_ends: BTreeMap::new(),
             beats: Vec::new(),
             recorded: Vec::new(),
             saved: Vec::new(),
@@ -188,7 +185,8 @@ impl Step {
         job
     }
 
-    /// An instant before this step, which no other definition of it has: a microsecond before it, and one more for each.
+    /// An instant before this step that no other definition has: a microsecond before it, and one more for each. Steps can
+    /// follow each other within a microsecond, so that it is also before those of the last second.
     pub(super) fn date_back(&mut self) -> Timestamp {
         let is_near =
             |last: &Timestamp| self.now.signed_duration_since(*last).abs() < DATED_BACK_APART;

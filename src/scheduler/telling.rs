@@ -11,6 +11,7 @@ use super::apply::Desk;
 use super::ending::event_of;
 use super::floor::Waiting;
 use super::hook;
+use super::recovery::is_of;
 use super::report::Note;
 use crate::executor::{Beat, Signal};
 use crate::job::Job;
@@ -25,18 +26,12 @@ pub(super) const OUTPUT_TOLD_BYTES: usize = 16 * 1024;
 const LINES_TOLD: usize = 50;
 
 impl Desk<'_> {
-    /// Makes the hook runs that report the end of a run, as the job has hooks for it. On a job whose hooks depend on how
-    /// the run before it ended, that is known since the step was prepared.
+    /// Makes the hook runs that report the end of a run, as the job has hooks for it.
     pub(super) fn tell_end(&mut self, job: &Arc<Job>, run: &Run, output: &Output) {
         let is_hook_run = matches!(run.cause, Cause::Event { .. });
         let Some(event) = event_of(run).filter(|_| !is_hook_run) else { return };
         let hooks = &job.policy.hooks;
-        let before = if hooks.need_last_end() {
-            self.step.last_ends.insert(job.id.clone(), event)
-        } else {
-            None
-        };
-        let was_failing = before == Some(Event::Failure);
+        let was_failing = hooks.need_last_end() && self.note_end(run, event == Event::Failure);
         if event == Event::Failure && hooks.on_failure_once && was_failing {
             return;
         }
@@ -44,6 +39,20 @@ impl Desk<'_> {
         if event == Event::Success && was_failing {
             self.tell(job, Event::Recovery, run, Some(output));
         }
+    }
+
+    /// Has a job note whether its last run has failed, if a hook depends on it. Says whether the one before had. The job was
+    /// read when the step was prepared. Where other nodes may end runs of it, it is written in any case, so that the step is
+    /// decided again if one of them has done so meanwhile.
+    fn note_end(&mut self, run: &Run, fails: bool) -> bool {
+        // What was not understood stays in the store as it is.
+        let may_note = |job: &&Arc<Job>| is_of(job, run) && job.unreadable.is_none();
+        let needs_it = |job: &&Arc<Job>| may_note(job) && job.policy.hooks.need_last_end();
+        let Some(job) = self.step.job(&run.job_id).filter(needs_it).cloned() else { return false };
+        if job.is_failing != fails || self.is_shared {
+            self.step.advance(Job { is_failing: fails, ..(*job).clone() });
+        }
+        job.is_failing
     }
 
     /// Makes the run that tells of another one, if the job has a task for that. The other one is no such run itself, or

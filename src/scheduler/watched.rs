@@ -61,13 +61,6 @@ impl<S: Store> Store for Watched<S> {
         self.pulse.store_call(self.store.latest_skips(jobs, reason))
     }
 
-    fn last_ends(
-        &self,
-        jobs: &[JobId],
-    ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send {
-        self.pulse.store_call(self.store.last_ends(jobs))
-    }
-
     fn load_output(
         &self,
         run_id: &RunId,

@@ -239,20 +239,6 @@ impl Store for MemoryStore {
         Ok(jobs.iter().filter_map(latest).filter(is_skip).map(|run| (**run).clone()).collect())
     }
 
-    async fn last_ends(&self, jobs: &[JobId]) -> Result<Vec<Run>, StoreError> {
-        let tables = self.tables();
-        let is_end = |run: &&Arc<Run>| {
-            let is_own = !matches!(run.cause, Cause::Event { .. });
-            let RunState::Ended { outcome, .. } = &run.state else { return false };
-            is_own && !matches!(outcome, Outcome::Cancelled { .. })
-        };
-        let last = |job: &JobId| {
-            let of_job = tables.runs.values().filter(|run| run.job_id == *job);
-            of_job.filter(is_end).max_by_key(|run| run.id.clone())
-        };
-        Ok(jobs.iter().filter_map(last).map(|run| (**run).clone()).collect())
-    }
-
     async fn load_output(
         &self,
         run_id: &RunId,

@@ -254,12 +254,6 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         reason: SkipReason,
     ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
 
-    /// For each of these jobs the last of its runs that succeeded, failed, timed out or was lost; hook runs do not count.
-    fn last_ends(
-        &self,
-        jobs: &[JobId],
-    ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
-
     /// The output of an attempt of a run, if it is kept.
     fn load_output(
         &self,

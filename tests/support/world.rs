@@ -99,10 +99,6 @@ impl Store for FaultyStore {
         self.inner.latest_skips(jobs, reason).await
     }
 
-    async fn last_ends(&self, jobs: &[JobId]) -> Result<Vec<Run>, StoreError> {
-        self.inner.last_ends(jobs).await
-    }
-
     async fn load_output(
         &self,
         run_id: &RunId,

@@ -7,7 +7,7 @@ use crate::job::{Due, Former, Job, JobId, JobState, Origin};
 use crate::run::{Attempt, Cause, Cost, Outcome, Run, RunState};
 
 /// Columns of a job that its definition decides.
-const DEFINED: [&str; 18] = [
+const DEFINED: [&str; 17] = [
     "name",
     "trigger_spec",
     "task",
@@ -25,12 +25,20 @@ const DEFINED: [&str; 18] = [
     "source",
     "requester",
     "anchor",
-    "former_state",
 ];
 
-/// Columns of a job that change whenever it fires.
-pub(super) const ADVANCED: [&str; 7] =
-    ["state", "reason", "scheduled_at", "next_run_time", "run_count", "owner", "updated_at"];
+/// Columns of a job that change when it fires or a run of it ends.
+pub(super) const ADVANCED: [&str; 9] = [
+    "state",
+    "reason",
+    "former_state",
+    "scheduled_at",
+    "next_run_time",
+    "run_count",
+    "failing",
+    "owner",
+    "updated_at",
+];
 
 /// All columns of a job that are ever overwritten.
 pub(super) fn job_columns() -> Vec<&'static str> {
@@ -53,9 +61,11 @@ pub(super) fn advanced(to: &mut impl Bind, job: &Job) {
     };
     to.text(Some(job.state.word()));
     to.text(reason);
+    to.text(former(&job.state));
     to.instant(scheduled_at);
     to.instant(next_run_time);
     to.integer(Some(count(job.run_count)));
+    to.integer(Some(job.is_failing.into()));
     to.text(job.owner.as_deref());
     to.instant(Some(job.updated_at));
 }
@@ -85,7 +95,6 @@ pub(super) fn job(to: &mut impl Bind, job: &Job) {
     to.text(job.source.as_deref());
     to.integer(job.requester.map(i64::from));
     to.instant(Some(job.anchor));
-    to.text(former(&job.state));
 }
 
 /// What a broken job was before, unless it fired.

@@ -24,6 +24,7 @@ const SQLITE: &[(&str, &str)] = &[
     ("crashes", include_str!("../../../migrations/sqlite/0007_crashes.sql")),
     ("sources", include_str!("../../../migrations/sqlite/0008_sources.sql")),
     ("requester", include_str!("../../../migrations/sqlite/0009_requester.sql")),
+    ("failing", include_str!("../../../migrations/sqlite/0010_failing.sql")),
 ];
 
 const POSTGRES: &[(&str, &str)] = &[
@@ -33,6 +34,7 @@ const POSTGRES: &[(&str, &str)] = &[
     ("crashes", include_str!("../../../migrations/postgres/0004_crashes.sql")),
     ("sources", include_str!("../../../migrations/postgres/0005_sources.sql")),
     ("requester", include_str!("../../../migrations/postgres/0006_requester.sql")),
+    ("failing", include_str!("../../../migrations/postgres/0007_failing.sql")),
 ];
 
 /// One statement each: this database cannot take back a change of the schema that failed half way.
@@ -51,6 +53,7 @@ const MYSQL: &[(&str, &str)] = &[
     ("crashes", include_str!("../../../migrations/mysql/0012_crashes.sql")),
     ("sources", include_str!("../../../migrations/mysql/0013_sources.sql")),
     ("requester", include_str!("../../../migrations/mysql/0014_requester.sql")),
+    ("failing", include_str!("../../../migrations/mysql/0015_failing.sql")),
 ];
 
 /// The table in which the migrator notes what it has done.

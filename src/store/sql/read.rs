@@ -116,38 +116,17 @@ impl SqlStore {
         jobs: &[Arc<Job>],
         reason: SkipReason,
     ) -> Result<Vec<Run>, StoreError> {
-        self.runs_of_each(jobs, |query, job| {
-            query.push("state = 'skipped' and reason = ").bind(reason.word());
-            query.push(" and job_id = ").bind(job.id.as_str());
-            query.push(" and anchor = ").bind(job.anchor).push(" and scheduled_at = ");
-            query.push("(select max(scheduled_at) from runs where job_id = ");
-            query.bind(job.id.as_str()).push(" and anchor = ").bind(job.anchor).push(")");
-        })
-        .await
-    }
-
-    pub(super) async fn last_ends_of(&self, jobs: &[JobId]) -> Result<Vec<Run>, StoreError> {
-        self.runs_of_each(jobs, |query, job| {
-            query.push("id = (select max(id) from runs where event is null and state in ");
-            query.push("('succeeded', 'failed', 'timed_out', 'lost') and job_id = ");
-            query.bind(job.as_str()).push(")");
-        })
-        .await
-    }
-
-    /// The runs that meet the condition of any of these jobs, with many jobs in each statement.
-    async fn runs_of_each<J>(
-        &self,
-        jobs: &[J],
-        condition: impl Fn(&mut Query, &J),
-    ) -> Result<Vec<Run>, StoreError> {
         let mut found = Vec::new();
         for chunk in jobs.chunks(JOBS_PER_STATEMENT) {
             let mut query = self.query("");
             let mut select = "select ";
             for job in chunk {
                 query.push(select).push(RUN_COLUMNS).push(" from runs where ");
-                condition(&mut query, job);
+                query.push("state = 'skipped' and reason = ").bind(reason.word());
+                query.push(" and job_id = ").bind(job.id.as_str());
+                query.push(" and anchor = ").bind(job.anchor).push(" and scheduled_at = ");
+                query.push("(select max(scheduled_at) from runs where job_id = ");
+                query.bind(job.id.as_str()).push(" and anchor = ").bind(job.anchor).push(")");
                 select = " union all select ";
             }
             found.extend(runs(self.read_newest(query).await?));

@@ -21,7 +21,7 @@ use crate::zone::Zone;
 /// Columns of a job, in the order in which they are read.
 pub(super) const JOB_COLUMNS: &str = "id, anchor, trigger_spec, task, state, reason, former_state, scheduled_at, next_run_time, name, \
     executor, misfire_grace_time, coalesce_rule, max_instances, overlap, on_crash, max_runs, options, tags, \
-    description, origin, source, requester, run_count, owner, revision, created_at, updated_at";
+    description, origin, source, requester, run_count, failing, owner, revision, created_at, updated_at";
 
 /// Columns of a run, in the order in which they are read.
 pub(super) const RUN_COLUMNS: &str = "id, job_id, anchor, cause, event, subject, scheduled_at, due_at, attempt, \
@@ -99,6 +99,7 @@ pub(super) fn job(row: Row) -> Stored<Job> {
         source: columns.text_option().map(Into::into),
         requester: columns.number_option(),
         run_count: columns.number(0),
+        is_failing: columns.number(0_i64) != 0,
         owner: columns.text_option().map(Into::into),
         revision: columns.key(|columns| columns.number(0)),
         created_at: columns.key(Columns::instant),

@@ -269,10 +269,6 @@ impl Store for SqlStore {
         self.latest_skips_of(jobs, reason).await
     }
 
-    async fn last_ends(&self, jobs: &[JobId]) -> Result<Vec<Run>, StoreError> {
-        self.last_ends_of(jobs).await
-    }
-
     async fn load_output(
         &self,
         run_id: &RunId,
