@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::executor::Assignment;
 use punctual::job::{Job, JobId, JobState, OnCrash};
-use punctual::run::{Cause, Event, Outcome, Run, RunId, RunState, SkipReason};
+use punctual::run::{Cause, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::Change;
 
 use crate::jobs::MAX_CRASHES;
@@ -21,11 +21,11 @@ const ROWS_PER_JOB: usize = 1000 + 6;
 
 /// What a node can know.
 #[derive(Debug, Clone, Default)]
-struct View {
+pub(crate) struct View {
     /// Its clock in this step.
     now: Timestamp,
     /// How many writes there had been when it last met the others.
-    knows: u64,
+    pub(crate) knows: u64,
     /// How many when the step began.
     began: u64,
     met_at: Option<Timestamp>,
@@ -61,7 +61,11 @@ pub(crate) struct Ledger {
     /// How attempts ended that were not the last of their run.
     attempts: BTreeMap<(RunId, u32), (Outcome, Arc<str>)>,
     /// What was told.
-    told: BTreeSet<(RunId, &'static str)>,
+    pub(crate) told: BTreeSet<(RunId, &'static str)>,
+    /// Whether the last run of a job has failed; none if it cannot be known. A job that is not here does not fail.
+    pub(crate) failing: BTreeMap<JobId, Option<bool>>,
+    /// The write that has added a run.
+    pub(crate) added: BTreeMap<RunId, u64>,
     /// The pauses of the scheduler, and since which write each.
     pauses: Vec<(u64, Option<Timestamp>)>,
     views: BTreeMap<Arc<str>, View>,
@@ -120,12 +124,12 @@ impl Ledger {
         self.in_flight.iter().filter_map(|id| self.runs.get(id))
     }
 
-    fn view(&self, node: &Arc<str>) -> View {
+    pub(crate) fn view(&self, node: &Arc<str>) -> View {
         self.views.get(node).cloned().unwrap_or_default()
     }
 
     /// The versions of a job that were current at a write or after it.
-    fn versions_since(&self, id: &JobId, write: u64) -> Vec<&Arc<Job>> {
+    pub(crate) fn versions_since(&self, id: &JobId, write: u64) -> Vec<&Arc<Job>> {
         let versions = self.versions.get(id).map(Vec::as_slice).unwrap_or_default();
         let known = versions.partition_point(|version| version.since <= write).saturating_sub(1);
         versions.iter().skip(known).filter_map(|version| version.job.as_ref()).collect()
@@ -171,6 +175,7 @@ impl Ledger {
             self.take(node, change, &rows);
         }
         self.are_told(node, changes);
+        self.end_outages(changes);
         for change in changes {
             if let Change::InsertRun(run) | Change::UpdateRun { run, .. } = change
                 && matches!(run.state, RunState::Running { .. })
@@ -251,6 +256,7 @@ impl Ledger {
             let is_new = self.told.insert((subject.clone(), event.word()));
             Property::ToldOnce.holds(is_new, || format!("{run:?}"));
         }
+        self.added.insert(run.id.clone(), self.writes);
         self.put(node, run);
     }
 
@@ -346,36 +352,6 @@ impl Ledger {
         if self.is_shared { 0 } else { self.view(node).knows }
     }
 
-    /// What has ended, and was to be told, is told by a run that is written with it.
-    fn are_told(&self, node: &Arc<str>, changes: &[Change]) {
-        for change in changes {
-            let (Change::InsertRun(run) | Change::UpdateRun { run, .. }) = change else { continue };
-            let versions = self.versions_since(&run.job_id, self.definitions_since(node));
-            // Where the clock was set back, a job may look as if it were younger than its run.
-            let is_its_job =
-                |job: &&Arc<Job>| job.anchor == run.anchor && job.created_at <= run.created_at;
-            if is_event(run) || versions.is_empty() || !versions.iter().all(is_its_job) {
-                continue;
-            }
-            let Some(event) = event_of(run) else { continue };
-            let hook = |job: &&Arc<Job>| match event {
-                Event::Success => job.policy.hooks.on_success.is_some(),
-                Event::Failure => job.policy.hooks.on_failure.is_some(),
-                Event::Recovery => job.policy.hooks.on_recovery.is_some(),
-                Event::Missed => job.policy.hooks.on_missed.is_some(),
-            };
-            let is_told = self.told.contains(&(run.id.clone(), event.word()));
-            // A node without pools has nobody to tell it; the one that has it does.
-            let must = versions.iter().all(hook) && !self.without_pools.contains(node);
-            // What is gone, or was for a while, has nobody to tell.
-            let was_gone = self.versions.get(&run.job_id).into_iter().flatten();
-            let must = must && was_gone.into_iter().all(|version| version.job.is_some());
-            let may = versions.iter().any(hook);
-            let holds = if is_told { may } else { !must };
-            Property::ToldOnce.holds(holds, || format!("{event:?} of {run:?}: {is_told}"));
-        }
-    }
-
     fn put(&mut self, node: &Arc<str>, run: &Arc<Run>) {
         if run.state.is_final() {
             self.in_flight.remove(&run.id);
@@ -443,23 +419,8 @@ impl Ledger {
 }
 
 /// Whether a run tells of another one.
-fn is_event(run: &Run) -> bool {
+pub(crate) fn is_event(run: &Run) -> bool {
     matches!(run.cause, Cause::Event { .. })
-}
-
-/// What the end of a run is to those who want to be told.
-fn event_of(run: &Run) -> Option<Event> {
-    match &run.state {
-        RunState::Skipped { reason: SkipReason::Missed, .. } => Some(Event::Missed),
-        RunState::Ended { outcome: Outcome::Succeeded { .. }, .. } => Some(Event::Success),
-        RunState::Ended { outcome, .. } if !matches!(outcome, Outcome::Cancelled { .. }) => {
-            Some(Event::Failure)
-        }
-        RunState::Pending
-        | RunState::Running { .. }
-        | RunState::Ended { .. }
-        | RunState::Skipped { .. } => None,
-    }
 }
 
 pub(crate) fn is_skipped(run: &Run) -> bool {

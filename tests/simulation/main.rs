@@ -21,6 +21,7 @@ mod properties;
 mod requests;
 mod rest;
 mod store;
+mod telling;
 mod world;
 
 use std::collections::BTreeMap;

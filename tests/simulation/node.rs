@@ -89,6 +89,8 @@ pub(crate) struct Node {
     pub(crate) failures: u32,
     process: Process,
     wake: Option<Timestamp>,
+    /// Whether the clock was set during a step: the kernel tells the next wait of it.
+    clock_was_set: bool,
     commands: Vec<Command>,
     asked: Vec<Asked>,
     at_once: u32,
@@ -109,6 +111,7 @@ impl Node {
             failures: 0,
             process: Process::Dead,
             wake: None,
+            clock_was_set: false,
             commands: Vec::new(),
             asked: Vec::new(),
             at_once: 0,
@@ -185,6 +188,7 @@ impl Node {
     pub(crate) fn set_clock(&mut self, by: TimeDelta) {
         self.offset += by;
         self.wake = Some(Timestamp::MIN_UTC);
+        self.clock_was_set = true;
     }
 
     /// Another node has said that there is something to see.
@@ -267,6 +271,7 @@ impl Node {
     fn step(&mut self, mut core: Box<Core>, now: Timestamp) -> Doing {
         let now = now + self.offset;
         self.begins(now, "ticks");
+        self.clock_was_set = false;
         if self.shared.lock().unwrap().dice.once_in(3) {
             core.save_outputs(Saving::Due);
         }
@@ -336,6 +341,9 @@ impl Node {
                 self.failures += 1;
                 self.may_fail(&error);
             }
+        }
+        if self.clock_was_set {
+            self.wake = Some(Timestamp::MIN_UTC);
         }
         self.take_answers();
         for pool in &core.status().borrow().pools {

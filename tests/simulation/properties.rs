@@ -33,6 +33,9 @@ pub(crate) enum Property {
     Retries,
     /// Each end that a job has a task for is told once, by a run that is written together with it.
     ToldOnce,
+    /// Between two successes of a job with `on_failure_once` one failure is told, and with `on_recovery` each success that
+    /// follows a failure is told as its end.
+    Outages,
     /// A job, or a scheduler, that is paused makes no run of its schedule.
     Paused,
     /// A removed job starts nothing more, as soon as its node can know.

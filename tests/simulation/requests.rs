@@ -5,7 +5,7 @@ use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId, Origin};
 use punctual::run::RunId;
 use punctual::scheduler::admission::Rules;
-use punctual::scheduler::command::{Addition, Existing, Request};
+use punctual::scheduler::command::{Addition, Existing, Fault, Request};
 use punctual::store::Archive;
 use punctual::store::memory::MemoryStore;
 use serde_json::{Value, json};
@@ -63,10 +63,15 @@ fn new_job(id: &str, dice: &mut Dice, now: Timestamp) -> Job {
     if dice.once_in(3) {
         given["priority"] = (dice.below(3) - 1).into();
     }
-    for hook in ["on_failure", "on_success", "on_missed"] {
-        if dice.once_in(4) {
+    for (hook, times) in
+        [("on_failure", 2), ("on_recovery", 3), ("on_success", 4), ("on_missed", 4)]
+    {
+        if dice.once_in(times) {
             given[hook] = json!({"type": "builtin", "name": "noop"});
         }
+    }
+    if dice.once_in(2) {
+        given["on_failure_once"] = true.into();
     }
     if dice.once_in(15) {
         given["description"] = POISON.into();
@@ -79,31 +84,44 @@ fn new_job(id: &str, dice: &mut Dice, now: Timestamp) -> Job {
 }
 
 /// A reload as a daemon does it at its start, too: its rules, the jobs of the store that its file does not declare,
-/// and those that it declares, each slice of them a request of its own.
+/// and those that it declares, each slice of them a request of its own. Some of those are faulty, as only a start lets
+/// them be.
 pub(crate) fn reload(
     dice: &mut Dice,
     store: &MemoryStore,
     rules: &Rules,
     now: Timestamp,
 ) -> Vec<Request> {
-    let mut jobs = Vec::new();
+    let (mut jobs, mut faults) = (Vec::new(), Vec::new());
     for id in DECLARED {
-        if dice.once_in(2) {
-            jobs.push(Job { origin: Origin::File, ..new_job(id, dice, now) });
+        match dice.roll(8) {
+            0..=3 => jobs.push(Job { origin: Origin::File, ..new_job(id, dice, now) }),
+            4 => {
+                let reason = format!("jobs.toml:{}:1: jobs[0].trigger: no", dice.roll(3));
+                faults.push(Fault { id: JobId::parse(id).unwrap(), reason });
+            }
+            _ => {}
         }
     }
-    reload_to(store, rules, jobs)
+    reload_to(store, rules, jobs, faults)
 }
 
-/// A reload of a file that declares these jobs.
-pub(crate) fn reload_to(store: &MemoryStore, rules: &Rules, jobs: Vec<Job>) -> Vec<Request> {
+/// A reload of a file that declares these jobs, some of which are faulty.
+pub(crate) fn reload_to(
+    store: &MemoryStore,
+    rules: &Rules,
+    jobs: Vec<Job>,
+    faults: Vec<Fault>,
+) -> Vec<Request> {
     let executors: Vec<String> = rules.executors.keys().cloned().collect();
     let mut others = now_or_never(store.to_review(&executors, "", usize::MAX));
     others.retain(|other| jobs.iter().all(|job| job.id != other.id));
+    others.retain(|other| faults.iter().all(|fault| fault.id != other.id));
     let reviews = others.into_iter().map(|other| Request::Review(vec![other.id]));
     let declarations = jobs.into_iter().map(|job| Request::Declare(vec![job]));
     let rules = Request::SetRules(Box::new(rules.clone()));
-    std::iter::once(rules).chain(reviews).chain(declarations).collect()
+    let breaks = faults.into_iter().map(|fault| Request::BreakDeclared(vec![fault]));
+    std::iter::once(rules).chain(reviews).chain(breaks).chain(declarations).collect()
 }
 
 /// That one of these runs is to end; most have by then.

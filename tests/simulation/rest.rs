@@ -67,7 +67,7 @@ impl World {
             }
         }
         self.run_until_quiet();
-        for request in requests::reload_to(&self.store, &rules(workers), Vec::new()) {
+        for request in requests::reload_to(&self.store, &rules(workers), Vec::new(), Vec::new()) {
             self.nodes[0].ask(request);
         }
         self.nodes[0].ask(Request::ResumeAll);

@@ -196,10 +196,6 @@ impl Store for SimStore {
         self.call("latest_skips", self.inner.latest_skips(jobs, reason), nothing).await
     }
 
-    async fn last_ends(&self, jobs: &[JobId]) -> Result<Vec<Run>, StoreError> {
-        self.call("last_ends", self.inner.last_ends(jobs), nothing).await
-    }
-
     async fn load_output(
         &self,
         run_id: &RunId,

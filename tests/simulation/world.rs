@@ -245,6 +245,9 @@ impl World {
         if self.shared().is_wild && self.dice.once_in(25) {
             rules.executors.clear();
         }
+        if self.shared().is_wild && self.dice.once_in(4) {
+            rules.source = "other.toml".into();
+        }
         rules
     }
 

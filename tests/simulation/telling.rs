@@ -1,0 +1,140 @@
+//! What is told of the ends of runs: each end to the hooks of its job, and what these make of an outage.
+
+use std::sync::Arc;
+
+use punctual::job::Job;
+use punctual::run::{Event, Outcome, Run, RunState, SkipReason};
+use punctual::store::Change;
+
+use crate::ledger::{Ledger, is_event};
+use crate::properties::Property;
+
+impl Ledger {
+    /// What has ended, and was to be told, is told by runs that are written with it.
+    pub(crate) fn are_told(&mut self, node: &Arc<str>, changes: &[Change]) {
+        for change in changes {
+            let (Change::InsertRun(run) | Change::UpdateRun { run, .. }) = change else { continue };
+            let Some(event) = event_of(run).filter(|_| !is_event(run)) else { continue };
+            let versions = self.judged_by(node, run);
+            let was_failing = self.note_end(run, event, &versions);
+            if versions.is_empty() {
+                continue;
+            }
+            self.is_told(node, run, (event, was_failing), &versions);
+            if event == Event::Success {
+                self.is_told(node, run, (Event::Recovery, was_failing), &versions);
+            }
+        }
+    }
+
+    /// A job that is new, or removed, or that would not tell the end of an outage, has none. What ended in the same write
+    /// was judged before that.
+    pub(crate) fn end_outages(&mut self, changes: &[Change]) {
+        for change in changes {
+            if let Change::DeleteJob { id, .. } = change {
+                self.failing.remove(id);
+            }
+            if let Change::InsertJob(job) = change {
+                self.failing.remove(&job.id);
+            }
+            let Change::UpdateJob(job) = change else { continue };
+            if !job.policy.hooks.need_last_end() {
+                self.failing.remove(&job.id);
+            } else if !job.is_failing && self.may_be_another(job) {
+                self.failing
+                    .entry(job.id.clone())
+                    .and_modify(|fails| *fails = fails.filter(|fails| !fails));
+            }
+        }
+    }
+
+    /// Whether a job that was written may have been removed and added again in one write.
+    fn may_be_another(&self, job: &Job) -> bool {
+        let versions = self.versions.get(&job.id).into_iter().flatten();
+        let before = versions.rev().nth(1).and_then(|version| version.job.as_ref());
+        before.is_none_or(|before| before.anchor != job.anchor)
+    }
+
+    /// The definitions by which a node may judge the end of a run; none if it may be the run of another job of that id.
+    fn judged_by(&self, node: &Arc<str>, run: &Run) -> Vec<Arc<Job>> {
+        // On a shared store, the node may know the definition by which the run was made.
+        let since = if self.is_shared { self.added[&run.id] } else { self.view(node).knows };
+        let versions = self.versions_since(&run.job_id, since);
+        // Where the clock was set back, a job may look as if it were younger than its run.
+        let is_its_job =
+            |job: &&Arc<Job>| job.anchor == run.anchor && job.created_at <= run.created_at;
+        if versions.iter().all(is_its_job) {
+            versions.into_iter().cloned().collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Notes how a run has ended. Says whether its job was failing before; none if that cannot be known.
+    fn note_end(&mut self, run: &Run, event: Event, versions: &[Arc<Job>]) -> Option<bool> {
+        let before = self.failing.get(&run.job_id).copied().unwrap_or(Some(false));
+        let needs = |job: &Arc<Job>| job.policy.hooks.need_last_end();
+        let is_noted = versions.is_empty() || versions.iter().any(needs);
+        if event != Event::Missed && is_noted {
+            let is_known = !versions.is_empty() && versions.iter().all(needs);
+            let fails = is_known.then_some(event == Event::Failure);
+            self.failing.insert(run.job_id.clone(), fails);
+        }
+        before
+    }
+
+    fn is_told(
+        &self,
+        node: &Arc<str>,
+        run: &Run,
+        (event, was_failing): (Event, Option<bool>),
+        versions: &[Arc<Job>],
+    ) {
+        let before =
+            [false, true].into_iter().filter(|fails| was_failing.is_none_or(|was| was == *fails));
+        let tells = |before: bool| versions.iter().map(move |job| tells(job, event, before));
+        let told: Vec<bool> = before.flat_map(tells).collect();
+        // A node without pools has nobody to tell it; the one that has it does.
+        let must = !told.contains(&false) && !self.without_pools.contains(node);
+        // What was gone for a while has nobody to tell.
+        let added = self.added[&run.id];
+        let versions = self.versions.get(&run.job_id).into_iter().flatten();
+        let was_gone =
+            versions.clone().any(|version| version.since >= added && version.job.is_none());
+        let is_told = self.told.contains(&(run.id.clone(), event.word()));
+        let holds = if is_told { told.contains(&true) } else { !must || was_gone };
+        let property = match event {
+            Event::Success | Event::Missed => Property::ToldOnce,
+            Event::Failure | Event::Recovery => Property::Outages,
+        };
+        property.holds(holds, || {
+            format!("{event:?} of {run:?}: {is_told}, was failing: {was_failing:?}")
+        });
+    }
+}
+
+/// Whether a job tells an event of a run, by whether it was failing before.
+fn tells(job: &Job, event: Event, was_failing: bool) -> bool {
+    let hooks = &job.policy.hooks;
+    match event {
+        Event::Success => hooks.on_success.is_some(),
+        Event::Failure => hooks.on_failure.is_some() && !(hooks.on_failure_once && was_failing),
+        Event::Recovery => hooks.on_recovery.is_some() && was_failing,
+        Event::Missed => hooks.on_missed.is_some(),
+    }
+}
+
+/// What the end of a run is to those who want to be told.
+fn event_of(run: &Run) -> Option<Event> {
+    match &run.state {
+        RunState::Skipped { reason: SkipReason::Missed, .. } => Some(Event::Missed),
+        RunState::Ended { outcome: Outcome::Succeeded { .. }, .. } => Some(Event::Success),
+        RunState::Ended { outcome, .. } if !matches!(outcome, Outcome::Cancelled { .. }) => {
+            Some(Event::Failure)
+        }
+        RunState::Pending
+        | RunState::Running { .. }
+        | RunState::Ended { .. }
+        | RunState::Skipped { .. } => None,
+    }
+}
