@@ -18,7 +18,7 @@ use punctual::run::Outcome;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{Daemon, Home, PROGRAM};
-use workers::{Bench, TIMES, alone, children, children_become, children_of, failure, gone, signal};
+use workers::{Bench, TIMES, alone, children, children_become, children_of, gone, signal};
 
 /// The program's own worker, whose builtins keep what they keep in this folder.
 fn program(home: &Home) -> WorkerProgram {
@@ -131,30 +131,6 @@ fn a_run_can_be_cancelled_at_any_instant() {
             let cancelled = Outcome::Cancelled { reason: "enough".to_owned() };
             assert_eq!(bench.ended().await.outcome, cancelled, "after {micros} µs");
         }
-        bench.stop().await;
-    });
-}
-
-#[test]
-fn a_worker_that_is_stopped_costs_its_run_and_nothing_else() {
-    alone(async {
-        let home = Home::new("");
-        let mut bench = Bench::new(2, &program(&home));
-        bench.result("noop", &json!({})).await;
-        children_become(|workers| workers.len() == 2).await;
-        let run = bench.start("sleep", &json!({"seconds": 600}));
-        // A worker that is busy is not told from the other: both are stopped, and the idle one costs nothing.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        for worker in children() {
-            signal(worker, Signal::STOP);
-        }
-        let completion = bench.ended().await;
-        assert_eq!(completion.run_id, run);
-        let silent = "the worker process did not answer for 2s";
-        assert_eq!(failure(&completion), (silent, None, Some(9)));
-        // Either it gets the fresh worker, or the stopped one, which certainly has not read it.
-        assert_eq!(bench.result("noop", &json!({"a": 1})).await, json!({"a": 1}));
-        assert_eq!(bench.result("noop", &json!({"a": 2})).await, json!({"a": 2}));
         bench.stop().await;
     });
 }

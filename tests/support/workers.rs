@@ -28,14 +28,21 @@ use super::support::PATIENCE;
 /// What a test sees of processes and open files is what its whole program has: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Waits that are short enough for a test, and long enough for a busy machine.
+/// Times in which also a busy machine gets done what workers should do.
 pub(crate) const TIMES: WorkerTimes = WorkerTimes {
-    start: Duration::from_secs(5),
+    start: PATIENCE,
     beat: Duration::from_millis(100),
-    silence: Duration::from_secs(2),
-    grace: Duration::from_secs(1),
+    silence: PATIENCE,
+    grace: PATIENCE,
     idle: Duration::from_millis(200),
 };
+
+/// The same for workers that do not say anything: they are not waited for.
+pub(crate) const SHORT_SILENCE: WorkerTimes =
+    WorkerTimes { silence: Duration::from_secs(2), ..TIMES };
+/// The same for workers that do not end when they are asked to.
+pub(crate) const SHORT_GRACE: WorkerTimes =
+    WorkerTimes { grace: Duration::from_secs(1), silence: PATIENCE.saturating_mul(2), ..TIMES };
 
 /// Runs a test for which the whole program is there: it must leave no process and no file open.
 pub(crate) fn alone(test: impl Future<Output = ()>) {

@@ -93,8 +93,8 @@ fn deadlock(call: &Call) -> Result<Value, TaskError> {
 
 /// Waits until it is to end.
 fn obey(call: &Call) -> Result<Value, TaskError> {
-    begin(call);
     call.say("waiting");
+    begin(call);
     assert!(call.wait(Duration::from_mins(10)));
     call.say("asked");
     Err(TaskError::Cancelled)

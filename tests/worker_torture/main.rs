@@ -24,7 +24,7 @@ mod workers;
 
 use std::time::Duration;
 
-use punctual::executor::{Executor, WorkerProgram, serve_worker};
+use punctual::executor::{Executor, WorkerProgram, WorkerTimes, serve_worker};
 use punctual::output::Output;
 use punctual::run::Outcome;
 use rustix::process::Signal;
@@ -33,7 +33,10 @@ use support::{Home, PATIENCE};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
-use workers::{Bench, TIMES, alone, children, failure, gone, signal};
+use workers::{
+    Bench, SHORT_GRACE, SHORT_SILENCE, TIMES, alone, children, children_become, failure, gone,
+    signal,
+};
 
 /// What this program is, unless it is the test.
 const ROLE: &str = "WORKER_ROLE";
@@ -63,6 +66,11 @@ fn role(home: &Home, role: &str) -> WorkerProgram {
         hello: json!({}),
         times: TIMES,
     }
+}
+
+/// The same with other times.
+fn role_with(times: WorkerTimes, home: &Home, name: &str) -> WorkerProgram {
+    WorkerProgram { times, ..role(home, name) }
 }
 
 /// One worker at a time that misbehaves when it is told to.
@@ -172,7 +180,9 @@ fn a_worker_that_dies_before_it_has_read_a_call_costs_no_run() {
             ["exit-at-once-first", "exit-ready-first", "unread-first", "done-when-idle-first"]
         {
             let home = Home::new("");
-            let mut bench = Bench::new(1, &role(&home, what));
+            // Its answer may be taken for that of the first run; then it does not hear of the second.
+            let times = if what == "done-when-idle-first" { SHORT_SILENCE } else { TIMES };
+            let mut bench = Bench::new(1, &role_with(times, &home, what));
             for _ in 0..3 {
                 assert_eq!(bench.run("noop", &json!({})).await.outcome, fake(), "{what}");
             }
@@ -190,7 +200,7 @@ fn a_call_that_two_workers_have_not_read_is_a_failed_run() {
         let error = "the worker process ended with exit code 6";
         assert_eq!(failure(&completion), (error, Some(6), None));
         bench.stop().await;
-        let mut bench = Bench::new(1, &role(&home, "deaf"));
+        let mut bench = Bench::new(1, &role_with(SHORT_SILENCE, &home, "deaf"));
         let completion = bench.run("noop", &json!({})).await;
         let error = "the worker process did not answer for 2s";
         assert_eq!(failure(&completion), (error, None, Some(9)));
@@ -230,7 +240,8 @@ fn a_worker_that_breaks_off_in_a_call_costs_exactly_that_run() {
             ),
         ] {
             let home = Home::new("");
-            let mut bench = Bench::new(1, &role(&home, what));
+            let times = if what == "silent-called" { SHORT_SILENCE } else { TIMES };
+            let mut bench = Bench::new(1, &role_with(times, &home, what));
             for _ in 0..2 {
                 let completion = bench.run("noop", &json!({})).await;
                 assert_eq!(failure(&completion), (error, exit_code, signal), "{what}");
@@ -270,13 +281,13 @@ fn a_worker_that_says_that_it_was_cancelled_is_not_believed() {
 fn signs_of_life_are_no_answer_to_a_timeout() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(1, &role(&home, "beat"));
+        let mut bench = Bench::new(1, &role_with(SHORT_GRACE, &home, "beat"));
         bench.start_within("noop", &json!({}), Some(Duration::from_millis(100)));
         let completion = bench.ended().await;
         let error = "it did not end within 100ms".to_owned();
         assert_eq!(completion.outcome, Outcome::TimedOut { error });
         let taken = completion.finished_at - completion.started_at;
-        assert!(taken.to_std().unwrap() >= TIMES.grace, "it had its time to end: {taken}");
+        assert!(taken.to_std().unwrap() >= SHORT_GRACE.grace, "it had its time to end: {taken}");
         bench.stop().await;
     });
 }
@@ -285,7 +296,6 @@ fn signs_of_life_are_no_answer_to_a_timeout() {
 fn a_builtin_that_ends_its_process_costs_its_run_and_says_how() {
     alone(async {
         let home = Home::new("");
-        let mut bench = misbehaving(&home);
         for (name, args, error, exit_code, signal) in [
             ("exit", json!({"code": 3}), "ended with exit code 3", Some(3), None),
             ("exit", json!({"code": 0}), "ended with exit code 0", Some(0), None),
@@ -294,6 +304,8 @@ fn a_builtin_that_ends_its_process_costs_its_run_and_says_how() {
             ("kill", json!({"signal": 9}), "was ended by signal 9 (SIGKILL)", None, Some(9)),
             ("kill", json!({"signal": 19}), "did not answer for 2s", None, Some(9)),
         ] {
+            let times = if args["signal"] == 19 { SHORT_SILENCE } else { TIMES };
+            let mut bench = Bench::new(1, &role_with(times, &home, "misbehave"));
             let completion = bench.run(name, &args).await;
             let error = format!("the worker process {error}");
             assert_eq!(failure(&completion), (&*error, exit_code, signal), "{name} {args}");
@@ -301,8 +313,8 @@ fn a_builtin_that_ends_its_process_costs_its_run_and_says_how() {
                 if name == "kill" { &["these are its last words"] } else { &[] };
             assert_eq!(texts(&completion.output), last_words);
             bench.result("pid", &json!({})).await;
+            bench.stop().await;
         }
-        bench.stop().await;
     });
 }
 
@@ -356,7 +368,7 @@ fn a_builtin_that_deadlocks_is_ended_by_its_timeout_and_by_a_stop() {
         let home = Home::new("");
         let mut begun = home.signal("begun");
         let args = json!({"begun": begun.path});
-        let mut bench = misbehaving(&home);
+        let mut bench = Bench::new(1, &role_with(SHORT_GRACE, &home, "misbehave"));
         bench.start_within("deadlock", &args, Some(Duration::from_millis(100)));
         let worker: i32 = begun.next().await.parse().unwrap();
         let error = "it did not end within 100ms".to_owned();
@@ -389,6 +401,31 @@ fn a_worker_that_is_killed_costs_its_run_only() {
         bench.result("pid", &json!({})).await;
         bench.pools.cancel(&second, "enough");
         assert_eq!(bench.ended().await.run_id, second);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_worker_that_is_stopped_costs_its_run_and_nothing_else() {
+    alone(async {
+        let home = Home::new("");
+        let mut begun = home.signal("begun");
+        let mut bench = Bench::new(2, &role_with(SHORT_SILENCE, &home, "misbehave"));
+        bench.result("pid", &json!({})).await;
+        children_become(|workers| workers.len() == 2).await;
+        let run = bench.start("obey", &json!({"begun": begun.path}));
+        begun.next().await;
+        // The idle one costs nothing.
+        for worker in children() {
+            signal(worker, Signal::STOP);
+        }
+        let completion = bench.ended().await;
+        assert_eq!(completion.run_id, run);
+        let silent = "the worker process did not answer for 2s";
+        assert_eq!(failure(&completion), (silent, None, Some(9)));
+        // Either it gets the fresh worker, or the stopped one, which certainly has not read it.
+        assert!(bench.result("pid", &json!({})).await.is_u64());
+        assert!(bench.result("pid", &json!({})).await.is_u64());
         bench.stop().await;
     });
 }
@@ -472,7 +509,9 @@ fn what_a_builtin_has_started_ends_with_its_worker() {
             if dies {
                 args["dies"] = json!(true);
             }
-            let mut bench = misbehaving(&home);
+            // The child holds the socket of a worker that has died, so that its silence tells; the other one does not hear.
+            let times = if dies { SHORT_SILENCE } else { SHORT_GRACE };
+            let mut bench = Bench::new(1, &role_with(times, &home, "misbehave"));
             let run = bench.start("parent", &args);
             begun.next().await;
             if !dies {

@@ -102,6 +102,9 @@ impl Worker {
             let text = String::from_utf8_lossy(bytes);
             tracing::info!(?stream, text = text.trim_end(), "a worker process printed by itself");
         };
+        if let Some(until) = until {
+            self.wake_by(until);
+        }
         loop {
             tokio::select! {
                 biased;
@@ -127,9 +130,7 @@ impl Worker {
         }
         let print = |stream: Stream, bytes: &[u8]| context.log.write(clock.now(), stream, bytes);
         let mut calling = Calling { ending: None, until: Instant::now() + self.times.silence };
-        if self.timer.deadline() > calling.until {
-            self.timer.as_mut().reset(calling.until);
-        }
+        self.wake_by(calling.until);
         loop {
             let heard = tokio::select! {
                 biased;
@@ -155,6 +156,14 @@ impl Worker {
                 }
                 None => return Err(calling.broken(Broken::Silent(self.times.silence))),
             }
+        }
+    }
+
+    /// Has the timer fire at this instant at the latest. One that fires too early is set anew then, which is cheaper than to
+    /// set it each time.
+    fn wake_by(&mut self, instant: Instant) {
+        if self.timer.deadline() > instant {
+            self.timer.as_mut().reset(instant);
         }
     }
 
@@ -204,6 +213,7 @@ impl Worker {
         let run_id = Cow::Borrowed(&*assignment.run_id.0);
         let cancel = Request::Cancel(Cancel { run_id, attempt: assignment.attempt });
         calling.until = Instant::now() + self.times.grace;
+        self.wake_by(calling.until);
         let said = timeout(self.times.grace, self.line.say(&cancel)).await;
         calling.ending = Some(ending);
         match said {
