@@ -1,9 +1,10 @@
 //! The demonstration, killed: orders do not stay open because a daemon was away, and counters are set right.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on ends")]
 
+#[path = "support/port.rs"]
+mod port;
 mod support;
 
-use std::net::TcpListener;
 use std::path::Path;
 
 use chrono::TimeDelta;
@@ -11,6 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use port::Port;
 use punctual::clock::{Clock, SystemClock, Timestamp, rfc3339};
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
@@ -20,13 +22,13 @@ use tokio::net::TcpStream;
 /// Orders that the demonstration places.
 const DEMO_ORDERS: i64 = 6;
 
-/// The configuration of the demonstration, with its API at a port that is free.
-fn example() -> (String, String) {
+/// The configuration of the demonstration, with its API at this port.
+fn example(port: &Port) -> (String, String) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/daemon/demo.toml");
     let text = std::fs::read_to_string(file).unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = format!("127.0.0.1:{}", port.number());
     assert!(text.contains("127.0.0.1:8000"));
-    (text.replace("127.0.0.1:8000", &free), free)
+    (text.replace("127.0.0.1:8000", &address), address)
 }
 
 async fn call(address: &str, method: &str, path: &str, body: String) -> Value {
@@ -67,9 +69,13 @@ async fn orders(rows: &SqlitePool, status: &str, at: Timestamp) -> (i64, i64) {
 
 #[tokio::test]
 async fn after_a_crash_no_order_stays_open_beyond_its_time() {
-    let (config, address) = example();
+    let port = Port::reserve();
+    let (config, address) = example(&port);
     let home = Home::new(&config);
     let daemon = home.start_with(&["--demo"]);
+    let client = home.client();
+    // However long the crash takes to come, no order expires before it.
+    client.pause_all().await.unwrap();
     // One that is due while nobody is there, by its own job.
     let new = json!({"user_id": 1, "amount": 990, "expires_in_seconds": 1}).to_string();
     let order = call(&address, "POST", "/v1_0/orders", new).await;
@@ -85,7 +91,7 @@ async fn after_a_crash_no_order_stays_open_beyond_its_time() {
         .unwrap();
 
     let _daemon = home.start();
-    let client = home.client();
+    client.resume_all().await.unwrap();
     // The clock has passed the order's time when a job that is due just after it runs.
     let mut signal = home.signal("after");
     let expires_at: Timestamp = text(&order, "expires_at").parse().unwrap();
@@ -115,7 +121,8 @@ async fn after_a_crash_no_order_stays_open_beyond_its_time() {
 
 #[tokio::test]
 async fn after_a_crash_the_counters_are_set_right_once_and_for_all() {
-    let (config, _) = example();
+    let port = Port::reserve();
+    let (config, _) = example(&port);
     let home = Home::new(&config);
     home.start_with(&["--demo"]).kill();
     let daemon = home.start();

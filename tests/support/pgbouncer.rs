@@ -1,12 +1,12 @@
 //! A connection pooler before a `PostgreSQL` server of the test's own.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
 use crate::servers::Server;
+use crate::servers::port::Port;
 use crate::servers::postgres::Postgres;
 
 /// How it is set up.
@@ -22,7 +22,7 @@ pub(crate) enum Pooling {
 
 /// A running pooler. Dropping it ends it.
 pub(crate) struct PgBouncer {
-    port: u16,
+    port: Port,
     process: Child,
     _folder: TempDir,
 }
@@ -46,7 +46,7 @@ impl PgBouncer {
             return None;
         }
         let folder = TempDir::new().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::reserve();
         let mode = match pooling {
             Pooling::Default => "",
             Pooling::Transaction => "pool_mode = transaction\n",
@@ -57,8 +57,9 @@ impl PgBouncer {
         let file = folder.path().join("pgbouncer.ini");
         let text = format!(
             "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = any\n{mode}",
-            server.port()
+             listen_port = {}\nunix_socket_dir =\nauth_type = any\n{mode}",
+            server.port(),
+            port.number()
         );
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new("setpriv");
@@ -82,7 +83,7 @@ impl PgBouncer {
 
     /// Where a database is behind it.
     pub(crate) fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port.number())
     }
 }
 

@@ -3,13 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "a test without its server has nothing else to do")]
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+
+#[path = "port.rs"]
+mod port;
+
+use port::Port;
 
 /// The running server.
 pub(crate) struct RedisServer {
     child: Child,
-    port: u16,
+    port: Port,
     _directory: tempfile::TempDir,
 }
 
@@ -17,7 +21,7 @@ impl RedisServer {
     /// Starts a server, and waits until it says that it is ready.
     ///
     /// Where none is installed: a failure if `PUNCTUAL_REQUIRE_SERVERS` is 1, else a loud line and none.
-    #[expect(clippy::print_stderr, clippy::panic, reason = "a test that is left out must say so")]
+    #[expect(clippy::print_stderr, reason = "a test that is left out must say so")]
     pub(crate) fn start() -> Option<Self> {
         if Command::new("redis-server").arg("--version").output().is_err() {
             let required =
@@ -31,22 +35,16 @@ impl RedisServer {
             );
             return None;
         }
-        // Another process may take the port between its release and the server's start.
-        for _ in 0..5 {
-            if let Some(server) = Self::try_start() {
-                return Some(server);
-            }
-        }
-        panic!("redis-server did not start");
+        Some(Self::start_new())
     }
 
-    fn try_start() -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    fn start_new() -> Self {
+        let port = Port::reserve();
         let directory = tempfile::tempdir().unwrap();
         let mut child = Command::new("redis-server")
             .args([
                 "--port",
-                &port.to_string(),
+                &port.number().to_string(),
                 "--bind",
                 "127.0.0.1",
                 "--save",
@@ -62,18 +60,16 @@ impl RedisServer {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.any(|line| line.unwrap().contains("Ready to accept connections"));
-        let server = Self { child, port, _directory: directory };
-        ready.then(|| {
-            // What the server says later must not fill the pipe.
-            std::thread::spawn(move || lines.for_each(drop));
-            server
-        })
+        let is_ready = lines.any(|line| line.unwrap().contains("Ready to accept connections"));
+        assert!(is_ready, "redis-server did not start");
+        // What the server says later must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, port, _directory: directory }
     }
 
     /// Where it listens.
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        format!("redis://127.0.0.1:{}/", self.port.number())
     }
 }
 

@@ -7,16 +7,19 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test without its server cannot go on")]
 
 pub(crate) mod mariadb;
+#[path = "port.rs"]
+pub(crate) mod port;
 pub(crate) mod postgres;
 
 use std::io::{BufRead, BufReader, PipeWriter};
 use std::marker::PhantomData;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
+
+use port::Port;
 
 /// Removes a folder when all who hold its pipe are gone.
 const KEEP: &str = r#"cat; rm -rf "$1""#;
@@ -66,7 +69,7 @@ pub(crate) trait Kind: Sized + 'static {
 
 /// A server of this kind, which runs, or will again. Dropping it ends it.
 pub(crate) struct Server<K> {
-    port: u16,
+    port: Port,
     // Before the folder, so that it is dropped before.
     running: Mutex<Option<Running>>,
     folder: Folder,
@@ -89,26 +92,18 @@ impl<K: Kind> Server<K> {
             );
             return None;
         }
-        let mut log = String::new();
-        // Another process may take the port between its release and the server's start.
-        for _ in 0..5 {
-            match Self::try_start() {
-                Ok(server) => return Some(server),
-                Err(said) => log = said,
-            }
-        }
-        panic!("{name} did not start:\n{log}");
+        Some(Self::start_new())
     }
 
-    fn try_start() -> Result<Self, String> {
+    fn start_new() -> Self {
         let folder = Folder::new();
         if is_root() {
             output(Command::new("chown").arg(format!("{}:", K::USER)).arg(&folder.path));
         }
         output(&mut folder.shell(HOLD, &[], &K::create(&folder.path)));
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let running = Running::start::<K>(&folder, port)?;
-        Ok(Self { port, running: Mutex::new(Some(running)), folder, kind: PhantomData })
+        let port = Port::reserve();
+        let running = Running::start::<K>(&folder, port.number());
+        Self { port, running: Mutex::new(Some(running)), folder, kind: PhantomData }
     }
 
     /// The one server of this test program, which ends with the process. Each test takes a
@@ -119,7 +114,7 @@ impl<K: Kind> Server<K> {
 
     /// Where the default database is.
     pub(crate) fn url(&self) -> String {
-        K::url(self.port, K::DEFAULT)
+        K::url(self.port.number(), K::DEFAULT)
     }
 
     /// Makes a database, which must not be there yet, and tells where it is.
@@ -127,12 +122,12 @@ impl<K: Kind> Server<K> {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         assert!(name.bytes().all(plain), "this name needs quotes: {name}");
         self.sql(K::DEFAULT, &K::create_database(name));
-        K::url(self.port, name)
+        K::url(self.port.number(), name)
     }
 
     /// Runs a statement in a database, and gives its rows: a line each, tabs between the columns.
     pub(crate) fn sql(&self, database: &str, statement: &str) -> String {
-        output(&mut K::sql(self.port, database, statement))
+        output(&mut K::sql(self.port.number(), database, statement))
     }
 
     /// Ends the server as a crash would: with nothing flushed, and with every connection cut.
@@ -145,8 +140,7 @@ impl<K: Kind> Server<K> {
     pub(crate) fn start_again(&self) {
         let mut running = self.running.lock().unwrap();
         assert!(running.is_none(), "the server runs");
-        let started = Running::start::<K>(&self.folder, self.port);
-        *running = Some(started.unwrap_or_else(|log| panic!("it did not start again:\n{log}")));
+        *running = Some(Running::start::<K>(&self.folder, self.port.number()));
     }
 
     /// Gives it a certificate and its key, both as PEM: it offers TLS with them from its next start on.
@@ -163,7 +157,7 @@ impl<K: Kind> Server<K> {
 
     /// Where it listens, on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// All that it has on the disk.
@@ -229,8 +223,8 @@ struct Running {
 }
 
 impl Running {
-    /// Starts a server, and waits until it is ready. Else gives what it said.
-    fn start<K: Kind>(folder: &Folder, port: u16) -> Result<Self, String> {
+    /// Starts a server, and waits until it is ready.
+    fn start<K: Kind>(folder: &Folder, port: u16) -> Self {
         let mut shell = folder
             .shell(SERVE, &[K::CRASH], &K::serve(&folder.path, port))
             .stdin(Stdio::piped())
@@ -247,10 +241,10 @@ impl Running {
             if line.contains(K::READY) {
                 // What the server says later must not fill the pipe.
                 std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-                return Ok(running);
+                return running;
             }
         }
-        Err(said)
+        panic!("{} did not start:\n{said}", K::NAME);
     }
 }
 

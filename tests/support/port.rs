@@ -1,0 +1,33 @@
+//! Ports of this machine that a test reserves for servers which bind them later.
+#![expect(clippy::unwrap_used, reason = "a test without its port cannot go on")]
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
+
+/// A port of 127.0.0.1 that the kernel gives to nobody who does not ask for this number, until this is dropped.
+///
+/// It is bound, but nobody listens, so connections are refused. A server can bind it as well, again and again, if it sets
+/// `SO_REUSEADDR`, as servers do.
+pub(crate) struct Port {
+    number: u16,
+    _bound: OwnedFd,
+}
+
+impl Port {
+    pub(crate) fn reserve() -> Self {
+        let bound =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let bound = bound.unwrap();
+        set_socket_reuseaddr(&bound, true).unwrap();
+        bind(&bound, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = SocketAddrV4::try_from(getsockname(&bound).unwrap()).unwrap();
+        Self { number: address.port(), _bound: bound }
+    }
+
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+}
