@@ -328,7 +328,8 @@ async fn a_run_says_what_it_has_cost() {
     let burn = bench.run(&shell("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")).await;
     assert!(burn.cost.cpu_micros.unwrap() > 1000, "{:?}", burn.cost);
     assert!(burn.finished_at > burn.started_at);
-    let task = shell("dd if=/dev/zero of=/dev/null bs=512M count=1 2> /dev/null");
+    // A signal must not make one of the reads a shorter one.
+    let task = shell("dd if=/dev/zero of=/dev/null bs=512M count=1 iflag=fullblock 2> /dev/null");
     let peak = bench.run(&task).await.cost.peak_memory.unwrap();
     assert!((ALLOCATED..ALLOCATED + (64 << 20)).contains(&peak), "{peak}");
     // A child begins in the memory of this process: what is less than that is not the command's own.
@@ -584,12 +585,13 @@ fn lives(pid: &str) -> bool {
 }
 
 /// A shell command for what leaves its group, its session, its parents and even its environment behind. It writes its
-/// number to a file, and goes on once it has.
+/// number to a file, and goes on once that is a process which sleeps.
 fn escape(first: &str, file: &Path) -> String {
     let file = file.display();
     format!(
         "env -i /usr/bin/setsid /bin/sh -c '{first} echo $$ > {file}.new; exec /bin/sleep 600' >/dev/null 2>&1 & \
-         until test -s {file}.new; do sleep 0.01; done; mv {file}.new {file};"
+         until test -s {file}.new; do sleep 0.01; done; \
+         until grep -q sleep /proc/$(cat {file}.new)/comm; do sleep 0.01; done; mv {file}.new {file};"
     )
 }
 
@@ -605,13 +607,20 @@ async fn nothing_escapes_from_the_cgroup_of_a_run_that_is_ended() {
     let home = cgroup.home();
     let daemon = home.start();
     let (client, pid) = (home.client(), home.path().join("pid"));
-    let script = format!("{} cat /proc/self/cgroup; sleep 600", escape("trap \"\" TERM;", &pid));
-    let mut job = on_request("slow", with(shell(&script), json!({"kill_grace": 0.1})));
-    job["timeout"] = json!(1);
+    let mut ready = home.signal("ready");
+    let look = format!("cat /proc/self/cgroup > {}; sleep 600", ready.path.display());
+    let script = format!("{} {look}", escape("trap \"\" TERM;", &pid));
+    let job = on_request("slow", with(shell(&script), json!({"kill_grace": 0.1})));
     client.add(&job).await.unwrap();
-    let (run, output) = run_and_read(&client, "slow").await;
-    assert_eq!(run["state"], "timed_out", "{run}");
-    assert!(output.contains("/commands-"), "{output}");
+    let run = client.run("slow").await.unwrap();
+    let mut line = ready.next().await;
+    while !line.starts_with("0::") {
+        line = ready.next().await;
+    }
+    assert!(line.contains("/commands-"), "{line}");
+    client.cancel(text(&run, "id"), None).await.unwrap();
+    let run = support::ended(&client, text(&run, "id")).await;
+    assert_eq!(run["state"], "cancelled", "{run}");
     assert!(!lives(&read_pid(&pid)), "it has escaped");
     assert!(daemon.stop().success());
     assert!(cgroup.inner().is_empty(), "nothing is left");

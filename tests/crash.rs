@@ -18,8 +18,9 @@ const CONFIG: &str = "[scheduler]\nmax_crashes = 1000\n";
 /// Crashes, unless `PUNCTUAL_TEST_ROUNDS` says how many.
 const ROUNDS: u64 = 50;
 const CALLERS: u64 = 4;
-/// A daemon is killed within this time after it was ready.
+/// A daemon is killed within this time after it was ready, but not before it has answered so often.
 const LIFE_MILLIS: u64 = 250;
+const ANSWERS_MIN: usize = 12;
 /// A daemon that is killed before it is ready lives for less than this.
 const START_MILLIS: u64 = 100;
 /// All jobs and the whole ledger are looked at after this many crashes; what is new, after each.
@@ -79,7 +80,11 @@ async fn what_was_acknowledged_outlives_any_crash_and_nothing_runs_twice() {
             check_now(&client, &book).await;
         }
         let mut shift = Shift::begin(callers, &[home.client()]);
+        let answered = book.calls.0;
         shift.go_on_for(random.millis(LIFE_MILLIS), &mut book).await;
+        while book.calls.0 < answered + ANSWERS_MIN {
+            assert!(shift.next(&mut book).await);
+        }
         home.write_config(&declared(round + 1));
         client.reload().await.unwrap();
         if round % 3 == 1 {

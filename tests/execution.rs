@@ -50,13 +50,15 @@ async fn whatever_takes_too_long_is_ended_and_timed_out_in_each_pool() {
 
 #[tokio::test]
 async fn a_command_that_fails_is_tried_again_also_after_a_crash_and_every_attempt_can_be_seen() {
-    let home = Home::new("");
+    let home = Home::new("[executors.processpool]\ntype = \"processpool\"\nmax_workers = 1\n");
     let daemon = home.start();
-    let mut signal = home.signal("tried");
+    let (mut signal, gate) = (home.signal("tried"), home.signal("gate"));
     let client = home.client();
     let script = format!(
-        "echo attempt $PUNCTUAL_ATTEMPT; echo $PUNCTUAL_ATTEMPT > {}; exit $((3 - PUNCTUAL_ATTEMPT))",
-        signal.path.display()
+        "echo attempt $PUNCTUAL_ATTEMPT; echo $PUNCTUAL_ATTEMPT > {}; \
+         test $PUNCTUAL_ATTEMPT != 2 || read line < {}; exit $((3 - PUNCTUAL_ATTEMPT))",
+        signal.path.display(),
+        gate.path.display()
     );
     let retry = json!({"max_attempts": 5, "delay": 0.5, "backoff": 2, "jitter": 0});
     let job = by_hand("flaky", json!({"task": shell(&script), "retry": retry}));
@@ -65,6 +67,13 @@ async fn a_command_that_fails_is_tried_again_also_after_a_crash_and_every_attemp
     let id = text(&run, "id");
     assert_eq!(signal.next().await, "1");
     assert_eq!(signal.next().await, "2");
+    // From the end of the second attempt on this one has the only worker, so that the third does not begin before the crash.
+    let blocker = format!("echo blocked > {}; sleep 600", signal.path.display());
+    let blocker = by_hand("blocker", json!({"task": shell(&blocker), "on_crash": "lose"}));
+    client.add(&blocker).await.unwrap();
+    client.run("blocker").await.unwrap();
+    std::fs::write(&gate.path, "go\n").unwrap();
+    assert_eq!(signal.next().await, "blocked");
     // The end of the second attempt is in the ledger when the run waits for its third.
     let mut steps = client.run_by_id(id).await.unwrap();
     while steps["attempt"] != 3 {

@@ -19,11 +19,11 @@ use serde_json::{Value, json};
 use servers::mariadb::MariaDb;
 use servers::postgres::Postgres;
 use servers::{Kind, Server};
-use support::{Daemon, Home, Signal, ended, ledger, text};
+use support::{Daemon, Home, PATIENCE, Signal, ended, ledger, text};
 use tokio::task::JoinSet;
 
-/// Until a node sees that all are paused: a beat, and time to spare on a busy machine.
-const SEEN_WITHIN: TimeDelta = TimeDelta::seconds(2);
+/// The lease of the nodes. It is longer than any test waits, so that a busy machine cannot have a node given up.
+const LEASE_SECONDS: u64 = 10 * PATIENCE.as_secs();
 /// Callers that each ask a node for runs of the same job, until they were let in so often.
 const HAMMERS: usize = 6;
 const LET_IN: usize = 3;
@@ -35,7 +35,7 @@ struct Cluster {
 
 impl Cluster {
     fn start(url: &str, nodes: usize) -> Self {
-        let config = format!("[store]\nurl = \"{url}\"\nlease_seconds = 3\n");
+        let config = format!("[store]\nurl = \"{url}\"\nlease_seconds = {LEASE_SECONDS}\n");
         let homes: Vec<Home> = (0..nodes).map(|_| Home::new(&config)).collect();
         let daemons = homes.iter().map(Home::start).collect();
         Self { homes, daemons }
@@ -78,10 +78,12 @@ async fn occurrence(signal: &mut Signal) -> (Timestamp, String) {
     (at.parse().unwrap(), word.to_owned())
 }
 
-/// Waits while another job fires a few times, which this one would do as well if it could.
-async fn others_fire(clock: &mut Signal) {
-    for _ in 0..4 {
-        clock.next().await;
+/// Waits until another job has fired a few times after this instant, which this one would have done as well if it could.
+async fn others_fire(clock: &mut Signal, since: Timestamp) {
+    let mut fired = 0;
+    while fired < 4 {
+        let (at, _) = occurrence(clock).await;
+        fired += usize::from(at > since);
     }
 }
 
@@ -105,7 +107,8 @@ async fn changes_bind<K: Kind>() {
         job
     };
     let (old, new) = (job("old"), job("new"));
-    clients[1].add(&every("clock", 0.2, &clock.shell("clock"))).await.unwrap();
+    let ticks = clock.shell("$PUNCTUAL_SCHEDULED_AT clock");
+    clients[1].add(&every("clock", 0.2, &ticks)).await.unwrap();
     clients[1].add(&old).await.unwrap();
     occurrence(&mut told).await;
     let holder = text(&ledger(&clients[0], "job").await[0], "node").to_owned();
@@ -119,14 +122,14 @@ async fn changes_bind<K: Kind>() {
     }
     other.pause("job").await.unwrap();
     let paused = SystemClock.now();
-    others_fire(&mut clock).await;
+    others_fire(&mut clock, paused).await;
     none_ran_after(other, paused).await;
 
     other.resume("job").await.unwrap();
     while occurrence(&mut told).await.0 < paused {}
     other.remove("job").await.unwrap();
     let removed = SystemClock.now();
-    others_fire(&mut clock).await;
+    others_fire(&mut clock, removed).await;
     none_ran_after(other, removed).await;
     cluster.stop();
 }
@@ -141,13 +144,27 @@ async fn on_mariadb_a_pause_through_one_node_stops_all_of_them() {
     pause_stops_all::<MariaDb>().await;
 }
 
-/// Waits until a node is in this state, which must not take long.
+/// Waits until this holds.
+async fn becomes(what: &str, holds: impl AsyncFn() -> bool) {
+    let waiting = async { while !holds().await {} };
+    let held = tokio::time::timeout(PATIENCE, waiting).await;
+    assert!(held.is_ok(), "not in {PATIENCE:?}: {what}");
+}
+
+/// Waits until a node is in this state.
 async fn stands(client: &Client, state: &str) {
-    let since = SystemClock.now();
-    while client.status().await.unwrap()["state"] != state {
-        let waited = SystemClock.now() - since;
-        assert!(waited < SEEN_WITHIN, "it is not {state} after {waited}");
+    becomes(state, async || client.status().await.unwrap()["state"] == state).await;
+}
+
+/// Whether nothing is in flight, on any node.
+async fn is_quiet(client: &Client) -> bool {
+    for state in ["pending", "running"] {
+        let page = client.runs(&format!("state={state}")).await.unwrap();
+        if page["runs"] != json!([]) {
+            return false;
+        }
     }
+    true
 }
 
 async fn pause_stops_all<K: Kind>() {
@@ -162,6 +179,8 @@ async fn pause_stops_all<K: Kind>() {
     signal.next().await;
     clients[0].pause_all().await.unwrap();
     stands(&clients[1], "paused").await;
+    // What had fired before may start a moment later.
+    becomes("quiet", async || is_quiet(&clients[1]).await).await;
     let paused = SystemClock.now();
     // Nothing is to happen meanwhile, for several times the distance of two occurrences.
     while SystemClock.now() - paused < TimeDelta::milliseconds(300) {
@@ -187,7 +206,8 @@ async fn the_status_lists_all_nodes_until_they_leave() {
     let clients = cluster.clients();
     let names = [node(&clients[0]).await, node(&clients[1]).await];
     let listed = async |client: &Client| client.status().await.unwrap()["nodes"].clone();
-    while listed(&clients[0]).await.as_array().unwrap().len() < 2 {}
+    let count = async || listed(&clients[0]).await.as_array().unwrap().len();
+    becomes("both are listed", async || count().await == 2).await;
     for (client, here) in clients.iter().zip(&names) {
         for node in listed(client).await.as_array().unwrap() {
             assert!(names.contains(&text(node, "name").to_owned()), "{node}");
@@ -202,10 +222,7 @@ async fn the_status_lists_all_nodes_until_they_leave() {
     }
     assert!(cluster.daemons.pop().unwrap().stop().success());
     // It takes leave: nobody waits for its lease to end.
-    let left = SystemClock.now();
-    while listed(&clients[0]).await.as_array().unwrap().len() > 1 {
-        assert!(SystemClock.now() - left < SEEN_WITHIN, "it is still there");
-    }
+    becomes("it has left", async || count().await == 1).await;
     let shown = cluster.homes[0].ok(&["status"]);
     assert!(!shown.contains("NODE"), "a node alone needs no list:\n{shown}");
     cluster.stop();

@@ -4,6 +4,8 @@
 
 #[path = "support/commands.rs"]
 mod commands;
+#[path = "support/raw.rs"]
+mod raw;
 mod support;
 #[path = "support/terminal.rs"]
 mod terminal;
@@ -15,6 +17,7 @@ use std::process::Command;
 
 use commands::{is_root, left_out, shell};
 use punctual::client::Client;
+use raw::Raw;
 use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use support::{Home, PROGRAM, ended, run_to_end, text};
@@ -202,10 +205,10 @@ async fn commands_get_the_limit_of_open_files_that_the_daemon_was_started_with()
         .collect();
     assert_eq!(files[3], files[4], "the daemon has as many as it may");
     let client = home.client();
-    // Something is executed before the shell looks, so that the limit is set by then.
-    let look = "/bin/true; ulimit -Sn";
+    // The limit is set just after the shell has begun.
+    let look = "until test $(ulimit -Sn) = 100; do :; done; ulimit -Sn";
     assert_eq!(output(&client, "plain", shell(look)).await, "100\n");
-    let mut task = shell(look);
+    let mut task = shell("ulimit -Sn");
     task["umask"] = json!("022");
     assert_eq!(output(&client, "launched", task.clone()).await, "100\n");
     task["limits"] = json!({"files": 50});
@@ -217,16 +220,17 @@ async fn a_run_that_the_system_has_no_place_for_waits_and_keeps_its_attempt() {
     let home = Home::new("");
     let daemon = home.start();
     let client = home.client();
-    let in_two_seconds = json!({"type": "date", "run_date": in_seconds(2)});
-    let job = json!({"id": "later", "task": shell("echo done"), "trigger": in_two_seconds});
-    client.add(&job).await.unwrap();
+    let now = json!({"type": "date", "run_date": "2020-01-01"});
+    let job = json!({"id": "due", "task": shell("echo done"), "trigger": now});
+    // This connection is there already, and needs no other descriptor.
+    let mut raw = Raw::connect(&home.socket());
+    assert_eq!(raw.ask("GET", "/readyz", b"").unwrap().status, 200);
     let few = Rlimit { current: Some(4), maximum: getrlimit(&daemon).maximum };
     let before = prlimit(Some(daemon.pid()), Resource::Nofile, few).unwrap();
-    while !std::fs::read_to_string(home.log()).unwrap().contains("no place for a run") {
-        tokio::task::yield_now().await;
-    }
+    assert_eq!(raw.ask("POST", "/v1/jobs", job.to_string().as_bytes()).unwrap().status, 201);
+    home.log_with("no place for a run");
     prlimit(Some(daemon.pid()), Resource::Nofile, before).unwrap();
-    let runs = client.runs("job=later").await.unwrap();
+    let runs = client.runs("job=due").await.unwrap();
     let run = ended(&client, text(&runs["runs"][0], "id")).await;
     assert_eq!((text(&run, "state"), &run["attempt"]), ("succeeded", &json!(1)), "{run}");
     assert_eq!(written(&client, &run).await, "done\n");
@@ -238,12 +242,6 @@ fn getrlimit(daemon: &support::Daemon) -> Rlimit {
     let line = text.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let maximum = line.split_whitespace().nth(4).unwrap().parse().ok();
     Rlimit { current: maximum, maximum }
-}
-
-/// An instant that is so far ahead.
-fn in_seconds(seconds: i64) -> String {
-    use punctual::clock::{Clock, SystemClock, rfc3339};
-    rfc3339(SystemClock.now() + chrono::TimeDelta::seconds(seconds))
 }
 
 #[tokio::test]

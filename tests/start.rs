@@ -140,11 +140,7 @@ async fn a_reload_while_the_store_is_waited_for_takes_the_file_as_it_is_now() {
     home.write_config("nonsense");
     daemon.signal(Kill::HUP);
     daemon.wait_for("READY=1");
-    // The log is written by a thread of its own.
-    let said = "the configuration is faulty; the old one stays";
-    while !std::fs::read_to_string(home.log()).unwrap().contains(said) {
-        daemon.hear_for(std::time::Duration::from_millis(100));
-    }
+    home.log_with("the configuration is faulty; the old one stays");
 
     home.write_config(&store("postgres://me@no-such-host.invalid/away"));
     daemon.signal(Kill::HUP);

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Home, text};
 
-/// A job with this id that is in order.
+/// A job with this id that is in order, and is due at this hour on the first day of 2100.
 fn good(id: &str, hour: u32) -> String {
     format!(
-        "[[jobs]]\nid = \"{id}\"\ntrigger = {{ type = \"cron\", hour = {hour} }}\n\
+        "[[jobs]]\nid = \"{id}\"\ntrigger = {{ type = \"cron\", year = 2100, hour = {hour} }}\n\
          task = {{ type = \"builtin\", name = \"noop\" }}\n"
     )
 }
@@ -71,7 +71,10 @@ async fn a_start_goes_on_without_the_faulty_jobs_and_everything_names_them() {
     });
     let all: Vec<(String, String)> = named.chain(nameless).collect();
     let listed = home.ok(&["list"]);
-    let log = std::fs::read_to_string(home.log()).unwrap();
+    for (_, said) in &all {
+        home.log_with(said);
+    }
+    let log = home.log_with("");
     let status = client.status().await.unwrap();
     let (code, checked) = home.fails(&["check"]);
     for (number, (id, said)) in all.iter().enumerate() {
@@ -144,11 +147,7 @@ async fn a_job_that_a_start_finds_faulty_keeps_its_definition_and_goes_on_when_i
         "broken",
         "as the start before left it"
     );
-    assert!(
-        std::fs::read_to_string(home.log())
-            .unwrap()
-            .contains("WARN the file declares no jobs any more, or one without an id")
-    );
+    home.log_with("WARN the file declares no jobs any more, or one without an id");
     home.write_config(&(good("kept", 3) + &good("other", 4)));
     home.ok(&["reload"]);
     let mended = client.job("kept").await.unwrap();
@@ -197,8 +196,7 @@ async fn a_file_that_was_moved_says_whose_jobs_it_has_until_it_names_its_source(
     assert_eq!(home.run(&["status"]).status.code(), Some(1));
     let fault = status["declared"]["faults"][0].clone();
     assert!(text(&fault, "error").contains(&*old.display().to_string()), "{fault}");
-    let log = std::fs::read_to_string(home.log()).unwrap();
-    assert!(log.contains("ERROR another file declares the job"), "{log}");
+    home.log_with("ERROR another file declares the job");
     let (code, said) = home.fails(&["reload"]);
     assert!(code == 1 && said.contains("job \"a\" is declared by another file"), "{said}");
     let (code, said) = home.fails(&["check", &moved_to]);

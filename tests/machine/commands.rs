@@ -3,9 +3,11 @@
 use crate::machine::Machine;
 use crate::support::left_out;
 
-/// A job's script: it tells its cgroup, and leaves a process behind that has forked twice and has a session of its own.
+/// A job's script: it tells its cgroup, and leaves a process behind that has forked twice and has a session of its own. It
+/// ends once that process is one which sleeps.
 const LEAVER: &str = "sed -n s/^0:://p /proc/self/cgroup; \
-    setsid sh -c 'sleep 600 & echo $! > /var/lib/punctual/left' > /dev/null 2>&1";
+    setsid sh -c 'sleep 600 & echo $! > /var/lib/punctual/left' > /dev/null 2>&1; \
+    until grep -q sleep /proc/$(cat /var/lib/punctual/left)/comm; do :; done";
 
 #[test]
 fn a_command_has_a_cgroup_and_what_it_leaves_there_is_told_and_ended_with_its_run() {

@@ -38,10 +38,10 @@ fn a_job_that_kills_its_daemon_is_lost_after_three_deaths_and_the_unit_is_active
 #[test]
 fn a_drain_may_be_longer_than_the_time_that_the_unit_gives_it() {
     let Some(machine) = Machine::installed() else { return };
-    machine.drop_in("short", "[Service]\nTimeoutStopSec=3\n");
+    machine.drop_in("short", "[Service]\nTimeoutStopSec=8\n");
     machine.shell("printf '[scheduler]\\ndrain_seconds = 60\\n' > /etc/punctual/jobs.toml");
     machine.ok(&["systemctl", "restart", UNIT]);
-    machine.add("long", &[], "trap '' TERM; sleep 9; exit 0");
+    machine.add("long", &[], "trap '' TERM; sleep 14; exit 0");
     machine.ok(&["punctual", "run", "long"]);
     machine.wait_until("it runs", |machine| state_of_last_run(machine, "long").0 == "running");
     machine.ok(&["systemctl", "stop", UNIT]);

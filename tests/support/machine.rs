@@ -188,6 +188,12 @@ impl Machine {
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
 
+    /// The JSON that this program prints, if it succeeds.
+    pub(crate) fn try_json(&self, arguments: &[&str]) -> Option<Value> {
+        let output = self.run(&[&["punctual", "--json"], arguments].concat());
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
     /// A command that root runs in the machine.
     pub(crate) fn command(&self, command: &[&str]) -> Command {
         let mut entering = as_root("nsenter");

@@ -22,6 +22,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe;
+use tokio::time::Instant;
 
 /// How long any signal may take. Only a test that fails waits for so long.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -194,9 +195,22 @@ impl Home {
         Daemon { child, messages, listening, log: self.log() }
     }
 
-    /// Where daemons log.
+    /// Where daemons log. A daemon that runs writes an entry a moment after the event; one that has ended has written all.
     pub(crate) fn log(&self) -> PathBuf {
         self.path().join("daemon.log")
+    }
+
+    /// What daemons have logged, once this is in it.
+    pub(crate) fn log_with(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = std::fs::read_to_string(self.log()).unwrap();
+            if log.contains(text) {
+                return log;
+            }
+            assert!(Instant::now() < deadline, "{text:?} is not logged: {log}");
+            std::thread::yield_now();
+        }
     }
 
     /// A signal that commands can give: each line written to its path arrives here.
