@@ -14,18 +14,19 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{RecvTimeoutError, TrySendError, sync_channel};
+use std::sync::mpsc::{self, RecvTimeoutError, TrySendError, sync_channel};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::support::{PATIENCE, PROGRAM, left_out};
+use super::support::{PATIENCE, PROGRAM, left_out, listen};
 
 /// Programs that machines need on the host, each with the Debian package that has it.
 const PROGRAMS: [(&str, &str); 3] = [
@@ -70,7 +71,9 @@ pub(crate) struct Machine {
     /// The shell that runs it, until its input ends.
     shell: Child,
     /// What the container says: that it has booted, and which process of the host is its first.
-    messages: UnixDatagram,
+    messages: mpsc::Receiver<Vec<String>>,
+    /// The socket that this comes from.
+    listening: UnixDatagram,
     folder: PathBuf,
     /// The machine's first process, as the host sees it.
     leader: u32,
@@ -87,8 +90,7 @@ impl Machine {
         let (image, packages) = (image(), packages());
         let folder = tempfile::Builder::new().prefix("punctual-").tempdir().unwrap().keep();
         let notify = folder.join("notify.sock");
-        let messages = UnixDatagram::bind(&notify).unwrap();
-        messages.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (messages, listening) = listen(UnixDatagram::bind(&notify).unwrap());
         let console = File::create(folder.join("console.log")).unwrap();
         let name = folder.file_name().unwrap().to_str().unwrap().replace('.', "");
         let shell = as_root("env")
@@ -102,7 +104,7 @@ impl Machine {
             .stderr(console)
             .spawn()
             .unwrap();
-        let mut machine = Self { shell, messages, folder, leader: 0 };
+        let mut machine = Self { shell, messages, listening, folder, leader: 0 };
         machine.wait_for_boot();
         Some(machine)
     }
@@ -132,17 +134,11 @@ impl Machine {
 
     /// Waits until the container says a line that begins so, and gives the rest of it.
     fn message(&self, start: &str) -> String {
-        let mut buffer = [0; 4096];
         loop {
-            let length = match self.messages.recv(&mut buffer) {
-                Ok(length) => length,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    panic!("the machine says nothing ({error}):\n{}", self.console());
-                }
-            };
-            let said = String::from_utf8_lossy(&buffer[..length]);
-            if let Some(rest) = said.lines().find_map(|line| line.strip_prefix(start)) {
+            let said = self.messages.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+                panic!("the machine says nothing ({error}):\n{}", self.console());
+            });
+            if let Some(rest) = said.iter().find_map(|line| line.strip_prefix(start)) {
                 return rest.to_owned();
             }
         }
@@ -340,6 +336,7 @@ impl Drop for Machine {
         }
         drop(self.shell.stdin.take());
         drop(self.shell.wait());
+        drop(self.listening.shutdown(Shutdown::Both));
     }
 }
 
