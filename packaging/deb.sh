@@ -33,6 +33,7 @@ put 644 "$scratch/zsh" /usr/share/zsh/vendor-completions/_punctual
 put 644 "$scratch/fish" /usr/share/fish/vendor_completions.d/punctual.fish
 put 644 systemd/punctual.service /usr/lib/systemd/system/punctual.service
 put 644 systemd/sysusers.conf /usr/lib/sysusers.d/punctual.conf
+put 644 systemd/tmpfiles.conf /usr/lib/tmpfiles.d/punctual.conf
 put 644 jobs.toml /etc/punctual/jobs.toml
 put 644 packaging/default /etc/default/punctual
 install -d -m 700 "$root/etc/punctual/credentials"

@@ -187,3 +187,34 @@ fn a_removal_keeps_jobs_and_settings_and_a_purge_leaves_nothing() {
     let state = machine.ok(&["systemctl", "is-system-running"]);
     assert_eq!(state, "running\n");
 }
+
+#[test]
+fn a_purge_succeeds_where_the_user_or_a_folder_is_in_use() {
+    let Some(mut machine) = Machine::installed() else { return };
+    machine.ok(&["systemd-run", "--quiet", "--uid=punctual", "sleep", "600"]);
+    // A mount point cannot be removed.
+    machine.shell(
+        "install -d /var/lib/punctual/mounted && mount -t tmpfs none /var/lib/punctual/mounted",
+    );
+
+    let said = machine.shell("dpkg --purge punctual 2>&1");
+
+    assert!(said.contains("userdel punctual"), "{said}");
+    assert!(said.contains("could not remove all of /var/lib/punctual"), "{said}");
+    let status = machine.run(&["dpkg-query", "--show", "--showformat=${Status}", "punctual"]);
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(!status.contains("ok installed") && !status.contains("config-files"), "{status}");
+    assert!(machine.ok(&["getent", "passwd", "punctual"]).starts_with("punctual:"));
+    assert_eq!(machine.shell("ls -d /etc/punctual || true"), "");
+    // The user that is left is used again. A drop-in that is there before the package finds the home of the user.
+    machine.shell("umount /var/lib/punctual/mounted && rm -r /var/lib/punctual");
+    machine.drop_in("other-users", include_str!("../../systemd/drop-ins/other-users.conf"));
+    machine.install();
+    let (_, printed) =
+        machine.run_job(&["--user", "punctual"], "pwd; echo text > file; cat ~/file");
+    assert!(printed.starts_with("/var/lib/punctual\ntext\n"), "{printed}");
+    // It is made again at each boot.
+    machine.shell("systemctl stop punctual && rm -r /var/lib/punctual");
+    machine.reboot();
+    assert_eq!(machine.property("ActiveState"), "active");
+}
