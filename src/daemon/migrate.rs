@@ -20,7 +20,7 @@ pub fn migrate(given: MigrateArguments, arguments: &ClientArguments) -> ExitCode
 
 fn run(given: MigrateArguments, arguments: &ClientArguments) -> Result<(), Failure> {
     let is_check = given.check;
-    let place = place(given)?;
+    let place = to_be_found(place(given)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Refused(error.to_string()))?;
     let looked =
@@ -52,6 +52,23 @@ fn run(given: MigrateArguments, arguments: &ClientArguments) -> Result<(), Failu
         return Err(Failure::Quiet("the schema is not current".to_owned()));
     }
     Ok(())
+}
+
+/// The place with the whole path of its file, which has to be there: tables that are made where no daemon looks for them
+/// help nobody, and a daemon cannot write to a file of another user.
+fn to_be_found(place: StorePlace) -> Result<StorePlace, Failure> {
+    let StorePlace::Sqlite(path) = place else { return Ok(place) };
+    let refuse = |why: String| Failure::Refused(why);
+    let path = std::path::absolute(path).map_err(|error| refuse(error.to_string()))?;
+    let shown = path.display();
+    let is_there = path.try_exists().map_err(|error| refuse(format!("{shown}: {error}")))?;
+    if !is_there {
+        return Err(refuse(format!(
+            "there is no file {shown}: a daemon makes the file of its SQLite store when it starts (a relative path in \
+             the URL is taken from STATE_DIRECTORY or, where that is not set, from the current folder)"
+        )));
+    }
+    Ok(StorePlace::Sqlite(path))
 }
 
 /// The database to migrate: from a URL on the command line, else from the configuration file.

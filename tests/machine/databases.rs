@@ -112,3 +112,39 @@ fn a_start_that_the_database_refuses_fails_at_once_and_is_not_tried_again() {
     machine.ok(&["systemctl", "kill", "--signal=HUP", UNIT]);
     machine.wait_until("the store is there", is_ready);
 }
+
+#[test]
+fn a_store_without_rights_and_a_missing_credential_end_the_start_for_good() {
+    const RIGHTS: &str = "the user of the daemon must be able to write to the file";
+    let Some(machine) = Machine::installed() else { return };
+    let fails = |status: &str| {
+        machine.run(&["systemctl", "restart", "punctual"]);
+        assert_eq!(machine.property("ActiveState"), "failed", "it is not tried again");
+        assert_eq!(machine.property("ExecMainStatus"), status);
+    };
+    let store = "/var/lib/punctual/punctual.db";
+    machine.ok(&["systemctl", "stop", "punctual"]);
+    for change in ["chown root", "chmod 0400"] {
+        machine.shell(&format!("{change} {store}"));
+        fails("2");
+        machine.shell(&format!("chown punctual {store}; chmod 0640 {store}"));
+        let said = format!("cannot open {store}: Permission denied ({RIGHTS}");
+        assert!(machine.journal().contains(&said), "{change}: {}", machine.journal());
+    }
+    // The file may be written, and what SQLite keeps beside it may not.
+    let config = |path: &str| {
+        machine.write("/etc/punctual/jobs.toml", &format!("[store]\nurl = \"sqlite://{path}\"\n"));
+    };
+    machine.shell(
+        "cd /var/lib/punctual && mkdir data && >data/jobs.db && chown punctual data/jobs.db",
+    );
+    config("data/jobs.db");
+    fails("2");
+    config("/usr/jobs.db");
+    fails("2");
+    let said = format!("cannot open /usr/jobs.db: Read-only file system ({RIGHTS}");
+    assert!(machine.journal().contains(&said), "{}", machine.journal());
+
+    machine.drop_in("secret", "[Service]\nLoadCredential=store-url:/etc/punctual/missing\n");
+    fails("243");
+}

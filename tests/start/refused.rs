@@ -181,3 +181,21 @@ async fn mariadb_without_a_free_connection_is_waited_for() {
     daemon.wait_for("READY=1");
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn a_file_that_no_waiting_makes_a_store_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("letter"), "no database at all\n".repeat(100)).unwrap();
+    std::fs::create_dir(path("folder")).unwrap();
+    std::fs::write(path("linked"), "").unwrap();
+    std::fs::hard_link(path("linked"), path("link")).unwrap();
+    for (name, why) in [
+        ("letter", "letter: file is not a database"),
+        ("folder", "folder: Is a directory"),
+        ("linked", "linked has more than one name (hard links)"),
+        ("letter/below", "letter: "),
+    ] {
+        is_refused(&format!("sqlite://{}", path(name).display()), why);
+    }
+}

@@ -125,11 +125,20 @@ async fn migrates(url: &str) {
 fn a_file_is_migrated_and_its_daemon_is_not_disturbed() {
     let home = Home::new("");
     std::fs::write(home.path().join("url"), "sqlite://other.db\n").unwrap();
+    let other = home.path().canonicalize().unwrap().join("other.db");
+    for more in [&["--check"][..], &[]] {
+        let (code, said) = home.fails(&[&["migrate", "--url-file", "url"], more].concat());
+        let missing = format!("there is no file {}: a daemon makes", other.display());
+        assert!(code == 1 && said.contains(&missing), "{said}");
+        assert!(!other.exists(), "only a daemon makes its file");
+    }
+    std::fs::write(&other, "").unwrap();
     let check = home.run(&["migrate", "--check", "--url-file", "url"]);
     assert_eq!(check.status.code(), Some(1));
-    assert!(!home.path().join("other.db").exists(), "a look changes nothing");
+    assert_eq!(std::fs::read(&other).unwrap(), b"", "a look changes nothing");
     let done = home.json(&["migrate", "--url-file", "url"]);
     assert_eq!((&done["found_version"], &done["changed"]), (&json!(0), &json!(true)));
+    assert_eq!(done["store"], format!("sqlite://{}", other.display()));
     let again = home.json(&["migrate", "--url-file", "url"]);
     assert_eq!(
         (&again["found_version"], &again["changed"]),

@@ -14,10 +14,15 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock, major, minor};
 use tokio::time::Instant;
 
+use super::reason::{file_lasts, without_number};
 use crate::store::StoreError;
 
 /// Mode of a new database. SQLite gives the same one to the files beside it.
 const MODE: u32 = 0o640;
+
+/// What is added to the reason why a file cannot be written.
+pub(super) const NEEDED_RIGHTS: &str =
+    " (the user of the daemon must be able to write to the file, and to the folder that it is in)";
 
 /// What tells a file from all others, whatever its names are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +41,13 @@ impl Identity {
 /// leaves its lock to the new process until that has become the command: for some milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// What becomes of a file that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    Create,
+    Refuse,
+}
 
 /// Why a file could not be locked.
 #[derive(Debug)]
@@ -86,11 +98,11 @@ impl Drop for DatabaseFile {
 }
 
 impl DatabaseFile {
-    /// Opens and locks a file, creating it where there is none. Fails if another process has locked it.
-    pub(super) async fn lock(path: &Path) -> Result<Self, StoreError> {
+    /// Opens and locks a file. Fails if another process has locked it.
+    pub(super) async fn lock(path: &Path, absent: Absent) -> Result<Self, StoreError> {
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
-            match Self::try_lock(path) {
+            match Self::try_lock(path, absent) {
                 Err(LockError::HolderNotVisible(_)) if Instant::now() < deadline => {
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
@@ -99,20 +111,21 @@ impl DatabaseFile {
         }
     }
 
-    fn try_lock(path: &Path) -> Result<Self, LockError> {
+    fn try_lock(path: &Path, absent: Absent) -> Result<Self, LockError> {
         let shown = path.display();
-        let fail = |error: io::Error| StoreError::Unusable(format!("cannot open {shown}: {error}"));
+        let fail = |error: io::Error| not_opened(path, &error);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(MODE);
+        options.read(true).write(true).create(absent == Absent::Create).truncate(false).mode(MODE);
         let file = options.open(path).map_err(fail)?;
         let path = path.canonicalize().map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
         let refuse = |why: &str| Err(StoreError::Unusable(format!("{shown} {why}")).into());
+        let refuse_for_good = |why: &str| Err(StoreError::Refused(format!("{shown} {why}")).into());
         if !metadata.is_file() {
-            return refuse("is not a regular file");
+            return refuse_for_good("is not a regular file");
         }
         if metadata.nlink() > 1 {
-            return refuse(
+            return refuse_for_good(
                 "has more than one name (hard links): the changes that SQLite keeps beside one name are \
                  not seen under the other; remove the other names, or copy the file",
             );
@@ -158,6 +171,15 @@ impl DatabaseFile {
         let mut companions = self.companions.get().into_iter().flatten();
         companions.try_for_each(|(path, identity)| check(path, *identity))
     }
+}
+
+/// Why a file, or the folder that it is in, was not opened or made.
+pub(super) fn not_opened(path: &Path, error: &io::Error) -> StoreError {
+    let message = format!("cannot open {}: {}", path.display(), without_number(error));
+    if !file_lasts(error) {
+        return StoreError::Unusable(message);
+    }
+    StoreError::Refused(format!("{message}{NEEDED_RIGHTS}"))
 }
 
 fn check(path: &Path, identity: Identity) -> Result<(), StoreError> {

@@ -23,6 +23,14 @@ const MYSQL_PASSES: [u16; 24] = [
 const POSTGRES_DENIED: [&str; 2] = ["42501", "3F000"];
 /// The same of `MySQL` and `MariaDB`: of a database, a table, a column, an operation.
 const MYSQL_DENIED: [u16; 4] = [1044, 1142, 1143, 1227];
+/// Kinds of errors of a file that is not opened until somebody changes it or its rights.
+const FILE_LASTS: [ErrorKind; 5] = [
+    ErrorKind::AlreadyExists,
+    ErrorKind::PermissionDenied,
+    ErrorKind::ReadOnlyFilesystem,
+    ErrorKind::IsADirectory,
+    ErrorKind::NotADirectory,
+];
 /// Kinds of errors of the system that are told by their name.
 const CLEAR: [ErrorKind; 7] = [
     ErrorKind::ConnectionRefused,
@@ -78,7 +86,12 @@ fn words_of_io(error: &io::Error) -> String {
     if CLEAR.contains(&kind) {
         return kind.to_string();
     }
-    text.split(" (os error ").next().unwrap_or_default().to_owned()
+    without_number(error)
+}
+
+/// What the system says, without the number of its error.
+pub(super) fn without_number(error: &io::Error) -> String {
+    error.to_string().split(" (os error ").next().unwrap_or_default().to_owned()
 }
 
 fn words_of_tls(error: &rustls::Error) -> String {
@@ -134,6 +147,11 @@ pub(super) fn may_pass(place: &StorePlace, error: &sqlx::Error) -> bool {
     }
     // Of a connection over the network, only a file that the URL names is not found.
     place.is_at_a_socket() || error.kind() != ErrorKind::NotFound
+}
+
+/// Whether a file that the system does not open stays like that until somebody changes it or its rights.
+pub(super) fn file_lasts(error: &io::Error) -> bool {
+    FILE_LASTS.contains(&error.kind())
 }
 
 /// Whether the user of the database lacks a right.

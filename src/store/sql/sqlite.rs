@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rusqlite::ffi;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Statement, TransactionBehavior};
 
 use super::dialect::{Query, Write};
-use super::file::DatabaseFile;
+use super::file::{Absent, DatabaseFile, NEEDED_RIGHTS, not_opened};
 use super::migrate::{self, Schema, SchemaError};
 use super::readers::Readers;
 use super::value::{Bind, Cell, Row, Value};
@@ -24,6 +25,10 @@ const WAL_PAGES: i64 = 4000;
 const PREPARED: usize = 64;
 /// The oldest SQLite without the WAL-reset corruption bug, as its version number counts.
 const SQLITE_AT_LEAST: i32 = 3_051_003;
+/// Primary codes of a file that SQLite has no right to write.
+const NO_RIGHT: [i32; 3] = [ffi::SQLITE_PERM, ffi::SQLITE_READONLY, ffi::SQLITE_CANTOPEN];
+/// Primary codes of a file that holds something else than a sound database.
+const NO_DATABASE: [i32; 2] = [ffi::SQLITE_NOTADB, ffi::SQLITE_CORRUPT];
 /// Time between two looks at the file of a store that is idle.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -50,12 +55,17 @@ impl Sqlite {
     /// Opens the file, creating and migrating it where needed. Fails if another daemon holds it, or if it cannot be
     /// written.
     pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
-        let shown = path.display();
-        let (file, _) = prepare(path).await?;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|error| not_opened(folder, &error))?;
+        }
+        let (file, _) = prepare(path, Absent::Create).await?;
         let file = Arc::new(file);
-        let unusable = |error: String| StoreError::Unusable(format!("{shown}: {error}"));
+        let unusable = |error: rusqlite::Error| {
+            let code = error.sqlite_error().map(|error| error.extended_code);
+            not_used(path, &error.to_string(), code)
+        };
         let connection = connect_to_write(file.path()).map_err(unusable)?;
-        prove_writable(&connection).map_err(|error| unusable(error.to_string()))?;
+        prove_writable(&connection).map_err(unusable)?;
         file.note_companions()?;
         file.verify()?;
         let readers = Readers::start(&file)?;
@@ -63,9 +73,9 @@ impl Sqlite {
         Ok(Self { readers, writer: Mutex::new(writer), file })
     }
 
-    /// Creates the tables of a file, or brings them to this version; says how they stood.
+    /// Creates the tables of a file that is there, or brings them to this version; says how they stood.
     pub(super) async fn migrate(path: &Path) -> Result<Schema, StoreError> {
-        prepare(path).await.map(|(_, schema)| schema)
+        prepare(path, Absent::Refuse).await.map(|(_, schema)| schema)
     }
 
     /// Does something on the connection that writes, on this very thread: the core has one of its own, and to change
@@ -87,7 +97,8 @@ impl Sqlite {
         if writer.has_failed && writer.connection.is_some() {
             // A new connection to another file than the old one's would mix their contents.
             self.file.verify()?;
-            let fresh = connect_to_write(self.file.path()).map_err(StoreError::Unavailable)?;
+            let fresh = connect_to_write(self.file.path());
+            let fresh = fresh.map_err(|error| StoreError::Unavailable(error.to_string()))?;
             writer.connection = Some(fresh);
             writer.has_failed = false;
         }
@@ -139,22 +150,32 @@ impl Sqlite {
     }
 }
 
-/// Locks a file, creating it where there is none, and brings its schema to this version.
-async fn prepare(path: &Path) -> Result<(DatabaseFile, Schema), StoreError> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|error| {
-            StoreError::Unusable(format!("cannot create {}: {error}", folder.display()))
-        })?;
-    }
+/// Locks a file, and brings its schema to this version.
+async fn prepare(path: &Path, absent: Absent) -> Result<(DatabaseFile, Schema), StoreError> {
     check_version()?;
-    let file = DatabaseFile::lock(path).await?;
-    let schema = migrate::sqlite(file.path()).await.map_err(|error| {
-        let message = format!("{}: {error}", path.display());
-        // The file is full, locked or no database: another try may find it otherwise.
-        let may_pass = matches!(error, SchemaError::Sql(_) | SchemaError::Locked);
-        if may_pass { StoreError::Unusable(message) } else { StoreError::Refused(message) }
+    let file = DatabaseFile::lock(path, absent).await?;
+    let schema = migrate::sqlite(file.path()).await.map_err(|error| match &error {
+        SchemaError::Sql(sqlx::Error::Database(cause)) => {
+            let code = cause.code().and_then(|code| code.parse().ok());
+            not_used(path, &error.to_string(), code)
+        }
+        SchemaError::Sql(_) | SchemaError::Locked => not_used(path, &error.to_string(), None),
+        _ => StoreError::Refused(format!("{}: {error}", path.display())),
     })?;
     Ok((file, schema))
+}
+
+/// Why SQLite does not use a file, by its code. One that is full or locked may be used at another try.
+fn not_used(path: &Path, why: &str, code: Option<i32>) -> StoreError {
+    let message = format!("{}: {why}", path.display());
+    // The upper bits say more, which does not matter here.
+    match code.map(|code| code & 0xff) {
+        Some(code) if NO_RIGHT.contains(&code) => {
+            StoreError::Refused(format!("{message}{NEEDED_RIGHTS}"))
+        }
+        Some(code) if NO_DATABASE.contains(&code) => StoreError::Refused(message),
+        Some(_) | None => StoreError::Unusable(message),
+    }
 }
 
 /// Folds the WAL into the file that is open, and empties it: it must not be applied to a file that has taken its place.
@@ -163,15 +184,15 @@ fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma(None, "wal_checkpoint", "truncate", |_| Ok(()))
 }
 
-fn connect_to_write(path: &Path) -> Result<Connection, String> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
-    let connection = connection.map_err(|error| error.to_string())?;
+fn connect_to_write(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // SQLite opens a file that it may not write for reading only, without an error.
-    match connection.is_readonly(MAIN_DB) {
-        Ok(false) => Ok(connection),
-        Ok(true) => Err("it cannot be written, only read".to_owned()),
-        Err(error) => Err(error.to_string()),
+    if connection.is_readonly(MAIN_DB)? {
+        let code = ffi::Error::new(ffi::SQLITE_READONLY);
+        let why = "it cannot be written, only read".to_owned();
+        return Err(rusqlite::Error::SqliteFailure(code, Some(why)));
     }
+    Ok(connection)
 }
 
 /// Writes something that changes nothing.
@@ -294,7 +315,7 @@ impl Bind for Parameters<'_, '_> {
 pub(super) fn is_taken(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
         && error.sqlite_error().is_some_and(|error| {
-            [rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE, rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY]
+            [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY]
                 .contains(&error.extended_code)
         })
 }
