@@ -351,6 +351,32 @@ fn a_filter_that_is_not_understood_is_refused_in_the_same_words_everywhere() {
     }
 }
 
+#[tokio::test]
+async fn the_run_of_a_hook_is_logged_as_such_with_the_run_that_it_tells_of() {
+    let home = Home::new("");
+    let (daemon, client) = (home.start(), home.client());
+    let fail = |message| json!({"type": "builtin", "name": "fail", "args": {"message": message}});
+    let mut job = noop("try");
+    job["task"] = fail("own");
+    job["on_failure"] = fail("of the hook");
+    client.add(&job).await.unwrap();
+    let subject = run_to_end(&client, "try").await;
+    let subject = text(&subject, "id");
+    let hook = loop {
+        let rows = support::ledger(&client, "try").await;
+        if let Some(row) = rows.iter().find(|row| row["subject"] == subject) {
+            break text(row, "id").to_owned();
+        }
+    };
+    ended(&client, &hook).await;
+    assert_eq!(daemon.stop().code(), Some(0));
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    let own = format!("WARN failed job=try run={subject} attempt=1 ");
+    let of_hook =
+        format!("WARN failed job=try run={hook} hook=on_failure subject={subject} attempt=1 ");
+    assert!(log.contains(&own) && log.contains(&of_hook), "{log}");
+}
+
 /// Starts the program with a folder of its home in place of `/run/systemd/journal`.
 const WITH_JOURNAL: &str = r#"exec unshare --mount /bin/sh -c '
     mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal &&

@@ -29,6 +29,16 @@ impl Event {
         }
     }
 
+    /// The key of the hook that is run for it.
+    pub fn hook(self) -> &'static str {
+        match self {
+            Self::Success => "on_success",
+            Self::Failure => "on_failure",
+            Self::Recovery => "on_recovery",
+            Self::Missed => "on_missed",
+        }
+    }
+
     /// The event of that word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.word() == word)
@@ -57,10 +67,7 @@ impl Cause {
         match self {
             Self::Schedule => "schedule",
             Self::Manual => "manual",
-            Self::Event { event: Event::Success, .. } => "on_success",
-            Self::Event { event: Event::Failure, .. } => "on_failure",
-            Self::Event { event: Event::Recovery, .. } => "on_recovery",
-            Self::Event { event: Event::Missed, .. } => "on_missed",
+            Self::Event { event, .. } => event.hook(),
         }
     }
 }

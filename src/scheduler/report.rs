@@ -1,9 +1,11 @@
 //! What the log says of runs. A daemon's usual level shows what went wrong; with
 //! `PUNCTUAL_LOG=info,ledger=debug` it shows every run.
 
+use tracing::field::{DisplayValue, display};
+
 use crate::clock::Timestamp;
 use crate::job::JobId;
-use crate::run::{Event, Outcome, Run, RunState, SkipReason};
+use crate::run::{Cause, Event, Outcome, Run, RunId, RunState, SkipReason};
 
 /// The target under which runs are logged.
 const TARGET: &str = "ledger";
@@ -21,7 +23,7 @@ pub(super) enum Note {
     /// An attempt has failed, and another one follows at that instant.
     TriedAgain { run: Box<Run>, at: Timestamp },
     /// A hook cannot run in any pool.
-    NoPoolForHook { job: JobId, event: Event, why: String },
+    NoPoolForHook { job: JobId, event: Event, subject: RunId, why: String },
 }
 
 impl Note {
@@ -36,18 +38,27 @@ impl Note {
                 tracing::info!(%job, reason = reason.word(), count, "skipped");
             }
             Self::TriedAgain { run, at } => tried_again(run, *at),
-            Self::NoPoolForHook { job, event, why } => {
-                tracing::warn!(%job, event = event.word(), error = %why, "the hook is not run");
+            Self::NoPoolForHook { job, event, subject, why } => {
+                tracing::warn!(%job, hook = event.hook(), %subject, error = %why, "the hook is not run");
             }
         }
+    }
+}
+
+/// Which hook of its job a run is of, and of which run it tells; none for a run of the job itself.
+fn of_hook(run: &Run) -> (Option<&'static str>, Option<DisplayValue<&RunId>>) {
+    match &run.cause {
+        Cause::Event { event, subject } => (Some(event.hook()), Some(display(subject))),
+        Cause::Schedule | Cause::Manual => (None, None),
     }
 }
 
 fn tried_again(run: &Run, at: Timestamp) {
     let RunState::Ended { outcome, .. } = &run.state else { return };
     let (job, id, attempt) = (&run.job_id, &run.id, run.attempt);
+    let (hook, subject) = of_hook(run);
     if let Outcome::Failed { error, .. } | Outcome::TimedOut { error } = outcome {
-        tracing::info!(target: TARGET, %job, run = %id, attempt, %error, again_at = %at, "tried again");
+        tracing::info!(target: TARGET, %job, run = %id, hook, subject, attempt, %error, again_at = %at, "tried again");
     }
 }
 
@@ -59,21 +70,22 @@ pub(super) fn ended(run: &Run) {
     };
     let (late_us, took_us) = (micros(run.due_at, *started_at), micros(*started_at, *finished_at));
     let (job, id, attempt) = (&run.job_id, &run.id, run.attempt);
+    let (hook, subject) = of_hook(run);
     match outcome {
         Outcome::Succeeded { .. } => {
-            tracing::debug!(target: TARGET, %job, run = %id, late_us, took_us, "succeeded");
+            tracing::debug!(target: TARGET, %job, run = %id, hook, subject, late_us, took_us, "succeeded");
         }
         Outcome::Failed { error, .. } => {
-            tracing::warn!(target: TARGET, %job, run = %id, attempt, late_us, took_us, %error, "failed");
+            tracing::warn!(target: TARGET, %job, run = %id, hook, subject, attempt, late_us, took_us, %error, "failed");
         }
         Outcome::Cancelled { reason } => {
-            tracing::info!(target: TARGET, %job, run = %id, attempt, late_us, took_us, %reason, "cancelled");
+            tracing::info!(target: TARGET, %job, run = %id, hook, subject, attempt, late_us, took_us, %reason, "cancelled");
         }
         Outcome::TimedOut { error } => {
-            tracing::warn!(target: TARGET, %job, run = %id, attempt, late_us, took_us, %error, "timed out");
+            tracing::warn!(target: TARGET, %job, run = %id, hook, subject, attempt, late_us, took_us, %error, "timed out");
         }
         Outcome::Lost { error } => {
-            tracing::warn!(target: TARGET, %job, run = %id, attempt, %error, "lost");
+            tracing::warn!(target: TARGET, %job, run = %id, hook, subject, attempt, %error, "lost");
         }
     }
 }

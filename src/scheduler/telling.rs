@@ -69,7 +69,8 @@ impl Desk<'_> {
             Ok(executor) => executor,
             Err(invalid) => {
                 let (job, why) = (job.id.clone(), invalid.to_string());
-                self.step.notes.push(Note::NoPoolForHook { job, event, why });
+                let subject = subject.id.clone();
+                self.step.notes.push(Note::NoPoolForHook { job, event, subject, why });
                 return;
             }
         };
