@@ -118,7 +118,7 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
             for_each(&runs, output, call, if no_wait { "asked to end:" } else { "ended:" }).await
         }
         ClientCommand::Remove { ids } => {
-            for_each(&ids, output, async |id| Ok(client.remove(id).await?), "removed").await
+            for_each(&ids, output, async |id| remove(client, id, output).await, "removed").await
         }
         ClientCommand::Run { id, wait, raw } => {
             let shown = wait.then(|| logs::Form::plain(raw));
@@ -146,6 +146,18 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         ClientCommand::LogLevel(arguments) => log_level::run(client, &arguments, output, now).await,
         ClientCommand::Preview(arguments) => preview::run(Some(client), &arguments, output).await,
     }
+}
+
+/// Removes a job. If another file declares it, people are told that it may come back; in JSON, the job has its source.
+async fn remove(client: &Client, id: &str, output: &Output) -> Result<Value, Failure> {
+    let job = client.remove(id).await?;
+    let source = job.get("source").and_then(Value::as_str).filter(|_| !output.is_json());
+    if let Some(source) = source {
+        output::note(&format!(
+            "{id} was declared by {source}; a daemon that uses that file adds it again at its next start or reload"
+        ));
+    }
+    Ok(job)
 }
 
 /// Asks a run to end, and waits until it has.

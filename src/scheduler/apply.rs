@@ -8,6 +8,7 @@ use super::command::{Added, Addition, Answer, Existing, Refusal, Request};
 use super::floor::{Floor, Waiting};
 use super::overlap::Overlaps;
 use super::plan;
+use super::report::Note;
 use super::step::Step;
 use crate::clock::Timestamp;
 use crate::job::{Due, Job, JobId, JobState, Origin};
@@ -115,6 +116,9 @@ impl Desk<'_> {
         // A job of another file may go: that file may be gone for good.
         if job.origin == Origin::File && !job.is_declared_beside(&self.rules.source) {
             return Err(self.declared_in_file(&job));
+        }
+        if let Some(source) = job.source.clone() {
+            self.step.notes.push(Note::RemovedOfAnother { job: id.clone(), source });
         }
         self.delete(id);
         Ok(Answer::Job(job))

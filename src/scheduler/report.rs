@@ -1,6 +1,8 @@
 //! What the log says of runs. A daemon's usual level shows what went wrong; with
 //! `PUNCTUAL_LOG=info,ledger=debug` it shows every run.
 
+use std::sync::Arc;
+
 use tracing::field::{DisplayValue, display};
 
 use crate::clock::Timestamp;
@@ -18,6 +20,8 @@ pub(super) enum Note {
     Broken { job: JobId, reason: String },
     /// A broken job can fire again.
     Mended { job: JobId },
+    /// A job that another file declares was removed by a request.
+    RemovedOfAnother { job: JobId, source: Arc<str> },
     /// Occurrences were skipped.
     Skipped { job: JobId, reason: SkipReason, count: u64 },
     /// An attempt has failed, and another one follows at that instant.
@@ -34,6 +38,10 @@ impl Note {
                 tracing::warn!(%job, error = %reason, "the job is broken; it is kept, and does not fire");
             }
             Self::Mended { job } => tracing::info!(%job, "the job is whole again"),
+            Self::RemovedOfAnother { job, source } => {
+                tracing::warn!(%job, %source, "a job that another file declares was removed; \
+                    a daemon that uses that file adds it again at its next start or reload");
+            }
             Self::Skipped { job, reason, count } => {
                 tracing::info!(%job, reason = reason.word(), count, "skipped");
             }

@@ -213,3 +213,24 @@ async fn a_file_that_was_moved_says_whose_jobs_it_has_until_it_names_its_source(
     assert!(home.fails(&["remove", "a"]).1.contains("declared in a file"));
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn the_removal_of_a_job_that_another_file_declares_says_that_it_may_come_back() {
+    let home = Home::new(&(good("a", 1) + &good("b", 1)));
+    assert!(home.start().stop().success());
+    home.write_config("[scheduler]\nsource = \"other\"\n");
+    let daemon = home.start();
+    let source = home.path().canonicalize().unwrap().join("jobs.toml").display().to_string();
+    let output = home.run(&["remove", "a"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success());
+    assert!(said.starts_with(&format!("punctual: a was declared by {source}; ")), "{said}");
+    assert_eq!(text(&home.json(&["remove", "b"]), "source"), source);
+    home.ok(&["add", "c", "--every", "1h", "--builtin", "noop"]);
+    let output = home.run(&["remove", "c"]);
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "nobody declares it");
+    assert!(daemon.stop().success());
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    let warned = log.lines().filter(|line| line.contains("WARN a job that another file declares"));
+    assert_eq!(warned.count(), 2, "{log}");
+}
