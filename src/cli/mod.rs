@@ -167,12 +167,25 @@ async fn cancel(
     reason: Option<&str>,
     no_wait: bool,
 ) -> Result<Value, Failure> {
-    let run = client.cancel(id, reason).await?;
+    let run = match client.cancel(id, reason).await {
+        Err(error) if error.is_not_found() => return Err(no_run(client, id, error).await),
+        run => run?,
+    };
     if no_wait {
         return Ok(run);
     }
     let goes_on = format!("run {id} was asked to end, and may go on for a while");
     unless_interrupted(async { Ok(ended(client, id, run).await?) }, goes_on).await
+}
+
+/// Why there is no run of this id. If it is the id of a job, the failure says how to find its runs.
+async fn no_run(client: &Client, id: &str, error: ClientError) -> Failure {
+    if client.job(id).await.is_err() {
+        return error.into();
+    }
+    Failure::NotFound(format!(
+        "there is no run \"{id}\", but a job; punctual runs {id} --state running shows which of its runs can be cancelled"
+    ))
 }
 
 /// The run as it is when it has ended.

@@ -54,6 +54,11 @@ fn errors_are_json_where_answers_are() {
         let said = told[0]["message"].as_str().unwrap();
         assert!(said.contains(message) && !said.contains("Usage:"), "{typed}: {said}");
     }
+    // Only runs can be cancelled; an id of a job is a mistake with a way out.
+    let (code, told) = errors(&home, &["cancel", "known", "--json"]);
+    let said = told[0]["message"].as_str().unwrap();
+    assert_eq!((code, &told[0]["code"]), (1, &json!("not_found")));
+    assert!(said.contains("punctual runs known --state running"), "{said}");
     // Of several ids, one error for each that failed.
     let (code, told) = errors(&home, &["pause", "a", "known", "b", "--json"]);
     let messages: Vec<_> = told.iter().map(|error| error["message"].as_str().unwrap()).collect();
