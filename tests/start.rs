@@ -90,6 +90,9 @@ async fn is_waited_for<K: Kind>() {
     assert_eq!(text(&shown, "state"), "waiting for the store");
     assert_eq!((&shown["ready"], &shown["store_error"]), (&json!(false), &json!(status)));
     assert_eq!(shown["not_ready"]["reason"], "store");
+    let people = String::from_utf8(home.run(&["status"]).stdout).unwrap();
+    let line = people.lines().find_map(|line| line.strip_prefix("store ")).unwrap();
+    assert_eq!(line.trim(), text(&shown, "store"), "{people}");
     // What the file says is known without the store.
     let file = home.path().canonicalize().unwrap().join("jobs.toml").display().to_string();
     assert_eq!(

@@ -93,12 +93,7 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
             let zone = if is_paused { present::daemon_zone(client).await? } else { Zone::utc() };
             output.show(&page, |page| view::jobs(page, &zone, now))
         }
-        ClientCommand::Show { id } => {
-            let job = client.job(&id).await?;
-            let id = crate::client::percent_encode(&id);
-            let runs = client.runs(&format!("limit=5&hooks=false&job={id}")).await?;
-            output.show(&job, |job| view::job(job, &runs, now))
-        }
+        ClientCommand::Show { id } => show(client, &id, output, now).await,
         ClientCommand::Pause(ChosenJobs { all: true, .. }) => {
             let answer = client.pause_all().await?;
             output.show(&answer, |_| "paused the scheduler".to_owned())
@@ -146,6 +141,18 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
         ClientCommand::LogLevel(arguments) => log_level::run(client, &arguments, output, now).await,
         ClientCommand::Preview(arguments) => preview::run(Some(client), &arguments, output).await,
     }
+}
+
+/// Shows a job, to people with its latest runs.
+async fn show(client: &Client, id: &str, output: &Output, now: Timestamp) -> Result<(), Failure> {
+    let job = client.job(id).await?;
+    if output.is_json() {
+        return output.show(&job, |_| String::new());
+    }
+    let id = crate::client::percent_encode(id);
+    let runs = client.runs(&format!("limit=5&hooks=false&job={id}")).await?;
+    let zones = Zones::of_job(client, &job).await?;
+    output.show(&job, |job| view::job(job, &runs, &zones, now))
 }
 
 /// Removes a job. If another file declares it, people are told that it may come back; in JSON, the job has its source.
@@ -334,7 +341,7 @@ async fn since(
     read(&Zone::utc())?;
     let Some(id) = job else { return read(&present::daemon_zone(client).await?) };
     match client.job(id).await {
-        Ok(job) => read(&zones::zone_of_job(&job)),
+        Ok(job) => read(Zones::of_job(client, &job).await?.of(&job)),
         // Its runs outlive a job.
         Err(error) if error.is_not_found() => read(&present::daemon_zone(client).await?),
         Err(error) => Err(error.into()),

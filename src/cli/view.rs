@@ -87,7 +87,7 @@ pub(super) fn added(job: &Value, replaces: bool, now: Timestamp) -> String {
     // The first definition of a job is its first revision.
     let is_first = job.get("revision").and_then(Value::as_u64) == Some(1);
     let done = if replaces && !is_first { "replaced" } else { "added" };
-    let next = match when(job, "next_run_time", &zone_of_job(job), now) {
+    let next = match when(job, "next_run_time", &zone_of_job(job).unwrap_or_else(Zone::utc), now) {
         Some(next) => format!("next run {next}"),
         None => format!("it is {}", text(job, "state")),
     };
@@ -130,7 +130,9 @@ pub(super) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
         let next = instant(job, "next_run_time");
         let (at, distance) = match next {
             Some(_) if pause.is_some() => ("when resumed".to_owned(), String::new()),
-            Some(next) => (local(next, &zone_of_job(job)), relative(next, now)),
+            Some(next) => {
+                (local(next, &zone_of_job(job).unwrap_or_else(Zone::utc)), relative(next, now))
+            }
             None => Default::default(),
         };
         table.row(
@@ -156,8 +158,8 @@ pub(super) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
 }
 
 /// One job, with its latest runs.
-pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
-    let zone = zone_of_job(job);
+pub(super) fn job(job: &Value, latest: &Value, zones: &Zones, now: Timestamp) -> String {
+    let zone = zones.of(job);
     let mut lines = vec![
         ("id", text(job, "id").to_owned()),
         ("name", text(job, "name").to_owned()),
@@ -169,7 +171,7 @@ pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
         ("", json(job, "task")),
     ];
     let next =
-        when(job, "next_run_time", &zone, now).map(|next| match pause_of_all(job, &zone, now) {
+        when(job, "next_run_time", zone, now).map(|next| match pause_of_all(job, zone, now) {
             Some(pause) => format!("when the scheduler is resumed ({pause})"),
             None => next,
         });
@@ -200,12 +202,12 @@ pub(super) fn job(job: &Value, latest: &Value, now: Timestamp) -> String {
     for key in ["tags", "description", "origin", "source", "revision"] {
         lines.push((key, plain_value(job, key)));
     }
-    lines.push(("created", local_option(job, "created_at", &zone)));
-    lines.push(("updated", local_option(job, "updated_at", &zone)));
+    lines.push(("created", local_option(job, "created_at", zone)));
+    lines.push(("updated", local_option(job, "updated_at", zone)));
     let latest = if rows(latest, "runs").is_empty() {
         "no runs yet\n".to_owned()
     } else {
-        runs(latest, &Zones::of_job(job), now)
+        runs(latest, zones, now)
     };
     format!("{}\n\n{latest}", details(19, &lines))
 }
@@ -245,7 +247,6 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         let jobs = plain_value(clock, "jobs");
         format!("set back from {}; {jobs} jobs continue from {}", at("recorded"), at("found_at"))
     });
-    let trouble = text(status, "store_error");
     let ready = match status.pointer("/not_ready/message").and_then(Value::as_str) {
         Some(message) => format!("no: {message}"),
         None => "yes".to_owned(),
@@ -268,7 +269,7 @@ pub(super) fn status(status: &Value, now: Timestamp) -> String {
         ("node", format!("{} (pid {})", text(status, "node"), plain_value(status, "pid"))),
         ("started", started.unwrap_or_default()),
         ("clock", clock.unwrap_or_default()),
-        ("store", format!("{} {trouble}", text(status, "store")).trim_end().to_owned()),
+        ("store", text(status, "store").to_owned()),
         ("socket", text(status, "socket").to_owned()),
         ("time zone", zone_source(status)),
         ("jobs", jobs),

@@ -19,8 +19,12 @@ pub(super) struct Zones {
 
 impl Zones {
     /// The zone of a job that was answered.
-    pub(super) fn of_job(job: &Value) -> Self {
-        Self { jobs: BTreeMap::new(), other: zone_of_job(job) }
+    pub(super) async fn of_job(client: &Client, job: &Value) -> Result<Self, ClientError> {
+        let other = match zone_of_job(job) {
+            Some(zone) => zone,
+            None => daemon_zone(client).await?,
+        };
+        Ok(Self { jobs: BTreeMap::new(), other })
     }
 
     /// The zones of the jobs that these runs belong to.
@@ -33,7 +37,9 @@ impl Zones {
         let mut jobs = BTreeMap::new();
         for id in &ids {
             match client.job(id).await {
-                Ok(job) => drop(jobs.insert((*id).to_owned(), zone_of_job(&job))),
+                Ok(job) => {
+                    zone_of_job(&job).and_then(|zone| jobs.insert((*id).to_owned(), zone));
+                }
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
@@ -51,10 +57,10 @@ impl Zones {
     }
 }
 
-/// The zone of a job's trigger. A trigger that cannot be read has none, and is shown in UTC.
-pub(super) fn zone_of_job(job: &Value) -> Zone {
+/// The zone of a job's trigger. A trigger that cannot be read has none.
+pub(super) fn zone_of_job(job: &Value) -> Option<Zone> {
     let name = job.pointer("/trigger/timezone").and_then(Value::as_str);
-    name.and_then(|name| Zone::parse(name).ok()).unwrap_or_else(Zone::utc)
+    name.and_then(|name| Zone::parse(name).ok())
 }
 
 /// An instant as a zone's clock shows it, with the zone.

@@ -234,3 +234,15 @@ fn the_removal_of_a_job_that_another_file_declares_says_that_it_may_come_back() 
     let warned = log.lines().filter(|line| line.contains("WARN a job that another file declares"));
     assert_eq!(warned.count(), 2, "{log}");
 }
+
+#[test]
+fn a_broken_job_without_a_zone_of_its_own_is_shown_in_that_of_the_daemon() {
+    let zone = "[scheduler]\ntimezone = \"Asia/Shanghai\"\n";
+    let never = good("never", 1).replace("hour = 1", "month = 2, day = 30");
+    let home = Home::new(&(zone.to_owned() + &never));
+    let daemon = home.start();
+    let shown = home.ok(&["show", "never"]);
+    let created = shown.lines().find(|line| line.starts_with("created ")).unwrap();
+    assert!(created.ends_with(" +08:00 Asia/Shanghai"), "{shown}");
+    assert!(daemon.stop().success());
+}
