@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     match verb {
-        Verb::Serve(serve) => daemon::serve(serve.config, serve.demo, client.socket),
+        Verb::Serve(serve) => daemon::serve(serve.config, serve.demo, client),
         Verb::Check(check) => daemon::check(check.config, &client),
         Verb::Migrate(migrate) => daemon::migrate(migrate, &client),
         Verb::Completions { shell } => cli::completions(&client, shell),

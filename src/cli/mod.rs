@@ -28,7 +28,7 @@ pub use arguments::{
 };
 pub use failure::Failure;
 pub use generate::{completions, man};
-pub use output::report;
+pub use output::{Output, report};
 
 use std::process::ExitCode;
 
@@ -40,7 +40,6 @@ use crate::config::{self, ClientSocket};
 use crate::instant::{Toward, parse_moment};
 use crate::printable::escaped;
 use crate::zone::Zone;
-use output::Output;
 use present::Present;
 use zones::Zones;
 

@@ -39,19 +39,23 @@ impl Output {
 
     /// Prints a failure in one line, with control characters escaped, unless it has been shown already.
     pub(super) fn complain(&self, failure: &Failure) {
-        let text = |line: &str| format!("punctual: {}", escaped(line));
         if matches!(failure, Failure::Quiet(_)) {
             return;
         }
-        let line = if self.json {
-            json(&failure.to_value())
-        } else if let Failure::Faulty(lines) | Failure::Conflicts(lines) = failure {
+        let line = if let Failure::Faulty(lines) | Failure::Conflicts(lines) = failure
+            && !self.json
+        {
             lines.iter().map(|line| text(line)).collect::<Vec<_>>().join("\n")
         } else {
-            text(&failure.to_string())
+            self.worded(failure)
         };
         // Where the standard error is gone, nobody reads; the exit code still tells.
         drop(writeln!(std::io::stderr(), "{line}"));
+    }
+
+    /// A failure as one line: in JSON, or for people.
+    pub fn worded(&self, failure: &Failure) -> String {
+        if self.json { json(&failure.to_value()) } else { text(&failure.to_string()) }
     }
 
     /// Shows an answer: as it is, or as `view` puts it, which escapes what is foreign.
@@ -61,10 +65,15 @@ impl Output {
     }
 }
 
+/// A line of a failure, for people.
+fn text(line: &str) -> String {
+    format!("punctual: {}", escaped(line))
+}
+
 /// Says on standard error what is no part of an answer.
 pub(super) fn note(text: &str) {
     // Where the standard error is gone, nobody reads.
-    drop(writeln!(std::io::stderr(), "punctual: {}", escaped(text)));
+    drop(writeln!(std::io::stderr(), "{}", self::text(text)));
 }
 
 /// An answer in JSON that commands no terminal.

@@ -24,7 +24,7 @@ use super::signals::{Asked, Signals};
 use super::standing::Standing;
 use super::start::{Plan, Start, unusable_store};
 use super::{logging, notify, stop};
-use crate::cli::Failure;
+use crate::cli::{ClientArguments, Failure};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Retention};
@@ -53,18 +53,21 @@ const RELOAD_QUEUE: usize = 16;
 
 /// Runs the daemon until it is asked to end.
 ///
-/// `file` is its configuration, if one was named. `socket` is where it listens, whatever the file says.
-pub fn serve(file: Option<PathBuf>, demo: bool, socket: Option<PathBuf>) -> ExitCode {
+/// `file` is its configuration, if one was named. `client` names where it listens, whatever the file says, and how it
+/// says why it failed.
+pub fn serve(file: Option<PathBuf>, demo: bool, client: ClientArguments) -> ExitCode {
     let inherited = Inherited::settle();
     let demo = if demo { Demo::Yes } else { Demo::No };
-    let log = match logging::start(demo) {
+    let output = client.output();
+    let log = match logging::start(demo, &output) {
         Ok(log) => log,
         Err(code) => return code,
     };
     inherited.report();
     let source = Source::find(file, demo);
     let filter = log.filter();
-    log.end(&load_and_run(source, demo, socket, &inherited, filter))
+    let result = load_and_run(source, demo, client.socket, &inherited, filter);
+    log.end(&result, &output)
 }
 
 fn load_and_run(

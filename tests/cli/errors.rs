@@ -54,6 +54,10 @@ fn errors_are_json_where_answers_are() {
         let said = told[0]["message"].as_str().unwrap();
         assert!(said.contains(message) && !said.contains("Usage:"), "{typed}: {said}");
     }
+    for serve in [&["--json", "serve"][..], &["serve", "--config", "nowhere.toml", "--json"]] {
+        let (code, told) = errors(&home, serve);
+        assert_eq!((code, told.len(), &told[0]["code"]), (2, 1, &json!("faulty_file")), "{told:?}");
+    }
     // Only runs can be cancelled; an id of a job is a mistake with a way out.
     let (code, told) = errors(&home, &["cancel", "known", "--json"]);
     let said = told[0]["message"].as_str().unwrap();
