@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
+use clap_mangen::Man;
 use serde_json::json;
 
 use super::output::{Output, line};
@@ -43,8 +44,28 @@ pub fn man(arguments: &ClientArguments, folder: &Path) -> ExitCode {
 fn write_pages(folder: &Path, output: &Output) -> Result<(), Failure> {
     let name = folder.display().to_string();
     let written = std::fs::create_dir_all(folder)
-        .and_then(|()| clap_mangen::generate_to(Arguments::command(), folder));
+        .and_then(|()| write_page_of_each(Arguments::command(), folder));
     written.map_err(|error| Failure::Refused(format!("{name}: {error}")))?;
     output
         .show(&json!({"folder": name}), |_| format!("wrote the manual pages to {}", escaped(&name)))
+}
+
+/// Writes a page of a command and of each of its commands.
+fn write_page_of_each(command: Command, folder: &Path) -> std::io::Result<()> {
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    for own in command.get_subcommands().filter(|own| !own.is_hide_set()) {
+        write_page(own.clone(), folder)?;
+    }
+    write_page(command, folder)
+}
+
+/// Writes the page of one command. Its synopsis is the usage of the help: the options are listed below it, with their
+/// values.
+fn write_page(mut command: Command, folder: &Path) -> std::io::Result<()> {
+    let usage = command.render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage:").trim().to_owned();
+    let version = format!("{} {}", program::NAME, env!("CARGO_PKG_VERSION"));
+    let page = Man::new(command.override_usage(usage)).source(version);
+    page.generate_to(folder).map(drop)
 }

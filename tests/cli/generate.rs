@@ -76,6 +76,15 @@ fn every_command_has_a_manual_page() {
     assert_eq!(pages, expected);
     let add = std::fs::read_to_string(folder.join("punctual-add.1")).unwrap();
     assert!(add.contains("\n.TH punctual-add 1 "), "{add}");
+    let version = env!("CARGO_PKG_VERSION");
+    for page in &pages {
+        let page = std::fs::read_to_string(folder.join(page)).unwrap();
+        let title = page.lines().find(|line| line.starts_with(".TH ")).unwrap();
+        assert!(title.contains(&format!("\"punctual {version}\"")), "{title}");
+        let (_, synopsis) = page.split_once(".SH SYNOPSIS\n").unwrap();
+        let synopsis = synopsis.split("\n.SH ").next().unwrap();
+        assert!(synopsis.contains("[OPTIONS]") && !synopsis.contains("socket"), "{synopsis}");
+    }
     // Options and examples are those of the help.
     assert!(add.contains(r"\-\-crontab") && add.contains("punctual add backup"), "{add}");
 }
