@@ -127,7 +127,7 @@ mod tests {
         let text = str::from_utf8(&buffer[..length]).unwrap();
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("CODE_")).collect();
         let expected = [
-            "MESSAGE=failed job=backup attempt=2 again.at=7 error=no\\nPRIORITY=0",
+            "MESSAGE=failed job=backup attempt=2 again.at=7 error=\"no\\nPRIORITY=0\"",
             "PRIORITY=4",
             "SYSLOG_IDENTIFIER=punctual",
             "PUNCTUAL_TARGET=ledger",
