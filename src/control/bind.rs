@@ -161,7 +161,7 @@ fn connect(path: &Path) -> rustix::io::Result<Option<i32>> {
 
 impl Bound {
     /// Lets the socket appear at its path. One that a dead daemon left there is replaced; a living daemon's is not.
-    pub(super) fn publish(self) -> Result<(UnixListener, SocketFile), BindError> {
+    pub fn publish(self) -> Result<(UnixListener, SocketFile), BindError> {
         let Self { listener, mut file, path } = self;
         let fail = |error: std::io::Error| BindError::Io(path.clone(), error);
         for _ in 0..ATTEMPTS {
