@@ -2,7 +2,7 @@
 //! and never kept: the store, the log and every answer hold its place only.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -10,6 +10,9 @@ use crate::file;
 
 /// Bytes of a secret.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where systemd has the credentials of the service while it runs, for root.
+const CREDENTIALS_OF_THE_SERVICE: &str = "/run/credentials/punctual.service";
 
 /// Where a secret is found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +72,8 @@ pub struct SecretError {
 }
 
 impl Secret {
-    fn place(&self) -> String {
+    /// Where it is, in words.
+    pub fn place(&self) -> String {
         match self {
             Self::Env(name) => format!("the environment variable {name}"),
             Self::File(path) => format!("the file {path}"),
@@ -86,13 +90,34 @@ impl Secret {
             Self::Credential(name) => {
                 let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
                     .ok_or_else(|| failed("systemd has handed over no credentials".to_owned()))?;
-                if name.is_empty() || name.contains('/') || name.starts_with('.') {
-                    return Err(failed("a credential has a plain name".to_owned()));
-                }
-                read_file(&PathBuf::from(folder).join(name)).map_err(failed)
+                read_credential(Path::new(&folder), name).map_err(failed)
             }
         }
     }
+
+    /// The same, for a command that is not started by the service manager. None if only the service has the secret.
+    pub fn read_beside_the_service(&self) -> Result<Option<String>, SecretError> {
+        match self {
+            Self::Env(name) if std::env::var_os(name).is_none() => Ok(None),
+            Self::Credential(name) if std::env::var_os("CREDENTIALS_DIRECTORY").is_none() => {
+                check_credential(name).map_err(|why| SecretError { place: self.place(), why })?;
+                Ok(read_credential(Path::new(CREDENTIALS_OF_THE_SERVICE), name).ok())
+            }
+            Self::Env(_) | Self::File(_) | Self::Credential(_) => self.read().map(Some),
+        }
+    }
+}
+
+fn check_credential(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err("a credential has a plain name".to_owned());
+    }
+    Ok(())
+}
+
+fn read_credential(folder: &Path, name: &str) -> Result<String, String> {
+    check_credential(name)?;
+    read_file(&folder.join(name))
 }
 
 fn read_file(path: &Path) -> Result<String, String> {

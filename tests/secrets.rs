@@ -114,12 +114,43 @@ fn a_secret_that_cannot_be_read_is_a_fault_at_its_key() {
     ];
     for (config, place, said) in faults {
         let home = Home::new(config);
-        for verb in ["serve", "check"] {
+        let is_elsewhere = config.contains("env") || config.contains("credential");
+        let verbs = if is_elsewhere { &["serve"][..] } else { &["serve", "check"] };
+        for &verb in verbs {
             let (code, complaint) = home.fails(&[verb]);
             let line = format!("punctual: jobs.toml:{place}: {said}");
             assert!(code == 2 && complaint.starts_with(&line), "{verb}: {complaint}");
         }
     }
+}
+
+#[test]
+fn what_only_the_service_has_is_noted_by_a_check_and_asked_for_by_a_migration() {
+    let mut home = Home::new(
+        "[store]\nurl = { credential = \"store-url\" }\n\
+         [mail]\nusername = \"me\"\npassword = { env = \"NOT_THERE\" }\n\
+         [toutiao]\nredis = { url = { credential = \"redis\" } }\n",
+    );
+    let check = home.run(&["check"]);
+    let notes = String::from_utf8(check.stderr).unwrap();
+    assert_eq!(check.status.code(), Some(0), "{notes}");
+    for note in [
+        "punctual: store.url: only the service has the credential store-url, so it was not checked",
+        "punctual: mail.password: only the service has the environment variable NOT_THERE, so it was",
+        "punctual: toutiao.redis.url: only the service has the credential redis, so the table [toutiao] was",
+    ] {
+        assert!(notes.contains(note), "{notes}");
+    }
+    let (code, complaint) = home.fails(&["migrate", "--check"]);
+    assert!(code == 2 && complaint.contains("--url-file or PUNCTUAL_MIGRATE_URL"), "{complaint}");
+
+    // What is there is checked, and so is all that needs no secret.
+    home.set("NOT_THERE", "password");
+    let check = home.run(&["check"]);
+    assert!(!String::from_utf8(check.stderr).unwrap().contains("mail.password"));
+    home.write_config("[store]\nurl = { credential = \"../x\" }\n");
+    let (code, complaint) = home.fails(&["check"]);
+    assert!(code == 2 && complaint.contains("a credential has a plain name"), "{complaint}");
 }
 
 #[test]

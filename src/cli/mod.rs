@@ -28,7 +28,7 @@ pub use arguments::{
 };
 pub use failure::Failure;
 pub use generate::{completions, man};
-pub use output::{Output, report};
+pub use output::{Output, note, report};
 
 use std::process::ExitCode;
 

@@ -71,7 +71,7 @@ fn text(line: &str) -> String {
 }
 
 /// Says on standard error what is no part of an answer.
-pub(super) fn note(text: &str) {
+pub fn note(text: &str) {
     // Where the standard error is gone, nobody reads.
     drop(writeln!(std::io::stderr(), "{}", self::text(text)));
 }

@@ -44,7 +44,10 @@ impl MailTable {
         let from = self.from.unwrap_or(local.from);
         mailbox("from", &from).map_err(|invalid| invalid.within("mail"))?;
         let login = match (self.username, self.password) {
-            (Some(user), Some(password)) => Some((user, secrets.read("mail.password", &password)?)),
+            // A command that does not have the password sends no mail.
+            (Some(user), Some(password)) => {
+                Some((user, secrets.read("mail.password", &password)?.unwrap_or_default()))
+            }
             (None, None) => None,
             (Some(_), None) => return refuse("password", "missing: a username needs one"),
             (None, Some(_)) => return refuse("username", "missing: a password needs one"),

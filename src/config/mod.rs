@@ -33,7 +33,7 @@ use mail::MailTable;
 use place::Places;
 use retention::RetentionTable;
 
-use secrets::Secrets;
+use secrets::{Reader, Secrets};
 
 pub use jobs::FaultyJob;
 pub use retention::{Budget, Keep, KeepFinished, Retention};
@@ -201,13 +201,20 @@ pub struct Config {
 impl Config {
     /// Reads and checks a file.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = file::read_text(file, FILE_BYTES_MAX)
-            .map_err(|why| ConfigError::of_file(file, format!("cannot be read: {why}")))?;
-        Self::parse(file, &text)
+        Self::parse(file, &text_of(file)?)
+    }
+
+    /// The same, for a command that may lack secrets which only the service has.
+    pub fn load_beside_the_service(file: &Path) -> Result<Self, ConfigError> {
+        Self::parse_by(Reader::Command, file, &text_of(file)?)
     }
 
     /// Checks the text of a file.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        Self::parse_by(Reader::Service, file, text)
+    }
+
+    fn parse_by(reader: Reader, file: &Path, text: &str) -> Result<Self, ConfigError> {
         // As TOML allows: a line of a script must not end in a carriage return because the file was written elsewhere.
         let (value, places) = place::read(file, &text.replace("\r\n", "\n"))?;
         let fault = |invalid: Invalid| places.error(invalid);
@@ -217,7 +224,7 @@ impl Config {
         }
         let mut given: File = invalid::read(value).map_err(fault)?;
         let (jobs, faulty) = jobs::read(std::mem::take(&mut given.jobs), of_jobs);
-        let mut config = settings(given).map_err(fault)?;
+        let mut config = settings(given, Secrets::read_by(reader)).map_err(fault)?;
         config.jobs = jobs;
         config.places = places;
         config.faulty = faulty
@@ -254,6 +261,11 @@ impl Config {
         self.secrets.variables()
     }
 
+    /// The keys of secrets that only the service has, each with where it is. What they hold was not checked.
+    pub fn missing_secrets(&self) -> &[(String, String)] {
+        self.secrets.missing()
+    }
+
     /// Names of the tables that differ in `new` and that a running daemon cannot change.
     pub fn restart_needed(&self, new: &Self) -> Vec<String> {
         let tables = [
@@ -286,7 +298,12 @@ impl Config {
     }
 }
 
-fn settings(given: File) -> Result<Config, Invalid> {
+fn text_of(file: &Path) -> Result<String, ConfigError> {
+    file::read_text(file, FILE_BYTES_MAX)
+        .map_err(|why| ConfigError::of_file(file, format!("cannot be read: {why}")))
+}
+
+fn settings(given: File, mut secrets: Secrets) -> Result<Config, Invalid> {
     let zone = zone(given.scheduler.timezone.as_deref())?;
     let defaults = given.scheduler.job_defaults;
     defaults
@@ -311,11 +328,15 @@ fn settings(given: File) -> Result<Config, Invalid> {
         let message = format!("must be between {least} and {most}");
         return Err(Invalid::new("store.lease_seconds", message));
     }
-    let mut secrets = Secrets::default();
     let store_url = given.store.url.unwrap_or_else(|| DEFAULT_STORE_URL.into());
     let store_url = secrets.read("store.url", &store_url)?;
+    let store_url = store_url.unwrap_or_else(|| DEFAULT_STORE_URL.to_owned());
     let mut toutiao = given.toutiao;
     toutiao.as_mut().map_or(Ok(()), |table| secrets.resolve("toutiao", table))?;
+    if secrets.missing().iter().any(|(key, _)| key.starts_with("toutiao.")) {
+        // It cannot be checked without its secrets.
+        toutiao = None;
+    }
     Ok(Config {
         lease: TimeDelta::seconds(lease_seconds.into()),
         zone,

@@ -22,24 +22,55 @@ impl<T> fmt::Debug for Hidden<T> {
     }
 }
 
+/// Who reads the secrets of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// The service, which has all of them.
+    #[default]
+    Service,
+    /// Another command. It goes on without those that only the service has.
+    Command,
+}
+
 /// The secrets of a file.
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
+    reader: Reader,
+    /// Those that only the service has: the key, and the place in words.
+    missing: Vec<(String, String)>,
     texts: Hidden<Vec<String>>,
     /// Variables of the environment that they came from.
     variables: Vec<String>,
 }
 
 impl Secrets {
-    /// Reads a text that stands at this key.
-    pub(super) fn read(&mut self, key: &str, text: &Text) -> Result<String, Invalid> {
-        if let Text::Secret(Secret::Env(name)) = text {
-            self.variables.push(name.clone());
-        }
-        text.read(&mut self.texts.0).map_err(|error| Invalid::new(key, error.to_string()))
+    pub(super) fn read_by(reader: Reader) -> Self {
+        Self { reader, ..Self::default() }
     }
 
-    /// Puts secrets in the place of what says where they are, wherever that stands in a table.
+    /// Reads a text that stands at this key. None if it is a secret that only the service has.
+    pub(super) fn read(&mut self, key: &str, text: &Text) -> Result<Option<String>, Invalid> {
+        let secret = match text {
+            Text::Plain(text) => return Ok(Some(text.clone())),
+            Text::Secret(secret) => secret,
+        };
+        if let Secret::Env(name) = secret {
+            self.variables.push(name.clone());
+        }
+        let read = match self.reader {
+            Reader::Service => secret.read().map(Some),
+            Reader::Command => secret.read_beside_the_service(),
+        };
+        let found = read.map_err(|error| Invalid::new(key, error.to_string()))?;
+        match &found {
+            Some(found) => self.texts.0.push(found.clone()),
+            None => self.missing.push((key.to_owned(), secret.place())),
+        }
+        Ok(found)
+    }
+
+    /// Puts secrets in the place of what says where they are, wherever that stands in a table, and null in the place of
+    /// those that only the service has.
     pub(super) fn resolve(&mut self, key: &str, value: &mut Value) -> Result<(), Invalid> {
         if let Some(secret) = place(value) {
             *value = self.read(key, &Text::Secret(secret))?.into();
@@ -55,6 +86,11 @@ impl Secrets {
                 .try_for_each(|(number, item)| self.resolve(&format!("{key}[{number}]"), item)),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
         }
+    }
+
+    /// The secrets that only the service has: the key, and the place in words.
+    pub(super) fn missing(&self) -> &[(String, String)] {
+        &self.missing
     }
 
     /// Variables of the environment that nobody else is to see.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::app::App;
-use super::files::{self, Source};
+use super::files;
 use crate::cli::{self, ClientArguments, Failure};
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
@@ -28,7 +28,11 @@ pub fn check(file: Option<PathBuf>, arguments: &ClientArguments) -> ExitCode {
 }
 
 fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
-    let config = Source::File(file.to_owned()).load()?;
+    let config = Config::load_beside_the_service(file)?;
+    for (key, place) in config.missing_secrets() {
+        let what = if key.starts_with("toutiao.") { "the table [toutiao]" } else { "it" };
+        cli::note(&format!("{key}: only the service has {place}, so {what} was not checked"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Refused(error.to_string()))?;
     let state = config::state_directory().map_err(|invalid| Failure::Usage(invalid.to_string()))?;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::files::{self, Demo, Source};
+use super::files;
 use crate::cli::{ClientArguments, Failure, MigrateArguments};
-use crate::config;
+use crate::config::{self, Config};
 use crate::printable::escaped;
 use crate::secret::Secret;
 use crate::store::StoreError;
@@ -86,6 +86,14 @@ fn place(given: MigrateArguments) -> Result<StorePlace, Failure> {
     if let Some(url) = url {
         return files::place_at(&url, &state).map_err(|invalid| usage(invalid.to_string()));
     }
-    let config = Source::find(given.config, Demo::No).load()?;
+    let file = given.config.unwrap_or_else(config::default_file);
+    let config = Config::load_beside_the_service(&file)?;
+    if let Some((key, place)) = config.missing_secrets().iter().find(|(key, _)| key == "store.url")
+    {
+        return Err(usage(format!(
+            "{key}: only the service has {place}: name the database with --url-file or PUNCTUAL_MIGRATE_URL, or run \
+             this as root while the service runs"
+        )));
+    }
     Ok(files::store_place(&config, &state)?)
 }

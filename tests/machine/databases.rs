@@ -147,4 +147,14 @@ fn a_store_without_rights_and_a_missing_credential_end_the_start_for_good() {
 
     machine.drop_in("secret", "[Service]\nLoadCredential=store-url:/etc/punctual/missing\n");
     fails("243");
+
+    // Root reads the credential of the running service, for `migrate` and `check`.
+    machine.write("/etc/punctual/missing", &format!("sqlite://{store}"));
+    let config = "[store]\nurl = { credential = \"store-url\" }\n";
+    machine.write("/etc/punctual/jobs.toml", config);
+    machine.ok(&["systemctl", "restart", "punctual"]);
+    let said = machine.ok(&["punctual", "migrate", "--check"]);
+    assert!(said.contains(store), "{said}");
+    let check = machine.run(&["punctual", "check"]);
+    assert_eq!((check.status.code(), check.stderr), (Some(0), Vec::new()));
 }

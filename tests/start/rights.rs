@@ -144,7 +144,10 @@ fn a_file_is_migrated_and_its_daemon_is_not_disturbed() {
         (&again["found_version"], &again["changed"]),
         (&done["needed_version"], &json!(false))
     );
-    let _daemon = home.start();
+    home.start().stop();
+    let daemon = home.start();
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert_eq!(log.matches("created a new store path=").count(), 1, "{log}");
     assert_eq!(home.run(&["migrate", "--check"]).status.code(), Some(0));
     let (code, said) = home.fails(&["migrate"]);
     assert!(code == 1 && said.contains("in use by another daemon"), "{said}");
@@ -153,6 +156,46 @@ fn a_file_is_migrated_and_its_daemon_is_not_disturbed() {
         code == 2 && said.contains("url: must begin with") && !said.contains("secret"),
         "{said}"
     );
+    drop(daemon);
+}
+
+/// A start refuses a database in which another program has a table with a name of ours.
+fn is_occupied(url: &str) {
+    let said = "it has tables of another program, with names that punctual needs (jobs)";
+    is_refused(url, said);
+    for arguments in [&["--check"][..], &[]] {
+        let (code, complaint) = migrate(url, arguments);
+        assert!(code == 1 && complaint.contains(said), "{complaint}");
+    }
+}
+
+#[tokio::test]
+async fn tables_of_another_program_are_refused_and_nothing_is_changed() {
+    const TABLE: &str = "create table jobs (title text)";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("other.db");
+    let sqlite = rusqlite::Connection::open(&file).unwrap();
+    sqlite.execute_batch(TABLE).unwrap();
+    is_occupied(&format!("sqlite://{}", file.display()));
+    let tables = |sqlite: &rusqlite::Connection| -> i64 {
+        sqlite.query_row("select count(*) from sqlite_schema", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(tables(&sqlite), 1);
+    if let Some(server) = Server::<Postgres>::shared() {
+        let url = server.database("occupied");
+        server.sql("occupied", TABLE);
+        is_occupied(&url);
+        let tables = "select count(*) from pg_tables where schemaname = 'public'";
+        assert_eq!(server.sql("occupied", tables).trim(), "1");
+    }
+    if let Some(server) = Server::<MariaDb>::shared() {
+        let url = server.database("occupied");
+        server.sql("occupied", TABLE);
+        is_occupied(&url);
+        let tables =
+            "select count(*) from information_schema.tables where table_schema = database()";
+        assert_eq!(server.sql("occupied", tables).trim(), "1");
+    }
 }
 
 /// The first version of the tables, as a program of that time has left them.

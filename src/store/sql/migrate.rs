@@ -7,6 +7,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, MySqlConnection, PgConnection, SqlStr,
+    SqliteConnection,
 };
 
 use super::connect::unreachable;
@@ -67,6 +68,14 @@ fn migrator(list: &'static [(&str, &str)]) -> Migrator {
     Migrator::with_migrations((1..).zip(list).map(migration).collect())
 }
 
+/// The names of the tables that these migrations make, as a list of SQL.
+fn tables(list: &[(&str, &str)]) -> String {
+    let lines = list.iter().flat_map(|(_, sql)| sql.lines());
+    let made = lines.filter_map(|line| line.trim_start().strip_prefix("create table "));
+    let names = made.filter_map(|rest| rest.split([' ', '(']).next());
+    names.map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+}
+
 /// How a schema stands beside the one that this program needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schema {
@@ -98,6 +107,10 @@ pub(super) enum SchemaError {
          give punctual a schema or a database of its own"
     )]
     Foreign(i64),
+    #[error(
+        "it has tables of another program, with names that punctual needs ({0}): give punctual a schema or a database of its own"
+    )]
+    Occupied(String),
     #[error("version {0} of its schema was applied by half: restore a backup, or see {TABLE}")]
     Dirty(i64),
     #[error(
@@ -153,6 +166,7 @@ impl SchemaError {
             Self::Locked => StoreError::Unavailable(format!("{place}: {self}")),
             Self::Newer { .. }
             | Self::Foreign(_)
+            | Self::Occupied(_)
             | Self::Dirty(_)
             | Self::Unreadable(_)
             | Self::Denied { .. }
@@ -172,6 +186,20 @@ fn is_missing(error: &sqlx::Error) -> bool {
     let Some(error) = error.as_database_error() else { return false };
     let code = error.code();
     matches!(code.as_deref(), Some("42P01" | "42S02")) || error.message().contains("no such table")
+}
+
+/// Looks how the schema stands where tables with these names of ours are there, and changes nothing. The names must have
+/// been read before: tables of ours come together with the note of their migration, so they are never there without it.
+async fn look_beside<C: Migrate>(
+    taken: Vec<String>,
+    connection: &mut C,
+    migrator: &Migrator,
+) -> Result<Schema, SchemaError> {
+    let schema = look(connection, migrator).await?;
+    if schema.found == 0 && !taken.is_empty() {
+        return Err(SchemaError::Occupied(taken.join(", ")));
+    }
+    Ok(schema)
 }
 
 /// Looks how the schema stands, and changes nothing.
@@ -219,16 +247,28 @@ pub(super) async fn look_at_sqlite(path: &Path) -> Result<Schema, SchemaError> {
     }
     let mut connection =
         SqliteConnectOptions::new().filename(path).read_only(true).connect().await?;
-    let schema = look(&mut connection, &migrator).await;
+    let schema = match taken_in_sqlite(&mut connection).await {
+        Ok(taken) => look_beside(taken, &mut connection, &migrator).await,
+        Err(error) => Err(error.into()),
+    };
     connection.close().await?;
     schema
+}
+
+async fn taken_in_sqlite(connection: &mut SqliteConnection) -> sqlx::Result<Vec<String>> {
+    let list = tables(SQLITE);
+    let names = format!("select name from sqlite_schema where name in ({list}) order by name");
+    sqlx::query_scalar(AssertSqlSafe(names)).fetch_all(connection).await
 }
 
 /// Brings a file to this version, and says how it stood. An empty one gets its tables.
 pub(super) async fn sqlite(path: &Path) -> Result<Schema, SchemaError> {
     let options = SqliteConnectOptions::new().filename(path).journal_mode(SqliteJournalMode::Wal);
     let mut connection = options.connect().await?;
-    let schema = bring(&mut connection, migrator(SQLITE)).await;
+    let schema = match taken_in_sqlite(&mut connection).await {
+        Ok(taken) => bring(taken, &mut connection, migrator(SQLITE)).await,
+        Err(error) => Err(error.into()),
+    };
     connection.close().await?;
     schema
 }
@@ -236,10 +276,11 @@ pub(super) async fn sqlite(path: &Path) -> Result<Schema, SchemaError> {
 /// Migrates a schema to this version if it is older, and returns the state that it found. A current schema is only read:
 /// the user may have no right to change it. Programs that start at the same time take turns.
 async fn bring<C: Migrate>(
+    taken: Vec<String>,
     connection: &mut C,
     mut migrator: Migrator,
 ) -> Result<Schema, SchemaError> {
-    let schema = look(connection, &migrator).await?;
+    let schema = look_beside(taken, connection, &migrator).await?;
     if schema.is_current() {
         return Ok(schema);
     }
@@ -259,19 +300,41 @@ async fn bring<C: Migrate>(
 
 /// How the schema of a `PostgreSQL` database stands.
 pub(super) async fn look_at_postgres(connection: &mut PgConnection) -> Result<Schema, SchemaError> {
-    look(connection, &migrator(POSTGRES)).await
+    let taken = taken_in_postgres(connection).await?;
+    look_beside(taken, connection, &migrator(POSTGRES)).await
+}
+
+/// Looks where tables would be made: in the first schema of the search path.
+async fn taken_in_postgres(connection: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    let list = tables(POSTGRES);
+    let names = format!(
+        "select relname::text from pg_class join pg_namespace on pg_namespace.oid = relnamespace \
+         where nspname = current_schema() and relname in ({list}) order by relname"
+    );
+    sqlx::query_scalar(AssertSqlSafe(names)).fetch_all(connection).await
 }
 
 /// Brings a `PostgreSQL` database to this version, and says how it stood.
 pub(super) async fn postgres(connection: &mut PgConnection) -> Result<Schema, SchemaError> {
     // Of the lock that the migrator takes, and of tables that others work on.
     sqlx::query("set lock_timeout = '60s'").execute(&mut *connection).await?;
-    bring(connection, migrator(POSTGRES)).await
+    let taken = taken_in_postgres(connection).await?;
+    bring(taken, connection, migrator(POSTGRES)).await
 }
 
 /// How the schema of a MySQL database stands.
 pub(super) async fn look_at_mysql(connection: &mut MySqlConnection) -> Result<Schema, SchemaError> {
-    look(connection, &migrator(MYSQL)).await
+    let taken = taken_in_mysql(connection).await?;
+    look_beside(taken, connection, &migrator(MYSQL)).await
+}
+
+async fn taken_in_mysql(connection: &mut MySqlConnection) -> sqlx::Result<Vec<String>> {
+    let list = tables(MYSQL);
+    let names = format!(
+        "select cast(table_name as char) from information_schema.tables \
+         where table_schema = database() and table_name in ({list}) order by table_name"
+    );
+    sqlx::query_scalar(AssertSqlSafe(names)).fetch_all(connection).await
 }
 
 /// Brings a MySQL database to this version, and says how it stood. Those who come together take turns, with a lock of
@@ -280,7 +343,8 @@ pub(super) async fn look_at_mysql(connection: &mut MySqlConnection) -> Result<Sc
 pub(super) async fn mysql(connection: &mut MySqlConnection) -> Result<Schema, SchemaError> {
     let mut migrator = migrator(MYSQL);
     migrator.set_locking(false);
-    let schema = look(connection, &migrator).await;
+    let taken = taken_in_mysql(connection).await?;
+    let schema = look_beside(taken, connection, &migrator).await;
     // While one that came first is at it, a version may look applied by half.
     if schema.as_ref().is_ok_and(Schema::is_current) || !may_be_under_way(&schema) {
         return schema;

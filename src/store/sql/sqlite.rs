@@ -58,7 +58,11 @@ impl Sqlite {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| not_opened(folder, &error))?;
         }
-        let (file, _) = prepare(path, Absent::Create).await?;
+        let (file, schema) = prepare(path, Absent::Create).await?;
+        if schema.found == 0 {
+            // Somebody may have moved the old one away without wanting this.
+            tracing::info!(path = %file.path().display(), "created a new store");
+        }
         let file = Arc::new(file);
         let unusable = |error: rusqlite::Error| {
             let code = error.sqlite_error().map(|error| error.extended_code);
