@@ -17,6 +17,8 @@ use crate::store::Shared;
 pub(crate) struct Execution {
     pub(crate) run_id: RunId,
     pub(crate) attempt: u32,
+    /// Whether it reports another run.
+    pub(crate) is_hook: bool,
     /// It ends only with its process, or when the world comes to rest.
     pub(crate) is_stuck: bool,
     /// Why it was asked to end.
@@ -68,8 +70,9 @@ impl Executor for SimExecutor {
         Property::Drains.holds(!stops, || format!("{} starts {}", self.node, assignment.run_id));
         shared.ledger.started(&self.node, pool, &assignment, workplace.len());
         let is_stuck = shared.is_wild && shared.dice.once_in(12);
-        let Assignment { run_id, attempt, .. } = assignment;
-        workplace.push(Execution { run_id, attempt, is_stuck, cancelled: None });
+        let Assignment { run_id, attempt, event, .. } = assignment;
+        let is_hook = event.is_some();
+        workplace.push(Execution { run_id, attempt, is_hook, is_stuck, cancelled: None });
     }
 
     fn cancel(&mut self, run_id: &RunId, reason: &str) {

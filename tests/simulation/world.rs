@@ -346,6 +346,10 @@ fn end_of(execution: &Execution, dice: &mut Dice) -> Option<Outcome> {
     }
     let error = dice.pick(&["as it happens", "as it happens", "as it happens", POISON]).to_owned();
     Some(match dice.roll(12) {
+        // A report that is tried again would wait for longer than a world lasts.
+        0..=3 if execution.is_hook => {
+            Outcome::Failed { error, exit_code: Some(1), signal: None, permanent: true }
+        }
         0..=1 => Outcome::Failed { error, exit_code: None, signal: None, permanent: false },
         2 => Outcome::TimedOut { error },
         3 => Outcome::Failed { error, exit_code: Some(1), signal: None, permanent: true },
