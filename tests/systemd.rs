@@ -149,7 +149,8 @@ async fn a_stop_asks_for_the_time_that_it_takes_and_a_second_signal_ends_the_wai
 fn the_commands_of_the_unit_are_ones_that_the_program_knows() {
     let unit = unit();
     assert_eq!(value(&unit, "Type"), "notify");
-    assert_eq!(value(&unit, "RestartPreventExitStatus"), "2", "a faulty file is not tried again");
+    // Neither a faulty file nor a credential that is not there.
+    assert_eq!(value(&unit, "RestartPreventExitStatus"), "2 243");
     let home = Home::new("");
     for key in ["ExecStart", "ExecReload"] {
         let command = value(&unit, key);
