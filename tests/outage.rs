@@ -552,7 +552,7 @@ async fn a_file_that_cannot_be_written_ends_the_start() {
     let home = unprivileged();
     assert!(home.start().stop().success());
     set_mode(&home, 0o444);
-    assert_eq!(home.spawn(&[]).ended().code(), Some(1));
+    assert_eq!(home.spawn(&[]).ended().code(), Some(2));
     let log = std::fs::read_to_string(home.log()).unwrap();
     assert!(log.contains("punctual.db: Permission denied"), "{log}");
     set_mode(&home, 0o644);
