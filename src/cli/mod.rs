@@ -159,7 +159,7 @@ async fn remove(client: &Client, id: &str, output: &Output) -> Result<Value, Fai
     let job = client.remove(id).await?;
     let source = job.get("source").and_then(Value::as_str).filter(|_| !output.is_json());
     if let Some(source) = source {
-        output::note(&format!(
+        note(&format!(
             "{id} was declared by {source}; a daemon that uses that file adds it again at its next start or reload"
         ));
     }

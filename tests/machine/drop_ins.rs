@@ -98,6 +98,14 @@ fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
     assert_eq!(machine.property("Result"), "success");
     assert_eq!(machine.ok(&["cat", "/home/anna/asked"]), "asked\n");
 
+    // The way back keeps the jobs.
+    let text = machine.ok(&["cat", &format!("{EXAMPLES}/other-users.conf")]);
+    let back =
+        text.split("The way back: ").nth(1).and_then(|text| text.split(". Jobs with").next());
+    machine.shell(&back.expect("the head has a way back").replace("\n# ", "\n"));
+    assert_eq!(machine.property("User"), "punctual");
+    assert!(machine.ok(&["punctual", "list"]).contains("kept"));
+
     // Nothing of it is left after a purge.
     machine.ok(&["dpkg", "--purge", "punctual"]);
     assert_eq!(machine.shell("ls -d /var/lib/punctual* || true"), "");
@@ -173,6 +181,16 @@ fn with_a_drop_in_jobs_send_mail_through_the_local_postfix() {
 
     assert_eq!(output(&machine, &[], send), "");
     machine.wait_until("the mail is delivered", |machine| {
+        let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
+        String::from_utf8_lossy(&mailbox).contains("Subject: backup\n")
+    });
+    // With other users, the user has to be in the group: its commands have no groups of the daemon.
+    machine.write("/etc/punctual/jobs.toml", "[scheduler]\ndefault_user = \"punctual\"\n");
+    install(&machine, "other-users");
+    assert!(!machine.run_job(&[], send).0);
+    machine.shell("rm -f /var/mail/root; usermod --append --groups postdrop punctual");
+    assert_eq!(output(&machine, &[], send), "");
+    machine.wait_until("the mail of the default user is delivered", |machine| {
         let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
         String::from_utf8_lossy(&mailbox).contains("Subject: backup\n")
     });

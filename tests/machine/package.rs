@@ -43,6 +43,22 @@ fn an_installation_starts_the_daemon_and_enables_it() {
     // The administrator's secrets are for root only.
     let mode = machine.ok(&["stat", "--format=%a %U", "/etc/punctual/credentials"]);
     assert_eq!(mode, "700 root\n");
+    // The documented check for a monitor tells a user without access from a daemon that does not answer.
+    let document = include_str!("../../docs/OPERATIONS.md");
+    let script = document.split("```sh\n").find(|text| text.contains("# check_punctual")).unwrap();
+    let script = script.split("```").next().unwrap();
+    machine.write("/usr/local/bin/check", script);
+    machine.shell("chmod 755 /usr/local/bin/check; printf '#!/bin/sh\\ncat' >/usr/local/bin/jq; chmod 755 /usr/local/bin/jq");
+    let check = |user: &str| {
+        let check = machine.run_as(user, &["check"]);
+        (check.status.code().unwrap(), String::from_utf8(check.stdout).unwrap())
+    };
+    assert_eq!(check("root"), (0, "OK: punctual is well\n".to_owned()));
+    let (code, said) = check("nobody");
+    assert!(code == 3 && said.starts_with("UNKNOWN: "), "{said}");
+    machine.ok(&["systemctl", "stop", "punctual"]);
+    let (code, said) = check("root");
+    assert!(code == 2 && said.starts_with("CRITICAL: "), "{said}");
     // The environment file is read.
     machine.write("/etc/default/punctual", "PUNCTUAL_LOG=error\n");
     machine.ok(&["systemctl", "restart", "punctual"]);

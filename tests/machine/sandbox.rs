@@ -69,7 +69,12 @@ fn ordinary_jobs_work_in_the_sandbox_and_what_it_keeps_away_is_refused() {
 }
 
 /// What a job sees, each with a script that succeeds if it does.
-const SEEN: [(&str, &str); 10] = [
+const SEEN: [(&str, &str); 12] = [
+    (
+        "of what systemd gives to the daemon, it has the names of folders",
+        "test \"$STATE_DIRECTORY $RUNTIME_DIRECTORY $CONFIGURATION_DIRECTORY\" = '/var/lib/punctual /run/punctual /etc/punctual'",
+    ),
+    ("what everyone may write to beside /tmp", "touch /dev/shm/new /run/lock/new"),
     ("the environment file is for jobs, too", "test $GREETING = hello"),
     (
         "what is not its own is read-only",

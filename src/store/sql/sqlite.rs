@@ -158,13 +158,14 @@ impl Sqlite {
 async fn prepare(path: &Path, absent: Absent) -> Result<(DatabaseFile, Schema), StoreError> {
     check_version()?;
     let file = DatabaseFile::lock(path, absent).await?;
-    let schema = migrate::sqlite(file.path()).await.map_err(|error| match &error {
-        SchemaError::Sql(sqlx::Error::Database(cause)) => {
+    let schema = migrate::sqlite(file.path()).await.map_err(|error| {
+        if let SchemaError::Sql(sqlx::Error::Database(cause)) = &error {
             let code = cause.code().and_then(|code| code.parse().ok());
-            not_used(path, &error.to_string(), code)
+            return not_used(path, &error.to_string(), code);
         }
-        SchemaError::Sql(_) | SchemaError::Locked => not_used(path, &error.to_string(), None),
-        _ => StoreError::Refused(format!("{}: {error}", path.display())),
+        let may_pass = matches!(error, SchemaError::Sql(_) | SchemaError::Locked);
+        let message = format!("{}: {error}", path.display());
+        if may_pass { StoreError::Unusable(message) } else { StoreError::Refused(message) }
     })?;
     Ok((file, schema))
 }
