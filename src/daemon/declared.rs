@@ -59,6 +59,12 @@ pub(super) fn log(done: &Declared, faults: &[Fault]) {
              A reload removes them (of an empty file with punctual reload --force)"
         );
     }
-    tracing::info!(added = ?difference.added, changed = ?difference.changed, removed = ?difference.removed,
-        unchanged = difference.unchanged, "declared jobs");
+    let listed = |ids: &[String]| ids.join(",");
+    tracing::info!(
+        added = listed(&difference.added),
+        changed = listed(&difference.changed),
+        removed = listed(&difference.removed),
+        unchanged = difference.unchanged,
+        "declared jobs"
+    );
 }
