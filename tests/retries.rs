@@ -465,7 +465,7 @@ async fn of_runs_at_the_same_time_the_order_in_which_they_end_makes_an_outage() 
     assert_eq!(ends(0, 33, failed()).await, ["on_failure", "on_recovery", "on_failure"]);
 }
 
-/// How often a failure is told of a job that fails, gets these definitions one after the other, and fails again.
+/// How often a failure is reported of a job that fails, gets these definitions one after the other, and fails again.
 async fn told_with(definitions: &[&Value], existing: Existing) -> usize {
     let mut world = World::new(9).await;
     world.add(job(&tells_once(&json!({}))), at(0)).await;

@@ -313,7 +313,7 @@ impl Plan {
         Ok(Self { config, app, rules, store, declared })
     }
 
-    /// What is told of a daemon that has not opened the store of this plan.
+    /// What the status shows of a daemon that has not opened the store of this plan.
     pub(super) fn opening(&self, identity: control::Identity) -> Opening {
         let (rules, declared) = (self.rules.clone(), self.declared.clone());
         Opening { identity, rules, declared, away: None }

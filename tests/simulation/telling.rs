@@ -1,4 +1,4 @@
-//! What is told of the ends of runs: each end to the hooks of its job, and what these make of an outage.
+//! What hooks report: each end of a run to the hooks of its job, and what these make of an outage.
 
 use std::sync::Arc;
 

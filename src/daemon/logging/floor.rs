@@ -1,4 +1,4 @@
-//! What a request may not hide: the audit lines, warnings and errors that the filter of the start shows. Whoever may
+//! What a request may not hide: the audit lines, warnings and errors that the filter of the start shows. Everyone who may
 //! send control requests could otherwise switch off the record of them.
 
 use tracing_subscriber::filter::LevelFilter;

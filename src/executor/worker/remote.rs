@@ -159,7 +159,7 @@ impl Worker {
         }
     }
 
-    /// Has the timer fire at this instant at the latest. One that fires too early is set anew then, which is cheaper than to
+    /// Has the timer fire at this instant at the latest. One that fires too early is set again then, which is cheaper than to
     /// set it each time.
     fn wake_by(&mut self, instant: Instant) {
         if self.timer.deadline() > instant {
