@@ -444,7 +444,7 @@ async fn journald_gets_entries_with_priority_and_fields_and_lines_while_it_is_go
     run_to_end(&client, "fails").await;
     assert_eq!(daemon.stop().code(), Some(0));
     let log = std::fs::read_to_string(home.log()).unwrap();
-    assert!(log.contains("\n<4>failed job=fails"), "{log}");
+    assert!(log.lines().any(|line| line.starts_with("<4>failed job=fails")), "{log}");
     assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
 }
 

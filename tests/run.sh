@@ -54,7 +54,7 @@ step bash tests/apscheduler/setup.sh
 step cargo fmt --check
 step cargo clippy --quiet --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --no-deps --document-private-items
-step cargo test 2>&1 | tee "$log"
+step cargo test --no-fail-fast 2>&1 | tee "$log"
 # The same commands in cgroups, where this user may make some.
 PUNCTUAL_CGROUP=1 step cargo test --test command_torture 2>&1 | tee -a "$log"
 # One line at the end that says how much was tested, over all test programs.
