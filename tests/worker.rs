@@ -124,13 +124,17 @@ fn a_run_can_be_cancelled_at_any_instant() {
     alone(async {
         let home = Home::new("");
         let mut bench = Bench::new(1, &program(&home));
+        bench.result("noop", &json!({})).await;
+        let worker = children();
         for micros in (0..40_000).step_by(500) {
             let run = bench.start("sleep", &json!({"seconds": 600}));
+            // Without a pause the call and the cancel can reach the worker together.
             tokio::time::sleep(Duration::from_micros(micros)).await;
             bench.pools.cancel(&run, "enough");
             let cancelled = Outcome::Cancelled { reason: "enough".to_owned() };
             assert_eq!(bench.ended().await.outcome, cancelled, "after {micros} µs");
         }
+        assert_eq!(children(), worker, "it has ended each run by itself");
         bench.stop().await;
     });
 }

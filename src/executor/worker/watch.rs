@@ -140,6 +140,8 @@ impl Watch {
     async fn look_after(&self, running: Running) -> std::io::Result<()> {
         let mut beat = interval_at(Instant::now() + self.beat, self.beat);
         let mut socket = self.link.lend()?;
+        // A cancel may have come together with its call, and have been read with it.
+        self.handle_read(&running)?;
         loop {
             tokio::select! {
                 biased;
@@ -150,7 +152,7 @@ impl Watch {
         }
     }
 
-    /// Waits for something from the daemon, and heeds it.
+    /// Waits for something from the daemon, and handles it.
     async fn hear(&self, socket: &UnixStream, running: &Running) -> std::io::Result<()> {
         socket.readable().await?;
         let mut frames = self.link.frames();
@@ -160,6 +162,13 @@ impl Watch {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
+        drop(frames);
+        self.handle_read(running)
+    }
+
+    /// Handles what has been read from the daemon.
+    fn handle_read(&self, running: &Running) -> std::io::Result<()> {
+        let mut frames = self.link.frames();
         while let Some(request) = frames.next().map_err(std::io::Error::other)? {
             let Request::Cancel(cancel) = request else {
                 return Err(std::io::Error::other("there can be one call at a time only"));
