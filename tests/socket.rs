@@ -354,12 +354,12 @@ fn the_largest_jobs_take_little_memory_and_come_in_small_pages() {
     assert_eq!(run.status, 202, "{run:?}");
     let run = ask(&home, &format!("/v1/runs/{}?wait=60", text(&run.json(), "id")));
     assert_eq!(text(&run.json(), "state"), "succeeded");
-    assert!(peak_memory(&daemon) < 250, "{} MiB", peak_memory(&daemon));
+    assert!(peak_memory(&daemon) < 350, "{} MiB", peak_memory(&daemon));
     // And again when they are read at a start.
     assert!(daemon.stop().success());
     let daemon = home.start();
     assert_eq!(ask(&home, "/v1/jobs?limit=1").status, 200);
-    assert!(peak_memory(&daemon) < 250, "{} MiB", peak_memory(&daemon));
+    assert!(peak_memory(&daemon) < 350, "{} MiB", peak_memory(&daemon));
 }
 
 #[test]
@@ -437,7 +437,7 @@ fn clients_that_do_not_read_their_answers_hold_little_memory() {
         held.push(raw);
     }
     assert!(refused > 0);
-    assert!(peak_memory(&daemon) < 300, "{} MiB", peak_memory(&daemon));
+    assert!(peak_memory(&daemon) < 400, "{} MiB", peak_memory(&daemon));
     assert_others_are_served(&home);
     drop(held);
     let deadline = Instant::now() + PATIENCE;
