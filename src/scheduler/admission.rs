@@ -170,30 +170,34 @@ impl Rules {
     /// Whether a run of this job may read the secrets of this task. A daemon that has more rights than those who send it
     /// jobs may have taken over jobs which were accepted by a daemon without these rights, and so without a check.
     pub(super) fn check_secrets(&self, job: &Job, task: &Task) -> Result<(), Invalid> {
-        let (Some(privileges), Some(field)) = (&self.privileges, task.secret_field()) else {
-            return Ok(());
-        };
-        let is_of_file = || {
-            let defaults = self.defaults.complete(&GivenPolicy::default());
-            defaults.is_ok_and(|defaults| hooks(&defaults).any(|(_, default)| default == task))
-        };
-        if job.origin == Origin::File || is_of_file() {
-            return Ok(());
-        }
-        privileges.check_secret_of(job.requester, &field)
+        let Some(field) = task.secret_field() else { return Ok(()) };
+        self.check_secret(job, &field, |defaults| {
+            hooks(defaults).any(|(_, default)| default == task)
+        })
     }
 
     /// Whether a heartbeat of this job may be sent, as [`Self::check_secrets`] decides it.
     pub(super) fn may_beat(&self, job: &Job, url: &Text) -> bool {
-        let Some(privileges) = &self.privileges else { return true };
-        let is_of_file = || {
+        let is_default = |defaults: &Policy| defaults.heartbeat.as_ref() == Some(url);
+        url.plain().is_some() || self.check_secret(job, "heartbeat", is_default).is_ok()
+    }
+
+    /// Whether a job may have a secret read: those of the file may, in a job or in what it gives to all jobs.
+    fn check_secret(
+        &self,
+        job: &Job,
+        field: &str,
+        is_default: impl FnOnce(&Policy) -> bool,
+    ) -> Result<(), Invalid> {
+        let Some(privileges) = &self.privileges else { return Ok(()) };
+        if job.origin == Origin::File {
+            return Ok(());
+        }
+        // First what takes no time.
+        privileges.check_secret_of(job.requester, field).or_else(|refused| {
             let defaults = self.defaults.complete(&GivenPolicy::default());
-            defaults.is_ok_and(|defaults| defaults.heartbeat.as_ref() == Some(url))
-        };
-        url.plain().is_some()
-            || job.origin == Origin::File
-            || privileges.check_secret_of(job.requester, "heartbeat").is_ok()
-            || is_of_file()
+            if defaults.is_ok_and(|defaults| is_default(&defaults)) { Ok(()) } else { Err(refused) }
+        })
     }
 
     /// Refuses commands that this daemon can never start. Only a new definition is judged so: what is stored may come from
