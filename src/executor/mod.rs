@@ -49,7 +49,7 @@ use crate::task::context::Context;
 use command::Commands;
 use http::client::Clients;
 use process::ProcessPool;
-use report::{Shared, failed};
+use report::{Shared, failed, failed_for_good};
 use thread::ThreadPool;
 
 /// Workers of one pool, at most: a thread or a process each.
@@ -346,9 +346,7 @@ impl Executor for Pools {
             self.shared.tracker.spawn_on(reporting, &self.shared.runtime);
         };
         if let Some(error) = assignment.forbidden.clone() {
-            let signal = None;
-            let outcome = Outcome::Failed { error, exit_code: None, signal, permanent: true };
-            refuse(outcome, assignment, context);
+            refuse(failed_for_good(error), assignment, context);
             return;
         }
         match (&*assignment.task, self.calls.get(pool)) {

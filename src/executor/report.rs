@@ -166,6 +166,11 @@ pub(super) fn failed(error: impl Into<String>) -> Outcome {
     Outcome::Failed { error: error.into(), exit_code: None, signal: None, permanent: false }
 }
 
+/// A failure after which trying again cannot help.
+pub(super) fn failed_for_good(error: impl Into<String>) -> Outcome {
+    Outcome::Failed { error: error.into(), exit_code: None, signal: None, permanent: true }
+}
+
 /// Cuts what would not fit into a row of the ledger, and hides what must not be seen.
 pub(super) fn bounded(outcome: Outcome, context: &Context) -> Outcome {
     let text = |text: String| bounded_text(context.log.masked(text));

@@ -11,7 +11,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Assignment;
-use super::report::{Ended, Shared, failed};
+use super::report::{Ended, Shared, failed, failed_for_good};
 use super::shortage::THREAD_PAUSE;
 use crate::clock::Clock;
 use crate::job::Task;
@@ -206,9 +206,7 @@ pub(super) fn call(
     let outcome = match result {
         Ok(result) => Outcome::Succeeded { result: Some(result), exit_code: None },
         Err(TaskError::Passing(error)) => failed(error),
-        Err(TaskError::Permanent(error)) => {
-            Outcome::Failed { error, exit_code: None, signal: None, permanent: true }
-        }
+        Err(TaskError::Permanent(error)) => failed_for_good(error),
         Err(TaskError::Cancelled) => match context.cancellation.ending() {
             Some(ending) => ending.into(),
             None => failed("the builtin ended as cancelled, which it was not"),

@@ -17,7 +17,7 @@ use super::{WorkerProgram, WorkerTimes};
 use crate::clock::Clock;
 use crate::executor::Assignment;
 use crate::executor::children;
-use crate::executor::report::{Ended, failed};
+use crate::executor::report::{Ended, failed, failed_for_good};
 use crate::job::Task;
 use crate::output::Stream;
 use crate::run::{Cost, Outcome};
@@ -190,8 +190,7 @@ impl Worker {
             Ok(false) => {}
             Err(error) => {
                 let error = format!("the call cannot be sent to a worker process: {error}");
-                let (exit_code, signal) = (None, None);
-                return Ok(Some(Outcome::Failed { error, exit_code, signal, permanent: true }));
+                return Ok(Some(failed_for_good(error)));
             }
         }
         let sending = timeout(self.times.silence, self.line.say_rest());
