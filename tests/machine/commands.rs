@@ -1,6 +1,6 @@
 //! Commands under the unit that is shipped: what they run in, and what is left of them.
 
-use crate::machine::Machine;
+use crate::machine::{Machine, NEVER};
 use crate::support::left_out;
 
 /// A job's script: it tells its cgroup, and leaves a process behind that has forked twice and has a session of its own. It
@@ -12,7 +12,7 @@ const LEAVER: &str = "sed -n s/^0:://p /proc/self/cgroup; \
 #[test]
 fn a_command_has_a_cgroup_and_what_it_leaves_there_is_told_and_ended_with_its_run() {
     let Some(machine) = Machine::installed() else { return };
-    let add = ["punctual", "add", "leaver", "--at", "2100-01-01T00:00:00Z", "--shell", "--"];
+    let add = ["punctual", "add", "leaver", "--at", NEVER, "--shell", "--"];
     machine.ok(&[&add[..], &[LEAVER]].concat());
     let output = machine.ok(&["punctual", "run", "leaver", "--wait"]);
     let cgroup = output.lines().next().unwrap_or_default();
@@ -24,7 +24,7 @@ fn a_command_has_a_cgroup_and_what_it_leaves_there_is_told_and_ended_with_its_ru
     assert!(machine.journal().contains("a command has left processes behind"));
     // The same process starts the next command, in the same cgroup if nothing was left in it.
     let look = "echo $PPID; sed -n s/^0:://p /proc/self/cgroup";
-    machine.ok(&["punctual", "add", "look", "--at", "2100-01-01T00:00:00Z", "--shell", "--", look]);
+    machine.ok(&["punctual", "add", "look", "--at", NEVER, "--shell", "--", look]);
     let run = || -> Vec<String> {
         let output = machine.ok(&["punctual", "run", "look", "--wait"]);
         output.lines().take(2).map(str::to_owned).collect()
@@ -44,7 +44,7 @@ fn a_command_ends_with_a_daemon_that_is_killed_and_the_next_daemon_starts_it_aga
         "add",
         "long",
         "--at",
-        "2100-01-01T00:00:00Z",
+        NEVER,
         "--on-crash",
         "lose",
         "--shell",

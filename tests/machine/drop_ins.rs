@@ -1,6 +1,6 @@
 //! The drop-ins that are shipped as examples: each is installed as its head says, and opens what it is for.
 
-use crate::machine::Machine;
+use crate::machine::{Machine, NEVER};
 
 /// Where the package has the drop-ins.
 const EXAMPLES: &str = "/usr/share/doc/punctual/examples";
@@ -71,7 +71,7 @@ fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
         "install -d -o anna -m 700 /home/anna/bin
          printf '#!/bin/sh\\necho mine; pwd\\n' | install -o anna -m 700 /dev/stdin /home/anna/bin/own",
     );
-    let add = ["punctual", "add", "own", "--at", "2100-01-01T00:00:00Z", "--user", "anna"];
+    let add = ["punctual", "add", "own", "--at", NEVER, "--user", "anna"];
     machine
         .ok(&[&add[..], &["--cwd", "bin", "--env", "PATH=/home/anna/bin:/bin", "--", "own"]]
             .concat());
@@ -120,7 +120,7 @@ fn with_a_drop_in_members_of_the_group_get_no_rights_of_others() {
     let secret =
         ["--secret-env", "WORD=file:/root/word", "--shell", "--", "echo $WORD | cut -c 1-5"];
     let add = |user: &str, id: &str, hook: &[&str]| {
-        let add = ["punctual", "add", id, "--at", "2100-01-01T00:00:00Z"];
+        let add = ["punctual", "add", id, "--at", NEVER];
         let added = machine.run_as(user, &[&add[..], hook, &secret].concat());
         assert!(added.status.success(), "{added:?}");
     };
@@ -139,7 +139,7 @@ fn with_a_drop_in_members_of_the_group_get_no_rights_of_others() {
 
     // They may have commands run as themselves and as the default user, and as nobody else.
     let add = |options: &[&str]| {
-        let add = ["punctual", "add", "own", "--replace", "--at", "2100-01-01T00:00:00Z"];
+        let add = ["punctual", "add", "own", "--replace", "--at", NEVER];
         machine.run_as("anna", &[&add[..], options, &["--", "id", "-un"]].concat())
     };
     for user in ["root", "daemon"] {
@@ -169,6 +169,14 @@ fn with_a_drop_in_jobs_write_to_the_named_folders() {
     assert!(!machine.run_job(&[], "touch /srv/file").0);
 }
 
+/// Waits until the mailbox of root has a mail with this text.
+fn wait_for_mail(machine: &Machine, text: &str) {
+    machine.wait_until(&format!("a mail with {text:?} is delivered"), |machine| {
+        let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
+        String::from_utf8_lossy(&mailbox).contains(text)
+    });
+}
+
 #[test]
 fn with_a_drop_in_jobs_send_mail_through_the_local_postfix() {
     let Some(machine) = Machine::installed() else { return };
@@ -180,27 +188,18 @@ fn with_a_drop_in_jobs_send_mail_through_the_local_postfix() {
     install(&machine, "local-mail");
 
     assert_eq!(output(&machine, &[], send), "");
-    machine.wait_until("the mail is delivered", |machine| {
-        let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
-        String::from_utf8_lossy(&mailbox).contains("Subject: backup\n")
-    });
+    wait_for_mail(&machine, "Subject: backup\n");
     // With other users, the user has to be in the group: its commands have no groups of the daemon.
     machine.write("/etc/punctual/jobs.toml", "[scheduler]\ndefault_user = \"punctual\"\n");
     install(&machine, "other-users");
     assert!(!machine.run_job(&[], send).0);
     machine.shell("rm -f /var/mail/root; usermod --append --groups postdrop punctual");
     assert_eq!(output(&machine, &[], send), "");
-    machine.wait_until("the mail of the default user is delivered", |machine| {
-        let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
-        String::from_utf8_lossy(&mailbox).contains("Subject: backup\n")
-    });
+    wait_for_mail(&machine, "Subject: backup\n");
     // The mail of a failed run arrives, too.
     let hook = ["--on-failure", "sendmail root"];
     machine.run_job(&hook, "echo no space; exit 7");
-    machine.wait_until("the report is delivered", |machine| {
-        let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
-        String::from_utf8_lossy(&mailbox).contains("no space")
-    });
+    wait_for_mail(&machine, "no space");
 }
 
 #[test]
@@ -215,10 +214,7 @@ fn a_task_of_type_mail_needs_no_drop_in() {
 
     machine.run_job(&[], "echo no space; exit 7");
 
-    machine.wait_until("the report is delivered", |machine| {
-        let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
-        String::from_utf8_lossy(&mailbox).contains("no space")
-    });
+    wait_for_mail(&machine, "no space");
 }
 
 #[test]

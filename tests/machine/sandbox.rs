@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, NEVER};
 
 /// The document whose table says what a job sees, and what changes that.
 const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
@@ -62,9 +62,7 @@ fn ordinary_jobs_work_in_the_sandbox_and_what_it_keeps_away_is_refused() {
 
     // So do worker processes.
     let builtin = ["--builtin", "noop", "--executor", "processpool"];
-    machine
-        .ok(&[&["punctual", "add", "builtin", "--at", "2100-01-01T00:00:00Z"], &builtin[..]]
-            .concat());
+    machine.ok(&[&["punctual", "add", "builtin", "--at", NEVER], &builtin[..]].concat());
     machine.ok(&["punctual", "run", "builtin", "--wait"]);
 }
 

@@ -3,7 +3,7 @@
 
 use std::process::{Child, Stdio};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, NEVER};
 
 /// Requests at a time: more than there are threads that wait for work.
 const REQUESTS: usize = 32;
@@ -35,7 +35,7 @@ fn a_shortage_of_threads_and_processes_that_passes_leaves_nothing_behind() {
     let daemon = machine.property("MainPID");
     machine.add("command", &[], "echo done");
     for (id, executor) in [("thread", "default"), ("worker", "processpool")] {
-        let add = ["punctual", "add", id, "--at", "2100-01-01T00:00:00Z"];
+        let add = ["punctual", "add", id, "--at", NEVER];
         machine.ok(&[&add[..], &["--builtin", "noop", "--executor", executor]].concat());
     }
     let jobs = ["command", "thread", "worker"];

@@ -60,7 +60,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOG_LINES: &str = "60";
 
 /// When a job is due that runs by hand only.
-const NEVER: &str = "2100-01-01T00:00:00Z";
+pub(crate) const NEVER: &str = "2100-01-01T00:00:00Z";
 
 /// The unit of the daemon.
 pub(crate) const UNIT: &str = "punctual.service";

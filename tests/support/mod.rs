@@ -256,7 +256,7 @@ pub(crate) struct Daemon {
     log: PathBuf,
 }
 
-/// The messages that arrive at a socket, line by line, until it is shut down. They are read all the time: whoever sends
+/// The messages that arrive at a socket, line by line, until it is shut down. They are read all the time: a sender of
 /// more of them than the socket has a place for would wait.
 pub(crate) fn listen(socket: UnixDatagram) -> (mpsc::Receiver<Vec<String>>, UnixDatagram) {
     let (tell, messages) = mpsc::channel();
