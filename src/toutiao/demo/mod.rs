@@ -40,7 +40,6 @@ const BUYERS: u32 = 100;
 
 /// What was filled in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the fields are what is counted")]
 pub struct Summary {
     /// Whether anything was: not if there were users already.
     pub filled: bool,

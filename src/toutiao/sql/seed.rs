@@ -88,7 +88,6 @@ pub struct RelationRow {
 
 /// All rows.
 #[derive(Debug, Clone, Default)]
-#[expect(missing_docs, reason = "the fields are the tables")]
 pub struct Content {
     pub users: Vec<UserRow>,
     pub relations: Vec<RelationRow>,
