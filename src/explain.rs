@@ -85,7 +85,7 @@ impl Facts<'_> {
         let next = trigger.next_after(self.asked).map(|next| self.show(next));
         let next = next.map(|next| format!("; it is next due at {next}")).unwrap_or_default();
         let since = self.asked.checked_sub_signed(RECENT).unwrap_or(self.asked);
-        let missing = trigger.missing(since, self.asked, CHANGES_MAX).pop();
+        let missing = trigger.dst_gaps(since, self.asked, CHANGES_MAX).pop();
         let clock = missing.map(|missing| {
             let (first, until) = (missing.first, missing.until.format("%H:%M:%S"));
             format!(" (the clock has no {first}: it goes on at {until})")

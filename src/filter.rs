@@ -56,7 +56,7 @@ pub struct FinishedJobs<'a> {
 /// A kind of rows of the ledger. Each is counted by itself, so that many rows of one kind never push out the few of
 /// another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RetentionClass {
     /// Runs of a job that succeeded or were cancelled.
     Runs,
     /// Runs of a job that failed, timed out or were lost.
@@ -67,7 +67,7 @@ pub enum Kind {
     Skipped,
 }
 
-impl Kind {
+impl RetentionClass {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Runs, Self::Errors, Self::Hooks, Self::Skipped];
 
@@ -106,7 +106,7 @@ pub enum Prunable<'a> {
         /// come, because the clock was ahead.
         ids_tell_time: bool,
         /// Of this kind.
-        kind: Kind,
+        kind: RetentionClass,
         /// Before this.
         before: Timestamp,
         /// Only ids after this one.
@@ -126,7 +126,7 @@ pub enum Prunable<'a> {
         /// Of this job.
         job_id: &'a str,
         /// Of this kind.
-        kind: Kind,
+        kind: RetentionClass,
         /// How many are kept.
         keep: usize,
     },
@@ -140,7 +140,7 @@ pub enum Prunable<'a> {
         /// Of this job.
         job_id: &'a str,
         /// Of this kind.
-        kind: Kind,
+        kind: RetentionClass,
         /// The newest of them.
         last: &'a str,
     },

@@ -39,22 +39,22 @@ pub enum Toward {
 /// space or a `T`, and an optional offset `Z`, `UTC`, `±HH:MM`, `±HHMM` or `±HH`. Without an offset it is read in
 /// `zone`. It is cut to whole microseconds.
 pub fn parse_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
-    exact_instant(text, zone).map(|at| at.trunc_subsecs(6))
+    parse_exact_instant(text, zone).map(|at| at.trunc_subsecs(6))
 }
 
 /// The same with all digits of the fraction that are written.
-pub fn exact_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
-    let written = Written::read(text).map_err(|why| not_a_time(text, &why))?;
+pub fn parse_exact_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
+    let written = ParsedTime::read(text).map_err(|why| not_a_time(text, &why))?;
     let Day::Date(date) = written.day else { return Err(relative(text)) };
     written.on(date, zone).ok_or_else(|| not_a_time(text, "the years are 1 to 9999"))
 }
 
 /// Reads the date of the same: as it is written, or the one that an instant with an offset has in `zone`.
 pub fn parse_date(text: &str, zone: &Zone) -> Result<NaiveDate, String> {
-    let written = Written::read(text).map_err(|why| not_a_time(text, &why))?;
+    let written = ParsedTime::read(text).map_err(|why| not_a_time(text, &why))?;
     match (written.day, written.offset_seconds) {
         (Day::Date(date), None) => Ok(date),
-        (Day::Date(_), Some(_)) => Ok(zone.to_local(exact_instant(text, zone)?).date()),
+        (Day::Date(_), Some(_)) => Ok(zone.to_local(parse_exact_instant(text, zone)?).date()),
         (Day::FromToday(_) | Day::Nearest, _) => Err(relative(text)),
     }
 }
@@ -75,7 +75,7 @@ pub fn parse_moment(
     if let Some(at) = distance(text.trim(), now, toward) {
         return at.ok().filter(|at| is_in_calendar(*at)).ok_or_else(|| too_far(text));
     }
-    let written = Written::read(text).map_err(|why| not_a_moment(text, &why))?;
+    let written = ParsedTime::read(text).map_err(|why| not_a_moment(text, &why))?;
     let today = match written.offset_seconds {
         Some(seconds) => now.naive_utc().checked_add_signed(TimeDelta::seconds(seconds.into())),
         None => Some(zone.to_local(now)),
@@ -160,14 +160,14 @@ enum Day {
 
 /// A time as it is written.
 #[derive(Debug, Clone, Copy)]
-struct Written {
+struct ParsedTime {
     day: Day,
     time: NaiveTime,
     /// The distance from UTC, if that is written too.
     offset_seconds: Option<i32>,
 }
 
-impl Written {
+impl ParsedTime {
     /// Reads a text; the error is empty if there is no more to say than that it is not a time.
     fn read(text: &str) -> Result<Self, String> {
         let text = text.trim();

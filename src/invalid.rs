@@ -78,7 +78,7 @@ mod tests {
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     #[expect(dead_code, reason = "only its shape is read")]
-    struct Pool {
+    struct Shape {
         max_workers: u32,
     }
 
@@ -90,7 +90,7 @@ mod tests {
             (json!({}), ""),
         ];
         for (value, field) in cases {
-            assert_eq!(read::<Pool>(value.clone()).unwrap_err().field, field, "{value}");
+            assert_eq!(read::<Shape>(value.clone()).unwrap_err().field, field, "{value}");
         }
         let nested = Invalid::new("hour", "too large").within("trigger").within("jobs[0]");
         assert_eq!(nested.to_string(), "jobs[0].trigger.hour: too large");

@@ -31,7 +31,7 @@ pub enum JsonError {
 
 /// Reads a value.
 pub fn read(text: &[u8]) -> Result<Value, JsonError> {
-    let large = refuse_large_integers(text).err();
+    let large = check_integers(text).err();
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
@@ -54,8 +54,8 @@ pub fn read(text: &[u8]) -> Result<Value, JsonError> {
 }
 
 /// Reads a value as a part of a larger text, for `#[serde(deserialize_with)]`. The caller looks for large integers with
-/// [`refuse_large_integers`].
-pub fn part<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+/// [`check_integers`].
+pub fn deserialize_strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
     Strict { levels: DEPTH_MAX, has_large: false }.deserialize(deserializer)
 }
 
@@ -64,7 +64,7 @@ fn too_deep() -> String {
 }
 
 /// Refuses a JSON text with an integer that 64 bits do not hold.
-pub fn refuse_large_integers(text: &[u8]) -> Result<(), Invalid> {
+pub fn check_integers(text: &[u8]) -> Result<(), Invalid> {
     let (mut rest, mut is_negative) = (text, false);
     while let Some((first, after)) = rest.split_first() {
         let follows_minus = std::mem::replace(&mut is_negative, *first == b'-');

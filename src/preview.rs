@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
-use crate::instant::exact_instant;
+use crate::instant::parse_exact_instant;
 use crate::invalid::{self, Invalid};
 use crate::json::{self, JsonError};
-use crate::trigger::{Missing, Trigger};
+use crate::trigger::{DstGap, Trigger};
 use crate::zone::Zone;
 
 /// Times in one answer, at most.
@@ -17,7 +17,7 @@ pub const TIMES_MAX: usize = 10_000;
 /// Times in an answer for which no count was given.
 const TIMES_DEFAULT: usize = 10;
 /// Changes of the clock that an answer tells of, at most.
-const MISSING_MAX: usize = 100;
+const GAPS_MAX: usize = 100;
 
 /// What is asked.
 #[derive(Debug, Clone, Deserialize)]
@@ -66,7 +66,8 @@ impl Preview {
         }
         let trigger = Trigger::compile(&question.trigger, zone, now)
             .map_err(|invalid| invalid.within("trigger"))?;
-        let after = question.after.map(|text| exact_instant(&text, trigger.zone())).transpose();
+        let after =
+            question.after.map(|text| parse_exact_instant(&text, trigger.zone())).transpose();
         let after = after.map_err(|why| Invalid::new("after", why))?;
         let mut next = match after {
             // Finer than a microsecond is between two instants.
@@ -104,8 +105,8 @@ impl Preview {
     }
 
     /// The readings meanwhile that the clock skips.
-    pub fn missing(&self) -> Vec<Missing> {
-        self.trigger.missing(self.from, self.until, MISSING_MAX)
+    pub fn dst_gaps(&self) -> Vec<DstGap> {
+        self.trigger.dst_gaps(self.from, self.until, GAPS_MAX)
     }
 
     /// Whether jitter may delay the times.
@@ -136,7 +137,7 @@ fn local_rfc3339(zone: &Zone, at: Timestamp) -> String {
 }
 
 fn by_type(invalid: Invalid, kind: Option<&str>) -> Invalid {
-    let known = kind.filter(|kind| Trigger::is_type(kind));
+    let known = kind.filter(|kind| Trigger::is_known_type(kind));
     match (invalid.field.strip_prefix("trigger"), known) {
         (Some(rest), Some(kind)) => Invalid::new(format!("{kind}{rest}"), invalid.message),
         (_, _) => invalid,
@@ -162,7 +163,8 @@ fn answer_line(line: &str, zone: &Zone, now: Timestamp) -> Result<Value, Invalid
             }
             let trigger = map.get("trigger").ok_or_else(|| Invalid::new("trigger", "missing"))?;
             let kind = trigger.get("type").and_then(Value::as_str);
-            let over = |trigger: &Trigger| trigger.why_over(now).map(|why| Invalid::new("", why));
+            let over =
+                |trigger: &Trigger| trigger.ended_reason(now).map(|why| Invalid::new("", why));
             Trigger::compile(trigger, zone, now)
                 .and_then(|trigger| over(&trigger).map_or(Ok(()), Err))
                 .map_err(|invalid| by_type(invalid.within("trigger"), kind))?;

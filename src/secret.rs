@@ -52,13 +52,13 @@ impl<'de> Deserialize<'de> for Text {
             untagged,
             expecting = "expected a text, or { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }"
         )]
-        enum Given {
+        enum TextForm {
             Plain(String),
             Secret(Secret),
         }
-        Ok(match Given::deserialize(deserializer)? {
-            Given::Plain(text) => Self::Plain(text),
-            Given::Secret(secret) => Self::Secret(secret),
+        Ok(match TextForm::deserialize(deserializer)? {
+            TextForm::Plain(text) => Self::Plain(text),
+            TextForm::Secret(secret) => Self::Secret(secret),
         })
     }
 }
@@ -96,7 +96,7 @@ impl Secret {
     }
 
     /// The same, for a command that is not started by the service manager. None if only the service has the secret.
-    pub fn read_beside_the_service(&self) -> Result<Option<String>, SecretError> {
+    pub fn read_outside_service(&self) -> Result<Option<String>, SecretError> {
         match self {
             Self::Env(name) if std::env::var_os(name).is_none() => Ok(None),
             Self::Credential(name) if std::env::var_os("CREDENTIALS_DIRECTORY").is_none() => {

@@ -235,7 +235,7 @@ async fn old_failures_of_a_job_with_many_runs_are_found_soon() {
     store.commit(vec![insert(job("a"))]).await.unwrap();
     fill_ledger(&file, 100_000).await;
     // Half of the runs are older than these failures, and are kept.
-    let (kind, before) = (punctual::filter::Kind::Errors, start());
+    let (kind, before) = (punctual::filter::RetentionClass::Errors, start());
     let after = "run-00050000";
     let which = Prunable::Ended { ids_tell_time: false, kind, before, after };
     let found = store.prunable(which, 1000);

@@ -15,8 +15,8 @@ use punctual::clock::{Clock, SystemClock};
 use punctual::task::builtin::{Args, Call, Registry, TaskError};
 use punctual::task::cancellation::Ending;
 use punctual::task::context::Context;
-use punctual::toutiao::orders::{Order, Status};
-use punctual::toutiao::{Settings, Toutiao, demo};
+use punctual::toutiao::orders::{Order, OrderStatus};
+use punctual::toutiao::{Toutiao, ToutiaoSettings, demo};
 use serde_json::{Value, json};
 use site::Site;
 use statistics::{Counts, ROWS, TRUTH, assert_nothing_lost_or_doubled, number};
@@ -49,7 +49,7 @@ fn advance(site: &Site, by: TimeDelta) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demonstration_has_drifted_and_one_repair_makes_every_metric_equal() {
-    let site = Site::open(Settings::default()).await;
+    let site = Site::open(ToutiaoSettings::default()).await;
     let summary = demo::fill(&site.toutiao, site.clock.now()).await.unwrap();
     assert!(summary.filled && summary.users > 1_000 && summary.drifted > 11 * 20, "{summary:?}");
     for (key, statement) in TRUTH {
@@ -70,7 +70,7 @@ async fn a_demonstration_has_drifted_and_one_repair_makes_every_metric_equal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn drift_of_every_kind_is_corrected_and_reported() {
-    let site = Site::open(Settings::default()).await;
+    let site = Site::open(ToutiaoSettings::default()).await;
     site.sql(ROWS).await;
     let key = "count:art:liking";
     for (member, by) in
@@ -100,7 +100,7 @@ async fn drift_of_every_kind_is_corrected_and_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_tells_in_words_what_it_did() {
-    let site = Site::open(Settings::default()).await;
+    let site = Site::open(ToutiaoSettings::default()).await;
     site.sql(ROWS).await;
     let mut registry = Registry::default();
     site.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
@@ -122,7 +122,7 @@ async fn a_repair_tells_in_words_what_it_did() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_that_is_cancelled_ends_at_once_and_the_next_one_does_its_work() {
-    let site = Site::open(Settings::default()).await;
+    let site = Site::open(ToutiaoSettings::default()).await;
     site.sql(ROWS).await;
     let mut registry = Registry::default();
     site.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
@@ -141,7 +141,7 @@ async fn a_repair_that_is_cancelled_ends_at_once_and_the_next_one_does_its_work(
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_can_be_called_differently() {
     let keys = [("user_followers".to_owned(), "count:user:fans".to_owned())].into();
-    let site = Site::open(Settings { keys, ..Settings::default() }).await;
+    let site = Site::open(ToutiaoSettings { keys, ..ToutiaoSettings::default() }).await;
     site.sql(ROWS).await;
     site.fix(0.0).await;
     assert_eq!(
@@ -153,7 +153,7 @@ async fn keys_can_be_called_differently() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn increments_during_a_repair_are_neither_lost_nor_doubled() {
-    let site = Arc::new(Site::open(Settings::default()).await);
+    let site = Arc::new(Site::open(ToutiaoSettings::default()).await);
     site.publish_busy_articles().await;
     let busy = Arc::new(AtomicBool::new(true));
     let mut writers = JoinSet::new();
@@ -176,7 +176,7 @@ async fn increments_during_a_repair_are_neither_lost_nor_doubled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_metric_that_fails_does_not_stop_the_others() {
-    let site = Site::open(Settings::default()).await;
+    let site = Site::open(ToutiaoSettings::default()).await;
     site.sql(ROWS).await;
     site.sql("drop table news_comment_liking").await;
     let error = site.run("toutiao.fix_statistics", json!({"settle_seconds": 0})).await.unwrap_err();
@@ -191,7 +191,7 @@ async fn a_metric_that_fails_does_not_stop_the_others() {
 async fn arguments_are_checked_and_nothing_is_opened_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let toutiao =
-        Toutiao::new(Settings::default(), directory.path(), Arc::new(SystemClock)).unwrap();
+        Toutiao::new(ToutiaoSettings::default(), directory.path(), Arc::new(SystemClock)).unwrap();
     let mut registry = Registry::default();
     toutiao.register(&mut registry, &tokio::runtime::Handle::current());
     assert_eq!(
@@ -230,7 +230,7 @@ async fn many_processes_may_open_new_files_at_once() {
     let mut opening = JoinSet::new();
     for worker_id in 0..8 {
         let state = directory.path().join("state");
-        let settings = Settings { worker_id, ..Settings::default() };
+        let settings = ToutiaoSettings { worker_id, ..ToutiaoSettings::default() };
         opening.spawn(async move { Toutiao::open(settings, &state, Arc::new(SystemClock)).await });
     }
     for opened in opening.join_all().await {
@@ -241,7 +241,7 @@ async fn many_processes_may_open_new_files_at_once() {
 async fn insert_orders(
     site: &Site,
     ids: std::ops::Range<i64>,
-    status: Status,
+    status: OrderStatus,
     expires_in: TimeDelta,
 ) {
     let now = site.clock.now();
@@ -261,9 +261,9 @@ async fn insert_orders(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_expires_when_its_time_is_up_and_not_before() {
-    let site = Site::open(Settings::default()).await;
-    insert_orders(&site, 42..43, Status::Pending, TimeDelta::minutes(30)).await;
-    insert_orders(&site, 43..44, Status::Paid, TimeDelta::minutes(30)).await;
+    let site = Site::open(ToutiaoSettings::default()).await;
+    insert_orders(&site, 42..43, OrderStatus::Pending, TimeDelta::minutes(30)).await;
+    insert_orders(&site, 43..44, OrderStatus::Paid, TimeDelta::minutes(30)).await;
     let expire = |id: Value| site.run("orders.expire", json!({"order_id": id}));
     let answer = |id: &str, expired: bool, status: &str| json!({"order_id": id, "expired": expired, "status": status});
 
@@ -282,8 +282,8 @@ async fn an_order_expires_when_its_time_is_up_and_not_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_payment_and_expiry_exactly_one_wins() {
-    let site = Site::open(Settings::default()).await;
-    insert_orders(&site, 1..41, Status::Pending, TimeDelta::minutes(30)).await;
+    let site = Site::open(ToutiaoSettings::default()).await;
+    insert_orders(&site, 1..41, OrderStatus::Pending, TimeDelta::minutes(30)).await;
     // Two machines whose clocks differ: for one there is still time, for the other there is not.
     let early = site.clock.now();
     let late = early + TimeDelta::minutes(30);
@@ -306,15 +306,15 @@ async fn of_payment_and_expiry_exactly_one_wins() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_expires_all_that_is_overdue_and_nothing_else() {
-    let site = Site::open(Settings::default()).await;
+    let site = Site::open(ToutiaoSettings::default()).await;
     site.sql(
         "insert into orders (id, user_id, amount, status, created_at, expires_at)
          with recursive n (i) as (select 1 union all select i + 1 from n where i < 1203)
          select i, 1, 100, 'pending', 0, i from n",
     )
     .await;
-    insert_orders(&site, 5_000..5_001, Status::Pending, TimeDelta::minutes(1)).await;
-    insert_orders(&site, 5_001..5_002, Status::Paid, TimeDelta::minutes(-1)).await;
+    insert_orders(&site, 5_000..5_001, OrderStatus::Pending, TimeDelta::minutes(1)).await;
+    insert_orders(&site, 5_001..5_002, OrderStatus::Paid, TimeDelta::minutes(-1)).await;
 
     let swept = site.run("orders.expire_overdue", json!({})).await.unwrap();
     assert_eq!(swept["expired"], 1_203);

@@ -24,8 +24,8 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use punctual::client::Client;
 use punctual::toutiao::counters::Member;
-use punctual::toutiao::orders::Status;
-use punctual::toutiao::{Settings, api, demo};
+use punctual::toutiao::orders::OrderStatus;
+use punctual::toutiao::{ToutiaoSettings, api, demo};
 use serde_json::{Value, json};
 use site::Site;
 use sqlx::sqlite::SqlitePool;
@@ -54,7 +54,7 @@ struct World {
 impl World {
     /// With a scheduler that takes every job.
     async fn start() -> Self {
-        let site = Site::open(Settings::default()).await;
+        let site = Site::open(ToutiaoSettings::default()).await;
         let asked = Asked::default();
         let directory = tempfile::tempdir().unwrap();
         let mut tasks = JoinSet::new();
@@ -69,7 +69,7 @@ impl World {
 
     /// With no scheduler at all.
     async fn start_alone() -> Self {
-        let site = Site::open(Settings::default()).await;
+        let site = Site::open(ToutiaoSettings::default()).await;
         Self::start_api(site, tempfile::tempdir().unwrap(), Asked::default(), JoinSet::new()).await
     }
 
@@ -295,7 +295,7 @@ async fn demonstration_orders_go_the_way_of_every_order() {
     let placed = demo::place_orders(&world.site.toutiao, &world.client, 5).await.unwrap();
     assert_eq!(world.asked().len(), 5);
     for order in placed {
-        assert_eq!(order.status, Status::Pending);
+        assert_eq!(order.status, OrderStatus::Pending);
         assert!((10..=55).contains(&(order.expires_at - order.created_at).num_seconds()));
         assert_eq!(world.get(&format!("/v1_0/orders/{}", order.id)).await.0, 200);
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use punctual::clock::Clock;
 use punctual::task::builtin::TaskError;
-use punctual::toutiao::{RedisSettings, Settings, demo};
+use punctual::toutiao::{RedisSettings, ToutiaoSettings, demo};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, Client};
 use redis_server::RedisServer;
@@ -33,8 +33,10 @@ struct World {
 impl World {
     async fn start() -> Option<Self> {
         let server = RedisServer::start()?;
-        let settings =
-            Settings { redis: Some(RedisSettings { url: server.url() }), ..Settings::default() };
+        let settings = ToutiaoSettings {
+            redis: Some(RedisSettings { url: server.url() }),
+            ..ToutiaoSettings::default()
+        };
         let site = Site::open(settings).await;
         let redis = connect(&server.url()).await;
         Some(Self { site, server, redis })

@@ -16,7 +16,7 @@ use crate::clock::{Clock, SystemClock, Timestamp, rfc3339};
 use crate::instant::{Toward, parse_moment};
 use crate::preview::{Preview, TIMES_MAX, batch_line};
 use crate::printable::escaped;
-use crate::trigger::{Missing, Trigger};
+use crate::trigger::{DstGap, Trigger};
 use crate::zone::{DefaultZone, Local, Zone};
 
 /// Bytes of one line of a batch: far more than any trigger needs.
@@ -70,8 +70,8 @@ fn show(
     let preview = Preview::answer_by_type(question, zone, *now)
         .map_err(|invalid| Failure::Usage(invalid.to_string()))?;
     let why = match after {
-        Some(_) => preview.trigger.why_never(),
-        None => preview.trigger.why_over(*now),
+        Some(_) => preview.trigger.never_fires_reason(),
+        None => preview.trigger.ended_reason(*now),
     };
     if let Some(why) = why {
         return Err(Failure::Usage(why));
@@ -85,7 +85,7 @@ fn show(
 
 fn table(preview: &Preview, now: Timestamp) -> String {
     let zone = preview.trigger.zone();
-    let missing = preview.missing();
+    let missing = preview.dst_gaps();
     let skipped = missing.iter().filter(|missing| !missing.shifted);
     let mut rows: Vec<Row> = preview
         .times
@@ -135,7 +135,7 @@ struct Row {
     mark: String,
 }
 
-fn time_row(zone: &Zone, at: Timestamp, missing: &[Missing]) -> Row {
+fn time_row(zone: &Zone, at: Timestamp, missing: &[DstGap]) -> Row {
     let local = zone.to_fixed(at);
     let replaced = missing.iter().find(|missing| missing.shifted && missing.resumes == at);
     let mark = match (replaced, zone.resolve(local.naive_local())) {
@@ -153,7 +153,7 @@ fn time_row(zone: &Zone, at: Timestamp, missing: &[Missing]) -> Row {
     Row { zone, at, local: local.naive_local(), offset, mark }
 }
 
-fn skipped_row(missing: &Missing) -> Row {
+fn skipped_row(missing: &DstGap) -> Row {
     let same_day = missing.from.date() == missing.until.date();
     let clock = if same_day { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
     let (from, until) = (missing.from.format(clock), missing.until.format(clock));
@@ -163,7 +163,7 @@ fn skipped_row(missing: &Missing) -> Row {
 }
 
 /// How many readings there are beside the first.
-fn and_more(missing: &Missing) -> String {
+fn and_more(missing: &DstGap) -> String {
     match missing.count.saturating_sub(1) {
         0 => String::new(),
         more => format!(" (and {more} more)"),

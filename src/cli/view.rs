@@ -61,7 +61,7 @@ fn details(width: usize, lines: &[(&str, String)]) -> String {
 
 fn trigger(job: &Value, now: Timestamp) -> String {
     let spec = job.get("trigger").cloned().unwrap_or_default();
-    Trigger::stored(&spec, &Zone::utc(), now)
+    Trigger::compile_stored(&spec, &Zone::utc(), now)
         .map_or_else(|_| unread(&spec), |trigger| trigger.describe())
 }
 

@@ -59,7 +59,7 @@ impl Secrets {
         }
         let read = match self.reader {
             Reader::Service => secret.read().map(Some),
-            Reader::Command => secret.read_beside_the_service(),
+            Reader::Command => secret.read_outside_service(),
         };
         let found = read.map_err(|error| Invalid::new(key, error.to_string()))?;
         match &found {

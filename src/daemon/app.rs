@@ -17,12 +17,12 @@ use crate::clock::Clock;
 use crate::invalid::Invalid;
 use crate::task::builtin::Registry;
 use crate::task::standard;
-use crate::toutiao::{self, Settings, Toutiao, ToutiaoError};
+use crate::toutiao::{self, Toutiao, ToutiaoError, ToutiaoSettings};
 
 /// What a worker process is told first.
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
-    toutiao: Settings,
+    toutiao: ToutiaoSettings,
     state_directory: std::path::PathBuf,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct App {
 impl App {
     /// Builds the registry. `runtime` drives what builtins wait for. The fault of a setting names its field.
     pub(super) fn new(
-        settings: Settings,
+        settings: ToutiaoSettings,
         state_directory: &Path,
         clock: Arc<dyn Clock>,
         runtime: &Handle,

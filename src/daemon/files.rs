@@ -130,9 +130,9 @@ pub(super) enum Demo {
 }
 
 /// The settings of the Toutiao application; its defaults if the file has none.
-pub(super) fn toutiao_settings(config: &Config) -> Result<toutiao::Settings, ConfigError> {
-    let Some(value) = &config.toutiao else { return Ok(toutiao::Settings::default()) };
-    let settings: toutiao::Settings = invalid::read(value.0.clone())
+pub(super) fn toutiao_settings(config: &Config) -> Result<toutiao::ToutiaoSettings, ConfigError> {
+    let Some(value) = &config.toutiao else { return Ok(toutiao::ToutiaoSettings::default()) };
+    let settings: toutiao::ToutiaoSettings = invalid::read(value.0.clone())
         .map_err(|invalid| config.error(invalid.within("toutiao")))?;
     settings.check().map_err(|invalid| config.error(invalid.within("toutiao")))?;
     Ok(settings)
@@ -229,7 +229,7 @@ impl Declared {
 /// The declared jobs that have no occurrence left, and why. A file that was right yesterday is not wrong because the last
 /// day of a job is over: such a job is finished.
 pub(super) fn over(jobs: &[Job], now: Timestamp) -> Vec<(JobId, String)> {
-    let why = |job: &Job| Some((job.id.clone(), job.trigger.why_over(now)?));
+    let why = |job: &Job| Some((job.id.clone(), job.trigger.ended_reason(now)?));
     jobs.iter().filter(|job| job.state == JobState::Finished).filter_map(why).collect()
 }
 

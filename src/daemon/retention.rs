@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Keep, Retention};
-use crate::filter::{Kind, Prunable, RunFilter};
+use crate::filter::{Prunable, RetentionClass, RunFilter};
 use crate::run::{Run, RunId};
 use crate::scheduler::command::Refusal;
 use crate::scheduler::handle::{Handle, Written};
@@ -161,7 +161,7 @@ impl Pruner {
     /// Removes all runs and outputs that need not be kept now.
     async fn prune(&self, retention: Retention, gone: &mut Gone) -> Result<(), Interrupted> {
         let now = SystemClock.now();
-        let kept = Kind::ALL.map(|kind| (kind, keep(&retention, kind)));
+        let kept = RetentionClass::ALL.map(|kind| (kind, keep(&retention, kind)));
         for (kind, keep) in kept {
             let Some(before) = now.checked_sub_signed(keep.age) else { continue };
             gone.runs += self.in_pages(Some(kind), before).await?;
@@ -185,7 +185,11 @@ impl Pruner {
     }
 
     /// Removes runs of a kind that ended before an instant; without a kind, the outputs of all.
-    async fn in_pages(&self, kind: Option<Kind>, before: Timestamp) -> Result<usize, Interrupted> {
+    async fn in_pages(
+        &self,
+        kind: Option<RetentionClass>,
+        before: Timestamp,
+    ) -> Result<usize, Interrupted> {
         let parts: &[Part] = if kind.is_some() { &Part::ALL } else { &[Part::Outputs] };
         let (mut after, mut count) = (String::new(), 0);
         let ids_tell_time = self.ids_tell_time().await?;
@@ -216,7 +220,12 @@ impl Pruner {
     }
 
     /// Removes the runs of a job that are not among the newest of their kind.
-    async fn surplus(&self, job_id: &str, kind: Kind, keep: usize) -> Result<usize, Interrupted> {
+    async fn surplus(
+        &self,
+        job_id: &str,
+        kind: RetentionClass,
+        keep: usize,
+    ) -> Result<usize, Interrupted> {
         let first = Prunable::FirstBeyond { job_id, kind, keep };
         let Some(first) = rested(self.archive.prunable(first, 1)).await?.pop() else {
             return Ok(0);
@@ -263,12 +272,12 @@ impl Pruner {
 }
 
 /// What is kept of a kind of rows.
-fn keep(retention: &Retention, kind: Kind) -> Keep {
+fn keep(retention: &Retention, kind: RetentionClass) -> Keep {
     match kind {
-        Kind::Runs => retention.runs,
-        Kind::Errors => retention.errors,
-        Kind::Hooks => retention.hooks,
-        Kind::Skipped => retention.skipped,
+        RetentionClass::Runs => retention.runs,
+        RetentionClass::Errors => retention.errors,
+        RetentionClass::Hooks => retention.hooks,
+        RetentionClass::Skipped => retention.skipped,
     }
 }
 

@@ -28,10 +28,10 @@ pub struct Definition {
     /// A name for people.
     pub name: Option<String>,
     /// When it is due.
-    #[serde(deserialize_with = "json::part")]
+    #[serde(deserialize_with = "json::deserialize_strict")]
     pub trigger: Value,
     /// What it does.
-    #[serde(deserialize_with = "json::part")]
+    #[serde(deserialize_with = "json::deserialize_strict")]
     pub task: Value,
     /// The pool; the one that fits the task where none is given.
     pub executor: Option<String>,
@@ -81,7 +81,7 @@ pub struct Definition {
 impl Definition {
     /// Reads JSON text that is in order, as nearly all is. None says that it is not: [`Definition::parse`] tells why.
     pub fn read(text: &[u8]) -> Option<Self> {
-        json::refuse_large_integers(text).ok()?;
+        json::check_integers(text).ok()?;
         let definition: Self = serde_json::from_slice(text).ok()?;
         definition.check_words().ok()?;
         Some(definition)

@@ -20,9 +20,9 @@ impl Job {
     }
 
     fn is_triggered_as(&self, spec: &Value) -> bool {
-        let other = Trigger::stored(spec, self.trigger.zone(), self.anchor);
+        let other = Trigger::compile_stored(spec, self.trigger.zone(), self.anchor);
         // The anchors differ, and are not compared.
-        other.is_ok_and(|other| self.trigger.means_same(&other))
+        other.is_ok_and(|other| self.trigger.is_equivalent(&other))
     }
 }
 

@@ -293,8 +293,8 @@ impl Job {
         let former = if is_readable { self.state.unbroken() } else { self.state.clone() };
         // "Now" is another instant each time.
         let is_now = self.trigger.is_one_shot() && self.trigger.spec().get("run_date").is_none();
-        let same_trigger =
-            self.trigger.fires_like(&new.trigger) && !(is_now && former == JobState::Finished);
+        let same_trigger = self.trigger.has_same_occurrences(&new.trigger)
+            && !(is_now && former == JobState::Finished);
         // A job that `max_runs` has ended goes on if the new definition lets it.
         let goes_on = same_trigger
             && former == JobState::Finished
@@ -310,7 +310,7 @@ impl Job {
                 }
                 (state, _) => state.clone(),
             };
-            let trigger = new.trigger.defined_as(&self.trigger, self.anchor);
+            let trigger = new.trigger.with_anchor(&self.trigger, self.anchor);
             (state, self.anchor, self.run_count, trigger)
         } else if goes_on {
             (new.state, new.anchor, self.run_count, new.trigger)
@@ -332,7 +332,7 @@ impl Job {
     /// This job with the definition of `new`, which also says when it fires next.
     #[must_use]
     pub fn rescheduled(&self, new: Self) -> Self {
-        let same_trigger = self.trigger.fires_like(&new.trigger);
+        let same_trigger = self.trigger.has_same_occurrences(&new.trigger);
         let run_count = if same_trigger { self.run_count } else { 0 };
         let (is_failing, revision) = (self.still_fails(&new), self.revision);
         Self { run_count, is_failing, revision, created_at: self.created_at, ..new }

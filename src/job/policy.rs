@@ -177,7 +177,7 @@ pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 pub(super) fn given_value<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<Value>>, D::Error> {
-    let value = json::part(deserializer)?;
+    let value = json::deserialize_strict(deserializer)?;
     Ok(Some(Some(value).filter(|value| !value.is_null())))
 }
 

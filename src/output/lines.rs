@@ -131,7 +131,7 @@ struct StoredStamp(i64, Stream, u32);
 
 /// Lines as the store keeps them.
 #[derive(Serialize, Deserialize)]
-struct Stored<'a> {
+struct StoredLines<'a> {
     text: std::borrow::Cow<'a, str>,
     stamps: Vec<StoredStamp>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -148,7 +148,7 @@ impl Serialize for Lines {
         };
         let stamps = self.stamps.iter().map(stored).collect();
         let open = self.open.iter().copied().collect();
-        Stored { text: (&self.text).into(), stamps, open }.serialize(serializer)
+        StoredLines { text: (&self.text).into(), stamps, open }.serialize(serializer)
     }
 }
 
@@ -158,7 +158,7 @@ impl<'de> Deserialize<'de> for Lines {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Either {
-            Groups(Stored<'static>),
+            Groups(StoredLines<'static>),
             Each(Vec<(i64, Stream, String)>),
         }
         let unreadable = || serde::de::Error::custom("the stamps do not belong to the lines");
@@ -177,7 +177,7 @@ impl<'de> Deserialize<'de> for Lines {
 }
 
 impl Lines {
-    fn from_stored(stored: Stored<'_>) -> Option<Self> {
+    fn from_stored(stored: StoredLines<'_>) -> Option<Self> {
         let mut micros: i64 = 0;
         let mut count: usize = 0;
         let stamps = stored.stamps.into_iter().map(|StoredStamp(since, stream, lines)| {

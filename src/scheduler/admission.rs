@@ -67,7 +67,9 @@ impl Rules {
             Some(next) if is_paused => JobState::Paused { next },
             Some(next) => JobState::Active { next },
             None if origin == Origin::File => JobState::Finished,
-            None => return Err(Invalid::new("trigger", trigger.why_over(now).unwrap_or_default())),
+            None => {
+                return Err(Invalid::new("trigger", trigger.ended_reason(now).unwrap_or_default()));
+            }
         };
         let mut job = Job {
             name: definition.name.unwrap_or_else(|| id.to_string()),
@@ -121,7 +123,7 @@ impl Rules {
         if origin == Origin::File && trigger.end().is_some_and(|end| end < now) {
             return Ok(trigger);
         }
-        trigger.unless_never()
+        trigger.require_occurrence()
     }
 
     /// Judges a stored job again: its task and executor may no longer, or at last, be there.

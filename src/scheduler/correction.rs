@@ -265,7 +265,7 @@ fn continued(
     }
     let later = job.anchor.checked_add_signed(ANCHOR_STEP).filter(|later| *later <= now);
     let anchor = later.unwrap_or_else(date_back);
-    let trigger = Trigger::stored(job.trigger.spec(), &Zone::utc(), anchor).ok()?;
+    let trigger = Trigger::compile_stored(job.trigger.spec(), &Zone::utc(), anchor).ok()?;
     let next = plan::due(&job.id, &trigger, trigger.next_after(now)?);
     let is_wrong = |held: Timestamp| {
         held.signed_duration_since(next.scheduled_at) > ANCHOR_STEP

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use super::orders::{EXPIRE, Status};
+use super::orders::{EXPIRE, OrderStatus};
 use super::sql::DatabaseError;
 use super::{Toutiao, ToutiaoError, statistics};
 use crate::clock::rfc3339;
@@ -22,20 +22,20 @@ const MAX_IDS: usize = 100;
 const MAX_BATCHES: u32 = 1_000;
 
 pub(super) fn register(toutiao: &Toutiao, registry: &mut Registry, runtime: &Handle) {
-    let ground = Ground { toutiao: toutiao.clone(), runtime: runtime.clone() };
-    registry.register(FixStatistics(ground.clone()));
-    registry.register(Expire(ground.clone()));
-    registry.register(ExpireOverdue(ground));
+    let context = ToutiaoRuntime { toutiao: toutiao.clone(), runtime: runtime.clone() };
+    registry.register(FixStatistics(context.clone()));
+    registry.register(Expire(context.clone()));
+    registry.register(ExpireOverdue(context));
 }
 
 /// What every builtin stands on.
 #[derive(Debug, Clone)]
-struct Ground {
+struct ToutiaoRuntime {
     toutiao: Toutiao,
     runtime: Handle,
 }
 
-impl Ground {
+impl ToutiaoRuntime {
     /// Blocks until the work is done, or the run is cancelled: then the work is dropped where it stands, which does no
     /// more harm than a crash does.
     fn finish<T, E: Into<TaskError>>(
@@ -77,7 +77,7 @@ impl From<Invalid> for TaskError {
 }
 
 /// Makes the counters equal to what they count.
-struct FixStatistics(Ground);
+struct FixStatistics(ToutiaoRuntime);
 
 impl FixStatistics {
     fn settle(args: &Args) -> Result<Duration, Invalid> {
@@ -119,7 +119,7 @@ impl Builtin for FixStatistics {
 }
 
 /// Expires one order, at the end of its time.
-struct Expire(Ground);
+struct Expire(ToutiaoRuntime);
 
 impl Expire {
     fn order_id(args: &Args) -> Result<i64, Invalid> {
@@ -134,7 +134,7 @@ impl Expire {
         let database = self.0.toutiao.database().await?;
         if database.expire_order(id, self.0.toutiao.now()).await? {
             call.say(&format!("order {id} has expired"));
-            return Ok((true, Status::Expired.name()));
+            return Ok((true, OrderStatus::Expired.name()));
         }
         let Some(order) = database.order(id).await? else {
             // The job is registered before its order is written, and a crash may come in between.
@@ -143,13 +143,13 @@ impl Expire {
         };
         let status = order.status.name();
         call.say(&match order.status {
-            Status::Pending => {
+            OrderStatus::Pending => {
                 format!(
                     "order {id} may be paid until {}; nothing to do yet",
                     rfc3339(order.expires_at)
                 )
             }
-            Status::Paid | Status::Expired | Status::Cancelled => {
+            OrderStatus::Paid | OrderStatus::Expired | OrderStatus::Cancelled => {
                 format!("order {id} is {status}; nothing to do")
             }
         });
@@ -174,7 +174,7 @@ impl Builtin for Expire {
 }
 
 /// Expires every order whose time is up: those whose job was never registered or got lost.
-struct ExpireOverdue(Ground);
+struct ExpireOverdue(ToutiaoRuntime);
 
 impl ExpireOverdue {
     async fn sweep(&self) -> Result<(usize, Vec<i64>), DatabaseError> {

@@ -24,13 +24,13 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
-pub use self::settings::{DEFAULT_DATABASE_URL, RedisSettings, Settings};
+pub use self::settings::{DEFAULT_DATABASE_URL, RedisSettings, ToutiaoSettings};
 use crate::clock::{Clock, Timestamp};
 use crate::invalid::Invalid;
 use crate::task::builtin::Registry;
 use counters::{CounterError, Counters};
 use snowflake::Snowflake;
-use sql::{Database, DatabaseError};
+use sql::{DatabaseError, ToutiaoDatabase};
 
 /// Why the application did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -54,19 +54,19 @@ pub struct Toutiao {
 
 #[derive(Debug)]
 struct Inner {
-    settings: Settings,
+    settings: ToutiaoSettings,
     database_path: PathBuf,
     state_dir: PathBuf,
     clock: Arc<dyn Clock>,
     ids: Snowflake,
-    database: OnceCell<Database>,
+    database: OnceCell<ToutiaoDatabase>,
     counters: OnceCell<Counters>,
 }
 
 impl Toutiao {
     /// Checks the settings, and opens nothing yet. Relative paths are those under `state_dir`.
     pub fn new(
-        settings: Settings,
+        settings: ToutiaoSettings,
         state_dir: &Path,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ToutiaoError> {
@@ -85,7 +85,7 @@ impl Toutiao {
 
     /// Checks the settings, and opens and migrates the tables and the counters.
     pub async fn open(
-        settings: Settings,
+        settings: ToutiaoSettings,
         state_dir: &Path,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ToutiaoError> {
@@ -102,13 +102,16 @@ impl Toutiao {
     }
 
     /// The settings.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &ToutiaoSettings {
         &self.inner.settings
     }
 
     /// The tables, opened at the first call.
-    pub async fn database(&self) -> Result<&Database, DatabaseError> {
-        self.inner.database.get_or_try_init(|| Database::open(&self.inner.database_path)).await
+    pub async fn database(&self) -> Result<&ToutiaoDatabase, DatabaseError> {
+        self.inner
+            .database
+            .get_or_try_init(|| ToutiaoDatabase::open(&self.inner.database_path))
+            .await
     }
 
     /// The counters, opened at the first call.

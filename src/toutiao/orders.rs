@@ -22,7 +22,7 @@ const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where an order stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum OrderStatus {
     /// It waits for its payment.
     Pending,
     /// It was paid in time.
@@ -33,7 +33,7 @@ pub enum Status {
     Cancelled,
 }
 
-impl Status {
+impl OrderStatus {
     const ALL: [Self; 4] = [Self::Pending, Self::Paid, Self::Expired, Self::Cancelled];
 
     /// Its name in the table and in answers.
@@ -62,7 +62,7 @@ pub struct Order {
     /// Price in fen.
     pub amount: i64,
     /// Where it stands.
-    pub status: Status,
+    pub status: OrderStatus,
     /// When it was placed.
     pub created_at: Timestamp,
     /// Until when it must be paid.
@@ -107,7 +107,7 @@ pub async fn place(
         id: toutiao.fresh_id(),
         user_id: new.user_id,
         amount: new.amount,
-        status: Status::Pending,
+        status: OrderStatus::Pending,
         created_at: now,
         expires_at: now.checked_add_signed(wait).unwrap_or(now),
         paid_at: None,

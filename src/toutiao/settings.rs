@@ -23,7 +23,7 @@ const MAX_WORKER_ID: u16 = 1023;
 /// The `[toutiao]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub struct ToutiaoSettings {
     /// Address of the HTTP API, such as `127.0.0.1:8000`; without it there is no API.
     pub listen: Option<String>,
     /// Names under which clients reach the API, such as `shop.example`, beside its address and `localhost`. Requests
@@ -41,7 +41,7 @@ pub struct Settings {
     pub keys: BTreeMap<String, String>,
 }
 
-impl Default for Settings {
+impl Default for ToutiaoSettings {
     fn default() -> Self {
         Self {
             listen: None,
@@ -71,7 +71,7 @@ impl std::fmt::Debug for RedisSettings {
     }
 }
 
-impl Settings {
+impl ToutiaoSettings {
     /// Checks every value; the error names the field.
     pub fn check(&self) -> Result<(), Invalid> {
         if let Some(listen) = &self.listen {
@@ -220,7 +220,7 @@ mod tests {
             (json!({"port": 1}), "port"),
         ];
         for (value, field) in cases {
-            let read = crate::invalid::read::<Settings>(value.clone())
+            let read = crate::invalid::read::<ToutiaoSettings>(value.clone())
                 .and_then(|settings| settings.check());
             assert_eq!(
                 read.err().map(|invalid| invalid.field).unwrap_or_default(),

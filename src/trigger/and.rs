@@ -31,7 +31,7 @@ pub(super) struct And {
 
 /// Where a search ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum SearchResult {
     /// They agree here.
     At(Timestamp),
     /// One of them has no further occurrence.
@@ -40,7 +40,7 @@ enum Found {
     GaveUp,
 }
 
-impl Found {
+impl SearchResult {
     fn instant(self) -> Option<Timestamp> {
         match self {
             Self::At(found) => Some(found),
@@ -98,19 +98,19 @@ impl And {
             Some(self.search(after, &mut self.leaps_max.clone()))
         };
         match self.search_first() {
-            Found::At(first) => second(first) == Some(Found::GaveUp),
-            Found::Nowhere => false,
-            Found::GaveUp => true,
+            SearchResult::At(first) => second(first) == Some(SearchResult::GaveUp),
+            SearchResult::Nowhere => false,
+            SearchResult::GaveUp => true,
         }
     }
 
-    fn search_first(&self) -> Found {
+    fn search_first(&self) -> SearchResult {
         match self.bounds(Trigger::first) {
             Some((_, begin)) => {
                 let begin = begin.checked_sub_signed(self.threshold).unwrap_or(begin);
                 self.search(begin, &mut self.leaps_max.clone())
             }
-            None => Found::Nowhere,
+            None => SearchResult::Nowhere,
         }
     }
 
@@ -119,21 +119,21 @@ impl And {
     }
 
     /// The first agreement at or after `at`; `leaps` is what is left of the work that may be spent.
-    fn search(&self, at: Timestamp, leaps: &mut usize) -> Found {
+    fn search(&self, at: Timestamp, leaps: &mut usize) -> SearchResult {
         let mut from = at;
         while *leaps > 0 {
             *leaps -= 1;
-            let Some(window) = self.window_from(from) else { return Found::Nowhere };
+            let Some(window) = self.window_from(from) else { return SearchResult::Nowhere };
             if self.is_agreement(window) {
-                return Found::At(window.from);
+                return SearchResult::At(window.from);
             }
             // Whatever agrees next begins after this window, and no earlier than the threshold before its end.
             let after = window.from.checked_add_signed(MICROSECOND);
             let near = window.to.checked_sub_signed(self.threshold);
-            let Some(next) = after.max(near) else { return Found::Nowhere };
+            let Some(next) = after.max(near) else { return SearchResult::Nowhere };
             from = next;
         }
-        Found::GaveUp
+        SearchResult::GaveUp
     }
 
     /// The last agreement at or before `at`, by leaps back.
@@ -214,11 +214,11 @@ impl And {
         let (mut span, mut leaps) = (Span::one(first), self.leaps_max);
         while let Some(after) = span.last.checked_add_signed(MICROSECOND) {
             match self.search(after, &mut leaps) {
-                Found::At(found) if found <= to => {
+                SearchResult::At(found) if found <= to => {
                     span = Span { last: found, count: span.count.saturating_add(1), ..span };
                 }
-                Found::At(_) | Found::Nowhere => return span,
-                Found::GaveUp => {
+                SearchResult::At(_) | SearchResult::Nowhere => return span,
+                SearchResult::GaveUp => {
                     return Span { last: self.last_until(to).unwrap_or(span.last), ..span };
                 }
             }

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use chrono::{Datelike, Days, NaiveDate, NaiveTime, TimeDelta};
 
 use super::Span;
-use super::dst::{Dst, Fold, Gap, Missing, gaps};
-use super::given::Given;
+use super::dst::{DstGap, DstPolicy, FoldPolicy, GapPolicy, gaps};
+use super::spec::SpecReader;
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::zone::Zone;
@@ -37,7 +37,7 @@ pub(super) struct CalendarInterval {
     begin: Option<Timestamp>,
     /// The last instant that counts.
     end: Option<Timestamp>,
-    dst: Dst,
+    dst: DstPolicy,
     /// Whether it starts from its definition, because no start was given.
     is_anchored: bool,
     /// One of every N dates, where each depends on the one before it; found when first needed.
@@ -45,7 +45,7 @@ pub(super) struct CalendarInterval {
 }
 
 impl CalendarInterval {
-    pub(super) fn parse(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
+    pub(super) fn parse(given: &mut SpecReader, anchor: Timestamp) -> Result<Self, Invalid> {
         let months = 12 * given.whole("years", YEARS_MAX)? + given.whole("months", MONTHS_MAX)?;
         let days = 7 * given.whole("weeks", WEEKS_MAX)? + given.whole("days", DAYS_MAX)?;
         let (hour, minute) = (given.whole("hour", 23)?, given.whole("minute", 59)?);
@@ -58,7 +58,7 @@ impl CalendarInterval {
         if given_start.is_some() && end.is_some_and(|end| end < begin.unwrap_or(midnight)) {
             return Err(Invalid::new("end_date", "is before start_date"));
         }
-        let dst = Dst { gap: Gap::Skip, fold: Fold::First }.or_given(given)?;
+        let dst = DstPolicy { gap: GapPolicy::Skip, fold: FoldPolicy::First }.or_given(given)?;
         if months == 0 && days == 0 {
             // A key that is misspelt is the likelier fault.
             given.refuse_unknown()?;
@@ -137,12 +137,12 @@ impl CalendarInterval {
     }
 
     /// Dates whose time of day the clock skips, with `from < instant <= to`.
-    pub(super) fn missing(
+    pub(super) fn dst_gaps(
         &self,
         zone: &Zone,
         from: Timestamp,
         to: Timestamp,
-    ) -> impl Iterator<Item = Missing> {
+    ) -> impl Iterator<Item = DstGap> {
         let to = self.end.map_or(to, |end| end.min(to));
         let from = self.begin.map_or(from, |begin| begin.max(from));
         gaps(zone, from, to).filter_map(move |gap| {
@@ -156,7 +156,7 @@ impl CalendarInterval {
             let count = 1 + u64::try_from(skipped.count()).unwrap_or(0);
             let matches = gap.until.time() == self.time && self.has_date(gap.until.date());
             let shifted = self.dst.shifts(gap.length()) && !matches;
-            Some(gap.missing(zone, first, count, shifted))
+            Some(gap.of_trigger(zone, first, count, shifted))
         })
     }
 

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::Trigger;
 use super::and::{And, THRESHOLD_MICROS};
-use super::given::Given;
 use super::or::Or;
+use super::spec::SpecReader;
 use crate::clock::{MICROS_PER_SECOND, Timestamp};
 use crate::invalid::Invalid;
 
@@ -19,14 +19,14 @@ const LEAVES_MAX: usize = 32;
 
 /// Where a trigger stands in others.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Place {
+pub(super) struct Nesting {
     depth: u8,
     in_and: bool,
     /// Whether it was accepted before.
     is_stored: bool,
 }
 
-impl Place {
+impl Nesting {
     /// Of a trigger that was accepted before.
     pub(super) fn of_stored() -> Self {
         Self { is_stored: true, ..Self::default() }
@@ -34,7 +34,11 @@ impl Place {
 }
 
 /// Reads an `and`.
-pub(super) fn and(given: &mut Given, anchor: Timestamp, place: Place) -> Result<And, Invalid> {
+pub(super) fn and(
+    given: &mut SpecReader,
+    anchor: Timestamp,
+    place: Nesting,
+) -> Result<And, Invalid> {
     if place.in_and {
         // It says no more than its members do in the outer one, and a search in a search would multiply.
         let message = "an and cannot be inside an and: put its triggers into the outer one";
@@ -43,7 +47,7 @@ pub(super) fn and(given: &mut Given, anchor: Timestamp, place: Place) -> Result<
     let has_threshold = given.take("threshold").is_some();
     let micros = given.micros("threshold", MICROS_PER_SECOND)?;
     let threshold = TimeDelta::microseconds(if has_threshold { micros } else { THRESHOLD_MICROS });
-    let members = members(given, anchor, Place { in_and: true, ..place })?;
+    let members = members(given, anchor, Nesting { in_and: true, ..place })?;
     if let Some(number) = members.iter().position(|member| member.jitter() > TimeDelta::zero()) {
         let message = "triggers that have to agree have no jitter of their own: give it to the and";
         return Err(Invalid::new(format!("triggers[{number}].jitter"), message));
@@ -60,18 +64,22 @@ pub(super) fn and(given: &mut Given, anchor: Timestamp, place: Place) -> Result<
 }
 
 /// Reads an `or`.
-pub(super) fn or(given: &mut Given, anchor: Timestamp, place: Place) -> Result<Or, Invalid> {
+pub(super) fn or(given: &mut SpecReader, anchor: Timestamp, place: Nesting) -> Result<Or, Invalid> {
     Ok(Or::new(members(given, anchor, place)?))
 }
 
-fn members(given: &mut Given, anchor: Timestamp, place: Place) -> Result<Vec<Trigger>, Invalid> {
+fn members(
+    given: &mut SpecReader,
+    anchor: Timestamp,
+    place: Nesting,
+) -> Result<Vec<Trigger>, Invalid> {
     if place.depth >= DEPTH_MAX {
         return Err(Invalid::new(
             "type",
             format!("more than {DEPTH_MAX} triggers inside each other"),
         ));
     }
-    let place = Place { depth: place.depth + 1, ..place };
+    let place = Nesting { depth: place.depth + 1, ..place };
     let zone = given.zone().clone();
     let Some(Value::Array(specs)) = given.take("triggers") else {
         given.refuse_unknown()?;

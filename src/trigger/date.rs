@@ -1,6 +1,6 @@
 //! Once, at one instant: `run_date`, or the moment at which the trigger was defined.
 
-use super::given::Given;
+use super::spec::SpecReader;
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 
@@ -13,7 +13,7 @@ pub(super) struct Date {
 }
 
 impl Date {
-    pub(super) fn parse(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
+    pub(super) fn parse(given: &mut SpecReader, anchor: Timestamp) -> Result<Self, Invalid> {
         let given = given.instant("run_date")?;
         Ok(Self { at: given.unwrap_or(anchor), is_now: given.is_none() })
     }

@@ -2,7 +2,7 @@
 
 use chrono::{NaiveDateTime, TimeDelta};
 
-use super::given::Given;
+use super::spec::SpecReader;
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::zone::{Local, Zone};
@@ -13,7 +13,7 @@ const CRON_CHANGE_MAX: TimeDelta = TimeDelta::hours(3);
 
 /// What happens to a reading that the clock skips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gap {
+pub(super) enum GapPolicy {
     /// It does not exist.
     Skip,
     /// It is the first instant after the gap.
@@ -24,7 +24,7 @@ pub(super) enum Gap {
 
 /// What happens to a reading that the clock shows twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fold {
+pub(super) enum FoldPolicy {
     /// It happens twice.
     Both,
     /// It happens the first time only.
@@ -35,46 +35,46 @@ pub(super) enum Fold {
 
 /// A trigger's choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Dst {
-    pub(super) gap: Gap,
-    pub(super) fold: Fold,
+pub(super) struct DstPolicy {
+    pub(super) gap: GapPolicy,
+    pub(super) fold: FoldPolicy,
 }
 
-impl Dst {
+impl DstPolicy {
     /// What cron(8) does with a job of a fixed minute and hour.
     pub(super) const CRON_FIXED: Self =
-        Self { gap: Gap::ShiftInSummerTime, fold: Fold::FirstInSummerTime };
+        Self { gap: GapPolicy::ShiftInSummerTime, fold: FoldPolicy::FirstInSummerTime };
     /// What cron(8) does with a job that has a `*` in its minute or hour.
-    pub(super) const CRON_WILDCARD: Self = Self { gap: Gap::Skip, fold: Fold::Both };
+    pub(super) const CRON_WILDCARD: Self = Self { gap: GapPolicy::Skip, fold: FoldPolicy::Both };
 
     /// Whether a reading in a gap of this length is the first instant after it.
     pub(super) fn shifts(self, length: TimeDelta) -> bool {
         match self.gap {
-            Gap::Skip => false,
-            Gap::Shift => true,
-            Gap::ShiftInSummerTime => length <= CRON_CHANGE_MAX,
+            GapPolicy::Skip => false,
+            GapPolicy::Shift => true,
+            GapPolicy::ShiftInSummerTime => length <= CRON_CHANGE_MAX,
         }
     }
 
     /// Whether a reading in a fold of this length happens twice.
     pub(super) fn repeats(self, first: Timestamp, second: Timestamp) -> bool {
         match self.fold {
-            Fold::Both => true,
-            Fold::First => false,
-            Fold::FirstInSummerTime => second.signed_duration_since(first) > CRON_CHANGE_MAX,
+            FoldPolicy::Both => true,
+            FoldPolicy::First => false,
+            FoldPolicy::FirstInSummerTime => second.signed_duration_since(first) > CRON_CHANGE_MAX,
         }
     }
 
     /// Reads `dst_gap` and `dst_fold`; `self` is what holds where they are not given.
-    pub(super) fn or_given(self, given: &mut Given) -> Result<Self, Invalid> {
+    pub(super) fn or_given(self, given: &mut SpecReader) -> Result<Self, Invalid> {
         let gap = match given.word("dst_gap", &["skip", "shift"])? {
-            Some("shift") => Gap::Shift,
-            Some(_) => Gap::Skip,
+            Some("shift") => GapPolicy::Shift,
+            Some(_) => GapPolicy::Skip,
             None => self.gap,
         };
         let fold = match given.word("dst_fold", &["both", "first"])? {
-            Some("first") => Fold::First,
-            Some(_) => Fold::Both,
+            Some("first") => FoldPolicy::First,
+            Some(_) => FoldPolicy::Both,
             None => self.fold,
         };
         Ok(Self { gap, fold })
@@ -99,7 +99,7 @@ impl Dst {
 
 /// Readings of a trigger that the clock skips at one change.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Missing {
+pub struct DstGap {
     /// The zone whose clock it is.
     pub zone: Zone,
     /// The first of them.
@@ -118,44 +118,44 @@ pub struct Missing {
 
 /// Readings that the clock skipped: from the first, to before the last.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Skipped {
+pub(super) struct ClockGap {
     pub(super) from: NaiveDateTime,
     pub(super) until: NaiveDateTime,
     /// The instant at which the clock goes on.
     pub(super) resumes: Timestamp,
 }
 
-impl Skipped {
+impl ClockGap {
     /// By how much the clock was set forward.
     pub(super) fn length(self) -> TimeDelta {
         self.until - self.from
     }
 
     /// What a trigger misses of them: `count` readings from `first` on, for which it may fire when the clock resumes.
-    pub(super) fn missing(
+    pub(super) fn of_trigger(
         self,
         zone: &Zone,
         first: NaiveDateTime,
         count: u64,
         shifted: bool,
-    ) -> Missing {
+    ) -> DstGap {
         let Self { from, until, resumes } = self;
-        Missing { zone: zone.clone(), first, count, from, until, resumes, shifted }
+        DstGap { zone: zone.clone(), first, count, from, until, resumes, shifted }
     }
 }
 
 /// The readings that the clock skips at an instant, if it does.
-pub(super) fn skipped_at(zone: &Zone, at: Timestamp) -> Option<Skipped> {
+pub(super) fn gap_at(zone: &Zone, at: Timestamp) -> Option<ClockGap> {
     let before = zone.to_local(at.checked_sub_signed(TimeDelta::seconds(1))?);
     let from = before.checked_add_signed(TimeDelta::seconds(1))?;
     let until = zone.to_local(at);
-    (from < until).then_some(Skipped { from, until, resumes: at })
+    (from < until).then_some(ClockGap { from, until, resumes: at })
 }
 
 /// The gaps of a zone's clock with `from < instant <= to`, in order.
-pub(super) fn gaps(zone: &Zone, from: Timestamp, to: Timestamp) -> impl Iterator<Item = Skipped> {
+pub(super) fn gaps(zone: &Zone, from: Timestamp, to: Timestamp) -> impl Iterator<Item = ClockGap> {
     let next = move |at: &Timestamp| zone.transition_after(*at);
     std::iter::successors(next(&from), next)
         .take_while(move |at| *at <= to)
-        .filter_map(move |at| skipped_at(zone, at))
+        .filter_map(move |at| gap_at(zone, at))
 }

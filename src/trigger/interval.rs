@@ -6,7 +6,7 @@
 use chrono::TimeDelta;
 
 use super::Span;
-use super::given::{Given, MICROS_MAX};
+use super::spec::{MICROS_MAX, SpecReader};
 use crate::clock::{MICROS_PER_SECOND, Timestamp};
 use crate::invalid::Invalid;
 
@@ -33,7 +33,7 @@ pub(super) struct Interval {
 }
 
 impl Interval {
-    pub(super) fn parse(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
+    pub(super) fn parse(given: &mut SpecReader, anchor: Timestamp) -> Result<Self, Invalid> {
         let mut step = 0_i64;
         for (name, unit_micros) in UNITS {
             step = step.saturating_add(given.micros(name, unit_micros)?);

@@ -10,12 +10,12 @@ mod combine;
 mod cron;
 mod date;
 mod dst;
-mod given;
 mod interval;
 mod likeness;
 mod or;
+mod spec;
 
-pub use dst::Missing;
+pub use dst::DstGap;
 
 use chrono::{Datelike, TimeDelta};
 use serde_json::Value;
@@ -25,12 +25,12 @@ use crate::invalid::{Invalid, quoted};
 use crate::zone::Zone;
 use and::And;
 use calendar::CalendarInterval;
-use combine::Place;
+use combine::Nesting;
 use cron::Cron;
 use date::Date;
-use given::Given;
 use interval::Interval;
 use or::Or;
+use spec::SpecReader;
 
 /// A range of occurrences: the first, the last and how many there are, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ const TYPES: [&str; 7] = ["date", "interval", "cron", "crontab", "calendarinterv
 
 /// The types of triggers, each with its own arithmetic.
 #[derive(Debug, Clone)]
-enum Kind {
+enum TriggerKind {
     Date(Date),
     Interval(Interval),
     /// Of `cron` and `crontab` alike.
@@ -73,7 +73,7 @@ pub struct Trigger {
     spec: Value,
     zone: Zone,
     jitter: TimeDelta,
-    kind: Kind,
+    kind: TriggerKind,
 }
 
 impl Trigger {
@@ -81,12 +81,12 @@ impl Trigger {
     /// and is then written into the spec. `anchor` is when the trigger was defined: an interval without `start_date`
     /// first fires one interval after it, a `date` without `run_date` at it.
     pub fn parse(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
-        Self::compile(spec, zone, anchor)?.unless_never()
+        Self::compile(spec, zone, anchor)?.require_occurrence()
     }
 
     /// The trigger, unless it can never fire.
-    pub fn unless_never(self) -> Result<Self, Invalid> {
-        match self.why_never() {
+    pub fn require_occurrence(self) -> Result<Self, Invalid> {
+        match self.never_fires_reason() {
             Some(why) => Err(Invalid::new("", why)),
             None => Ok(self),
         }
@@ -94,30 +94,32 @@ impl Trigger {
 
     /// The same for a trigger that may be one that can never fire.
     pub fn compile(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
-        Self::compile_at(spec, zone, anchor, Place::default())
+        Self::compile_at(spec, zone, anchor, Nesting::default())
     }
 
     /// The same for one that was accepted before: whether an `and` is out of reach is not asked again at every reading.
-    pub fn stored(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
-        Self::compile_at(spec, zone, anchor, Place::of_stored())
+    pub fn compile_stored(spec: &Value, zone: &Zone, anchor: Timestamp) -> Result<Self, Invalid> {
+        Self::compile_at(spec, zone, anchor, Nesting::of_stored())
     }
 
     fn compile_at(
         spec: &Value,
         zone: &Zone,
         anchor: Timestamp,
-        place: Place,
+        place: Nesting,
     ) -> Result<Self, Invalid> {
-        let mut given = Given::new(spec, zone)?;
+        let mut given = SpecReader::new(spec, zone)?;
         let jitter = given.jitter()?;
         let kind = match given.kind() {
-            "date" => Kind::Date(Date::parse(&mut given, anchor)?),
-            "interval" => Kind::Interval(Interval::parse(&mut given, anchor)?),
-            "cron" => Kind::Cron(Box::new(Cron::parse(&mut given, anchor)?)),
-            "crontab" => Kind::Cron(Box::new(Cron::parse_crontab(&mut given, anchor)?)),
-            "calendarinterval" => Kind::Calendar(CalendarInterval::parse(&mut given, anchor)?),
-            "and" => Kind::And(combine::and(&mut given, anchor, place)?),
-            "or" => Kind::Or(combine::or(&mut given, anchor, place)?),
+            "date" => TriggerKind::Date(Date::parse(&mut given, anchor)?),
+            "interval" => TriggerKind::Interval(Interval::parse(&mut given, anchor)?),
+            "cron" => TriggerKind::Cron(Box::new(Cron::parse(&mut given, anchor)?)),
+            "crontab" => TriggerKind::Cron(Box::new(Cron::parse_crontab(&mut given, anchor)?)),
+            "calendarinterval" => {
+                TriggerKind::Calendar(CalendarInterval::parse(&mut given, anchor)?)
+            }
+            "and" => TriggerKind::And(combine::and(&mut given, anchor, place)?),
+            "or" => TriggerKind::Or(combine::or(&mut given, anchor, place)?),
             other => {
                 let known = TYPES.join(", ");
                 let message = format!("unknown trigger type {} (known: {known})", quoted(other));
@@ -129,13 +131,13 @@ impl Trigger {
     }
 
     /// Whether there is a type of triggers of that name.
-    pub fn is_type(word: &str) -> bool {
+    pub fn is_known_type(word: &str) -> bool {
         TYPES.contains(&word)
     }
 
     /// A stored trigger that can no longer be compiled: keeps what was given and never fires.
     pub fn unreadable(spec: Value) -> Self {
-        Self { spec, zone: Zone::utc(), jitter: TimeDelta::zero(), kind: Kind::Unreadable }
+        Self { spec, zone: Zone::utc(), jitter: TimeDelta::zero(), kind: TriggerKind::Unreadable }
     }
 
     /// The JSON form with its `timezone`: what is stored and shown.
@@ -146,26 +148,26 @@ impl Trigger {
     /// How many simple triggers it is made of: 1, unless it is an `and` or an `or`.
     fn leaves(&self) -> usize {
         match &self.kind {
-            Kind::And(and) => and.members().iter().map(Self::leaves).sum(),
-            Kind::Or(or) => or.members().iter().map(Self::leaves).sum(),
-            Kind::Date(_)
-            | Kind::Interval(_)
-            | Kind::Cron(_)
-            | Kind::Calendar(_)
-            | Kind::Unreadable => 1,
+            TriggerKind::And(and) => and.members().iter().map(Self::leaves).sum(),
+            TriggerKind::Or(or) => or.members().iter().map(Self::leaves).sum(),
+            TriggerKind::Date(_)
+            | TriggerKind::Interval(_)
+            | TriggerKind::Cron(_)
+            | TriggerKind::Calendar(_)
+            | TriggerKind::Unreadable => 1,
         }
     }
 
     /// Why it has no occurrence at all, in the past or in the future, if it has none.
-    pub fn why_never(&self) -> Option<String> {
+    pub fn never_fires_reason(&self) -> Option<String> {
         let fields = match &self.kind {
-            Kind::Cron(cron) => cron.why_never(),
-            Kind::Date(_)
-            | Kind::Interval(_)
-            | Kind::Calendar(_)
-            | Kind::And(_)
-            | Kind::Or(_)
-            | Kind::Unreadable => None,
+            TriggerKind::Cron(cron) => cron.never_fires_reason(),
+            TriggerKind::Date(_)
+            | TriggerKind::Interval(_)
+            | TriggerKind::Calendar(_)
+            | TriggerKind::And(_)
+            | TriggerKind::Or(_)
+            | TriggerKind::Unreadable => None,
         };
         let first = || self.first().or_else(|| self.next_from(Timestamp::default()));
         let why = match (fields, self.end()) {
@@ -179,8 +181,8 @@ impl Trigger {
 
     /// Why a job that is defined at `now` would not fire, if it would not: it never does, or its last occurrence has
     /// passed. A one-shot that has passed runs late.
-    pub fn why_over(&self, now: Timestamp) -> Option<String> {
-        let never = self.why_never();
+    pub fn ended_reason(&self, now: Timestamp) -> Option<String> {
+        let never = self.never_fires_reason();
         if never.is_some() || self.is_one_shot() || self.next_from(now).is_some() {
             return never;
         }
@@ -194,13 +196,13 @@ impl Trigger {
     /// Whether it fires at most once.
     pub fn is_one_shot(&self) -> bool {
         match &self.kind {
-            Kind::Date(_) => true,
-            Kind::And(and) => and.members().iter().any(Self::is_one_shot),
-            Kind::Interval(_)
-            | Kind::Cron(_)
-            | Kind::Calendar(_)
-            | Kind::Or(_)
-            | Kind::Unreadable => false,
+            TriggerKind::Date(_) => true,
+            TriggerKind::And(and) => and.members().iter().any(Self::is_one_shot),
+            TriggerKind::Interval(_)
+            | TriggerKind::Cron(_)
+            | TriggerKind::Calendar(_)
+            | TriggerKind::Or(_)
+            | TriggerKind::Unreadable => false,
         }
     }
 
@@ -234,63 +236,65 @@ impl Trigger {
     /// An `or`, whose members may have a jitter of their own.
     fn union(&self) -> Option<&Or> {
         match &self.kind {
-            Kind::Or(or) => Some(or),
-            Kind::Date(_)
-            | Kind::Interval(_)
-            | Kind::Cron(_)
-            | Kind::Calendar(_)
-            | Kind::And(_)
-            | Kind::Unreadable => None,
+            TriggerKind::Or(or) => Some(or),
+            TriggerKind::Date(_)
+            | TriggerKind::Interval(_)
+            | TriggerKind::Cron(_)
+            | TriggerKind::Calendar(_)
+            | TriggerKind::And(_)
+            | TriggerKind::Unreadable => None,
         }
     }
 
     /// The instant from which on a calendar trigger may fire, if it was given.
     pub fn start(&self) -> Option<Timestamp> {
         match &self.kind {
-            Kind::Cron(cron) => cron.start(),
-            Kind::Calendar(calendar) => calendar.start(&self.zone),
-            Kind::Date(_) | Kind::Interval(_) | Kind::And(_) | Kind::Or(_) | Kind::Unreadable => {
-                None
-            }
+            TriggerKind::Cron(cron) => cron.start(),
+            TriggerKind::Calendar(calendar) => calendar.start(&self.zone),
+            TriggerKind::Date(_)
+            | TriggerKind::Interval(_)
+            | TriggerKind::And(_)
+            | TriggerKind::Or(_)
+            | TriggerKind::Unreadable => None,
         }
     }
 
     /// The latest instant at which it may fire, if there is one.
     pub fn end(&self) -> Option<Timestamp> {
         match &self.kind {
-            Kind::Date(date) => Some(date.at()),
-            Kind::Interval(interval) => interval.end(),
-            Kind::Cron(cron) => cron.end(),
-            Kind::Calendar(calendar) => calendar.end(),
-            Kind::And(and) => and.end(),
-            Kind::Or(or) => or.end(),
-            Kind::Unreadable => None,
+            TriggerKind::Date(date) => Some(date.at()),
+            TriggerKind::Interval(interval) => interval.end(),
+            TriggerKind::Cron(cron) => cron.end(),
+            TriggerKind::Calendar(calendar) => calendar.end(),
+            TriggerKind::And(and) => and.end(),
+            TriggerKind::Or(or) => or.end(),
+            TriggerKind::Unreadable => None,
         }
     }
 
     /// The very first occurrence: from its own start on; where it has none, from its definition on.
     pub fn first(&self) -> Option<Timestamp> {
         match &self.kind {
-            Kind::Date(date) => Some(date.at()),
-            Kind::Interval(interval) => interval.first(),
-            Kind::Cron(cron) => cron.first(&self.zone),
-            Kind::Calendar(calendar) => calendar.first(&self.zone),
-            Kind::And(and) => and.first(),
-            Kind::Or(or) => or.first(),
-            Kind::Unreadable => None,
+            TriggerKind::Date(date) => Some(date.at()),
+            TriggerKind::Interval(interval) => interval.first(),
+            TriggerKind::Cron(cron) => cron.first(&self.zone),
+            TriggerKind::Calendar(calendar) => calendar.first(&self.zone),
+            TriggerKind::And(and) => and.first(),
+            TriggerKind::Or(or) => or.first(),
+            TriggerKind::Unreadable => None,
         }
     }
 
     /// The first occurrence at or after `at`. The last of all are in the year 9999.
     pub fn next_from(&self, at: Timestamp) -> Option<Timestamp> {
         let next = match &self.kind {
-            Kind::Date(date) => Some(date.at()).filter(|run| *run >= at),
-            Kind::Interval(interval) => interval.next_from(at),
-            Kind::Cron(cron) => cron.next_from(&self.zone, at),
-            Kind::Calendar(calendar) => calendar.next_from(&self.zone, at),
-            Kind::And(and) => and.next_from(at),
-            Kind::Or(or) => or.next_from(at),
-            Kind::Unreadable => None,
+            TriggerKind::Date(date) => Some(date.at()).filter(|run| *run >= at),
+            TriggerKind::Interval(interval) => interval.next_from(at),
+            TriggerKind::Cron(cron) => cron.next_from(&self.zone, at),
+            TriggerKind::Calendar(calendar) => calendar.next_from(&self.zone, at),
+            TriggerKind::And(and) => and.next_from(at),
+            TriggerKind::Or(or) => or.next_from(at),
+            TriggerKind::Unreadable => None,
         };
         next.filter(|next| next.year() < 9999 || self.is_in_calendar(*next))
     }
@@ -308,13 +312,13 @@ impl Trigger {
     /// The last occurrence at or before `at`.
     pub fn last_until(&self, at: Timestamp) -> Option<Timestamp> {
         match &self.kind {
-            Kind::Date(date) => Some(date.at()).filter(|run| *run <= at),
-            Kind::Interval(interval) => interval.last_until(at),
-            Kind::Cron(cron) => cron.last_until(&self.zone, at),
-            Kind::Calendar(calendar) => calendar.last_until(&self.zone, at),
-            Kind::And(and) => and.last_until(at),
-            Kind::Or(or) => or.last_until(at),
-            Kind::Unreadable => None,
+            TriggerKind::Date(date) => Some(date.at()).filter(|run| *run <= at),
+            TriggerKind::Interval(interval) => interval.last_until(at),
+            TriggerKind::Cron(cron) => cron.last_until(&self.zone, at),
+            TriggerKind::Calendar(calendar) => calendar.last_until(&self.zone, at),
+            TriggerKind::And(and) => and.last_until(at),
+            TriggerKind::Or(or) => or.last_until(at),
+            TriggerKind::Unreadable => None,
         }
     }
 
@@ -323,59 +327,64 @@ impl Trigger {
     pub fn occurrences(&self, from: Timestamp, to: Timestamp) -> Option<Span> {
         let first = self.next_from(from).filter(|first| *first <= to)?;
         match &self.kind {
-            Kind::Date(_) | Kind::Unreadable => Some(Span::one(first)),
-            Kind::Interval(interval) => interval.occurrences(first, to),
-            Kind::Cron(cron) => cron.occurrences(&self.zone, first, to),
-            Kind::Calendar(calendar) => calendar.occurrences(&self.zone, first, to),
-            Kind::And(and) => Some(and.occurrences(first, to)),
-            Kind::Or(or) => or.occurrences(first, to),
+            TriggerKind::Date(_) | TriggerKind::Unreadable => Some(Span::one(first)),
+            TriggerKind::Interval(interval) => interval.occurrences(first, to),
+            TriggerKind::Cron(cron) => cron.occurrences(&self.zone, first, to),
+            TriggerKind::Calendar(calendar) => calendar.occurrences(&self.zone, first, to),
+            TriggerKind::And(and) => Some(and.occurrences(first, to)),
+            TriggerKind::Or(or) => or.occurrences(first, to),
         }
     }
 
     /// Whether it fires at exactly this instant, told without looking for other occurrences.
     pub fn matches(&self, at: Timestamp) -> bool {
         match &self.kind {
-            Kind::Date(date) => date.at() == at,
-            Kind::Interval(interval) => interval.matches(at),
-            Kind::Cron(cron) => cron.matches(&self.zone, at),
-            Kind::Calendar(calendar) => calendar.matches(&self.zone, at),
-            Kind::And(and) => and.matches(at),
-            Kind::Or(or) => or.matches(at),
-            Kind::Unreadable => false,
+            TriggerKind::Date(date) => date.at() == at,
+            TriggerKind::Interval(interval) => interval.matches(at),
+            TriggerKind::Cron(cron) => cron.matches(&self.zone, at),
+            TriggerKind::Calendar(calendar) => calendar.matches(&self.zone, at),
+            TriggerKind::And(and) => and.matches(at),
+            TriggerKind::Or(or) => or.matches(at),
+            TriggerKind::Unreadable => false,
         }
     }
 
     /// The readings that the zone's clock skips with `from < instant <= to`, in order, at most `limit`. An `and` tells
     /// none: what its members would have agreed on is not known.
-    pub fn missing(&self, from: Timestamp, to: Timestamp, limit: usize) -> Vec<Missing> {
+    pub fn dst_gaps(&self, from: Timestamp, to: Timestamp, limit: usize) -> Vec<DstGap> {
         let zone = &self.zone;
         match &self.kind {
-            Kind::Cron(cron) => cron.missing(zone, from, to).take(limit).collect(),
-            Kind::Calendar(calendar) => calendar.missing(zone, from, to).take(limit).collect(),
-            Kind::Or(or) => {
+            TriggerKind::Cron(cron) => cron.dst_gaps(zone, from, to).take(limit).collect(),
+            TriggerKind::Calendar(calendar) => {
+                calendar.dst_gaps(zone, from, to).take(limit).collect()
+            }
+            TriggerKind::Or(or) => {
                 let members = or.members().iter();
-                let mut all: Vec<Missing> =
-                    members.flat_map(|member| member.missing(from, to, limit)).collect();
+                let mut all: Vec<DstGap> =
+                    members.flat_map(|member| member.dst_gaps(from, to, limit)).collect();
                 all.sort_by_key(|missing| (missing.resumes, missing.first));
                 all.dedup();
                 all.truncate(limit);
                 all
             }
-            Kind::Date(_) | Kind::Interval(_) | Kind::And(_) | Kind::Unreadable => Vec::new(),
+            TriggerKind::Date(_)
+            | TriggerKind::Interval(_)
+            | TriggerKind::And(_)
+            | TriggerKind::Unreadable => Vec::new(),
         }
     }
 
     /// The trigger in a few words, for tables and logs.
     pub fn describe(&self) -> String {
         match &self.kind {
-            Kind::Date(date) => {
+            TriggerKind::Date(date) => {
                 format!("at {}", self.zone.to_fixed(date.at()).format("%Y-%m-%d %H:%M:%S %:z"))
             }
-            Kind::Interval(interval) => interval.describe(),
-            Kind::Cron(_) | Kind::Calendar(_) => given::describe_fields(&self.spec),
-            Kind::And(and) => combine::describe("and", and.members()),
-            Kind::Or(or) => combine::describe("or", or.members()),
-            Kind::Unreadable => self.spec.to_string(),
+            TriggerKind::Interval(interval) => interval.describe(),
+            TriggerKind::Cron(_) | TriggerKind::Calendar(_) => spec::describe_fields(&self.spec),
+            TriggerKind::And(and) => combine::describe("and", and.members()),
+            TriggerKind::Or(or) => combine::describe("or", or.members()),
+            TriggerKind::Unreadable => self.spec.to_string(),
         }
     }
 }

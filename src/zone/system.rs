@@ -205,9 +205,9 @@ mod tests {
     use super::*;
 
     /// A machine whose settings are in a folder of the test.
-    struct Settings(tempfile::TempDir);
+    struct TestMachine(tempfile::TempDir);
 
-    impl Settings {
+    impl TestMachine {
         fn new() -> Self {
             Self(tempfile::TempDir::new().unwrap())
         }
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_form_of_tz_means_what_the_c_library_says() {
-        let settings = Settings::new();
+        let settings = TestMachine::new();
         let cases = [
             ("Europe/Stockholm", "Europe/Stockholm"),
             ("europe/stockholm", "Europe/Stockholm"),
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_tz_that_is_not_understood_is_an_error_with_its_value() {
-        let settings = Settings::new();
+        let settings = TestMachine::new();
         settings.write("text", b"no rules");
         let text = settings.0.path().join("text").display().to_string();
         let cases = [
@@ -298,14 +298,14 @@ mod tests {
 
     #[test]
     fn localtime_is_a_link_that_names_a_zone() {
-        let settings = Settings::new();
+        let settings = TestMachine::new();
         assert_eq!(settings.find(None), Ok(found("UTC", "localtime does not exist")));
         settings.link("../usr/share/zoneinfo/Asia/Tokyo");
         // It is named even where the file behind it does not exist.
         let source = settings.find(None).unwrap();
         assert!(source.0 == "Asia/Tokyo" && source.1.ends_with(LOCALTIME), "{source:?}");
         assert_eq!(settings.find(Some("localtime")).unwrap().0, "Asia/Tokyo");
-        let dangling = Settings::new();
+        let dangling = TestMachine::new();
         dangling.link("/nowhere/at/all");
         let (name, source) = dangling.find(None).unwrap();
         assert_eq!(name, "UTC");
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn localtime_is_a_file_whose_name_is_found_or_that_has_rules_without_a_name() {
-        let settings = Settings::new();
+        let settings = TestMachine::new();
         settings.write(LOCALTIME, &rules("Asia/Tokyo"));
         let (name, source) = settings.find(None).unwrap();
         assert_eq!(name, "Asia/Tokyo");

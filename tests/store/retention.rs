@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use punctual::clock::Timestamp;
-use punctual::filter::{FinishedJobs, Kind, Prunable};
+use punctual::filter::{FinishedJobs, Prunable, RetentionClass};
 use punctual::job::{Job, JobState};
 use punctual::run::{
     Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunIds, RunState, SkipReason,
@@ -60,7 +60,7 @@ async fn found<S: Archive>(store: &S, which: Prunable<'_>) -> Vec<RunId> {
     store.prunable(which, LIMIT).await.unwrap()
 }
 
-async fn old<S: Archive>(store: &S, kind: Kind, before: Timestamp) -> Vec<RunId> {
+async fn old<S: Archive>(store: &S, kind: RetentionClass, before: Timestamp) -> Vec<RunId> {
     found(store, Prunable::Ended { ids_tell_time: true, kind, before, after: "" }).await
 }
 
@@ -88,15 +88,15 @@ pub(super) async fn what_ended_long_ago_is_found_page_by_page<S: Store + Archive
     let [ok, failed, timed_out, lost, cancelled, skipped, _, _, long, new] = runs.as_slice() else {
         unreachable!()
     };
-    assert_eq!(old(&store, Kind::Errors, at(50)).await, ids(&[failed, timed_out, lost]));
-    assert_eq!(old(&store, Kind::Runs, at(50)).await, ids(&[ok, cancelled]));
-    assert_eq!(old(&store, Kind::Runs, at(91)).await, ids(&[ok, cancelled, long, new]));
-    assert_eq!(old(&store, Kind::Runs, at(1)).await, []);
-    assert_eq!(old(&store, Kind::Skipped, at(91)).await, ids(&[skipped]));
-    assert_eq!(old(&store, Kind::Hooks, at(91)).await, []);
+    assert_eq!(old(&store, RetentionClass::Errors, at(50)).await, ids(&[failed, timed_out, lost]));
+    assert_eq!(old(&store, RetentionClass::Runs, at(50)).await, ids(&[ok, cancelled]));
+    assert_eq!(old(&store, RetentionClass::Runs, at(91)).await, ids(&[ok, cancelled, long, new]));
+    assert_eq!(old(&store, RetentionClass::Runs, at(1)).await, []);
+    assert_eq!(old(&store, RetentionClass::Skipped, at(91)).await, ids(&[skipped]));
+    assert_eq!(old(&store, RetentionClass::Hooks, at(91)).await, []);
     let after = Prunable::Ended {
         ids_tell_time: true,
-        kind: Kind::Errors,
+        kind: RetentionClass::Errors,
         before: at(50),
         after: &failed.id.0,
     };
@@ -156,10 +156,10 @@ pub(super) async fn the_newest_runs_of_a_job_are_no_surplus<S: Store + Archive>(
     assert_eq!(store.crowded_jobs(0, "", 1).await.unwrap(), ["b"]);
     let first =
         async |kind, keep| found(&store, Prunable::FirstBeyond { job_id: "b", kind, keep }).await;
-    assert_eq!(first(Kind::Errors, 1).await, ids(&[&runs[6]]));
-    assert_eq!(first(Kind::Runs, 3).await, ids(&[&runs[1]]));
-    assert_eq!(first(Kind::Runs, 4).await, []);
-    let up_to = Prunable::UpTo { job_id: "b", kind: Kind::Errors, last: &runs[6].id.0 };
+    assert_eq!(first(RetentionClass::Errors, 1).await, ids(&[&runs[6]]));
+    assert_eq!(first(RetentionClass::Runs, 3).await, ids(&[&runs[1]]));
+    assert_eq!(first(RetentionClass::Runs, 4).await, []);
+    let up_to = Prunable::UpTo { job_id: "b", kind: RetentionClass::Errors, last: &runs[6].id.0 };
     let mut surplus = found(&store, up_to).await;
     surplus.sort();
     assert_eq!(surplus, ids(&[&runs[0], &runs[3], &runs[6]]));
@@ -245,12 +245,16 @@ pub(super) async fn each_kind_of_rows_is_counted_by_itself<S: Store + Archive>(s
     store.commit(rows.map(insert_run).to_vec()).await.unwrap();
     let newest =
         async |kind| found(&store, Prunable::FirstBeyond { job_id: "a", kind, keep: 0 }).await;
-    assert_eq!(newest(Kind::Runs).await, ids(&[&success]), "hooks are no runs of the job");
-    assert_eq!(newest(Kind::Errors).await, []);
-    assert_eq!(newest(Kind::Hooks).await, ids(&[&dropped_hook]));
-    assert_eq!(newest(Kind::Skipped).await, ids(&[&skipped]));
     assert_eq!(
-        old(&store, Kind::Hooks, at(9)).await,
+        newest(RetentionClass::Runs).await,
+        ids(&[&success]),
+        "hooks are no runs of the job"
+    );
+    assert_eq!(newest(RetentionClass::Errors).await, []);
+    assert_eq!(newest(RetentionClass::Hooks).await, ids(&[&dropped_hook]));
+    assert_eq!(newest(RetentionClass::Skipped).await, ids(&[&skipped]));
+    assert_eq!(
+        old(&store, RetentionClass::Hooks, at(9)).await,
         ids(&[&first_hook, &failed_hook, &dropped_hook])
     );
 }
@@ -278,13 +282,15 @@ where
     let [_, _, _, _, first_cancel, last_cancel] = runs.as_slice() else { unreachable!() };
     let (old_success, old_failure) = (&runs[0], &runs[1]);
     assert_eq!(
-        old(&store, Kind::Runs, at(99)).await,
+        old(&store, RetentionClass::Runs, at(99)).await,
         ids(&[old_success, first_cancel, last_cancel])
     );
-    assert_eq!(old(&store, Kind::Errors, at(99)).await, ids(&[old_failure]));
-    let mut surplus =
-        found(&store, Prunable::UpTo { job_id: "a", kind: Kind::Runs, last: &last_cancel.id.0 })
-            .await;
+    assert_eq!(old(&store, RetentionClass::Errors, at(99)).await, ids(&[old_failure]));
+    let mut surplus = found(
+        &store,
+        Prunable::UpTo { job_id: "a", kind: RetentionClass::Runs, last: &last_cancel.id.0 },
+    )
+    .await;
     surplus.sort();
     assert_eq!(surplus, ids(&[old_success, first_cancel, last_cancel]));
     assert_eq!(
@@ -296,7 +302,7 @@ where
     // What is left of a job that was removed is not kept for ever.
     let gone = Change::DeleteJob { id: runs[0].job_id.clone(), revision: 1, created_at: at(0) };
     store.commit(vec![gone]).await.unwrap();
-    assert_eq!(old(&store, Kind::Errors, at(99)).await, ids(&[old_failure, &runs[3]]));
+    assert_eq!(old(&store, RetentionClass::Errors, at(99)).await, ids(&[old_failure, &runs[3]]));
     assert_eq!(
         found(&store, Prunable::WithOutput { ids_tell_time: true, before: at(99), after: "" })
             .await
@@ -315,7 +321,7 @@ where
     let mut changes = runs.each_ref().map(insert_run).to_vec();
     changes.extend(runs.each_ref().map(|run| put_output(&run.id, 1, "said")));
     store.commit(changes).await.unwrap();
-    let (before, after, kind) = (at(2), "", Kind::Runs);
+    let (before, after, kind) = (at(2), "", RetentionClass::Runs);
     let old = Prunable::Ended { ids_tell_time: false, kind, before, after };
     assert_eq!(found(&store, old).await, ids(&[&runs[0]]));
     let old = Prunable::WithOutput { ids_tell_time: false, before, after };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use punctual::clock::{Clock, SystemClock, Timestamp};
 use punctual::task::builtin::{Args, Call, Registry, TaskError};
-use punctual::toutiao::{Settings, Toutiao};
+use punctual::toutiao::{Toutiao, ToutiaoSettings};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
@@ -32,7 +32,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub(crate) async fn open(settings: Settings) -> Self {
+    pub(crate) async fn open(settings: ToutiaoSettings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Arc::new(HandClock(AtomicI64::new(1_800_000_000_000_000)));
         let given = Arc::<HandClock>::clone(&clock);

@@ -14,8 +14,8 @@ fn defined(spec: &Value, second: i64) -> Trigger {
 
 fn are_alike(one: &Value, other: &Value) -> bool {
     let (one, other) = (defined(one, 0), defined(other, 7));
-    assert_eq!(one.fires_like(&other), other.fires_like(&one));
-    one.fires_like(&other)
+    assert_eq!(one.has_same_occurrences(&other), other.has_same_occurrences(&one));
+    one.has_same_occurrences(&other)
 }
 
 fn cron(fields: Value) -> Value {
@@ -125,5 +125,8 @@ fn the_clock_of_a_one_shot_does_not_move_it_and_is_part_of_its_meaning() {
     let berlin = defined(&json!({"type": "date", "run_date": "2027-01-01T00:00:00Z"}), 0);
     let tokyo =
         json!({"type": "date", "run_date": "2027-01-01T00:00:00Z", "timezone": "Asia/Tokyo"});
-    assert!(berlin.fires_like(&defined(&tokyo, 0)) && !berlin.means_same(&defined(&tokyo, 0)));
+    assert!(
+        berlin.has_same_occurrences(&defined(&tokyo, 0))
+            && !berlin.is_equivalent(&defined(&tokyo, 0))
+    );
 }

@@ -379,7 +379,6 @@ impl ListArguments {
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct LogsArguments {
     /// A run's id, or a job's
     pub run: String,

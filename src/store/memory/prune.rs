@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Tables;
 use crate::clock::Timestamp;
-use crate::filter::{FinishedJobs, Kind, Prunable};
+use crate::filter::{FinishedJobs, Prunable, RetentionClass};
 use crate::job::{Job, JobState};
 use crate::run::{Cause, Outcome, Run, RunId, RunState};
 use crate::store::{ATTEMPT_BYTES, Part, RUN_BYTES};
@@ -117,8 +117,10 @@ impl Tables {
             return true;
         }
         let word = run.state.word();
-        let Some(kept) =
-            Kind::ALL.into_iter().map(Kind::always_kept).find(|kept| kept.contains(&word))
+        let Some(kept) = RetentionClass::ALL
+            .into_iter()
+            .map(RetentionClass::always_kept)
+            .find(|kept| kept.contains(&word))
         else {
             return true;
         };
@@ -160,6 +162,6 @@ fn is_of_hook(run: &Run) -> bool {
     matches!(run.cause, Cause::Event { .. })
 }
 
-fn is_of(run: &Run, kind: Kind) -> bool {
+fn is_of(run: &Run, kind: RetentionClass) -> bool {
     kind.states().contains(&run.state.word()) && is_of_hook(run) == kind.is_of_hooks()
 }

@@ -8,7 +8,7 @@ use super::row::{self, ATTEMPT_COLUMNS, JOB_COLUMNS, RUN_COLUMNS, Stored};
 use super::value::Row;
 use super::write::{PAUSED_SINCE, RECORDED_TIME};
 use crate::clock::Timestamp;
-use crate::filter::{FinishedJobs, JobFilter, Kind, PAGE_BYTES, Prunable, RunFilter};
+use crate::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RetentionClass, RunFilter};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId, SkipReason};
@@ -189,14 +189,14 @@ fn words(states: &[&str]) -> String {
 }
 
 /// The condition that a row is of a kind.
-fn of_kind(kind: Kind) -> String {
+fn of_kind(kind: RetentionClass) -> String {
     let event = if kind.is_of_hooks() { "is not null" } else { "is null" };
     format!(" and runs.state in {} and runs.event {event}", words(kind.states()))
 }
 
 /// Adds the condition that a row is not the last success, or the last failure, of a job that exists. The ids of those
 /// are found once for a statement: to look for a newer run for each row takes as many steps as its job has rows.
-fn push_may_go(query: &mut Query, kind: Kind, job_id: Option<&str>) {
+fn push_may_go(query: &mut Query, kind: RetentionClass, job_id: Option<&str>) {
     if kind.always_kept().is_empty() {
         return;
     }
@@ -240,8 +240,8 @@ impl SqlStore {
                     query.push(" and run_id < ").bind(&*RunId::first_at(before).0);
                 }
                 query.push(" and exists (select 1 from runs where runs.id = run_id");
-                push_may_go(&mut query, Kind::Runs, None);
-                push_may_go(&mut query, Kind::Errors, None);
+                push_may_go(&mut query, RetentionClass::Runs, None);
+                push_may_go(&mut query, RetentionClass::Errors, None);
                 query.push(" and state not in ('pending', 'running') and ").push(ENDED_AT);
                 query.push(" < ").bind(before).push(") order by run_id").limit(limit);
             }

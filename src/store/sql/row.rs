@@ -75,7 +75,7 @@ pub(super) fn job(row: Row) -> Stored<Job> {
     let task_value: Value = parse_json(&columns.text());
     let state = job_state(columns);
     let mut broken = None;
-    let trigger = Trigger::stored(&spec, &Zone::utc(), anchor).unwrap_or_else(|invalid| {
+    let trigger = Trigger::compile_stored(&spec, &Zone::utc(), anchor).unwrap_or_else(|invalid| {
         broken = Some(invalid.within("trigger").to_string());
         Trigger::unreadable(spec)
     });

@@ -1,4 +1,4 @@
-//! Arguments of a request: read one by one, so that what is wrong is named.
+//! Reads the arguments of a request one by one, so that an error names the one that is wrong.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
-use super::answer::Failure;
+use super::response::ToutiaoApiError;
 use crate::invalid::Invalid;
 use crate::json::{self, JsonError};
 
@@ -20,36 +20,38 @@ const BODY_LIMIT_BYTES: usize = 64 * 1024;
 /// How long a body may take to arrive, once its head is there.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Arguments that were given and not read yet.
+/// The arguments that have not been read yet.
 #[derive(Debug)]
-pub(super) struct Arguments(Map<String, Value>);
+pub(super) struct RequestArguments(Map<String, Value>);
 
-impl Arguments {
+impl RequestArguments {
     /// Reads a body that is a JSON object.
-    pub(super) async fn of_body(body: Body) -> Result<Self, Failure> {
+    pub(super) async fn of_body(body: Body) -> Result<Self, ToutiaoApiError> {
         let collected =
             tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT_BYTES).collect())
                 .await
-                .map_err(|_| Failure::too_slow())?;
+                .map_err(|_| ToutiaoApiError::too_slow())?;
         let bytes = match collected {
             Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Err(Failure::too_large()),
-            Err(_) => return Err(Failure::bad_request("The body could not be read.")),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(ToutiaoApiError::too_large());
+            }
+            Err(_) => return Err(ToutiaoApiError::bad_request("The body could not be read.")),
         };
         match json::read(&bytes) {
             Ok(Value::Object(given)) => Ok(Self(given)),
-            Ok(_) => Err(Failure::bad_request("The body must be a JSON object.")),
+            Ok(_) => Err(ToutiaoApiError::bad_request("The body must be a JSON object.")),
             Err(JsonError::Refused(invalid)) => Err(invalid.into()),
             Err(JsonError::Syntax(error)) => {
-                Err(Failure::bad_request(&format!("The body is not JSON: {error}.")))
+                Err(ToutiaoApiError::bad_request(&format!("The body is not JSON: {error}.")))
             }
         }
     }
 
     /// Reads a query, in which everything is text: what is a whole number counts as one.
-    pub(super) fn of_query(uri: &Uri) -> Result<Self, Failure> {
+    pub(super) fn of_query(uri: &Uri) -> Result<Self, ToutiaoApiError> {
         let Query(pairs): Query<Vec<(String, String)>> = Query::try_from_uri(uri)
-            .map_err(|_| Failure::bad_request("The query could not be read."))?;
+            .map_err(|_| ToutiaoApiError::bad_request("The query could not be read."))?;
         let mut given = Map::new();
         for (name, text) in pairs {
             let value = text.parse::<i64>().map_or(Value::String(text), Value::from);
@@ -97,12 +99,12 @@ impl Arguments {
 
 /// The id in a path.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Id(pub(super) i64);
+pub(super) struct PathId(pub(super) i64);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
-    type Rejection = Failure;
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = ToutiaoApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ToutiaoApiError> {
         let text = Path::<String>::from_request_parts(parts, state).await;
         let id = text.ok().and_then(|Path(text)| text.parse().ok()).filter(|id| *id > 0);
         id.map(Self).ok_or_else(|| Invalid::new("id", "must be a whole number above 0").into())

@@ -3,9 +3,9 @@
 //! This version knows no authentication: the user is named in the request. It therefore belongs
 //! behind a gateway, or on the loopback address. Requests that a foreign web page has a browser send are refused.
 
-mod answer;
 mod arguments;
 mod orders;
+mod response;
 mod serve;
 mod users;
 
@@ -15,7 +15,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use hyper::body::Body as _;
 
-use self::answer::Failure;
+use self::response::ToutiaoApiError;
 pub use self::serve::serve;
 use super::Toutiao;
 use crate::client::Client;
@@ -23,17 +23,17 @@ use crate::server::origin::{Hosts, is_json};
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
-struct Shared {
+struct ApiState {
     toutiao: Toutiao,
     client: Client,
 }
 
-fn router(shared: Shared, hosts: Hosts) -> Router {
+fn router(shared: ApiState, hosts: Hosts) -> Router {
     Router::new()
         .merge(orders::router())
         .merge(users::router())
-        .fallback(async || Failure::not_found("The page does not exist."))
-        .method_not_allowed_fallback(async || Failure::method_not_allowed())
+        .fallback(async || ToutiaoApiError::not_found("The page does not exist."))
+        .method_not_allowed_fallback(async || ToutiaoApiError::method_not_allowed())
         .layer(from_fn_with_state(hosts, check_sender))
         .with_state(shared)
 }
@@ -43,12 +43,12 @@ async fn check_sender(
     State(hosts): State<Hosts>,
     request: Request,
     next: Next,
-) -> Result<Response, Failure> {
+) -> Result<Response, ToutiaoApiError> {
     hosts
         .check(request.uri(), request.headers())
-        .map_err(|foreign| Failure::forbidden(&foreign.to_string()))?;
+        .map_err(|foreign| ToutiaoApiError::forbidden(&foreign.to_string()))?;
     if !request.body().is_end_stream() && !is_json(request.headers()) {
-        return Err(Failure::not_json());
+        return Err(ToutiaoApiError::not_json());
     }
     Ok(next.run(request).await)
 }

@@ -7,24 +7,27 @@ use axum::routing::{get, post};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use super::Shared;
-use super::answer::{Answer, Failure, Unavailable};
-use super::arguments::{Arguments, Id};
+use super::ApiState;
+use super::arguments::{PathId, RequestArguments};
+use super::response::{DataResponse, ToutiaoApiError, Unavailable};
 use crate::clock::rfc3339;
-use crate::toutiao::orders::{self, NewOrder, Order, Payment, Status};
+use crate::toutiao::orders::{self, NewOrder, Order, OrderStatus, Payment};
 
 /// The longest that an order may wait for its payment, in seconds: a day.
 const MAX_WAIT_SECONDS: i64 = 86_400;
 
-pub(super) fn router() -> Router<Shared> {
+pub(super) fn router() -> Router<ApiState> {
     Router::new()
         .route("/v1_0/orders", post(place))
         .route("/v1_0/orders/{id}", get(show))
         .route("/v1_0/orders/{id}/pay", post(pay))
 }
 
-async fn place(State(shared): State<Shared>, body: Body) -> Result<Answer, Failure> {
-    let mut arguments = Arguments::of_body(body).await?;
+async fn place(
+    State(shared): State<ApiState>,
+    body: Body,
+) -> Result<DataResponse, ToutiaoApiError> {
+    let mut arguments = RequestArguments::of_body(body).await?;
     let new = NewOrder {
         user_id: arguments.whole("user_id", 1..=i64::MAX)?,
         amount: arguments.whole("amount", 1..=i64::MAX)?,
@@ -35,32 +38,38 @@ async fn place(State(shared): State<Shared>, body: Body) -> Result<Answer, Failu
     arguments.finish()?;
     let order =
         orders::place(&shared.toutiao, &shared.client, new).await.map_err(Unavailable::from)?;
-    Ok(Answer::created(shown(&order)))
+    Ok(DataResponse::created(shown(&order)))
 }
 
-async fn show(State(shared): State<Shared>, Id(id): Id) -> Result<Answer, Failure> {
+async fn show(
+    State(shared): State<ApiState>,
+    PathId(id): PathId,
+) -> Result<DataResponse, ToutiaoApiError> {
     let database = shared.toutiao.database().await.map_err(Unavailable::from)?;
     match database.order(id).await.map_err(Unavailable::from)? {
-        Some(order) => Ok(Answer::ok(shown(&order))),
+        Some(order) => Ok(DataResponse::ok(shown(&order))),
         None => Err(unknown()),
     }
 }
 
-async fn pay(State(shared): State<Shared>, Id(id): Id) -> Result<Answer, Failure> {
+async fn pay(
+    State(shared): State<ApiState>,
+    PathId(id): PathId,
+) -> Result<DataResponse, ToutiaoApiError> {
     match orders::pay(&shared.toutiao, &shared.client, id).await.map_err(Unavailable::from)? {
-        Payment::Accepted(order) => Ok(Answer::ok(shown(&order))),
+        Payment::Accepted(order) => Ok(DataResponse::ok(shown(&order))),
         Payment::Unknown => Err(unknown()),
-        Payment::Refused(order) => Err(Failure::conflict(match order.status {
-            Status::Paid => "The order is already paid.",
-            Status::Cancelled => "The order is cancelled.",
+        Payment::Refused(order) => Err(ToutiaoApiError::conflict(match order.status {
+            OrderStatus::Paid => "The order is already paid.",
+            OrderStatus::Cancelled => "The order is cancelled.",
             // One that still waits here is overdue, and its expiry just about to be recorded.
-            Status::Expired | Status::Pending => "The order has expired.",
+            OrderStatus::Expired | OrderStatus::Pending => "The order has expired.",
         })),
     }
 }
 
-fn unknown() -> Failure {
-    Failure::not_found("The order does not exist.")
+fn unknown() -> ToutiaoApiError {
+    ToutiaoApiError::not_found("The order does not exist.")
 }
 
 // The id stands twice, because many readers cannot hold it as a number.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use super::answer::Failure;
-use super::{Shared, router};
+use super::response::ToutiaoApiError;
+use super::{ApiState, router};
 use crate::client::Client;
 use crate::server::origin::Hosts;
 use crate::server::{self, Limits};
@@ -33,7 +33,7 @@ pub async fn serve(
         Err(error) => return tracing::error!(%error, "the toutiao API has no address"),
     };
     let hosts = Hosts::new(address, toutiao.settings().host_names());
-    let router = router(Shared { toutiao, client }, hosts);
-    let wording = |_, message: &str| Failure::body(message);
+    let router = router(ApiState { toutiao, client }, hosts);
+    let wording = |_, message: &str| ToutiaoApiError::body(message);
     server::serve(listener, router, (LIMITS, wording), shutdown).await;
 }

@@ -6,28 +6,28 @@ use axum::http::Uri;
 use axum::routing::get;
 use serde_json::json;
 
-use super::Shared;
-use super::answer::{Answer, Failure, Unavailable};
-use super::arguments::Arguments;
+use super::ApiState;
+use super::arguments::RequestArguments;
+use super::response::{DataResponse, ToutiaoApiError, Unavailable};
 use crate::toutiao::Toutiao;
 use crate::toutiao::counters::{CounterError, Member, Score};
 use crate::toutiao::metric::Metric;
 
-pub(super) fn router() -> Router<Shared> {
+pub(super) fn router() -> Router<ApiState> {
     Router::new().route("/v1_0/user", get(show))
 }
 
-async fn show(State(shared): State<Shared>, uri: Uri) -> Result<Answer, Failure> {
-    let mut arguments = Arguments::of_query(&uri)?;
+async fn show(State(shared): State<ApiState>, uri: Uri) -> Result<DataResponse, ToutiaoApiError> {
+    let mut arguments = RequestArguments::of_query(&uri)?;
     let id = arguments.whole("user_id", 1..=i64::MAX)?;
     arguments.finish()?;
     let toutiao = &shared.toutiao;
     let database = toutiao.database().await.map_err(Unavailable::from)?;
     let Some(user) = database.user(id).await.map_err(Unavailable::from)? else {
-        return Err(Failure::not_found("The user does not exist."));
+        return Err(ToutiaoApiError::not_found("The user does not exist."));
     };
     let count = async |metric| count(toutiao, metric, id).await.map_err(Unavailable::from);
-    Ok(Answer::ok(json!({
+    Ok(DataResponse::ok(json!({
         "id": user.id,
         "name": user.name,
         "photo": user.photo,

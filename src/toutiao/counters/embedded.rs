@@ -9,7 +9,7 @@ use std::path::Path;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::{CHUNK_MEMBERS, Correction, CounterError, Cursor, Member, Page, Score};
+use super::{CHUNK_MEMBERS, Correction, CounterError, Cursor, Member, MemberPage, Score};
 use crate::toutiao::sql::{BEGIN, open_file};
 
 /// Counters in a file.
@@ -31,7 +31,7 @@ impl Embedded {
         &self,
         key: &str,
         after: Option<&Cursor>,
-    ) -> Result<Page, CounterError> {
+    ) -> Result<MemberPage, CounterError> {
         let mut query =
             QueryBuilder::<Sqlite>::new("select member, score from counter where zset = ");
         query.push_bind(key);
@@ -44,7 +44,7 @@ impl Embedded {
         let next = rows.last().filter(|_| full).map(|(member, _)| Cursor(member.clone()));
         let entries =
             rows.into_iter().map(|(member, score)| (Member(member), Score::Whole(score))).collect();
-        Ok(Page { entries, next })
+        Ok(MemberPage { entries, next })
     }
 
     pub(super) async fn scores(

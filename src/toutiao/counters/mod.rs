@@ -105,7 +105,7 @@ impl fmt::Display for Score {
 
 /// Some members of a set, and where to go on; the same member may be on two pages.
 #[derive(Debug)]
-pub struct Page {
+pub struct MemberPage {
     /// The members, with their scores.
     pub entries: Vec<(Member, Score)>,
     /// What to ask the next page with; none after the last.
@@ -150,7 +150,11 @@ impl Counters {
     }
 
     /// A page of all members of a set. A member that is there all the time is on some page.
-    pub async fn page(&self, key: &str, after: Option<&Cursor>) -> Result<Page, CounterError> {
+    pub async fn page(
+        &self,
+        key: &str,
+        after: Option<&Cursor>,
+    ) -> Result<MemberPage, CounterError> {
         match self {
             Self::Embedded(counters) => counters.page(key, after).await,
             Self::Redis(counters) => counters.page(key, after).await,

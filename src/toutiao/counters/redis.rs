@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Script};
 
-use super::{CHUNK_MEMBERS, Correction, CounterError, Cursor, Member, Page, Score};
+use super::{CHUNK_MEMBERS, Correction, CounterError, Cursor, Member, MemberPage, Score};
 
 /// How long to wait for a connection, and for an answer. A chunk takes milliseconds.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,7 +72,7 @@ impl Redis {
         &self,
         key: &str,
         after: Option<&Cursor>,
-    ) -> Result<Page, CounterError> {
+    ) -> Result<MemberPage, CounterError> {
         let cursor = after.map_or(b"0".as_slice(), |Cursor(cursor)| cursor.as_slice());
         let (next, flat): (Vec<u8>, Vec<Vec<u8>>) = redis::cmd("ZSCAN")
             .arg(key)
@@ -87,7 +87,7 @@ impl Redis {
             entries.push((Member(member), read_score(&score)));
         }
         let next = Some(next).filter(|next| next.as_slice() != b"0").map(Cursor);
-        Ok(Page { entries, next })
+        Ok(MemberPage { entries, next })
     }
 
     // A pipeline of single reads, because the command for many at once came with Redis 6.2.

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use super::random::Random;
 use super::words;
 use crate::clock::Timestamp;
-use crate::toutiao::sql::{ArticleRow, CommentRow, Content, MarkRow, RelationRow, UserRow};
+use crate::toutiao::sql::{ArticleRow, CommentRow, MarkRow, RelationRow, SeedRows, UserRow};
 
 const USERS: usize = 2_000;
 const ARTICLES: usize = 2_500;
@@ -24,7 +24,7 @@ const CHANNELS: i64 = 25;
 const APPROVED: i64 = 2;
 
 /// Makes the rows; `ids` gives ids of articles and comments.
-pub(super) fn content(random: &mut Random, now: Timestamp, ids: impl Fn() -> i64) -> Content {
+pub(super) fn content(random: &mut Random, now: Timestamp, ids: impl Fn() -> i64) -> SeedRows {
     let users = users(random);
     let articles = articles(random, now, &users, &ids);
     let comments = comments(random, now, &users, &articles, &ids);
@@ -48,7 +48,7 @@ pub(super) fn content(random: &mut Random, now: Timestamp, ids: impl Fn() -> i64
     let comment_likings =
         marks(COMMENT_LIKINGS, &comment_ids, |random| Some(i64::from(random.chance(8))));
     let relations = relations(random, now, &readers);
-    Content { users, relations, articles, collections, attitudes, comments, comment_likings }
+    SeedRows { users, relations, articles, collections, attitudes, comments, comment_likings }
 }
 
 fn users(random: &mut Random) -> Vec<UserRow> {

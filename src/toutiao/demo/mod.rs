@@ -14,7 +14,7 @@ use self::random::Random;
 use super::counters::{Correction, Counters, Member};
 use super::metric::{ARTICLE_READING_KEY, Metric};
 use super::orders::{self, NewOrder, Order};
-use super::sql::{Content, Database};
+use super::sql::{SeedRows, ToutiaoDatabase};
 use super::{Toutiao, ToutiaoError};
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -107,7 +107,10 @@ pub async fn place_orders(
     Ok(placed)
 }
 
-async fn all_counts(database: &Database, metric: Metric) -> Result<Vec<(i64, i64)>, ToutiaoError> {
+async fn all_counts(
+    database: &ToutiaoDatabase,
+    metric: Metric,
+) -> Result<Vec<(i64, i64)>, ToutiaoError> {
     let mut all = Vec::new();
     let mut after = i64::MIN;
     loop {
@@ -143,7 +146,7 @@ fn drift(random: &mut Random, truth: Vec<(i64, i64)>) -> (Vec<(i64, i64)>, usize
     (scores, places.len() + usize::try_from(EXTRA).unwrap_or(0))
 }
 
-fn readings(random: &mut Random, content: &Content) -> Vec<(i64, i64)> {
+fn readings(random: &mut Random, content: &SeedRows) -> Vec<(i64, i64)> {
     let most = content.articles.len().saturating_mul(4);
     content
         .articles

@@ -4,9 +4,9 @@
 //! placeholders. Time is always a parameter: SQL never asks the database for it.
 
 mod orders;
-mod people;
 mod seed;
 mod statistics;
+mod users;
 
 use std::borrow::Cow;
 use std::fs::{File, TryLockError};
@@ -20,8 +20,8 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
-pub use people::User;
-pub use seed::{ArticleRow, CommentRow, Content, MarkRow, RelationRow, UserRow};
+pub use seed::{ArticleRow, CommentRow, MarkRow, RelationRow, SeedRows, UserRow};
+pub use users::User;
 
 /// Rows of one statement at most: far below the bound parameters that any database takes.
 pub(super) const CHUNK_ROWS: usize = 500;
@@ -86,11 +86,11 @@ pub enum DatabaseError {
 
 /// The application's tables.
 #[derive(Debug, Clone)]
-pub struct Database {
+pub struct ToutiaoDatabase {
     pool: SqlitePool,
 }
 
-impl Database {
+impl ToutiaoDatabase {
     /// Opens the tables in a file, and creates or migrates them.
     pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
         let pool =

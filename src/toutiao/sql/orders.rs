@@ -3,14 +3,14 @@
 
 use sqlx::QueryBuilder;
 
-use super::{BEGIN, CHUNK_ROWS, Database, DatabaseError};
+use super::{BEGIN, CHUNK_ROWS, DatabaseError, ToutiaoDatabase};
 use crate::clock::Timestamp;
-use crate::toutiao::orders::{Order, Status};
+use crate::toutiao::orders::{Order, OrderStatus};
 
 /// A row of `orders`, in the order of its columns.
-type Row = (i64, i64, i64, String, i64, i64, Option<i64>);
+type OrderRow = (i64, i64, i64, String, i64, i64, Option<i64>);
 
-impl Database {
+impl ToutiaoDatabase {
     /// Writes a new order.
     pub async fn insert_order(&self, order: &Order) -> Result<(), DatabaseError> {
         sqlx::query(
@@ -31,7 +31,7 @@ impl Database {
 
     /// One order.
     pub async fn order(&self, id: i64) -> Result<Option<Order>, DatabaseError> {
-        let row: Option<Row> = sqlx::query_as(
+        let row: Option<OrderRow> = sqlx::query_as(
             "select id, user_id, amount, status, created_at, expires_at, paid_at from orders where id = ?",
         )
         .bind(id)
@@ -93,7 +93,7 @@ impl Database {
     }
 }
 
-fn read(row: Row) -> Result<Order, DatabaseError> {
+fn read(row: OrderRow) -> Result<Order, DatabaseError> {
     let (id, user_id, amount, status, created_at, expires_at, paid_at) = row;
     let unreadable = |reason: String| DatabaseError::Unreadable { table: "orders", id, reason };
     let instant = |micros: i64| {
@@ -104,7 +104,7 @@ fn read(row: Row) -> Result<Order, DatabaseError> {
         id,
         user_id,
         amount,
-        status: Status::named(&status)
+        status: OrderStatus::named(&status)
             .ok_or_else(|| unreadable(format!("unknown status \"{status}\"")))?,
         created_at: instant(created_at)?,
         expires_at: instant(expires_at)?,

@@ -3,7 +3,7 @@
 use sqlx::query_builder::Separated;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::{BEGIN, CHUNK_ROWS, Database, DatabaseError};
+use super::{BEGIN, CHUNK_ROWS, DatabaseError, ToutiaoDatabase};
 
 /// A row of `user_basic`.
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ pub struct RelationRow {
 
 /// All rows.
 #[derive(Debug, Clone, Default)]
-pub struct Content {
+pub struct SeedRows {
     pub users: Vec<UserRow>,
     pub relations: Vec<RelationRow>,
     pub articles: Vec<ArticleRow>,
@@ -98,9 +98,9 @@ pub struct Content {
     pub comment_likings: Vec<MarkRow>,
 }
 
-impl Database {
+impl ToutiaoDatabase {
     /// Writes all rows in one transaction if there is no user yet; tells whether it did.
-    pub async fn seed(&self, content: &Content) -> Result<bool, DatabaseError> {
+    pub async fn seed(&self, content: &SeedRows) -> Result<bool, DatabaseError> {
         let mut transaction = self.pool.begin_with(BEGIN).await?;
         let users: Option<(i64,)> = sqlx::query_as("select user_id from user_basic limit 1")
             .fetch_optional(&mut *transaction)
@@ -118,7 +118,7 @@ impl Database {
 
 async fn insert_people(
     connection: &mut SqliteConnection,
-    content: &Content,
+    content: &SeedRows,
 ) -> Result<(), DatabaseError> {
     let head = "insert into user_basic (user_id, mobile, user_name, profile_photo, is_media, is_verified, \
                 introduction, certificate) ";
@@ -142,7 +142,7 @@ async fn insert_people(
 
 async fn insert_articles(
     connection: &mut SqliteConnection,
-    content: &Content,
+    content: &SeedRows,
 ) -> Result<(), DatabaseError> {
     let head = "insert into news_article_basic (article_id, user_id, channel_id, title, cover, status, \
                 create_time, update_time) ";
@@ -165,7 +165,7 @@ async fn insert_articles(
 
 async fn insert_marks(
     connection: &mut SqliteConnection,
-    content: &Content,
+    content: &SeedRows,
 ) -> Result<(), DatabaseError> {
     let tables = [
         (
@@ -191,11 +191,11 @@ async fn insert_marks(
     Ok(())
 }
 
-async fn insert<'row, Row>(
+async fn insert<'row, R>(
     connection: &mut SqliteConnection,
     head: &'static str,
-    rows: &'row [Row],
-    bind: impl Fn(Separated<'_, Sqlite, &'static str>, &'row Row),
+    rows: &'row [R],
+    bind: impl Fn(Separated<'_, Sqlite, &'static str>, &'row R),
 ) -> Result<(), DatabaseError> {
     for chunk in rows.chunks(CHUNK_ROWS) {
         let mut query = QueryBuilder::<Sqlite>::new(head);

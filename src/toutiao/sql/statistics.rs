@@ -7,18 +7,18 @@ use std::collections::BTreeMap;
 
 use sqlx::{QueryBuilder, Sqlite};
 
-use super::{CHUNK_ROWS, Database, DatabaseError};
+use super::{CHUNK_ROWS, DatabaseError, ToutiaoDatabase};
 use crate::toutiao::metric::Metric;
 
 /// Where a metric's rows are.
-struct Source {
+struct CountSource {
     /// The column that names the member.
     member: &'static str,
     /// Tables, and which of their rows count.
     rows: &'static str,
 }
 
-fn source(metric: Metric) -> Source {
+fn source(metric: Metric) -> CountSource {
     let (member, rows) = match metric {
         Metric::UserArticles => ("user_id", "news_article_basic where status = 2"),
         Metric::ArticleCollecting => ("article_id", "news_collection where is_deleted = 0"),
@@ -39,10 +39,10 @@ fn source(metric: Metric) -> Source {
              where liked.attitude = 1",
         ),
     };
-    Source { member, rows }
+    CountSource { member, rows }
 }
 
-impl Source {
+impl CountSource {
     fn select(&self) -> QueryBuilder<Sqlite> {
         QueryBuilder::new(format!(
             "select {}, count(*) from {} and {} ",
@@ -51,7 +51,7 @@ impl Source {
     }
 }
 
-impl Database {
+impl ToutiaoDatabase {
     /// The counts of the next members above `after`, in order; an empty page is the end.
     pub async fn counts_after(
         &self,

@@ -28,7 +28,7 @@ const RIGHT_LOOKS: u32 = 3;
 
 /// One look at a member: its score, and what its rows count.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct Observation {
     /// The score; none if it is absent.
     pub score: Option<Score>,
     /// What SQL counts.
@@ -37,7 +37,7 @@ pub(super) struct Look {
     pub steady: bool,
 }
 
-impl Look {
+impl Observation {
     /// Whether the counter is as it should be: the count, or absent for zero.
     pub(super) fn is_right(&self) -> bool {
         match &self.score {
@@ -63,25 +63,25 @@ pub(super) enum Verdict {
     Right,
     /// Correct it.
     Wrong,
-    /// Look again later.
+    /// Observation again later.
     Unsettled,
 }
 
 /// What is known of a member that looked wrong.
 #[derive(Debug, Clone)]
-pub(super) struct Trail {
-    last: Look,
+pub(super) struct Suspicion {
+    last: Observation,
     agreeing: u32,
 }
 
-impl Trail {
+impl Suspicion {
     /// Starts with the look at which it looked wrong.
-    pub(super) fn new(first: Look) -> Self {
+    pub(super) fn new(first: Observation) -> Self {
         Self { agreeing: u32::from(first.steady), last: first }
     }
 
     /// Adds a look, a settle time after the one before.
-    pub(super) fn judge(&mut self, look: Look) -> Verdict {
+    pub(super) fn judge(&mut self, look: Observation) -> Verdict {
         let unmoved = look.steady && look.score == self.last.score && look.count == self.last.count;
         let same = look.drift().is_some_and(|drift| Some(drift) == self.last.drift());
         self.agreeing = match (look.steady, same) {
@@ -100,7 +100,7 @@ impl Trail {
     }
 
     /// The latest look.
-    pub(super) fn last(&self) -> &Look {
+    pub(super) fn last(&self) -> &Observation {
         &self.last
     }
 }
@@ -109,19 +109,19 @@ impl Trail {
 mod tests {
     use super::*;
 
-    fn look(score: i64, count: i64) -> Look {
-        Look { score: Some(Score::Whole(score)), count, steady: true }
+    fn look(score: i64, count: i64) -> Observation {
+        Observation { score: Some(Score::Whole(score)), count, steady: true }
     }
 
-    fn verdicts(looks: &[Look]) -> Vec<Verdict> {
-        let mut trail = Trail::new(looks[0].clone());
+    fn verdicts(looks: &[Observation]) -> Vec<Verdict> {
+        let mut trail = Suspicion::new(looks[0].clone());
         looks[1..].iter().map(|look| trail.judge(look.clone())).collect()
     }
 
     #[test]
     fn a_difference_that_rests_is_an_error() {
-        let odd = Look { score: Some(Score::Odd("2.5".to_owned())), count: 2, steady: true };
-        let absent = Look { score: None, count: 4, steady: true };
+        let odd = Observation { score: Some(Score::Odd("2.5".to_owned())), count: 2, steady: true };
+        let absent = Observation { score: None, count: 4, steady: true };
         for look in [look(5, 3), look(0, 0), look(-1, 0), odd, absent] {
             assert_eq!(verdicts(&[look.clone(), look.clone()]), [Verdict::Wrong], "{look:?}");
         }
@@ -131,7 +131,7 @@ mod tests {
     fn an_increment_under_way_is_not_an_error() {
         let expect = [Verdict::Unsettled, Verdict::Right];
         assert_eq!(verdicts(&[look(5, 6), look(6, 6), look(6, 6)]), expect);
-        let gone = Look { score: None, count: 0, steady: true };
+        let gone = Observation { score: None, count: 0, steady: true };
         assert_eq!(verdicts(&[look(0, 0), gone.clone(), gone]), expect);
     }
 
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_look_during_which_the_score_moved_proves_nothing() {
-        let moving = Look { steady: false, ..look(5, 3) };
+        let moving = Observation { steady: false, ..look(5, 3) };
         assert_eq!(verdicts(&[look(5, 3), moving.clone(), moving]), [Verdict::Unsettled; 2]);
     }
 }

@@ -11,7 +11,7 @@ mod report;
 
 use std::time::Duration;
 
-use self::repair::{MetricRepair, Sides};
+use self::repair::{Backends, MetricRepair};
 pub use self::report::{Example, MetricReport, Report};
 use super::metric::Metric;
 use super::{Toutiao, ToutiaoError};
@@ -27,35 +27,40 @@ const MAX_SURVEYS: u32 = 100;
 
 /// Repairs all metrics. One that fails does not stop the others; the report names it.
 pub async fn repair(toutiao: &Toutiao, settle: Duration) -> Result<Report, ToutiaoError> {
-    let sides = Sides { database: toutiao.database().await?, counters: toutiao.counters().await? };
+    let backends =
+        Backends { database: toutiao.database().await?, counters: toutiao.counters().await? };
     let mut repairs: Vec<MetricRepair> = Metric::ALL
         .iter()
         .map(|metric| MetricRepair::new(*metric, toutiao.settings().key(*metric)))
         .collect();
     for survey in 0..MAX_SURVEYS {
         for repair in repairs.iter_mut().filter(|repair| survey == 0 || repair.is_cut()) {
-            repair.survey(sides).await;
+            repair.survey(backends).await;
         }
-        look_until_settled(&mut repairs, sides, settle).await;
+        look_until_settled(&mut repairs, backends, settle).await;
         if !repairs.iter().any(MetricRepair::is_cut) {
             break;
         }
     }
     for repair in &mut repairs {
-        repair.finish(sides).await;
+        repair.finish(backends).await;
     }
     Ok(Report::new(repairs))
 }
 
 // All metrics wait together: one settle time is enough for the usual case.
-async fn look_until_settled(repairs: &mut [MetricRepair], sides: Sides<'_>, settle: Duration) {
+async fn look_until_settled(
+    repairs: &mut [MetricRepair],
+    backends: Backends<'_>,
+    settle: Duration,
+) {
     for _ in 0..MAX_LOOKS {
         if !repairs.iter().any(MetricRepair::has_suspects) {
             break;
         }
         tokio::time::sleep(settle).await;
         for repair in repairs.iter_mut().filter(|repair| repair.has_suspects()) {
-            repair.look_again(sides).await;
+            repair.look_again(backends).await;
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::drift::{Look, Trail, Verdict};
+use super::drift::{Observation, Suspicion, Verdict};
 use super::report::{EXAMPLES, Example, MetricReport};
 use crate::toutiao::ToutiaoError;
 use crate::toutiao::counters::{CHUNK_MEMBERS, Correction, Counters, Member, Score};
 use crate::toutiao::metric::Metric;
-use crate::toutiao::sql::Database;
+use crate::toutiao::sql::ToutiaoDatabase;
 
 /// Members of one metric that are under suspicion at a time. It bounds the memory of a repair
 /// of counters that are lost altogether: what is beyond it is found by the next survey.
@@ -15,8 +15,8 @@ const MAX_SUSPECTS: usize = 100_000;
 
 /// The rows and the counters that they are compared with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sides<'a> {
-    pub database: &'a Database,
+pub(super) struct Backends<'a> {
+    pub database: &'a ToutiaoDatabase,
     pub counters: &'a Counters,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Sides<'a> {
 pub(super) struct MetricRepair {
     metric: Metric,
     key: String,
-    suspects: BTreeMap<Member, Trail>,
+    suspects: BTreeMap<Member, Suspicion>,
     members: u64,
     corrected: u64,
     examples: Vec<Example>,
@@ -59,29 +59,29 @@ impl MetricRepair {
     }
 
     /// Looks at every member once, and keeps those that look wrong.
-    pub(super) async fn survey(&mut self, sides: Sides<'_>) {
+    pub(super) async fn survey(&mut self, backends: Backends<'_>) {
         if self.failure.is_none() {
             self.suspects.clear();
-            let surveyed = self.survey_both(sides).await;
+            let surveyed = self.survey_both(backends).await;
             self.failure = surveyed.err();
         }
     }
 
     /// Looks at the suspects again, and corrects those that are wrong.
-    pub(super) async fn look_again(&mut self, sides: Sides<'_>) {
+    pub(super) async fn look_again(&mut self, backends: Backends<'_>) {
         let members: Vec<Member> = self.suspects.keys().cloned().collect();
         for chunk in members.chunks(CHUNK_MEMBERS) {
             if self.failure.is_none() {
-                let settled = self.settle(sides, chunk).await;
+                let settled = self.settle(backends, chunk).await;
                 self.failure = settled.err();
             }
         }
     }
 
     /// Counts the members at the end.
-    pub(super) async fn finish(&mut self, sides: Sides<'_>) {
+    pub(super) async fn finish(&mut self, backends: Backends<'_>) {
         if self.failure.is_none() {
-            match sides.counters.size(&self.key).await {
+            match backends.counters.size(&self.key).await {
                 Ok(size) => self.members = size,
                 Err(error) => self.failure = Some(error.into()),
             }
@@ -109,16 +109,16 @@ impl MetricRepair {
         })
     }
 
-    // From both sides, because either may lack what the other has. Each page is compared at once,
+    // From both backends, because either may lack what the other has. Each page is compared at once,
     // so that no side is ever in memory as a whole.
-    async fn survey_both(&mut self, sides: Sides<'_>) -> Result<(), ToutiaoError> {
+    async fn survey_both(&mut self, backends: Backends<'_>) -> Result<(), ToutiaoError> {
         self.cut = true;
         let mut cursor = None;
         loop {
-            let page = sides.counters.page(&self.key, cursor.as_ref()).await?;
+            let page = backends.counters.page(&self.key, cursor.as_ref()).await?;
             let (members, scores): (Vec<_>, Vec<_>) =
                 page.entries.into_iter().map(|(member, score)| (member, Some(score))).unzip();
-            let counts = self.counts(sides, &members).await?;
+            let counts = self.counts(backends, &members).await?;
             self.suspect(members, scores, &counts);
             if self.suspects.len() >= MAX_SUSPECTS {
                 return Ok(());
@@ -130,11 +130,11 @@ impl MetricRepair {
         }
         let mut after = i64::MIN;
         loop {
-            let counts = sides.database.counts_after(self.metric, after).await?;
+            let counts = backends.database.counts_after(self.metric, after).await?;
             let Some((last, _)) = counts.last() else { break };
             after = *last;
             let members: Vec<Member> = counts.iter().map(|(id, _)| Member::from(*id)).collect();
-            let scores = sides.counters.scores(&self.key, &members).await?;
+            let scores = backends.counters.scores(&self.key, &members).await?;
             let counts: Vec<i64> = counts.into_iter().map(|(_, count)| count).collect();
             self.suspect(members, scores, &counts);
             if self.suspects.len() >= MAX_SUSPECTS {
@@ -147,50 +147,58 @@ impl MetricRepair {
 
     fn suspect(&mut self, members: Vec<Member>, scores: Vec<Option<Score>>, counts: &[i64]) {
         for ((member, score), count) in members.into_iter().zip(scores).zip(counts) {
-            let look = Look { score, count: *count, steady: true };
+            let look = Observation { score, count: *count, steady: true };
             if !look.is_right() {
-                self.suspects.insert(member, Trail::new(look));
+                self.suspects.insert(member, Suspicion::new(look));
             }
         }
     }
 
     // What SQL counts for each member; a member that is no id has no rows.
-    async fn counts(&self, sides: Sides<'_>, members: &[Member]) -> Result<Vec<i64>, ToutiaoError> {
+    async fn counts(
+        &self,
+        backends: Backends<'_>,
+        members: &[Member],
+    ) -> Result<Vec<i64>, ToutiaoError> {
         let ids: Vec<i64> = members.iter().filter_map(Member::id).collect();
-        let counts = sides.database.counts_of(self.metric, &ids).await?;
+        let counts = backends.database.counts_of(self.metric, &ids).await?;
         let count =
             |member: &Member| member.id().and_then(|id| counts.get(&id).copied()).unwrap_or(0);
         Ok(members.iter().map(count).collect())
     }
 
-    async fn settle(&mut self, sides: Sides<'_>, members: &[Member]) -> Result<(), ToutiaoError> {
-        let before = sides.counters.scores(&self.key, members).await?;
-        let counts = self.counts(sides, members).await?;
-        let after = sides.counters.scores(&self.key, members).await?;
+    async fn settle(
+        &mut self,
+        backends: Backends<'_>,
+        members: &[Member],
+    ) -> Result<(), ToutiaoError> {
+        let before = backends.counters.scores(&self.key, members).await?;
+        let counts = self.counts(backends, members).await?;
+        let after = backends.counters.scores(&self.key, members).await?;
         let mut corrections = Vec::new();
         for (((member, before), count), after) in members.iter().zip(before).zip(counts).zip(after)
         {
-            let look = Look { steady: before == after, score: after, count };
+            let look = Observation { steady: before == after, score: after, count };
             let Some(trail) = self.suspects.get_mut(member) else { continue };
             match trail.judge(look) {
                 Verdict::Unsettled => {}
                 Verdict::Right => drop(self.suspects.remove(member)),
                 Verdict::Wrong => {
-                    let Look { score, count, .. } = trail.last().clone();
+                    let Observation { score, count, .. } = trail.last().clone();
                     corrections.push(Correction { member: member.clone(), from: score, to: count });
                 }
             }
         }
-        self.correct(sides, &corrections).await
+        self.correct(backends, &corrections).await
     }
 
     // A correction that did not take place was overtaken by an increment: it stays a suspect.
     async fn correct(
         &mut self,
-        sides: Sides<'_>,
+        backends: Backends<'_>,
         corrections: &[Correction],
     ) -> Result<(), ToutiaoError> {
-        let done = sides.counters.correct(&self.key, corrections).await?;
+        let done = backends.counters.correct(&self.key, corrections).await?;
         for (correction, _) in corrections.iter().zip(done).filter(|(_, done)| *done) {
             self.suspects.remove(&correction.member);
             self.corrected += 1;

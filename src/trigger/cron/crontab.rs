@@ -8,7 +8,7 @@
 use cron::{Schedule, TimeUnitSpec};
 
 use super::expression::{ITEMS_MAX, Item};
-use super::fields::Fields;
+use super::fields::CronFields;
 use super::mistake;
 use crate::invalid::quoted;
 use crate::zone::whole;
@@ -122,7 +122,7 @@ impl Unit {
 }
 
 /// Why an expression cannot be read.
-struct Fault {
+struct CrontabError {
     why: String,
     /// At which column, counted from 0.
     at: usize,
@@ -130,7 +130,7 @@ struct Fault {
     instead: String,
 }
 
-impl Fault {
+impl CrontabError {
     fn new(why: String, at: usize) -> Self {
         Self { why, at, instead: String::new() }
     }
@@ -144,7 +144,7 @@ impl Fault {
 /// An expression that was read.
 #[derive(Debug)]
 pub(super) struct Expression {
-    pub(super) fields: Fields,
+    pub(super) fields: CronFields,
     /// Whether the minute or the hour has a `*`: cron(8) then goes by the clock alone when that is changed.
     pub(super) has_wildcard_time: bool,
 }
@@ -190,7 +190,7 @@ pub(super) fn read(text: &str) -> Result<Expression, String> {
     };
     let field = |wanted: Unit| {
         let (word, column) = word_of(wanted);
-        let items = items(wanted, word).map_err(|Fault { why, at, instead }| {
+        let items = items(wanted, word).map_err(|CrontabError { why, at, instead }| {
             format!("{}: {why}, at column {}{instead}", quoted(text), column + at + 1)
         })?;
         Ok::<_, String>((items, word.starts_with(['*', '?'])))
@@ -200,7 +200,7 @@ pub(super) fn read(text: &str) -> Result<Expression, String> {
     let ((hours, _), (minutes, _)) = (field(Unit::Hour)?, field(Unit::Minute)?);
     let (seconds, _) = field(Unit::Second)?;
     let weeks = vec![Item::Range { first: 1, last: 53, step: 1 }];
-    let fields = Fields::new(&[years, months, days, weeks, weekdays, hours, minutes, seconds]);
+    let fields = CronFields::new(&[years, months, days, weeks, weekdays, hours, minutes, seconds]);
     // Only if both are restricted, one of them is enough: so it is written in crontab(5).
     let fields = if any_day || any_weekday { fields } else { fields.with_either_day() };
     let has_wildcard_time =
@@ -222,11 +222,11 @@ fn words(text: &str) -> Vec<(&str, usize)> {
 }
 
 /// Reads a field: a list with commas.
-fn items(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
+fn items(unit: Unit, text: &str) -> Result<Vec<Item>, CrontabError> {
     let (mut items, mut column) = (Vec::new(), 0);
     for (number, part) in text.split(',').enumerate() {
         if number >= ITEMS_MAX {
-            return Err(Fault::new(format!("more than {ITEMS_MAX} items"), column));
+            return Err(CrontabError::new(format!("more than {ITEMS_MAX} items"), column));
         }
         items.extend(item(unit, part).map_err(|fault| fault.moved(column))?);
         column += part.chars().count() + 1;
@@ -235,7 +235,7 @@ fn items(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
 }
 
 /// Reads `*`, `a`, `a-b`, each with `/step` or without.
-fn item(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
+fn item(unit: Unit, text: &str) -> Result<Vec<Item>, CrontabError> {
     let (range, step) =
         text.split_once('/').map_or((text, None), |(range, step)| (range, Some(step)));
     let step_at = range.chars().count() + 1;
@@ -261,7 +261,7 @@ fn item(unit: Unit, text: &str) -> Result<Vec<Item>, Fault> {
         return Ok(weekday_or_range(unit, (first_value, last_value), step));
     }
     if unit == Unit::Year {
-        return Err(Fault::new(format!("the range {range} goes backwards"), 0));
+        return Err(CrontabError::new(format!("the range {range} goes backwards"), 0));
     }
     let over_the_end: Vec<u32> = (first_value..=max).chain(min..=last_value).collect();
     let width = u32::try_from(over_the_end.len()).unwrap_or(u32::MAX);
@@ -283,11 +283,11 @@ fn weekday_or_range(unit: Unit, (first, last): (u32, u32), step: u32) -> Vec<Ite
     vec![Item::Range { first, last, step }]
 }
 
-fn value(unit: Unit, text: &str, at: usize) -> Result<u32, Fault> {
+fn value(unit: Unit, text: &str, at: usize) -> Result<u32, CrontabError> {
     if text.is_empty() {
-        return Err(Fault::new("an item is missing".to_owned(), at));
+        return Err(CrontabError::new("an item is missing".to_owned(), at));
     }
-    unit.value(text).ok_or_else(|| Fault {
+    unit.value(text).ok_or_else(|| CrontabError {
         why: format!("unknown {} ({})", quoted(text), unit.expected()),
         at,
         instead: mistake::of_value(text).to_owned(),
@@ -301,7 +301,7 @@ fn step(
     unit: Unit,
     (first, values): (u32, u32),
     at: usize,
-) -> Result<u32, Fault> {
+) -> Result<u32, CrontabError> {
     let Some(text) = text else { return Ok(1) };
     match whole(text) {
         Some(step) if (1..=values).contains(&step) => Ok(step),
@@ -311,7 +311,7 @@ fn step(
             // As people write it: the crate has Sunday as 1.
             let first = if unit == Unit::Weekday { (first + 6) % 7 } else { first };
             let too_large = step > values;
-            Err(Fault {
+            Err(CrontabError {
                 why: format!(
                     "the step {step} is not between 1 and {values}, the values of its range"
                 ),
@@ -323,6 +323,6 @@ fn step(
                 },
             })
         }
-        None => Err(Fault::new(format!("{} is not a step", quoted(text)), at)),
+        None => Err(CrontabError::new(format!("{} is not a step", quoted(text)), at)),
     }
 }

@@ -5,7 +5,7 @@ use crate::invalid::quoted;
 
 /// What a field can hold.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
+pub(super) struct FieldShape {
     pub(super) name: &'static str,
     pub(super) min: u32,
     pub(super) max: u32,
@@ -50,12 +50,12 @@ impl Item {
 }
 
 /// Reads a field's text: a list with commas.
-pub(super) fn parse(shape: &Shape, text: &str) -> Result<Vec<Item>, String> {
+pub(super) fn parse(shape: &FieldShape, text: &str) -> Result<Vec<Item>, String> {
     let mut items = Vec::new();
     let mut column = 1;
     for part in text.split(',') {
         let leading = part.chars().take_while(|c| c.is_whitespace()).count();
-        let item = Reader { shape, item: part.trim(), column: column + leading };
+        let item = ItemParser { shape, item: part.trim(), column: column + leading };
         items.push(item.read().map_err(|(why, column)| {
             let instead = mistake::of_field(shape.name, shape.min, shape.max, text);
             format!("{}: {why}, at column {column}{instead}", quoted(text))
@@ -69,16 +69,16 @@ pub(super) fn parse(shape: &Shape, text: &str) -> Result<Vec<Item>, String> {
 }
 
 /// Why an item cannot be read, and its column.
-type Fault = (String, usize);
+type FieldError = (String, usize);
 
-struct Reader<'a> {
-    shape: &'a Shape,
+struct ItemParser<'a> {
+    shape: &'a FieldShape,
     item: &'a str,
     column: usize,
 }
 
-impl Reader<'_> {
-    fn read(&self) -> Result<Item, Fault> {
+impl ItemParser<'_> {
+    fn read(&self) -> Result<Item, FieldError> {
         let lower = self.item.to_lowercase();
         let (min, max) = (self.shape.min, self.shape.max);
         if lower.is_empty() {
@@ -106,7 +106,7 @@ impl Reader<'_> {
     }
 
     /// `a`, `a-b`, `a-b/c`, `a/c`.
-    fn number(&self, text: &str) -> Result<Item, Fault> {
+    fn number(&self, text: &str) -> Result<Item, FieldError> {
         let (range, step) =
             text.split_once('/').map_or((text, None), |(range, step)| (range, Some(step)));
         let (first, last) =
@@ -125,7 +125,7 @@ impl Reader<'_> {
         Ok(Item::Range { first: first_value, last: last_value, step })
     }
 
-    fn value(&self, text: &str, at: usize) -> Result<u32, Fault> {
+    fn value(&self, text: &str, at: usize) -> Result<u32, FieldError> {
         let (name, min, max) = (self.shape.name, self.shape.min, self.shape.max);
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let value = if digits {
@@ -139,7 +139,7 @@ impl Reader<'_> {
         }
     }
 
-    fn step(&self, text: &str, width: u32, at: usize) -> Result<u32, Fault> {
+    fn step(&self, text: &str, width: u32, at: usize) -> Result<u32, FieldError> {
         let step = Some(text)
             .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
             .and_then(|text| text.parse().ok());
@@ -154,7 +154,7 @@ impl Reader<'_> {
     }
 
     /// `mon`, `mon-fri`, `jan`, `feb-dec`.
-    fn named(&self, text: &str) -> Result<Item, Fault> {
+    fn named(&self, text: &str) -> Result<Item, FieldError> {
         let step = text.chars().position(|c| c == '/');
         if let Some(at) = step.filter(|_| !self.shape.names.is_empty()) {
             return self.fault("a name, or a range of names, takes no step".to_owned(), at);
@@ -174,7 +174,7 @@ impl Reader<'_> {
         Ok(Item::Range { first: first_value, last: last_value, step: 1 })
     }
 
-    fn name(&self, text: &str, at: usize) -> Result<u32, Fault> {
+    fn name(&self, text: &str, at: usize) -> Result<u32, FieldError> {
         let (names, min) = (self.shape.names, self.shape.min);
         let position =
             names.iter().position(|name| *name == text).and_then(|at| u32::try_from(at).ok());
@@ -195,7 +195,7 @@ impl Reader<'_> {
     }
 
     /// `last`, `3rd fri`, `last fri`.
-    fn weekday_of_month(&self, text: &str) -> Result<Item, Fault> {
+    fn weekday_of_month(&self, text: &str) -> Result<Item, FieldError> {
         let mut words = text.split_whitespace();
         let first = words.next().unwrap_or_default();
         let ordinal = ORDINALS
@@ -231,7 +231,7 @@ impl Reader<'_> {
         Ok(ordinal.map_or(Item::LastWeekday(weekday), |n| Item::Nth { n, weekday }))
     }
 
-    fn fault<T>(&self, why: String, at: usize) -> Result<T, Fault> {
+    fn fault<T>(&self, why: String, at: usize) -> Result<T, FieldError> {
         Err((why, self.column + at))
     }
 }

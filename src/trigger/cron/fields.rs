@@ -5,34 +5,34 @@ use serde_json::Value;
 
 use super::bits;
 use super::dates::Dates;
-use super::expression::{Item, MONTHS, Shape, WEEKDAYS, parse};
+use super::expression::{FieldShape, Item, MONTHS, WEEKDAYS, parse};
 use super::times::Times;
 use crate::invalid::Invalid;
-use crate::trigger::given::Given;
+use crate::trigger::spec::SpecReader;
 
 /// The fields, the coarsest first.
 pub(super) const FIELD_NAMES: [&str; 8] =
     ["year", "month", "day", "week", "day_of_week", "hour", "minute", "second"];
 
-const SHAPES: [Shape; 8] = [
-    Shape { name: "year", min: 1970, max: 9999, names: &[] },
-    Shape { name: "month", min: 1, max: 12, names: &MONTHS },
-    Shape { name: "day", min: 1, max: 31, names: &[] },
-    Shape { name: "week", min: 1, max: 53, names: &[] },
-    Shape { name: "day_of_week", min: 0, max: 6, names: &WEEKDAYS },
-    Shape { name: "hour", min: 0, max: 23, names: &[] },
-    Shape { name: "minute", min: 0, max: 59, names: &[] },
-    Shape { name: "second", min: 0, max: 59, names: &[] },
+const SHAPES: [FieldShape; 8] = [
+    FieldShape { name: "year", min: 1970, max: 9999, names: &[] },
+    FieldShape { name: "month", min: 1, max: 12, names: &MONTHS },
+    FieldShape { name: "day", min: 1, max: 31, names: &[] },
+    FieldShape { name: "week", min: 1, max: 53, names: &[] },
+    FieldShape { name: "day_of_week", min: 0, max: 6, names: &WEEKDAYS },
+    FieldShape { name: "hour", min: 0, max: 23, names: &[] },
+    FieldShape { name: "minute", min: 0, max: 59, names: &[] },
+    FieldShape { name: "second", min: 0, max: 59, names: &[] },
 ];
 
 /// What the fields allow.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Fields {
+pub(super) struct CronFields {
     dates: Dates,
     times: Times,
 }
 
-fn given_text(given: &mut Given, name: &'static str) -> Result<Option<String>, Invalid> {
+fn given_text(given: &mut SpecReader, name: &'static str) -> Result<Option<String>, Invalid> {
     match given.take(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -43,10 +43,10 @@ fn given_text(given: &mut Given, name: &'static str) -> Result<Option<String>, I
     }
 }
 
-impl Fields {
+impl CronFields {
     /// Reads the fields. One that is not given is `*` where it is coarser than the finest one given, else its
     /// minimum; `week` and `day_of_week` are `*`.
-    pub(super) fn parse(given: &mut Given) -> Result<Self, Invalid> {
+    pub(super) fn parse(given: &mut SpecReader) -> Result<Self, Invalid> {
         let mut texts = Vec::new();
         for name in FIELD_NAMES {
             texts.push(given_text(given, name)?);

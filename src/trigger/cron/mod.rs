@@ -2,7 +2,7 @@
 //! the zone shows.
 //!
 //! The fields come from APScheduler's keys or from a crontab expression and are compiled into the
-//! same sets. The search runs in civil time over [`fields::Fields`] and is then mapped to
+//! same sets. The search runs in civil time over [`fields::CronFields`] and is then mapped to
 //! instants, so that it never walks second by second. A reading that the clock skipped does not
 //! exist, one that it showed twice happens twice, unless `dst_gap` and `dst_fold` say otherwise.
 
@@ -18,12 +18,12 @@ mod years;
 use chrono::{NaiveDateTime, TimeDelta, Timelike};
 
 use super::Span;
-use super::dst::{Dst, Fold, Gap, Missing, gaps, skipped_at};
-use super::given::Given;
+use super::dst::{DstGap, DstPolicy, FoldPolicy, GapPolicy, gap_at, gaps};
+use super::spec::SpecReader;
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::zone::{Local, Zone};
-use fields::Fields;
+use fields::CronFields;
 
 /// Successive matches that all lie in gaps, after which a search gives up: from the last exception on, the calendar and
 /// the clocks' rules repeat within 400 years.
@@ -32,10 +32,10 @@ const GAPS_MAX: usize = 500;
 /// A calendar pattern.
 #[derive(Debug, Clone)]
 pub(super) struct Cron {
-    fields: Fields,
+    fields: CronFields,
     start: Option<Timestamp>,
     end: Option<Timestamp>,
-    dst: Dst,
+    dst: DstPolicy,
     anchor: Timestamp,
 }
 
@@ -57,21 +57,25 @@ struct Readings {
 
 impl Cron {
     /// A pattern of APScheduler's fields.
-    pub(super) fn parse(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
+    pub(super) fn parse(given: &mut SpecReader, anchor: Timestamp) -> Result<Self, Invalid> {
         let (start, end) = given.range()?;
-        let dst = Dst { gap: Gap::Skip, fold: Fold::Both }.or_given(given)?;
-        Ok(Self { fields: Fields::parse(given)?, start, end, dst, anchor })
+        let dst = DstPolicy { gap: GapPolicy::Skip, fold: FoldPolicy::Both }.or_given(given)?;
+        Ok(Self { fields: CronFields::parse(given)?, start, end, dst, anchor })
     }
 
     /// A pattern in the form of crontab(5).
-    pub(super) fn parse_crontab(given: &mut Given, anchor: Timestamp) -> Result<Self, Invalid> {
+    pub(super) fn parse_crontab(
+        given: &mut SpecReader,
+        anchor: Timestamp,
+    ) -> Result<Self, Invalid> {
         let (start, end) = given.range()?;
         let Some(text) = given.text("expression")? else {
             given.refuse_unknown()?;
             return Err(Invalid::new("expression", "missing, such as \"*/5 8-18 * * mon-fri\""));
         };
         let read = crontab::parse(&text).map_err(|why| Invalid::new("expression", why))?;
-        let rule = if read.has_wildcard_time { Dst::CRON_WILDCARD } else { Dst::CRON_FIXED };
+        let rule =
+            if read.has_wildcard_time { DstPolicy::CRON_WILDCARD } else { DstPolicy::CRON_FIXED };
         Ok(Self { fields: read.fields, start, end, dst: rule.or_given(given)?, anchor })
     }
 
@@ -90,7 +94,7 @@ impl Cron {
     }
 
     /// Why it can never fire, in which zone ever.
-    pub(super) fn why_never(&self) -> Option<&'static str> {
+    pub(super) fn never_fires_reason(&self) -> Option<&'static str> {
         let nothing = self.fields.next(NaiveDateTime::default()).is_none();
         nothing.then_some("no date matches all the fields")
     }
@@ -116,8 +120,8 @@ impl Cron {
 
     /// Whether `at` is the first instant after a gap from which a matching reading is shifted to it.
     fn is_shifted_to(&self, zone: &Zone, at: Timestamp) -> bool {
-        self.dst.gap != Gap::Skip
-            && skipped_at(zone, at).is_some_and(|skipped| {
+        self.dst.gap != GapPolicy::Skip
+            && gap_at(zone, at).is_some_and(|skipped| {
                 self.dst.shifts(skipped.length())
                     && self.fields.next(skipped.from).is_some_and(|reading| reading < skipped.until)
             })
@@ -245,19 +249,19 @@ impl Cron {
     }
 
     /// The readings that the clock skips, with `from < instant <= to`.
-    pub(super) fn missing(
+    pub(super) fn dst_gaps(
         &self,
         zone: &Zone,
         from: Timestamp,
         to: Timestamp,
-    ) -> impl Iterator<Item = Missing> {
+    ) -> impl Iterator<Item = DstGap> {
         let to = self.end.map_or(to, |end| end.min(to));
         let from = self.start.map_or(from, |start| start.max(from));
         gaps(zone, from, to).filter_map(move |gap| {
             let first = self.fields.next(gap.from).filter(|first| *first < gap.until)?;
             let count = self.fields.count(gap.from, gap.until);
             let shifted = self.dst.shifts(gap.length()) && !self.fields.matches(gap.until);
-            Some(gap.missing(zone, first, count, shifted))
+            Some(gap.of_trigger(zone, first, count, shifted))
         })
     }
 }

@@ -14,14 +14,14 @@ pub(super) const MICROS_MAX: i64 = 32_000_000_000 * MICROS_PER_SECOND;
 
 /// What was given, and what of it has been read.
 #[derive(Debug)]
-pub(super) struct Given {
+pub(super) struct SpecReader {
     map: Map<String, Value>,
     zone: Zone,
     kind: String,
     taken: Vec<&'static str>,
 }
 
-impl Given {
+impl SpecReader {
     /// Begins to read. `zone` holds where none is given.
     pub(super) fn new(spec: &Value, zone: &Zone) -> Result<Self, Invalid> {
         let Value::Object(map) = spec else {

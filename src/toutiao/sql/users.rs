@@ -1,6 +1,6 @@
 //! Statements about users.
 
-use super::{Database, DatabaseError};
+use super::{DatabaseError, ToutiaoDatabase};
 
 /// What is shown of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,12 +20,12 @@ pub struct User {
 }
 
 /// A row of `user_basic`, as far as it is read.
-type Row = (i64, String, Option<String>, i64, Option<String>, Option<String>);
+type UserColumns = (i64, String, Option<String>, i64, Option<String>, Option<String>);
 
-impl Database {
+impl ToutiaoDatabase {
     /// One user.
     pub async fn user(&self, id: i64) -> Result<Option<User>, DatabaseError> {
-        let row: Option<Row> = sqlx::query_as(
+        let row: Option<UserColumns> = sqlx::query_as(
             "select user_id, user_name, profile_photo, is_media, introduction, certificate \
              from user_basic where user_id = ?",
         )

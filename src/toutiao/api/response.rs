@@ -10,12 +10,12 @@ use crate::toutiao::ToutiaoError;
 
 /// A good answer: its data goes into the envelope.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct DataResponse {
     status: StatusCode,
     data: Value,
 }
 
-impl Answer {
+impl DataResponse {
     pub(super) fn ok(data: Value) -> Self {
         Self { status: StatusCode::OK, data }
     }
@@ -25,7 +25,7 @@ impl Answer {
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for DataResponse {
     fn into_response(self) -> Response {
         (self.status, Json(json!({"message": "OK", "data": self.data}))).into_response()
     }
@@ -33,12 +33,12 @@ impl IntoResponse for Answer {
 
 /// A failure: a status, and a text or the argument that is wrong.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct ToutiaoApiError {
     status: StatusCode,
     message: Value,
 }
 
-impl Failure {
+impl ToutiaoApiError {
     fn new(status: StatusCode, message: &str) -> Self {
         Self { status, message: message.into() }
     }
@@ -82,7 +82,7 @@ impl Failure {
     }
 }
 
-impl From<Invalid> for Failure {
+impl From<Invalid> for ToutiaoApiError {
     fn from(invalid: Invalid) -> Self {
         if invalid.field.is_empty() {
             return Self::bad_request(&invalid.message);
@@ -101,14 +101,14 @@ impl<E: Into<ToutiaoError>> From<E> for Unavailable {
 #[derive(Debug)]
 pub(super) struct Unavailable(ToutiaoError);
 
-impl From<Unavailable> for Failure {
+impl From<Unavailable> for ToutiaoApiError {
     fn from(Unavailable(error): Unavailable) -> Self {
         tracing::error!(%error, "a request failed");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "The service is not available at the moment.")
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ToutiaoApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(Self::body(self.message))).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {

@@ -64,7 +64,7 @@ pub struct Output {
 
 /// The kept lines as the store keeps them.
 #[derive(Serialize, Deserialize)]
-struct Stored<L> {
+struct StoredOutput<L> {
     head: L,
     cut: u64,
     tail: L,
@@ -106,13 +106,13 @@ impl Output {
 
     /// The kept lines as JSON text.
     pub fn to_json(&self) -> String {
-        let stored = Stored { head: &self.head, cut: self.cut, tail: &self.tail };
+        let stored = StoredOutput { head: &self.head, cut: self.cut, tail: &self.tail };
         serde_json::to_string(&stored).unwrap_or_default()
     }
 
     /// Reads what [`Output::to_json`] has written; none if it did not.
     pub fn from_json(text: &str, bytes: u64) -> Option<Self> {
-        let Stored { head, cut, tail } = serde_json::from_str(text).ok()?;
+        let StoredOutput { head, cut, tail } = serde_json::from_str(text).ok()?;
         Some(Self { head, cut, tail, bytes })
     }
 }
