@@ -21,8 +21,8 @@ use punctual::clock::{Clock, SystemClock, Timestamp};
 use punctual::executor::{Assignment, Beat, Executor, PoolSettings, Saving};
 use punctual::output::Output;
 use punctual::run::{Execution, RunId};
-use punctual::scheduler::command::{Addition, Command, Existing, Request};
-use punctual::scheduler::{Identity, Scheduler};
+use punctual::scheduler::request::{Addition, Existing, PendingRequest, Request};
+use punctual::scheduler::{NodeIdentity, Scheduler};
 use punctual::store::sql::SqlStore;
 use rustix::process::Signal as Kill;
 use serde_json::{Value, json};
@@ -861,13 +861,13 @@ impl Executor for Nobody {
 async fn live_ahead(home: &Home, now: Timestamp, ahead: Timestamp, given: &[Value]) {
     let store = SqlStore::open_file(&home.path().join("punctual.db")).await.unwrap();
     let lease = TimeDelta::seconds(10);
-    let identity = Identity { node: "ahead".into(), started_at: ahead, seed: 7, lease };
+    let identity = NodeIdentity { node: "ahead".into(), started_at: ahead, seed: 7, lease };
     let mut scheduler = Scheduler::new(store.clone(), Nobody, jobs::rules(9), identity);
     scheduler.recover(now, "it died").await.unwrap();
     let add = |given: &Value| {
         let job = Box::new(jobs::job_at(given, now));
         let request = Request::Add(Addition { job, existing: Existing::Refuse });
-        Command::new(request, tokio::sync::oneshot::channel().0)
+        PendingRequest::new(request, tokio::sync::oneshot::channel().0)
     };
     scheduler.tick(now, given.iter().map(add).collect(), Vec::new()).await.unwrap();
     scheduler.tick(ahead, Vec::new(), Vec::new()).await.unwrap();

@@ -11,7 +11,7 @@ use punctual::clock::Timestamp;
 use punctual::explain::{Facts, explain};
 use punctual::job::JobId;
 use punctual::run::{Cost, Outcome, Run, RunState};
-use punctual::scheduler::command::Request;
+use punctual::scheduler::request::Request;
 use serde_json::{Value, json};
 use world::World;
 

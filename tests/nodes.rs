@@ -12,7 +12,7 @@ use chrono::TimeDelta;
 use jobs::{at, job, job_at};
 use punctual::clock::Timestamp;
 use punctual::job::{JobId, JobState};
-use punctual::scheduler::command::{Addition, Answer, Existing, Refusal, Request};
+use punctual::scheduler::request::{Addition, Existing, Request, RequestError, Response};
 use punctual::store::memory::MemoryStore;
 use serde_json::{Value, json};
 use world::{Fault, World};
@@ -138,7 +138,7 @@ async fn max_instances_counts_the_runs_of_all_nodes() {
     pass([&mut one, &mut other], 1..=2).await;
     one.ask(Request::Run(id("a")), at(3)).await.unwrap();
     let refused = other.ask(Request::Run(id("a")), at(3)).await;
-    assert!(matches!(refused, Err(Refusal::Busy { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(RequestError::Busy { .. })), "{refused:?}");
     // The node on which it does not run fires it.
     pass_alone(&mut other, 4..=10).await;
     assert_eq!(other.ledger("a").await, ["- running", "10 overlap"]);
@@ -224,7 +224,7 @@ async fn a_job_that_another_node_has_just_paused_stays_paused_when_it_falls_due(
     other.ask(Request::Pause(id("a")), millis(9500)).await.unwrap();
     // It reads the job to answer a request about it, at the instant at which it believes it to be due.
     let exists = one.ask(add(&json!({"id": "a"}), at(0)), at(10)).await;
-    assert!(matches!(exists, Err(Refusal::Exists(_))), "{exists:?}");
+    assert!(matches!(exists, Err(RequestError::Exists(_))), "{exists:?}");
     assert!(matches!(one.job("a").await.unwrap().state, JobState::Paused { .. }));
 }
 
@@ -257,7 +257,7 @@ async fn a_pause_of_all_is_seen_by_the_others_within_a_second_and_ended_by_any_o
     pass([&mut one, &mut other], 13..=13).await;
     other.ask(Request::PauseAll, millis(13_100)).await.unwrap();
     let resumed = one.ask(Request::ResumeAll, millis(13_200)).await;
-    assert!(matches!(resumed, Ok(Answer::Paused(None))), "{resumed:?}");
+    assert!(matches!(resumed, Ok(Response::Paused(None))), "{resumed:?}");
     one.finish_all(millis(13_300)).await;
     pass([&mut one, &mut other], 14..=20).await;
     assert_eq!(one.ledger("a").await, ["10 succeeded", "20 running"]);

@@ -12,7 +12,7 @@ use punctual::clock::Timestamp;
 use punctual::executor::Signal;
 use punctual::job::Job;
 use punctual::run::{Cause, Outcome, Run, RunId, RunState};
-use punctual::scheduler::command::{Addition, Answer, Existing, Refusal, Request};
+use punctual::scheduler::request::{Addition, Existing, Request, RequestError, Response};
 use punctual::store::memory::MemoryStore;
 use serde_json::{Value, json};
 use world::{Fault, World};
@@ -135,7 +135,7 @@ async fn a_run_between_two_attempts_is_an_instance_of_its_job() {
     world.tick(at(20)).await;
     assert_eq!(world.ledger("a").await, ["10 pending", "20 overlap"]);
     let busy = world.ask(Request::Run(punctual::job::JobId::parse("a").unwrap()), at(21)).await;
-    assert!(matches!(busy, Err(Refusal::Busy { .. })), "{busy:?}");
+    assert!(matches!(busy, Err(RequestError::Busy { .. })), "{busy:?}");
 }
 
 #[tokio::test]
@@ -288,12 +288,12 @@ async fn a_run_that_waits_is_cancelled_at_once_and_one_that_runs_is_asked_to_end
     world.tick(at(10)).await;
     let (running, waiting) =
         (world.runs("a").await.remove(0).id, world.runs("b").await.remove(0).id);
-    let Ok(Answer::Run(run)) = world.ask(cancel(&waiting, Some("enough")), at(11)).await else {
+    let Ok(Response::Run(run)) = world.ask(cancel(&waiting, Some("enough")), at(11)).await else {
         panic!()
     };
     assert_eq!(run.state.word(), "cancelled");
     assert_eq!(world.ledger("b").await, ["10 cancelled"]);
-    let Ok(Answer::Run(run)) = world.ask(cancel(&running, None), at(12)).await else { panic!() };
+    let Ok(Response::Run(run)) = world.ask(cancel(&running, None), at(12)).await else { panic!() };
     assert_eq!(run.state.word(), "running");
     let asked = (running.clone(), "cancelled on request".to_owned());
     assert_eq!(world.cancels(), [asked], "its completion will tell");
@@ -301,9 +301,9 @@ async fn a_run_that_waits_is_cancelled_at_once_and_one_that_runs_is_asked_to_end
     world.tick(at(13)).await;
     assert_eq!(world.ledger("a").await, ["10 cancelled"]);
     let ended = world.ask(cancel(&running, None), at(14)).await.unwrap_err();
-    assert!(matches!(ended, Refusal::RunEnded { state: "cancelled", .. }), "{ended}");
+    assert!(matches!(ended, RequestError::RunEnded { state: "cancelled", .. }), "{ended}");
     let unknown = world.ask(cancel(&RunId("nothing".into()), None), at(14)).await.unwrap_err();
-    assert!(matches!(unknown, Refusal::NoRun(_)), "{unknown}");
+    assert!(matches!(unknown, RequestError::NoRun(_)), "{unknown}");
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex};
 use jobs::{at, job, job_at};
 use punctual::job::{Definition, Former, Job, JobState, Origin};
 use punctual::run::{Outcome, RunId};
-use punctual::scheduler::command::{
-    Added, Addition, Answer, Difference, Existing, Refusal, Request,
+use punctual::scheduler::request::{
+    Added, Addition, Difference, Existing, Request, RequestError, Response,
 };
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
@@ -175,7 +175,7 @@ async fn a_paused_scheduler_fires_nothing_also_after_a_crash_and_catches_up_when
     let mut world = World::new(5).await;
     let id = world.add(job(&json!({"id": "a"})), at(0)).await;
     world.tick(at(10)).await;
-    let paused = |answer| matches!(answer, Ok(Answer::Paused(Some(since))) if since == at(12));
+    let paused = |answer| matches!(answer, Ok(Response::Paused(Some(since))) if since == at(12));
     assert!(paused(world.ask(Request::PauseAll, at(12)).await));
     assert!(paused(world.ask(Request::PauseAll, at(15)).await), "it is paused already");
     world.finish_all(at(16)).await;
@@ -188,7 +188,7 @@ async fn a_paused_scheduler_fires_nothing_also_after_a_crash_and_catches_up_when
     world.ask(Request::Run(id), at(41)).await.unwrap();
     world.finish_all(at(42)).await;
     let resumed = world.ask(Request::ResumeAll, at(46)).await;
-    assert!(matches!(resumed, Ok(Answer::Paused(None))), "{resumed:?}");
+    assert!(matches!(resumed, Ok(Response::Paused(None))), "{resumed:?}");
     world.finish_all(at(47)).await;
     assert_eq!(
         world.ledger("a").await,
@@ -356,7 +356,7 @@ async fn with_queue_an_occurrence_waits_for_the_run_before_it_up_to_a_bound() {
     assert_eq!((count("running"), count("pending")), (1, 100));
     assert_eq!(ledger.last().unwrap(), "1020..1100 overlap 9", "{ledger:?}");
     let refused = world.ask(Request::Run(job(&json!({"id": "a"})).id), at(1101)).await;
-    assert!(matches!(refused, Err(Refusal::Busy { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(RequestError::Busy { .. })), "{refused:?}");
 }
 
 #[tokio::test]
@@ -387,7 +387,7 @@ async fn max_runs_ends_a_job_and_a_finished_job_is_kept() {
     assert_eq!(world.job("a").await.unwrap().state, JobState::Finished);
     assert!(matches!(
         world.ask(Request::Pause(job(&json!({"id": "a"})).id), at(31)).await,
-        Err(Refusal::WrongState { .. })
+        Err(RequestError::WrongState { .. })
     ));
 }
 
@@ -400,11 +400,14 @@ async fn the_id_of_a_finished_job_can_be_used_for_a_new_job() {
         Request::Add(Addition { job, existing: Existing::Refuse })
     };
     world.ask(add(10, 0), at(0)).await.unwrap();
-    assert!(matches!(world.ask(add(20, 5), at(5)).await, Err(Refusal::Exists(_))), "it is active");
+    assert!(
+        matches!(world.ask(add(20, 5), at(5)).await, Err(RequestError::Exists(_))),
+        "it is active"
+    );
     world.tick(at(10)).await;
     world.finish_all(at(11)).await;
     assert_eq!(world.job("a").await.unwrap().state, JobState::Finished);
-    assert!(matches!(world.ask(add(20, 12), at(12)).await, Ok(Answer::Job(_))));
+    assert!(matches!(world.ask(add(20, 12), at(12)).await, Ok(Response::Job(_))));
     world.tick(at(20)).await;
     world.finish_all(at(21)).await;
     assert_eq!(world.ledger("a").await, ["10 succeeded", "20 succeeded"]);
@@ -412,7 +415,7 @@ async fn the_id_of_a_finished_job_can_be_used_for_a_new_job() {
         job: Box::new(job_at(&once(30), at(22))),
         existing: Existing::Refuse,
     }]);
-    let Ok(Answer::Added(added)) = world.ask(many, at(22)).await else { panic!("not added") };
+    let Ok(Response::Added(added)) = world.ask(many, at(22)).await else { panic!("not added") };
     assert_eq!(added, [Ok(Added::New)]);
 }
 
@@ -516,7 +519,7 @@ async fn removing_a_job_takes_its_waiting_runs_with_it() {
     world.ask(Request::Remove(id.clone()), at(36)).await.unwrap();
     world.finish_all(at(37)).await;
     assert_eq!(world.ledger("a").await, ["10 succeeded", "20 removed", "30 removed"]);
-    assert!(matches!(world.ask(Request::Remove(id), at(38)).await, Err(Refusal::NotFound(_))));
+    assert!(matches!(world.ask(Request::Remove(id), at(38)).await, Err(RequestError::NotFound(_))));
     // The same id begins a ledger of its own: the same instant may have a row again.
     world
         .add(
@@ -557,9 +560,9 @@ async fn requests_of_one_step_see_each_other_in_their_order() {
     let words: Vec<String> = answers
         .into_iter()
         .map(|answer| match answer {
-            Ok(Answer::Job(job)) => job.state.word().to_owned(),
-            Err(Refusal::Exists(_)) => "exists".to_owned(),
-            Err(Refusal::NotFound(_)) => "not found".to_owned(),
+            Ok(Response::Job(job)) => job.state.word().to_owned(),
+            Err(RequestError::Exists(_)) => "exists".to_owned(),
+            Err(RequestError::NotFound(_)) => "not found".to_owned(),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -605,7 +608,7 @@ async fn a_write_that_fails_starts_nothing_and_a_write_whose_answer_is_lost_star
         );
         world.fail_next(fault);
         let refused = world.ask(Request::Run(job(&json!({"id": "a"})).id), at(14)).await;
-        assert!(matches!(refused, Err(Refusal::Unavailable(_))), "{fault:?}");
+        assert!(matches!(refused, Err(RequestError::Unavailable(_))), "{fault:?}");
     }
 }
 
@@ -629,7 +632,7 @@ async fn a_reload_makes_the_declared_jobs_the_files_and_breaks_what_can_no_longe
         (vec!["comes".to_owned()], vec!["changes".to_owned()], vec!["goes".to_owned()], 1)
     );
     let refused = world.ask(Request::Remove(declared("keeps", 10).id), at(3)).await;
-    assert!(matches!(refused, Err(Refusal::DeclaredInFile { .. })));
+    assert!(matches!(refused, Err(RequestError::DeclaredInFile { .. })));
 
     world.without_pools(at(4)).await;
     let JobState::Broken { reason, .. } = world.job("mine").await.unwrap().state else {
@@ -705,7 +708,7 @@ async fn a_drain_starts_nothing_more_and_refuses_requests() {
     assert!(world.started().is_empty());
     assert_eq!(world.ledger("a").await, ["10 succeeded", "20 pending"]);
     let refused = world.ask(Request::Pause(job(&json!({"id": "a"})).id), at(32)).await;
-    assert_eq!(refused.unwrap_err(), Refusal::Stopping);
+    assert_eq!(refused.unwrap_err(), RequestError::Stopping);
 }
 
 #[tokio::test]
@@ -1088,7 +1091,7 @@ async fn a_request_with_a_value_that_the_database_refuses_is_refused_and_everyth
         let requests = ids.iter().enumerate().map(|(number, id)| add(id, described(number)));
         let answers = world.ask_all_on(requests.collect(), at(1)).await;
         for (number, answer) in answers.iter().enumerate() {
-            let is_refused = matches!(answer, Err(Refusal::Rejected(_)));
+            let is_refused = matches!(answer, Err(RequestError::Rejected(_)));
             assert_eq!((answer.is_ok(), is_refused), (number != bad, number == bad), "{answer:?}");
         }
         for (number, id) in ids.iter().enumerate().filter(|(number, _)| *number != bad) {
@@ -1099,7 +1102,10 @@ async fn a_request_with_a_value_that_the_database_refuses_is_refused_and_everyth
     }
     // In the very step in which something is due.
     let answers = world.ask_all_on(vec![add("a", "fine"), add("b", "poison")], at(10)).await;
-    assert!(answers[0].is_ok() && matches!(answers[1], Err(Refusal::Rejected(_))), "{answers:?}");
+    assert!(
+        answers[0].is_ok() && matches!(answers[1], Err(RequestError::Rejected(_))),
+        "{answers:?}"
+    );
     assert_eq!(world.started(), ["tick", "a"]);
 }
 
@@ -1164,7 +1170,7 @@ async fn an_output_is_saved_although_a_step_with_it_failed_and_a_request_was_ref
     assert!(world.try_tick(at(11)).await.is_err());
     let cancel = Request::Cancel { run: RunId("poison".into()), reason: None };
     let answers = world.ask_all_on(vec![cancel], at(12)).await;
-    assert!(matches!(answers[0], Err(Refusal::Rejected(_))), "{answers:?}");
+    assert!(matches!(answers[0], Err(RequestError::Rejected(_))), "{answers:?}");
     world.save_outputs();
     world.tick_on(at(13)).await;
     assert_eq!(world.unsaved(), 0);

@@ -12,8 +12,8 @@ use punctual::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, 
 use punctual::output::Output;
 use punctual::run::{Cause, Cost, Execution, Outcome, Run, RunId, RunState};
 use punctual::scheduler::admission::Rules;
-use punctual::scheduler::command::{Command, Request};
-use punctual::scheduler::{Identity, Scheduler};
+use punctual::scheduler::request::{PendingRequest, Request};
+use punctual::scheduler::{NodeIdentity, Scheduler};
 use punctual::store::sql::SqlStore;
 use punctual::store::{Archive, Change, Claim, Store};
 use punctual::task::builtin::Registry;
@@ -104,13 +104,13 @@ async fn a_row_that_cannot_be_understood_is_broken_and_kept() {
 /// A scheduler that looks at the jobs and runs nothing.
 fn scheduler(store: &SqlStore) -> Scheduler<SqlStore, Idle> {
     let lease = chrono::TimeDelta::seconds(10);
-    let identity = Identity { node: "node".into(), started_at: start(), seed: 1, lease };
+    let identity = NodeIdentity { node: "node".into(), started_at: start(), seed: 1, lease };
     Scheduler::new(store.clone(), Idle, rules(), identity)
 }
 
 async fn ask(scheduler: &mut Scheduler<SqlStore, Idle>, now: Timestamp, request: Request) {
     let (reply, mut answer) = oneshot::channel();
-    scheduler.tick(now, vec![Command::new(request, reply)], Vec::new()).await.unwrap();
+    scheduler.tick(now, vec![PendingRequest::new(request, reply)], Vec::new()).await.unwrap();
     answer.try_recv().unwrap().unwrap();
 }
 

@@ -15,7 +15,7 @@ use super::log::Changed;
 use super::unix::Peer;
 use crate::job::JobId;
 use crate::run::{Run, RunId};
-use crate::scheduler::command::Refusal;
+use crate::scheduler::request::RequestError;
 use crate::server::Peer as _;
 use crate::user;
 
@@ -166,7 +166,7 @@ impl Order {
     }
 
     /// Logs what became of it.
-    pub(super) fn end<T>(self, result: Result<T, Refusal>) -> Result<T, ApiError> {
+    pub(super) fn end<T>(self, result: Result<T, RequestError>) -> Result<T, ApiError> {
         match result {
             Ok(done) => {
                 self.done();
@@ -179,7 +179,7 @@ impl Order {
     /// Logs what became of it, with the run that it has made or ended.
     pub(super) fn end_with_run(
         mut self,
-        result: Result<Arc<Run>, Refusal>,
+        result: Result<Arc<Run>, RequestError>,
     ) -> Result<Arc<Run>, ApiError> {
         if let Ok(run) = &result {
             self.run = Some(run.id.clone());
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(said, format!(" INFO control request {ends}done {by}\n"));
         let said = lines(|| drop(order()));
         assert_eq!(said, format!(" INFO control request {ends}unknown {by}\n"));
-        let refusal = Refusal::NotFound(JobId::parse("a").unwrap());
+        let refusal = RequestError::NotFound(JobId::parse("a").unwrap());
         let said = lines(|| drop(order().end::<()>(Err(refusal))));
         assert_eq!(said, "", "it has changed nothing");
         let nobody = Caller { uid: None, user: None, pid: None };

@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::job::JobId;
 use crate::scheduler::admission::{Rules, warnings};
-use crate::scheduler::command::{Added, Addition, Refusal};
+use crate::scheduler::request::{Added, Addition, RequestError};
 use crate::scheduler::slices::add_in_slices;
 
 /// Jobs of one batch, at most.
@@ -66,7 +66,7 @@ pub(super) async fn add(
 }
 
 /// Counts the added, replaced and refused jobs of a batch.
-fn counts(jobs: usize, added: &[Result<Added, Refusal>]) -> Counts {
+fn counts(jobs: usize, added: &[Result<Added, RequestError>]) -> Counts {
     let count = |what| added.iter().filter(|added| **added == Ok(what)).count();
     let (added, replaced) = (count(Added::New), count(Added::Replaced));
     Counts { added, replaced, refused: jobs.saturating_sub(added + replaced) }
@@ -95,7 +95,7 @@ fn judge_all(
     Ok((judged, additions))
 }
 
-fn shown(id: &JobId, warnings: &[String], added: Option<Result<Added, Refusal>>) -> Value {
+fn shown(id: &JobId, warnings: &[String], added: Option<Result<Added, RequestError>>) -> Value {
     let accepted = |status: &str| {
         let mut result = json!({"id": id, "status": status, "error": null});
         if let Some(result) = result.as_object_mut().filter(|_| !warnings.is_empty()) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::history::HistoryError;
 use crate::invalid::Invalid;
-use crate::scheduler::command::Refusal;
+use crate::scheduler::request::RequestError;
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -115,26 +115,26 @@ impl From<HistoryError> for ApiError {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<RequestError> for ApiError {
+    fn from(refusal: RequestError) -> Self {
         let message = refusal.to_string();
         let conflict = |code, field: Option<&str>| Self {
             field: field.map(str::to_owned),
             ..Self::new(StatusCode::CONFLICT, code, message.clone())
         };
         match refusal {
-            Refusal::NotFound(_) | Refusal::NoRun(_) => Self::not_found(message),
-            Refusal::RunEnded { .. } => conflict("run_ended", None),
-            Refusal::Exists(_) => conflict("exists", Some("id")),
-            Refusal::DeclaredInFile { .. } => conflict("declared_in_file", Some("id")),
-            Refusal::WrongState { .. } => conflict("wrong_state", None),
-            Refusal::Busy { .. } => conflict("max_instances", None),
-            Refusal::QueueFull(_) => {
+            RequestError::NotFound(_) | RequestError::NoRun(_) => Self::not_found(message),
+            RequestError::RunEnded { .. } => conflict("run_ended", None),
+            RequestError::Exists(_) => conflict("exists", Some("id")),
+            RequestError::DeclaredInFile { .. } => conflict("declared_in_file", Some("id")),
+            RequestError::WrongState { .. } => conflict("wrong_state", None),
+            RequestError::Busy { .. } => conflict("max_instances", None),
+            RequestError::QueueFull(_) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
             }
-            Refusal::Unavailable(_) | Refusal::Stopping => Self::unavailable(message),
-            Refusal::Rejected(_) => Self::rejected(message),
-            Refusal::Internal(_) => Self::internal(message),
+            RequestError::Unavailable(_) | RequestError::Stopping => Self::unavailable(message),
+            RequestError::Rejected(_) => Self::rejected(message),
+            RequestError::Internal(_) => Self::internal(message),
         }
     }
 }

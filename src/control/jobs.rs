@@ -20,7 +20,7 @@ use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
 use crate::job::{Definition, Job, JobId, Origin, Shown};
 use crate::scheduler::admission::{Rules, warnings};
-use crate::scheduler::command::{Addition, Existing};
+use crate::scheduler::request::{Addition, Existing};
 
 /// States that a list can be asked for.
 const STATES: [&str; 4] = ["active", "paused", "finished", "broken"];

@@ -16,7 +16,7 @@ use crate::config::{self, Config};
 use crate::executor::Privileges;
 use crate::job::{Job, JobId};
 use crate::printable::escaped;
-use crate::scheduler::command::Conflict;
+use crate::scheduler::request::Conflict;
 
 /// Rows of one page of the daemon's jobs.
 const PAGE: usize = 1000;

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::SystemClock;
 use crate::executor::Pools;
 use crate::scheduler::Scheduler;
-use crate::scheduler::serve::{Drain, Drained, Inlets, serve};
+use crate::scheduler::serve::{Drain, Drained, LoopInputs, serve};
 use crate::store::Store;
 use crate::store::sql::SqlStore;
 
@@ -31,7 +31,7 @@ pub(super) struct Serving {
 pub(super) fn start(
     scheduler: Scheduler<SqlStore, Pools>,
     store: &SqlStore,
-    inlets: Inlets,
+    inlets: LoopInputs,
     drain_limit: Duration,
     tracker: &TaskTracker,
 ) -> std::io::Result<Serving> {

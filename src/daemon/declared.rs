@@ -2,8 +2,8 @@
 
 use crate::control::DeclaredFault;
 use crate::daemon::files;
-use crate::scheduler::command::{Conflict, Fault};
-use crate::scheduler::declare::Declared;
+use crate::scheduler::declare::DeclareReport;
+use crate::scheduler::request::{Conflict, InvalidDeclaration};
 
 /// Faulty jobs that are named one by one in the log.
 const LOGGED_MAX: usize = 50;
@@ -20,11 +20,13 @@ pub(super) fn refuse_faults(jobs: &files::Declared) -> Result<(), String> {
 
 /// What the status shows of faulty jobs and of those that another file declares.
 pub(super) fn shown(
-    faults: impl Iterator<Item = Fault>,
+    faults: impl Iterator<Item = InvalidDeclaration>,
     conflicts: &[Conflict],
 ) -> Vec<DeclaredFault> {
-    let faults =
-        faults.map(|Fault { id, reason }| DeclaredFault { job: id.to_string(), error: reason });
+    let faults = faults.map(|InvalidDeclaration { id, reason }| DeclaredFault {
+        job: id.to_string(),
+        error: reason,
+    });
     let conflicts = conflicts
         .iter()
         .map(|conflict| DeclaredFault { job: conflict.id.clone(), error: conflict.to_string() });
@@ -32,11 +34,11 @@ pub(super) fn shown(
 }
 
 /// Has the log say what has become of the jobs of a file.
-pub(super) fn log(done: &Declared, faults: &[Fault]) {
-    let Declared { difference, kept, refused } = done;
+pub(super) fn log(done: &DeclareReport, faults: &[InvalidDeclaration]) {
+    let DeclareReport { difference, kept, refused } = done;
     let faults = faults.iter().chain(refused);
     let left_out = "the job is broken and does not fire until the file is mended and reloaded";
-    for Fault { id, reason } in faults.clone().take(LOGGED_MAX) {
+    for InvalidDeclaration { id, reason } in faults.clone().take(LOGGED_MAX) {
         tracing::error!(job = %id, %reason, "{left_out}");
     }
     for conflict in difference.conflicts.iter().take(LOGGED_MAX) {

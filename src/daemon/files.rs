@@ -14,8 +14,8 @@ use crate::executor::Privileges;
 use crate::invalid::{self, Invalid};
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::scheduler::admission::Rules;
-use crate::scheduler::command::Fault;
 use crate::scheduler::declare::Declaration;
+use crate::scheduler::request::InvalidDeclaration;
 use crate::store::sql::StorePlace;
 use crate::task::builtin::Registry;
 use crate::toutiao;
@@ -219,7 +219,7 @@ impl Declared {
         let taken: BTreeSet<JobId> = self.jobs.iter().map(|job| job.id.clone()).collect();
         let fault = |FaultyJob { number, id, error }: FaultyJob| {
             let id = id.unwrap_or_else(|| JobId::stored(format!("jobs[{number}]")));
-            Fault { id, reason: error.to_string() }
+            InvalidDeclaration { id, reason: error.to_string() }
         };
         let faults = self.faulty.into_iter().map(fault).filter(|fault| !taken.contains(&fault.id));
         Declaration { faults: faults.collect(), jobs: self.jobs, has_nameless }

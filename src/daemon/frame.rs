@@ -14,13 +14,13 @@ use crate::cli::Failure;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control::{self, LogFilter};
-use crate::scheduler::Identity;
+use crate::scheduler::NodeIdentity;
 use crate::scheduler::pulse::Pulse;
 use crate::zone::Zone;
 
 /// What every part of a daemon shares.
 pub(super) struct Frame {
-    pub(super) identity: Identity,
+    pub(super) identity: NodeIdentity,
     /// Where it listens.
     pub(super) socket: PathBuf,
     pub(super) pulse: Pulse,
@@ -40,7 +40,7 @@ impl Frame {
         log: Arc<dyn LogFilter>,
     ) -> Result<Self, Failure> {
         Ok(Self {
-            identity: Identity {
+            identity: NodeIdentity {
                 node: node_name().into(),
                 started_at: SystemClock.now(),
                 seed: seed(),

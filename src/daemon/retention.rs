@@ -15,8 +15,8 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Keep, Retention};
 use crate::filter::{Prunable, RetentionClass, RunFilter};
 use crate::run::{Run, RunId};
-use crate::scheduler::command::Refusal;
-use crate::scheduler::handle::{Handle, Written};
+use crate::scheduler::handle::{Handle, WriteCounts};
+use crate::scheduler::request::RequestError;
 use crate::store::{Archive, Part, StoreError};
 
 /// Runs, or jobs, that are looked up at a time.
@@ -48,7 +48,7 @@ enum Interrupted {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] RequestError),
     #[error("{0} were deleted and are still there")]
     StillThere(String),
 }
@@ -83,7 +83,7 @@ impl Pruner {
     /// Looks again and again, until it is dropped.
     pub(super) async fn work(mut self) {
         let first_after = self.retention.borrow().interval.min(FIRST_AFTER);
-        let mut written = Written::default();
+        let mut written = WriteCounts::default();
         self.wait(first_after, written).await;
         let mut is_first = true;
         loop {
@@ -106,7 +106,7 @@ impl Pruner {
     }
 
     /// Waits for the next look: for this time, or until other settings hold, or until the ledger has grown much.
-    async fn wait(&mut self, interval: Duration, before: Written) {
+    async fn wait(&mut self, interval: Duration, before: WriteCounts) {
         let mut changed = self.retention.clone();
         let grown = pin!(self.grown(before));
         tokio::select! {
@@ -118,12 +118,12 @@ impl Pruner {
     }
 
     /// What this process has written to the ledger so far.
-    fn written(&self) -> Written {
+    fn written(&self) -> WriteCounts {
         self.handle.status().written
     }
 
     /// Returns when the ledger has grown by a part of its budget.
-    async fn grown(&self, before: Written) {
+    async fn grown(&self, before: WriteCounts) {
         let mut steps = self.handle.steps();
         loop {
             if steps.changed().await.is_err() {
@@ -263,7 +263,7 @@ impl Pruner {
         runs: Vec<RunId>,
         parts: &'static [Part],
         pace: Pace,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RequestError> {
         for batch in runs.chunks(pace.batch) {
             rested_by(pace, self.handle.prune(batch.to_vec(), parts)).await?;
         }

@@ -35,9 +35,9 @@ use crate::executor::{
 use crate::history::History;
 use crate::invalid::Invalid;
 use crate::scheduler::admission::Rules;
-use crate::scheduler::declare::{DeclareError, Declared, Occasion, declare};
+use crate::scheduler::declare::{DeclareError, DeclareReport, Occasion, declare};
 use crate::scheduler::handle::COMMAND_QUEUE;
-use crate::scheduler::serve::Inlets;
+use crate::scheduler::serve::LoopInputs;
 use crate::scheduler::{self, Scheduler};
 use crate::store::sql::SqlStore;
 use crate::store::{Archive, Store};
@@ -281,7 +281,7 @@ fn assemble(
     };
     start_helpers(&store, secrets, core, tracker);
     let (hints, outputs) = start_hints(&store, live, (core, doors), tracker);
-    let inlets = Inlets { commands, completions, hints, outputs, shutdown: core.clone() };
+    let inlets = LoopInputs { commands, completions, hints, outputs, shutdown: core.clone() };
     let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, tracker);
     let serving = serving.map_err(|error| refused(&error))?;
     start.declaring(control::router(api));
@@ -497,7 +497,7 @@ impl Daemon {
         let done = declare(handle, archive, rules, declaration, occasion).await?;
         self.declared = count + done.kept;
         declared::log(&done, &faults);
-        let Declared { difference, refused, .. } = done;
+        let DeclareReport { difference, refused, .. } = done;
         self.standing.declared(&difference.conflicts);
         let faults = declared::shown(faults.into_iter().chain(refused), &difference.conflicts);
         self.file.send_replace(DeclaredFile { path, source, jobs: count, faults });

@@ -16,8 +16,8 @@ use crate::control::condition::{Condition, Facts, Kind, Noted, conditions};
 use crate::history::History;
 use crate::printable::shortened;
 use crate::scheduler::admission::Rules;
-use crate::scheduler::command::Conflict;
 use crate::scheduler::handle::{Handle, Status};
+use crate::scheduler::request::Conflict;
 use crate::zone::Zone;
 
 /// The shortest time between two lines.

@@ -26,9 +26,9 @@ use crate::control::kept::{self, KeptSocket};
 use crate::control::{self, DeclaredFile, Opening, Routes, Stage};
 use crate::executor::Privileges;
 use crate::scheduler::admission::Rules;
-use crate::scheduler::command::Refusal;
 use crate::scheduler::declare::DeclareError;
 use crate::scheduler::pulse::Pulse;
+use crate::scheduler::request::RequestError;
 use crate::server;
 use crate::store::StoreError;
 use crate::store::sql::{self, SqlStore, StorePlace};
@@ -71,7 +71,7 @@ impl Passing for DeclareError {
     fn away(&self) -> Option<String> {
         match self {
             Self::Store(error) => error.away(),
-            Self::Refused(Refusal::Unavailable(why)) => Some(why.clone()),
+            Self::Refused(RequestError::Unavailable(why)) => Some(why.clone()),
             Self::Refused(_) | Self::Rejected { .. } | Self::Conflict { .. } => None,
         }
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use super::notify;
-use crate::scheduler::pulse::{Pulse, Sign};
+use crate::scheduler::pulse::{Pulse, PulseReading};
 
 /// The variables by which the service manager says that it has a watchdog.
 const INTERVAL: &str = "WATCHDOG_USEC";
@@ -66,7 +66,7 @@ impl Watchdog {
     fn watch(self, pulse: &Pulse) {
         let mut observer = Observer::default();
         loop {
-            if observer.lives(pulse.sign()) {
+            if observer.lives(pulse.read()) {
                 notify::alive();
             }
             // It may return early; the next look then comes early, too.
@@ -95,7 +95,7 @@ struct Observer {
 
 impl Observer {
     /// Whether the loop has given a sign since the last look, or cannot because its thread is inside of the store.
-    fn lives(&mut self, sign: Sign) -> bool {
+    fn lives(&mut self, sign: PulseReading) -> bool {
         let before = self.beats.replace(sign.beats);
         before != Some(sign.beats) || sign.is_in_store
     }
@@ -128,7 +128,8 @@ mod tests {
         let mut observer = Observer::default();
         let signs =
             [(0, false), (0, false), (1, false), (1, true), (1, true), (1, false), (9, false)];
-        let lives = signs.map(|(beats, is_in_store)| observer.lives(Sign { beats, is_in_store }));
+        let lives =
+            signs.map(|(beats, is_in_store)| observer.lives(PulseReading { beats, is_in_store }));
         assert_eq!(lives, [true, false, true, true, true, false, true]);
     }
 
@@ -156,10 +157,10 @@ mod tests {
         let core = std::thread::spawn(move || runtime.block_on(live(&of_loop, &tell, &stuck)));
         let looks = || {
             let mut observer = Observer::default();
-            observer.lives(pulse.sign());
+            observer.lives(pulse.read());
             [(); 10].map(|()| {
                 std::thread::park_timeout(INTERVAL);
-                observer.lives(pulse.sign())
+                observer.lives(pulse.read())
             })
         };
         reached.recv().unwrap();
@@ -167,10 +168,10 @@ mod tests {
         go_on.send(()).unwrap();
         reached.recv().unwrap();
         assert_eq!(looks(), [true; 10], "the thread is inside of the store");
-        let before = pulse.sign().beats;
+        let before = pulse.read().beats;
         go_on.send(()).unwrap();
         reached.recv().unwrap();
-        assert!(pulse.sign().beats > before, "it gave signs while it waited");
+        assert!(pulse.read().beats > before, "it gave signs while it waited");
         go_on.send(()).unwrap();
         core.join().unwrap();
     }

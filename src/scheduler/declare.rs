@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::admission::Rules;
-use super::command::{Conflict, Difference, Fault, Refusal, weight};
 use super::handle::Handle;
+use super::request::{Conflict, Difference, InvalidDeclaration, RequestError, weight};
 use super::slices::{halves, slices};
 use crate::job::{Job, JobId};
 use crate::store::{Archive, Reviewed, StoreError};
@@ -41,7 +41,7 @@ pub enum DeclareError {
     },
     /// The scheduler refused a slice.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] RequestError),
 }
 
 fn more(others: usize) -> String {
@@ -57,7 +57,7 @@ pub struct Declaration {
     /// Its jobs that are in order.
     pub jobs: Vec<Job>,
     /// Its jobs that are not.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<InvalidDeclaration>,
     /// Whether one of those has no id of its own, so that nobody knows which job it is.
     pub has_nameless: bool,
 }
@@ -74,13 +74,13 @@ pub enum Occasion {
 
 /// What declaring jobs has led to.
 #[derive(Debug)]
-pub struct Declared {
+pub struct DeclareReport {
     /// What has changed.
     pub difference: Difference,
     /// Jobs of the file that it does not declare any more, and that were kept.
     pub kept: usize,
     /// Jobs that the database refused, which were broken instead.
-    pub refused: Vec<Fault>,
+    pub refused: Vec<InvalidDeclaration>,
 }
 
 /// The jobs to review, page by page.
@@ -118,7 +118,7 @@ pub async fn declare(
     rules: Rules,
     declaration: Declaration,
     occasion: Occasion,
-) -> Result<Declared, DeclareError> {
+) -> Result<DeclareReport, DeclareError> {
     let Declaration { jobs, faults, has_nameless } = declaration;
     let ids = jobs.iter().map(|job| &job.id).chain(faults.iter().map(|fault| &fault.id));
     let declared: BTreeSet<JobId> = ids.cloned().collect();
@@ -156,14 +156,15 @@ pub async fn declare(
     while let Some(slice) = waiting.pop() {
         match handle.declare(slice.clone()).await {
             Ok(more) => difference.extend(more),
-            Err(Refusal::Rejected(why)) => match slice.as_slice() {
+            Err(RequestError::Rejected(why)) => match slice.as_slice() {
                 [job] => {
                     let error = DeclareError::Rejected { id: job.id.clone(), why };
                     if occasion == Occasion::Reload {
                         // The jobs before it are declared, and it is named.
                         return Err(error);
                     }
-                    let fault = Fault { id: job.id.clone(), reason: error.to_string() };
+                    let fault =
+                        InvalidDeclaration { id: job.id.clone(), reason: error.to_string() };
                     break_declared(handle, vec![fault.clone()]).await?;
                     refused.push(fault);
                 }
@@ -172,16 +173,19 @@ pub async fn declare(
             Err(refusal) => return Err(refusal.into()),
         }
     }
-    Ok(Declared { difference, kept, refused })
+    Ok(DeclareReport { difference, kept, refused })
 }
 
 /// Breaks jobs whose declarations are faulty. One that the database refuses even so is not shown as broken.
-async fn break_declared(handle: &Handle, faults: Vec<Fault>) -> Result<(), Refusal> {
+async fn break_declared(
+    handle: &Handle,
+    faults: Vec<InvalidDeclaration>,
+) -> Result<(), RequestError> {
     let mut waiting = vec![faults];
     while let Some(slice) = waiting.pop() {
         match handle.break_declared(slice.clone()).await {
-            Err(Refusal::Rejected(_)) if slice.len() > 1 => waiting.extend(halves(slice)),
-            Ok(()) | Err(Refusal::Rejected(_)) => {}
+            Err(RequestError::Rejected(_)) if slice.len() > 1 => waiting.extend(halves(slice)),
+            Ok(()) | Err(RequestError::Rejected(_)) => {}
             Err(refusal) => return Err(refusal),
         }
     }

@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Scheduler;
 use super::alarm::Alarm;
-use super::back_off::BackOff;
+use super::backoff::Backoff;
 use super::recovery::Recovered;
-use super::serve::{BATCH, Inlets, refuse, take_waiting};
-use super::{Memory, Scheduler};
+use super::serve::{BATCH, LoopInputs, refuse, take_waiting};
 use crate::clock::{Clock, Timestamp};
 use crate::executor::{Completion, Executor, STOP_LIMIT, Saving};
 use crate::store::{Store, StoreError};
@@ -82,19 +82,19 @@ impl Deadline {
 pub(super) async fn drain<S: Store, X: Executor, C: Clock>(
     mut scheduler: Scheduler<S, X>,
     clock: &C,
-    mut inlets: Inlets,
-    (mut alarm, mut back_off, mut deadline): (Alarm, BackOff, Deadline),
+    mut inputs: LoopInputs,
+    (mut alarm, mut backoff, mut deadline): (Alarm, Backoff, Deadline),
 ) -> std::io::Result<Drained> {
     scheduler.drain();
-    inlets.commands.close();
-    back_off.limit(PAUSE_MAX);
-    wait_for_runs(&mut scheduler, clock, &mut inlets, (&mut alarm, &mut back_off, &mut deadline))
+    inputs.commands.close();
+    backoff.limit(PAUSE_MAX);
+    wait_for_runs(&mut scheduler, clock, &mut inputs, (&mut alarm, &mut backoff, &mut deadline))
         .await?;
     let interrupted = scheduler.in_progress();
     let pulse = scheduler.pulse();
     pulse.while_waiting(scheduler.executor().stop()).await;
     let time = if interrupted > 0 { LAST_WRITES } else { Duration::ZERO };
-    let recording = record(&mut scheduler, clock, &mut inlets.completions, time);
+    let recording = record(&mut scheduler, clock, &mut inputs.completions, time);
     let recorded = pulse.while_waiting(recording).await;
     let unrecorded = match &recorded {
         Ok(_) => 0,
@@ -109,16 +109,16 @@ pub(super) async fn drain<S: Store, X: Executor, C: Clock>(
 async fn wait_for_runs<S: Store, X: Executor, C: Clock>(
     scheduler: &mut Scheduler<S, X>,
     clock: &C,
-    inlets: &mut Inlets,
-    (alarm, back_off, deadline): (&mut Alarm, &mut BackOff, &mut Deadline),
+    inputs: &mut LoopInputs,
+    (alarm, backoff, deadline): (&mut Alarm, &mut Backoff, &mut Deadline),
 ) -> std::io::Result<()> {
     let (mut completions, mut told) = (Vec::new(), 0);
     let pulse = scheduler.pulse();
     loop {
-        while let Ok(command) = inlets.commands.try_recv() {
+        while let Ok(command) = inputs.commands.try_recv() {
             refuse(command);
         }
-        take_waiting(&mut inlets.completions, &mut completions);
+        take_waiting(&mut inputs.completions, &mut completions);
         scheduler.take_completions(std::mem::take(&mut completions));
         let ticked = tokio::select! {
             biased;
@@ -139,12 +139,12 @@ async fn wait_for_runs<S: Store, X: Executor, C: Clock>(
             told = left;
             tracing::info!(running = left, "waiting for runs to end");
         }
-        let next = back_off.next(ticked, clock.now());
+        let next = backoff.next(ticked, clock.now());
         tokio::select! {
             biased;
             () = deadline.passed() => return Ok(()),
-            _ = inlets.completions.recv_many(&mut completions, BATCH) => {}
-            Some(()) = inlets.outputs.recv() => scheduler.save_outputs(Saving::Due),
+            _ = inputs.completions.recv_many(&mut completions, BATCH) => {}
+            Some(()) = inputs.outputs.recv() => scheduler.save_outputs(Saving::Due),
             woken = alarm.wait_until(next) => woken?,
             () = pulse.rest() => {}
         }
@@ -215,7 +215,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// A step was dropped before it ended: whether it was written is not known.
     pub fn forget_step(&mut self) {
-        self.memory = Memory::Doubtful;
+        self.is_stale = true;
         self.peers.hint();
         self.wakes_at(None);
         self.pulse().step_ends();

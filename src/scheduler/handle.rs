@@ -9,10 +9,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::admission::Rules;
-use super::command::{Added, Addition, Answer, Command, Difference, Fault, Refusal, Request};
-pub use super::correction::ClockCorrection;
-use super::floor::Usage;
 use super::pulse::Pulse;
+use super::request::{
+    Added, Addition, Difference, InvalidDeclaration, PendingRequest, Request, RequestError,
+    Response,
+};
+use super::state::capacity::PoolUsage;
+pub use super::step::correct::ClockCorrection;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId, JobState};
 use crate::run::{Run, RunId};
@@ -40,16 +43,16 @@ pub struct PoolStatus {
     pub waiting_since: Option<Timestamp>,
 }
 
-impl From<Usage<'_>> for PoolStatus {
-    fn from(usage: Usage<'_>) -> Self {
-        let Usage { name, busy, max_workers, waiting, retrying, waiting_since } = usage;
+impl From<PoolUsage<'_>> for PoolStatus {
+    fn from(usage: PoolUsage<'_>) -> Self {
+        let PoolUsage { name, busy, max_workers, waiting, retrying, waiting_since } = usage;
         Self { name: name.to_owned(), busy, max_workers, waiting, retrying, waiting_since }
     }
 }
 
 /// What a process has written to its store since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteCounts {
     /// New rows.
     pub runs: u64,
     /// Bytes, by the estimate that the store makes of a row.
@@ -58,7 +61,7 @@ pub struct Written {
     pub jobs: u64,
 }
 
-impl Written {
+impl WriteCounts {
     /// Counts what a commit has added.
     pub(super) fn count(&mut self, changes: &[Change]) {
         for change in changes {
@@ -108,7 +111,7 @@ pub struct Status {
     /// The last correction of the clock that this process has found.
     pub clock: Option<ClockCorrection>,
     /// What this process has written to its store.
-    pub written: Written,
+    pub written: WriteCounts,
     /// Why the store cannot be used, if the last step failed.
     pub store_error: Option<String>,
     /// Whether nothing is started any more.
@@ -122,7 +125,7 @@ pub struct Status {
 /// A way to ask the scheduler. Each method waits for its answer; `Ok` means that what was asked is on disk.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<PendingRequest>,
     status: watch::Receiver<Status>,
     pulse: Pulse,
 }
@@ -140,7 +143,7 @@ pub struct Delay {
 
 impl Handle {
     /// A handle to the scheduler that reads these commands and publishes this status.
-    pub fn new(commands: mpsc::Sender<Command>, status: watch::Receiver<Status>) -> Self {
+    pub fn new(commands: mpsc::Sender<PendingRequest>, status: watch::Receiver<Status>) -> Self {
         Self { commands, status, pulse: Pulse::default() }
     }
 
@@ -151,7 +154,7 @@ impl Handle {
     }
 
     /// Adds a job; gives it as it now is.
-    pub async fn add(&self, addition: Addition) -> Result<Arc<Job>, Refusal> {
+    pub async fn add(&self, addition: Addition) -> Result<Arc<Job>, RequestError> {
         self.ask(Request::Add(addition), job).await
     }
 
@@ -159,82 +162,93 @@ impl Handle {
     pub async fn add_all(
         &self,
         additions: Vec<Addition>,
-    ) -> Result<Vec<Result<Added, Refusal>>, Refusal> {
+    ) -> Result<Vec<Result<Added, RequestError>>, RequestError> {
         let count = additions.len();
         let all_of = |answer| {
-            let Answer::Added(added) = answer else { return None };
+            let Response::Added(added) = answer else { return None };
             Some(added).filter(|added| added.len() == count)
         };
         self.ask(Request::AddAll(additions), all_of).await
     }
 
     /// Removes a job; gives it as it was.
-    pub async fn remove(&self, id: JobId) -> Result<Arc<Job>, Refusal> {
+    pub async fn remove(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
         self.ask(Request::Remove(id), job).await
     }
 
     /// Pauses a job.
-    pub async fn pause(&self, id: JobId) -> Result<Arc<Job>, Refusal> {
+    pub async fn pause(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
         self.ask(Request::Pause(id), job).await
     }
 
     /// Resumes a job.
-    pub async fn resume(&self, id: JobId) -> Result<Arc<Job>, Refusal> {
+    pub async fn resume(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
         self.ask(Request::Resume(id), job).await
     }
 
     /// Runs a job now, beside its schedule.
-    pub async fn run(&self, id: JobId) -> Result<Arc<Run>, Refusal> {
+    pub async fn run(&self, id: JobId) -> Result<Arc<Run>, RequestError> {
         self.ask(Request::Run(id), run).await
     }
 
     /// Ends a run before it ends by itself.
-    pub async fn cancel(&self, run_id: RunId, reason: Option<String>) -> Result<Arc<Run>, Refusal> {
+    pub async fn cancel(
+        &self,
+        run_id: RunId,
+        reason: Option<String>,
+    ) -> Result<Arc<Run>, RequestError> {
         self.ask(Request::Cancel { run: run_id, reason }, run).await
     }
 
     /// Pauses the scheduler as a whole; says since when it is paused.
-    pub async fn pause_all(&self) -> Result<Option<Timestamp>, Refusal> {
+    pub async fn pause_all(&self) -> Result<Option<Timestamp>, RequestError> {
         self.ask(Request::PauseAll, paused).await
     }
 
     /// Resumes the scheduler as a whole; says since when it is paused, if it still is.
-    pub async fn resume_all(&self) -> Result<Option<Timestamp>, Refusal> {
+    pub async fn resume_all(&self) -> Result<Option<Timestamp>, RequestError> {
         self.ask(Request::ResumeAll, paused).await
     }
 
     /// Deletes parts of runs that have ended.
-    pub async fn prune(&self, runs: Vec<RunId>, parts: &'static [Part]) -> Result<(), Refusal> {
+    pub async fn prune(
+        &self,
+        runs: Vec<RunId>,
+        parts: &'static [Part],
+    ) -> Result<(), RequestError> {
         self.ask(Request::Prune { runs, parts }, done).await
     }
 
     /// Removes those of these jobs that are finished and have no run in flight.
-    pub async fn remove_finished(&self, ids: Vec<JobId>) -> Result<(), Refusal> {
+    pub async fn remove_finished(&self, ids: Vec<JobId>) -> Result<(), RequestError> {
         self.ask(Request::RemoveFinished(ids), done).await
     }
 
     /// Has jobs judged by these rules from now on.
-    pub(super) async fn set_rules(&self, rules: Rules) -> Result<(), Refusal> {
+    pub(super) async fn set_rules(&self, rules: Rules) -> Result<(), RequestError> {
         self.ask(Request::SetRules(Box::new(rules)), done).await
     }
 
     /// Has jobs that the file does not declare looked at again.
-    pub(super) async fn review(&self, ids: Vec<JobId>) -> Result<Difference, Refusal> {
+    pub(super) async fn review(&self, ids: Vec<JobId>) -> Result<Difference, RequestError> {
         self.ask(Request::Review(ids), difference).await
     }
 
     /// Makes jobs of the file what the file says.
-    pub(super) async fn declare(&self, jobs: Vec<Job>) -> Result<Difference, Refusal> {
+    pub(super) async fn declare(&self, jobs: Vec<Job>) -> Result<Difference, RequestError> {
         self.ask(Request::Declare(jobs), difference).await
     }
 
     /// Breaks jobs of the file whose declarations are faulty.
-    pub(super) async fn break_declared(&self, faults: Vec<Fault>) -> Result<(), Refusal> {
+    pub(super) async fn break_declared(
+        &self,
+        faults: Vec<InvalidDeclaration>,
+    ) -> Result<(), RequestError> {
         self.ask(Request::BreakDeclared(faults), done).await
     }
 
     /// Lets a scheduler fire that was held until its declared jobs are known.
-    pub async fn begin(&self) -> Result<(), Refusal> {
+    pub async fn begin(&self) -> Result<(), RequestError> {
         self.ask(Request::Begin, done).await
     }
 
@@ -242,13 +256,14 @@ impl Handle {
     async fn ask<T>(
         &self,
         request: Request,
-        expected: impl FnOnce(Answer) -> Option<T>,
-    ) -> Result<T, Refusal> {
+        expected: impl FnOnce(Response) -> Option<T>,
+    ) -> Result<T, RequestError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::new(request, reply);
-        self.commands.send(command).await.map_err(|_| Refusal::Stopping)?;
-        let answer = answer.await.map_err(|_| Refusal::Stopping)??;
-        expected(answer).ok_or(Refusal::Internal("the scheduler gave an answer of another kind"))
+        let command = PendingRequest::new(request, reply);
+        self.commands.send(command).await.map_err(|_| RequestError::Stopping)?;
+        let answer = answer.await.map_err(|_| RequestError::Stopping)??;
+        expected(answer)
+            .ok_or(RequestError::Internal("the scheduler gave an answer of another kind"))
     }
 
     /// The status as of the last step.
@@ -276,12 +291,12 @@ impl Handle {
     }
 }
 
-fn job(answer: Answer) -> Option<Arc<Job>> {
-    if let Answer::Job(job) = answer { Some(job) } else { None }
+fn job(answer: Response) -> Option<Arc<Job>> {
+    if let Response::Job(job) = answer { Some(job) } else { None }
 }
 
-fn run(answer: Answer) -> Option<Arc<Run>> {
-    if let Answer::Run(run) = answer { Some(run) } else { None }
+fn run(answer: Response) -> Option<Arc<Run>> {
+    if let Response::Run(run) = answer { Some(run) } else { None }
 }
 
 #[expect(
@@ -289,17 +304,17 @@ fn run(answer: Answer) -> Option<Arc<Run>> {
     clippy::needless_pass_by_value,
     reason = "the shape that `ask` takes: none for an answer of another kind"
 )]
-fn paused(answer: Answer) -> Option<Option<Timestamp>> {
-    if let Answer::Paused(since) = answer { Some(since) } else { None }
+fn paused(answer: Response) -> Option<Option<Timestamp>> {
+    if let Response::Paused(since) = answer { Some(since) } else { None }
 }
 
-fn difference(answer: Answer) -> Option<Difference> {
-    if let Answer::Difference(difference) = answer { Some(difference) } else { None }
+fn difference(answer: Response) -> Option<Difference> {
+    if let Response::Difference(difference) = answer { Some(difference) } else { None }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `ask` takes")]
-fn done(answer: Answer) -> Option<()> {
-    matches!(answer, Answer::Done).then_some(())
+fn done(answer: Response) -> Option<()> {
+    matches!(answer, Response::Done).then_some(())
 }
 
 #[cfg(test)]
@@ -309,10 +324,10 @@ mod tests {
     use super::*;
 
     /// A scheduler that gives this answer to whatever it is asked.
-    fn answering(answer: Answer) -> Handle {
-        let (commands_in, mut commands) = mpsc::channel::<Command>(1);
+    fn answering(answer: Response) -> Handle {
+        let (commands_in, mut commands) = mpsc::channel::<PendingRequest>(1);
         TaskTracker::new().spawn(async move {
-            while let Some(Command { reply, .. }) = commands.recv().await {
+            while let Some(PendingRequest { reply, .. }) = commands.recv().await {
                 drop(reply.send(Ok(answer.clone())));
             }
         });
@@ -335,7 +350,11 @@ mod tests {
         status_in.send_modify(|status| status.next_wake = Some(at(10)));
         assert_eq!([delay(5), delay(10), delay(17)], [(0, 0), (0, 0), (7, 7)]);
         pulse.step_begins(begin + seconds(16));
-        assert_eq!([delay(17), delay(26)], [(1, 1), (10, 10)], "it woke up late, and is at it");
+        assert_eq!(
+            [delay(17), delay(26)],
+            [(1, 1), (10, 10)],
+            "it has_new_due up late, and is at it"
+        );
         let mut call = std::pin::pin!(pulse.store_call(std::future::pending::<()>()));
         assert!(tokio::time::timeout(Duration::ZERO, call.as_mut()).await.is_err());
         assert_eq!(delay(26), (10, 0), "it waits for the store");
@@ -345,9 +364,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_of_another_kind_is_an_error_and_never_an_empty_success() {
-        let is_internal = |refusal| matches!(refusal, Some(Refusal::Internal(_)));
+        let is_internal = |refusal| matches!(refusal, Some(RequestError::Internal(_)));
         let id = || JobId::parse("a").unwrap();
-        let handle = answering(Answer::Done);
+        let handle = answering(Response::Done);
         assert!(is_internal(handle.add_all(Vec::new()).await.err()));
         assert!(is_internal(handle.remove(id()).await.err()));
         assert!(is_internal(handle.pause(id()).await.err()));
@@ -359,11 +378,11 @@ mod tests {
         assert!(is_internal(handle.review(Vec::new()).await.err()));
         assert!(is_internal(handle.declare(Vec::new()).await.err()));
         assert!(handle.begin().await.is_ok(), "that one is right");
-        let handle = answering(Answer::Paused(None));
+        let handle = answering(Response::Paused(None));
         assert!(is_internal(handle.prune(Vec::new(), &[]).await.err()));
         assert!(is_internal(handle.remove_finished(Vec::new()).await.err()));
         assert!(is_internal(handle.begin().await.err()));
-        let handle = answering(Answer::Added(vec![Ok(Added::New)]));
+        let handle = answering(Response::Added(vec![Ok(Added::New)]));
         assert!(is_internal(handle.add_all(Vec::new()).await.err()), "one more than was asked");
     }
 }

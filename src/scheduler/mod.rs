@@ -7,37 +7,24 @@
 
 pub mod admission;
 mod alarm;
-mod apply;
-mod back_off;
-pub mod command;
-mod correction;
+mod backoff;
+mod cluster;
 pub mod declare;
-mod declared;
 mod drain;
-mod ending;
-mod firing;
-mod floor;
 pub mod handle;
-mod hook;
-mod horizon;
-mod isolate;
-mod node;
-mod outputs;
-mod overlap;
-mod peers;
+mod hooks;
+mod log;
 mod plan;
-mod prepare;
 pub mod pulse;
 mod recovery;
-mod redefinition;
-mod report;
+pub mod request;
 mod resync;
 mod retry;
 pub mod serve;
 pub mod slices;
+mod state;
 mod step;
-mod telling;
-mod watched;
+mod watched_store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,19 +38,19 @@ use crate::job::{JobId, OnFinish};
 use crate::run::{Execution, Run, RunId, RunIds};
 use crate::store::{Store, StoreError};
 use admission::Rules;
-use apply::{Desk, is_free_again};
-use command::{Command, Refusal, Request};
-use correction::ClockWatch;
-use floor::Floor;
-use handle::{Status, Written};
-use horizon::{Horizon, Next};
-use isolate::{Inputs, Suspects};
-use overlap::Overlaps;
-use peers::Peers;
+use cluster::peers::Peers;
+use handle::{Status, WriteCounts};
+use log::Note;
 use pulse::Pulse;
-use report::Note;
-use step::{Reply, Step};
-use watched::Watched;
+use request::{PendingRequest, Request, RequestError};
+use state::bisection::{Bisection, StepInputs};
+use state::capacity::Capacity;
+use state::due_cache::{DueCache, NextDue};
+use step::apply::{StepContext, is_replaceable};
+use step::correct::ClockWatch;
+use step::overlap::OverlapRows;
+use step::{Step, StepReply};
+use watched_store::WatchedStore;
 
 /// Steps in a row that other nodes may undo by being faster. Each of them has then done something itself, so more of
 /// it is a fault, and is treated as one.
@@ -82,10 +69,10 @@ enum Phase {
 
 /// Whether jobs fire in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fires {
-    Yes,
+enum StepKind {
+    Full,
     /// Only its inputs are worked off.
-    No,
+    InputsOnly,
 }
 
 /// An error of a step that is not about its inputs: a value that is refused cannot be one of theirs.
@@ -99,17 +86,9 @@ fn not_of_input(error: StoreError) -> StoreError {
     }
 }
 
-/// Whether what is held in memory is what the store says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Memory {
-    Sure,
-    /// A write failed, or another node was in the way: it has to be read again.
-    Doubtful,
-}
-
 /// Who a scheduler is among those of its store.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct NodeIdentity {
     /// The node's name: no other one has it, nor had it before. A daemon's is `MACHINE:PROCESS:NUMBER`; by that, it
     /// knows the former daemons of its machine.
     pub node: Arc<str>,
@@ -124,45 +103,45 @@ pub struct Identity {
 /// Decides what runs when.
 #[derive(Debug)]
 pub struct Scheduler<S, X> {
-    store: Watched<S>,
+    store: WatchedStore<S>,
     executor: X,
     rules: Rules,
     ids: RunIds,
-    identity: Identity,
+    identity: NodeIdentity,
     /// Whether other nodes work on the same store.
     is_shared: bool,
     peers: Peers,
-    floor: Floor,
+    capacity: Capacity,
     /// Runs that this process has started and not yet recorded the end of.
     executing: BTreeMap<Execution, Arc<Run>>,
     /// Runs that this process still executes though another node has taken them over.
     abandoned: BTreeMap<Execution, Arc<Run>>,
     /// Completions that are not yet in the ledger: one that is told twice counts once.
     unrecorded: BTreeMap<Execution, Completion>,
-    horizon: Horizon,
-    overlaps: Overlaps,
+    due_cache: DueCache,
+    overlap_rows: OverlapRows,
     clock: ClockWatch,
     /// The pools that have room, as of the last look.
     open_pools: Vec<String>,
-    memory: Memory,
+    is_stale: bool,
     /// Whether the other nodes were met in this step.
     has_met_now: bool,
     /// Steps in a row that another node has undone.
     conflicts: u32,
     /// What was asked in them.
-    put_off: Vec<Command>,
+    deferred: Vec<PendingRequest>,
     phase: Phase,
     /// Since when no job fires, if someone paused the scheduler.
     paused_since: Option<Timestamp>,
     /// Runs that another node has asked to end, and why.
-    asked_to_end: Vec<(RunId, String)>,
+    cancel_requests: Vec<(RunId, String)>,
     /// Jobs that fired in the last step if it failed, and attempts whose output it saved.
     last_failed: (Vec<JobId>, Vec<Execution>),
     /// What is tried in parts because the database refuses a value of it.
-    suspects: Suspects,
+    bisection: Bisection,
     /// Finished jobs that are to be removed once none of their runs is in flight.
     finished: BTreeSet<JobId>,
-    written: Written,
+    written: WriteCounts,
     /// Which outputs the next step saves, if any.
     to_save: Option<Saving>,
     status: watch::Sender<Status>,
@@ -170,13 +149,13 @@ pub struct Scheduler<S, X> {
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// A scheduler that has not looked at its store yet.
-    pub fn new(store: S, executor: X, rules: Rules, identity: Identity) -> Self {
+    pub fn new(store: S, executor: X, rules: Rules, identity: NodeIdentity) -> Self {
         let is_shared = store.is_shared();
         Self {
-            floor: Floor::new(&rules, is_shared),
+            capacity: Capacity::new(&rules, is_shared),
             peers: Peers::new(identity.lease),
             ids: RunIds::new(identity.seed),
-            store: Watched { store, pulse: Pulse::default() },
+            store: WatchedStore { store, pulse: Pulse::default() },
             executor,
             rules,
             identity,
@@ -184,21 +163,21 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             executing: BTreeMap::new(),
             abandoned: BTreeMap::new(),
             unrecorded: BTreeMap::new(),
-            horizon: Horizon::default(),
-            overlaps: Overlaps::default(),
+            due_cache: DueCache::default(),
+            overlap_rows: OverlapRows::default(),
             clock: ClockWatch::default(),
             open_pools: Vec::new(),
-            memory: Memory::Sure,
+            is_stale: false,
             has_met_now: false,
             conflicts: 0,
-            put_off: Vec::new(),
+            deferred: Vec::new(),
             phase: Phase::Firing,
             paused_since: None,
-            asked_to_end: Vec::new(),
+            cancel_requests: Vec::new(),
             last_failed: Default::default(),
-            suspects: Suspects::default(),
+            bisection: Bisection::default(),
             finished: BTreeSet::new(),
-            written: Written::default(),
+            written: WriteCounts::default(),
             to_save: None,
             status: watch::Sender::new(Status::default()),
         }
@@ -249,18 +228,18 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     pub fn hint(&mut self) {
         self.peers.hint();
         if !self.is_shared {
-            self.memory = Memory::Doubtful;
+            self.is_stale = true;
         }
     }
 
     /// Whether something is being tried in parts, because the database refuses a value of it.
     fn is_isolating(&self) -> bool {
-        self.suspects.has_groups()
+        self.bisection.has_groups()
     }
 
     /// Runs that were started and whose end is not recorded.
     pub fn running(&self) -> usize {
-        self.floor.running()
+        self.capacity.running()
     }
 
     /// Keeps what has ended until a step has recorded it.
@@ -275,23 +254,23 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     pub async fn tick(
         &mut self,
         now: Timestamp,
-        commands: Vec<Command>,
+        commands: Vec<PendingRequest>,
         completions: Vec<Completion>,
     ) -> Result<Option<Timestamp>, StoreError> {
         self.take_completions(completions);
-        let mut asked = std::mem::take(&mut self.put_off);
+        let mut asked = std::mem::take(&mut self.deferred);
         asked.extend(commands);
-        if self.suspects.has_groups() {
-            self.suspects.add(asked, self.unrecorded.keys());
+        if self.bisection.has_groups() {
+            self.bisection.add(asked, self.unrecorded.keys());
             return self.try_group(now).await;
         }
         let inputs =
-            Inputs { commands: asked, executions: self.unrecorded.keys().cloned().collect() };
+            StepInputs { commands: asked, executions: self.unrecorded.keys().cloned().collect() };
         self.try_all(now, inputs).await
     }
 
     /// Finds out what a failed step means. `Ok` says that it is tried again at once.
-    fn judge(&mut self, error: StoreError) -> Result<(), StoreError> {
+    fn classify_failure(&mut self, error: StoreError) -> Result<(), StoreError> {
         if let StoreError::Conflict(what) = &error
             && self.conflicts < CONFLICTS_MAX
         {
@@ -300,9 +279,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Ok(());
         }
         // The next step has to find out whether the store can be read and written, also if it has nothing to do.
-        self.memory = Memory::Doubtful;
+        self.is_stale = true;
         self.peers.hint();
-        self.tell_trouble(&error);
+        self.publish_error(&error);
         Err(error)
     }
 
@@ -310,36 +289,36 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     async fn step(
         &mut self,
         now: Timestamp,
-        Inputs { commands, executions }: Inputs,
-        fires: Fires,
+        StepInputs { commands, executions }: StepInputs,
+        kind: StepKind,
     ) -> Result<Option<Timestamp>, StoreError> {
         self.last_failed = Default::default();
-        let (mut step, page) = match self.prepare(now, &commands, &executions).await {
+        let (mut step, page) = match self.load(now, &commands, &executions).await {
             Ok(prepared) => prepared,
             Err(error) => {
-                self.refuse(commands, &error);
+                self.reject_requests(commands, &error);
                 return Err(error);
             }
         };
         self.record_completions(&mut step, &executions);
-        if fires == Fires::Yes {
-            self.save_grown(&mut step);
+        if kind == StepKind::Full {
+            self.save_outputs_of_running(&mut step);
         }
-        self.end_asked(&mut step);
-        self.floor.wake(now);
-        let known = match self.look(&mut step, &commands).await {
+        self.apply_cancel_requests(&mut step);
+        self.capacity.queue_due_retries(now);
+        let known = match self.load_due(&mut step, &commands).await {
             Ok(known) => known,
             Err(error) => {
                 let error = not_of_input(error);
-                self.refuse(commands, &error);
-                return Err(self.give_up(step, error));
+                self.reject_requests(commands, &error);
+                return Err(self.abort_step(step, error));
             }
         };
         if let Some(page) = page {
-            self.desk(&mut step).correct(page);
+            self.context(&mut step).correct(page);
         }
         self.apply_commands(&mut step, commands);
-        if fires == Fires::Yes {
+        if kind == StepKind::Full {
             self.fire_due(&mut step);
             self.start_waiting(&mut step, known);
         }
@@ -350,16 +329,16 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if !changes.is_empty()
             && let Err(error) = self.store.commit(changes).await
         {
-            return Err(self.give_up(step, error));
+            return Err(self.abort_step(step, error));
         }
         self.written = written;
         self.clock.committed(&mut step, has_time);
         for execution in &executions {
             self.unrecorded.remove(execution);
         }
-        self.suspects.recorded(&executions);
-        if fires == Fires::Yes {
-            self.suspects.fired(&step.fired);
+        self.bisection.recorded(&executions);
+        if kind == StepKind::Full {
+            self.bisection.fired(&step.fired);
         }
         self.conflicts = 0;
         let replies = self.act(step);
@@ -367,10 +346,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         // Who is answered may look at the status, and has to find it as it was answered. A part of the inputs that was
         // tried alone is followed by the rest of this tick.
         self.publish(next);
-        if fires == Fires::Yes {
+        if kind == StepKind::Full {
             self.store.pulse.step_ends();
         }
-        for Reply { to, answer } in replies {
+        for StepReply { to, answer } in replies {
             // Nobody may be waiting any more; what was asked is done all the same.
             drop(to.send(answer));
         }
@@ -383,55 +362,55 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             let Some(completion) = unrecorded.get(execution) else { continue };
             if let Some(run) = self.executing.get(execution).cloned() {
                 let took = completion.finished_at - completion.started_at;
-                let freed = self.floor.free(&run.id, Some(took));
-                self.desk(step).end(&run, freed, completion);
+                let freed = self.capacity.free(&run.id, Some(took));
+                self.context(step).end(&run, freed, completion);
             } else if self.abandoned.remove(execution).is_some() {
-                self.floor.free_worker(execution);
+                self.capacity.remove_abandoned(execution);
             }
         }
         self.unrecorded = unrecorded;
     }
 
     /// Ends what other nodes have asked this one to end.
-    fn end_asked(&mut self, step: &mut Step) {
-        for (run_id, reason) in std::mem::take(&mut self.asked_to_end) {
+    fn apply_cancel_requests(&mut self, step: &mut Step) {
+        for (run_id, reason) in std::mem::take(&mut self.cancel_requests) {
             // One that runs is asked again at each meeting until it has ended, and one that has ended needs no answer.
-            if self.floor.is_running(&run_id) {
+            if self.capacity.is_running(&run_id) {
                 step.cancels.push((run_id, reason));
             } else {
-                drop(self.desk(step).cancel(&run_id, Some(reason)));
+                drop(self.context(step).cancel(&run_id, Some(reason)));
             }
         }
     }
 
-    fn desk<'a>(&'a mut self, step: &'a mut Step) -> Desk<'a> {
-        Desk {
+    fn context<'a>(&'a mut self, step: &'a mut Step) -> StepContext<'a> {
+        StepContext {
             step,
-            floor: &mut self.floor,
+            capacity: &mut self.capacity,
             rules: &mut self.rules,
             ids: &mut self.ids,
-            overlaps: &mut self.overlaps,
+            overlap_rows: &mut self.overlap_rows,
             node: &self.identity.node,
             is_shared: self.is_shared,
         }
     }
 
-    fn apply_commands(&mut self, step: &mut Step, commands: Vec<Command>) {
-        for Command { request, reply } in commands {
+    fn apply_commands(&mut self, step: &mut Step, commands: Vec<PendingRequest>) {
+        for PendingRequest { request, reply } in commands {
             step.asked.push(request.clone());
             if self.phase == Phase::Held && matches!(request, Request::Begin) {
                 self.phase = Phase::Firing;
             }
             let answer = match self.phase {
-                Phase::Held | Phase::Firing => self.desk(step).apply(request),
-                Phase::Draining => Err(Refusal::Stopping),
+                Phase::Held | Phase::Firing => self.context(step).apply(request),
+                Phase::Draining => Err(RequestError::Stopping),
             };
-            step.replies.push(Reply { to: reply, answer });
+            step.replies.push(StepReply { to: reply, answer });
         }
     }
 
     /// The step is written: starts what it starts, and returns the answers to send.
-    fn act(&mut self, mut step: Step) -> Vec<Reply> {
+    fn act(&mut self, mut step: Step) -> Vec<StepReply> {
         self.paused_since = step.paused_since();
         for execution in &step.recorded {
             self.executing.remove(execution);
@@ -440,20 +419,20 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.executor.output_saved(execution, output, step.now);
         }
         step.notes.iter().for_each(Note::log);
-        step.ended.iter().for_each(|run| report::ended(run));
+        step.ended.iter().for_each(|run| log::ended(run));
         if step.former_rules.is_some() {
             self.executor.resize(&self.rules.executors);
         }
         for (id, job) in step.written() {
             let Some(job) = job else {
-                self.horizon.remove(&id);
+                self.due_cache.remove(&id);
                 continue;
             };
             self.executor.learn(&job);
-            if is_free_again(&job) && job.policy.on_finish == Some(OnFinish::Remove) {
+            if is_replaceable(&job) && job.policy.on_finish == Some(OnFinish::Remove) {
                 self.finished.insert(id);
             }
-            self.horizon.put(job);
+            self.due_cache.put(job);
         }
         self.request_removals();
         for (pool, assignment) in step.starts {
@@ -469,12 +448,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Asks itself to remove the finished jobs whose last run has ended. It is a request of the next step, which reads
     /// the jobs as the store has them.
     fn request_removals(&mut self) {
-        let capacity = &self.floor;
+        let capacity = &self.capacity;
         let over = self.finished.extract_if(.., |id| !capacity.has_in_flight(id));
         let over: Vec<JobId> = over.take(REMOVALS_PER_STEP).collect();
         if !over.is_empty() {
             let (reply, _) = oneshot::channel();
-            self.put_off.push(Command::new(Request::RemoveFinished(over), reply));
+            self.deferred.push(PendingRequest::new(Request::RemoveFinished(over), reply));
         }
     }
 
@@ -489,8 +468,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// The step could not be written, and memory is no longer trusted. Where another node was faster, or the database
     /// refused a value, what was asked is asked again; else nobody gets what was asked for.
-    fn give_up(&mut self, mut step: Step, error: StoreError) -> StoreError {
-        self.memory = Memory::Doubtful;
+    fn abort_step(&mut self, mut step: Step, error: StoreError) -> StoreError {
+        self.is_stale = true;
         let saved = step.saved.iter().map(|(execution, _)| execution.clone());
         self.last_failed = (std::mem::take(&mut step.fired), saved.collect());
         if let Some(rules) = step.former_rules {
@@ -501,34 +480,35 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         if self.may_be_tried_again(&error) {
             let asked = step.asked.into_iter().zip(step.replies);
-            let again = asked.map(|(request, Reply { to, .. })| Command::new(request, to));
-            self.put_off.extend(again);
+            let again =
+                asked.map(|(request, StepReply { to, .. })| PendingRequest::new(request, to));
+            self.deferred.extend(again);
             return error;
         }
-        self.tell_trouble(&error);
+        self.publish_error(&error);
         self.keep_removals(&step.asked);
-        for Reply { to, answer } in step.replies {
-            let answer = answer.and_then(|_| Err(Refusal::Unavailable(error.to_string())));
+        for StepReply { to, answer } in step.replies {
+            let answer = answer.and_then(|_| Err(RequestError::Unavailable(error.to_string())));
             drop(to.send(answer));
         }
         error
     }
 
     /// Commands that could not be looked at.
-    fn refuse(&mut self, commands: Vec<Command>, error: &StoreError) {
+    fn reject_requests(&mut self, commands: Vec<PendingRequest>, error: &StoreError) {
         if self.may_be_tried_again(error) {
-            self.put_off.extend(commands);
+            self.deferred.extend(commands);
             return;
         }
-        self.tell_trouble(error);
+        self.publish_error(error);
         for command in commands {
             self.keep_removals(std::slice::from_ref(&command.request));
-            drop(command.reply.send(Err(Refusal::Unavailable(error.to_string()))));
+            drop(command.reply.send(Err(RequestError::Unavailable(error.to_string()))));
         }
     }
 
     /// Has the status say what is wrong. The step is over: who is answered now finds the error, and no step that is late.
-    fn tell_trouble(&self, error: &StoreError) {
+    fn publish_error(&self, error: &StoreError) {
         self.status.send_modify(|status| {
             status.store_error = Some(error.to_string());
             status.next_wake = None;
@@ -550,32 +530,32 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let meeting = self.peers.next().filter(|_| self.is_shared);
         // Without a pool that has room a completion is what to wait for, in a pause its end.
         let is_held = self.paused_since.is_some() || self.phase != Phase::Firing;
-        let due = match self.horizon.next(&self.floor.open_pools()) {
+        let due = match self.due_cache.next(&self.capacity.open_pools()) {
             _ if is_held => None,
-            Next::Unknown => Some(now),
-            Next::At(at) => at,
+            NextDue::Unknown => Some(now),
+            NextDue::At(at) => at,
         };
-        let retry = self.floor.next_retry().filter(|_| self.phase == Phase::Firing);
-        let goes_on = !self.put_off.is_empty() || self.suspects.has_groups();
-        let put_off = goes_on.then_some(now);
+        let retry = self.capacity.next_retry().filter(|_| self.phase == Phase::Firing);
+        let goes_on = !self.deferred.is_empty() || self.bisection.has_groups();
+        let deferred = goes_on.then_some(now);
         let is_correcting = self.clock.is_under_way() && self.phase != Phase::Draining;
         let correction = is_correcting.then_some(now);
-        [meeting, due, retry, put_off, correction].into_iter().flatten().min()
+        [meeting, due, retry, deferred, correction].into_iter().flatten().min()
     }
 
     fn publish(&self, next_wake: Option<Timestamp>) {
         self.status.send_modify(|status| {
             status.steps = status.steps.wrapping_add(1);
             status.next_wake = next_wake;
-            status.next_due = self.horizon.first_due();
-            status.running = self.floor.running();
+            status.next_due = self.due_cache.first_due();
+            status.running = self.capacity.running();
             status.paused_since = self.paused_since;
             status.clock = self.clock.correction();
             status.written = self.written;
             status.store_error = None;
             status.draining = self.phase == Phase::Draining;
             status.pools.clear();
-            status.pools.extend(self.floor.usage().map(handle::PoolStatus::from));
+            status.pools.extend(self.capacity.usage().map(handle::PoolStatus::from));
             if status.nodes != self.peers.nodes() {
                 status.nodes = self.peers.nodes().to_vec();
             }

@@ -33,15 +33,15 @@ pub(crate) struct Plan {
 
 /// Whether a job may take another run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum InstanceLimit {
     /// It may.
-    Free,
+    Open,
     /// As many as `max_instances` are in flight, and no more may wait.
-    Taken,
+    Reached,
 }
 
 /// Plans a job whose next occurrence is due.
-pub(crate) fn plan(job: &Job, now: Timestamp, room: Room) -> Plan {
+pub(crate) fn plan(job: &Job, now: Timestamp, room: InstanceLimit) -> Plan {
     let Some(next) = job.next().filter(|next| next.due_at <= now) else {
         return Plan { next: job.next(), ..Plan::default() };
     };
@@ -61,7 +61,7 @@ pub(crate) fn plan(job: &Job, now: Timestamp, room: Room) -> Plan {
     let last = plan.last_seen().unwrap_or(due.last);
     plan.next = job.trigger.next_after(last).map(|at| self::due(&job.id, &job.trigger, at));
     // A one-shot is never dropped because something else of the job is running: it waits.
-    if room == Room::Taken && !job.trigger.is_one_shot() {
+    if room == InstanceLimit::Reached && !job.trigger.is_one_shot() {
         plan.skip_all_for_overlap();
     }
     if job.policy.overlap == Overlap::Replace {

@@ -12,14 +12,14 @@ use tokio::time::Instant;
 /// The signs of life of one loop. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Pulse {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<LoopActivity>>,
     /// How often a loop that has nothing to do gives a sign of life; if there is none, it sleeps.
     interval: Option<Duration>,
 }
 
 /// What a loop does.
 #[derive(Debug, Clone, Copy, Default)]
-struct State {
+struct LoopActivity {
     /// Counts the signs of life.
     beats: u64,
     /// Since when a step has been under way.
@@ -34,7 +34,7 @@ struct State {
 
 /// What an observer sees of a loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sign {
+pub struct PulseReading {
     /// Counts the signs of life.
     pub beats: u64,
     /// Whether the loop's thread itself is inside of the store: until it is back it can give no sign.
@@ -58,7 +58,7 @@ impl Pulse {
         Self { state: Arc::default(), interval }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LoopActivity> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -120,9 +120,9 @@ impl Pulse {
     }
 
     /// What an observer sees now.
-    pub fn sign(&self) -> Sign {
-        let State { beats, is_in_store, .. } = *self.state();
-        Sign { beats, is_in_store }
+    pub fn read(&self) -> PulseReading {
+        let LoopActivity { beats, is_in_store, .. } = *self.state();
+        PulseReading { beats, is_in_store }
     }
 
     /// How long the loop has been at its step.
@@ -175,17 +175,17 @@ mod tests {
     #[tokio::test]
     async fn a_loop_that_rests_gives_signs_of_life_and_one_that_hangs_gives_none() {
         let pulse = Pulse::new(Some(INTERVAL));
-        let before = pulse.sign().beats;
+        let before = pulse.read().beats;
         for _ in 0..3 {
             pulse.rest().await;
         }
-        assert_eq!(pulse.sign().beats, before + 3);
+        assert_eq!(pulse.read().beats, before + 3);
         let begin = Instant::now();
         pulse.step_begins(begin);
-        let hung = pulse.sign();
+        let hung = pulse.read();
         // A step that awaits something other than the store gives no sign.
         tokio::time::sleep(INTERVAL * 10).await;
-        assert_eq!(pulse.sign(), hung);
+        assert_eq!(pulse.read(), hung);
         let busy = pulse.busy(begin + LONG);
         assert_eq!(busy, Busy { step: LONG, store: None, stalled: LONG });
         pulse.step_ends();
@@ -198,11 +198,11 @@ mod tests {
         let begin = Instant::now();
         pulse.step_begins(begin);
         let mut call = pin!(pulse.store_call(pending::<()>()));
-        let mut before = pulse.sign().beats;
+        let mut before = pulse.read().beats;
         for _ in 0..10 {
             let waited = tokio::time::timeout(INTERVAL * 2, call.as_mut()).await;
             assert!(waited.is_err());
-            let Sign { beats, is_in_store } = pulse.sign();
+            let PulseReading { beats, is_in_store } = pulse.read();
             assert!(beats > before && !is_in_store, "{beats} after {before}");
             before = beats;
         }
@@ -226,8 +226,8 @@ mod tests {
     #[tokio::test]
     async fn a_thread_that_is_inside_of_the_store_is_marked() {
         let pulse = Pulse::new(None);
-        let seen = pulse.store_call(poll_fn(|_| std::task::Poll::Ready(pulse.sign()))).await;
+        let seen = pulse.store_call(poll_fn(|_| std::task::Poll::Ready(pulse.read()))).await;
         assert!(seen.is_in_store);
-        assert!(!pulse.sign().is_in_store);
+        assert!(!pulse.read().is_in_store);
     }
 }

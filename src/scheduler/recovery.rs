@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::report::{self, Note};
+use super::log::{self, Note};
 use super::step::Step;
-use super::{CONFLICTS_MAX, Memory, Scheduler};
+use super::{CONFLICTS_MAX, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
@@ -88,9 +88,9 @@ impl Recovered {
 
 /// How often other nodes were faster with what this one tries to do.
 #[derive(Debug, Default)]
-pub(super) struct Tries(u32);
+pub(super) struct ConflictRetries(u32);
 
-impl Tries {
+impl ConflictRetries {
     /// Whether it is worth trying again: another node was faster, and not for too many times.
     pub(super) fn go_on<T>(&mut self, result: &Result<T, StoreError>) -> bool {
         self.0 += 1;
@@ -102,29 +102,29 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Looks at the store for the first time: takes up what a crash, or a node that is gone, has left in flight.
     /// `why` is what the ledger will say of a lost run.
     pub async fn recover(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
-        let mut tries = Tries::default();
+        let mut tries = ConflictRetries::default();
         loop {
             // Nodes that start at the same time take up the same; what another one was faster with is gone now.
-            let result = self.look_first(now, why).await;
+            let result = self.first_recovery(now, why).await;
             if !tries.go_on(&result) {
                 return result;
             }
         }
     }
 
-    async fn look_first(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
+    async fn first_recovery(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
         if self.is_shared {
-            self.meet(now).await?;
+            self.renew_lease(now).await?;
         } else {
             self.paused_since = self.store.paused_since().await?;
         }
         self.learn_recorded().await?;
-        let recovered = match self.take_over(now, why).await {
+        let recovered = match self.take_over_runs(now, why).await {
             // A node that started at the same moment was faster. What it has left is taken at the next meeting.
             Err(StoreError::Conflict(_)) if self.is_shared => Recovered::default(),
             recovered => recovered?,
         };
-        self.memory = Memory::Doubtful;
+        self.is_stale = true;
         Ok(recovered)
     }
 
@@ -135,7 +135,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         why: &str,
     ) -> Result<Recovered, StoreError> {
         let me = Arc::clone(&self.identity.node);
-        let mut tries = Tries::default();
+        let mut tries = ConflictRetries::default();
         let recovered = loop {
             // Another node may take a run over meanwhile: the others are still to be decided about.
             let result = self.recover_from(now, Holder::Node(&me), why).await;
@@ -197,11 +197,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let changes = step.changes(|_| None);
         if !changes.is_empty() {
             // Also where the answer is lost, these runs may be this node's from now on.
-            self.memory = Memory::Doubtful;
+            self.is_stale = true;
             self.store.commit(changes).await?;
         }
         step.notes.iter().for_each(Note::log);
-        step.ended.iter().for_each(|run| report::ended(run));
+        step.ended.iter().for_each(|run| log::ended(run));
         step.beats.into_iter().for_each(|beat| self.executor.tell(beat));
         Ok(recovered)
     }
@@ -224,12 +224,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             Rerun::No(limit) => limit,
         };
         let run = lost(run, started_at, step.now, limit.unwrap_or_else(|| why.to_owned()));
-        self.tell_loss(step, job, &run).await?;
+        self.create_loss_hooks(step, job, &run).await?;
         Ok(run)
     }
 
     /// Creates the hook runs that report a lost run, with the output that it had written until its daemon died.
-    async fn tell_loss(
+    async fn create_loss_hooks(
         &mut self,
         step: &mut Step,
         job: Option<&Arc<Job>>,
@@ -242,9 +242,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         } else {
             Output::default()
         };
-        let mut desk = self.desk(step);
-        desk.tell_end(job, lost, &output);
-        desk.beat_end(job, lost, &output);
+        let mut context = self.context(step);
+        context.create_end_hooks(job, lost, &output);
+        context.send_end_heartbeat(job, lost, &output);
         Ok(())
     }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::firing::assignment;
-use super::floor::{Floor, Waiting};
 use super::recovery::is_of;
-use super::{Memory, Phase, Scheduler, hook, telling};
+use super::state::capacity::{Capacity, WaitingRun};
+use super::step::fire::assignment;
+use super::step::notify;
+use super::{Phase, Scheduler, hooks};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId};
@@ -27,7 +28,7 @@ struct Needed {
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Makes memory what the ledger says, if there is doubt.
     pub(super) async fn resync_if_stale(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        if self.memory == Memory::Sure {
+        if !self.is_stale {
             return Ok(());
         }
         if !self.is_shared {
@@ -38,7 +39,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let mut runs = self.store.in_flight(Holder::Node(&me)).await?;
         let needed = self.needed_by(&runs).await?;
         runs.sort_by_key(|run| run.due_at);
-        let mut floor = Floor::new(&self.rules, self.is_shared);
+        let mut capacity = Capacity::new(&self.rules, self.is_shared);
         let mut changes = Vec::new();
         let mut unstarted = Vec::new();
         let mut executing = BTreeMap::new();
@@ -48,13 +49,13 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 (RunState::Running { .. }, waiting)
                     if self.executing.contains_key(&run.execution()) =>
                 {
-                    floor.occupy(&run, waiting.as_ref());
+                    capacity.restore_started(&run, waiting.as_ref());
                     executing.insert(run.execution(), Arc::new(run));
                 }
                 // Nothing is started any more: the end of the stop decides about it.
                 (RunState::Running { .. }, Some(_)) if self.phase == Phase::Draining => {}
                 (RunState::Running { .. }, Some(waiting)) => {
-                    floor.occupy(&run, Some(&waiting));
+                    capacity.restore_started(&run, Some(&waiting));
                     unstarted.push(waiting);
                 }
                 (RunState::Running { started_at }, None) => {
@@ -67,7 +68,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 (RunState::Ended { .. } | RunState::Skipped { .. }, _) => {
                     changes.push(self.own_change(run));
                 }
-                (RunState::Pending, Some(waiting)) => floor.wait(waiting, now),
+                (RunState::Pending, Some(waiting)) => capacity.wait(waiting, now),
                 (RunState::Pending, None) => {
                     run.skip(now, SkipReason::Removed);
                     changes.push(self.own_change(run));
@@ -77,17 +78,17 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if !changes.is_empty() {
             self.store.commit(changes).await?;
         }
-        self.abandon(&executing, &mut floor);
+        self.abandon(&executing, &mut capacity);
         self.executing = executing;
-        for Waiting { run, job, event, .. } in unstarted {
+        for WaitingRun { run, job, event, .. } in unstarted {
             // Marked as running by a write whose answer was lost: certainly not started, so it is started now.
             self.executor.start(&run.executor, assignment(&run, &job, event, &self.rules));
             self.executing.insert(run.execution(), run);
         }
-        self.floor = floor;
-        self.horizon.clear();
-        self.overlaps.clear();
-        self.memory = Memory::Sure;
+        self.capacity = capacity;
+        self.due_cache.clear();
+        self.overlap_rows.clear();
+        self.is_stale = false;
         Ok(())
     }
 
@@ -110,23 +111,23 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// A run with what it needs to go on; none if that is not there any more.
-    fn waiting(&self, run: &Run, needed: &Needed) -> Option<Waiting> {
+    fn waiting(&self, run: &Run, needed: &Needed) -> Option<WaitingRun> {
         let job = needed.jobs.get(&run.job_id).filter(|job| is_of(job, run))?;
         if !self.rules.executors.contains_key(&run.executor) {
             return None;
         }
         let event = match &run.cause {
             Cause::Event { event, subject } => {
-                hook::task(job, *event)?;
+                hooks::task(job, *event)?;
                 let output = needed.outputs.get(subject);
                 let subject = needed.subjects.get(subject)?;
-                let output = output.map(telling::end_of).unwrap_or_default();
-                Some(Arc::new(telling::facts(job, *event, subject, &output)))
+                let output = output.map(notify::output_tail).unwrap_or_default();
+                Some(Arc::new(notify::hook_event(job, *event, subject, &output)))
             }
             Cause::Schedule | Cause::Manual => None,
         };
         let (run, job) = (Arc::new(run.clone()), Arc::clone(job));
-        Some(Waiting { run, job, is_contested: self.is_shared, event })
+        Some(WaitingRun { run, job, needs_cluster_check: self.is_shared, event })
     }
 
     /// Writes something, if the last step failed: a full disk can be read. On a shared store a sign of life does that.
@@ -144,7 +145,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// Lets go of runs that this process executes and no longer holds. They keep their workers until they end.
-    fn abandon(&mut self, held: &BTreeMap<Execution, Arc<Run>>, floor: &mut Floor) {
+    fn abandon(&mut self, held: &BTreeMap<Execution, Arc<Run>>, capacity: &mut Capacity) {
         for (execution, run) in std::mem::take(&mut self.executing) {
             // One whose end is known here has ended: its record was written, and only the answer was lost.
             if held.contains_key(&execution) || self.unrecorded.contains_key(&execution) {
@@ -154,6 +155,6 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.executor.cancel(&run.id, "another node has taken it over");
             self.abandoned.insert(execution, run);
         }
-        self.abandoned.values().for_each(|run| floor.occupy_worker(run));
+        self.abandoned.values().for_each(|run| capacity.add_abandoned(run));
     }
 }

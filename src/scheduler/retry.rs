@@ -1,6 +1,6 @@
 //! Whether a run whose attempt has ended is tried again, and when. Pure.
 
-use super::hook;
+use super::hooks;
 use super::plan::hash;
 use crate::clock::Timestamp;
 use crate::job::Job;
@@ -8,7 +8,7 @@ use crate::run::{Outcome, Run, RunState};
 
 /// When the run is tried again; never, if it has not failed, cannot help it, or was tried often enough.
 pub(super) fn next_attempt(job: &Job, run: &Run, now: Timestamp) -> Option<Timestamp> {
-    let retry = hook::retry(job, run)?;
+    let retry = hooks::retry(job, run)?;
     let RunState::Ended { outcome, .. } = &run.state else { return None };
     let may_pass = match outcome {
         Outcome::Failed { permanent, .. } => !permanent,

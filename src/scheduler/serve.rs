@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Scheduler;
 use super::alarm::Alarm;
-use super::back_off::BackOff;
-use super::command::{Command, Refusal};
+use super::backoff::Backoff;
 use super::drain::{self, Deadline};
 pub use super::drain::{Drain, Drained, STOP_MAX};
+use super::request::{PendingRequest, RequestError};
 use crate::clock::Clock;
 use crate::executor::{Completion, Executor, Saving};
 use crate::store::Store;
@@ -24,9 +24,9 @@ const COMMANDS_WEIGHT: usize = 256;
 
 /// What the loop is connected to.
 #[derive(Debug)]
-pub struct Inlets {
+pub struct LoopInputs {
     /// What is asked.
-    pub commands: mpsc::Receiver<Command>,
+    pub commands: mpsc::Receiver<PendingRequest>,
     /// What has ended.
     pub completions: mpsc::Receiver<Completion>,
     /// That the store has said that there is something to see.
@@ -42,30 +42,30 @@ pub struct Inlets {
 pub async fn serve<S: Store, X: Executor, C: Clock>(
     mut scheduler: Scheduler<S, X>,
     clock: C,
-    mut inlets: Inlets,
+    mut inputs: LoopInputs,
     drain: Drain,
 ) -> std::io::Result<Drained> {
     let mut alarm = Alarm::new()?;
-    let mut back_off = BackOff::default();
+    let mut backoff = Backoff::default();
     let mut next = Some(clock.now());
     let mut left = None;
-    let mut deadline = Deadline::new(inlets.shutdown.clone(), drain);
+    let mut deadline = Deadline::new(inputs.shutdown.clone(), drain);
     let pulse = scheduler.pulse();
-    while !inlets.shutdown.is_cancelled() {
+    while !inputs.shutdown.is_cancelled() {
         let (mut commands, mut completions) = (Vec::new(), Vec::new());
         tokio::select! {
             biased;
-            () = inlets.shutdown.cancelled() => break,
-            _ = inlets.completions.recv_many(&mut completions, BATCH) => {}
-            Some(command) = next_command(&mut inlets.commands, &mut left) => commands.push(command),
-            Some(()) = inlets.hints.recv() => scheduler.hint(),
-            Some(()) = inlets.outputs.recv() => scheduler.save_outputs(Saving::Due),
+            () = inputs.shutdown.cancelled() => break,
+            _ = inputs.completions.recv_many(&mut completions, BATCH) => {}
+            Some(command) = next_command(&mut inputs.commands, &mut left) => commands.push(command),
+            Some(()) = inputs.hints.recv() => scheduler.hint(),
+            Some(()) = inputs.outputs.recv() => scheduler.save_outputs(Saving::Due),
             woken = alarm.wait_until(next) => woken?,
             () = pulse.rest() => {}
         }
-        take_waiting(&mut inlets.completions, &mut completions);
+        take_waiting(&mut inputs.completions, &mut completions);
         commands.extend(left.take());
-        left = take_commands(&mut inlets.commands, &mut commands);
+        left = take_commands(&mut inputs.commands, &mut commands);
         pulse.step_begins(Instant::now());
         scheduler.take_completions(completions);
         let result = tokio::select! {
@@ -77,21 +77,21 @@ pub async fn serve<S: Store, X: Executor, C: Clock>(
                 break;
             }
         };
-        next = back_off.next(result, clock.now());
+        next = backoff.next(result, clock.now());
         scheduler.wakes_at(next);
         pulse.step_ends();
     }
     if let Some(command) = left {
         refuse(command);
     }
-    drain::drain(scheduler, &clock, inlets, (alarm, back_off, deadline)).await
+    drain::drain(scheduler, &clock, inputs, (alarm, backoff, deadline)).await
 }
 
 /// The next command: the one that the last step left, or the first that waits.
 async fn next_command(
-    inlet: &mut mpsc::Receiver<Command>,
-    left: &mut Option<Command>,
-) -> Option<Command> {
+    inlet: &mut mpsc::Receiver<PendingRequest>,
+    left: &mut Option<PendingRequest>,
+) -> Option<PendingRequest> {
     match left.take() {
         Some(command) => Some(command),
         None => inlet.recv().await,
@@ -99,7 +99,10 @@ async fn next_command(
 }
 
 /// Adds the commands that wait, as far as a step takes them; gives back the one that is too much.
-fn take_commands(inlet: &mut mpsc::Receiver<Command>, taken: &mut Vec<Command>) -> Option<Command> {
+fn take_commands(
+    inlet: &mut mpsc::Receiver<PendingRequest>,
+    taken: &mut Vec<PendingRequest>,
+) -> Option<PendingRequest> {
     let mut weight: usize = taken.iter().map(|command| command.request.weight()).sum();
     while weight < COMMANDS_WEIGHT {
         let command = inlet.try_recv().ok()?;
@@ -113,9 +116,9 @@ fn take_commands(inlet: &mut mpsc::Receiver<Command>, taken: &mut Vec<Command>) 
 }
 
 /// Refuses a command because the daemon stops.
-pub(super) fn refuse(command: Command) {
+pub(super) fn refuse(command: PendingRequest) {
     // Nobody may be waiting any more.
-    drop(command.reply.send(Err(Refusal::Stopping)));
+    drop(command.reply.send(Err(RequestError::Stopping)));
 }
 
 /// Adds what is there already, up to a batch.

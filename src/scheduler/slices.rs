@@ -1,8 +1,8 @@
 //! Large requests, cut into slices that each are one transaction, so that jobs fire on time between
 //! two of them.
 
-use super::command::{Added, Addition, Refusal, weight};
 use super::handle::Handle;
+use super::request::{Added, Addition, RequestError, weight};
 
 /// Work of one transaction of a batch, in jobs of usual size: it bounds how long the scheduler is busy with it.
 const BATCH_WEIGHT: usize = 128;
@@ -36,7 +36,7 @@ pub(super) fn slices<T>(
 pub async fn add_in_slices(
     handle: &Handle,
     additions: Vec<Addition>,
-) -> Result<Vec<Result<Added, Refusal>>, Refusal> {
+) -> Result<Vec<Result<Added, RequestError>>, RequestError> {
     let mut added = Vec::with_capacity(additions.len());
     let mut waiting = slices(additions, BATCH_WEIGHT, |addition| weight(&addition.job));
     waiting.reverse();
@@ -45,8 +45,8 @@ pub async fn add_in_slices(
         match handle.add_all(slice.clone()).await {
             Ok(results) => added.extend(results),
             // The database refuses a value of one of them: the others are added without it.
-            Err(Refusal::Rejected(_)) if count > 1 => waiting.extend(halves(slice)),
-            Err(refusal @ Refusal::Rejected(_)) => added.push(Err(refusal)),
+            Err(RequestError::Rejected(_)) if count > 1 => waiting.extend(halves(slice)),
+            Err(refusal @ RequestError::Rejected(_)) => added.push(Err(refusal)),
             Err(refusal) if added.is_empty() => return Err(refusal),
             Err(refusal) => added.extend(vec![Err(refusal); count]),
         }
@@ -69,8 +69,8 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::super::admission::Rules;
-    use super::super::command::{Answer, Command, Existing};
     use super::super::handle::Status;
+    use super::super::request::{Existing, PendingRequest, Response};
     use super::*;
     use crate::clock::Timestamp;
     use crate::executor::{ExecutorKind, PoolSettings};
@@ -80,13 +80,13 @@ mod tests {
 
     /// A scheduler that adds everything, but fails from the given request on; with the sizes of the requests.
     fn failing_from(number: usize) -> (Handle, tokio::task::JoinHandle<Vec<usize>>) {
-        let (commands_in, mut commands) = mpsc::channel::<Command>(1);
+        let (commands_in, mut commands) = mpsc::channel::<PendingRequest>(1);
         let serving = TaskTracker::new().spawn(async move {
             let mut sizes = Vec::new();
-            while let Some(Command { request, reply }) = commands.recv().await {
+            while let Some(PendingRequest { request, reply }) = commands.recv().await {
                 let count = request.jobs().len();
-                let failed = Err(Refusal::Unavailable("gone".to_owned()));
-                let added = Ok(Answer::Added(vec![Ok(Added::New); count]));
+                let failed = Err(RequestError::Unavailable("gone".to_owned()));
+                let added = Ok(Response::Added(vec![Ok(Added::New); count]));
                 drop(reply.send(Some(added).filter(|_| sizes.len() < number).unwrap_or(failed)));
                 sizes.push(count);
             }
@@ -134,9 +134,9 @@ mod tests {
         let (handle, _) = failing_from(2);
         let added = add_in_slices(&handle, batch(300)).await.unwrap();
         assert!(added[..256].iter().all(Result::is_ok));
-        assert_eq!(added[256..], vec![Err(Refusal::Unavailable("gone".to_owned())); 44]);
+        assert_eq!(added[256..], vec![Err(RequestError::Unavailable("gone".to_owned())); 44]);
         let (handle, _) = failing_from(0);
         let refused = add_in_slices(&handle, batch(300)).await;
-        assert_eq!(refused, Err(Refusal::Unavailable("gone".to_owned())), "nothing was added");
+        assert_eq!(refused, Err(RequestError::Unavailable("gone".to_owned())), "nothing was added");
     }
 }

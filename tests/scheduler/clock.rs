@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use punctual::job::JobState;
 use punctual::run::Outcome;
-use punctual::scheduler::command::{Addition, Existing, Request};
+use punctual::scheduler::request::{Addition, Existing, Request};
 use serde_json::{Value, json};
 
 use crate::jobs::{at, job, job_at};

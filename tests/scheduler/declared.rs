@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use punctual::job::{Job, JobId, JobState, Origin};
 use punctual::scheduler::admission::Rules;
-use punctual::scheduler::command::{Addition, Conflict, Difference, Existing, Fault, Request};
+use punctual::scheduler::request::{
+    Addition, Conflict, Difference, Existing, InvalidDeclaration, Request,
+};
 use serde_json::{Value, json};
 
 use crate::jobs::{self, at, job, job_at};
@@ -24,9 +26,11 @@ async fn load(
     second: i64,
 ) -> Difference {
     let rules = Rules { source: source.into(), ..jobs::rules(5) };
-    let fault =
-        |id: &&str| Fault { id: JobId::parse(id).unwrap(), reason: "at its line".to_owned() };
-    let broken: Vec<Fault> = faulty.iter().map(fault).collect();
+    let fault = |id: &&str| InvalidDeclaration {
+        id: JobId::parse(id).unwrap(),
+        reason: "at its line".to_owned(),
+    };
+    let broken: Vec<InvalidDeclaration> = faulty.iter().map(fault).collect();
     let ids: Vec<JobId> = broken.iter().map(|fault| fault.id.clone()).collect();
     let breaking = Request::BreakDeclared(broken);
     world.ask_all(vec![Request::SetRules(Box::new(rules.clone())), breaking], at(second)).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId, JobState};
 use punctual::run::Run;
-use punctual::scheduler::command::{Answer, Request};
+use punctual::scheduler::request::{Request, Response};
 
 use crate::ledger::{Ledger, Version, is_skipped, last_of};
 use crate::properties::Property;
@@ -57,14 +57,14 @@ impl Ledger {
     }
 
     /// Something that was asked after this many writes was answered with this.
-    pub(crate) fn answered(&self, asked: u64, request: &Request, answer: &Answer) {
+    pub(crate) fn answered(&self, asked: u64, request: &Request, answer: &Response) {
         let versions = |id: &JobId| self.versions.get(id).map(Vec::as_slice).unwrap_or_default();
         let holds = match (request, answer) {
             (Request::Remove(id), _) => {
                 let gone = versions(id).iter().rev().take_while(|version| version.since > asked);
                 !self.jobs.contains_key(id) || gone.into_iter().any(|version| version.job.is_none())
             }
-            (_, Answer::Job(job)) => {
+            (_, Response::Job(job)) => {
                 let written = versions(&job.id).iter().rev().filter_map(|v| v.job.as_ref());
                 let is_this = |known: &&Arc<Job>| {
                     known.revision == job.revision
@@ -74,9 +74,9 @@ impl Ledger {
                 };
                 written.into_iter().any(|known| is_this(&known))
             }
-            (_, Answer::Run(run)) => self.runs.contains_key(&run.id),
-            (_, Answer::Paused(since)) => self.was_paused(*since, asked),
-            (_, Answer::Difference(_) | Answer::Added(_) | Answer::Done) => true,
+            (_, Response::Run(run)) => self.runs.contains_key(&run.id),
+            (_, Response::Paused(since)) => self.was_paused(*since, asked),
+            (_, Response::Difference(_) | Response::Added(_) | Response::Done) => true,
         };
         Property::Acknowledged.holds(holds, || format!("{request:?} was answered {answer:?}"));
     }

@@ -12,9 +12,9 @@ use punctual::executor::{Completion, Saving};
 use punctual::job::JobId;
 use punctual::run::Outcome;
 use punctual::scheduler::admission::Rules;
-use punctual::scheduler::command::{Addition, Answer, Command, Refusal, Request};
 use punctual::scheduler::handle::PoolStatus;
-use punctual::scheduler::{Identity, Scheduler};
+use punctual::scheduler::request::{Addition, PendingRequest, Request, RequestError, Response};
+use punctual::scheduler::{NodeIdentity, Scheduler};
 use punctual::store::StoreError;
 use punctual::store::memory::MemoryStore;
 use tokio::sync::oneshot;
@@ -68,7 +68,7 @@ struct Asked {
     /// How many writes there had been then.
     writes: u64,
     request: Request,
-    answer: oneshot::Receiver<Result<Answer, Refusal>>,
+    answer: oneshot::Receiver<Result<Response, RequestError>>,
 }
 
 /// A node.
@@ -91,7 +91,7 @@ pub(crate) struct Node {
     wake: Option<Timestamp>,
     /// Whether the clock was set during a step: the kernel tells the next wait of it.
     clock_was_set: bool,
-    commands: Vec<Command>,
+    commands: Vec<PendingRequest>,
     asked: Vec<Asked>,
     at_once: u32,
     shared: Arc<Mutex<Shared>>,
@@ -137,7 +137,8 @@ impl Node {
             shared: Arc::clone(&shared),
         };
         let node = Arc::clone(&self.name);
-        let identity = Identity { node: Arc::clone(&node), started_at: now, seed, lease: LEASE };
+        let identity =
+            NodeIdentity { node: Arc::clone(&node), started_at: now, seed, lease: LEASE };
         let store = SimStore { inner: store.clone(), node, shared };
         let mut core = Box::new(Scheduler::new(store, executor, self.rules.clone(), identity));
         if self.rules.executors.is_empty() {
@@ -180,7 +181,7 @@ impl Node {
     pub(crate) fn ask(&mut self, request: Request) {
         let (reply, answer) = oneshot::channel();
         let writes = self.shared.lock().unwrap().ledger.writes;
-        self.commands.push(Command::new(request.clone(), reply));
+        self.commands.push(PendingRequest::new(request.clone(), reply));
         self.asked.push(Asked { writes, request, answer });
     }
 
@@ -360,7 +361,7 @@ impl Node {
 
     /// Of what one step did to a job, the last word counts.
     fn take_answers(&mut self) {
-        let mut last: Vec<(Option<JobId>, Asked, Answer)> = Vec::new();
+        let mut last: Vec<(Option<JobId>, Asked, Response)> = Vec::new();
         let mut reloads = false;
         for mut asked in std::mem::take(&mut self.asked) {
             match asked.answer.try_recv() {
@@ -370,7 +371,7 @@ impl Node {
                     let is_dropped = self.is_draining();
                     Property::Answered.holds(is_dropped, || format!("{:?}", asked.request));
                 }
-                Ok(Err(Refusal::Rejected(_))) => {
+                Ok(Err(RequestError::Rejected(_))) => {
                     let is_poison = format!("{:?}", asked.request).contains(POISON);
                     Property::Answered.holds(is_poison, || format!("{:?}", asked.request));
                 }

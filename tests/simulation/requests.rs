@@ -5,7 +5,7 @@ use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId, Origin};
 use punctual::run::RunId;
 use punctual::scheduler::admission::Rules;
-use punctual::scheduler::command::{Addition, Existing, Fault, Request};
+use punctual::scheduler::request::{Addition, Existing, InvalidDeclaration, Request};
 use punctual::store::Archive;
 use punctual::store::memory::MemoryStore;
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ pub(crate) fn reload(
             0..=3 => jobs.push(Job { origin: Origin::File, ..new_job(id, dice, now) }),
             4 => {
                 let reason = format!("jobs.toml:{}:1: jobs[0].trigger: no", dice.roll(3));
-                faults.push(Fault { id: JobId::parse(id).unwrap(), reason });
+                faults.push(InvalidDeclaration { id: JobId::parse(id).unwrap(), reason });
             }
             _ => {}
         }
@@ -111,7 +111,7 @@ pub(crate) fn reload_to(
     store: &MemoryStore,
     rules: &Rules,
     jobs: Vec<Job>,
-    faults: Vec<Fault>,
+    faults: Vec<InvalidDeclaration>,
 ) -> Vec<Request> {
     let executors: Vec<String> = rules.executors.keys().cloned().collect();
     let mut others = now_or_never(store.to_review(&executors, "", usize::MAX));

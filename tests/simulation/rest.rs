@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::job::Job;
 use punctual::run::{Outcome, RunId};
-use punctual::scheduler::command::Request;
+use punctual::scheduler::request::Request;
 
 use crate::jobs::rules;
 use crate::node::{LEASE, Node};

@@ -15,13 +15,13 @@ use punctual::job::{Job, JobId};
 use punctual::output::{Line, Output, Stream};
 use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::scheduler::admission::Rules;
-use punctual::scheduler::command::{
-    Addition, Answer, Command, Difference, Existing, Refusal, Request,
-};
 use punctual::scheduler::declare::{Declaration, Occasion, declare};
 use punctual::scheduler::handle::{COMMAND_QUEUE, Handle};
-use punctual::scheduler::serve::{Drain, Inlets, serve};
-use punctual::scheduler::{Identity, Scheduler};
+use punctual::scheduler::request::{
+    Addition, Difference, Existing, PendingRequest, Request, RequestError, Response,
+};
+use punctual::scheduler::serve::{Drain, LoopInputs, serve};
+use punctual::scheduler::{NodeIdentity, Scheduler};
 use punctual::store::memory::MemoryStore;
 use punctual::store::{
     Archive, Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError,
@@ -285,7 +285,7 @@ impl World {
         let executor =
             NotingExecutor { notes: world.notes.clone(), store: world.store.inner.clone() };
         let lease = TimeDelta::seconds(10);
-        let identity = Identity { node: "threads".into(), started_at: at(0), seed: 99, lease };
+        let identity = NodeIdentity { node: "threads".into(), started_at: at(0), seed: 99, lease };
         world.scheduler = Scheduler::new(world.store.clone(), executor, rules, identity);
         world.tick(at(0)).await;
         world
@@ -316,7 +316,7 @@ impl World {
         seed: u64,
     ) -> Scheduler<FaultyStore, NotingExecutor> {
         let executor = NotingExecutor { notes: notes.clone(), store: store.inner.clone() };
-        let identity = Identity {
+        let identity = NodeIdentity {
             node: format!("node-{seed}").into(),
             started_at: at(0),
             seed,
@@ -341,7 +341,7 @@ impl World {
         &mut self,
         requests: Vec<Request>,
         now: Timestamp,
-    ) -> Vec<Result<Answer, Refusal>> {
+    ) -> Vec<Result<Response, RequestError>> {
         let (commands, answers) = asked(requests);
         // The answers tell of a failure.
         drop(self.scheduler.tick(now, commands, Vec::new()).await);
@@ -353,7 +353,7 @@ impl World {
         &mut self,
         requests: Vec<Request>,
         now: Timestamp,
-    ) -> Vec<Result<Answer, Refusal>> {
+    ) -> Vec<Result<Response, RequestError>> {
         let (commands, answers) = asked(requests);
         let completions = std::mem::take(&mut self.completions);
         self.scheduler.tick(now, commands, completions).await.unwrap();
@@ -365,7 +365,7 @@ impl World {
         &mut self,
         request: Request,
         now: Timestamp,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Response, RequestError> {
         self.ask_all(vec![request], now).await.remove(0)
     }
 
@@ -397,7 +397,7 @@ impl World {
         rules: Rules,
         jobs: Vec<Job>,
         now: Timestamp,
-    ) -> Result<Difference, Refusal> {
+    ) -> Result<Difference, RequestError> {
         self.try_reload_but(rules, jobs, &[], now).await
     }
 
@@ -408,7 +408,7 @@ impl World {
         jobs: Vec<Job>,
         faulty: &[JobId],
         now: Timestamp,
-    ) -> Result<Difference, Refusal> {
+    ) -> Result<Difference, RequestError> {
         let executors: Vec<String> = rules.executors.keys().cloned().collect();
         let mut others = self.store.inner.to_review(&executors, "", usize::MAX).await.unwrap();
         others.retain(|other| {
@@ -422,7 +422,7 @@ impl World {
         ];
         let mut sum = Difference::default();
         for answer in self.ask_all(requests, now).await {
-            let Answer::Difference(Difference { added, changed, removed, unchanged, conflicts }) =
+            let Response::Difference(Difference { added, changed, removed, unchanged, conflicts }) =
                 answer?
             else {
                 continue;
@@ -470,7 +470,7 @@ impl World {
         let shutdown = CancellationToken::new();
         let (_, outputs) = mpsc::channel(1);
         let shutdown_out = shutdown.clone();
-        let inlets = Inlets { commands, completions, hints, outputs, shutdown: shutdown_out };
+        let inlets = LoopInputs { commands, completions, hints, outputs, shutdown: shutdown_out };
         let drain = Drain { limit: std::time::Duration::ZERO, hurry: CancellationToken::new() };
         let serving = serve(self.scheduler, SystemClock, inlets, drain);
         Served {
@@ -679,13 +679,13 @@ fn show(run: &Run) -> String {
     }
 }
 
-type Reply = Result<Answer, Refusal>;
+type Reply = Result<Response, RequestError>;
 
 /// Requests as commands, and where their answers will be.
-fn asked(requests: Vec<Request>) -> (Vec<Command>, Vec<oneshot::Receiver<Reply>>) {
+fn asked(requests: Vec<Request>) -> (Vec<PendingRequest>, Vec<oneshot::Receiver<Reply>>) {
     let command = |request| {
         let (reply, answer) = oneshot::channel();
-        (Command::new(request, reply), answer)
+        (PendingRequest::new(request, reply), answer)
     };
     requests.into_iter().map(command).unzip()
 }

@@ -7,7 +7,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::KeepFinished;
 use crate::filter::FinishedJobs;
 use crate::job::{Job, JobId, JobState, OnFinish, Origin};
-use crate::scheduler::command::Refusal;
+use crate::scheduler::request::RequestError;
 
 impl Pruner {
     /// Removes the finished jobs that need not be kept, and says how many these were. With `all`, jobs that are to be
@@ -56,7 +56,7 @@ impl Pruner {
     }
 
     /// Removes finished jobs, batch by batch.
-    async fn remove(&self, jobs: Vec<JobId>, pace: Pace) -> Result<(), Refusal> {
+    async fn remove(&self, jobs: Vec<JobId>, pace: Pace) -> Result<(), RequestError> {
         for batch in jobs.chunks(pace.batch) {
             rested_by(pace, self.handle.remove_finished(batch.to_vec())).await?;
         }

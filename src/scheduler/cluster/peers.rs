@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::store::Node;
 
 /// Time between two signs of life, and so the longest time until a node sees what another one has changed.
-pub(super) const BEAT: TimeDelta = TimeDelta::seconds(1);
+pub(crate) const BEAT: TimeDelta = TimeDelta::seconds(1);
 
 /// A beat, and since when it has been that.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ struct Seen {
 
 /// What is known of the nodes.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub(crate) struct Peers {
     /// How long a node may be silent.
     lease: TimeDelta,
     /// The last meeting.
@@ -35,47 +35,47 @@ pub(super) struct Peers {
 
 impl Peers {
     /// Nobody is known yet.
-    pub(super) fn new(lease: TimeDelta) -> Self {
+    pub(crate) fn new(lease: TimeDelta) -> Self {
         Self { lease, met_at: None, hinted: false, seen: BTreeMap::new(), nodes: Vec::new() }
     }
 
     /// There is something to see: the next meeting is now.
-    pub(super) fn hint(&mut self) {
+    pub(crate) fn hint(&mut self) {
         self.hinted = true;
     }
 
     /// Whether it is time for a sign of life. A clock that went back does not put it off.
-    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         self.hinted || self.met_at.is_none_or(|met_at| now < met_at || now - met_at >= BEAT)
     }
 
     /// Whether the last meeting was later than now: the clock was set back.
-    pub(super) fn were_met_after(&self, now: Timestamp) -> bool {
+    pub(crate) fn were_met_after(&self, now: Timestamp) -> bool {
         self.met_at.is_some_and(|met_at| met_at > now)
     }
 
     /// When the next sign of life is due; none before the first.
-    pub(super) fn next(&self) -> Option<Timestamp> {
+    pub(crate) fn next(&self) -> Option<Timestamp> {
         self.met_at.and_then(|met_at| met_at.checked_add_signed(BEAT))
     }
 
     /// Whether this node has met the others before.
-    pub(super) fn has_met(&self) -> bool {
+    pub(crate) fn has_met(&self) -> bool {
         self.met_at.is_some()
     }
 
     /// The nodes as of the last meeting.
-    pub(super) fn nodes(&self) -> &[Node] {
+    pub(crate) fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
     /// Names of the nodes that are alive, this one among them.
-    pub(super) fn live(&self) -> Vec<String> {
+    pub(crate) fn live(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.name.clone()).collect()
     }
 
     /// Takes up who was met, and returns those that have been silent for a whole lease.
-    pub(super) fn observe(&mut self, now: Timestamp, me: &str, nodes: Vec<Node>) -> Vec<Node> {
+    pub(crate) fn observe(&mut self, now: Timestamp, me: &str, nodes: Vec<Node>) -> Vec<Node> {
         // A jump of this clock, or a time in which this node slept, says nothing about the others.
         let patience = (self.lease / 2).max(BEAT * 2);
         let watched = |met_at| now >= met_at && now - met_at <= patience;

@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 
-use super::apply::Desk;
-use super::peers::Peers;
-use super::plan::{self, Skipped};
-use super::step::Step;
-use super::{Phase, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, JobState};
 use crate::run::SkipReason;
+use crate::scheduler::cluster::peers::Peers;
+use crate::scheduler::plan::{self, Skipped};
+use crate::scheduler::step::Step;
+use crate::scheduler::step::apply::StepContext;
+use crate::scheduler::{Phase, Scheduler};
 use crate::store::{Change, Scheduled, Store, StoreError};
 use crate::trigger::{Span, Trigger};
 use crate::zone::Zone;
@@ -50,7 +50,7 @@ pub struct ClockCorrection {
 
 /// What is known of the clock.
 #[derive(Debug, Default)]
-pub(super) struct ClockWatch {
+pub(crate) struct ClockWatch {
     /// The latest instant that the store knows.
     recorded: Option<Timestamp>,
     /// The latest instant that this process has seen.
@@ -68,19 +68,19 @@ pub(super) struct ClockWatch {
 impl ClockWatch {
     /// Takes up the latest instant that the store knows. Says whether it is an earlier one than before: then another
     /// node has corrected the schedule.
-    pub(super) fn learn(&mut self, recorded: Option<Timestamp>) -> bool {
+    pub(crate) fn learn(&mut self, recorded: Option<Timestamp>) -> bool {
         let former = self.recorded;
         self.recorded = recorded.or(former);
         former > self.recorded
     }
 
     /// The last correction that this process has found.
-    pub(super) fn correction(&self) -> Option<ClockCorrection> {
+    pub(crate) fn correction(&self) -> Option<ClockCorrection> {
         self.correction
     }
 
     /// Whether jobs remain to be looked at.
-    pub(super) fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         self.correction.is_some_and(|correction| !correction.is_done)
     }
 
@@ -107,7 +107,7 @@ impl ClockWatch {
     }
 
     /// Adds to what a step writes what time it is, where the store does not know it well enough. Says whether it did.
-    pub(super) fn record(&self, now: Timestamp, changes: &mut Vec<Change>) -> bool {
+    pub(crate) fn record(&self, now: Timestamp, changes: &mut Vec<Change>) -> bool {
         let is_known = |recorded: Timestamp| now.signed_duration_since(recorded) < RECORD_EVERY;
         if changes.is_empty() || self.recorded.is_some_and(is_known) {
             return false;
@@ -117,12 +117,12 @@ impl ClockWatch {
     }
 
     /// The last instant to which a definition was dated back.
-    pub(super) fn dated_back(&self) -> Option<Timestamp> {
+    pub(crate) fn dated_back(&self) -> Option<Timestamp> {
         self.dated_back
     }
 
     /// A step is in the store, with what it looked at, if it did, and with its time, if it has one.
-    pub(super) fn committed(&mut self, step: &mut Step, has_time: bool) {
+    pub(crate) fn committed(&mut self, step: &mut Step, has_time: bool) {
         let (now, looked) = (step.now, step.looked.take());
         self.dated_back = step.dated_back;
         let is_last = looked.as_ref().is_some_and(|looked| looked.is_last);
@@ -149,7 +149,7 @@ fn is_behind(now: Timestamp, latest: Timestamp) -> bool {
 
 /// A page of jobs that a step has looked at.
 #[derive(Debug, Default)]
-pub(super) struct Looked {
+pub(crate) struct CorrectedPage {
     /// How many of them continue from now.
     moved: u64,
     last: Option<JobId>,
@@ -158,7 +158,7 @@ pub(super) struct Looked {
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Takes up what the store has recorded: what time it was, and its newest run.
-    pub(super) async fn learn_recorded(&mut self) -> Result<(), StoreError> {
+    pub(crate) async fn learn_recorded(&mut self) -> Result<(), StoreError> {
         let newest = self.follow_newest_run().await?;
         let recorded = self.store.recorded_time().await?;
         // An older version has told nothing else.
@@ -174,7 +174,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// Has this node's runs follow those of others, if another node has corrected the schedule.
-    pub(super) async fn learn_time(
+    pub(crate) async fn learn_time(
         &mut self,
         recorded: Option<Timestamp>,
     ) -> Result<(), StoreError> {
@@ -185,7 +185,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// Looks whether the clock was corrected. If so, gives the next jobs to look at.
-    pub(super) async fn watch_clock(
+    pub(crate) async fn watch_clock(
         &mut self,
         now: Timestamp,
     ) -> Result<Option<Vec<Scheduled>>, StoreError> {
@@ -197,9 +197,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 }
 
-impl Desk<'_> {
+impl StepContext<'_> {
     /// A new definition as it is by the clock of this step: it may have been admitted just before the clock was set.
-    pub(super) fn by_this_clock(&mut self, job: Job) -> Job {
+    pub(crate) fn by_this_clock(&mut self, job: Job) -> Job {
         let now = self.step.now;
         if !is_behind(now, job.anchor) {
             return job;
@@ -208,9 +208,9 @@ impl Desk<'_> {
     }
 
     /// Has the recurring jobs of a page continue from now.
-    pub(super) fn correct(&mut self, page: Vec<Scheduled>) {
+    pub(crate) fn correct(&mut self, page: Vec<Scheduled>) {
         let now = self.step.now;
-        let mut looked = Looked {
+        let mut looked = CorrectedPage {
             // A page may lack jobs that cannot be read.
             is_last: page.is_empty(),
             last: page.last().map(|scheduled| scheduled.job.id.clone()),

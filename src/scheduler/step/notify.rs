@@ -7,44 +7,45 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::apply::Desk;
-use super::ending::event_of;
-use super::floor::Waiting;
-use super::hook;
-use super::recovery::is_of;
-use super::report::Note;
 use crate::executor::{Beat, Signal};
 use crate::job::Job;
 use crate::output::{Line, Output};
 use crate::run::{Cause, Event, Outcome, Run, RunState, SkipReason};
+use crate::scheduler::hooks;
+use crate::scheduler::log::Note;
+use crate::scheduler::recovery::is_of;
+use crate::scheduler::state::capacity::WaitingRun;
+use crate::scheduler::step::apply::StepContext;
+use crate::scheduler::step::complete::event_of;
 
 /// How long such a run may take.
-pub(super) const TELLING_LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const HOOK_TIMEOUT: Duration = Duration::from_mins(1);
 /// Bytes of an output, its last lines, that a hook is given.
-pub(super) const OUTPUT_TOLD_BYTES: usize = 16 * 1024;
+pub(crate) const HOOK_OUTPUT_BYTES: usize = 16 * 1024;
 /// Lines of an output, its last ones, that a heartbeat tells of.
-const LINES_TOLD: usize = 50;
+const HEARTBEAT_LINES: usize = 50;
 
-impl Desk<'_> {
+impl StepContext<'_> {
     /// Makes the hook runs that report the end of a run, as the job has hooks for it.
-    pub(super) fn tell_end(&mut self, job: &Arc<Job>, run: &Run, output: &Output) {
+    pub(crate) fn create_end_hooks(&mut self, job: &Arc<Job>, run: &Run, output: &Output) {
         let is_hook_run = matches!(run.cause, Cause::Event { .. });
         let Some(event) = event_of(run).filter(|_| !is_hook_run) else { return };
         let hooks = &job.policy.hooks;
-        let was_failing = hooks.need_last_end() && self.note_end(run, event == Event::Failure);
+        let was_failing =
+            hooks.need_last_end() && self.update_is_failing(run, event == Event::Failure);
         if event == Event::Failure && hooks.on_failure_once && was_failing {
             return;
         }
-        self.tell(job, event, run, Some(output));
+        self.create_hook_run(job, event, run, Some(output));
         if event == Event::Success && was_failing {
-            self.tell(job, Event::Recovery, run, Some(output));
+            self.create_hook_run(job, Event::Recovery, run, Some(output));
         }
     }
 
     /// Has a job note whether its last run has failed, if a hook depends on it. Says whether the one before had. The job was
     /// read when the step was prepared. Where other nodes may end runs of it, it is written in any case, so that the step is
     /// decided again if one of them has done so meanwhile.
-    fn note_end(&mut self, run: &Run, fails: bool) -> bool {
+    fn update_is_failing(&mut self, run: &Run, fails: bool) -> bool {
         // What was not understood stays in the store as it is.
         let may_note = |job: &&Arc<Job>| is_of(job, run) && job.unreadable.is_none();
         let needs_it = |job: &&Arc<Job>| may_note(job) && job.policy.hooks.need_last_end();
@@ -57,14 +58,14 @@ impl Desk<'_> {
 
     /// Makes the run that tells of another one, if the job has a task for that. The other one is no such run itself, or
     /// there would be no end to it.
-    pub(super) fn tell(
+    pub(crate) fn create_hook_run(
         &mut self,
         job: &Arc<Job>,
         event: Event,
         subject: &Run,
         output: Option<&Output>,
     ) {
-        let Some(task) = hook::task(job, event) else { return };
+        let Some(task) = hooks::task(job, event) else { return };
         let executor = match self.rules.executor_for(None, task) {
             Ok(executor) => executor,
             Err(invalid) => {
@@ -77,7 +78,7 @@ impl Desk<'_> {
         let cause = Cause::Event { event, subject: subject.id.clone() };
         let now = self.step.now;
         let run = Run { executor, ..self.pending_run(job, cause, None, now) };
-        if !self.floor.has_place(&run.executor) {
+        if !self.capacity.accepts_extra_run(&run.executor) {
             let reason = SkipReason::ExecutorFull;
             let state = RunState::Skipped { reason, last_scheduled_at: now, count: 1 };
             self.step.insert_run(Arc::new(Run { state, ..run }));
@@ -85,16 +86,16 @@ impl Desk<'_> {
         }
         let run = Arc::new(run);
         self.step.insert_run(Arc::clone(&run));
-        let output = output.map(end_of).unwrap_or_default();
-        let event = Some(Arc::new(facts(job, event, subject, &output)));
-        let waiting = Waiting { run, job: Arc::clone(job), is_contested: false, event };
-        self.floor.wait(waiting, now);
+        let output = output.map(output_tail).unwrap_or_default();
+        let event = Some(Arc::new(hook_event(job, event, subject, &output)));
+        let waiting = WaitingRun { run, job: Arc::clone(job), needs_cluster_check: false, event };
+        self.capacity.wait(waiting, now);
     }
 }
 
-impl Desk<'_> {
+impl StepContext<'_> {
     /// Has a heartbeat sent, if the job has somewhere to send it.
-    pub(super) fn beat(&mut self, job: &Job, run: &Run, signal: Signal, body: String) {
+    pub(crate) fn send_heartbeat(&mut self, job: &Job, run: &Run, signal: Signal, body: String) {
         let Some(url) = &job.policy.heartbeat else { return };
         if !self.rules.may_beat(job, url) {
             return;
@@ -106,40 +107,42 @@ impl Desk<'_> {
     }
 
     /// Has a heartbeat sent for the end of a run: of a failure with its error, and the end of what it wrote.
-    pub(super) fn beat_end(&mut self, job: &Job, run: &Run, output: &Output) {
+    pub(crate) fn send_end_heartbeat(&mut self, job: &Job, run: &Run, output: &Output) {
         let RunState::Ended { outcome, .. } = &run.state else { return };
         match outcome {
-            Outcome::Succeeded { .. } => self.beat(job, run, Signal::Success, String::new()),
+            Outcome::Succeeded { .. } => {
+                self.send_heartbeat(job, run, Signal::Success, String::new());
+            }
             Outcome::Failed { error, .. }
             | Outcome::TimedOut { error }
             | Outcome::Lost { error } => {
-                let last = output.last_lines(LINES_TOLD);
+                let last = output.last_lines(HEARTBEAT_LINES);
                 let last = last.iter().map(|line| line.text.as_str());
                 let body: Vec<&str> = std::iter::once(error.as_str()).chain(last).collect();
-                self.beat(job, run, Signal::Failure, body.join("\n"));
+                self.send_heartbeat(job, run, Signal::Failure, body.join("\n"));
             }
             // Its work was not done, and a monitor that saw its start expects an end.
             Outcome::Cancelled { reason } => {
-                self.beat(job, run, Signal::Failure, format!("cancelled: {reason}"));
+                self.send_heartbeat(job, run, Signal::Failure, format!("cancelled: {reason}"));
             }
         }
     }
 }
 
-/// The last lines of an output, up to [`OUTPUT_TOLD_BYTES`].
-pub(super) fn end_of(output: &Output) -> String {
+/// The last lines of an output, up to [`HOOK_OUTPUT_BYTES`].
+pub(crate) fn output_tail(output: &Output) -> String {
     let mut bytes = 0;
-    let last = output.last_lines(OUTPUT_TOLD_BYTES);
+    let last = output.last_lines(HOOK_OUTPUT_BYTES);
     let fits = |line: &&Line| {
         bytes += line.text.len() + 1;
-        bytes <= OUTPUT_TOLD_BYTES
+        bytes <= HOOK_OUTPUT_BYTES
     };
     let lines: Vec<&Line> = last.iter().rev().take_while(fits).collect();
     lines.into_iter().rev().flat_map(|line| [line.text.as_str(), "\n"]).collect()
 }
 
 /// What a hook is given: what happened, on which host, to which job and run, and the end of what that run wrote.
-pub(super) fn facts(job: &Job, event: Event, subject: &Run, output: &str) -> Value {
+pub(crate) fn hook_event(job: &Job, event: Event, subject: &Run, output: &str) -> Value {
     json!({
         "event": event.word(),
         "host": host_of(&subject.node),

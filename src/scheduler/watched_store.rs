@@ -12,12 +12,12 @@ use crate::store::{Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, St
 
 /// A store, and where its calls are marked.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(super) struct WatchedStore<S> {
     pub(super) store: S,
     pub(super) pulse: Pulse,
 }
 
-impl<S: Store> Store for Watched<S> {
+impl<S: Store> Store for WatchedStore<S> {
     fn is_shared(&self) -> bool {
         self.store.is_shared()
     }

@@ -3,19 +3,19 @@
 
 use std::sync::Arc;
 
-use super::apply::Desk;
-use super::command::Answer;
-use super::plan;
-use super::report::Note;
 use crate::clock::Timestamp;
 use crate::job::{Former, Job, JobId, JobState};
 use crate::run::SkipReason;
+use crate::scheduler::log::Note;
+use crate::scheduler::plan;
+use crate::scheduler::request::Response;
+use crate::scheduler::step::apply::StepContext;
 use crate::trigger::Span;
 
-impl Desk<'_> {
+impl StepContext<'_> {
     /// Puts a job in the place of its former self. Where its schedule begins again, occurrences of the former one that were
     /// due and have no row yet go on under the new trigger, if that fires at the same instants; else they become one row.
-    pub(super) fn replace(&mut self, known: &Job, mut redefined: Job) -> Answer {
+    pub(crate) fn replace(&mut self, known: &Job, mut redefined: Job) -> Response {
         let held_back = held_back(known, SkipReason::Redefined, self.step.now);
         if let Some((first, reason)) = held_back.filter(|_| known.anchor != redefined.anchor) {
             if reason == SkipReason::Redefined && goes_on(known, &redefined, first, self.step.now) {
@@ -27,30 +27,30 @@ impl Desk<'_> {
         }
         let was_broken = matches!(known.state, JobState::Broken { .. });
         if was_broken && known.anchor == redefined.anchor {
-            redefined.state = self.mended(&redefined);
+            redefined.state = self.repaired_state(&redefined);
         }
         if was_broken {
-            self.step.notes.push(Note::Mended { job: redefined.id.clone() });
+            self.step.notes.push(Note::Repaired { job: redefined.id.clone() });
         }
         self.put(redefined)
     }
 
     /// Removes a job. Its runs that wait, and its occurrences that have come, are recorded as skipped.
-    pub(super) fn delete(&mut self, id: &JobId) {
+    pub(crate) fn delete(&mut self, id: &JobId) {
         if let Some(job) = self.step.job(id).cloned()
             && let Some((first, reason)) = held_back(&job, SkipReason::Removed, self.step.now)
         {
             self.skip_since(&job, first, reason);
         }
-        for waiting in self.floor.take_waiting(id) {
+        for waiting in self.capacity.take_waiting(id) {
             self.withdraw(waiting, SkipReason::Removed);
         }
-        self.floor.orphan(id);
+        self.capacity.forget_job(id);
         self.step.delete(id);
     }
 
     /// Accounts for the occurrences since `from` that were held back.
-    pub(super) fn skip_since(&mut self, job: &Job, from: Timestamp, reason: SkipReason) {
+    pub(crate) fn skip_since(&mut self, job: &Job, from: Timestamp, reason: SkipReason) {
         // What `next_run_time` named is no occurrence of the trigger, and accounted for by itself.
         let named = (!job.trigger.matches(from)).then(|| Span::one(from));
         let occurrences = job.trigger.occurrences(from, self.step.now);

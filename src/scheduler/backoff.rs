@@ -6,30 +6,30 @@ use crate::clock::Timestamp;
 use crate::store::StoreError;
 
 /// First pause after the store has failed, doubled up to the last one.
-const BACK_OFF_FIRST: TimeDelta = TimeDelta::milliseconds(100);
-const BACK_OFF_LAST: TimeDelta = TimeDelta::seconds(10);
+const FIRST_PAUSE: TimeDelta = TimeDelta::milliseconds(100);
+const LONGEST_PAUSE: TimeDelta = TimeDelta::seconds(10);
 
 /// When to try again while the store fails; says so once, not at each try.
 #[derive(Debug)]
-pub(super) struct BackOff {
+pub(super) struct Backoff {
     longest: TimeDelta,
-    waiting: Option<Waiting>,
+    waiting: Option<BackoffPause>,
 }
 
 /// A pause, and when it ends.
 #[derive(Debug, Clone, Copy)]
-struct Waiting {
+struct BackoffPause {
     pause: TimeDelta,
     until: Timestamp,
 }
 
-impl Default for BackOff {
+impl Default for Backoff {
     fn default() -> Self {
-        Self { longest: BACK_OFF_LAST, waiting: None }
+        Self { longest: LONGEST_PAUSE, waiting: None }
     }
 }
 
-impl BackOff {
+impl Backoff {
     /// From now on no pause is longer than this, the present one included.
     pub(super) fn limit(&mut self, longest: TimeDelta) {
         self.longest = longest;
@@ -53,7 +53,9 @@ impl BackOff {
                 next
             }
             // Who asks meanwhile is answered, and makes the pause no longer; a clock that went back does not either.
-            (Err(_), Some(Waiting { pause, until })) if now < until && until - now <= pause => {
+            (Err(_), Some(BackoffPause { pause, until }))
+                if now < until && until - now <= pause =>
+            {
                 Some(until)
             }
             (Err(error), waiting) => {
@@ -61,10 +63,10 @@ impl BackOff {
                     tracing::error!(%error, "the store failed; trying again");
                 }
                 let longest = self.longest;
-                let doubled = |waiting: Waiting| (waiting.pause + waiting.pause).min(longest);
-                let pause = waiting.map_or(BACK_OFF_FIRST, doubled);
+                let doubled = |waiting: BackoffPause| (waiting.pause + waiting.pause).min(longest);
+                let pause = waiting.map_or(FIRST_PAUSE, doubled);
                 let until = now.checked_add_signed(pause)?;
-                self.waiting = Some(Waiting { pause, until });
+                self.waiting = Some(BackoffPause { pause, until });
                 Some(until)
             }
         }
@@ -81,10 +83,10 @@ mod tests {
 
     #[test]
     fn pauses_grow_while_the_store_fails_however_often_someone_asks() {
-        let mut back_off = BackOff::default();
+        let mut backoff = Backoff::default();
         let mut fail = |millis| {
             let error = StoreError::Unavailable("gone".to_owned());
-            let next = back_off.next(Err(error), at(millis)).unwrap();
+            let next = backoff.next(Err(error), at(millis)).unwrap();
             (next - at(0)).num_milliseconds()
         };
         assert_eq!(fail(0), 100);
@@ -95,26 +97,26 @@ mod tests {
         }
         assert_eq!(fail(2_000_000), 2_010_000, "ten seconds at most");
         assert_eq!(fail(0), 10_000, "the clock went back");
-        assert_eq!(back_off.next(Ok(Some(at(7))), at(5)), Some(at(7)));
+        assert_eq!(backoff.next(Ok(Some(at(7))), at(5)), Some(at(7)));
         let error = StoreError::Unavailable("gone".to_owned());
-        assert_eq!(back_off.next(Err(error), at(50)), Some(at(150)), "from the beginning");
+        assert_eq!(backoff.next(Err(error), at(50)), Some(at(150)), "from the beginning");
     }
 
     #[test]
     fn a_limit_shortens_the_present_pause_and_those_that_follow() {
-        let mut back_off = BackOff::default();
-        let fail = |back_off: &mut BackOff, millis| {
+        let mut backoff = Backoff::default();
+        let fail = |backoff: &mut Backoff, millis| {
             let error = StoreError::Unavailable("gone".to_owned());
-            (back_off.next(Err(error), at(millis)).unwrap() - at(millis)).num_milliseconds()
+            (backoff.next(Err(error), at(millis)).unwrap() - at(millis)).num_milliseconds()
         };
         let mut now = 0;
         for _ in 0..10 {
-            now += fail(&mut back_off, now);
+            now += fail(&mut backoff, now);
         }
-        assert_eq!(fail(&mut back_off, now), 10_000);
-        back_off.limit(TimeDelta::seconds(1));
+        assert_eq!(fail(&mut backoff, now), 10_000);
+        backoff.limit(TimeDelta::seconds(1));
         for _ in 0..3 {
-            let pause = fail(&mut back_off, now);
+            let pause = fail(&mut backoff, now);
             assert_eq!(pause, 1000);
             now += pause;
         }

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use super::command::{Command, Request};
-use super::floor::Known;
-use super::recovery::{Recovered, Tries};
-use super::step::Step;
-use super::{Memory, Phase, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::JobId;
 use crate::run::SkipReason;
+use crate::scheduler::recovery::{ConflictRetries, Recovered};
+use crate::scheduler::request::{PendingRequest, Request};
+use crate::scheduler::state::capacity::InstanceView;
+use crate::scheduler::step::Step;
+use crate::scheduler::{Phase, Scheduler};
 use crate::store::{Holder, Store, StoreError};
 
 /// What the ledger says of a run whose node was silent for too long and that is not run again.
@@ -19,16 +19,16 @@ const NODE_GONE: &str = "its node was gone while it ran";
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Gives a sign of life when it is time, and looks what the others are doing.
-    pub(super) async fn meet_if_due(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn renew_lease_if_due(&mut self, now: Timestamp) -> Result<(), StoreError> {
         if self.is_shared && self.peers.is_due(now) {
-            self.meet(now).await?;
-            self.take_over(now, NODE_GONE).await?;
+            self.renew_lease(now).await?;
+            self.take_over_runs(now, NODE_GONE).await?;
         }
         Ok(())
     }
 
     /// Meets the other nodes, and buries the dead.
-    pub(super) async fn meet(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn renew_lease(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let me = Arc::clone(&self.identity.node);
         if self.peers.were_met_after(now) {
             // By this clock it will be long until what is held here is due; the others need not wait for that.
@@ -41,11 +41,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             tracing::warn!(
                 "this node was silent for too long: the others have taken over what it held"
             );
-            self.memory = Memory::Doubtful;
+            self.is_stale = true;
         }
         self.paused_since = meeting.paused_since;
         self.learn_time(meeting.recorded_time).await?;
-        self.asked_to_end = meeting.asked_to_end;
+        self.cancel_requests = meeting.asked_to_end;
         let dead = self.peers.observe(now, &me, meeting.nodes);
         if !dead.is_empty() {
             self.store.bury(&dead).await?;
@@ -54,16 +54,16 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             }
         }
         // Others may have changed what is held here, or left something: it is read again.
-        for pool in self.floor.closed_pools() {
+        for pool in self.capacity.closed_pools() {
             self.store.release(&me, &pool, now).await?;
         }
-        self.horizon.clear();
+        self.due_cache.clear();
         self.has_met_now = true;
         Ok(())
     }
 
     /// Decides about runs in flight that no living node holds.
-    pub(super) async fn take_over(
+    pub(crate) async fn take_over_runs(
         &mut self,
         now: Timestamp,
         why: &str,
@@ -73,34 +73,34 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// Looks at everything that a decision of this step needs: what is due, what runs elsewhere, and what was skipped.
-    pub(super) async fn look(
+    pub(crate) async fn load_due(
         &mut self,
         step: &mut Step,
-        commands: &[Command],
-    ) -> Result<Known, StoreError> {
-        self.fill_horizon(step, commands).await?;
-        let known = self.look_elsewhere(step, commands).await?;
-        self.look_at_overlaps(step, commands).await?;
+        commands: &[PendingRequest],
+    ) -> Result<InstanceView, StoreError> {
+        self.fill_due_cache(step, commands).await?;
+        let known = self.load_cluster_counts(step, commands).await?;
+        self.load_overlap_rows(step, commands).await?;
         Ok(known)
     }
 
     /// Looks at what other nodes run and have changed, as far as this step needs it.
-    async fn look_elsewhere(
+    async fn load_cluster_counts(
         &mut self,
         step: &mut Step,
-        commands: &[Command],
-    ) -> Result<Known, StoreError> {
+        commands: &[PendingRequest],
+    ) -> Result<InstanceView, StoreError> {
         if !self.is_shared {
-            return Ok(Known::Everywhere);
+            return Ok(InstanceView::AllNodes);
         }
         let has_met = std::mem::take(&mut self.has_met_now);
-        let may_start = self.floor.has_contested() && !self.unrecorded.is_empty()
-            || self.floor.has_woken_contested();
+        let may_start = self.capacity.needs_cluster_check() && !self.unrecorded.is_empty()
+            || self.capacity.newly_needs_cluster_check();
         if has_met || may_start {
-            self.look_at_waiting(step).await?;
+            self.refresh_waiting(step).await?;
         }
         // Another node may have paused or moved what is due here.
-        self.horizon.renew(step.jobs());
+        self.due_cache.renew(step.jobs());
         let asks_for_run =
             commands.iter().any(|command| matches!(command.request, Request::Run(_)));
         // The jobs were read before: who makes a run of one of them from now on changes its revision. Also a job that
@@ -108,15 +108,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let fires = self.will_fire(step, commands) && self.due_jobs(step).next().is_some();
         if has_met || may_start || asks_for_run || fires {
             let elsewhere = self.store.in_flight_elsewhere(&self.identity.node).await?;
-            self.floor.set_elsewhere(elsewhere);
+            self.capacity.set_other_nodes(elsewhere);
         }
         let is_known = has_met || may_start;
-        Ok(if is_known { Known::Everywhere } else { Known::Here })
+        Ok(if is_known { InstanceView::AllNodes } else { InstanceView::ThisNode })
     }
 
     /// Has waiting runs follow what other nodes have made of their jobs.
-    async fn look_at_waiting(&mut self, step: &mut Step) -> Result<(), StoreError> {
-        let waiting = self.floor.waiting_jobs();
+    async fn refresh_waiting(&mut self, step: &mut Step) -> Result<(), StoreError> {
+        let waiting = self.capacity.waiting_jobs();
         if waiting.is_empty() || self.phase == Phase::Draining {
             return Ok(());
         }
@@ -126,11 +126,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         for id in &ids {
             if let Some(job) = step.job(id) {
-                self.floor.redefine(job);
+                self.capacity.redefine(job);
                 continue;
             }
-            for waiting in self.floor.take_waiting(id) {
-                self.desk(step).withdraw(waiting, SkipReason::Removed);
+            for waiting in self.capacity.take_waiting(id) {
+                self.context(step).withdraw(waiting, SkipReason::Removed);
             }
         }
         Ok(())
@@ -141,10 +141,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if !self.is_shared {
             return Ok(());
         }
-        let mut tries = Tries::default();
+        let mut tries = ConflictRetries::default();
         loop {
             // Another node may bury someone at the same moment.
-            let result = self.take_leave(now).await;
+            let result = self.release_lease(now).await;
             if tries.go_on(&result) {
                 continue;
             }
@@ -156,8 +156,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
     }
 
-    async fn take_leave(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        self.meet(now).await?;
+    async fn release_lease(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        self.renew_lease(now).await?;
         let me = self.peers.nodes().iter().filter(|node| *node.name == *self.identity.node);
         let me: Vec<_> = me.cloned().collect();
         self.store.bury(&me).await

@@ -3,24 +3,24 @@
 
 use std::sync::Arc;
 
-use super::apply::Desk;
-use super::command::{Answer, Refusal};
-use super::floor::{Freed, Waiting};
-use super::report::Note;
-use super::retry;
 use crate::executor::Completion;
 use crate::job::Job;
 use crate::output::Output;
 use crate::run::{Event, Outcome, Run, RunId, RunState, SkipReason};
+use crate::scheduler::log::Note;
+use crate::scheduler::request::{RequestError, Response};
+use crate::scheduler::retry;
+use crate::scheduler::state::capacity::{FreedRun, WaitingRun};
+use crate::scheduler::step::apply::StepContext;
 use crate::store::Change;
 
 /// What the ledger says of a run that was cancelled without a reason.
 const CANCELLED: &str = "cancelled on request";
 
-impl Desk<'_> {
+impl StepContext<'_> {
     /// Records the end of an attempt, by its job as it is now, if that is not gone.
-    pub(super) fn end(&mut self, run: &Run, freed: Freed, completion: &Completion) {
-        let Freed { job, event } = freed;
+    pub(crate) fn end(&mut self, run: &Run, freed: FreedRun, completion: &Completion) {
+        let FreedRun { job, event } = freed;
         let mut run = run.clone();
         self.step.recorded.push(run.execution());
         let Completion { started_at, finished_at, outcome, cost, .. } = completion;
@@ -38,62 +38,66 @@ impl Desk<'_> {
                 run.retry(due_at);
                 let run = Arc::new(run);
                 self.step.update_run(Arc::clone(&run));
-                let is_contested = self.is_shared;
-                self.floor.wait(Waiting { run, job, is_contested, event }, now);
+                let needs_cluster_check = self.is_shared;
+                self.capacity.wait(WaitingRun { run, job, needs_cluster_check, event }, now);
             }
             (job, _) => {
                 let run = Arc::new(run);
                 self.step.update_run(Arc::clone(&run));
                 self.step.ended.push(Arc::clone(&run));
                 let Some(job) = job else { return };
-                self.tell_end(&job, &run, &completion.output);
-                self.beat_end(&job, &run, &completion.output);
+                self.create_end_hooks(&job, &run, &completion.output);
+                self.send_end_heartbeat(&job, &run, &completion.output);
             }
         }
     }
 
     /// Takes back a waiting run that will not be started any more.
-    pub(super) fn withdraw(&mut self, waiting: Waiting, reason: SkipReason) {
-        let Waiting { mut run, job, .. } = waiting;
+    pub(crate) fn withdraw(&mut self, waiting: WaitingRun, reason: SkipReason) {
+        let WaitingRun { mut run, job, .. } = waiting;
         Arc::make_mut(&mut run).skip(self.step.now, reason);
         self.step.update_run(Arc::clone(&run));
-        self.beat_withdrawn(&job, &run);
+        self.send_withdrawn_heartbeat(&job, &run);
     }
 
     /// Sends the end of a run that waited for another attempt to its heartbeat, which knows of its start.
-    fn beat_withdrawn(&mut self, job: &Job, run: &Run) {
+    fn send_withdrawn_heartbeat(&mut self, job: &Job, run: &Run) {
         if run.attempt > 1 {
-            self.beat_end(job, run, &Output::default());
+            self.send_end_heartbeat(job, run, &Output::default());
         }
     }
 
     /// Ends a run on request: at once if it waits, and else by asking its executor.
-    pub(super) fn cancel(&mut self, id: &RunId, reason: Option<String>) -> Result<Answer, Refusal> {
+    pub(crate) fn cancel(
+        &mut self,
+        id: &RunId,
+        reason: Option<String>,
+    ) -> Result<Response, RequestError> {
         let reason = reason.unwrap_or_else(|| CANCELLED.to_owned());
-        if let Some(Waiting { mut run, job, .. }) = self.floor.take_run(id) {
+        if let Some(WaitingRun { mut run, job, .. }) = self.capacity.take_run(id) {
             Arc::make_mut(&mut run).cancel_pending(self.step.now, reason);
             self.step.update_run(Arc::clone(&run));
             self.step.ended.push(Arc::clone(&run));
-            self.beat_withdrawn(&job, &run);
-            return Ok(Answer::Run(run));
+            self.send_withdrawn_heartbeat(&job, &run);
+            return Ok(Response::Run(run));
         }
         let ended = self.step.ended.iter().find(|run| run.id == *id).or(self.step.run(id));
-        let run = ended.cloned().ok_or_else(|| Refusal::NoRun(id.to_string()))?;
+        let run = ended.cloned().ok_or_else(|| RequestError::NoRun(id.to_string()))?;
         if run.state.is_final() {
             let state = run.state.word();
-            return Err(Refusal::RunEnded { id: id.to_string(), state });
+            return Err(RequestError::RunEnded { id: id.to_string(), state });
         }
-        if self.floor.is_running(id) {
+        if self.capacity.is_running(id) {
             self.step.cancels.push((id.clone(), reason));
         } else {
             self.step.note(Change::AskRunToEnd { run_id: id.clone(), reason });
         }
-        Ok(Answer::Run(run))
+        Ok(Response::Run(run))
     }
 }
 
 /// What the end of a run is to those who want to be told.
-pub(super) fn event_of(run: &Run) -> Option<Event> {
+pub(crate) fn event_of(run: &Run) -> Option<Event> {
     let RunState::Ended { outcome, .. } = &run.state else { return None };
     match outcome {
         Outcome::Succeeded { .. } => Some(Event::Success),

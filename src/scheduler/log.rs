@@ -15,11 +15,11 @@ const TARGET: &str = "ledger";
 /// Something that a step decides and that the log tells once the step is committed. A step that is not committed is
 /// decided again, so it leaves no line.
 #[derive(Debug)]
-pub(super) enum Note {
+pub(crate) enum Note {
     /// A job cannot fire any more.
     Broken { job: JobId, reason: String },
     /// A broken job can fire again.
-    Mended { job: JobId },
+    Repaired { job: JobId },
     /// A job that another file declares was removed by a request.
     RemovedOfAnother { job: JobId, source: Arc<str> },
     /// Occurrences were skipped.
@@ -37,7 +37,7 @@ impl Note {
             Self::Broken { job, reason } => {
                 tracing::warn!(%job, error = %reason, "the job is broken; it is kept, and does not fire");
             }
-            Self::Mended { job } => tracing::info!(%job, "the job is whole again"),
+            Self::Repaired { job } => tracing::info!(%job, "the job is whole again"),
             Self::RemovedOfAnother { job, source } => {
                 tracing::warn!(%job, %source, "a job that another file declares was removed; \
                     a daemon that uses that file adds it again at its next start or reload");

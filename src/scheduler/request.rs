@@ -41,7 +41,7 @@ pub enum Added {
 
 /// A job of the file whose declaration is faulty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct InvalidDeclaration {
     /// Its id; where the file gives it none, its number in the file stands in for it.
     pub id: JobId,
     /// What is wrong with it, and where.
@@ -92,7 +92,7 @@ pub enum Request {
     Declare(Vec<Job>),
     /// Break jobs of the file whose declarations are faulty: they keep their definitions, and do not fire. One that this
     /// file did not declare before, but that exists, is left alone.
-    BreakDeclared(Vec<Fault>),
+    BreakDeclared(Vec<InvalidDeclaration>),
     /// Fire from now on: the jobs of the file are declared.
     Begin,
 }
@@ -107,7 +107,7 @@ pub(super) fn weight(job: &Job) -> usize {
 
 impl Request {
     /// Whether it pauses or resumes the scheduler as a whole.
-    pub(super) fn is_of_all(&self) -> bool {
+    pub(super) fn pauses_scheduler(&self) -> bool {
         matches!(self, Self::PauseAll | Self::ResumeAll)
     }
 
@@ -175,13 +175,13 @@ impl Request {
 
 /// What a request led to.
 #[derive(Debug, Clone)]
-pub enum Answer {
+pub enum Response {
     /// The job as it now is.
     Job(Arc<Job>),
     /// The run that was made.
     Run(Arc<Run>),
     /// What became of each job that was to be added, in order.
-    Added(Vec<Result<Added, Refusal>>),
+    Added(Vec<Result<Added, RequestError>>),
     /// Since when the scheduler is paused; none if it is not.
     Paused(Option<Timestamp>),
     /// What was asked is done, and there is nothing more to say.
@@ -233,7 +233,7 @@ impl Difference {
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum RequestError {
     /// There is no such job.
     #[error("there is no job \"{0}\"")]
     NotFound(JobId),
@@ -294,16 +294,16 @@ pub enum Refusal {
 
 /// A request with the place for its answer.
 #[derive(Debug)]
-pub struct Command {
+pub struct PendingRequest {
     /// What is asked.
     pub request: Request,
     /// Who waits for the answer. That nobody does any more changes nothing.
-    pub reply: oneshot::Sender<Result<Answer, Refusal>>,
+    pub reply: oneshot::Sender<Result<Response, RequestError>>,
 }
 
-impl Command {
+impl PendingRequest {
     /// A request whose answer goes to `reply`.
-    pub fn new(request: Request, reply: oneshot::Sender<Result<Answer, Refusal>>) -> Self {
+    pub fn new(request: Request, reply: oneshot::Sender<Result<Response, RequestError>>) -> Self {
         Self { request, reply }
     }
 }

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use super::Scheduler;
-use super::step::Step;
 use crate::executor::{Executor, Saving};
+use crate::scheduler::Scheduler;
+use crate::scheduler::step::Step;
 use crate::store::{Change, Store};
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
@@ -17,12 +17,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     }
 
     /// Adds outputs of runs that go on to the step, if it is to save any.
-    pub(super) fn save_grown(&mut self, step: &mut Step) {
+    pub(crate) fn save_outputs_of_running(&mut self, step: &mut Step) {
         let Some(saving) = self.to_save.take() else { return };
         for (execution, output) in self.executor.unsaved_outputs(step.now, saving) {
             // What has ended is saved with its end, and what another node has taken over is not written here.
             let goes_on =
-                !self.unrecorded.contains_key(&execution) && self.suspects.may_save(&execution);
+                !self.unrecorded.contains_key(&execution) && self.bisection.may_save(&execution);
             if goes_on && self.executing.contains_key(&execution) {
                 let (run_id, attempt) = execution.clone();
                 let held_by = Arc::clone(&self.identity.node);

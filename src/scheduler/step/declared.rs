@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use super::apply::{Desk, due_again, state_from};
-use super::command::{Conflict, Difference, Fault};
-use super::report::Note;
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::run::SkipReason;
+use crate::scheduler::log::Note;
+use crate::scheduler::request::{Conflict, Difference, InvalidDeclaration};
+use crate::scheduler::step::apply::{StepContext, recomputed_due, state_from};
 
-impl Desk<'_> {
-    pub(super) fn review(&mut self, ids: &[JobId]) -> Difference {
+impl StepContext<'_> {
+    pub(crate) fn review(&mut self, ids: &[JobId]) -> Difference {
         let mut difference = Difference::default();
         for id in ids {
             let Some(job) = self.step.job(id).cloned() else { continue };
@@ -21,13 +21,13 @@ impl Desk<'_> {
                 difference.removed.push(id.to_string());
                 self.delete(id);
             } else {
-                self.judge_again(&job);
+                self.recheck(&job);
             }
         }
         difference
     }
 
-    pub(super) fn declare(&mut self, jobs: Vec<Job>) -> Difference {
+    pub(crate) fn declare(&mut self, jobs: Vec<Job>) -> Difference {
         let mut difference = Difference::default();
         for job in jobs {
             let source = Some(Arc::clone(&self.rules.source));
@@ -62,9 +62,9 @@ impl Desk<'_> {
     }
 
     /// Breaks jobs of this file. Their definitions stay, so that their schedules can go on.
-    pub(super) fn break_declared(&mut self, faults: Vec<Fault>) {
+    pub(crate) fn break_declared(&mut self, faults: Vec<InvalidDeclaration>) {
         let now = self.step.now;
-        for Fault { id, reason } in faults {
+        for InvalidDeclaration { id, reason } in faults {
             let source = Some(Arc::clone(&self.rules.source));
             let broken = match self.step.job(&id).cloned() {
                 None => Job { source, ..Job::undefined(id, reason, now) },
@@ -86,7 +86,7 @@ impl Desk<'_> {
     }
 
     /// Breaks an active job that the rules no longer allow, and mends one that they allow again.
-    fn judge_again(&mut self, job: &Arc<Job>) {
+    fn recheck(&mut self, job: &Arc<Job>) {
         let now = self.step.now;
         let state = match (self.rules.check(job), &job.state) {
             (Err(invalid), JobState::Active { .. }) => {
@@ -96,8 +96,8 @@ impl Desk<'_> {
                 job.state.broken(reason)
             }
             (Ok(()), JobState::Broken { .. }) => {
-                self.step.notes.push(Note::Mended { job: job.id.clone() });
-                self.mended(&Job { state: job.state.unbroken(), ..(**job).clone() })
+                self.step.notes.push(Note::Repaired { job: job.id.clone() });
+                self.repaired_state(&Job { state: job.state.unbroken(), ..(**job).clone() })
             }
             (Err(_) | Ok(()), _) => return,
         };
@@ -106,7 +106,7 @@ impl Desk<'_> {
 
     /// The state of a job that was broken and is whole again; it is in the state that it had before. What it missed is
     /// accounted for.
-    pub(super) fn mended(&mut self, job: &Job) -> JobState {
+    pub(crate) fn repaired_state(&mut self, job: &Job) -> JobState {
         let now = self.step.now;
         let held = match &job.state {
             JobState::Active { next } => next.scheduled_at,
@@ -118,7 +118,7 @@ impl Desk<'_> {
         };
         // A one-shot is late. If the clock was set back meanwhile, what came before has its rows, and this is to come.
         if job.trigger.is_one_shot() || held > now {
-            return JobState::Active { next: due_again(job, held) };
+            return JobState::Active { next: recomputed_due(job, held) };
         }
         self.skip_since(job, held, SkipReason::Broken);
         state_from(job, job.trigger.next_after(now))

@@ -2,21 +2,32 @@
 //! rows to write, the runs to start and the answers to give. Nothing of it is true before the
 //! store has committed it.
 
+pub(crate) mod apply;
+pub(crate) mod complete;
+pub(crate) mod correct;
+pub(crate) mod declared;
+pub(crate) mod fire;
+pub(crate) mod load;
+pub(crate) mod notify;
+pub(crate) mod outputs;
+pub(crate) mod overlap;
+pub(crate) mod redefine;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 use tokio::sync::oneshot;
 
-use super::admission::Rules;
-use super::command::{Answer, Refusal, Request};
-use super::correction::Looked;
-use super::report::Note;
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Beat};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Execution, Run, RunId, RunState};
+use crate::scheduler::admission::Rules;
+use crate::scheduler::log::Note;
+use crate::scheduler::request::{Request, RequestError, Response};
+use crate::scheduler::step::correct::CorrectedPage;
 use crate::store::Change;
 use crate::trigger::Span;
 
@@ -25,7 +36,7 @@ const DATED_BACK_APART: TimeDelta = TimeDelta::seconds(1);
 
 /// What a step writes of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Written {
+enum JobWrite {
     /// Nothing.
     #[default]
     Not,
@@ -37,17 +48,17 @@ enum Written {
 
 /// A job before this step and after it.
 #[derive(Debug, Default)]
-struct Entry {
+struct JobChange {
     before: Option<Arc<Job>>,
     /// Its revision is the one that it will have.
     after: Option<Arc<Job>>,
-    written: Written,
+    written: JobWrite,
 }
 
-impl Entry {
+impl JobChange {
     /// Says who holds the job, if it is written.
     fn set_owner(&mut self, owner: impl Fn(&Job) -> Option<Arc<str>>) {
-        let Some(job) = self.after.as_mut().filter(|_| self.written != Written::Not) else {
+        let Some(job) = self.after.as_mut().filter(|_| self.written != JobWrite::Not) else {
             return;
         };
         let owner = owner(job);
@@ -59,53 +70,53 @@ impl Entry {
 
 /// An answer that is given once the step is committed.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) to: oneshot::Sender<Result<Answer, Refusal>>,
-    pub(super) answer: Result<Answer, Refusal>,
+pub(crate) struct StepReply {
+    pub(crate) to: oneshot::Sender<Result<Response, RequestError>>,
+    pub(crate) answer: Result<Response, RequestError>,
 }
 
 /// What a step will do.
 #[derive(Debug)]
-pub(super) struct Step {
-    pub(super) now: Timestamp,
+pub(crate) struct Step {
+    pub(crate) now: Timestamp,
     node: Arc<str>,
-    jobs: BTreeMap<JobId, Entry>,
+    jobs: BTreeMap<JobId, JobChange>,
     ledger: Vec<Change>,
     /// Where in the ledger the rows are that this step adds.
     added: BTreeMap<RunId, usize>,
     /// Since when the scheduler is paused, as of this step.
     paused_since: Option<Timestamp>,
-    pub(super) starts: Vec<(String, Assignment)>,
+    pub(crate) starts: Vec<(String, Assignment)>,
     /// Runs that are asked to end, and why.
-    pub(super) cancels: Vec<(RunId, String)>,
-    pub(super) replies: Vec<Reply>,
+    pub(crate) cancels: Vec<(RunId, String)>,
+    pub(crate) replies: Vec<StepReply>,
     /// What was asked: it may have to be asked again.
-    pub(super) asked: Vec<Request>,
+    pub(crate) asked: Vec<Request>,
     /// The rules before this step, if it has changed them.
-    pub(super) former_rules: Option<Rules>,
+    pub(crate) former_rules: Option<Rules>,
     /// Jobs that fire in this step.
-    pub(super) fired: Vec<JobId>,
+    pub(crate) fired: Vec<JobId>,
     /// Heartbeats to send.
-    pub(super) beats: Vec<Beat>,
+    pub(crate) beats: Vec<Beat>,
     /// Attempts whose end this step records.
-    pub(super) recorded: Vec<Execution>,
+    pub(crate) recorded: Vec<Execution>,
     /// Outputs of runs that go on, which this step saves.
-    pub(super) saved: Vec<(Execution, Arc<Output>)>,
+    pub(crate) saved: Vec<(Execution, Arc<Output>)>,
     /// Runs whose end this step records.
-    pub(super) ended: Vec<Arc<Run>>,
+    pub(crate) ended: Vec<Arc<Run>>,
     /// The last instant to which a definition was dated back.
-    pub(super) dated_back: Option<Timestamp>,
+    pub(crate) dated_back: Option<Timestamp>,
     /// Jobs that were looked at because the clock was corrected.
-    pub(super) looked: Option<Looked>,
+    pub(crate) looked: Option<CorrectedPage>,
     /// What the log tells once the step is committed.
-    pub(super) notes: Vec<Note>,
+    pub(crate) notes: Vec<Note>,
     /// Runs that the requests speak of, as the store has them.
     runs: BTreeMap<RunId, Arc<Run>>,
 }
 
 impl Step {
     /// A step of this node at `now` that knows these jobs and runs, of a scheduler that is paused since then or not.
-    pub(super) fn new(
+    pub(crate) fn new(
         now: Timestamp,
         node: Arc<str>,
         (jobs, runs): (Vec<Job>, Vec<Run>),
@@ -140,41 +151,41 @@ impl Step {
     }
 
     /// A job as it stands in this step.
-    pub(super) fn job(&self, id: &JobId) -> Option<&Arc<Job>> {
+    pub(crate) fn job(&self, id: &JobId) -> Option<&Arc<Job>> {
         self.jobs.get(id)?.after.as_ref()
     }
 
     /// The jobs that this step knows, as they stand.
-    pub(super) fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
         self.jobs.values().filter_map(|entry| entry.after.as_ref())
     }
 
     /// Whether this step changes the job.
-    pub(super) fn writes(&self, id: &JobId) -> bool {
-        self.jobs.get(id).is_some_and(|entry| entry.written != Written::Not)
+    pub(crate) fn writes(&self, id: &JobId) -> bool {
+        self.jobs.get(id).is_some_and(|entry| entry.written != JobWrite::Not)
     }
 
     /// Takes up a job that the store gave.
-    pub(super) fn learn(&mut self, job: &Arc<Job>) {
-        let entry = Entry {
+    pub(crate) fn learn(&mut self, job: &Arc<Job>) {
+        let entry = JobChange {
             before: Some(Arc::clone(job)),
             after: Some(Arc::clone(job)),
-            ..Entry::default()
+            ..JobChange::default()
         };
         self.jobs.entry(job.id.clone()).or_insert(entry);
     }
 
     /// Makes a job this from now on.
-    pub(super) fn put(&mut self, job: Job) -> Arc<Job> {
-        self.write(job, Written::Defined)
+    pub(crate) fn put(&mut self, job: Job) -> Arc<Job> {
+        self.write(job, JobWrite::Defined)
     }
 
     /// Gives a job another place in the schedule, and nothing else.
-    pub(super) fn advance(&mut self, job: Job) -> Arc<Job> {
-        self.write(job, Written::Advanced)
+    pub(crate) fn advance(&mut self, job: Job) -> Arc<Job> {
+        self.write(job, JobWrite::Advanced)
     }
 
-    fn write(&mut self, job: Job, written: Written) -> Arc<Job> {
+    fn write(&mut self, job: Job, written: JobWrite) -> Arc<Job> {
         let entry = self.jobs.entry(job.id.clone()).or_default();
         // One that this step also removed is the same one to the store.
         let stored = entry.before.as_ref().map(|before| (before.revision, before.created_at));
@@ -187,7 +198,7 @@ impl Step {
 
     /// An instant before this step that no other definition has: a microsecond before it, and one more for each. Steps can
     /// follow each other within a microsecond, so that it is also before those of the last second.
-    pub(super) fn date_back(&mut self) -> Timestamp {
+    pub(crate) fn date_back(&mut self) -> Timestamp {
         let is_near =
             |last: &Timestamp| self.now.signed_duration_since(*last).abs() < DATED_BACK_APART;
         let former = self.dated_back.filter(is_near).map_or(self.now, |last| last.min(self.now));
@@ -197,19 +208,19 @@ impl Step {
     }
 
     /// Removes a job.
-    pub(super) fn delete(&mut self, id: &JobId) {
+    pub(crate) fn delete(&mut self, id: &JobId) {
         let entry = self.jobs.entry(id.clone()).or_default();
         entry.after = None;
-        entry.written = Written::Defined;
+        entry.written = JobWrite::Defined;
     }
 
     /// Since when the scheduler is paused.
-    pub(super) fn paused_since(&self) -> Option<Timestamp> {
+    pub(crate) fn paused_since(&self) -> Option<Timestamp> {
         self.paused_since
     }
 
     /// Pauses the scheduler from now on, or resumes it.
-    pub(super) fn set_paused(&mut self, paused: bool) {
+    pub(crate) fn set_paused(&mut self, paused: bool) {
         if self.paused_since.is_some() != paused {
             self.paused_since = Some(self.now).filter(|_| paused);
             self.ledger.push(Change::SetPaused(self.paused_since));
@@ -217,18 +228,18 @@ impl Step {
     }
 
     /// Adds a change that is about no row of its own.
-    pub(super) fn note(&mut self, change: Change) {
+    pub(crate) fn note(&mut self, change: Change) {
         self.ledger.push(change);
     }
 
     /// Adds a row to the ledger.
-    pub(super) fn insert_run(&mut self, run: Arc<Run>) {
+    pub(crate) fn insert_run(&mut self, run: Arc<Run>) {
         self.added.insert(run.id.clone(), self.ledger.len());
         self.ledger.push(Change::InsertRun(run));
     }
 
     /// Overwrites a row of the ledger. A row that this same step added is simply added as it now is.
-    pub(super) fn update_run(&mut self, run: Arc<Run>) {
+    pub(crate) fn update_run(&mut self, run: Arc<Run>) {
         let added = self.added.get(&run.id).and_then(|number| self.ledger.get_mut(*number));
         if let Some(change) = added {
             *change = Change::InsertRun(run);
@@ -239,7 +250,7 @@ impl Step {
     }
 
     /// Has a row of skipped occurrences take in those of `span`, and gives it back as it then is.
-    pub(super) fn extend_skipped(&mut self, row: &Run, span: Span) -> Option<Arc<Run>> {
+    pub(crate) fn extend_skipped(&mut self, row: &Run, span: Span) -> Option<Arc<Run>> {
         let RunState::Skipped { reason, last_scheduled_at: former_last, count } = row.state else {
             return None;
         };
@@ -251,27 +262,27 @@ impl Step {
     }
 
     /// A run that the store gave.
-    pub(super) fn run(&self, id: &RunId) -> Option<&Arc<Run>> {
+    pub(crate) fn run(&self, id: &RunId) -> Option<&Arc<Run>> {
         self.runs.get(id)
     }
 
     /// Records an attempt that has ended and is not the last of its run.
-    pub(super) fn end_attempt(&mut self, run: &Run) {
+    pub(crate) fn end_attempt(&mut self, run: &Run) {
         if let Some(attempt) = run.last_attempt() {
             self.ledger.push(Change::InsertAttempt(Arc::new(attempt)));
         }
     }
 
     /// Everything that is to be written, in one transaction. `owner` says who holds a job from now on.
-    pub(super) fn changes(&mut self, owner: impl Fn(&Job) -> Option<Arc<str>>) -> Vec<Change> {
+    pub(crate) fn changes(&mut self, owner: impl Fn(&Job) -> Option<Arc<str>>) -> Vec<Change> {
         let mut changes = Vec::with_capacity(self.jobs.len() + self.ledger.len());
         for (id, entry) in &mut self.jobs {
             entry.set_owner(&owner);
             let change = match (&entry.before, &entry.after, entry.written) {
-                (_, _, Written::Not) | (None, None, _) => continue,
+                (_, _, JobWrite::Not) | (None, None, _) => continue,
                 (None, Some(job), _) => Change::InsertJob(Arc::clone(job)),
-                (Some(_), Some(job), Written::Advanced) => Change::AdvanceJob(Arc::clone(job)),
-                (Some(_), Some(job), Written::Defined) => Change::UpdateJob(Arc::clone(job)),
+                (Some(_), Some(job), JobWrite::Advanced) => Change::AdvanceJob(Arc::clone(job)),
+                (Some(_), Some(job), JobWrite::Defined) => Change::UpdateJob(Arc::clone(job)),
                 (Some(before), None, _) => {
                     let (revision, created_at) = (before.revision, before.created_at);
                     Change::DeleteJob { id: id.clone(), revision, created_at }
@@ -300,9 +311,9 @@ impl Step {
     }
 
     /// The jobs as they are now that the step has been written; none for one that is gone.
-    pub(super) fn written(&mut self) -> impl Iterator<Item = (JobId, Option<Arc<Job>>)> + use<> {
+    pub(crate) fn written(&mut self) -> impl Iterator<Item = (JobId, Option<Arc<Job>>)> + use<> {
         let jobs = std::mem::take(&mut self.jobs).into_iter();
-        let written = jobs.filter(|(_, entry)| entry.written != Written::Not);
+        let written = jobs.filter(|(_, entry)| entry.written != JobWrite::Not);
         written.map(|(id, entry)| (id, entry.after))
     }
 }

@@ -8,15 +8,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::apply::Desk;
-use super::command::Command;
-use super::plan::Skipped;
-use super::report::Note;
-use super::step::Step;
-use super::{Scheduler, floor::Floor};
 use crate::executor::Executor;
 use crate::job::{Job, JobId, Overlap};
 use crate::run::{Run, RunId, RunState, SkipReason};
+use crate::scheduler::Scheduler;
+use crate::scheduler::log::Note;
+use crate::scheduler::plan::Skipped;
+use crate::scheduler::request::PendingRequest;
+use crate::scheduler::state::capacity::Capacity;
+use crate::scheduler::step::Step;
+use crate::scheduler::step::apply::StepContext;
 use crate::store::{Change, Store, StoreError};
 
 /// What the ledger says of a run that was ended for a newer one.
@@ -28,11 +29,11 @@ const REMEMBERED_MAX: usize = 10_000;
 /// For each job that is blocked by its own runs: the row of its latest overlaps. It is what the store said, or what was
 /// written; a row that another node has changed meanwhile is a conflict, and then everything is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Overlaps {
+pub(crate) struct OverlapRows {
     rows: BTreeMap<JobId, Arc<Run>>,
 }
 
-impl Overlaps {
+impl OverlapRows {
     /// Remembers a row.
     fn remember(&mut self, row: Arc<Run>) {
         if self.rows.len() >= REMEMBERED_MAX {
@@ -47,20 +48,24 @@ impl Overlaps {
     }
 
     /// Forgets everything.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.rows.clear();
     }
 
     /// Forgets rows that are no longer kept.
-    pub(super) fn forget(&mut self, gone: &[RunId]) {
+    pub(crate) fn forget(&mut self, gone: &[RunId]) {
         let gone: BTreeSet<&RunId> = gone.iter().collect();
         self.rows.retain(|_, row| !gone.contains(&row.id));
     }
 
     /// The jobs that are due, would overlap, and have no row here.
-    fn unknown<'a>(&self, due: impl Iterator<Item = &'a Arc<Job>>, floor: &Floor) -> Vec<Arc<Job>> {
+    fn unknown<'a>(
+        &self,
+        due: impl Iterator<Item = &'a Arc<Job>>,
+        capacity: &Capacity,
+    ) -> Vec<Arc<Job>> {
         let is_unknown = |job: &&Arc<Job>| {
-            !job.trigger.is_one_shot() && !floor.admits(job) && self.of(job).is_none()
+            !job.trigger.is_one_shot() && !capacity.accepts_instance(job) && self.of(job).is_none()
         };
         due.filter(is_unknown).cloned().collect()
     }
@@ -68,34 +73,34 @@ impl Overlaps {
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Reads the rows that overlaps of this step may join.
-    pub(super) async fn look_at_overlaps(
+    pub(crate) async fn load_overlap_rows(
         &mut self,
         step: &Step,
-        commands: &[Command],
+        commands: &[PendingRequest],
     ) -> Result<(), StoreError> {
         if !self.will_fire(step, commands) {
             return Ok(());
         }
-        let unknown = self.overlaps.unknown(self.due_jobs(step), &self.floor);
+        let unknown = self.overlap_rows.unknown(self.due_jobs(step), &self.capacity);
         if !unknown.is_empty() {
             let rows = self.store.latest_skips(&unknown, SkipReason::Overlap).await?;
             for row in rows {
-                self.overlaps.remember(Arc::new(row));
+                self.overlap_rows.remember(Arc::new(row));
             }
         }
         Ok(())
     }
 }
 
-impl Desk<'_> {
+impl StepContext<'_> {
     /// Records occurrences of a due job that are skipped, and gives back the row if it is a new one.
-    pub(super) fn skip(&mut self, job: &Job, skipped: Skipped) -> Option<Arc<Run>> {
+    pub(crate) fn skip(&mut self, job: &Job, skipped: Skipped) -> Option<Arc<Run>> {
         let is_overlap = skipped.reason == SkipReason::Overlap;
         if is_overlap
-            && let Some(row) = self.overlaps.of(job).filter(|row| precedes(row, job, skipped))
+            && let Some(row) = self.overlap_rows.of(job).filter(|row| precedes(row, job, skipped))
             && let Some(row) = self.step.extend_skipped(row, skipped.span)
         {
-            self.overlaps.remember(row);
+            self.overlap_rows.remember(row);
             return None;
         }
         let (reason, count) = (skipped.reason, skipped.span.count);
@@ -103,20 +108,23 @@ impl Desk<'_> {
         let row = Arc::new(self.skipped_run(job, skipped));
         self.step.insert_run(Arc::clone(&row));
         if is_overlap {
-            self.overlaps.remember(Arc::clone(&row));
+            self.overlap_rows.remember(Arc::clone(&row));
         }
         Some(row)
     }
 
     /// Makes room for this many new runs of a job, if its newest ones count.
-    pub(super) fn make_room(&mut self, job: &Job, incoming: usize) {
-        if job.policy.overlap != Overlap::Replace || incoming == 0 || self.floor.is_free(job) {
+    pub(crate) fn replace_older_runs(&mut self, job: &Job, incoming: usize) {
+        if job.policy.overlap != Overlap::Replace
+            || incoming == 0
+            || self.capacity.has_free_instance(job)
+        {
             return;
         }
-        for waiting in self.floor.take_waiting(&job.id) {
+        for waiting in self.capacity.take_waiting(&job.id) {
             self.withdraw(waiting, SkipReason::Overlap);
         }
-        let (here, all) = self.floor.running_of(job);
+        let (here, all) = self.capacity.running_of(job);
         let allowed = usize::try_from(job.policy.max_instances).unwrap_or(usize::MAX);
         let surplus = all.saturating_add(incoming).saturating_sub(allowed);
         for run_id in here.iter().take(surplus) {

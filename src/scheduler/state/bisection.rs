@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::command::{Command, Refusal};
-use super::{Fires, Memory, Scheduler};
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor};
 use crate::job::JobId;
 use crate::output::{Output, Stream};
 use crate::run::{Execution, Outcome};
+use crate::scheduler::request::{PendingRequest, RequestError};
+use crate::scheduler::{Scheduler, StepKind};
 use crate::store::{Store, StoreError};
 
 /// What stands in the place of a text that the database refuses. Its reason is not told there: it may quote the text.
@@ -24,12 +24,12 @@ const REFUSED: &str = "the database refused what this run said; the daemon's log
 
 /// What a step is to work off: requests, and attempts whose end is to be recorded.
 #[derive(Debug, Default)]
-pub(super) struct Inputs {
-    pub(super) commands: Vec<Command>,
-    pub(super) executions: Vec<Execution>,
+pub(crate) struct StepInputs {
+    pub(crate) commands: Vec<PendingRequest>,
+    pub(crate) executions: Vec<Execution>,
 }
 
-impl Inputs {
+impl StepInputs {
     fn len(&self) -> usize {
         self.commands.len() + self.executions.len()
     }
@@ -45,9 +45,9 @@ impl Inputs {
 
 /// What is tried in parts.
 #[derive(Debug, Default)]
-pub(super) struct Suspects {
+pub(crate) struct Bisection {
     /// Parts of what was to be worked off, in order. One of them holds a value that the database refuses.
-    groups: VecDeque<Inputs>,
+    groups: VecDeque<StepInputs>,
     /// Attempts whose texts have been replaced.
     replaced: BTreeSet<Execution>,
     /// Attempts whose output is not saved while they run, because it is refused.
@@ -58,29 +58,29 @@ pub(super) struct Suspects {
     jobs: BTreeMap<JobId, String>,
 }
 
-impl Suspects {
+impl Bisection {
     /// Whether something waits to be tried.
-    pub(super) fn has_groups(&self) -> bool {
+    pub(crate) fn has_groups(&self) -> bool {
         !self.groups.is_empty()
     }
 
     /// Jobs that may fire in one step.
-    pub(super) fn fire_most(&self) -> usize {
+    pub(crate) fn fire_most(&self) -> usize {
         self.fire_most.unwrap_or(usize::MAX)
     }
 
     /// Why a job cannot fire, if the database refuses what that writes.
-    pub(super) fn reason_against(&self, id: &JobId) -> Option<String> {
+    pub(crate) fn reason_against(&self, id: &JobId) -> Option<String> {
         self.jobs.get(id).cloned()
     }
 
     /// Whether the output of an attempt may be saved while it runs.
-    pub(super) fn may_save(&self, execution: &Execution) -> bool {
+    pub(crate) fn may_save(&self, execution: &Execution) -> bool {
         !self.unsaved.contains(execution)
     }
 
     /// These attempts are recorded.
-    pub(super) fn recorded(&mut self, executions: &[Execution]) {
+    pub(crate) fn recorded(&mut self, executions: &[Execution]) {
         for execution in executions {
             self.replaced.remove(execution);
             self.unsaved.remove(execution);
@@ -88,7 +88,7 @@ impl Suspects {
     }
 
     /// These jobs have fired; if that were fewer than might have, none is refused any more.
-    pub(super) fn fired(&mut self, ids: &[JobId]) {
+    pub(crate) fn fired(&mut self, ids: &[JobId]) {
         if ids.len() < self.fire_most() {
             self.fire_most = None;
         }
@@ -96,15 +96,15 @@ impl Suspects {
     }
 
     /// Adds what has arrived meanwhile, after all that waits.
-    pub(super) fn add<'a>(
+    pub(crate) fn add<'a>(
         &mut self,
-        commands: Vec<Command>,
+        commands: Vec<PendingRequest>,
         unrecorded: impl Iterator<Item = &'a Execution>,
     ) {
         let known: BTreeSet<&Execution> =
             self.groups.iter().flat_map(|group| &group.executions).collect();
         let executions = unrecorded.filter(|execution| !known.contains(execution)).cloned();
-        let inputs = Inputs { commands, executions: executions.collect() };
+        let inputs = StepInputs { commands, executions: executions.collect() };
         if inputs.len() > 0 {
             self.groups.push_back(inputs);
         }
@@ -113,87 +113,88 @@ impl Suspects {
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// A step of everything, which also fires. If a value is refused, its inputs are tried in parts from now on.
-    pub(super) async fn try_all(
+    pub(crate) async fn try_all(
         &mut self,
         now: Timestamp,
-        inputs: Inputs,
+        inputs: StepInputs,
     ) -> Result<Option<Timestamp>, StoreError> {
         let (executions, count) = (inputs.executions.clone(), inputs.len());
-        match self.step(now, inputs, Fires::Yes).await {
+        match self.step(now, inputs, StepKind::Full).await {
             Ok(next) => Ok(next),
             Err(StoreError::Rejected(why)) => {
-                self.memory = Memory::Doubtful;
+                self.is_stale = true;
                 let (fired, saved) = std::mem::take(&mut self.last_failed);
                 if !saved.is_empty() {
                     // They are saved at their end, which is found if it is refused too.
                     tracing::warn!(error = %why, "an output is refused; it is not saved before its run ends");
-                    self.suspects.unsaved.extend(saved);
+                    self.bisection.unsaved.extend(saved);
                     return Ok(Some(now));
                 }
                 if count == 0 {
                     return self.suspect_firing(now, &fired, why);
                 }
-                let commands = std::mem::take(&mut self.put_off);
-                self.suspects.groups.push_back(Inputs { commands, executions });
+                let commands = std::mem::take(&mut self.deferred);
+                self.bisection.groups.push_back(StepInputs { commands, executions });
                 Ok(Some(now))
             }
-            Err(error) => self.judge(error).map(|()| Some(now)),
+            Err(error) => self.classify_failure(error).map(|()| Some(now)),
         }
     }
 
     /// Tries the next part of the inputs alone, and then fires the jobs that are due.
-    pub(super) async fn try_group(
+    pub(crate) async fn try_group(
         &mut self,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let Some(group) = self.suspects.groups.pop_front() else { return Ok(Some(now)) };
+        let Some(group) = self.bisection.groups.pop_front() else { return Ok(Some(now)) };
         let executions = group.executions.clone();
-        match self.step(now, group, Fires::No).await {
+        match self.step(now, group, StepKind::InputsOnly).await {
             Ok(_) => {}
             Err(StoreError::Rejected(why)) => {
-                self.memory = Memory::Doubtful;
-                let commands = std::mem::take(&mut self.put_off);
-                self.divide(Inputs { commands, executions }, &why);
+                self.is_stale = true;
+                let commands = std::mem::take(&mut self.deferred);
+                self.divide(StepInputs { commands, executions }, &why);
             }
             Err(error) => {
-                let again = Inputs { commands: std::mem::take(&mut self.put_off), executions };
-                if let Err(error) = self.judge(error) {
+                let again = StepInputs { commands: std::mem::take(&mut self.deferred), executions };
+                if let Err(error) = self.classify_failure(error) {
                     self.refuse_groups(&error);
                     return Err(error);
                 }
-                self.suspects.groups.push_front(again);
+                self.bisection.groups.push_front(again);
                 return Ok(Some(now));
             }
         }
-        self.try_all(now, Inputs::default()).await
+        self.try_all(now, StepInputs::default()).await
     }
 
     /// Cuts inputs, one of which holds a value that is refused, in halves. A single input is the one that is refused.
-    fn divide(&mut self, inputs: Inputs, why: &str) {
+    fn divide(&mut self, inputs: StepInputs, why: &str) {
         if inputs.len() > 1 {
             let [first, second] = inputs.halves();
-            self.suspects.groups.push_front(second);
-            self.suspects.groups.push_front(first);
+            self.bisection.groups.push_front(second);
+            self.bisection.groups.push_front(first);
             return;
         }
         for command in inputs.commands {
             tracing::warn!(error = %why, "a request is refused: the database refuses a value of it");
-            drop(command.reply.send(Err(Refusal::Rejected(why.to_owned()))));
+            drop(command.reply.send(Err(RequestError::Rejected(why.to_owned()))));
         }
         for execution in inputs.executions {
             let Some(mut completion) = self.unrecorded.remove(&execution) else { continue };
             let (run, attempt) = (&execution.0, execution.1);
-            if self.suspects.replaced.remove(&execution) {
+            if self.bisection.replaced.remove(&execution) {
                 // The next start finds it as one that was running.
                 tracing::error!(%run, attempt, error = %why, "the end of a run cannot be recorded");
                 continue;
             }
             tracing::warn!(%run, attempt, error = %why, "the end of a run is recorded without its texts");
             replace_texts(&mut completion);
-            self.suspects.replaced.insert(execution.clone());
-            self.suspects
-                .groups
-                .push_front(Inputs { executions: vec![execution.clone()], ..Inputs::default() });
+            self.bisection.replaced.insert(execution.clone());
+            self.bisection.groups.push_front(StepInputs {
+                executions: vec![execution.clone()],
+                ..StepInputs::default()
+            });
             self.unrecorded.insert(execution, completion);
         }
     }
@@ -206,14 +207,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         why: String,
     ) -> Result<Option<Timestamp>, StoreError> {
         match fired {
-            [id] if !self.suspects.jobs.contains_key(id) => {
-                self.suspects.fire_most = None;
-                self.suspects.jobs.insert(id.clone(), StoreError::Rejected(why).to_string());
+            [id] if !self.bisection.jobs.contains_key(id) => {
+                self.bisection.fire_most = None;
+                self.bisection.jobs.insert(id.clone(), StoreError::Rejected(why).to_string());
                 Ok(Some(now))
             }
-            [] | [_] => self.judge(StoreError::Unavailable(why)).map(|()| Some(now)),
+            [] | [_] => self.classify_failure(StoreError::Unavailable(why)).map(|()| Some(now)),
             several => {
-                self.suspects.fire_most = Some(several.len() / 2);
+                self.bisection.fire_most = Some(several.len() / 2);
                 Ok(Some(now))
             }
         }
@@ -222,9 +223,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Nothing can be written now: nobody waits any longer. Ends of runs are kept.
     fn refuse_groups(&mut self, error: &StoreError) {
         for command in
-            std::mem::take(&mut self.suspects.groups).into_iter().flat_map(|group| group.commands)
+            std::mem::take(&mut self.bisection.groups).into_iter().flat_map(|group| group.commands)
         {
-            drop(command.reply.send(Err(Refusal::Unavailable(error.to_string()))));
+            drop(command.reply.send(Err(RequestError::Unavailable(error.to_string()))));
         }
     }
 }
@@ -257,13 +258,13 @@ fn replace_texts(completion: &mut Completion) {
 mod tests {
     use super::*;
     use crate::run::RunId;
-    use crate::scheduler::command::Request;
+    use crate::scheduler::request::Request;
 
     #[test]
     fn halves_keep_the_order_and_are_as_large_as_each_other() {
-        let inputs = |commands: u32, executions: u32| Inputs {
+        let inputs = |commands: u32, executions: u32| StepInputs {
             commands: (0..commands)
-                .map(|_| Command::new(Request::PauseAll, tokio::sync::oneshot::channel().0))
+                .map(|_| PendingRequest::new(Request::PauseAll, tokio::sync::oneshot::channel().0))
                 .collect(),
             executions: (0..executions).map(|number| (RunId("r".into()), number)).collect(),
         };
