@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use commands::{Bench, Failure, cancelled, is_root, left_out, living, occurrence, shell, with};
 use punctual::client::Client;
-use punctual::executor::end_leftovers;
+use punctual::executor::kill_orphans;
 use punctual::job::Task;
 use punctual::output::Stream;
 use punctual::run::Outcome;
@@ -281,10 +281,10 @@ async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
     let cases = [
         (json!({"user": "root"}), format!("user: {lacks}")),
         (json!({"group": "root"}), format!("group: {lacks_group}")),
-        (json!({"nice": -3}), "nice cannot be set to -3: the daemon may not go so far".to_owned()),
+        (json!({"nice": -3}), "nice cannot be set to -3: permission denied: the value exceeds the daemon's own limit".to_owned()),
         (
             json!({"limits": {"files": 2_000_000_000}}),
-            "limits.files cannot be set to 2000000000: the daemon may not go so far".to_owned(),
+            "limits.files cannot be set to 2000000000: permission denied: the value exceeds the daemon's own limit".to_owned(),
         ),
     ];
     for (given, error) in cases {
@@ -354,12 +354,12 @@ async fn what_a_command_leaves_behind_lives_on_and_does_not_hold_up_its_end() {
             assert_eq!(completion.output.text(), "left\n", "{script}");
             assert_eq!(living(&execution).len(), 1, "{script}");
             // As after a crash of the daemon; another attempt of the same run is not meant.
-            assert_eq!(end_leftovers(&[(execution.0.clone(), 2)]), 0);
-            assert_eq!(end_leftovers(&[(execution.0.clone(), 2), execution.clone()]), 1);
+            assert_eq!(kill_orphans(&[(execution.0.clone(), 2)]), 0);
+            assert_eq!(kill_orphans(&[(execution.0.clone(), 2), execution.clone()]), 1);
             assert!(living(&execution).is_empty());
         }
     }
-    assert_eq!(end_leftovers(&[]), 0);
+    assert_eq!(kill_orphans(&[]), 0);
     bench.assert_nothing_more().await;
 }
 
@@ -389,7 +389,7 @@ async fn what_a_command_leaves_behind_can_write_for_as_long_as_it_lives() {
     // More than a pipe holds, so somebody has to read it.
     std::fs::write(&gate.path, "go\n").unwrap();
     assert_eq!(written.next().await, "wrote 0");
-    end_leftovers(&[execution]);
+    kill_orphans(&[execution]);
     bench.assert_nothing_more().await;
 }
 
@@ -676,7 +676,7 @@ async fn one_process_starts_command_after_command_in_its_cgroup_and_is_replaced_
     }
     client.add(&on_request("killer", shell("kill -9 $PPID; sleep 600"))).await.unwrap();
     let (run, _) = run_and_read(&client, "killer").await;
-    let expected = "the command could not be waited for: the process that starts it is gone: \
+    let expected = "the command could not be waited for: the launcher has ended: \
         ended by signal 9 (SIGKILL)";
     assert_eq!((text(&run, "state"), text(&run, "error")), ("failed", expected));
     let (run, second) = run_and_read(&client, "parent").await;

@@ -18,7 +18,7 @@ use std::path::Path;
 use commands::{
     Bench, Failure, cancelled, is_root, left_out, living, open_files, resident, shell, with,
 };
-use punctual::executor::end_leftovers;
+use punctual::executor::kill_orphans;
 use punctual::run::{Execution, Outcome};
 use serde_json::{Value, json};
 use support::{Home, PATIENCE};
@@ -380,7 +380,7 @@ async fn of_two_hundred_runs_that_are_cancelled_at_any_time_each_ends_once_and_l
     cancelled.for_each(assert_no_process);
     // What a command left when it ended by itself before its cancel is left alone, and only that. Its output is read for
     // as long as it is open, so files are counted when it has ended.
-    end_leftovers(&all);
+    kill_orphans(&all);
     for execution in &all {
         torture.assert_clean(execution, 1);
     }

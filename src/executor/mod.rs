@@ -21,7 +21,7 @@ mod thread;
 mod worker;
 
 pub use children::{adopts_processes, reap_adopted};
-pub use command::{Controllers, Privileges, end_leftovers, exec, launch};
+pub use command::{Controllers, Privileges, exec, kill_orphans, launch};
 pub use confidential::Confidential;
 pub use heartbeat::{Beat, Heartbeats, Signal};
 pub use live::Live;
@@ -46,7 +46,7 @@ use crate::output::Output;
 use crate::run::{Cost, Execution, Outcome, RunId, traceparent};
 use crate::task::builtin::Registry;
 use crate::task::context::Context;
-use command::Commands;
+use command::CommandRunner;
 use http::client::Clients;
 use process::ProcessPool;
 use report::{Shared, failed, failed_for_good};
@@ -218,7 +218,7 @@ pub struct Pools {
     calls: BTreeMap<String, (usize, Arc<Semaphore>)>,
     heartbeats: Heartbeats,
     worker: WorkerProgram,
-    commands: Arc<Commands>,
+    commands: Arc<CommandRunner>,
     mailer: Mailer,
 }
 
@@ -243,7 +243,7 @@ impl Pools {
             calls: BTreeMap::new(),
             heartbeats,
             worker: worker.clone(),
-            commands: Arc::new(Commands::new(WorkerProgram::itself())),
+            commands: Arc::new(CommandRunner::new(WorkerProgram::itself())),
             mailer: Mailer::new(MailSettings::local()),
         };
         pools.adapt(settings);
@@ -399,7 +399,7 @@ impl Executor for Pools {
     }
 
     fn end_leftovers(&mut self, executions: &[Execution]) {
-        let ended = end_leftovers(executions);
+        let ended = kill_orphans(executions);
         if ended > 0 {
             tracing::warn!(processes = ended, "ended what was left over of runs whose daemon died");
         }

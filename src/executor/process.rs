@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Assignment;
-use super::command::Commands;
+use super::command::{self, CommandRunner};
 use super::report::{Shared, failed};
 use super::worker::{Order, Spawner, StartError, WorkerProgram, keep};
 use crate::job::Task;
@@ -335,7 +335,7 @@ impl ProcessPool {
     /// Begins to execute a run, without waiting for it.
     pub(super) fn execute(
         &self,
-        commands: &Arc<Commands>,
+        commands: &Arc<CommandRunner>,
         assignment: Assignment,
         context: Arc<Context>,
     ) {
@@ -360,7 +360,7 @@ impl ProcessPool {
 /// Executes a run in a process of its own and reports how it ended.
 async fn execute_command(
     shared: Arc<Shared>,
-    commands: Arc<Commands>,
+    commands: Arc<CommandRunner>,
     assignment: Assignment,
     context: Arc<Context>,
 ) {
@@ -368,7 +368,7 @@ async fn execute_command(
         match (&*assignment.task, context.cancellation.ending()) {
             (_, Some(ending)) => Ok(Outcome::from(ending).into()),
             (Task::Command(command), None) => {
-                commands.execute(command, &assignment, &context, &shared).await
+                command::execute(&commands, command, &assignment, &context, &shared).await
             }
             (Task::Builtin { .. }, None) => Ok(failed("a builtin needs a worker process").into()),
             (Task::Http(_), None) => Ok(failed("a call over HTTP needs no process").into()),

@@ -1,8 +1,8 @@
-//! The cgroups in which commands run. Each holds every process of a run, whatever that does to its session, its parents
+//! The cgroups in which commands run. Each holds every process of a run, whatever that process does to its session, its parent
 //! and its environment.
 //!
-//! Those of one daemon are in a folder of their own, which the daemon holds locked while it lives: so the next one can tell
-//! which folders belong to a daemon that has died, and ends what is left in them.
+//! The cgroups of one daemon are in a folder of its own, which the daemon keeps locked while it lives. So the next daemon
+//! can tell which folders belong to a dead one, and kills what is left in them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,25 +17,25 @@ use rustix::event::{Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-use super::delegation::{Controllers, MAIN, delegated_folder, misunderstood};
+use super::delegation::{Controllers, MAIN_SUBGROUP, bad_setting, delegated_folder};
 use crate::job::{Bytes, CORES_PERIOD, Limits};
 
-/// What the name of the folder with a daemon's cgroups begins with.
+/// Prefix of the name of the folder that holds a daemon's cgroups.
 const PREFIX: &str = "commands-";
-/// Looks at whether the processes of a daemon that has died are gone, and the pause between two.
-const LOOKS_MAX: usize = 200;
+/// How often to check whether killed processes are gone, and the pause between two checks.
+const CHECKS_MAX: usize = 200;
 const PAUSE: Duration = Duration::from_millis(5);
-/// How many names of processes a message lists at most.
+/// The most process names that a message lists.
 const NAMES_MAX: usize = 8;
 
-/// Where the cgroups of one daemon's commands are made. Dropping it ends what is in them, and removes it.
+/// The folder of one daemon's cgroups. Dropping it kills what is in them and removes it.
 #[derive(Debug)]
 pub(super) struct Cgroups {
     folder: PathBuf,
-    /// Those that are enabled for the commands.
+    /// Enabled in the cgroups of commands.
     controllers: Controllers,
-    number: AtomicU64,
-    /// Holds the lock of the folder.
+    next_number: AtomicU64,
+    /// Keeps the folder locked.
     _lock: File,
 }
 
@@ -43,13 +43,13 @@ pub(super) struct Cgroups {
 #[derive(Debug)]
 pub(super) struct Cgroup {
     folder: PathBuf,
-    among: Arc<Cgroups>,
+    parent: Arc<Cgroups>,
 }
 
 impl Cgroups {
-    /// Takes over the cgroup of the daemon, if it may divide one.
+    /// Makes the folder in the daemon's cgroup; none if the daemon may not make cgroups.
     pub(super) fn find() -> Option<Self> {
-        if let Some(why) = misunderstood() {
+        if let Some(why) = bad_setting() {
             tracing::warn!("{why}");
         }
         let base = delegated_folder()?;
@@ -62,16 +62,16 @@ impl Cgroups {
     }
 
     fn open(base: &Path) -> io::Result<Self> {
-        end_dead_daemons(base);
+        clear_dead_daemons(base);
         let (folder, lock) = locked_folder(base)?;
         let mut cgroups = Self {
             folder,
             controllers: Controllers::named_in(base, "cgroup.controllers"),
-            number: AtomicU64::new(0),
+            next_number: AtomicU64::new(0),
             _lock: lock,
         };
         if !cgroups.folder.join("cgroup.kill").exists() {
-            return Err(io::Error::other("this kernel cannot end a cgroup"));
+            return Err(io::Error::other("this kernel cannot kill a cgroup"));
         }
         if let Err(error) = cgroups.enable_controllers(base) {
             tracing::warn!(%error, folder = %base.display(), "the controllers of the cgroup cannot be enabled");
@@ -81,60 +81,58 @@ impl Cgroups {
         Ok(cgroups)
     }
 
-    /// Enables what is there of the controllers, for which no process may stay in the base itself.
+    /// Enables the available controllers. The kernel allows that only if no process stays in `base` itself.
     fn enable_controllers(&self, base: &Path) -> io::Result<()> {
         let names = self.controllers.names();
         if names.is_empty() {
             return Ok(());
         }
-        let main = base.join(MAIN);
+        let main = base.join(MAIN_SUBGROUP);
         make_folder(&main)?;
         fs::write(main.join("cgroup.procs"), "0")?;
-        let order: Vec<String> = names.iter().map(|name| format!("+{name}")).collect();
+        let changes: Vec<String> = names.iter().map(|name| format!("+{name}")).collect();
         for folder in [base, &self.folder] {
-            fs::write(folder.join("cgroup.subtree_control"), order.join(" "))?;
+            fs::write(folder.join("cgroup.subtree_control"), changes.join(" "))?;
         }
         Ok(())
     }
 
-    /// What limits can be enforced by.
     pub(super) fn controllers(&self) -> Controllers {
         self.controllers
     }
 
-    /// Makes a cgroup.
-    pub(super) fn make(self: &Arc<Self>) -> io::Result<Cgroup> {
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn create(self: &Arc<Self>) -> io::Result<Cgroup> {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.join(number.to_string());
         fs::create_dir(&folder)?;
-        Ok(Cgroup { folder, among: Arc::clone(self) })
+        Ok(Cgroup { folder, parent: Arc::clone(self) })
     }
 }
 
 impl Drop for Cgroups {
     /// Usually no process is left by now.
     fn drop(&mut self) {
-        end_folder(&self.folder);
+        kill_and_remove(&self.folder);
     }
 }
 
 impl Cgroup {
-    /// Its folder, which a launcher enters by itself.
+    /// Its folder, which its launcher enters.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Ends everything in it by force.
+    /// Kills everything in it.
     pub(super) fn kill(&self) {
         kill(&self.folder);
     }
 
-    /// Whether anything lives in it, or in cgroups that a command has made in it.
+    /// Whether a process lives in it, or in a cgroup that a command has made in it.
     pub(super) fn is_populated(&self) -> bool {
         is_populated(&self.folder)
     }
 
-    /// The processes in it, and in cgroups that a command has made in it, but for these.
+    /// The processes in it, and in cgroups that a command has made in it, except these.
     pub(super) fn others(&self, than: &[Pid]) -> Vec<Pid> {
         let mut found = Vec::new();
         for folder in folders(&self.folder) {
@@ -145,25 +143,25 @@ impl Cgroup {
         found
     }
 
-    /// Whether it holds this process, and nothing else. A command may have moved that out of it.
+    /// Whether it holds this process and nothing else. A command may have moved the process out of it.
     pub(super) fn holds_only(&self, pid: Pid) -> bool {
         !has_subfolders(&self.folder) && self.others(&[]) == [pid]
     }
 
-    /// Asks these processes to end, if they are still in it.
+    /// Sends SIGTERM to these processes, if they are still in it.
     pub(super) fn terminate(&self, pids: &[Pid]) {
         let open = |pid: &Pid| Some((*pid, pidfd_open(*pid, PidfdFlags::empty()).ok()?));
         let opened: Vec<_> = pids.iter().filter_map(open).collect();
-        // What is in it after that is what was opened.
+        // A process id that is still listed after the pidfds were opened belongs to the process that was opened.
         let present = self.others(&[]);
         for (pid, process) in opened.iter().filter(|(pid, _)| present.contains(pid)) {
             if let Err(error) = pidfd_send_signal(process, Signal::TERM) {
-                tracing::debug!(%error, pid = pid.as_raw_pid(), "a process could not be asked to end");
+                tracing::debug!(%error, pid = pid.as_raw_pid(), "a process could not be sent SIGTERM");
             }
         }
     }
 
-    /// Limits everything in it, the launcher included.
+    /// Limits everything in it, including the launcher. An error names the field of the limit.
     pub(super) fn limit(&self, limits: &Limits) -> Result<(), (&'static str, io::Error)> {
         let write = |field, file, text: String| {
             fs::write(self.folder.join(file), text).map_err(|error| (field, error))
@@ -172,7 +170,7 @@ impl Cgroup {
             write("total_memory", "memory.max", bytes.to_string())?;
         }
         if let Some(processes) = limits.processes {
-            // The launcher is one, too.
+            // The launcher counts too.
             write("processes", "pids.max", processes.saturating_add(1).to_string())?;
         }
         if let Some(quota) = limits.cores_quota() {
@@ -182,9 +180,9 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Processes in it that were killed so far because there was no memory; 0 where that is not counted.
+    /// Processes in it that were killed so far for lack of memory; 0 if the kernel does not count them.
     pub(super) fn oom_kills(&self) -> u64 {
-        if !self.among.controllers.memory {
+        if !self.parent.controllers.memory {
             return 0;
         }
         let events = fs::read_to_string(self.folder.join("memory.events")).unwrap_or_default();
@@ -192,14 +190,14 @@ impl Cgroup {
         count.and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
-    /// Removes it, if nothing lives in it any more.
+    /// Fails if a process still lives in it.
     pub(super) fn remove(&self) -> io::Result<()> {
         remove(&self.folder)
     }
 }
 
 /// The names of processes with their counts, such as `sh, sleep (2)`.
-pub(super) fn names(pids: &[Pid]) -> String {
+pub(super) fn process_names(pids: &[Pid]) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for pid in pids {
         let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid()));
@@ -207,8 +205,8 @@ pub(super) fn names(pids: &[Pid]) -> String {
         *counts.entry(name).or_default() += 1;
     }
     let more = counts.len().saturating_sub(NAMES_MAX);
-    let told = counts.into_iter().take(NAMES_MAX);
-    let mut words: Vec<String> = told
+    let listed = counts.into_iter().take(NAMES_MAX);
+    let mut words: Vec<String> = listed
         .map(|(name, count)| if count == 1 { name } else { format!("{name} ({count})") })
         .collect();
     if more > 0 {
@@ -217,7 +215,7 @@ pub(super) fn names(pids: &[Pid]) -> String {
     words.join(", ")
 }
 
-/// A new folder for the cgroups of this daemon, and the lock by which others know that it lives.
+/// A new folder for the cgroups of this daemon, and the lock that shows others that this daemon lives.
 fn locked_folder(base: &Path) -> io::Result<(PathBuf, File)> {
     let own = getpid().as_raw_pid();
     for number in 0..u16::MAX {
@@ -229,12 +227,12 @@ fn locked_folder(base: &Path) -> io::Result<(PathBuf, File)> {
         if let Some(lock) = lock(&folder)? {
             return Ok((folder, lock));
         }
-        // A daemon that was started at the same time takes it for one that was left behind, and removes it.
+        // A daemon that starts at the same time has taken the folder for an abandoned one, and removes it.
     }
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Locks a folder; none if somebody else has locked it, or has removed it meanwhile.
+/// Locks a folder; none if another process has locked it or has removed it meanwhile.
 fn lock(folder: &Path) -> io::Result<Option<File>> {
     let file = match File::open(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -249,33 +247,33 @@ fn lock(folder: &Path) -> io::Result<Option<File>> {
     Ok(is_same.then_some(file))
 }
 
-/// Ends what daemons that have died have left in their cgroups, and removes these.
-fn end_dead_daemons(base: &Path) {
+/// Kills what dead daemons have left in their cgroups, and removes these.
+fn clear_dead_daemons(base: &Path) {
     for folder in subfolders(base) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         if !name.starts_with(PREFIX) {
             continue;
         }
-        // The lock is held until the folder is gone.
+        // The lock is kept until the folder is gone.
         if let Ok(Some(_lock)) = lock(&folder) {
             if is_populated(&folder) {
                 tracing::warn!(folder = %folder.display(), "ended commands whose daemon died");
             }
-            end_folder(&folder);
+            kill_and_remove(&folder);
         }
     }
 }
 
-/// Ends everything in a cgroup and below, waits for a moment until it has ended, and removes all of it.
-fn end_folder(folder: &Path) {
+/// Kills everything in a cgroup and below, waits at most a second for that, and removes the folders.
+fn kill_and_remove(folder: &Path) {
     if is_populated(folder) {
         kill(folder);
     }
-    for _ in 0..LOOKS_MAX {
+    for _ in 0..CHECKS_MAX {
         if !is_populated(folder) {
             break;
         }
-        // Nothing can come: this is a sleep.
+        // A poll of nothing is a sleep.
         if let Err(error) = poll(&mut [], Timespec::try_from(PAUSE).ok().as_ref()) {
             tracing::debug!(%error, "a pause was cut short");
         }
@@ -306,7 +304,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a cgroup and those in it; one that is gone already is no error.
+/// Removes a cgroup and those in it. It is no error if it is gone already.
 fn remove(folder: &Path) -> io::Result<()> {
     for inner in folders(folder).iter().rev() {
         match fs::remove_dir(inner) {
@@ -317,12 +315,11 @@ fn remove(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A folder and all folders in it, each before those that it holds.
+/// A folder and all folders below it, each before those that it holds.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let mut all = vec![folder.to_owned()];
     let mut next = 0;
     while let Some(folder) = all.get(next) {
-        // The kernel counts the folders in a cgroup as links to it, which spares most listings.
         if has_subfolders(folder) {
             let inner = subfolders(folder);
             all.extend(inner);
@@ -332,7 +329,7 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Whether a cgroup has others in it.
+/// Whether a cgroup has others in it. The kernel counts those as links, so this needs no listing.
 fn has_subfolders(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|metadata| metadata.nlink() != 2)
 }
@@ -348,7 +345,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// A folder that has the files which the kernel would have made: what is written can be read again.
+    /// A folder with plain files in place of the kernel's: what is written can be read again.
     fn fake(controllers: &str) -> tempfile::TempDir {
         let base = tempfile::tempdir().unwrap();
         fs::write(base.path().join("cgroup.controllers"), controllers).unwrap();
@@ -360,7 +357,7 @@ mod tests {
         Arc::new(Cgroups {
             folder: folder.to_owned(),
             controllers: Controllers::named_in(folder, "cgroup.subtree_control"),
-            number: AtomicU64::new(0),
+            next_number: AtomicU64::new(0),
             _lock: File::open(folder).unwrap(),
         })
     }
@@ -368,7 +365,7 @@ mod tests {
     #[test]
     fn limits_of_a_run_are_written_to_its_cgroup_before_it_starts() {
         let base = fake("");
-        let cgroup = cgroups(base.path(), "cpu memory pids").make().unwrap();
+        let cgroup = cgroups(base.path(), "cpu memory pids").create().unwrap();
         let given = json!({"total_memory": "64M", "processes": 10, "cores": 1.5, "files": 7});
         cgroup.limit(&crate::invalid::read(given).unwrap()).unwrap();
         let read = |file: &str| fs::read_to_string(cgroup.folder().join(file)).unwrap();
@@ -376,8 +373,8 @@ mod tests {
         assert_eq!(read("pids.max"), "11", "the launcher is one of them");
         assert_eq!(read("cpu.max"), "150000 100000");
         let other = cgroups(base.path(), "cpu memory pids");
-        other.number.store(1, Ordering::Relaxed);
-        let other = other.make().unwrap();
+        other.next_number.store(1, Ordering::Relaxed);
+        let other = other.create().unwrap();
         other.limit(&Limits::default()).unwrap();
         assert_eq!(fs::read_dir(other.folder()).unwrap().count(), 0, "nothing is limited");
         fs::remove_dir(other.folder()).unwrap();
@@ -387,9 +384,9 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_were_killed_for_lack_of_memory_are_counted_where_the_kernel_does() {
+    fn processes_killed_for_lack_of_memory_are_counted_if_the_kernel_counts_them() {
         let base = fake("");
-        let cgroup = cgroups(base.path(), "memory").make().unwrap();
+        let cgroup = cgroups(base.path(), "memory").create().unwrap();
         assert_eq!(cgroup.oom_kills(), 0);
         let events = "low 0\nhigh 0\nmax 34\noom 5\noom_kill 4\noom_group_kill 0\n";
         fs::write(cgroup.folder().join("memory.events"), events).unwrap();
@@ -397,9 +394,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_is_used_again_only_if_its_launcher_is_in_it_and_nothing_else() {
+    fn a_cgroup_is_used_again_only_if_it_holds_just_its_launcher() {
         let base = fake("");
-        let cgroup = cgroups(base.path(), "").make().unwrap();
+        let cgroup = cgroups(base.path(), "").create().unwrap();
         let cases = [("7\n", true), ("", false), ("8\n", false), ("7\n8\n", false)];
         for (processes, is_usable) in cases {
             fs::write(cgroup.folder().join("cgroup.procs"), processes).unwrap();
@@ -408,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_daemon_moves_to_its_own_subgroup_and_enables_what_is_there_for_the_commands() {
+    fn the_daemon_moves_to_its_own_subgroup_and_enables_the_available_controllers() {
         let base = fake("cpuset cpu io memory");
         let folder = base.path().join("commands-1-0");
         fs::create_dir(&folder).unwrap();
@@ -416,18 +413,18 @@ mod tests {
         let own = Cgroups {
             controllers: Controllers::named_in(base.path(), "cgroup.controllers"),
             folder: own.folder.clone(),
-            number: AtomicU64::new(0),
+            next_number: AtomicU64::new(0),
             _lock: File::open(&folder).unwrap(),
         };
         own.enable_controllers(base.path()).unwrap();
         let read = |file: &str| fs::read_to_string(base.path().join(file)).unwrap();
-        assert_eq!(read("main/cgroup.procs"), "0", "which stands for the process that writes");
+        assert_eq!(read("main/cgroup.procs"), "0", "0 stands for the process that writes");
         assert_eq!(read("cgroup.subtree_control"), "+cpu +memory");
         assert_eq!(read("commands-1-0/cgroup.subtree_control"), "+cpu +memory");
     }
 
     #[test]
-    fn without_controllers_the_daemon_stays_where_it_is() {
+    fn without_controllers_the_daemon_stays_in_its_cgroup() {
         let base = fake("hugetlb");
         let own = cgroups(base.path(), "");
         own.enable_controllers(base.path()).unwrap();
@@ -435,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_a_daemon_that_lives_is_left_alone_and_that_of_one_that_died_is_removed() {
+    fn the_folder_of_a_dead_daemon_is_removed_and_that_of_a_living_one_is_kept() {
         let base = fake("");
         let (living, lock) = locked_folder(base.path()).unwrap();
         let (dead, its_lock) = locked_folder(base.path()).unwrap();
@@ -444,18 +441,18 @@ mod tests {
         let foreign = base.path().join("something");
         fs::create_dir(&foreign).unwrap();
         drop(its_lock);
-        end_dead_daemons(base.path());
+        clear_dead_daemons(base.path());
         assert_eq!([living.exists(), dead.exists(), foreign.exists()], [true, false, true]);
         drop(lock);
-        end_dead_daemons(base.path());
+        clear_dead_daemons(base.path());
         assert!(!living.exists());
     }
 
     #[test]
     fn names_of_processes_are_counted() {
         let own = fs::read_to_string("/proc/self/comm").unwrap();
-        let told = names(&[getpid(), getpid()]);
-        assert_eq!(told, format!("{} (2)", own.trim_end()));
-        assert_eq!(names(&[]), "");
+        let listed = process_names(&[getpid(), getpid()]);
+        assert_eq!(listed, format!("{} (2)", own.trim_end()));
+        assert_eq!(process_names(&[]), "");
     }
 }

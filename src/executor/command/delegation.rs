@@ -1,5 +1,5 @@
-//! The cgroup that the daemon may divide: one that systemd has delegated to it (`Delegate=yes`), or the one that it is in
-//! if `PUNCTUAL_CGROUP=1` says that it is its own; with `PUNCTUAL_CGROUP=0` none. Nothing here changes anything.
+//! Finds the cgroup in which the daemon may make others: one that systemd has delegated to it (`Delegate=yes`), or, with
+//! `PUNCTUAL_CGROUP=1`, the one that it is in; with `PUNCTUAL_CGROUP=0` none. Nothing here changes a cgroup.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,59 +9,54 @@ use rustix::fs::{Access, access, getxattr};
 use crate::invalid::Invalid;
 use crate::job::Limits;
 
-/// Says that the daemon's cgroup is its own.
 const VARIABLE: &str = "PUNCTUAL_CGROUP";
-/// How systemd marks a folder that it has delegated: the second one can be read by root only.
+/// The extended attributes by which systemd marks a delegated folder. Only root can read the second one.
 const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];
-/// The subgroup of the daemon itself: a cgroup whose controllers are enabled for its subgroups has no processes.
-pub(super) const MAIN: &str = "main";
+/// The subgroup of the daemon itself: a cgroup that enables controllers for its subgroups may hold no processes.
+pub(super) const MAIN_SUBGROUP: &str = "main";
 
-/// Controllers of cgroup v2 that limit what a run uses.
+/// The controllers of cgroup v2 that are available to limit a whole run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "four facts that do not depend on each other")]
 pub struct Controllers {
-    /// Whether the daemon may make cgroups at all.
+    /// The daemon may make cgroups at all.
     has_cgroup: bool,
-    /// Whether memory can be limited.
     pub(super) memory: bool,
-    /// Whether the number of processes can be limited.
     pub(super) pids: bool,
-    /// Whether time on processors can be limited.
     pub(super) cpu: bool,
 }
 
 impl Controllers {
-    /// All that there are.
     pub(super) const ALL: Self = Self { has_cgroup: true, memory: true, pids: true, cpu: true };
 
-    /// The controllers that this process may enable for its subgroups.
+    /// Those that this process may enable for its subgroups.
     pub(super) fn of_this_process() -> Self {
         delegated_folder()
             .map_or_else(Self::default, |folder| Self::named_in(&folder, "cgroup.controllers"))
     }
 
-    /// The controllers that a file of a cgroup lists.
+    /// Those that a file of a cgroup lists.
     pub(super) fn named_in(folder: &Path, file: &str) -> Self {
         let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
         let has = |name: &str| text.split_whitespace().any(|word| word == name);
         Self { has_cgroup: true, memory: has("memory"), pids: has("pids"), cpu: has("cpu") }
     }
 
-    /// The names of those that are there.
+    /// The names of the available ones.
     pub(super) fn names(self) -> Vec<&'static str> {
         let all = [("cpu", self.cpu), ("memory", self.memory), ("pids", self.pids)];
-        all.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect()
+        all.into_iter().filter_map(|(name, is_available)| is_available.then_some(name)).collect()
     }
 
-    /// Refuses limits of a run that these controllers cannot enforce.
+    /// Refuses limits that these controllers cannot enforce.
     pub(super) fn check(self, limits: &Limits) -> Result<(), Invalid> {
         let wanted = [
             ("total_memory", limits.total_memory.is_some(), self.memory, "memory"),
             ("processes", limits.processes.is_some(), self.pids, "pids"),
             ("cores", limits.cores.is_some(), self.cpu, "cpu"),
         ];
-        for (field, is_given, is_there, controller) in wanted {
-            if !is_given || is_there {
+        for (field, is_given, is_available, controller) in wanted {
+            if !is_given || is_available {
                 continue;
             }
             let why = if self.has_cgroup {
@@ -75,13 +70,13 @@ impl Controllers {
     }
 }
 
-/// What is wrong with the variable that decides about cgroups; none if it is not set, or can be understood.
-pub(super) fn misunderstood() -> Option<String> {
+/// What is wrong with the value of `PUNCTUAL_CGROUP`; none if it is valid or not set.
+pub(super) fn bad_setting() -> Option<String> {
     let value = std::env::var_os(VARIABLE).filter(|value| value != "0" && value != "1")?;
     Some(format!("{VARIABLE} must be 0 or 1, and is ignored: {}", value.display()))
 }
 
-/// The folder of the cgroup that this process may divide, if there is one.
+/// The folder of the cgroup in which this process may make others, if there is one.
 pub(super) fn delegated_folder() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -101,11 +96,11 @@ pub(super) fn delegated_folder() -> Option<PathBuf> {
     Some(folder)
 }
 
-/// The cgroup that was delegated to a daemon which is in its subgroup already: it has moved, or systemd has started it
+/// The delegated cgroup itself, if the daemon is in its own subgroup already: it has moved there, or systemd has started it
 /// there (`DelegateSubgroup=main`).
 fn without_main(folder: PathBuf) -> PathBuf {
     match folder.parent() {
-        Some(parent) if folder.ends_with(MAIN) => parent.to_owned(),
+        Some(parent) if folder.ends_with(MAIN_SUBGROUP) => parent.to_owned(),
         Some(_) | None => folder,
     }
 }
@@ -115,7 +110,7 @@ fn is_marked(folder: &Path, name: &str) -> bool {
     getxattr(folder, name, &mut value[..]).is_ok_and(|length| value.get(..length) == Some(b"1"))
 }
 
-/// The folder of the process's own cgroup of version 2, which may be mounted anywhere, or only in part.
+/// The folder of this process's own cgroup v2. The file system may be mounted anywhere, or only in part.
 fn own_folder(mounts: &str, own: &str) -> Option<PathBuf> {
     let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
     // id parent device ROOT MOUNTPOINT options… - TYPE source options
@@ -136,7 +131,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_own_cgroup_is_found_wherever_it_is_mounted() {
+    fn the_daemons_cgroup_is_found_wherever_it_is_mounted() {
         let hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
             35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
             41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw";
@@ -153,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_without_its_controller_is_refused_by_its_field() {
+    fn a_limit_without_its_controller_is_refused_with_its_field() {
         let folder = tempfile::tempdir().unwrap();
         let named = |names: &str| {
             fs::write(folder.path().join("cgroup.controllers"), names).unwrap();

@@ -1,5 +1,5 @@
-//! The outputs of commands that have ended, while a process that was left behind still holds them open: they are read
-//! and dropped, so that what it writes neither fails nor blocks.
+//! Reads the outputs of commands that have ended while a process that they left behind still holds them open. What is read
+//! is dropped. Without a reader, writing would fail or block for that process.
 
 use std::io;
 use std::sync::Arc;
@@ -9,43 +9,43 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-/// Outputs that are read at a time. Beyond that they are closed, and writing to them fails.
+/// Outputs that are drained at the same time. Any further one is closed, and writing to it fails.
 const DRAINS_MAX: usize = 256;
-/// Bytes of one read, and reads in a row: a process that writes without end is slowed down, and takes little of the
-/// daemon's time.
+/// Bytes of one read, and reads in a row before a pause: a process that writes without end is slowed down, and takes little
+/// of the daemon's time.
 const READ_BYTES: usize = 16 * 1024;
 const READS_MAX: usize = 16;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Reads outputs that nobody keeps. Clones share the places.
+/// Clones share the limit.
 #[derive(Debug, Clone)]
 pub(super) struct Drains {
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 impl Default for Drains {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(DRAINS_MAX)) }
+        Self { slots: Arc::new(Semaphore::new(DRAINS_MAX)) }
     }
 }
 
 impl Drains {
-    /// Reads an output until nobody holds it open any more, or the daemon ends.
+    /// Reads an output until no process holds it open any more, or the daemon ends.
     pub(super) fn take(&self, pipe: Receiver, runtime: &Handle) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             tracing::warn!(
                 limit = DRAINS_MAX,
-                "too many outputs of ended commands are open; another one is closed"
+                "too many outputs of ended commands are still open, so another one is closed"
             );
             return;
         };
         let draining = async move {
-            let _place = place;
+            let _slot = slot;
             if let Err(error) = drain(&pipe).await {
                 tracing::debug!(%error, "an output that was left open cannot be read");
             }
         };
-        // It ends with the pipe or with the runtime; nobody waits for it.
+        // The task ends with the pipe or with the runtime, so nothing waits for it.
         drop(runtime.spawn(draining));
     }
 }

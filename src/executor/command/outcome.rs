@@ -1,10 +1,10 @@
-//! What the end of a command means.
+//! The outcome that follows from the end of a command's process, in words.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use super::order::{Answer, Refusal, Sheet};
+use super::shim::{SharedBlock, ShimResult};
 use crate::executor::report::failed;
 use crate::job::{Bytes, Command};
 use crate::run::{Outcome, describe_signal};
@@ -12,20 +12,18 @@ use crate::run::{Outcome, describe_signal};
 /// The number of the signal by which the kernel ends a process when there is no memory.
 const KILL: i32 = 9;
 
-impl From<Refusal> for Outcome {
-    fn from(Refusal { error, permanent, .. }: Refusal) -> Self {
-        Self::Failed { error, exit_code: None, signal: None, permanent }
-    }
-}
-
-/// The outcome of a command that ended by itself. A shim that did not become the command is told apart from a command
-/// that ended with the same code.
-pub(super) fn outcome(status: ExitStatus, command: &Command, sheet: Option<&Sheet>) -> Outcome {
-    match sheet.map_or(Answer::Executed, Sheet::answer) {
-        Answer::Executed => of_status(status, command),
-        Answer::Refused(refusal) => refusal.into(),
-        Answer::Nothing => failed(format!(
-            "the command could not be started: what should have become it ended before: {}",
+/// The outcome of a command that ended by itself. `block` tells a shim that did not become the command from a command
+/// that ended with the same exit code.
+pub(super) fn outcome(
+    status: ExitStatus,
+    command: &Command,
+    block: Option<&SharedBlock>,
+) -> Outcome {
+    match block.map_or(ShimResult::Executed, SharedBlock::result) {
+        ShimResult::Executed => of_status(status, command),
+        ShimResult::Refused(error) => error.into(),
+        ShimResult::Silent => failed(format!(
+            "the command could not be started: its shim ended before: {}",
             in_words(status)
         )),
     }
@@ -45,11 +43,11 @@ fn of_status(status: ExitStatus, command: &Command) -> Outcome {
     }
 }
 
-/// The outcome of a command of whose processes some were killed because there was no memory. A success stays one.
+/// Adds to a failure that processes of the command were killed for lack of memory. A success stays one.
 pub(super) fn out_of_memory(outcome: Outcome, limit: Option<&Bytes>) -> Outcome {
     let Outcome::Failed { error, exit_code, signal, permanent } = outcome else { return outcome };
     let limit = limit_in_words(limit);
-    // With neither code nor signal it was its launcher that was killed.
+    // Without exit code and signal, it was the command's launcher that was killed.
     let is_itself = exit_code.is_none() && signal.is_none_or(|signal| signal == KILL);
     let error = if is_itself {
         format!("killed: out of memory{limit}")
@@ -59,7 +57,7 @@ pub(super) fn out_of_memory(outcome: Outcome, limit: Option<&Bytes>) -> Outcome 
     Outcome::Failed { error, exit_code, signal, permanent }
 }
 
-/// What was killed for lack of memory, for the output of a run that did not fail for it.
+/// A line for the output of a run that succeeded although some of its processes were killed for lack of memory.
 pub(super) fn killed_processes(count: u64, limit: Option<&Bytes>) -> String {
     let limit = limit_in_words(limit);
     let were = if count == 1 { "was" } else { "were" };

@@ -1,4 +1,4 @@
-//! What a command writes, taken up as it comes.
+//! Reads stdout and stderr of a command into the log of its run, while they are written.
 
 use std::io;
 use std::time::Duration;

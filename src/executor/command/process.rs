@@ -1,9 +1,12 @@
-//! A child process: awaited by its pidfd, so that a thousand of them need neither threads nor a clock.
+//! A child process, watched through its pidfd, so that a thousand of them need neither threads nor polling; and what it
+//! cost, as the kernel counts it.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, kill_process_group, pidfd_open,
@@ -11,80 +14,73 @@ use rustix::process::{
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use wait4::{ResUse, try_wait4_pid};
+use wait4::{ResUse, ResourceUsage, try_wait4_pid};
 
-use super::launcher::Launcher;
 use super::spawn::Spawn;
 use crate::executor::children;
+use crate::run::Cost;
 
-/// A process that leads a session and a group of its own. Dropping it kills the group. It is a child of this process, or
-/// of a launcher.
+/// The most memory that this process has been seen to have had, in bytes.
+static OWN_PEAK: AtomicU64 = AtomicU64::new(0);
+
+/// A process that leads a session and a group of its own. It is a child of this process or of a launcher. Dropping it
+/// kills the group.
 #[derive(Debug)]
 pub(super) struct Process {
-    /// Its number, and its group's. It is theirs until the process has been reaped.
+    /// The id of the process, of its group and of its session. The kernel reuses it once the process has been reaped.
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
     is_reaped: bool,
     is_own_child: bool,
 }
 
-/// Why there is no process.
 #[derive(Debug)]
-pub(super) enum NoProcess {
-    /// It was not created.
+pub(super) enum SpawnError {
+    /// The process was not created.
     NotStarted(io::Error),
-    /// It was created, and ended again because it could not be watched.
+    /// The process was created, and killed because it could not be watched.
     Unwatched(io::Error),
-    /// It may have been created, and was ended again because its launcher has ended or does not answer.
+    /// The process may have been created, and is killed because its launcher has ended or does not answer.
     Lost(io::Error),
 }
 
 impl Process {
-    /// Starts it, with this limit of open files if one is given.
-    pub(super) fn start(spawn: &Spawn, files: Option<Rlimit>) -> Result<Self, NoProcess> {
-        // Keeps a descriptor free for watching the process.
-        let reserve = File::open("/dev/null").map_err(NoProcess::NotStarted)?;
+    /// Starts a child of this process. `files` is its limit of open files, if that is not the daemon's own.
+    pub(super) fn start(spawn: &Spawn, files: Option<Rlimit>) -> Result<Self, SpawnError> {
+        // Keeps a descriptor free for the pidfd.
+        let reserve = File::open("/dev/null").map_err(SpawnError::NotStarted)?;
         let pid = children::start(|| spawn.start(), |pid| Some(*pid));
-        let pid = pid.map_err(NoProcess::NotStarted)?;
+        let pid = pid.map_err(SpawnError::NotStarted)?;
         if let Some(limit) = files
             && let Err(error) = prlimit(Some(pid), Resource::Nofile, limit)
         {
-            // It has ended already, or it runs with the rights of another user.
-            tracing::debug!(%error, "the limit of open files of a command stays as the daemon's");
+            // The process has ended already, or it runs with the rights of another user.
+            tracing::debug!(%error, "a command keeps the daemon's limit of open files");
         }
         drop(reserve);
         match watched(pid) {
             Ok(pidfd) => Ok(Self { pid, pidfd, is_reaped: false, is_own_child: true }),
-            Err(error) => Err(NoProcess::Unwatched(abandon(pid, error))),
+            Err(error) => Err(SpawnError::Unwatched(abandon(pid, error))),
         }
     }
 
-    /// Has a launcher start it.
-    pub(super) async fn start_by(
-        launcher: &mut Launcher,
-        spawn: &Spawn,
-    ) -> Result<Self, NoProcess> {
-        let reserve = File::open("/dev/null").map_err(NoProcess::NotStarted)?;
-        let pid = launcher.start(spawn).await.map_err(|error| {
-            if launcher.is_silent() { NoProcess::Lost(error) } else { NoProcess::NotStarted(error) }
-        })?;
-        drop(reserve);
-        // The launcher has not waited for it: so the number is still its own.
-        let pidfd = watched(pid).map_err(NoProcess::Unwatched)?;
+    /// Watches a child of a launcher, which has not reaped it yet.
+    pub(super) fn of_launcher(pid: Pid) -> Result<Self, SpawnError> {
+        let pidfd = watched(pid).map_err(SpawnError::Unwatched)?;
         Ok(Self { pid, pidfd, is_reaped: false, is_own_child: false })
     }
 
-    /// Its launcher has waited for it, or has ended: its number means nothing from now on.
+    /// To be called when its launcher has reaped it, or has ended: its id may belong to another process from now on.
     pub(super) fn forget(&mut self) {
         self.is_reaped = true;
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended. Cancel-safe.
     pub(super) async fn exited(&self) -> io::Result<()> {
         self.pidfd.readable().await.map(drop)
     }
 
-    /// Takes note of its end, which has come; its number means nothing from then on.
+    /// Reaps it, once it has ended.
     pub(super) async fn reap(&mut self) -> io::Result<ResUse> {
         loop {
             let id = self.pid.as_raw_pid().unsigned_abs();
@@ -98,12 +94,12 @@ impl Process {
         }
     }
 
-    /// Its number, which is also that of its group and of its session.
+    /// Its id, which is also that of its group and of its session.
     pub(super) fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Sends a signal to all of its group. That nothing of the group is left is no error.
+    /// Sends a signal to its whole group. It is no error if nothing of the group is left.
     pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
         match kill_process_group(self.pid, signal) {
             Err(Errno::SRCH) => Ok(()),
@@ -133,13 +129,32 @@ fn watched(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(pidfd_open(pid, PidfdFlags::empty())?, Interest::READABLE)
 }
 
-/// Ends a process that cannot be watched.
+/// Kills a process that cannot be watched.
 fn abandon(pid: Pid, error: io::Error) -> io::Error {
     let ended = kill_process_group(pid, Signal::KILL)
         .and_then(|()| waitpid(Some(pid), WaitOptions::empty()).map(drop));
     children::forget(pid);
     if let Err(error) = ended {
-        tracing::warn!(%error, "a process that cannot be watched could not be ended");
+        tracing::warn!(%error, "a process that cannot be watched could not be killed");
     }
     error
+}
+
+/// The cost of a process that has been reaped, and of the processes that it has reaped itself.
+pub(super) fn cost(usage: &ResourceUsage) -> Cost {
+    let cpu = usage.utime.saturating_add(usage.stime);
+    Cost { cpu_micros: cpu.as_micros().try_into().ok(), peak_memory: peak_memory(usage.maxrss) }
+}
+
+/// A child starts in a copy of the daemon's memory, and the kernel counts that as the child's own. So a peak that is not
+/// above the daemon's own peak says nothing about the command.
+fn peak_memory(peak: u64) -> Option<u64> {
+    // The peak that was seen before is a lower bound, which saves most of the calls below.
+    if peak <= OWN_PEAK.load(Ordering::Relaxed) {
+        return None;
+    }
+    let kibibytes = getrusage(UsageWho::RUSAGE_SELF).ok()?.max_rss();
+    let own = u64::try_from(kibibytes).ok()?.saturating_mul(1024);
+    OWN_PEAK.store(own, Ordering::Relaxed);
+    (peak > own).then_some(peak)
 }

@@ -1,9 +1,8 @@
-//! The commands that run, in a file that outlives the daemon: after a crash the next daemon finds their processes by it,
-//! also those that have cleared or rewritten their environment.
+//! A file that lists the running commands and outlives the daemon. After a crash the next daemon finds their processes
+//! by it, including those that have cleared or rewritten their environment.
 //!
-//! The file has one slot for each command: the number of its process, which is also that of its session, and when it
-//! was started. It is locked for as long as its daemon lives. Nothing of it has to survive a crash of the machine, so it is
-//! never synced.
+//! The file has one slot for each command: the id of its process, which is also the id of its session, and its start time.
+//! The daemon keeps the file locked. Its content is of no use after a crash of the machine, so it is never synced.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -14,41 +13,38 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::Pid;
 
-use super::leftovers;
-use super::stat::Stat;
+use super::orphans::{self, ProcessId};
 
-/// Bytes of a slot. The first one holds the id of the machine's boot.
+/// Bytes of a slot. The first slot holds the id of the machine's boot.
 const SLOT_BYTES: usize = 64;
-/// Bytes of a file that are read.
+/// Bytes of an existing file that are read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Where the kernel names the machine's boot: the numbers of processes mean nothing after another one.
+/// The kernel's id of the machine's boot: process ids of an earlier boot mean nothing.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The file with the commands that run.
 #[derive(Debug)]
-pub(super) struct Records {
+pub(super) struct CommandRecords {
     path: PathBuf,
     file: File,
-    slots: Mutex<Slots>,
+    slots: Mutex<RecordSlots>,
 }
 
 #[derive(Debug)]
-struct Slots {
+struct RecordSlots {
     free: Vec<u64>,
-    /// The first slot that was never used.
+    /// The first slot that has never been used.
     next: u64,
 }
 
-/// The record of a command that runs. Dropping it removes it.
+/// The slot of a running command. Dropping it clears the slot.
 #[derive(Debug)]
-pub(super) struct Record<'a> {
+pub(super) struct CommandRecord<'a> {
     slot: u64,
-    of: &'a Records,
+    records: &'a CommandRecords,
 }
 
-impl Records {
-    /// Takes over the file, and ends what a daemon that has died has left running according to it. This blocks until
-    /// that has ended.
+impl CommandRecords {
+    /// Locks the file and kills the commands that a dead daemon has left in it. This blocks until they have ended.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)?;
@@ -64,22 +60,22 @@ impl Records {
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         let boot_id = std::fs::read_to_string(BOOT_ID)?;
         let mut text = String::new();
-        // What cannot be read as text was not written by a daemon.
+        // A file that is not text was not written by a daemon.
         let read = (&mut file).take(FILE_BYTES_MAX).read_to_string(&mut text);
-        let ended = read.map_or(0, |_| leftovers::end_sessions(&sessions(&text, boot_id.trim())));
+        let ended = read.map_or(0, |_| orphans::kill_sessions(&recorded(&text, boot_id.trim())));
         if ended > 0 {
             tracing::warn!(processes = ended, "ended commands whose daemon died");
         }
         file.set_len(0)?;
-        let slots = Mutex::new(Slots { free: Vec::new(), next: 1 });
+        let slots = Mutex::new(RecordSlots { free: Vec::new(), next: 1 });
         let records = Self { path: path.to_owned(), file, slots };
         records.write(0, boot_id.trim())?;
         Ok(records)
     }
 
-    /// Notes a command that was just started. Without a record it runs all the same.
-    pub(super) fn note(&self, pid: Pid) -> Option<Record<'_>> {
-        let started = Stat::read(pid)?.started;
+    /// Records a command that was just started. If that fails, the command runs without a record.
+    pub(super) fn note(&self, pid: Pid) -> Option<CommandRecord<'_>> {
+        let ProcessId { started, .. } = ProcessId::of(pid)?;
         let slot = {
             let mut slots = self.slots();
             slots.free.pop().unwrap_or_else(|| {
@@ -88,11 +84,11 @@ impl Records {
                 slot
             })
         };
-        let record = Record { slot, of: self };
+        let record = CommandRecord { slot, records: self };
         match self.write(slot, &format!("{} {started}", pid.as_raw_pid())) {
             Ok(()) => Some(record),
             Err(error) => {
-                tracing::warn!(%error, "a command could not be noted; it would not be found after a crash");
+                tracing::warn!(%error, "a command could not be recorded, so it would not be found after a crash");
                 None
             }
         }
@@ -104,61 +100,60 @@ impl Records {
         self.file.write_all_at(line.as_bytes(), slot.saturating_mul(bytes))
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
+    fn slots(&self) -> MutexGuard<'_, RecordSlots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Records {
-    /// After an orderly end there is nothing to find.
+impl Drop for CommandRecords {
+    /// After an orderly end no command is left to be found.
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(%error, "the file of running commands stays");
+            tracing::debug!(%error, "the file of running commands could not be removed");
         }
     }
 }
 
-impl Drop for Record<'_> {
+impl Drop for CommandRecord<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.of.write(self.slot, "") {
-            tracing::debug!(%error, "the record of a command stays");
+        if let Err(error) = self.records.write(self.slot, "") {
+            tracing::debug!(%error, "the record of a command could not be cleared");
         }
-        self.of.slots().free.push(self.slot);
+        self.records.slots().free.push(self.slot);
     }
 }
 
-/// The sessions of a file that were begun since this boot, and when.
-fn sessions(text: &str, boot_id: &str) -> Vec<(Pid, u64)> {
+/// The commands that a file lists, if it was written since this boot.
+fn recorded(text: &str, boot_id: &str) -> Vec<ProcessId> {
     let mut lines = text.lines().map(str::trim);
     if lines.next() != Some(boot_id) {
         return Vec::new();
     }
-    let session = |line: &str| {
+    let process = |line: &str| {
         let (pid, started) = line.split_once(' ')?;
-        let pid = i32::try_from(pid.parse::<u32>().ok()?).ok()?;
-        Some((Pid::from_raw(pid)?, started.parse().ok()?))
+        let pid = Pid::from_raw(i32::try_from(pid.parse::<u32>().ok()?).ok()?)?;
+        Some(ProcessId { pid, started: started.parse().ok()? })
     };
-    lines.filter_map(session).collect()
+    lines.filter_map(process).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(path: &Path) -> Vec<(i32, u64)> {
+    fn read(path: &Path) -> Vec<ProcessId> {
         let boot_id = std::fs::read_to_string(BOOT_ID).unwrap();
-        let found = sessions(&std::fs::read_to_string(path).unwrap(), boot_id.trim());
-        found.into_iter().map(|(pid, started)| (pid.as_raw_pid(), started)).collect()
+        recorded(&std::fs::read_to_string(path).unwrap(), boot_id.trim())
     }
 
     #[test]
-    fn a_command_is_in_the_file_for_as_long_as_it_runs() {
+    fn a_command_is_in_the_file_while_it_runs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("commands");
-        let records = Records::open(&path).unwrap();
+        let records = CommandRecords::open(&path).unwrap();
         let own = rustix::process::getpid();
         let (first, second) = (records.note(own).unwrap(), records.note(own).unwrap());
-        let entry = (own.as_raw_pid(), Stat::read(own).unwrap().started);
+        let entry = ProcessId::of(own).unwrap();
         assert_eq!(read(&path), [entry, entry]);
         drop(first);
         assert_eq!(read(&path), [entry]);
@@ -171,20 +166,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_one_daemon_and_what_is_no_record_or_of_an_earlier_boot_means_nothing() {
+    fn a_file_belongs_to_one_daemon_and_invalid_or_outdated_records_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("commands");
-        let records = Records::open(&path).unwrap();
-        assert!(Records::open(&path).is_err(), "its daemon lives");
+        let records = CommandRecords::open(&path).unwrap();
+        assert!(CommandRecords::open(&path).is_err(), "its daemon lives");
         drop(records);
         std::fs::write(&path, b"\xff\xfe").unwrap();
-        assert!(Records::open(&path).is_ok());
-        assert!(sessions("another boot\n1 2\n", "this boot").is_empty());
+        assert!(CommandRecords::open(&path).is_ok());
+        assert!(recorded("another boot\n1 2\n", "this boot").is_empty());
         let text = "this boot\nx y\n\n0 1\n17 4\n-3 5\n";
-        let found = sessions(text, "this boot");
-        assert_eq!(found, [(Pid::from_raw(17).unwrap(), 4)]);
+        let found = recorded(text, "this boot");
+        assert_eq!(found, [ProcessId { pid: Pid::from_raw(17).unwrap(), started: 4 }]);
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(Records::open(&link).is_err(), "no link is followed");
+        assert!(CommandRecords::open(&link).is_err(), "no link is followed");
     }
 }

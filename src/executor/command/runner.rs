@@ -1,0 +1,120 @@
+//! What this daemon starts commands with: its settings for them, its launchers, and its record of what runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::process::Rlimit;
+
+use super::delegation::Controllers;
+use super::drain::Drains;
+use super::environment::{self, Environment};
+use super::error::StartError;
+use super::launcher::{Launcher, LauncherPool, LauncherProgram};
+use super::records::CommandRecords;
+use crate::executor::confidential::Confidential;
+use crate::executor::shortage::is_shortage;
+use crate::job::{Command, Limits};
+
+#[derive(Debug, Clone)]
+pub(in crate::executor) struct CommandRunner {
+    /// This program, which acts as the shim and as the launcher of commands.
+    pub(super) shim: PathBuf,
+    /// The user of commands that name none; if none is given, the daemon's own.
+    pub(super) default_user: Option<String>,
+    /// Variables of the daemon that only commands get that name them.
+    pub(in crate::executor) secrets: Confidential,
+    /// Variables of the daemon that commands get, unless `secrets` withholds them.
+    pub(super) inherited: Environment,
+    /// The limit of open files of a command, if that is not the daemon's own limit.
+    pub(super) files: Option<Rlimit>,
+    /// Start commands in cgroups of their own; none if the daemon may not make cgroups.
+    launchers: Option<Arc<LauncherPool>>,
+    pub(super) records: Option<Arc<CommandRecords>>,
+    pub(super) drains: Drains,
+}
+
+impl CommandRunner {
+    pub(in crate::executor) fn new(shim: PathBuf) -> Self {
+        Self {
+            shim,
+            default_user: None,
+            secrets: Confidential::complete_from_the_start(),
+            inherited: environment::inherited(),
+            files: None,
+            launchers: LauncherPool::find(),
+            records: None,
+            drains: Drains::default(),
+        }
+    }
+
+    /// Uses another program as the shim and as the launcher.
+    pub(in crate::executor) fn through(self, shim: PathBuf) -> Self {
+        Self { shim, ..self }
+    }
+
+    /// Sets the user of commands that name none.
+    pub(in crate::executor) fn running_as(self, default_user: Option<String>) -> Self {
+        Self { default_user, ..self }
+    }
+
+    /// Withholds these variables of the daemon from commands that do not name them.
+    pub(in crate::executor) fn keeping_secrets(self, secrets: Confidential) -> Self {
+        Self { secrets, ..self }
+    }
+
+    /// Sets the limit of open files of commands.
+    pub(in crate::executor) fn limiting_files(self, files: Rlimit) -> Self {
+        Self { files: Some(files), ..self }
+    }
+
+    /// Records the running commands in this file, after killing those that a dead daemon has left in it.
+    pub(in crate::executor) fn noting(self, file: &Path) -> Self {
+        let records = CommandRecords::open(file).map(Arc::new).inspect_err(|error| {
+            tracing::warn!(%error, file = %file.display(), "running commands are not recorded, so some may not be found after a crash");
+        });
+        Self { records: records.ok(), ..self }
+    }
+
+    /// A launcher that starts the command in a cgroup of its own; none if the daemon may not make one. That is an error
+    /// only if the command limits its whole run, which needs a cgroup.
+    pub(super) async fn take_launcher(
+        &self,
+        command: &Command,
+    ) -> Result<Option<Launcher>, StartError> {
+        let limits = command.limits.as_ref();
+        let launchers = self.launchers.as_ref();
+        let controllers = launchers.map_or_else(Controllers::default, |pool| pool.controllers());
+        if let Some(limits) = limits {
+            controllers
+                .check(limits)
+                .map_err(|invalid| StartError::permanent(invalid.within("limits").to_string()))?;
+        }
+        let Some(launchers) = launchers else { return Ok(None) };
+        let files = self.files.and_then(|limit| limit.current);
+        let program = LauncherProgram { path: self.shim.clone(), files };
+        match launchers.take(&program, limits).await {
+            Ok(launcher) => Ok(Some(launcher)),
+            Err(error) if is_shortage(&error) || limits.is_some_and(Limits::are_of_the_run) => {
+                Err(StartError::of_daemon(&error))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a run starts without a cgroup of its own");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes back a launcher whose command has ended, with nothing left of it.
+    pub(super) fn give_back(&self, launcher: Launcher) {
+        if let Some(launchers) = &self.launchers {
+            launchers.give_back(launcher);
+        }
+    }
+
+    /// Ends the launchers. To be called when no command runs any more.
+    pub(in crate::executor) async fn close(&self) {
+        if let Some(launchers) = &self.launchers {
+            launchers.close().await;
+        }
+    }
+}
