@@ -145,7 +145,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("sqlx::", &["store/sql/", "toutiao/"]),
     ("redis::", &["toutiao/counters/", "toutiao/settings.rs"]),
     ("reqwest::", &["executor/"]),
-    ("rustls::", &["executor/http/", "store/sql/reason.rs"]),
+    ("rustls::", &["executor/http/", "store/sql/error_text.rs"]),
     ("axum::", &["control/", "server", "toutiao/api/"]),
     ("clap::", &["cli/"]),
     ("clap_complete::", &["cli/"]),

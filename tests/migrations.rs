@@ -7,7 +7,7 @@ mod servers;
 use std::str::FromStr;
 
 use punctual::output::Stream;
-use punctual::store::sql::{SqlStore, StorePlace};
+use punctual::store::sql::{SqlStore, StoreUrl};
 use punctual::store::{Archive, Holder, Store};
 use servers::mariadb::MariaDbServer;
 use servers::postgres::PostgresServer;
@@ -35,14 +35,14 @@ and more
 
 /// What was there is there: a run that has ended with its output, and one that waits.
 async fn is_all_there(place: &str) {
-    let store = SqlStore::open(&StorePlace::parse(place).unwrap()).await.unwrap();
+    let store = SqlStore::open(&StoreUrl::parse(place).unwrap()).await.unwrap();
     let run = store.run("run").await.unwrap().unwrap();
     assert_eq!((run.state.word(), run.attempt), ("failed", 2));
     let output = store.output("run", 2).await.unwrap().unwrap();
     assert_eq!((output.text().as_str(), output.bytes), ("said \"é\"\nand more\n", 70_000));
     let line = output.lines().next().unwrap();
     assert_eq!((line.at.timestamp(), line.stream), (1_800_000_007, Stream::Stdout));
-    let waiting = store.in_flight(Holder::Node("there")).await.unwrap();
+    let waiting = store.runs_in_flight(Holder::Node("there")).await.unwrap();
     assert_eq!(waiting.iter().map(|run| &*run.id.0).collect::<Vec<_>>(), ["waiting"]);
     store.close().await.unwrap();
 }

@@ -162,7 +162,7 @@ async fn an_overlap_row_that_could_not_be_written_or_is_no_longer_kept_is_found_
         world.tick(at(40)).await;
         assert_eq!(world.ledger("a").await, ["10 running", "20..40 overlap 3"], "{fault:?}");
         let row = world.runs("a").await.remove(1).id;
-        let parts = &punctual::store::Part::ALL;
+        let parts = &punctual::store::RunPart::ALL;
         world.ask(Request::Prune { runs: vec![row], parts }, at(41)).await.unwrap();
         world.tick(at(50)).await;
         world.tick(at(60)).await;

@@ -22,8 +22,10 @@ use punctual::job::{Due, Former, Job, JobId, JobState, Origin};
 use punctual::output::{Line, Output, Stream};
 use punctual::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::memory::MemoryStore;
-use punctual::store::sql::{SqlStore, StorePlace};
-use punctual::store::{Archive, CLAIM_BYTES, Change, Claim, Holder, Reviewed, Store, StoreError};
+use punctual::store::sql::{SqlStore, StoreUrl};
+use punctual::store::{
+    Archive, CLAIM_BYTES, Change, Claim, Holder, ReviewedJob, Store, StoreError,
+};
 use retention::{
     a_run_counts_with_all_that_belongs_to_it,
     a_run_goes_with_all_that_belongs_to_it_once_it_has_ended,
@@ -69,11 +71,11 @@ fn update_run(run: &Run) -> Change {
 async fn due<S: Store>(store: &S, until: Timestamp, limit: usize) -> Vec<Job> {
     let executors = pools();
     let claim = Claim { node: "here", until, executors: &executors, limit, live: &[] };
-    store.claim(claim).await.unwrap()
+    store.claim_jobs(claim).await.unwrap()
 }
 
 async fn in_flight<S: Store>(store: &S) -> Vec<Run> {
-    store.in_flight(Holder::Node("here")).await.unwrap()
+    store.runs_in_flight(Holder::Node("here")).await.unwrap()
 }
 
 fn is_conflict(result: Result<(), StoreError>) -> bool {
@@ -87,7 +89,7 @@ fn pools() -> Vec<String> {
 /// A store in a database of its own, on the server that the tests of this file share.
 async fn on_server<K: Kind>(servers: Option<&Server<K>>, name: &str) -> Option<SqlStore> {
     let url = servers?.database(name);
-    Some(SqlStore::open(&StorePlace::parse(&url).unwrap()).await.unwrap())
+    Some(SqlStore::open(&StoreUrl::parse(&url).unwrap()).await.unwrap())
 }
 
 /// Runs a test on each server.
@@ -219,7 +221,7 @@ async fn a_job_survives_in_every_state<S: Store + Archive>(store: S) {
             "on_failure": {"type": "builtin", "name": "noop", "args": {"é": 1}}});
         let job = Job { state, run_count: 2, ..job(&full) };
         store.commit(vec![insert_job(&job)]).await.unwrap();
-        let read = store.load(std::slice::from_ref(&job.id)).await.unwrap().remove(0);
+        let read = store.load_jobs(std::slice::from_ref(&job.id)).await.unwrap().remove(0);
         assert_eq!(read.to_value(), Job { revision: 1, ..job.clone() }.to_value());
         assert_eq!((&read.state, read.anchor, read.run_count), (&job.state, job.anchor, 2));
         assert_eq!(
@@ -294,7 +296,7 @@ async fn a_run_survives_in_every_state<S: Store + Archive>(store: S) {
 async fn what_a_job_was_and_whether_it_fails_moves_with_its_schedule<S: Store + Archive>(store: S) {
     let new = job(&json!({"id": "a", "on_failure_once": true}));
     store.commit(vec![insert_job(&new)]).await.unwrap();
-    let stored = async || store.load(std::slice::from_ref(&new.id)).await.unwrap().remove(0);
+    let stored = async || store.load_jobs(std::slice::from_ref(&new.id)).await.unwrap().remove(0);
     assert!(!stored().await.is_failing);
     let state = JobState::Broken { reason: "no".to_owned(), since: None, former: Former::Paused };
     let broken = Job { state, is_failing: true, revision: 2, ..new.clone() };
@@ -333,13 +335,13 @@ async fn attempts_of_a_run_are_kept_in_their_order<S: Store + Archive>(store: S)
 async fn a_write_on_an_old_revision_changes_nothing_at_all<S: Store + Archive>(store: S) {
     let first = job(&json!({"id": "a"}));
     store.commit(vec![insert_job(&first)]).await.unwrap();
-    let read = store.load(std::slice::from_ref(&first.id)).await.unwrap().remove(0);
+    let read = store.load_jobs(std::slice::from_ref(&first.id)).await.unwrap().remove(0);
     let renamed = Job { name: "renamed".to_owned(), ..read.clone() };
     store.commit(vec![update_job(&renamed)]).await.unwrap();
     let stale = Job { name: "stale".to_owned(), ..read };
     let other = job(&json!({"id": "b"}));
     assert!(is_conflict(store.commit(vec![insert_job(&other), update_job(&stale)]).await));
-    let now = store.load(&[first.id, other.id]).await.unwrap();
+    let now = store.load_jobs(&[first.id, other.id]).await.unwrap();
     assert_eq!(now.len(), 1, "the other write of the transaction was undone");
     assert_eq!((now[0].name.as_str(), now[0].revision), ("renamed", 2));
 }
@@ -412,16 +414,16 @@ async fn a_review_sees_what_is_declared_broken_or_homeless<S: Store + Archive>(s
         insert_job(&Job { executor: "gone".to_owned(), ..job(&json!({"id": "homeless"})) }),
     ];
     store.commit(changes.to_vec()).await.unwrap();
-    let seen = |page: &[Reviewed]| {
+    let seen = |page: &[ReviewedJob]| {
         let seen = page.iter().map(|job| {
             (job.id.to_string(), job.is_declared, job.source.clone().unwrap_or_default())
         });
         seen.collect::<Vec<_>>()
     };
     let row = |id: &str, is_declared, source: &str| (id.to_owned(), is_declared, source.to_owned());
-    let page = store.to_review(&pools(), "", 1).await.unwrap();
+    let page = store.jobs_to_review(&pools(), "", 1).await.unwrap();
     assert_eq!(seen(&page), [row("broken", false, "")]);
-    let page = store.to_review(&pools(), "broken", 10).await.unwrap();
+    let page = store.jobs_to_review(&pools(), "broken", 10).await.unwrap();
     let rest = [
         row("declared", true, "/etc/punctual/Jobs é.toml"),
         row("elsewhere", true, ""),
@@ -562,7 +564,7 @@ async fn an_output_is_saved_only_for_the_node_that_runs_its_attempt<S: Store + A
     let save = async |attempt: u32, node: &str, text: &str| {
         let (run_id, held_by) = (id.clone(), node.into());
         let output = Arc::new(output(text));
-        let change = Change::SaveOutput { run_id, attempt, output, held_by };
+        let change = Change::SavePartialOutput { run_id, attempt, output, held_by };
         store.commit(vec![change]).await.unwrap();
         store.output(&id.0, attempt).await.unwrap()
     };
@@ -608,7 +610,7 @@ async fn many_changes_are_written_all_or_none<S: Store + Archive>(store: S) {
     }));
     store.commit(updates.clone()).await.unwrap();
     let ids: Vec<_> = jobs.iter().map(|job| job.id.clone()).collect();
-    let loaded = store.load(&ids).await.unwrap();
+    let loaded = store.load_jobs(&ids).await.unwrap();
     assert!(loaded.iter().all(|job| job.name == "new" && job.revision == 2) && loaded.len() == 150);
     let running = in_flight(&store).await;
     assert!(running.iter().all(|run| run.state == RunState::Running { started_at: at(11) }));
@@ -663,13 +665,13 @@ async fn runs_of_a_node_that_is_not_known_are_found<S: Store + Archive>(store: S
     let mut held = run("a", Some(at(10)));
     held.node = "there".into();
     store.commit(vec![insert_job(&job(&json!({"id": "a"}))), insert_run(&held)]).await.unwrap();
-    let gone = async |but| store.in_flight(Holder::Gone { but }).await.unwrap();
+    let gone = async |but| store.runs_in_flight(Holder::Gone { but }).await.unwrap();
     assert_eq!(gone("here").await, std::slice::from_ref(&held), "it is not known");
     assert_eq!(gone("there").await, [], "who asks is not gone");
-    let meeting = store.meet("there", at(0), at(1)).await.unwrap();
+    let meeting = store.heartbeat("there", at(0), at(1)).await.unwrap();
     // On a store of one node, a name that a crash has left there is no other node.
     let found = gone("here").await;
     assert_eq!(found.is_empty(), store.is_shared(), "now it is known");
-    store.bury(&meeting.nodes).await.unwrap();
+    store.remove_nodes(&meeting.nodes).await.unwrap();
     assert_eq!(gone("here").await, [held]);
 }

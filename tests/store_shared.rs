@@ -13,8 +13,8 @@ use punctual::clock::Timestamp;
 use punctual::job::{Due, Job, JobState};
 use punctual::run::{Run, RunState};
 use punctual::store::memory::MemoryStore;
-use punctual::store::sql::{SqlStore, StorePlace};
-use punctual::store::{Change, Claim, Holder, InFlight, Meeting, Node, Store, StoreError};
+use punctual::store::sql::{SqlStore, StoreUrl};
+use punctual::store::{Change, Claim, ClusterView, Holder, InFlightCount, Node, Store, StoreError};
 use serde_json::json;
 use servers::mariadb::MariaDbServer;
 use servers::postgres::PostgresServer;
@@ -24,7 +24,7 @@ use servers::{Kind, Server};
 async fn on_server<K: Kind>(servers: Option<&Server<K>>, name: &str) -> Option<[SqlStore; 2]> {
     // A database's name is shorter than a sentence.
     let name: String = name.chars().take(60).collect();
-    let place = StorePlace::parse(&servers?.database(&name)).unwrap();
+    let place = StoreUrl::parse(&servers?.database(&name)).unwrap();
     let first = SqlStore::open(&place).await.unwrap();
     Some([first, SqlStore::open(&place).await.unwrap()])
 }
@@ -88,7 +88,7 @@ async fn insert<S: Store>(store: &S, jobs: &[Arc<Job>]) {
 async fn claim<S: Store>(store: &S, node: &str, live: &[&str], limit: usize) -> Vec<Job> {
     let live: Vec<String> = live.iter().map(|name| (*name).to_owned()).collect();
     let claim = Claim { node, until: at(100), executors: &pools(), limit, live: &live };
-    store.claim(claim).await.unwrap()
+    store.claim_jobs(claim).await.unwrap()
 }
 
 fn ids(jobs: &[Job]) -> Vec<&str> {
@@ -117,9 +117,9 @@ async fn a_due_job_is_claimed_by_one_node_until_it_is_released_or_its_owner_is_g
     assert_eq!((ids(&claimed), owners), (vec!["early"], vec![Some("a")]));
     assert_eq!(ids(&claim(&b, "b", &live, 9).await), ["late"], "the other one's is not free");
     assert_eq!(ids(&claim(&a, "a", &live, 9).await), ["early"], "its own it gets again");
-    a.release("a", "default", at(9)).await.unwrap();
+    a.release_jobs("a", "default", at(9)).await.unwrap();
     assert_eq!(ids(&claim(&b, "b", &live, 9).await), ["late"], "it was not due by then");
-    a.release("a", "default", at(10)).await.unwrap();
+    a.release_jobs("a", "default", at(10)).await.unwrap();
     assert_eq!(ids(&claim(&b, "b", &live, 9).await), ["early", "late"]);
     assert_eq!(ids(&claim(&a, "a", &["a"], 9).await), ["early", "late"], "the other is gone");
 }
@@ -170,7 +170,7 @@ async fn of_two_writes_based_on_the_same_revision_one_is_made<S: Store>([a, b]: 
         let winner = if first.is_ok() { "a" } else { "b" };
         assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
         assert!(is_conflict(if first.is_ok() { &second } else { &first }));
-        let stored = a.load(&[due_job("j", 10).id.clone()]).await.unwrap().remove(0);
+        let stored = a.load_jobs(&[due_job("j", 10).id.clone()]).await.unwrap().remove(0);
         assert_eq!((stored.name.as_str(), stored.revision), (winner, revision));
     }
 }
@@ -188,8 +188,8 @@ async fn a_run_is_written_by_the_node_that_holds_it_and_by_no_other<S: Store>([a
     assert!(is_conflict(&b.commit(update(&held_by("b", &waiting), "b")).await), "it has ended");
 }
 
-async fn meet<S: Store>(store: &S, node: &str, seconds: i64) -> Meeting {
-    store.meet(node, at(0), at(seconds)).await.unwrap()
+async fn meet<S: Store>(store: &S, node: &str, seconds: i64) -> ClusterView {
+    store.heartbeat(node, at(0), at(seconds)).await.unwrap()
 }
 
 fn node(name: &str, beat: i64, seen_at: Timestamp) -> Node {
@@ -205,7 +205,7 @@ async fn a_node_is_known_from_its_first_beat_until_it_is_buried<S: Store>([a, b]
     let third = meet(&a, "a", 4).await;
     assert_eq!((third.is_new, third.paused_since), (false, Some(at(3))));
     assert_eq!(third.nodes, [node("a", 2, at(4)), node("b", 1, at(2))]);
-    a.bury(&third.nodes).await.unwrap();
+    a.remove_nodes(&third.nodes).await.unwrap();
     assert_eq!(meet(&b, "b", 5).await.nodes, [node("b", 1, at(5))]);
 }
 
@@ -213,7 +213,7 @@ async fn a_node_that_gave_a_sign_of_life_meanwhile_is_not_buried<S: Store>([a, b
     meet(&a, "a", 1).await;
     let seen = meet(&b, "b", 2).await.nodes;
     meet(&a, "a", 3).await;
-    assert!(is_conflict(&b.bury(&seen).await));
+    assert!(is_conflict(&b.remove_nodes(&seen).await));
     assert_eq!(meet(&b, "b", 4).await.nodes.len(), 2, "not even the other one");
 }
 
@@ -227,18 +227,18 @@ async fn runs_in_flight_are_counted_on_other_nodes_and_found_when_their_node_is_
     let rows = [held_by("b", &running), held_by("b", &waiting), held_by("b", &ended)];
     let changes = rows.iter().map(|run| Change::InsertRun(Arc::new(run.clone()))).collect();
     b.commit(changes).await.unwrap();
-    let elsewhere = a.in_flight_elsewhere("a").await.unwrap();
-    let counted = InFlight { running: 1, waiting: 1 };
+    let elsewhere = a.count_in_flight_elsewhere("a").await.unwrap();
+    let counted = InFlightCount { running: 1, waiting: 1 };
     assert_eq!(elsewhere, [(running.job_id.clone(), counted)]);
-    assert!(b.in_flight_elsewhere("b").await.unwrap().is_empty());
+    assert!(b.count_in_flight_elsewhere("b").await.unwrap().is_empty());
     meet(&a, "a", 4).await;
-    let of_gone = async || a.in_flight(Holder::Gone { but: "a" }).await.unwrap().len();
+    let of_gone = async || a.runs_in_flight(Holder::Gone { but: "a" }).await.unwrap().len();
     assert_eq!(of_gone().await, 2, "nobody knows the other node");
     let nodes = meet(&b, "b", 4).await.nodes;
     assert_eq!(of_gone().await, 0);
-    a.bury(&nodes).await.unwrap();
+    a.remove_nodes(&nodes).await.unwrap();
     assert_eq!(of_gone().await, 2, "it is known no more");
-    assert_eq!(a.in_flight(Holder::Node("b")).await.unwrap().len(), 2);
+    assert_eq!(a.runs_in_flight(Holder::Node("b")).await.unwrap().len(), 2);
 }
 
 async fn a_run_on_another_node_can_be_asked_to_end<S: Store>([a, b]: [S; 2]) {
@@ -251,11 +251,13 @@ async fn a_run_on_another_node_can_be_asked_to_end<S: Store>([a, b]: [S; 2]) {
     let changes = rows.map(|run| Change::InsertRun(Arc::new(run.clone()))).to_vec();
     b.commit(changes).await.unwrap();
     let (job_id, reason) = (running.job_id.clone(), "enough".to_owned());
-    a.commit(vec![Change::AskToEnd { job_id, reason, except_node: "a".into() }]).await.unwrap();
-    let asked = meet(&b, "b", 5).await.asked_to_end;
+    a.commit(vec![Change::CancelJobRuns { job_id, reason, except_node: "a".into() }])
+        .await
+        .unwrap();
+    let asked = meet(&b, "b", 5).await.cancel_requests;
     assert_eq!(asked, [(running.id.clone(), "enough".to_owned())]);
-    assert!(meet(&a, "a", 5).await.asked_to_end.is_empty(), "its own it ends itself");
+    assert!(meet(&a, "a", 5).await.cancel_requests.is_empty(), "its own it ends itself");
     running.skip(at(20), punctual::run::SkipReason::Overlap);
     b.commit(update(&running, "b")).await.unwrap();
-    assert!(meet(&b, "b", 6).await.asked_to_end.is_empty(), "it has ended");
+    assert!(meet(&b, "b", 6).await.cancel_requests.is_empty(), "it has ended");
 }

@@ -71,7 +71,7 @@ async fn check_edited(sql: &'static str, reason: &str, key: &str, kept: serde_js
     store.commit(["a", "b"].map(|id| insert(job(id))).to_vec()).await.unwrap();
     by_hand(&file, sql).await;
     let executors = ["default".to_owned()];
-    assert!(store.to_review(&executors, "", 9).await.unwrap().is_empty());
+    assert!(store.jobs_to_review(&executors, "", 9).await.unwrap().is_empty());
     let broken = store.job("a").await.unwrap().unwrap();
     let JobState::Broken { reason: said, .. } = &broken.state else { unreachable!("{broken:?}") };
     assert!(said.contains(reason), "{said}");
@@ -83,9 +83,9 @@ async fn check_edited(sql: &'static str, reason: &str, key: &str, kept: serde_js
     assert_eq!((again.definition(), &again.state), (broken.definition(), &broken.state));
     let until = broken.anchor + chrono::TimeDelta::days(1);
     let claim = Claim { node: "here", until, executors: &executors, limit: 9, live: &[] };
-    let due = store.claim(claim).await.unwrap();
+    let due = store.claim_jobs(claim).await.unwrap();
     assert_eq!(due.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["b"]);
-    assert_eq!(store.to_review(&executors, "", 9).await.unwrap().len(), 1);
+    assert_eq!(store.jobs_to_review(&executors, "", 9).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -183,9 +183,9 @@ async fn a_job_that_no_change_can_name_is_shown_and_stops_nothing() {
         assert!(words.contains(&"active") && words.contains(&"broken"), "{damage}: {words:?}");
         let (until, executors) = (start() + chrono::TimeDelta::days(1), ["default".to_owned()]);
         let claim = Claim { node: "here", until, executors: &executors, limit: 9, live: &[] };
-        let due = store.claim(claim).await.unwrap();
+        let due = store.claim_jobs(claim).await.unwrap();
         assert_eq!(due.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["b"]);
-        store.to_review(&executors, "", 9).await.unwrap();
+        store.jobs_to_review(&executors, "", 9).await.unwrap();
     }
 }
 
@@ -423,7 +423,7 @@ async fn check_moved(names: &[&str], others: &[&str]) {
     for refused in [
         store.commit(vec![insert(job("meanwhile"))]).await.unwrap_err(),
         store.job("before").await.unwrap_err(),
-        store.load(&[JobId::parse("before").unwrap()]).await.unwrap_err(),
+        store.load_jobs(&[JobId::parse("before").unwrap()]).await.unwrap_err(),
     ] {
         let refused = refused.to_string();
         assert!(refused.contains("while the daemon has it open"), "{names:?}: {refused}");

@@ -16,7 +16,7 @@ use crate::job::{Job, JobId, JobState, Origin};
 use crate::scheduler::admission::Rules;
 use crate::scheduler::declare::Declaration;
 use crate::scheduler::request::InvalidDeclaration;
-use crate::store::sql::StorePlace;
+use crate::store::sql::StoreUrl;
 use crate::task::builtin::Registry;
 use crate::toutiao;
 
@@ -163,15 +163,15 @@ pub(super) fn rules(
 }
 
 /// Where the store is.
-pub(super) fn store_place(config: &Config, state: &Path) -> Result<StorePlace, ConfigError> {
+pub(super) fn store_place(config: &Config, state: &Path) -> Result<StoreUrl, ConfigError> {
     place_at(&config.store_url.0, state).map_err(|invalid| config.error(invalid.within("store")))
 }
 
 /// Where the store of a URL is. A file stands in the folder for what must outlive the daemon.
-pub(super) fn place_at(url: &str, state: &Path) -> Result<StorePlace, Invalid> {
-    Ok(match StorePlace::parse(url)? {
-        StorePlace::Sqlite(path) => StorePlace::Sqlite(state.join(path)),
-        place @ (StorePlace::Postgres(..) | StorePlace::MySql(..)) => place,
+pub(super) fn place_at(url: &str, state: &Path) -> Result<StoreUrl, Invalid> {
+    Ok(match StoreUrl::parse(url)? {
+        StoreUrl::Sqlite(path) => StoreUrl::Sqlite(state.join(path)),
+        place @ (StoreUrl::Postgres(..) | StoreUrl::MySql(..)) => place,
     })
 }
 

@@ -11,7 +11,7 @@ use crate::config::{self, Config};
 use crate::printable::escaped;
 use crate::secret::Secret;
 use crate::store::StoreError;
-use crate::store::sql::{self, Schema, StorePlace};
+use crate::store::sql::{self, Schema, StoreUrl};
 
 /// Migrates the database that the arguments name.
 pub fn migrate(given: MigrateArguments, arguments: &ClientArguments) -> ExitCode {
@@ -56,8 +56,8 @@ fn run(given: MigrateArguments, arguments: &ClientArguments) -> Result<(), Failu
 
 /// The place with the whole path of its file, which has to be there: tables that are made where no daemon looks for them
 /// help nobody, and a daemon cannot write to a file of another user.
-fn to_be_found(place: StorePlace) -> Result<StorePlace, Failure> {
-    let StorePlace::Sqlite(path) = place else { return Ok(place) };
+fn to_be_found(place: StoreUrl) -> Result<StoreUrl, Failure> {
+    let StoreUrl::Sqlite(path) = place else { return Ok(place) };
     let refuse = |why: String| Failure::Refused(why);
     let path = std::path::absolute(path).map_err(|error| refuse(error.to_string()))?;
     let shown = path.display();
@@ -68,11 +68,11 @@ fn to_be_found(place: StorePlace) -> Result<StorePlace, Failure> {
              the URL is taken from STATE_DIRECTORY or, where that is not set, from the current folder)"
         )));
     }
-    Ok(StorePlace::Sqlite(path))
+    Ok(StoreUrl::Sqlite(path))
 }
 
 /// The database to migrate: from a URL on the command line, else from the configuration file.
-fn place(given: MigrateArguments) -> Result<StorePlace, Failure> {
+fn place(given: MigrateArguments) -> Result<StoreUrl, Failure> {
     let usage = |error: String| Failure::Usage(error);
     let state = config::state_directory().map_err(|invalid| usage(invalid.to_string()))?;
     let url = match (given.url, given.url_file) {

@@ -17,7 +17,7 @@ use crate::filter::{Prunable, RetentionClass, RunFilter};
 use crate::run::{Run, RunId};
 use crate::scheduler::handle::{Handle, WriteCounts};
 use crate::scheduler::request::RequestError;
-use crate::store::{Archive, Part, StoreError};
+use crate::store::{Archive, RunPart, StoreError};
 
 /// Runs, or jobs, that are looked up at a time.
 const PAGE: usize = 1000;
@@ -190,7 +190,7 @@ impl Pruner {
         kind: Option<RetentionClass>,
         before: Timestamp,
     ) -> Result<usize, Interrupted> {
-        let parts: &[Part] = if kind.is_some() { &Part::ALL } else { &[Part::Outputs] };
+        let parts: &[RunPart] = if kind.is_some() { &RunPart::ALL } else { &[RunPart::Outputs] };
         let (mut after, mut count) = (String::new(), 0);
         let ids_tell_time = self.ids_tell_time().await?;
         loop {
@@ -249,7 +249,7 @@ impl Pruner {
                 return Err(Interrupted::StillThere(what()));
             }
             count += runs.len();
-            self.let_go(runs.clone(), &Part::ALL, pace).await?;
+            self.let_go(runs.clone(), &RunPart::ALL, pace).await?;
             if runs.len() < PAGE {
                 return Ok(count);
             }
@@ -261,7 +261,7 @@ impl Pruner {
     async fn let_go(
         &self,
         runs: Vec<RunId>,
-        parts: &'static [Part],
+        parts: &'static [RunPart],
         pace: Pace,
     ) -> Result<(), RequestError> {
         for batch in runs.chunks(pace.batch) {

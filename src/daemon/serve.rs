@@ -537,7 +537,7 @@ async fn pass_on_hints(store: SqlStore, hints: mpsc::Sender<()>, shutdown: Cance
     loop {
         let hinted = tokio::select! {
             () = shutdown.cancelled() => return,
-            hinted = store.hinted() => hinted,
+            hinted = store.wait_for_hint() => hinted,
         };
         match hinted {
             // One that waits already says the same.

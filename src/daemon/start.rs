@@ -31,7 +31,7 @@ use crate::scheduler::pulse::Pulse;
 use crate::scheduler::request::RequestError;
 use crate::server;
 use crate::store::StoreError;
-use crate::store::sql::{self, SqlStore, StorePlace};
+use crate::store::sql::{self, SqlStore, StoreUrl};
 
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -292,7 +292,7 @@ pub(super) struct Plan {
     pub(super) config: Config,
     pub(super) app: App,
     pub(super) rules: Rules,
-    pub(super) store: StorePlace,
+    pub(super) store: StoreUrl,
     /// What its file declares.
     pub(super) declared: DeclaredFile,
 }

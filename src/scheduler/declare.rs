@@ -10,7 +10,7 @@ use super::handle::Handle;
 use super::request::{Conflict, Difference, InvalidDeclaration, RequestError, weight};
 use super::slices::{halves, slices};
 use crate::job::{Job, JobId};
-use crate::store::{Archive, Reviewed, StoreError};
+use crate::store::{Archive, ReviewedJob, StoreError};
 
 /// Work of one slice, in jobs of usual size: a few milliseconds of the scheduler's time.
 const SLICE_WEIGHT: usize = 64;
@@ -98,11 +98,11 @@ impl<'a> Reviews<'a> {
     }
 
     /// The next page; an empty one after the last.
-    async fn next(&mut self) -> Result<Vec<Reviewed>, StoreError> {
+    async fn next(&mut self) -> Result<Vec<ReviewedJob>, StoreError> {
         if self.is_over {
             return Ok(Vec::new());
         }
-        let page = self.archive.to_review(&self.executors, &self.after, PAGE).await?;
+        let page = self.archive.jobs_to_review(&self.executors, &self.after, PAGE).await?;
         self.is_over = page.len() < PAGE;
         if let Some(last) = page.last() {
             last.id.as_str().clone_into(&mut self.after);

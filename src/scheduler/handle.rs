@@ -20,7 +20,7 @@ use crate::clock::Timestamp;
 use crate::job::{Job, JobId, JobState};
 use crate::run::{Run, RunId};
 pub use crate::store::Node;
-use crate::store::{ATTEMPT_BYTES, Change, Part, RUN_BYTES};
+use crate::store::{ATTEMPT_BYTES, Change, RUN_BYTES, RunPart};
 
 /// Requests that wait for the scheduler. Beyond that, callers wait for a place.
 pub const COMMAND_QUEUE: usize = 1024;
@@ -84,10 +84,10 @@ impl WriteCounts {
                 Change::UpdateRun { .. }
                 | Change::ExtendSkipped { .. }
                 // It is counted with the end of its attempt.
-                | Change::SaveOutput { .. }
+                | Change::SavePartialOutput { .. }
                 | Change::RecordTime(_)
-                | Change::AskToEnd { .. }
-                | Change::AskRunToEnd { .. }
+                | Change::CancelJobRuns { .. }
+                | Change::CancelRun { .. }
                 | Change::SetPaused(_)
                 | Change::Prune { .. } => {}
             }
@@ -214,7 +214,7 @@ impl Handle {
     pub async fn prune(
         &self,
         runs: Vec<RunId>,
-        parts: &'static [Part],
+        parts: &'static [RunPart],
     ) -> Result<(), RequestError> {
         self.ask(Request::Prune { runs, parts }, done).await
     }

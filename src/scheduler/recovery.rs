@@ -155,7 +155,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         holder: Holder<'_>,
         why: &str,
     ) -> Result<Recovered, StoreError> {
-        let runs = self.store.in_flight(holder).await?;
+        let runs = self.store.runs_in_flight(holder).await?;
         // Where there are other nodes, one of them may have the pool that this one lacks.
         let is_mine =
             |run: &Run| !self.is_shared || self.rules.executors.contains_key(&run.executor);
@@ -290,7 +290,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if ids.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let jobs = self.store.load(&ids).await?;
+        let jobs = self.store.load_jobs(&ids).await?;
         Ok(jobs.into_iter().map(|job| (job.id.clone(), Arc::new(job))).collect())
     }
 }

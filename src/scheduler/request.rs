@@ -8,7 +8,7 @@ use super::admission::Rules;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::run::{Run, RunId};
-use crate::store::Part;
+use crate::store::RunPart;
 
 /// What an added job does to one of the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub enum Request {
         /// Which runs.
         runs: Vec<RunId>,
         /// What of each.
-        parts: &'static [Part],
+        parts: &'static [RunPart],
     },
     /// Remove those of these jobs that are finished and have no run in flight. Others stay as they are.
     RemoveFinished(Vec<JobId>),

@@ -36,7 +36,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             self.paused_since = self.store.paused_since().await?;
         }
         let me = Arc::clone(&self.identity.node);
-        let mut runs = self.store.in_flight(Holder::Node(&me)).await?;
+        let mut runs = self.store.runs_in_flight(Holder::Node(&me)).await?;
         let needed = self.needed_by(&runs).await?;
         runs.sort_by_key(|run| run.due_at);
         let mut capacity = Capacity::new(&self.rules, self.is_shared);
@@ -136,8 +136,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Ok(());
         }
         let identity = &self.identity;
-        let meeting = self.store.meet(&identity.node, identity.started_at, now).await?;
-        self.store.bury(&meeting.nodes).await
+        let meeting = self.store.heartbeat(&identity.node, identity.started_at, now).await?;
+        self.store.remove_nodes(&meeting.nodes).await
     }
 
     fn own_change(&self, run: Run) -> Change {

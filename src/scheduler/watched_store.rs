@@ -8,7 +8,9 @@ use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Run, RunId, SkipReason};
-use crate::store::{Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError};
+use crate::store::{
+    Change, Claim, ClusterView, Holder, InFlightCount, Node, ScheduledJob, Store, StoreError,
+};
 
 /// A store, and where its calls are marked.
 #[derive(Debug)]
@@ -22,28 +24,34 @@ impl<S: Store> Store for WatchedStore<S> {
         self.store.is_shared()
     }
 
-    fn load(&self, ids: &[JobId]) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send {
-        self.pulse.store_call(self.store.load(ids))
+    fn load_jobs(
+        &self,
+        ids: &[JobId],
+    ) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send {
+        self.pulse.store_call(self.store.load_jobs(ids))
     }
 
-    fn claim(&self, claim: Claim<'_>) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send {
-        self.pulse.store_call(self.store.claim(claim))
+    fn claim_jobs(
+        &self,
+        claim: Claim<'_>,
+    ) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send {
+        self.pulse.store_call(self.store.claim_jobs(claim))
     }
 
-    fn release(
+    fn release_jobs(
         &self,
         node: &str,
         executor: &str,
         until: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.pulse.store_call(self.store.release(node, executor, until))
+        self.pulse.store_call(self.store.release_jobs(node, executor, until))
     }
 
-    fn in_flight(
+    fn runs_in_flight(
         &self,
         holder: Holder<'_>,
     ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send {
-        self.pulse.store_call(self.store.in_flight(holder))
+        self.pulse.store_call(self.store.runs_in_flight(holder))
     }
 
     fn load_runs(
@@ -69,24 +77,24 @@ impl<S: Store> Store for WatchedStore<S> {
         self.pulse.store_call(self.store.load_output(run_id, attempt))
     }
 
-    fn in_flight_elsewhere(
+    fn count_in_flight_elsewhere(
         &self,
         node: &str,
-    ) -> impl Future<Output = Result<Vec<(JobId, InFlight)>, StoreError>> + Send {
-        self.pulse.store_call(self.store.in_flight_elsewhere(node))
+    ) -> impl Future<Output = Result<Vec<(JobId, InFlightCount)>, StoreError>> + Send {
+        self.pulse.store_call(self.store.count_in_flight_elsewhere(node))
     }
 
-    fn meet(
+    fn heartbeat(
         &self,
         node: &str,
         started_at: Timestamp,
         now: Timestamp,
-    ) -> impl Future<Output = Result<Meeting, StoreError>> + Send {
-        self.pulse.store_call(self.store.meet(node, started_at, now))
+    ) -> impl Future<Output = Result<ClusterView, StoreError>> + Send {
+        self.pulse.store_call(self.store.heartbeat(node, started_at, now))
     }
 
-    fn bury(&self, dead: &[Node]) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.pulse.store_call(self.store.bury(dead))
+    fn remove_nodes(&self, dead: &[Node]) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.pulse.store_call(self.store.remove_nodes(dead))
     }
 
     fn paused_since(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send {
@@ -105,13 +113,13 @@ impl<S: Store> Store for WatchedStore<S> {
         &self,
         after: Option<&JobId>,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<Scheduled>, StoreError>> + Send {
+    ) -> impl Future<Output = Result<Vec<ScheduledJob>, StoreError>> + Send {
         self.pulse.store_call(self.store.scheduled_jobs(after, limit))
     }
 
     /// The loop does not wait for this one: others do.
-    fn hinted(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.store.hinted()
+    fn wait_for_hint(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.store.wait_for_hint()
     }
 
     fn commit(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), StoreError>> + Send {

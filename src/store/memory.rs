@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    Archive, CLAIM_BYTES, Change, Claim, Holder, InFlight, Meeting, Node, Reading, Reviewed, Rows,
-    Scheduled, Store, StoreError,
+    Archive, CLAIM_BYTES, Change, Claim, ClusterView, Holder, InFlightCount, Node, ReadFuture,
+    ReviewedJob, Rows, ScheduledJob, Store, StoreError,
 };
 use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RunFilter};
@@ -92,17 +92,17 @@ impl Tables {
             Change::PutOutput { run_id, attempt, output } => {
                 self.outputs.insert((run_id.clone(), *attempt), Arc::clone(output));
             }
-            Change::SaveOutput { run_id, attempt, output, held_by } => {
+            Change::SavePartialOutput { run_id, attempt, output, held_by } => {
                 if self.runs_on(held_by, run_id, *attempt) {
                     self.outputs.insert((run_id.clone(), *attempt), Arc::clone(output));
                 }
             }
-            Change::AskRunToEnd { run_id, reason } => {
+            Change::CancelRun { run_id, reason } => {
                 if self.in_flight().any(|run| run.id == *run_id) {
                     self.asked_to_end.insert(run_id.clone(), reason.clone());
                 }
             }
-            Change::AskToEnd { job_id, reason, except_node } => {
+            Change::CancelJobRuns { job_id, reason, except_node } => {
                 let meant: Vec<RunId> = self
                     .in_flight()
                     .filter(|run| run.job_id == *job_id && run.node != *except_node)
@@ -161,12 +161,12 @@ impl Store for MemoryStore {
         self.is_shared
     }
 
-    async fn load(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
+    async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
         let tables = self.tables();
         Ok(ids.iter().filter_map(|id| tables.jobs.get(id).map(|job| (**job).clone())).collect())
     }
 
-    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
+    async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
         let mut tables = self.tables();
         let is_free = |job: &Job| {
             let owner = job.owner.as_deref().filter(|owner| *owner != claim.node);
@@ -190,7 +190,7 @@ impl Store for MemoryStore {
         Ok(taken.collect())
     }
 
-    async fn release(
+    async fn release_jobs(
         &self,
         node: &str,
         executor: &str,
@@ -205,7 +205,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
+    async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
         let tables = self.tables();
         let wanted = tables.in_flight().filter(|run| match holder {
             Holder::Node(name) => *run.node == *name,
@@ -247,9 +247,12 @@ impl Store for MemoryStore {
         self.output(&run_id.0, attempt).await
     }
 
-    async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
+    async fn count_in_flight_elsewhere(
+        &self,
+        node: &str,
+    ) -> Result<Vec<(JobId, InFlightCount)>, StoreError> {
         let tables = self.tables();
-        let mut found: BTreeMap<JobId, InFlight> = BTreeMap::new();
+        let mut found: BTreeMap<JobId, InFlightCount> = BTreeMap::new();
         let is_event = |run: &Run| matches!(run.cause, Cause::Event { .. });
         for run in tables.in_flight().filter(|run| *run.node != *node && !is_event(run)) {
             let count = found.entry(run.job_id.clone()).or_default();
@@ -263,12 +266,12 @@ impl Store for MemoryStore {
         Ok(found.into_iter().collect())
     }
 
-    async fn meet(
+    async fn heartbeat(
         &self,
         node: &str,
         started_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Meeting, StoreError> {
+    ) -> Result<ClusterView, StoreError> {
         let mut tables = self.tables();
         let is_new = !tables.nodes.contains_key(node);
         let new = || Node { name: node.to_owned(), beat: 0, started_at, seen_at: now };
@@ -279,12 +282,12 @@ impl Store for MemoryStore {
         let asked = mine.filter_map(|run| {
             tables.asked_to_end.get(&run.id).map(|reason| (run.id.clone(), reason.clone()))
         });
-        let asked_to_end = asked.collect();
+        let cancel_requests = asked.collect();
         let (paused_since, recorded_time) = (tables.paused_since, tables.recorded_time);
-        Ok(Meeting { is_new, nodes, paused_since, recorded_time, asked_to_end })
+        Ok(ClusterView { is_new, nodes, paused_since, recorded_time, cancel_requests })
     }
 
-    async fn bury(&self, dead: &[Node]) -> Result<(), StoreError> {
+    async fn remove_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {
         let mut tables = self.tables();
         let known = |node: &&Node| {
             tables.nodes.get(&node.name).is_some_and(|known| known.beat == node.beat)
@@ -314,19 +317,19 @@ impl Store for MemoryStore {
         &self,
         after: Option<&JobId>,
         limit: usize,
-    ) -> Result<Vec<Scheduled>, StoreError> {
+    ) -> Result<Vec<ScheduledJob>, StoreError> {
         let tables = self.tables();
         let scheduled = |job: &Arc<Job>| {
             let of_job =
                 tables.runs.values().filter(|run| run.job_id == job.id && run.anchor == job.anchor);
             let last = of_job.filter_map(|run| run.last_scheduled_at()).max();
-            Scheduled { job: (**job).clone(), last }
+            ScheduledJob { job: (**job).clone(), last }
         };
         let page = tables.jobs.values().filter(|job| after.is_none_or(|after| job.id > *after));
         Ok(page.take(limit).map(scheduled).collect())
     }
 
-    async fn hinted(&self) -> Result<(), StoreError> {
+    async fn wait_for_hint(&self) -> Result<(), StoreError> {
         std::future::pending().await
     }
 
@@ -373,7 +376,7 @@ fn result_bytes(run: &Run) -> usize {
 }
 
 impl Archive for MemoryStore {
-    fn job<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Job>> {
+    fn job<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Job>> {
         Box::pin(async move {
             let tables = self.tables();
             let found = tables.jobs.values().find(|job| job.id.as_str() == id);
@@ -381,7 +384,7 @@ impl Archive for MemoryStore {
         })
     }
 
-    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> Reading<'a, Rows<Job>> {
+    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> ReadFuture<'a, Rows<Job>> {
         Box::pin(async move {
             let tables = self.tables();
             let wanted = tables.jobs.values().filter(|job| {
@@ -395,14 +398,14 @@ impl Archive for MemoryStore {
         })
     }
 
-    fn run<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Run>> {
+    fn run<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Run>> {
         Box::pin(async move {
             let tables = self.tables();
             Ok(tables.runs.get(&RunId(id.into())).map(|run| (**run).clone()))
         })
     }
 
-    fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Rows<Run>> {
+    fn runs<'a>(&'a self, filter: &'a RunFilter) -> ReadFuture<'a, Rows<Run>> {
         Box::pin(async move {
             let tables = self.tables();
             let wanted = tables.runs.values().rev().filter(|run| {
@@ -417,7 +420,7 @@ impl Archive for MemoryStore {
         })
     }
 
-    fn attempts<'a>(&'a self, run_id: &'a str) -> Reading<'a, Vec<Attempt>> {
+    fn attempts<'a>(&'a self, run_id: &'a str) -> ReadFuture<'a, Vec<Attempt>> {
         Box::pin(async move {
             let tables = self.tables();
             let of_run = tables.attempts.values().filter(|attempt| &*attempt.run_id.0 == run_id);
@@ -425,19 +428,19 @@ impl Archive for MemoryStore {
         })
     }
 
-    fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> Reading<'a, Option<Output>> {
+    fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> ReadFuture<'a, Option<Output>> {
         Box::pin(async move {
             let output = self.tables().outputs.get(&(RunId(run_id.into()), attempt)).cloned();
             Ok(output.map(|output| (*output).clone()))
         })
     }
 
-    fn to_review<'a>(
+    fn jobs_to_review<'a>(
         &'a self,
         executors: &'a [String],
         after: &'a str,
         limit: usize,
-    ) -> Reading<'a, Vec<Reviewed>> {
+    ) -> ReadFuture<'a, Vec<ReviewedJob>> {
         Box::pin(async move {
             let tables = self.tables();
             let wanted = tables.jobs.values().filter(|job| {
@@ -445,7 +448,7 @@ impl Archive for MemoryStore {
                     || matches!(job.state, JobState::Broken { .. })
                     || !executors.contains(&job.executor)
             });
-            let reviewed = |job: &Arc<Job>| Reviewed {
+            let reviewed = |job: &Arc<Job>| ReviewedJob {
                 id: job.id.clone(),
                 is_declared: job.origin == Origin::File,
                 source: job.source.as_deref().map(str::to_owned),
@@ -455,7 +458,7 @@ impl Archive for MemoryStore {
         })
     }
 
-    fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> Reading<'a, Vec<RunId>> {
+    fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> ReadFuture<'a, Vec<RunId>> {
         Box::pin(async move {
             let mut found = self.tables().prunable(which);
             found.truncate(limit);
@@ -468,7 +471,7 @@ impl Archive for MemoryStore {
         rows: usize,
         after: &'a str,
         limit: usize,
-    ) -> Reading<'a, Vec<String>> {
+    ) -> ReadFuture<'a, Vec<String>> {
         Box::pin(async move { Ok(self.tables().crowded_jobs(rows, after, limit)) })
     }
 
@@ -476,19 +479,19 @@ impl Archive for MemoryStore {
         &'a self,
         before: Option<&'a str>,
         limit: usize,
-    ) -> Reading<'a, Vec<(RunId, u64)>> {
+    ) -> ReadFuture<'a, Vec<(RunId, u64)>> {
         Box::pin(async move { Ok(self.tables().run_sizes(before, limit)) })
     }
 
-    fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> Reading<'a, Vec<Job>> {
+    fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> ReadFuture<'a, Vec<Job>> {
         Box::pin(async move { Ok(self.tables().finished_jobs(&page)) })
     }
 
-    fn finished_beyond(&self, keep: usize) -> Reading<'_, Option<Timestamp>> {
+    fn finished_beyond(&self, keep: usize) -> ReadFuture<'_, Option<Timestamp>> {
         Box::pin(async move { Ok(self.tables().finished_beyond(keep)) })
     }
 
-    fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>> {
+    fn job_counts(&self) -> ReadFuture<'_, Vec<(String, u64)>> {
         Box::pin(async move {
             let mut counts: BTreeMap<String, u64> = BTreeMap::new();
             for job in self.tables().jobs.values() {

@@ -88,7 +88,7 @@ pub enum Change {
         output: Arc<Output>,
     },
     /// What an attempt has written so far. Nothing is written if this node does not run it any more.
-    SaveOutput {
+    SavePartialOutput {
         /// The run.
         run_id: RunId,
         /// Which of its attempts.
@@ -99,7 +99,7 @@ pub enum Change {
         held_by: Arc<str>,
     },
     /// Runs of a job that were started on other nodes are to end; those find out when they meet.
-    AskToEnd {
+    CancelJobRuns {
         /// Of which job.
         job_id: JobId,
         /// Why.
@@ -108,7 +108,7 @@ pub enum Change {
         except_node: Arc<str>,
     },
     /// A run that is in flight is to end; a node that holds it finds out when it meets the others.
-    AskRunToEnd {
+    CancelRun {
         /// Which one.
         run_id: RunId,
         /// Why.
@@ -124,13 +124,13 @@ pub enum Change {
         /// Which one.
         run_id: RunId,
         /// What of it.
-        part: Part,
+        part: RunPart,
     },
 }
 
 /// What is kept of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum RunPart {
     /// What its attempts have written.
     Outputs,
     /// The attempts before its last one.
@@ -139,7 +139,7 @@ pub enum Part {
     Row,
 }
 
-impl Part {
+impl RunPart {
     /// All of them, in the order in which they go.
     pub const ALL: [Self; 3] = [Self::Outputs, Self::Attempts, Self::Row];
 }
@@ -174,7 +174,7 @@ pub enum Holder<'a> {
 
 /// Runs of one job that are in flight on other nodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct InFlight {
+pub struct InFlightCount {
     /// Those that were started.
     pub running: u32,
     /// Those that wait.
@@ -196,7 +196,7 @@ pub struct Node {
 
 /// What a node finds when it gives a sign of life.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Meeting {
+pub struct ClusterView {
     /// Whether the others had given this node up, or did not know it yet.
     pub is_new: bool,
     /// All nodes, this one among them.
@@ -206,12 +206,12 @@ pub struct Meeting {
     /// The instant of the last [`Change::RecordTime`].
     pub recorded_time: Option<Timestamp>,
     /// Runs on this node that another one has asked to end, and why.
-    pub asked_to_end: Vec<(RunId, String)>,
+    pub cancel_requests: Vec<(RunId, String)>,
 }
 
 /// A job with its place in the ledger.
 #[derive(Debug, Clone)]
-pub struct Scheduled {
+pub struct ScheduledJob {
     /// The job.
     pub job: Job,
     /// The last of its occurrences that has a row under its anchor.
@@ -224,13 +224,17 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     fn is_shared(&self) -> bool;
 
     /// The jobs of these ids that exist.
-    fn load(&self, ids: &[JobId]) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
+    fn load_jobs(&self, ids: &[JobId])
+    -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
 
     /// Takes jobs that are due, earliest first, up to [`CLAIM_BYTES`]. On a store of one node that is only a reading.
-    fn claim(&self, claim: Claim<'_>) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
+    fn claim_jobs(
+        &self,
+        claim: Claim<'_>,
+    ) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
 
     /// Gives jobs of this executor that are due at or before an instant to any node that wants them.
-    fn release(
+    fn release_jobs(
         &self,
         node: &str,
         executor: &str,
@@ -238,7 +242,7 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Runs that are pending or running, oldest first.
-    fn in_flight(
+    fn runs_in_flight(
         &self,
         holder: Holder<'_>,
     ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
@@ -262,21 +266,21 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Output>, StoreError>> + Send;
 
     /// How many runs of each job are in flight on nodes other than this; those that tell of others do not count.
-    fn in_flight_elsewhere(
+    fn count_in_flight_elsewhere(
         &self,
         node: &str,
-    ) -> impl Future<Output = Result<Vec<(JobId, InFlight)>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<(JobId, InFlightCount)>, StoreError>> + Send;
 
     /// A sign of life: the node is known from now on.
-    fn meet(
+    fn heartbeat(
         &self,
         node: &str,
         started_at: Timestamp,
         now: Timestamp,
-    ) -> impl Future<Output = Result<Meeting, StoreError>> + Send;
+    ) -> impl Future<Output = Result<ClusterView, StoreError>> + Send;
 
     /// Forgets nodes whose beat is still this: those that are dead, and the node itself when it leaves.
-    fn bury(&self, dead: &[Node]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn remove_nodes(&self, dead: &[Node]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Since when the scheduler is paused, if it is.
     fn paused_since(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
@@ -292,11 +296,11 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         &self,
         after: Option<&JobId>,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<Scheduled>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<ScheduledJob>, StoreError>> + Send;
 
     /// Returns when there may be something to see: another node has said so, or the store is no longer the one that was
     /// opened. That it does not return says nothing.
-    fn hinted(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn wait_for_hint(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Writes all changes, or none.
     fn commit(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -322,7 +326,7 @@ pub struct Rows<T> {
 
 /// A job that a start or a reload looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reviewed {
+pub struct ReviewedJob {
     /// The job.
     pub id: JobId,
     /// Whether a file declares it.
@@ -331,7 +335,7 @@ pub struct Reviewed {
     pub source: Option<String>,
 }
 
-impl Reviewed {
+impl ReviewedJob {
     /// Whether a file with another source than this declares it.
     pub fn is_declared_beside(&self, source: &str) -> bool {
         self.is_declared && self.source.as_deref().is_some_and(|own| own != source)
@@ -339,39 +343,39 @@ impl Reviewed {
 }
 
 /// A future of a reading.
-pub type Reading<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+pub type ReadFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// What readers need of a store.
 pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
     /// One job.
-    fn job<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Job>>;
+    fn job<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Job>>;
 
     /// A page of jobs.
-    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> Reading<'a, Rows<Job>>;
+    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> ReadFuture<'a, Rows<Job>>;
 
     /// One run.
-    fn run<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Run>>;
+    fn run<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Run>>;
 
     /// A page of the ledger.
-    fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Rows<Run>>;
+    fn runs<'a>(&'a self, filter: &'a RunFilter) -> ReadFuture<'a, Rows<Run>>;
 
     /// The attempts of a run before its last one.
-    fn attempts<'a>(&'a self, run_id: &'a str) -> Reading<'a, Vec<Attempt>>;
+    fn attempts<'a>(&'a self, run_id: &'a str) -> ReadFuture<'a, Vec<Attempt>>;
 
     /// The output of an attempt of a run, if it wrote any.
-    fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> Reading<'a, Option<Output>>;
+    fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> ReadFuture<'a, Option<Output>>;
 
     /// The jobs that a start or a reload looks at: those that a file declared, those that are broken, and those whose
     /// executor is none of these; a page in the order of their ids, after one of them.
-    fn to_review<'a>(
+    fn jobs_to_review<'a>(
         &'a self,
         executors: &'a [String],
         after: &'a str,
         limit: usize,
-    ) -> Reading<'a, Vec<Reviewed>>;
+    ) -> ReadFuture<'a, Vec<ReviewedJob>>;
 
     /// A page of runs that need not be kept.
-    fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> Reading<'a, Vec<RunId>>;
+    fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> ReadFuture<'a, Vec<RunId>>;
 
     /// Jobs with more rows in the ledger than this, in the order of their ids, after one of them.
     fn crowded_jobs<'a>(
@@ -379,7 +383,7 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
         rows: usize,
         after: &'a str,
         limit: usize,
-    ) -> Reading<'a, Vec<String>>;
+    ) -> ReadFuture<'a, Vec<String>>;
 
     /// The ended runs older than this one, the newest first, each with the bytes that it takes with its attempts and
     /// outputs. The number is an estimate: what its texts take, and a constant for each row.
@@ -387,14 +391,14 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
         &'a self,
         before: Option<&'a str>,
         limit: usize,
-    ) -> Reading<'a, Vec<(RunId, u64)>>;
+    ) -> ReadFuture<'a, Vec<(RunId, u64)>>;
 
     /// A page of finished jobs.
-    fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> Reading<'a, Vec<Job>>;
+    fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> ReadFuture<'a, Vec<Job>>;
 
     /// When the newest job finished that is not among this many newest finished ones; none if there is no such job.
-    fn finished_beyond(&self, keep: usize) -> Reading<'_, Option<Timestamp>>;
+    fn finished_beyond(&self, keep: usize) -> ReadFuture<'_, Option<Timestamp>>;
 
     /// How many jobs are in each state.
-    fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>>;
+    fn job_counts(&self) -> ReadFuture<'_, Vec<(String, u64)>>;
 }

@@ -217,9 +217,9 @@ impl Ledger {
                 Property::OneRow.holds(is_new, || format!("{attempt:?}"));
             }
             Change::PutOutput { .. }
-            | Change::SaveOutput { .. }
-            | Change::AskToEnd { .. }
-            | Change::AskRunToEnd { .. }
+            | Change::SavePartialOutput { .. }
+            | Change::CancelJobRuns { .. }
+            | Change::CancelRun { .. }
             | Change::RecordTime(_)
             | Change::Prune { .. } => {}
             Change::SetPaused(since) => self.pauses.push((self.writes, *since)),
@@ -464,15 +464,15 @@ pub(crate) fn words(change: &Change) -> String {
         Change::InsertRun(new) => run("new", new),
         Change::ExtendSkipped { run: new, .. } => run("extend", new),
         Change::UpdateRun { run: new, held_by } => format!("{} from {held_by}", run("update", new)),
-        Change::PutOutput { run_id, .. } | Change::SaveOutput { run_id, .. } => {
+        Change::PutOutput { run_id, .. } | Change::SavePartialOutput { run_id, .. } => {
             format!("output {run_id}")
         }
         Change::InsertAttempt(attempt) => {
             format!("attempt {} of {}", attempt.number, attempt.run_id)
         }
-        Change::AskRunToEnd { run_id, .. } => format!("end run {run_id}"),
+        Change::CancelRun { run_id, .. } => format!("end run {run_id}"),
         Change::Prune { run_id, part } => format!("prune {part:?} of {run_id}"),
-        Change::AskToEnd { job_id, .. } => format!("end {job_id}"),
+        Change::CancelJobRuns { job_id, .. } => format!("end {job_id}"),
         Change::RecordTime(at) => format!("it is {at}"),
         Change::SetPaused(since) => format!("paused {}", since.is_some()),
     }

@@ -114,7 +114,7 @@ pub(crate) fn reload_to(
     faults: Vec<InvalidDeclaration>,
 ) -> Vec<Request> {
     let executors: Vec<String> = rules.executors.keys().cloned().collect();
-    let mut others = now_or_never(store.to_review(&executors, "", usize::MAX));
+    let mut others = now_or_never(store.jobs_to_review(&executors, "", usize::MAX));
     others.retain(|other| jobs.iter().all(|job| job.id != other.id));
     others.retain(|other| faults.iter().all(|fault| fault.id != other.id));
     let reviews = others.into_iter().map(|other| Request::Review(vec![other.id]));

@@ -14,7 +14,7 @@ use punctual::output::Output;
 use punctual::run::{Run, RunId, SkipReason};
 use punctual::store::memory::MemoryStore;
 use punctual::store::{
-    Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError,
+    Change, Claim, ClusterView, Holder, InFlightCount, Node, ScheduledJob, Store, StoreError,
 };
 
 use crate::dice::Dice;
@@ -154,20 +154,20 @@ impl Store for SimStore {
         self.inner.is_shared()
     }
 
-    async fn load(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
-        self.call("load", self.inner.load(ids), nothing).await
+    async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
+        self.call("load", self.inner.load_jobs(ids), nothing).await
     }
 
-    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
+    async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
         let note = |shared: &mut Shared, jobs: &Vec<Job>| {
             let ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
             shared.note(|| format!("{} claims [{}]", self.node, ids.join(" ")));
             shared.ledger.claimed(&self.node, jobs);
         };
-        self.call("claim", self.inner.claim(claim), note).await
+        self.call("claim", self.inner.claim_jobs(claim), note).await
     }
 
-    async fn release(
+    async fn release_jobs(
         &self,
         node: &str,
         executor: &str,
@@ -177,11 +177,11 @@ impl Store for SimStore {
             shared.note(|| format!("{node} releases what is due until {until}"));
             shared.ledger.released(node, executor, until);
         };
-        self.call("release", self.inner.release(node, executor, until), learn).await
+        self.call("release", self.inner.release_jobs(node, executor, until), learn).await
     }
 
-    async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
-        self.call("in_flight", self.inner.in_flight(holder), nothing).await
+    async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
+        self.call("in_flight", self.inner.runs_in_flight(holder), nothing).await
     }
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
@@ -204,35 +204,39 @@ impl Store for SimStore {
         self.call("load_output", self.inner.load_output(run_id, attempt), nothing).await
     }
 
-    async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
-        self.call("in_flight_elsewhere", self.inner.in_flight_elsewhere(node), nothing).await
+    async fn count_in_flight_elsewhere(
+        &self,
+        node: &str,
+    ) -> Result<Vec<(JobId, InFlightCount)>, StoreError> {
+        self.call("count_in_flight_elsewhere", self.inner.count_in_flight_elsewhere(node), nothing)
+            .await
     }
 
-    async fn meet(
+    async fn heartbeat(
         &self,
         node: &str,
         started_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Meeting, StoreError> {
+    ) -> Result<ClusterView, StoreError> {
         let mut knows = 0;
-        let learn = |shared: &mut Shared, meeting: &Meeting| {
+        let learn = |shared: &mut Shared, meeting: &ClusterView| {
             let count = meeting.nodes.len();
             shared.note(|| format!("{} meets {count}, new: {}", self.node, meeting.is_new));
             knows = shared.ledger.writes;
         };
-        let meeting = self.call("meet", self.inner.meet(node, started_at, now), learn).await?;
+        let meeting = self.call("meet", self.inner.heartbeat(node, started_at, now), learn).await?;
         self.shared.lock().unwrap().ledger.met(&self.node, knows, now);
         Ok(meeting)
     }
 
-    async fn bury(&self, dead: &[Node]) -> Result<(), StoreError> {
+    async fn remove_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {
         let learn = |shared: &mut Shared, (): &()| {
             for node in dead {
                 shared.note(|| format!("{} buries {}", self.node, node.name));
                 shared.ledger.buried(&node.name);
             }
         };
-        self.call("bury", self.inner.bury(dead), learn).await
+        self.call("bury", self.inner.remove_nodes(dead), learn).await
     }
 
     async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
@@ -251,12 +255,12 @@ impl Store for SimStore {
         &self,
         after: Option<&JobId>,
         limit: usize,
-    ) -> Result<Vec<Scheduled>, StoreError> {
+    ) -> Result<Vec<ScheduledJob>, StoreError> {
         self.call("scheduled_jobs", self.inner.scheduled_jobs(after, limit), nothing).await
     }
 
-    async fn hinted(&self) -> Result<(), StoreError> {
-        self.inner.hinted().await
+    async fn wait_for_hint(&self) -> Result<(), StoreError> {
+        self.inner.wait_for_hint().await
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {

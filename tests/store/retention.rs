@@ -8,7 +8,7 @@ use punctual::job::{Job, JobState};
 use punctual::run::{
     Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunIds, RunState, SkipReason,
 };
-use punctual::store::{ATTEMPT_BYTES, Archive, Change, Part, RUN_BYTES, Store};
+use punctual::store::{ATTEMPT_BYTES, Archive, Change, RUN_BYTES, RunPart, Store};
 use serde_json::json;
 
 use crate::jobs::{at, job, run};
@@ -48,8 +48,8 @@ fn attempt(run_id: &RunId) -> Change {
     }))
 }
 
-fn prune(runs: &[RunId], parts: &[Part]) -> Vec<Change> {
-    let each = |part: &Part| {
+fn prune(runs: &[RunId], parts: &[RunPart]) -> Vec<Change> {
+    let each = |part: &RunPart| {
         let part = *part;
         runs.iter().map(move |run_id| Change::Prune { run_id: run_id.clone(), part })
     };
@@ -129,13 +129,13 @@ where
     assert_eq!(found, ids(&[&kept, &gone]));
     let unknown = RunId("nothing".into());
     let asked = [gone.id.clone(), running.id.clone(), unknown];
-    store.commit(prune(&asked, &Part::ALL)).await.unwrap();
+    store.commit(prune(&asked, &RunPart::ALL)).await.unwrap();
     assert_eq!(parts_of(&gone).await, (false, 0, 0));
     assert_eq!(parts_of(&running).await, (true, 1, 2), "it has not ended");
     assert_eq!(in_flight(&store).await, [running]);
     // What is gone is gone: another node that found it too does no harm.
-    store.commit(prune(&asked, &Part::ALL)).await.unwrap();
-    store.commit(prune(&ids(&[&kept]), &[Part::Outputs])).await.unwrap();
+    store.commit(prune(&asked, &RunPart::ALL)).await.unwrap();
+    store.commit(prune(&ids(&[&kept]), &[RunPart::Outputs])).await.unwrap();
     assert_eq!(parts_of(&kept).await, (true, 1, 0));
 }
 
@@ -164,7 +164,7 @@ pub(super) async fn the_newest_runs_of_a_job_are_no_surplus<S: Store + Archive>(
     surplus.sort();
     assert_eq!(surplus, ids(&[&runs[0], &runs[3], &runs[6]]));
     assert_eq!(store.prunable(up_to, 2).await.unwrap().len(), 2);
-    store.commit(prune(&surplus, &Part::ALL)).await.unwrap();
+    store.commit(prune(&surplus, &RunPart::ALL)).await.unwrap();
     assert_eq!(found(&store, up_to).await, []);
 }
 

@@ -24,7 +24,8 @@ use punctual::scheduler::serve::{Drain, LoopInputs, serve};
 use punctual::scheduler::{NodeIdentity, Scheduler};
 use punctual::store::memory::MemoryStore;
 use punctual::store::{
-    Archive, Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError,
+    Archive, Change, Claim, ClusterView, Holder, InFlightCount, Node, ScheduledJob, Store,
+    StoreError,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -65,25 +66,25 @@ impl Store for FaultyStore {
         self.inner.is_shared()
     }
 
-    async fn load(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
-        self.inner.load(ids).await
+    async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
+        self.inner.load_jobs(ids).await
     }
 
-    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
-        self.inner.claim(claim).await
+    async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
+        self.inner.claim_jobs(claim).await
     }
 
-    async fn release(
+    async fn release_jobs(
         &self,
         node: &str,
         executor: &str,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        self.inner.release(node, executor, until).await
+        self.inner.release_jobs(node, executor, until).await
     }
 
-    async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
-        self.inner.in_flight(holder).await
+    async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
+        self.inner.runs_in_flight(holder).await
     }
 
     async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
@@ -107,21 +108,24 @@ impl Store for FaultyStore {
         self.inner.load_output(run_id, attempt).await
     }
 
-    async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
-        self.inner.in_flight_elsewhere(node).await
+    async fn count_in_flight_elsewhere(
+        &self,
+        node: &str,
+    ) -> Result<Vec<(JobId, InFlightCount)>, StoreError> {
+        self.inner.count_in_flight_elsewhere(node).await
     }
 
-    async fn meet(
+    async fn heartbeat(
         &self,
         node: &str,
         started_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Meeting, StoreError> {
-        self.inner.meet(node, started_at, now).await
+    ) -> Result<ClusterView, StoreError> {
+        self.inner.heartbeat(node, started_at, now).await
     }
 
-    async fn bury(&self, dead: &[Node]) -> Result<(), StoreError> {
-        self.inner.bury(dead).await
+    async fn remove_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {
+        self.inner.remove_nodes(dead).await
     }
 
     async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
@@ -140,12 +144,12 @@ impl Store for FaultyStore {
         &self,
         after: Option<&JobId>,
         limit: usize,
-    ) -> Result<Vec<Scheduled>, StoreError> {
+    ) -> Result<Vec<ScheduledJob>, StoreError> {
         self.inner.scheduled_jobs(after, limit).await
     }
 
-    async fn hinted(&self) -> Result<(), StoreError> {
-        self.inner.hinted().await
+    async fn wait_for_hint(&self) -> Result<(), StoreError> {
+        self.inner.wait_for_hint().await
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
@@ -410,7 +414,7 @@ impl World {
         now: Timestamp,
     ) -> Result<Difference, RequestError> {
         let executors: Vec<String> = rules.executors.keys().cloned().collect();
-        let mut others = self.store.inner.to_review(&executors, "", usize::MAX).await.unwrap();
+        let mut others = self.store.inner.jobs_to_review(&executors, "", usize::MAX).await.unwrap();
         others.retain(|other| {
             !faulty.contains(&other.id) && jobs.iter().all(|job| job.id != other.id)
         });

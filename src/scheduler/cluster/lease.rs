@@ -33,10 +33,10 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if self.peers.were_met_after(now) {
             // By this clock it will be long until what is held here is due; the others need not wait for that.
             for pool in self.rules.executors.keys() {
-                self.store.release(&me, pool, Timestamp::MAX_UTC).await?;
+                self.store.release_jobs(&me, pool, Timestamp::MAX_UTC).await?;
             }
         }
-        let meeting = self.store.meet(&me, self.identity.started_at, now).await?;
+        let meeting = self.store.heartbeat(&me, self.identity.started_at, now).await?;
         if meeting.is_new && self.peers.has_met() {
             tracing::warn!(
                 "this node was silent for too long: the others have taken over what it held"
@@ -45,17 +45,17 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         self.paused_since = meeting.paused_since;
         self.learn_time(meeting.recorded_time).await?;
-        self.cancel_requests = meeting.asked_to_end;
+        self.cancel_requests = meeting.cancel_requests;
         let dead = self.peers.observe(now, &me, meeting.nodes);
         if !dead.is_empty() {
-            self.store.bury(&dead).await?;
+            self.store.remove_nodes(&dead).await?;
             for node in &dead {
                 tracing::warn!(node = %node.name, seen_at = %node.seen_at, "a node is gone; what it held is taken over");
             }
         }
         // Others may have changed what is held here, or left something: it is read again.
         for pool in self.capacity.closed_pools() {
-            self.store.release(&me, &pool, now).await?;
+            self.store.release_jobs(&me, &pool, now).await?;
         }
         self.due_cache.clear();
         self.has_met_now = true;
@@ -107,7 +107,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         // is new may have runs elsewhere: those of a job that had its id and was removed.
         let fires = self.will_fire(step, commands) && self.due_jobs(step).next().is_some();
         if has_met || may_start || asks_for_run || fires {
-            let elsewhere = self.store.in_flight_elsewhere(&self.identity.node).await?;
+            let elsewhere = self.store.count_in_flight_elsewhere(&self.identity.node).await?;
             self.capacity.set_other_nodes(elsewhere);
         }
         let is_known = has_met || may_start;
@@ -121,7 +121,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Ok(());
         }
         let ids: Vec<JobId> = waiting.into_iter().collect();
-        for job in self.store.load(&ids).await? {
+        for job in self.store.load_jobs(&ids).await? {
             step.learn(&Arc::new(job));
         }
         for id in &ids {
@@ -160,6 +160,6 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         self.renew_lease(now).await?;
         let me = self.peers.nodes().iter().filter(|node| *node.name == *self.identity.node);
         let me: Vec<_> = me.cloned().collect();
-        self.store.bury(&me).await
+        self.store.remove_nodes(&me).await
     }
 }

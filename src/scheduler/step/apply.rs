@@ -13,7 +13,7 @@ use crate::scheduler::request::{Added, Addition, Existing, Request, RequestError
 use crate::scheduler::state::capacity::{Capacity, WaitingRun};
 use crate::scheduler::step::Step;
 use crate::scheduler::step::overlap::OverlapRows;
-use crate::store::{Change, Part};
+use crate::store::{Change, RunPart};
 
 /// What a request may touch.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl StepContext<'_> {
             Request::PauseAll => Ok(self.set_paused(true)),
             Request::ResumeAll => Ok(self.set_paused(false)),
             Request::Prune { runs, parts } => {
-                if parts.contains(&Part::Row) {
+                if parts.contains(&RunPart::Row) {
                     self.overlap_rows.forget(&runs);
                 }
                 for (part, run_id) in

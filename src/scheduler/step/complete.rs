@@ -90,7 +90,7 @@ impl StepContext<'_> {
         if self.capacity.is_running(id) {
             self.step.cancels.push((id.clone(), reason));
         } else {
-            self.step.note(Change::AskRunToEnd { run_id: id.clone(), reason });
+            self.step.note(Change::CancelRun { run_id: id.clone(), reason });
         }
         Ok(Response::Run(run))
     }

@@ -18,7 +18,7 @@ use crate::scheduler::plan::{self, Skipped};
 use crate::scheduler::step::Step;
 use crate::scheduler::step::apply::StepContext;
 use crate::scheduler::{Phase, Scheduler};
-use crate::store::{Change, Scheduled, Store, StoreError};
+use crate::store::{Change, ScheduledJob, Store, StoreError};
 use crate::trigger::{Span, Trigger};
 use crate::zone::Zone;
 
@@ -188,7 +188,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     pub(crate) async fn watch_clock(
         &mut self,
         now: Timestamp,
-    ) -> Result<Option<Vec<Scheduled>>, StoreError> {
+    ) -> Result<Option<Vec<ScheduledJob>>, StoreError> {
         self.clock.observe(now, &self.identity.node, &self.peers);
         if !self.clock.is_under_way() || self.phase == Phase::Draining {
             return Ok(None);
@@ -208,7 +208,7 @@ impl StepContext<'_> {
     }
 
     /// Has the recurring jobs of a page continue from now.
-    pub(crate) fn correct(&mut self, page: Vec<Scheduled>) {
+    pub(crate) fn correct(&mut self, page: Vec<ScheduledJob>) {
         let now = self.step.now;
         let mut looked = CorrectedPage {
             // A page may lack jobs that cannot be read.
@@ -216,7 +216,7 @@ impl StepContext<'_> {
             last: page.last().map(|scheduled| scheduled.job.id.clone()),
             moved: 0,
         };
-        for Scheduled { job, last } in page {
+        for ScheduledJob { job, last } in page {
             let date_back = || self.step.date_back();
             let Some(continued) = continued(&job, last, now, date_back) else { continue };
             let (known, next) = (Arc::new(job), held(&continued));

@@ -50,7 +50,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 limit: asked.limit,
                 live: &self.peers.live(),
             };
-            let jobs = self.store.claim(claim).await?;
+            let jobs = self.store.claim_jobs(claim).await?;
             for job in &jobs {
                 self.executor.learn(job);
             }

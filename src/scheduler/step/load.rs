@@ -11,7 +11,7 @@ use crate::run::{Execution, Run, RunId};
 use crate::scheduler::request::{PendingRequest, Request};
 use crate::scheduler::step::Step;
 use crate::scheduler::{Scheduler, not_of_input};
-use crate::store::{Scheduled, Store, StoreError};
+use crate::store::{ScheduledJob, Store, StoreError};
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Brings memory up to date, and a step with the jobs that the commands speak of; and the jobs to look at, if the
@@ -21,7 +21,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         now: Timestamp,
         commands: &[PendingRequest],
         executions: &[Execution],
-    ) -> Result<(Step, Option<Vec<Scheduled>>), StoreError> {
+    ) -> Result<(Step, Option<Vec<ScheduledJob>>), StoreError> {
         self.renew_lease_if_due(now).await.map_err(not_of_input)?;
         self.resync_if_stale(now).await.map_err(not_of_input)?;
         if commands.iter().any(|command| command.request.pauses_scheduler()) {
@@ -50,7 +50,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Ok(());
         }
         let ids: Vec<JobId> = ids.into_iter().cloned().collect();
-        for job in self.store.load(&ids).await? {
+        for job in self.store.load_jobs(&ids).await? {
             step.learn(&Arc::new(job));
         }
         Ok(())
@@ -75,6 +75,6 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             return Ok(Vec::new());
         }
         let ids: Vec<JobId> = ids.into_iter().collect();
-        self.store.load(&ids).await
+        self.store.load_jobs(&ids).await
     }
 }

@@ -300,9 +300,9 @@ impl Step {
             Change::ExtendSkipped { .. } => 4,
             Change::InsertAttempt(_) => 5,
             Change::PutOutput { .. } => 6,
-            Change::SaveOutput { .. } => 7,
-            Change::AskToEnd { .. }
-            | Change::AskRunToEnd { .. }
+            Change::SavePartialOutput { .. } => 7,
+            Change::CancelJobRuns { .. }
+            | Change::CancelRun { .. }
             | Change::SetPaused(_)
             | Change::RecordTime(_) => 8,
             Change::Prune { .. } => 9,

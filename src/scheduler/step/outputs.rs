@@ -27,7 +27,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 let (run_id, attempt) = execution.clone();
                 let held_by = Arc::clone(&self.identity.node);
                 let output_saved = Arc::clone(&output);
-                step.note(Change::SaveOutput { run_id, attempt, output, held_by });
+                step.note(Change::SavePartialOutput { run_id, attempt, output, held_by });
                 step.saved.push((execution, output_saved));
             }
         }

@@ -133,7 +133,7 @@ impl StepContext<'_> {
         if surplus > here.len() {
             let except_node = Arc::clone(self.node);
             let (job_id, reason) = (job.id.clone(), REPLACED.to_owned());
-            self.step.note(Change::AskToEnd { job_id, reason, except_node });
+            self.step.note(Change::CancelJobRuns { job_id, reason, except_node });
         }
     }
 }

@@ -8,18 +8,18 @@ use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, Prunable, RetentionClass};
 use crate::job::{Job, JobState};
 use crate::run::{Cause, Outcome, Run, RunId, RunState};
-use crate::store::{ATTEMPT_BYTES, Part, RUN_BYTES};
+use crate::store::{ATTEMPT_BYTES, RUN_BYTES, RunPart};
 
 impl Tables {
     /// A part of a run goes, if the run has ended.
-    pub(super) fn prune(&mut self, run_id: &RunId, part: Part) {
+    pub(super) fn prune(&mut self, run_id: &RunId, part: RunPart) {
         if self.runs.get(run_id).is_none_or(|run| !run.state.is_final()) {
             return;
         }
         match part {
-            Part::Outputs => self.outputs.retain(|(id, _), _| id != run_id),
-            Part::Attempts => self.attempts.retain(|(id, _), _| id != run_id),
-            Part::Row => drop(self.runs.remove(run_id)),
+            RunPart::Outputs => self.outputs.retain(|(id, _), _| id != run_id),
+            RunPart::Attempts => self.attempts.retain(|(id, _), _| id != run_id),
+            RunPart::Row => drop(self.runs.remove(run_id)),
         }
     }
 

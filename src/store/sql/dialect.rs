@@ -1,6 +1,6 @@
 //! What differs between the databases in the text of a statement, and nothing more.
 
-use super::value::Value;
+use super::value::SqlValue;
 
 /// How a database wants to be spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +144,7 @@ pub(super) struct Update<'a> {
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) text: String,
-    pub(super) values: Vec<Value>,
+    pub(super) values: Vec<SqlValue>,
     /// The row with which the texts reach this many bytes is the last one that is read.
     pub(super) bytes_max: usize,
     dialect: Dialect,
@@ -162,7 +162,7 @@ impl Query {
     }
 
     /// Adds a parameter.
-    pub(super) fn bind(&mut self, value: impl Into<Value>) -> &mut Self {
+    pub(super) fn bind(&mut self, value: impl Into<SqlValue>) -> &mut Self {
         self.values.push(value.into());
         let placeholder = self.dialect.placeholder(self.values.len());
         self.push(&placeholder)

@@ -10,9 +10,8 @@ use sqlx::{
     SqliteConnection,
 };
 
-use super::connect::unreachable;
-use super::place::StorePlace;
-use super::reason::{is_denied, words};
+use super::error_text::{is_denied, unreachable, words};
+use super::url::StoreUrl;
 use crate::store::StoreError;
 
 const SQLITE: &[(&str, &str)] = &[
@@ -160,7 +159,7 @@ impl From<MigrateError> for SchemaError {
 
 impl SchemaError {
     /// What this means for a store at that place.
-    pub(super) fn at(self, place: &StorePlace) -> StoreError {
+    pub(super) fn at(self, place: &StoreUrl) -> StoreError {
         match self {
             Self::Sql(error) => unreachable(place, &error),
             Self::Locked => StoreError::Unavailable(format!("{place}: {self}")),

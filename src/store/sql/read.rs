@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use super::SqlStore;
+use super::commit::{PAUSED_SINCE, RECORDED_TIME};
 use super::dialect::{Dialect, Query};
-use super::row::{self, ATTEMPT_COLUMNS, JOB_COLUMNS, RUN_COLUMNS, Stored};
-use super::value::Row;
-use super::write::{PAUSED_SINCE, RECORDED_TIME};
+use super::row::{self, ATTEMPT_COLUMNS, DecodedRow, JOB_COLUMNS, RUN_COLUMNS};
+use super::value::SqlRow;
 use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RetentionClass, RunFilter};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId, SkipReason};
 use crate::store::{
-    ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, Reading, Reviewed, Rows, Scheduled, Store,
+    ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, ReadFuture, ReviewedJob, Rows, ScheduledJob, Store,
     StoreError,
 };
 
@@ -24,12 +24,12 @@ const IDS_PER_STATEMENT: usize = 500;
 const JOBS_PER_STATEMENT: usize = 50;
 
 /// Jobs for the core, which can write each of them.
-pub(super) fn jobs(rows: Vec<Row>) -> Vec<Job> {
+pub(super) fn jobs(rows: Vec<SqlRow>) -> Vec<Job> {
     rows.into_iter().filter_map(|row| row::job(row).writable()).collect()
 }
 
 /// Runs for the core, which can write each of them.
-fn runs(rows: Vec<Row>) -> Vec<Run> {
+fn runs(rows: Vec<SqlRow>) -> Vec<Run> {
     rows.into_iter().filter_map(|row| row::run(row).writable()).collect()
 }
 
@@ -94,7 +94,7 @@ impl SqlStore {
         &self,
         after: Option<&JobId>,
         limit: usize,
-    ) -> Result<Vec<Scheduled>, StoreError> {
+    ) -> Result<Vec<ScheduledJob>, StoreError> {
         // Spans do not overlap, so the row that begins last also ends last.
         let last = "(select coalesce(runs.last_scheduled_at, runs.scheduled_at) from runs \
             where runs.job_id = jobs.id and runs.anchor = jobs.anchor and runs.scheduled_at is not null \
@@ -104,8 +104,8 @@ impl SqlStore {
             query.push(" and id > ").bind(after.as_str());
         }
         query.push(" order by id").limit(limit);
-        let scheduled = |mut row: Row| match row.instant_option() {
-            Ok(last) => row::job(row).writable().map(|job| Ok(Scheduled { job, last })),
+        let scheduled = |mut row: SqlRow| match row.instant_option() {
+            Ok(last) => row::job(row).writable().map(|job| Ok(ScheduledJob { job, last })),
             Err(error) => Some(Err(error)),
         };
         self.read_newest(query).await?.into_iter().filter_map(scheduled).collect()
@@ -269,17 +269,17 @@ impl SqlStore {
     async fn read_page<T>(
         &self,
         mut query: Query,
-        read: fn(Row) -> Stored<T>,
+        read: fn(SqlRow) -> DecodedRow<T>,
     ) -> Result<Rows<T>, StoreError> {
         query.bytes_max(PAGE_BYTES);
         let rows = self.read(query).await?;
-        let is_cut = rows.iter().map(Row::bytes).sum::<usize>() >= PAGE_BYTES;
+        let is_cut = rows.iter().map(SqlRow::bytes).sum::<usize>() >= PAGE_BYTES;
         Ok(Rows { rows: rows.into_iter().map(|row| read(row).value).collect(), is_cut })
     }
 }
 
 impl Archive for SqlStore {
-    fn job<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Job>> {
+    fn job<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Job>> {
         Box::pin(async move {
             let mut query = self.select(JOB_COLUMNS, "jobs");
             query.push(" and id = ").bind(id);
@@ -287,7 +287,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> Reading<'a, Rows<Job>> {
+    fn jobs<'a>(&'a self, filter: &'a JobFilter) -> ReadFuture<'a, Rows<Job>> {
         Box::pin(async move {
             let mut query = self.select(JOB_COLUMNS, "jobs");
             if let Some(state) = &filter.state {
@@ -318,7 +318,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn run<'a>(&'a self, id: &'a str) -> Reading<'a, Option<Run>> {
+    fn run<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Run>> {
         Box::pin(async move {
             let mut query = self.select(RUN_COLUMNS, "runs");
             query.push(" and id = ").bind(id);
@@ -326,7 +326,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn runs<'a>(&'a self, filter: &'a RunFilter) -> Reading<'a, Rows<Run>> {
+    fn runs<'a>(&'a self, filter: &'a RunFilter) -> ReadFuture<'a, Rows<Run>> {
         Box::pin(async move {
             let mut query = self.select(RUN_COLUMNS, "runs");
             if let Some(job_id) = &filter.job_id {
@@ -353,7 +353,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn attempts<'a>(&'a self, run_id: &'a str) -> Reading<'a, Vec<Attempt>> {
+    fn attempts<'a>(&'a self, run_id: &'a str) -> ReadFuture<'a, Vec<Attempt>> {
         Box::pin(async move {
             let mut query = self.select(ATTEMPT_COLUMNS, "attempts");
             query.push(" and run_id = ").bind(run_id).push(" order by attempt");
@@ -361,7 +361,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> Reading<'a, Option<Output>> {
+    fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> ReadFuture<'a, Option<Output>> {
         Box::pin(async move {
             let mut query = self.select("kept, bytes", "attempt_outputs");
             query.push(" and run_id = ").bind(run_id);
@@ -377,12 +377,12 @@ impl Archive for SqlStore {
         })
     }
 
-    fn to_review<'a>(
+    fn jobs_to_review<'a>(
         &'a self,
         executors: &'a [String],
         after: &'a str,
         limit: usize,
-    ) -> Reading<'a, Vec<Reviewed>> {
+    ) -> ReadFuture<'a, Vec<ReviewedJob>> {
         Box::pin(async move {
             let mut query = self.select("id, origin, source", "jobs");
             query.push(" and id > ").bind(after);
@@ -393,7 +393,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> Reading<'a, Vec<RunId>> {
+    fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> ReadFuture<'a, Vec<RunId>> {
         Box::pin(async move {
             let rows = self.read(self.prunable_query(which, limit)).await?;
             rows.into_iter().map(|mut row| Ok(RunId(row.text()?.into()))).collect()
@@ -405,7 +405,7 @@ impl Archive for SqlStore {
         rows: usize,
         after: &'a str,
         limit: usize,
-    ) -> Reading<'a, Vec<String>> {
+    ) -> ReadFuture<'a, Vec<String>> {
         Box::pin(async move {
             // An index holds all that this needs, in this order.
             let mut query = self.select("job_id", "runs");
@@ -420,7 +420,7 @@ impl Archive for SqlStore {
         &'a self,
         before: Option<&'a str>,
         limit: usize,
-    ) -> Reading<'a, Vec<(RunId, u64)>> {
+    ) -> ReadFuture<'a, Vec<(RunId, u64)>> {
         Box::pin(async move {
             let columns = format!("id, {}", size_of_run(self.statements.dialect));
             let mut query = self.select(&columns, "runs");
@@ -434,7 +434,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> Reading<'a, Vec<Job>> {
+    fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> ReadFuture<'a, Vec<Job>> {
         Box::pin(async move {
             let (finished_at, id) = page.after;
             let mut query = self.select(JOB_COLUMNS, "jobs");
@@ -449,7 +449,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn finished_beyond(&self, keep: usize) -> Reading<'_, Option<Timestamp>> {
+    fn finished_beyond(&self, keep: usize) -> ReadFuture<'_, Option<Timestamp>> {
         Box::pin(async move {
             let mut query = self.select("updated_at", "jobs");
             query.push(" and state = 'finished' order by updated_at desc, id desc").limit(1);
@@ -459,7 +459,7 @@ impl Archive for SqlStore {
         })
     }
 
-    fn job_counts(&self) -> Reading<'_, Vec<(String, u64)>> {
+    fn job_counts(&self) -> ReadFuture<'_, Vec<(String, u64)>> {
         Box::pin(async move {
             let text = "select state, count(*) from jobs group by state order by state";
             let rows = self.read(self.query(text)).await?;

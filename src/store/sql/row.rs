@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use chrono::TimeDelta;
 use serde_json::Value;
 
-use super::columns::Columns;
-use super::value::Row;
+use super::row_reader::RowReader;
+use super::value::SqlRow;
 use crate::invalid;
 use crate::job::{
     Coalesce, Due, Former, GivenPolicy, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy,
     Task,
 };
 use crate::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
-use crate::store::{Node, Reviewed, StoreError};
+use crate::store::{Node, ReviewedJob, StoreError};
 use crate::trigger::Trigger;
 use crate::zone::Zone;
 
@@ -42,7 +42,7 @@ pub(super) fn count(value: u64) -> i64 {
 
 /// A row as far as it can be read.
 #[derive(Debug)]
-pub(super) struct Stored<T> {
+pub(super) struct DecodedRow<T> {
     pub(super) value: T,
     /// Why a change cannot name the row: what tells it from others is not understood.
     key_fault: Option<String>,
@@ -51,7 +51,7 @@ pub(super) struct Stored<T> {
 /// Whether a row that no change can name was logged: the first one is an error in the log, others are debug lines.
 static TOLD: AtomicBool = AtomicBool::new(false);
 
-impl<T> Stored<T> {
+impl<T> DecodedRow<T> {
     /// The row for the core, which must be able to write it; none, and a line in the log, if it cannot.
     pub(super) fn writable(self) -> Option<T> {
         let Some(reason) = self.key_fault else { return Some(self.value) };
@@ -65,11 +65,11 @@ impl<T> Stored<T> {
 }
 
 /// Reads a job. What can no longer be understood makes it `broken`; it is never dropped.
-pub(super) fn job(row: Row) -> Stored<Job> {
+pub(super) fn job(row: SqlRow) -> DecodedRow<Job> {
     let bytes = row.bytes();
-    let mut columns = Columns::new(row, JOB_COLUMNS);
+    let mut columns = RowReader::new(row, JOB_COLUMNS);
     let columns = &mut columns;
-    let id = JobId::stored(columns.key(Columns::text));
+    let id = JobId::stored(columns.key(RowReader::text));
     let anchor = columns.instant();
     let spec: Value = parse_json(&columns.text());
     let task_value: Value = parse_json(&columns.text());
@@ -102,7 +102,7 @@ pub(super) fn job(row: Row) -> Stored<Job> {
         is_failing: columns.number(0_i64) != 0,
         owner: columns.text_option().map(Into::into),
         revision: columns.key(|columns| columns.number(0)),
-        created_at: columns.key(Columns::instant),
+        created_at: columns.key(RowReader::instant),
         updated_at: columns.instant(),
         unreadable: columns.fault().map(str::to_owned),
     };
@@ -112,12 +112,12 @@ pub(super) fn job(row: Row) -> Stored<Job> {
         Some(reason) => job.state.broken(reason),
         None => job.state,
     };
-    Stored { value: Job { state, ..job }, key_fault: columns.key_fault().map(str::to_owned) }
+    DecodedRow { value: Job { state, ..job }, key_fault: columns.key_fault().map(str::to_owned) }
 }
 
 /// Reads what a start or a reload asks of a job.
-pub(super) fn reviewed(mut row: Row) -> Result<Reviewed, StoreError> {
-    Ok(Reviewed {
+pub(super) fn reviewed(mut row: SqlRow) -> Result<ReviewedJob, StoreError> {
+    Ok(ReviewedJob {
         id: JobId::stored(row.text()?),
         is_declared: origin(&row.text()?) == Some(Origin::File),
         source: row.text_option()?,
@@ -142,7 +142,7 @@ fn former(word: &str) -> Option<Former> {
 }
 
 /// The state of a job.
-fn job_state(columns: &mut Columns<'_>) -> JobState {
+fn job_state(columns: &mut RowReader<'_>) -> JobState {
     let (word, reason) = (columns.text(), columns.text_option());
     let former = columns.word_option(former).unwrap_or(Former::Active);
     let (scheduled_at, due_at) = (columns.instant_option(), columns.instant_option());
@@ -166,7 +166,7 @@ fn job_state(columns: &mut Columns<'_>) -> JobState {
 }
 
 /// Reads the policies.
-fn policy(columns: &mut Columns<'_>) -> Policy {
+fn policy(columns: &mut RowReader<'_>) -> Policy {
     let plain = Policy {
         misfire_grace: misfire_grace(columns),
         coalesce: columns.word(Coalesce::parse, Coalesce::default()),
@@ -190,7 +190,7 @@ fn policy(columns: &mut Columns<'_>) -> Policy {
     }
 }
 
-fn misfire_grace(columns: &mut Columns<'_>) -> Option<TimeDelta> {
+fn misfire_grace(columns: &mut RowReader<'_>) -> Option<TimeDelta> {
     let micros = columns.number_option::<u64>().and_then(|micros| i64::try_from(micros).ok());
     micros.map(TimeDelta::microseconds)
 }
@@ -211,11 +211,11 @@ fn parse_json(text: &str) -> Value {
 }
 
 /// Reads a run. One whose row cannot be understood is `lost`, and says what was not understood.
-pub(super) fn run(row: Row) -> Stored<Run> {
-    let mut columns = Columns::new(row, RUN_COLUMNS);
+pub(super) fn run(row: SqlRow) -> DecodedRow<Run> {
+    let mut columns = RowReader::new(row, RUN_COLUMNS);
     let columns = &mut columns;
     let run = Run {
-        id: RunId(columns.key(Columns::text).into()),
+        id: RunId(columns.key(RowReader::text).into()),
         job_id: JobId::stored(columns.text()),
         anchor: columns.instant(),
         cause: cause(columns),
@@ -224,15 +224,15 @@ pub(super) fn run(row: Row) -> Stored<Run> {
         attempt: columns.number(1),
         crashes: columns.number(0),
         executor: columns.text(),
-        node: columns.key(Columns::text).into(),
+        node: columns.key(RowReader::text).into(),
         created_at: columns.instant(),
         state: RunState::Pending,
     };
     let state = run_state(columns, &run);
-    Stored { value: Run { state, ..run }, key_fault: columns.key_fault().map(str::to_owned) }
+    DecodedRow { value: Run { state, ..run }, key_fault: columns.key_fault().map(str::to_owned) }
 }
 
-fn cause(columns: &mut Columns<'_>) -> Cause {
+fn cause(columns: &mut RowReader<'_>) -> Cause {
     let plain = |word: &str| match word {
         "manual" => Some(Cause::Manual),
         "schedule" => Some(Cause::Schedule),
@@ -255,7 +255,7 @@ fn cause(columns: &mut Columns<'_>) -> Cause {
     }
 }
 
-fn run_state(columns: &mut Columns<'_>, run: &Run) -> RunState {
+fn run_state(columns: &mut RowReader<'_>, run: &Run) -> RunState {
     let word = columns.text();
     // What follows is about ends; a run that has not ended does not need it.
     let fault = columns.fault().map(str::to_owned);
@@ -293,7 +293,7 @@ fn run_state(columns: &mut Columns<'_>, run: &Run) -> RunState {
 }
 
 /// How an execution ended, without what it answered.
-fn outcome(columns: &mut Columns<'_>, word: &str) -> (Outcome, Cost) {
+fn outcome(columns: &mut RowReader<'_>, word: &str) -> (Outcome, Cost) {
     let reason = columns.text_option();
     let permanent = reason.as_deref() == Some("permanent");
     if let Some(reason) = reason.filter(|_| !permanent) {
@@ -314,8 +314,8 @@ fn outcome(columns: &mut Columns<'_>, word: &str) -> (Outcome, Cost) {
 }
 
 /// Reads an attempt. One whose row cannot be understood is `lost`, and says what was not understood.
-pub(super) fn attempt(row: Row) -> Attempt {
-    let mut columns = Columns::new(row, ATTEMPT_COLUMNS);
+pub(super) fn attempt(row: SqlRow) -> Attempt {
+    let mut columns = RowReader::new(row, ATTEMPT_COLUMNS);
     let columns = &mut columns;
     let run_id = RunId(columns.text().into());
     let number = columns.number(1);
@@ -329,13 +329,13 @@ pub(super) fn attempt(row: Row) -> Attempt {
 }
 
 /// Reads a node. Its instants are for people; whether it lives is seen from its beat.
-pub(super) fn node(row: Row) -> Stored<Node> {
-    let mut columns = Columns::new(row, NODE_COLUMNS);
+pub(super) fn node(row: SqlRow) -> DecodedRow<Node> {
+    let mut columns = RowReader::new(row, NODE_COLUMNS);
     let value = Node {
-        name: columns.key(Columns::text),
+        name: columns.key(RowReader::text),
         beat: columns.key(|columns| columns.number(0)),
         started_at: columns.instant(),
         seen_at: columns.instant(),
     };
-    Stored { value, key_fault: columns.key_fault().map(str::to_owned) }
+    DecodedRow { value, key_fault: columns.key_fault().map(str::to_owned) }
 }

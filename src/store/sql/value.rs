@@ -6,26 +6,26 @@ use crate::store::StoreError;
 
 /// A parameter of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum SqlValue {
     /// A whole number: a count, or an instant in microseconds.
     Integer(Option<i64>),
     /// Text.
     Text(Option<String>),
 }
 
-impl From<i64> for Value {
+impl From<i64> for SqlValue {
     fn from(number: i64) -> Self {
         Self::Integer(Some(number))
     }
 }
 
-impl From<&str> for Value {
+impl From<&str> for SqlValue {
     fn from(text: &str) -> Self {
         Self::Text(Some(text.to_owned()))
     }
 }
 
-impl From<Timestamp> for Value {
+impl From<Timestamp> for SqlValue {
     fn from(at: Timestamp) -> Self {
         Self::Integer(Some(at.timestamp_micros()))
     }
@@ -45,14 +45,14 @@ pub(super) trait Bind {
     }
 }
 
-impl Bind for Vec<Value> {
+impl Bind for Vec<SqlValue> {
     fn integer(&mut self, number: Option<i64>) {
-        self.push(Value::Integer(number));
+        self.push(SqlValue::Integer(number));
     }
 
     fn text(&mut self, text: Option<&str>) {
         // PostgreSQL keeps no NUL in text; what a command wrote may have one, and must not stop the ledger.
-        self.push(Value::Text(text.map(|text| text.replace('\0', "\u{fffd}"))));
+        self.push(SqlValue::Text(text.map(|text| text.replace('\0', "\u{fffd}"))));
     }
 }
 
@@ -81,11 +81,11 @@ impl Cell {
 
 /// A row, read column by column in the order of the statement.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct SqlRow {
     cells: std::vec::IntoIter<Cell>,
 }
 
-impl Row {
+impl SqlRow {
     /// A row of these columns.
     pub(super) fn new(cells: Vec<Cell>) -> Self {
         Self { cells: cells.into_iter() }

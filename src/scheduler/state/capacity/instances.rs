@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::slots::WaitingRun;
 use crate::job::{Job, JobId};
 use crate::run::{Cause, Run};
-use crate::store::InFlight;
+use crate::store::InFlightCount;
 
 /// Whether what runs on other nodes has been asked for in this step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ fn decrement(count: &mut u32) {
 pub(crate) struct Instances {
     here: BTreeMap<JobId, Count>,
     /// On other nodes, as far as is known.
-    elsewhere: BTreeMap<JobId, InFlight>,
+    elsewhere: BTreeMap<JobId, InFlightCount>,
 }
 
 /// Whether a run is an instance of its job.
@@ -58,7 +58,7 @@ pub(crate) fn is_instance(run: &Run) -> bool {
 
 impl Instances {
     /// Takes up what is in flight on other nodes.
-    pub(crate) fn set_other_nodes(&mut self, in_flight: Vec<(JobId, InFlight)>) {
+    pub(crate) fn set_other_nodes(&mut self, in_flight: Vec<(JobId, InFlightCount)>) {
         self.elsewhere = in_flight.into_iter().collect();
     }
 

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::job::{Job, JobId, Overlap};
 use crate::run::{Execution, Run, RunId};
 use crate::scheduler::admission::Rules;
-use crate::store::InFlight;
+use crate::store::InFlightCount;
 pub(crate) use instances::InstanceView;
 use instances::{Instances, is_instance};
 use slots::PoolSlots;
@@ -137,7 +137,7 @@ impl Capacity {
     }
 
     /// Takes up what is in flight on other nodes.
-    pub(crate) fn set_other_nodes(&mut self, in_flight: Vec<(JobId, InFlight)>) {
+    pub(crate) fn set_other_nodes(&mut self, in_flight: Vec<(JobId, InFlightCount)>) {
         self.instances.set_other_nodes(in_flight);
     }
 

@@ -11,20 +11,20 @@ use crate::invalid::Invalid;
 
 /// A database that was named, and looks as if it could be one.
 #[derive(Debug, Clone)]
-pub enum StorePlace {
+pub enum StoreUrl {
     /// A file of one daemon.
     Sqlite(PathBuf),
     /// A server that several daemons may share.
-    Postgres(Box<PgConnectOptions>, Shown),
+    Postgres(Box<PgConnectOptions>, RedactedUrl),
     /// The same.
-    MySql(Box<MySqlConnectOptions>, Shown),
+    MySql(Box<MySqlConnectOptions>, RedactedUrl),
 }
 
 /// A URL without its password.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown(String);
+pub struct RedactedUrl(String);
 
-impl StorePlace {
+impl StoreUrl {
     /// Reads a URL.
     pub fn parse(url: &str) -> Result<Self, Invalid> {
         let refuse = |why: &str| Err(Invalid::new("url", why));
@@ -38,7 +38,7 @@ impl StorePlace {
             Some(("sqlite", path)) => Ok(Self::Sqlite(PathBuf::from(path))),
             Some(("postgres" | "postgresql", _)) => {
                 let options = PgConnectOptions::from_str(url).map_err(|error| bad(url, &error))?;
-                Ok(Self::Postgres(Box::new(options), Shown::new(url)))
+                Ok(Self::Postgres(Box::new(options), RedactedUrl::new(url)))
             }
             Some(("mysql" | "mariadb", rest)) => {
                 let url = format!("mysql://{rest}");
@@ -47,7 +47,7 @@ impl StorePlace {
                 if options.get_database().is_none_or(str::is_empty) {
                     return refuse("must name a database, such as mysql://user@host/punctual");
                 }
-                Ok(Self::MySql(Box::new(options), Shown::new(&url)))
+                Ok(Self::MySql(Box::new(options), RedactedUrl::new(&url)))
             }
             _ => refuse(
                 "must begin with sqlite://, postgres:// or mysql://, such as sqlite://punctual.db",
@@ -56,7 +56,7 @@ impl StorePlace {
     }
 }
 
-impl StorePlace {
+impl StoreUrl {
     /// Whether its server is reached through a socket of this machine, which is not there until the server is.
     pub(super) fn is_at_a_socket(&self) -> bool {
         match self {
@@ -84,7 +84,7 @@ fn bad(url: &str, error: &sqlx::Error) -> Invalid {
     Invalid::new("url", unquoted)
 }
 
-impl Shown {
+impl RedactedUrl {
     fn new(url: &str) -> Self {
         let hidden = || {
             let (scheme, rest) = url.split_once("://")?;
@@ -99,11 +99,13 @@ impl Shown {
     }
 }
 
-impl fmt::Display for StorePlace {
+impl fmt::Display for StoreUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(formatter, "sqlite://{}", path.display()),
-            Self::Postgres(_, Shown(url)) | Self::MySql(_, Shown(url)) => formatter.write_str(url),
+            Self::Postgres(_, RedactedUrl(url)) | Self::MySql(_, RedactedUrl(url)) => {
+                formatter.write_str(url)
+            }
         }
     }
 }
@@ -121,7 +123,7 @@ mod tests {
             ("postgresql://me@host/db", "postgresql://me@host/db"),
         ];
         for (url, shown) in cases {
-            assert_eq!(StorePlace::parse(url).unwrap().to_string(), shown);
+            assert_eq!(StoreUrl::parse(url).unwrap().to_string(), shown);
         }
     }
 
@@ -133,7 +135,7 @@ mod tests {
             "postgres://me:WrongPw1@host:WrongPw2/db",
             "postgres://me:WrongPw1/WrongPw2@host:x/db",
         ] {
-            let told = StorePlace::parse(url).unwrap_err().to_string();
+            let told = StoreUrl::parse(url).unwrap_err().to_string();
             assert!(told.starts_with("url: ") && !told.contains("Wrong"), "{told}");
         }
     }
@@ -151,7 +153,7 @@ mod tests {
             "postgres://host:port/db",
         ];
         for url in cases {
-            assert_eq!(StorePlace::parse(url).unwrap_err().field, "url", "{url}");
+            assert_eq!(StoreUrl::parse(url).unwrap_err().field, "url", "{url}");
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::dialect::{Dialect, Query, Write};
 use super::read::jobs;
 use super::row::{self, JOB_COLUMNS, NODE_COLUMNS};
-use super::value::Value;
-use super::{Database, SqlStore};
+use super::value::{SqlRow, SqlValue};
+use super::{Backend, SqlStore};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::run::RunId;
-use crate::store::{CLAIM_BYTES, Claim, InFlight, Meeting, Node, StoreError};
+use crate::store::{CLAIM_BYTES, Claim, ClusterView, InFlightCount, Node, StoreError};
 
 impl SqlStore {
     pub(super) async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
@@ -26,11 +26,11 @@ impl SqlStore {
         let order = " order by next_run_time";
         let server = match self.database.as_ref() {
             // There is nobody else.
-            Database::Sqlite(file) => {
+            Backend::Sqlite(file) => {
                 query.push(order).limit(claim.limit);
                 return Ok(jobs(file.read_newest(&query)?));
             }
-            Database::Server(server) => server,
+            Backend::Server(server) => server,
         };
         let others = claim.live.iter().map(String::as_str).filter(|name| *name != claim.node);
         query.push(" and (owner is null or ").none_of("owner", others).push(")");
@@ -69,19 +69,19 @@ impl SqlStore {
     pub(super) async fn count_elsewhere(
         &self,
         node: &str,
-    ) -> Result<Vec<(JobId, InFlight)>, StoreError> {
+    ) -> Result<Vec<(JobId, InFlightCount)>, StoreError> {
         let mut query = self.query(
             "select job_id, count(case when state = 'running' then 1 end), count(*) from runs \
              where state in ('pending', 'running') and event is null and node <> ",
         );
         query.bind(node).push(" group by job_id");
         let rows = self.read_newest(query).await?;
-        let in_flight = |mut row: super::Row| {
+        let in_flight = |mut row: SqlRow| {
             let id = JobId::stored(row.text()?);
             let (running, all) = (row.count()?, row.count()?);
             let narrow = |count| u32::try_from(count).unwrap_or(u32::MAX);
             let waiting = narrow(all.saturating_sub(running));
-            Ok((id, InFlight { running: narrow(running), waiting }))
+            Ok((id, InFlightCount { running: narrow(running), waiting }))
         };
         rows.into_iter().map(in_flight).collect()
     }
@@ -91,7 +91,7 @@ impl SqlStore {
         node: &str,
         started_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Meeting, StoreError> {
+    ) -> Result<ClusterView, StoreError> {
         let query = self.query(format!("select {NODE_COLUMNS} from nodes order by name"));
         let rows = self.read_newest(query).await?;
         let mut nodes: Vec<Node> =
@@ -108,20 +108,20 @@ impl SqlStore {
             let me = Node { name: node.to_owned(), beat: 1, started_at, seen_at: now };
             let columns = ["name", "beat", "started_at", "seen_at"];
             let mut query = self.query(self.statements.dialect.insert("nodes", &columns, 1));
-            let instants = [me.started_at, me.seen_at].map(Value::from);
-            query.values = vec![Value::from(node), Value::from(me.beat)];
+            let instants = [me.started_at, me.seen_at].map(SqlValue::from);
+            query.values = vec![SqlValue::from(node), SqlValue::from(me.beat)];
             query.values.extend(instants);
             nodes.push(me);
             query
         };
         let conflict = format!("node {node}");
         self.write(vec![Write { query, rows: Some(1), conflict }]).await?;
-        Ok(Meeting {
+        Ok(ClusterView {
             is_new,
             nodes,
             paused_since: self.paused_setting().await?,
             recorded_time: self.recorded_setting().await?,
-            asked_to_end: self.runs_to_end(node).await?,
+            cancel_requests: self.runs_to_end(node).await?,
         })
     }
 
@@ -145,8 +145,8 @@ impl SqlStore {
     /// Writes all or nothing.
     async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         match self.database.as_ref() {
-            Database::Sqlite(file) => file.write(writes),
-            Database::Server(server) => server.write(writes).await,
+            Backend::Sqlite(file) => file.write(writes),
+            Backend::Server(server) => server.write(writes).await,
         }
     }
 }

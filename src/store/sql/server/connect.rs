@@ -2,15 +2,14 @@
 //! schema are, and then the pools.
 
 use sqlx::Connection as _;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
-use super::migrate::{self, Schema, SchemaError};
-use super::place::StorePlace;
-use super::reason::{may_pass, words};
-use super::server::{CONNECT_TIMEOUT, Pools};
 use super::session;
 use crate::store::StoreError;
+use crate::store::sql::error_text::{CONNECT_TIMEOUT, refuse, unreachable};
+use crate::store::sql::migrate::{self, Schema, SchemaError};
+use crate::store::sql::url::StoreUrl;
 
 /// Connections for readers, and the one that listens.
 const READERS: u32 = 5;
@@ -23,26 +22,19 @@ const MYSQL_SESSION: &str =
 /// Every statement of a transaction sees what others have committed, as in PostgreSQL, and no gaps are locked.
 const MYSQL_ISOLATION: &str = "set session transaction isolation level read committed";
 
+/// The pools of a server. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) enum ServerPools {
+    Postgres { core: PgPool, readers: PgPool },
+    MySql { core: MySqlPool, readers: MySqlPool },
+}
+
 /// What is set on the core's MySQL session.
 const MYSQL_CORE: [&str; 2] = [MYSQL_ISOLATION, MYSQL_SESSION];
 
-/// An error that ends a start.
-pub(super) fn refuse(place: &StorePlace, error: &str) -> StoreError {
-    StoreError::Refused(format!("{place}: {error}"))
-}
-
-/// Turns a failed connection into an error: unavailable if it may succeed later, refused if it never will.
-pub(super) fn unreachable(place: &StorePlace, error: &sqlx::Error) -> StoreError {
-    let message = format!("{place}: {}", words(error));
-    if may_pass(place, error) {
-        return StoreError::Unavailable(message);
-    }
-    StoreError::Refused(message)
-}
-
 /// Connects once. The error is the server's own, where a pool would only say that it has waited.
 async fn attempt<T>(
-    place: &StorePlace,
+    place: &StoreUrl,
     connecting: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, StoreError> {
     let Ok(connected) = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await else {
@@ -54,14 +46,14 @@ async fn attempt<T>(
 
 async fn attempt_postgres(
     options: &PgConnectOptions,
-    place: &StorePlace,
+    place: &StoreUrl,
 ) -> Result<PgConnection, StoreError> {
     attempt(place, PgConnection::connect_with(options)).await
 }
 
 async fn attempt_mysql(
     options: &MySqlConnectOptions,
-    place: &StorePlace,
+    place: &StoreUrl,
 ) -> Result<MySqlConnection, StoreError> {
     let connecting = async {
         let mut connection = MySqlConnection::connect_with(options).await?;
@@ -72,42 +64,42 @@ async fn attempt_mysql(
 }
 
 /// Finds out whether the server of a place takes a connection, and changes nothing. A file is always there.
-pub(super) async fn reach(place: &StorePlace) -> Result<(), StoreError> {
+pub(crate) async fn reach(place: &StoreUrl) -> Result<(), StoreError> {
     let closed = match place {
-        StorePlace::Sqlite(_) => return Ok(()),
-        StorePlace::Postgres(options, _) => {
+        StoreUrl::Sqlite(_) => return Ok(()),
+        StoreUrl::Postgres(options, _) => {
             attempt_postgres(&settled(options), place).await?.close().await
         }
-        StorePlace::MySql(options, _) => attempt_mysql(options, place).await?.close().await,
+        StoreUrl::MySql(options, _) => attempt_mysql(options, place).await?.close().await,
     };
     closed.map_err(|error| unreachable(place, &error))
 }
 
 /// What is to be done with a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Task {
+pub(crate) enum SchemaAction {
     Look,
     Bring,
 }
 
 /// Looks at the schema of a server, or brings it to this version; says how it stood.
-pub(super) async fn schema(place: &StorePlace, task: Task) -> Result<Schema, StoreError> {
+pub(crate) async fn schema(place: &StoreUrl, task: SchemaAction) -> Result<Schema, StoreError> {
     let done: Result<Schema, SchemaError> = match place {
-        StorePlace::Sqlite(_) => return Err(refuse(place, "it is a file")),
-        StorePlace::Postgres(options, _) => {
+        StoreUrl::Sqlite(_) => return Err(refuse(place, "it is a file")),
+        StoreUrl::Postgres(options, _) => {
             let options = settled(options);
             let mut connection = attempt_postgres(&options, place).await?;
             session::check_postgres(&mut connection, &options, place).await?;
             match task {
-                Task::Look => migrate::look_at_postgres(&mut connection).await,
-                Task::Bring => migrate::postgres(&mut connection).await,
+                SchemaAction::Look => migrate::look_at_postgres(&mut connection).await,
+                SchemaAction::Bring => migrate::postgres(&mut connection).await,
             }
         }
-        StorePlace::MySql(options, _) => {
+        StoreUrl::MySql(options, _) => {
             let mut connection = attempt_mysql(options, place).await?;
             match task {
-                Task::Look => migrate::look_at_mysql(&mut connection).await,
-                Task::Bring => migrate::mysql(&mut connection).await,
+                SchemaAction::Look => migrate::look_at_mysql(&mut connection).await,
+                SchemaAction::Bring => migrate::mysql(&mut connection).await,
             }
         }
     };
@@ -115,12 +107,12 @@ pub(super) async fn schema(place: &StorePlace, task: Task) -> Result<Schema, Sto
 }
 
 /// Connects to a server, and brings its schema to this version.
-pub(super) async fn open(place: &StorePlace) -> Result<Pools, StoreError> {
-    schema(place, Task::Bring).await?;
+pub(crate) async fn open(place: &StoreUrl) -> Result<ServerPools, StoreError> {
+    schema(place, SchemaAction::Bring).await?;
     match place {
-        StorePlace::Sqlite(_) => Err(refuse(place, "it is a file")),
-        StorePlace::Postgres(options, _) => postgres(&settled(options), place).await,
-        StorePlace::MySql(options, _) => mysql(options, place).await,
+        StoreUrl::Sqlite(_) => Err(refuse(place, "it is a file")),
+        StoreUrl::Postgres(options, _) => postgres(&settled(options), place).await,
+        StoreUrl::MySql(options, _) => mysql(options, place).await,
     }
 }
 
@@ -130,7 +122,7 @@ fn settled(options: &PgConnectOptions) -> PgConnectOptions {
     options.clone().application_name("punctual").extra_float_digits(None)
 }
 
-async fn postgres(options: &PgConnectOptions, place: &StorePlace) -> Result<Pools, StoreError> {
+async fn postgres(options: &PgConnectOptions, place: &StoreUrl) -> Result<ServerPools, StoreError> {
     let pool = || PgPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
     // The core finds out by itself that its connection is gone, and tries again.
     let core = pool().max_connections(1).idle_timeout(None).max_lifetime(None);
@@ -140,10 +132,10 @@ async fn postgres(options: &PgConnectOptions, place: &StorePlace) -> Result<Pool
     let core = core.test_before_acquire(false).connect_with(options.clone()).await;
     let core = core.map_err(|error| unreachable(place, &error))?;
     let readers = pool().max_connections(READERS).connect_lazy_with(options.clone());
-    Ok(Pools::Postgres { core, readers })
+    Ok(ServerPools::Postgres { core, readers })
 }
 
-async fn mysql(options: &MySqlConnectOptions, place: &StorePlace) -> Result<Pools, StoreError> {
+async fn mysql(options: &MySqlConnectOptions, place: &StoreUrl) -> Result<ServerPools, StoreError> {
     let pool = |settings: &'static [&str]| {
         let pool = MySqlPoolOptions::new().acquire_timeout(CONNECT_TIMEOUT);
         pool.after_connect(|connection, _| Box::pin(set(connection, settings)))
@@ -153,7 +145,7 @@ async fn mysql(options: &MySqlConnectOptions, place: &StorePlace) -> Result<Pool
     let core = core.test_before_acquire(false).connect_with(options.clone()).await;
     let core = core.map_err(|error| unreachable(place, &error))?;
     let readers = pool(&[MYSQL_ISOLATION]).max_connections(READERS);
-    Ok(Pools::MySql { core, readers: readers.connect_lazy_with(options.clone()) })
+    Ok(ServerPools::MySql { core, readers: readers.connect_lazy_with(options.clone()) })
 }
 
 async fn set(

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::bind;
+use super::changes::{ROWS, StatementKind, Statements};
 use super::dialect::{Query, Write};
 use super::row::count;
-use super::sqlite::{Parameters, failure, is_taken};
-use super::statement::{Kind, ROWS, Statements};
+use super::sqlite::connection::{SqliteParameters, failure, is_taken};
 use super::value::Bind;
-use super::{Database, SqlStore};
+use super::{Backend, SqlStore};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Run, RunId, SkipReason};
 use crate::store::{
-    Archive, Change, Claim, Holder, InFlight, Meeting, Node, Scheduled, Store, StoreError,
+    Archive, Change, Claim, ClusterView, Holder, InFlightCount, Node, ScheduledJob, Store,
+    StoreError,
 };
 
 /// The setting that says since when the scheduler is paused: an instant in microseconds.
@@ -57,7 +58,7 @@ fn bind(to: &mut impl Bind, change: &Change) {
             to.text(Some(&output.to_json()));
             to.integer(Some(count(output.bytes)));
         }
-        Change::SaveOutput { run_id, attempt, output, held_by } => {
+        Change::SavePartialOutput { run_id, attempt, output, held_by } => {
             to.integer(Some(i64::from(*attempt)));
             to.text(Some(&output.to_json()));
             to.integer(Some(count(output.bytes)));
@@ -65,12 +66,12 @@ fn bind(to: &mut impl Bind, change: &Change) {
             to.integer(Some(i64::from(*attempt)));
             to.text(Some(held_by));
         }
-        Change::AskToEnd { job_id, reason, except_node } => {
+        Change::CancelJobRuns { job_id, reason, except_node } => {
             to.text(Some(reason));
             to.text(Some(job_id.as_str()));
             to.text(Some(except_node));
         }
-        Change::AskRunToEnd { run_id, reason } => {
+        Change::CancelRun { run_id, reason } => {
             to.text(Some(reason));
             to.text(Some(&run_id.0));
         }
@@ -100,13 +101,13 @@ fn name(change: &Change) -> String {
             format!("run {}", run.id)
         }
         Change::InsertAttempt(attempt) => format!("an attempt of run {}", attempt.run_id),
-        Change::PutOutput { run_id, .. } | Change::SaveOutput { run_id, .. } => {
+        Change::PutOutput { run_id, .. } | Change::SavePartialOutput { run_id, .. } => {
             format!("the output of run {run_id}")
         }
-        Change::AskRunToEnd { run_id, .. } | Change::Prune { run_id, .. } => {
+        Change::CancelRun { run_id, .. } | Change::Prune { run_id, .. } => {
             format!("run {run_id}")
         }
-        Change::AskToEnd { job_id, .. } => format!("runs of job \"{job_id}\""),
+        Change::CancelJobRuns { job_id, .. } => format!("runs of job \"{job_id}\""),
         Change::SetPaused(_) => "the pause".to_owned(),
         Change::RecordTime(_) => "the recorded time".to_owned(),
     }
@@ -126,7 +127,9 @@ fn commit_to_file(
     // without any waiting.
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failure)?;
-    for group in changes.chunk_by(|first, second| Kind::of(first) == Kind::of(second)) {
+    for group in
+        changes.chunk_by(|first, second| StatementKind::of(first) == StatementKind::of(second))
+    {
         write_rows(&transaction, statements, group)?;
     }
     transaction.commit().map_err(failure)
@@ -138,10 +141,10 @@ fn write_rows(
     statements: &Statements,
     changes: &[Change],
 ) -> Result<(), StoreError> {
-    let Some(kind) = changes.first().map(Kind::of) else { return Ok(()) };
+    let Some(kind) = changes.first().map(StatementKind::of) else { return Ok(()) };
     let mut statement = connection.prepare_cached(statements.text(kind, 1)).map_err(failure)?;
     for change in changes {
-        let mut parameters = Parameters::of(&mut statement);
+        let mut parameters = SqliteParameters::of(&mut statement);
         bind(&mut parameters, change);
         parameters.finish().map_err(failure)?;
         match statement.raw_execute() {
@@ -158,7 +161,7 @@ fn write_rows(
 fn writes(statements: &Statements, changes: &[Change]) -> Vec<Write> {
     let mut writes = Vec::new();
     let mut rest = changes;
-    while let Some(kind) = rest.first().map(Kind::of) {
+    while let Some(kind) = rest.first().map(StatementKind::of) {
         let (mut group, more) = rest.split_at(together(kind, rest));
         while let Some(rows) = ROWS.into_iter().find(|rows| *rows <= group.len()) {
             let (batch, others) = group.split_at(rows);
@@ -171,7 +174,7 @@ fn writes(statements: &Statements, changes: &[Change]) -> Vec<Write> {
 }
 
 /// How many of the changes from the first on can share a statement.
-fn together(kind: Kind, changes: &[Change]) -> usize {
+fn together(kind: StatementKind, changes: &[Change]) -> usize {
     if !kind.is_shared() {
         return 1;
     }
@@ -188,20 +191,20 @@ fn together(kind: Kind, changes: &[Change]) -> usize {
             | Change::ExtendSkipped { .. }
             | Change::InsertAttempt(_)
             | Change::PutOutput { .. }
-            | Change::SaveOutput { .. }
-            | Change::AskToEnd { .. }
-            | Change::AskRunToEnd { .. }
+            | Change::SavePartialOutput { .. }
+            | Change::CancelJobRuns { .. }
+            | Change::CancelRun { .. }
             | Change::Prune { .. }
             | Change::RecordTime(_)
             | Change::SetPaused(_) => false,
         };
-        is_second || Kind::of(change) != kind
+        is_second || StatementKind::of(change) != kind
     });
     end.unwrap_or(changes.len())
 }
 
 /// Changes of one kind as one statement. A conflict is named by the first of them.
-fn write(statements: &Statements, kind: Kind, batch: &[Change]) -> Write {
+fn write(statements: &Statements, kind: StatementKind, batch: &[Change]) -> Write {
     let mut query = Query::new(statements.dialect, statements.text(kind, batch.len()));
     for change in batch {
         bind(&mut query.values, change);
@@ -215,8 +218,8 @@ fn concerns_others(change: &Change) -> bool {
     match change {
         Change::UpdateJob(_)
         | Change::DeleteJob { .. }
-        | Change::AskToEnd { .. }
-        | Change::AskRunToEnd { .. }
+        | Change::CancelJobRuns { .. }
+        | Change::CancelRun { .. }
         | Change::SetPaused(_) => true,
         Change::InsertJob(_)
         | Change::AdvanceJob(_)
@@ -226,25 +229,25 @@ fn concerns_others(change: &Change) -> bool {
         | Change::InsertAttempt(_)
         | Change::RecordTime(_)
         | Change::PutOutput { .. }
-        | Change::SaveOutput { .. }
+        | Change::SavePartialOutput { .. }
         | Change::Prune { .. } => false,
     }
 }
 
 impl Store for SqlStore {
     fn is_shared(&self) -> bool {
-        matches!(self.database.as_ref(), Database::Server(_))
+        matches!(self.database.as_ref(), Backend::Server(_))
     }
 
-    async fn load(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
+    async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
         self.load_jobs(ids).await
     }
 
-    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
+    async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
         self.claim_jobs(claim).await
     }
 
-    async fn release(
+    async fn release_jobs(
         &self,
         node: &str,
         executor: &str,
@@ -253,7 +256,7 @@ impl Store for SqlStore {
         self.release_jobs(node, executor, until).await
     }
 
-    async fn in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
+    async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
         self.runs_in_flight(holder).await
     }
 
@@ -277,20 +280,23 @@ impl Store for SqlStore {
         Archive::output(self, &run_id.0, attempt).await
     }
 
-    async fn in_flight_elsewhere(&self, node: &str) -> Result<Vec<(JobId, InFlight)>, StoreError> {
+    async fn count_in_flight_elsewhere(
+        &self,
+        node: &str,
+    ) -> Result<Vec<(JobId, InFlightCount)>, StoreError> {
         self.count_elsewhere(node).await
     }
 
-    async fn meet(
+    async fn heartbeat(
         &self,
         node: &str,
         started_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Meeting, StoreError> {
+    ) -> Result<ClusterView, StoreError> {
         self.meet_nodes(node, started_at, now).await
     }
 
-    async fn bury(&self, dead: &[Node]) -> Result<(), StoreError> {
+    async fn remove_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {
         self.bury_nodes(dead).await
     }
 
@@ -310,16 +316,16 @@ impl Store for SqlStore {
         &self,
         after: Option<&JobId>,
         limit: usize,
-    ) -> Result<Vec<Scheduled>, StoreError> {
+    ) -> Result<Vec<ScheduledJob>, StoreError> {
         self.page_of_scheduled_jobs(after, limit).await
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         match self.database.as_ref() {
-            Database::Sqlite(file) => {
+            Backend::Sqlite(file) => {
                 file.on_writer(|connection| commit_to_file(connection, &self.statements, &changes))
             }
-            Database::Server(server) => {
+            Backend::Server(server) => {
                 let mut writes = writes(&self.statements, &changes);
                 if changes.iter().any(concerns_others) {
                     writes.extend(server.hint());
@@ -329,14 +335,14 @@ impl Store for SqlStore {
         }
     }
 
-    async fn hinted(&self) -> Result<(), StoreError> {
+    async fn wait_for_hint(&self) -> Result<(), StoreError> {
         match self.database.as_ref() {
             // There are no other nodes, but the file may be taken away.
-            Database::Sqlite(file) => {
+            Backend::Sqlite(file) => {
                 file.lost().await;
                 Ok(())
             }
-            Database::Server(server) => server.hinted().await,
+            Backend::Server(server) => server.wait_for_hint().await,
         }
     }
 }

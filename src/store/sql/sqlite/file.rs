@@ -14,8 +14,8 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock, major, minor};
 use tokio::time::Instant;
 
-use super::reason::{file_lasts, without_number};
 use crate::store::StoreError;
+use crate::store::sql::error_text::{file_lasts, without_number};
 
 /// Mode of a new database. SQLite gives the same one to the files beside it.
 const MODE: u32 = 0o640;
@@ -26,12 +26,12 @@ pub(super) const NEEDED_RIGHTS: &str =
 
 /// What tells a file from all others, whatever its names are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
+struct FileId {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileId {
     fn of(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
@@ -44,7 +44,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What becomes of a file that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Absent {
+pub(super) enum IfMissing {
     Create,
     Refuse,
 }
@@ -79,9 +79,9 @@ impl From<LockError> for StoreError {
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     path: PathBuf,
-    identity: Identity,
+    identity: FileId,
     /// The files that SQLite keeps beside it, with their identity while it is open.
-    companions: OnceLock<Vec<(PathBuf, Identity)>>,
+    companions: OnceLock<Vec<(PathBuf, FileId)>>,
     /// Holds the lock, and keeps the identity from being given to another file. It must be closed after the last
     /// connection: closing it frees SQLite's own locks on the file.
     file: File,
@@ -99,7 +99,7 @@ impl Drop for DatabaseFile {
 
 impl DatabaseFile {
     /// Opens and locks a file. Fails if another process has locked it.
-    pub(super) async fn lock(path: &Path, absent: Absent) -> Result<Self, StoreError> {
+    pub(super) async fn lock(path: &Path, absent: IfMissing) -> Result<Self, StoreError> {
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             match Self::try_lock(path, absent) {
@@ -111,11 +111,16 @@ impl DatabaseFile {
         }
     }
 
-    fn try_lock(path: &Path, absent: Absent) -> Result<Self, LockError> {
+    fn try_lock(path: &Path, absent: IfMissing) -> Result<Self, LockError> {
         let shown = path.display();
         let fail = |error: io::Error| not_opened(path, &error);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(absent == Absent::Create).truncate(false).mode(MODE);
+        options
+            .read(true)
+            .write(true)
+            .create(absent == IfMissing::Create)
+            .truncate(false)
+            .mode(MODE);
         let file = options.open(path).map_err(fail)?;
         let path = path.canonicalize().map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
@@ -139,7 +144,7 @@ impl DatabaseFile {
                 None => Err(LockError::HolderNotVisible(shown.to_string())),
             };
         }
-        let identity = Identity::of(&metadata);
+        let identity = FileId::of(&metadata);
         let locked = Self { path, identity, companions: OnceLock::new(), file };
         locked.verify()?;
         Ok(locked)
@@ -157,7 +162,7 @@ impl DatabaseFile {
             name.push(suffix);
             let path = PathBuf::from(name);
             let metadata = path.symlink_metadata().map_err(|error| lost(&path, &error))?;
-            Ok((path, Identity::of(&metadata)))
+            Ok((path, FileId::of(&metadata)))
         };
         let found =
             ["-wal", "-shm"].map(companion).into_iter().collect::<Result<_, StoreError>>()?;
@@ -182,9 +187,9 @@ pub(super) fn not_opened(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Refused(format!("{message}{NEEDED_RIGHTS}"))
 }
 
-fn check(path: &Path, identity: Identity) -> Result<(), StoreError> {
+fn check(path: &Path, identity: FileId) -> Result<(), StoreError> {
     let found = path.symlink_metadata().map_err(|error| lost(path, &error))?;
-    if Identity::of(&found) == identity {
+    if FileId::of(&found) == identity {
         return Ok(());
     }
     let path = path.display();

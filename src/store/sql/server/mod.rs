@@ -1,40 +1,35 @@
 //! A database server: PostgreSQL, or MySQL and MariaDB. One connection is the core's, so that it
 //! never waits behind readers; the others read.
 
+pub(super) mod connect;
+mod error;
+mod session;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use sqlx::mysql::{MySqlPool, MySqlRow};
-use sqlx::postgres::{PgListener, PgPool, PgRow};
+use sqlx::mysql::MySqlRow;
+use sqlx::postgres::{PgListener, PgRow};
 use sqlx::{AssertSqlSafe, Column, Connection as _, Database, Pool, Row as _, TypeInfo, ValueRef};
 
-use super::connect;
+use self::connect::ServerPools;
+use self::error::{ServerError, failure};
 use super::dialect::{Dialect, Query, Write};
-use super::fault::{Fault, failure};
-use super::place::StorePlace;
-use super::value::{Cell, Row, Value};
+use super::url::StoreUrl;
+use super::value::{Cell, SqlRow, SqlValue};
 use crate::store::StoreError;
 
-/// How long a connection is waited for: a server that is away is tried again by the core.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer is waited for, so that a server that has vanished without a word is noticed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The channel on which a node tells the others that there is something to see.
 const CHANNEL: &str = "punctual";
 
-/// The pools of a server. Clones share them.
-#[derive(Debug, Clone)]
-pub(super) enum Pools {
-    Postgres { core: PgPool, readers: PgPool },
-    MySql { core: MySqlPool, readers: MySqlPool },
-}
-
 /// A server.
 #[derive(Debug)]
 pub(super) struct Server {
-    pools: Mutex<Pools>,
+    pools: Mutex<ServerPools>,
     /// Whether a fault has told that connections may lead to the wrong server, and they have not been renewed since.
     is_suspect: AtomicBool,
     /// Tells the others' hints from its own.
@@ -46,8 +41,8 @@ pub(super) struct Server {
 macro_rules! on_pool {
     ($pools:expr, $which:ident, |$pool:ident| $body:expr) => {
         match $pools {
-            Pools::Postgres { $which: $pool, .. } => $body,
-            Pools::MySql { $which: $pool, .. } => $body,
+            ServerPools::Postgres { $which: $pool, .. } => $body,
+            ServerPools::MySql { $which: $pool, .. } => $body,
         }
     };
 }
@@ -66,7 +61,7 @@ macro_rules! on_connection {
             match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
                 Ok(Ok(done)) => Ok(done),
                 Ok(Err(fault)) => {
-                    let fault: Fault = fault;
+                    let fault: ServerError = fault;
                     if fault.may_be_of_the_connection() {
                         pooled.close_on_drop();
                     }
@@ -89,8 +84,8 @@ macro_rules! prepared {
     ($query:expr) => {{
         let Query { text, values, .. } = $query;
         values.into_iter().fold(sqlx::query(AssertSqlSafe(text)), |query, value| match value {
-            Value::Integer(number) => query.bind(number),
-            Value::Text(text) => query.bind(text),
+            SqlValue::Integer(number) => query.bind(number),
+            SqlValue::Text(text) => query.bind(text),
         })
     }};
 }
@@ -117,7 +112,7 @@ macro_rules! written {
     ($connection:expr, $writes:expr) => {
         for Write { query, rows, conflict } in $writes {
             let done = prepared!(query).execute(&mut *$connection).await;
-            let done = done.map_err(|error| Fault::of_write(error, &conflict))?;
+            let done = done.map_err(|error| ServerError::of_write(error, &conflict))?;
             check(done.rows_affected(), rows, conflict)?;
         }
     };
@@ -125,7 +120,7 @@ macro_rules! written {
 
 impl Server {
     /// Connects, and brings the schema to this version.
-    pub(super) async fn open(place: &StorePlace) -> Result<Self, StoreError> {
+    pub(super) async fn open(place: &StoreUrl) -> Result<Self, StoreError> {
         let pools = connect::open(place).await?;
         let id = uuid::Uuid::now_v7().to_string();
         Ok(Self {
@@ -136,7 +131,7 @@ impl Server {
         })
     }
 
-    fn pools(&self) -> Pools {
+    fn pools(&self) -> ServerPools {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -145,20 +140,20 @@ impl Server {
     fn renewing<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         if answer.is_ok() && self.is_suspect.swap(false, Ordering::Relaxed) {
             match &mut *self.pools.lock().unwrap_or_else(PoisonError::into_inner) {
-                Pools::Postgres { readers, .. } => renew(readers),
-                Pools::MySql { readers, .. } => renew(readers),
+                ServerPools::Postgres { readers, .. } => renew(readers),
+                ServerPools::MySql { readers, .. } => renew(readers),
             }
         }
         answer
     }
 
     /// Reads rows on the core's connection.
-    pub(super) async fn read_newest(&self, query: Query) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn read_newest(&self, query: Query) -> Result<Vec<SqlRow>, StoreError> {
         self.renewing(on_connection!(self, core, |connection| fetched!(connection, query)))
     }
 
     /// Reads rows on a reader's connection.
-    pub(super) async fn read(&self, query: Query) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn read(&self, query: Query) -> Result<Vec<SqlRow>, StoreError> {
         on_connection!(self, readers, |connection| fetched!(connection, query))
     }
 
@@ -166,12 +161,12 @@ impl Server {
     pub(super) async fn read_and_write<T>(
         &self,
         query: Query,
-        read: impl FnOnce(Vec<Row>) -> Result<T, StoreError> + Send,
+        read: impl FnOnce(Vec<SqlRow>) -> Result<T, StoreError> + Send,
         writes: impl FnOnce(&T) -> Vec<Write> + Send,
     ) -> Result<T, StoreError> {
         self.renewing(on_connection!(self, core, |connection| {
             let mut transaction = connection.begin().await?;
-            let rows: Result<Vec<Row>, Fault> = fetched!(&mut *transaction, query);
+            let rows: Result<Vec<SqlRow>, ServerError> = fetched!(&mut *transaction, query);
             let found = read(rows?)?;
             written!(transaction, writes(&found));
             transaction.commit().await?;
@@ -196,14 +191,14 @@ impl Server {
 
     /// A statement that tells the other nodes to look, once it is committed; none where there is no such thing.
     pub(super) fn hint(&self) -> Option<Write> {
-        let Pools::Postgres { .. } = self.pools() else { return None };
+        let ServerPools::Postgres { .. } = self.pools() else { return None };
         let mut query = Query::new(Dialect::Postgres, "select pg_notify(");
         query.bind(CHANNEL).push(", ").bind(self.id.as_str()).push(")");
         Some(Write { query, rows: None, conflict: String::new() })
     }
 
     /// Returns when another node has hinted; never where there is no such thing. A lost hint only costs time.
-    pub(super) async fn hinted(&self) -> Result<(), StoreError> {
+    pub(super) async fn wait_for_hint(&self) -> Result<(), StoreError> {
         let mut listener = self.listener.lock().await;
         loop {
             let known = match &mut *listener {
@@ -222,7 +217,7 @@ impl Server {
     }
 
     async fn listen(&self) -> Result<PgListener, StoreError> {
-        let Pools::Postgres { readers, .. } = self.pools() else {
+        let ServerPools::Postgres { readers, .. } = self.pools() else {
             return std::future::pending().await;
         };
         let mut listener = PgListener::connect_with(&readers).await.map_err(failure)?;
@@ -245,7 +240,7 @@ fn renew<D: Database>(pool: &mut Pool<D>) {
     drop(std::mem::replace(pool, fresh).close());
 }
 
-fn check(done: u64, wanted: Option<u64>, conflict: String) -> Result<(), Fault> {
+fn check(done: u64, wanted: Option<u64>, conflict: String) -> Result<(), ServerError> {
     if wanted.is_some_and(|wanted| wanted != done) {
         return Err(StoreError::Conflict(conflict).into());
     }
@@ -256,9 +251,9 @@ fn check(done: u64, wanted: Option<u64>, conflict: String) -> Result<(), Fault> 
 trait Cells: sqlx::Row {
     fn cell(&self, column: usize) -> Result<Cell, sqlx::Error>;
 
-    fn row(&self) -> Result<Row, Fault> {
+    fn row(&self) -> Result<SqlRow, ServerError> {
         let cells = (0..self.len()).map(|column| self.cell(column));
-        Ok(Row::new(cells.collect::<Result<_, sqlx::Error>>()?))
+        Ok(SqlRow::new(cells.collect::<Result<_, sqlx::Error>>()?))
     }
 }
 

@@ -3,13 +3,17 @@
 
 use std::io;
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use rustls::CertificateError;
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
 
-use super::place::StorePlace;
-use super::server::CONNECT_TIMEOUT;
+use super::url::StoreUrl;
+use crate::store::StoreError;
+
+/// How long a connection is waited for: a server that is away is tried again by the core.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `PostgreSQL`'s codes, or how they begin, of a server that cannot be used now: starting, stopping, out of
 /// connections, memory or disk, taking no writes, a lock that is held, a fault of its own.
@@ -43,6 +47,20 @@ const CLEAR: [ErrorKind; 7] = [
 ];
 /// How the system says that a host name leads nowhere.
 const UNRESOLVED: &str = "failed to lookup address information: ";
+
+/// An error that ends a start.
+pub(super) fn refuse(place: &StoreUrl, error: &str) -> StoreError {
+    StoreError::Refused(format!("{place}: {error}"))
+}
+
+/// Turns a failed connection into an error: unavailable if it may succeed later, refused if it never will.
+pub(super) fn unreachable(place: &StoreUrl, error: &sqlx::Error) -> StoreError {
+    let message = format!("{place}: {}", words(error));
+    if may_pass(place, error) {
+        return StoreError::Unavailable(message);
+    }
+    StoreError::Refused(message)
+}
 
 /// Why, in words.
 pub(super) fn words(error: &sqlx::Error) -> String {
@@ -122,7 +140,7 @@ fn is_mysql(error: &dyn DatabaseError) -> Option<&MySqlDatabaseError> {
 
 /// Whether a connection that could not be made may be made later, without anybody changing the settings, the
 /// certificate or the rights.
-pub(super) fn may_pass(place: &StorePlace, error: &sqlx::Error) -> bool {
+pub(super) fn may_pass(place: &StoreUrl, error: &sqlx::Error) -> bool {
     use CertificateError as Fault;
     if let Some(error) = error.as_database_error() {
         return is_mysql(error).map_or_else(
@@ -170,8 +188,8 @@ fn is_one_of(error: &dyn DatabaseError, beginnings: &[&str]) -> bool {
 mod tests {
     use super::*;
 
-    fn place() -> StorePlace {
-        StorePlace::parse("postgres://me@db.example/jobs").unwrap()
+    fn place() -> StoreUrl {
+        StoreUrl::parse("postgres://me@db.example/jobs").unwrap()
     }
 
     fn io(kind: ErrorKind, text: &str) -> sqlx::Error {
@@ -233,7 +251,7 @@ mod tests {
         ] {
             assert!(!may_pass(&place(), &error), "{error:?}");
         }
-        let socket = StorePlace::parse("postgres://me@%2Frun%2Fpostgresql/jobs").unwrap();
+        let socket = StoreUrl::parse("postgres://me@%2Frun%2Fpostgresql/jobs").unwrap();
         assert!(may_pass(&socket, &io(ErrorKind::NotFound, "")), "its server has not started yet");
     }
 }

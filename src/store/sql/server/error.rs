@@ -4,9 +4,8 @@
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
 
-use super::reason::{is_denied, words};
-use super::server::CONNECT_TIMEOUT;
 use crate::store::StoreError;
+use crate::store::sql::error_text::{CONNECT_TIMEOUT, is_denied, words};
 
 /// Codes of a transaction that was undone because another one was in its way: trying again helps.
 const IN_THE_WAY: [&str; 2] = ["40001", "40P01"];
@@ -28,35 +27,35 @@ const OF_A_SHARED_SESSION: [&str; 2] = ["42P05", "26000"];
 
 /// Why something on a connection was not done.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum ServerError {
     /// The server, or the way to it, said so.
     Sql(sqlx::Error),
     /// It is no fault of the connection.
     Store(StoreError),
 }
 
-impl From<sqlx::Error> for Fault {
+impl From<sqlx::Error> for ServerError {
     fn from(error: sqlx::Error) -> Self {
         Self::Sql(error)
     }
 }
 
-impl From<StoreError> for Fault {
+impl From<StoreError> for ServerError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
+impl From<ServerError> for StoreError {
+    fn from(fault: ServerError) -> Self {
         match fault {
-            Fault::Sql(error) => failure(error),
-            Fault::Store(error) => error,
+            ServerError::Sql(error) => failure(error),
+            ServerError::Store(error) => error,
         }
     }
 }
 
-impl Fault {
+impl ServerError {
     /// A write that failed: because a key is taken, or because the database is not there.
     pub(super) fn of_write(error: sqlx::Error, conflict: &str) -> Self {
         if database(&error).is_some_and(DatabaseError::is_unique_violation) {

@@ -6,7 +6,7 @@ use super::bind::{
     ADVANCED, ATTEMPT, JOB_KEYS, NEW_JOB, NEW_RUN, RUN, RUN_KEYS, SPAN, SPAN_KEYS, job_columns,
 };
 use super::dialect::{Dialect, Update};
-use crate::store::{Change, Part};
+use crate::store::{Change, RunPart};
 
 /// Rows of one statement, the most first. There are few sizes, so that each statement is prepared once and kept.
 pub(super) const ROWS: [usize; 8] = [ROWS_MAX, 64, 32, 16, 8, 4, 2, 1];
@@ -21,7 +21,7 @@ const OUTPUT_KEYS: [&str; 2] = ["run_id", "attempt"];
 
 /// What a statement does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum StatementKind {
     InsertJob,
     UpdateJob,
     AdvanceJob,
@@ -31,9 +31,9 @@ pub(super) enum Kind {
     ExtendSkipped,
     InsertAttempt,
     PutOutput,
-    SaveOutput,
-    AskToEnd,
-    AskRunToEnd,
+    SavePartialOutput,
+    CancelJobRuns,
+    CancelRun,
     PutSetting,
     DeleteSetting,
     PruneOutputs,
@@ -41,27 +41,27 @@ pub(super) enum Kind {
     PruneRuns,
 }
 
-const KINDS: [Kind; 17] = [
-    Kind::InsertJob,
-    Kind::UpdateJob,
-    Kind::AdvanceJob,
-    Kind::DeleteJob,
-    Kind::InsertRun,
-    Kind::UpdateRun,
-    Kind::ExtendSkipped,
-    Kind::InsertAttempt,
-    Kind::PutOutput,
-    Kind::SaveOutput,
-    Kind::AskToEnd,
-    Kind::AskRunToEnd,
-    Kind::PutSetting,
-    Kind::DeleteSetting,
-    Kind::PruneOutputs,
-    Kind::PruneAttempts,
-    Kind::PruneRuns,
+const KINDS: [StatementKind; 17] = [
+    StatementKind::InsertJob,
+    StatementKind::UpdateJob,
+    StatementKind::AdvanceJob,
+    StatementKind::DeleteJob,
+    StatementKind::InsertRun,
+    StatementKind::UpdateRun,
+    StatementKind::ExtendSkipped,
+    StatementKind::InsertAttempt,
+    StatementKind::PutOutput,
+    StatementKind::SavePartialOutput,
+    StatementKind::CancelJobRuns,
+    StatementKind::CancelRun,
+    StatementKind::PutSetting,
+    StatementKind::DeleteSetting,
+    StatementKind::PruneOutputs,
+    StatementKind::PruneAttempts,
+    StatementKind::PruneRuns,
 ];
 
-impl Kind {
+impl StatementKind {
     pub(super) fn of(change: &Change) -> Self {
         match change {
             Change::InsertJob(_) => Self::InsertJob,
@@ -73,14 +73,14 @@ impl Kind {
             Change::ExtendSkipped { .. } => Self::ExtendSkipped,
             Change::InsertAttempt(_) => Self::InsertAttempt,
             Change::PutOutput { .. } => Self::PutOutput,
-            Change::SaveOutput { .. } => Self::SaveOutput,
-            Change::AskToEnd { .. } => Self::AskToEnd,
-            Change::AskRunToEnd { .. } => Self::AskRunToEnd,
+            Change::SavePartialOutput { .. } => Self::SavePartialOutput,
+            Change::CancelJobRuns { .. } => Self::CancelJobRuns,
+            Change::CancelRun { .. } => Self::CancelRun,
             Change::SetPaused(Some(_)) | Change::RecordTime(_) => Self::PutSetting,
             Change::SetPaused(None) => Self::DeleteSetting,
-            Change::Prune { part: Part::Outputs, .. } => Self::PruneOutputs,
-            Change::Prune { part: Part::Attempts, .. } => Self::PruneAttempts,
-            Change::Prune { part: Part::Row, .. } => Self::PruneRuns,
+            Change::Prune { part: RunPart::Outputs, .. } => Self::PruneOutputs,
+            Change::Prune { part: RunPart::Attempts, .. } => Self::PruneAttempts,
+            Change::Prune { part: RunPart::Row, .. } => Self::PruneRuns,
         }
     }
 
@@ -89,9 +89,9 @@ impl Kind {
         !matches!(
             self,
             Self::DeleteJob
-                | Self::SaveOutput
-                | Self::AskToEnd
-                | Self::AskRunToEnd
+                | Self::SavePartialOutput
+                | Self::CancelJobRuns
+                | Self::CancelRun
                 | Self::PutSetting
                 | Self::DeleteSetting
         )
@@ -102,9 +102,9 @@ impl Kind {
         !matches!(
             self,
             Self::PutOutput
-                | Self::SaveOutput
-                | Self::AskToEnd
-                | Self::AskRunToEnd
+                | Self::SavePartialOutput
+                | Self::CancelJobRuns
+                | Self::CancelRun
                 | Self::PutSetting
                 | Self::DeleteSetting
                 | Self::PruneOutputs
@@ -152,12 +152,12 @@ impl Kind {
             }
             Self::InsertAttempt => dialect.insert("attempts", &ATTEMPT, rows),
             Self::PutOutput => dialect.upsert("attempt_outputs", &OUTPUT_KEYS, &OUTPUT, rows),
-            Self::SaveOutput => save_output(dialect),
-            Self::AskToEnd => {
+            Self::SavePartialOutput => save_output(dialect),
+            Self::CancelJobRuns => {
                 ask_to_end(dialect, "job_id", "runs.state = 'running' and runs.node <> ")
                     + &dialect.placeholder(3)
             }
-            Self::AskRunToEnd => ask_to_end(dialect, "id", IN_FLIGHT),
+            Self::CancelRun => ask_to_end(dialect, "id", IN_FLIGHT),
             Self::PutSetting => dialect.upsert("settings", &["name"], &["name", "value"], 1),
             Self::DeleteSetting => dialect.delete("settings", &["name"]),
             Self::PruneOutputs => prune(dialect, "attempt_outputs", rows),
@@ -199,12 +199,12 @@ fn ask_to_end(dialect: Dialect, key: &str, only: &str) -> String {
 pub(super) struct Statements {
     pub(super) dialect: Dialect,
     /// By kind and number of rows.
-    texts: BTreeMap<(Kind, usize), String>,
+    texts: BTreeMap<(StatementKind, usize), String>,
 }
 
 impl Statements {
     pub(super) fn new(dialect: Dialect) -> Self {
-        let sizes = |kind: Kind| {
+        let sizes = |kind: StatementKind| {
             // SQLite is written row by row.
             let is_shared = kind.is_shared() && dialect != Dialect::Sqlite;
             ROWS.into_iter().filter(move |rows| is_shared || *rows == 1)
@@ -214,7 +214,7 @@ impl Statements {
         Self { dialect, texts }
     }
 
-    pub(super) fn text(&self, kind: Kind, rows: usize) -> &str {
+    pub(super) fn text(&self, kind: StatementKind, rows: usize) -> &str {
         self.texts.get(&(kind, rows)).map_or("", String::as_str)
     }
 }

@@ -9,11 +9,11 @@ use std::thread::{self, JoinHandle};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::dialect::Query;
+use super::connection::{connect, failure, rows};
 use super::file::DatabaseFile;
-use super::sqlite::{connect, failure, rows};
-use super::value::Row;
 use crate::store::StoreError;
+use crate::store::sql::dialect::Query;
+use crate::store::sql::value::SqlRow;
 
 /// Threads: more than the daemon's own would only wait for each other inside SQLite.
 const READERS: usize = 4;
@@ -23,14 +23,14 @@ const READERS: usize = 4;
 pub(super) struct Readers {
     places: Arc<Semaphore>,
     /// None once they are closed.
-    requests: Mutex<Option<SyncSender<Request>>>,
+    requests: Mutex<Option<SyncSender<ReadRequest>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
-struct Request {
+struct ReadRequest {
     query: Query,
-    reply: oneshot::Sender<Result<Vec<Row>, StoreError>>,
+    reply: oneshot::Sender<Result<Vec<SqlRow>, StoreError>>,
     /// Given back when the reading is over, however it ends.
     place: OwnedSemaphorePermit,
 }
@@ -56,19 +56,19 @@ impl Readers {
     }
 
     /// Reads rows. What was committed before is seen.
-    pub(super) async fn read(&self, query: Query) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn read(&self, query: Query) -> Result<Vec<SqlRow>, StoreError> {
         let closed = || StoreError::Unavailable("the store is closed".to_owned());
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
         // There are as many places as the queue is long, so it is never full.
         self.requests()
             .as_ref()
-            .and_then(|requests| requests.try_send(Request { query, reply, place }).ok())
+            .and_then(|requests| requests.try_send(ReadRequest { query, reply, place }).ok())
             .ok_or_else(closed)?;
         answer.await.map_err(|_| closed())?
     }
 
-    fn requests(&self) -> std::sync::MutexGuard<'_, Option<SyncSender<Request>>> {
+    fn requests(&self) -> std::sync::MutexGuard<'_, Option<SyncSender<ReadRequest>>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,11 +93,11 @@ impl Drop for Readers {
 }
 
 /// Answers requests until nobody can send any.
-fn serve(file: &DatabaseFile, requests: &Mutex<Receiver<Request>>) {
+fn serve(file: &DatabaseFile, requests: &Mutex<Receiver<ReadRequest>>) {
     let mut connection = None;
     loop {
         let request = requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Request { query, reply, place }) = request else { return };
+        let Ok(ReadRequest { query, reply, place }) = request else { return };
         if reply.is_closed() {
             continue;
         }
@@ -116,7 +116,7 @@ fn read(
     file: &DatabaseFile,
     connection: &mut Option<Connection>,
     query: &Query,
-) -> Result<Vec<Row>, StoreError> {
+) -> Result<Vec<SqlRow>, StoreError> {
     let open = if let Some(open) = connection.take() {
         open
     } else {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
-use super::connect::{refuse, unreachable};
-use super::place::StorePlace;
 use crate::store::StoreError;
+use crate::store::sql::error_text::{refuse, unreachable};
+use crate::store::sql::url::StoreUrl;
 
 /// How long the check may take: a pooler lets a client wait when all of its connections are taken.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,17 +19,17 @@ const STATE: &str = "select pg_backend_pid()::text, current_setting('server_enco
      current_setting('transaction_read_only')";
 
 /// The answer to [`STATE`].
-struct State {
+struct SessionState {
     /// The server's process that has answered.
     process: String,
     encoding: String,
     is_read_only: bool,
 }
 
-async fn state(connection: &mut PgConnection) -> Result<State, sqlx::Error> {
+async fn state(connection: &mut PgConnection) -> Result<SessionState, sqlx::Error> {
     let row = sqlx::raw_sql(STATE).fetch_one(connection).await?;
     let read_only: String = row.try_get(2)?;
-    Ok(State {
+    Ok(SessionState {
         process: row.try_get(0)?,
         encoding: row.try_get(1)?,
         is_read_only: read_only == "on",
@@ -40,7 +40,7 @@ async fn state(connection: &mut PgConnection) -> Result<State, sqlx::Error> {
 pub(super) async fn check_postgres(
     connection: &mut PgConnection,
     options: &PgConnectOptions,
-    place: &StorePlace,
+    place: &StoreUrl,
 ) -> Result<(), StoreError> {
     let look = async {
         let state = state(connection).await?;

@@ -3,15 +3,15 @@
 
 use crate::clock::Timestamp;
 
-use super::value::{Cell, Row};
+use super::value::{Cell, SqlRow};
 
 /// Characters of a value that are shown in a note.
 const SHOWN_MAX: usize = 100;
 
 /// A row, and the names of its columns in their order.
 #[derive(Debug)]
-pub(super) struct Columns<'n> {
-    row: Row,
+pub(super) struct RowReader<'n> {
+    row: SqlRow,
     names: std::str::Split<'n, &'static str>,
     name: &'n str,
     /// The first value that was not understood.
@@ -20,9 +20,9 @@ pub(super) struct Columns<'n> {
     key_fault: Option<String>,
 }
 
-impl<'n> Columns<'n> {
+impl<'n> RowReader<'n> {
     /// A row of a statement that selects these columns, with a comma and a space between them.
-    pub(super) fn new(row: Row, names: &'n str) -> Self {
+    pub(super) fn new(row: SqlRow, names: &'n str) -> Self {
         Self { row, names: names.split(", "), name: "", fault: None, key_fault: None }
     }
 
@@ -165,19 +165,19 @@ mod tests {
             Cell::Text("soon".to_owned()),
             Cell::Null,
         ];
-        let mut columns = Columns::new(Row::new(cells), "id, attempt, due_at, node");
-        assert_eq!(columns.key(Columns::text), "a");
+        let mut columns = RowReader::new(SqlRow::new(cells), "id, attempt, due_at, node");
+        assert_eq!(columns.key(RowReader::text), "a");
         assert_eq!(columns.fault(), None);
         assert_eq!(columns.number::<u32>(1), 1);
         assert_eq!(columns.instant(), Timestamp::UNIX_EPOCH);
-        assert_eq!(columns.key(Columns::text), "");
+        assert_eq!(columns.key(RowReader::text), "");
         assert_eq!(columns.fault(), Some("the store's column attempt is not understood: -1"));
         assert_eq!(columns.key_fault(), Some("the store's column node is not understood: null"));
     }
 
     #[test]
     fn null_where_something_must_be_is_named() {
-        let mut columns = Columns::new(Row::new(vec![Cell::Null]), "coalesce_rule");
+        let mut columns = RowReader::new(SqlRow::new(vec![Cell::Null]), "coalesce_rule");
         assert_eq!(columns.word(|word| (word == "all").then_some(1), 2), 2);
         assert_eq!(
             columns.fault(),

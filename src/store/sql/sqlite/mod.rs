@@ -2,27 +2,25 @@
 //! meanwhile. Others read (`readers`), and in WAL mode never wait for the writer. The file belongs
 //! to one daemon at a time (`file`).
 
+pub(super) mod connection;
+mod file;
+mod readers;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::ffi;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Statement, TransactionBehavior};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, TransactionBehavior};
 
+use self::connection::{bind_all, connect, failure, rows};
+use self::file::{DatabaseFile, IfMissing, NEEDED_RIGHTS, not_opened};
+use self::readers::Readers;
 use super::dialect::{Query, Write};
-use super::file::{Absent, DatabaseFile, NEEDED_RIGHTS, not_opened};
 use super::migrate::{self, Schema, SchemaError};
-use super::readers::Readers;
-use super::value::{Bind, Cell, Row, Value};
+use super::value::SqlRow;
 use crate::store::StoreError;
 
-/// How long a statement waits for a lock that a foreign process (a backup, a shell) holds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pages after which the WAL is folded back: larger than SQLite's own 1,000, so that bursts fold less often.
-const WAL_PAGES: i64 = 4000;
-/// Statements that each connection keeps prepared.
-const PREPARED: usize = 64;
 /// The oldest SQLite without the WAL-reset corruption bug, as its version number counts.
 const SQLITE_AT_LEAST: i32 = 3_051_003;
 /// Primary codes of a file that SQLite has no right to write.
@@ -58,7 +56,7 @@ impl Sqlite {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| not_opened(folder, &error))?;
         }
-        let (file, schema) = prepare(path, Absent::Create).await?;
+        let (file, schema) = prepare(path, IfMissing::Create).await?;
         if schema.found == 0 {
             // Somebody may have moved the old one away without wanting this.
             tracing::info!(path = %file.path().display(), "created a new store");
@@ -79,7 +77,7 @@ impl Sqlite {
 
     /// Creates the tables of a file that is there, or brings them to this version; says how they stood.
     pub(super) async fn migrate(path: &Path) -> Result<Schema, StoreError> {
-        prepare(path, Absent::Refuse).await.map(|(_, schema)| schema)
+        prepare(path, IfMissing::Refuse).await.map(|(_, schema)| schema)
     }
 
     /// Does something on the connection that writes, on this very thread: the core has one of its own, and to change
@@ -115,12 +113,12 @@ impl Sqlite {
     }
 
     /// Reads rows on the writer's connection: what was written last is seen.
-    pub(super) fn read_newest(&self, query: &Query) -> Result<Vec<Row>, StoreError> {
+    pub(super) fn read_newest(&self, query: &Query) -> Result<Vec<SqlRow>, StoreError> {
         self.on_writer(|connection| rows(connection, query))
     }
 
     /// Reads rows without the writer.
-    pub(super) async fn read(&self, query: Query) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn read(&self, query: Query) -> Result<Vec<SqlRow>, StoreError> {
         self.readers.read(query).await
     }
 
@@ -155,7 +153,7 @@ impl Sqlite {
 }
 
 /// Locks a file, and brings its schema to this version.
-async fn prepare(path: &Path, absent: Absent) -> Result<(DatabaseFile, Schema), StoreError> {
+async fn prepare(path: &Path, absent: IfMissing) -> Result<(DatabaseFile, Schema), StoreError> {
     check_version()?;
     let file = DatabaseFile::lock(path, absent).await?;
     let schema = migrate::sqlite(file.path()).await.map_err(|error| {
@@ -206,16 +204,6 @@ fn prove_writable(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "user_version", version)
 }
 
-pub(super) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(PREPARED);
-    connection.pragma_update(None, "synchronous", "full")?;
-    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
-    Ok(connection)
-}
-
 /// Refuses to write with a SQLite that is known to corrupt a WAL, should the build ever link one.
 fn check_version() -> Result<(), StoreError> {
     if rusqlite::version_number() < SQLITE_AT_LEAST {
@@ -226,24 +214,6 @@ fn check_version() -> Result<(), StoreError> {
         return Err(StoreError::Unusable(message));
     }
     Ok(())
-}
-
-pub(super) fn rows(connection: &Connection, query: &Query) -> Result<Vec<Row>, StoreError> {
-    let mut statement = connection.prepare_cached(&query.text).map_err(failure)?;
-    let columns = statement.column_count();
-    bind_all(&mut statement, &query.values).map_err(failure)?;
-    let (mut found, mut bytes) = (Vec::new(), 0_usize);
-    let mut rows = statement.raw_query();
-    while bytes < query.bytes_max
-        && let Some(row) = rows.next().map_err(failure)?
-    {
-        let cell = |column| Ok(cell(row.get_ref(column)?));
-        let cells: rusqlite::Result<Vec<Cell>> = (0..columns).map(cell).collect();
-        let row = Row::new(cells.map_err(failure)?);
-        bytes = bytes.saturating_add(row.bytes());
-        found.push(row);
-    }
-    Ok(found)
 }
 
 fn write_all(connection: &mut Connection, writes: Vec<Write>) -> Result<(), StoreError> {
@@ -258,81 +228,4 @@ fn write_all(connection: &mut Connection, writes: Vec<Write>) -> Result<(), Stor
         }
     }
     transaction.commit().map_err(failure)
-}
-
-fn bind_all(statement: &mut Statement<'_>, values: &[Value]) -> rusqlite::Result<()> {
-    let mut parameters = Parameters::of(statement);
-    for value in values {
-        match value {
-            Value::Integer(number) => parameters.integer(*number),
-            Value::Text(text) => parameters.text(text.as_deref()),
-        }
-    }
-    parameters.finish()
-}
-
-fn cell(value: ValueRef<'_>) -> Cell {
-    match value {
-        ValueRef::Null => Cell::Null,
-        ValueRef::Integer(number) => Cell::Integer(number),
-        ValueRef::Text(text) => Cell::of_bytes(text),
-        ValueRef::Blob(bytes) => Cell::Other(String::from_utf8_lossy(bytes).into_owned()),
-        ValueRef::Real(number) => Cell::Other(number.to_string()),
-    }
-}
-
-/// The parameters of a prepared statement.
-pub(super) struct Parameters<'s, 'c> {
-    statement: &'s mut Statement<'c>,
-    next: usize,
-    result: rusqlite::Result<()>,
-}
-
-impl<'s, 'c> Parameters<'s, 'c> {
-    pub(super) fn of(statement: &'s mut Statement<'c>) -> Self {
-        Self { statement, next: 1, result: Ok(()) }
-    }
-
-    fn bind(&mut self, value: impl rusqlite::ToSql) {
-        if self.result.is_ok() {
-            self.result = self.statement.raw_bind_parameter(self.next, value);
-        }
-        self.next += 1;
-    }
-
-    /// Whether all of them could be given.
-    pub(super) fn finish(self) -> rusqlite::Result<()> {
-        self.result
-    }
-}
-
-impl Bind for Parameters<'_, '_> {
-    fn integer(&mut self, number: Option<i64>) {
-        self.bind(number);
-    }
-
-    fn text(&mut self, text: Option<&str>) {
-        self.bind(text);
-    }
-}
-
-/// Whether a write failed because a key is taken.
-pub(super) fn is_taken(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
-        && error.sqlite_error().is_some_and(|error| {
-            [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY]
-                .contains(&error.extended_code)
-        })
-}
-
-/// Codes of a value that a constraint or a trigger refuses, or that is too large.
-const REFUSED_VALUE: [ErrorCode; 3] =
-    [ErrorCode::ConstraintViolation, ErrorCode::TypeMismatch, ErrorCode::TooBig];
-
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
-pub(super) fn failure(error: rusqlite::Error) -> StoreError {
-    if error.sqlite_error_code().is_some_and(|code| REFUSED_VALUE.contains(&code)) {
-        return StoreError::Rejected(error.to_string());
-    }
-    StoreError::Unavailable(error.to_string())
 }
