@@ -1,5 +1,5 @@
-//! Why a job ran, or did not: what the trigger, the ledger and the job's state say about one
-//! occurrence, in words. Pure: the caller brings the facts.
+//! Why a job ran or did not run: what the trigger, the ledger and the job's state say about one occurrence, in words. Pure:
+//! the caller brings all facts.
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -8,45 +8,42 @@ use crate::clock::{Timestamp, duration_words as duration, rfc3339};
 use crate::job::{Job, JobState};
 use crate::run::{Outcome, Run, RunState, SkipReason};
 
-/// A start that is later than this was waiting for something, and not only for the machine.
+/// A start that is later than this was waiting for something else than the machine.
 const PROMPT: TimeDelta = TimeDelta::milliseconds(100);
-/// How far back from the instant in question a change of the clock is worth a word.
+/// How long before the instant in question a clock change is worth mentioning.
 const RECENT: TimeDelta = TimeDelta::days(1);
-/// Changes of the clock in that time, at most.
+/// The most clock changes that are looked for in that time.
 const CHANGES_MAX: usize = 10;
 
-/// What is known about a job at an instant.
+/// The facts about a job at an instant.
 #[derive(Debug)]
-pub struct Facts<'a> {
-    /// The job.
+pub struct ExplainInputs<'a> {
     pub job: &'a Job,
-    /// What was asked about.
+    /// The instant in question.
     pub asked: Timestamp,
     /// The occurrence at that instant, or the last one before it.
     pub occurrence: Option<Timestamp>,
     /// The occurrence's row in the ledger.
     pub row: Option<Run>,
-    /// The job's newest run, if somebody asked for it after that occurrence.
-    pub by_hand: Option<Run>,
-    /// Since when the scheduler is paused.
+    /// The job's newest run, if it was started by a request after that occurrence.
+    pub manual_run: Option<Run>,
+    /// When the scheduler was paused, if it is.
     pub paused_since: Option<Timestamp>,
-    /// The present.
     pub now: Timestamp,
 }
 
 /// What became of an occurrence, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
-    /// Sentences, in order.
+    /// Sentences.
     pub lines: Vec<String>,
-    /// The occurrence that they speak of.
+    /// The occurrence that they are about.
     pub occurrence: Option<Timestamp>,
     /// Its row in the ledger.
     pub row: Option<Run>,
 }
 
 impl Explanation {
-    /// The explanation as the contract shows it.
     pub fn to_value(&self, job: &Job) -> Value {
         json!({
             "job_id": job.id,
@@ -59,24 +56,23 @@ impl Explanation {
     }
 }
 
-/// Explains.
-pub fn explain(facts: Facts<'_>) -> Explanation {
+pub fn explain(facts: ExplainInputs<'_>) -> Explanation {
     let mut lines: Vec<String> = facts.not_due().into_iter().collect();
     lines.push(facts.outcome());
-    lines.extend(facts.by_hand.as_ref().map(|run| facts.of_run_by_hand(run)));
+    lines.extend(facts.manual_run.as_ref().map(|run| facts.of_manual_run(run)));
     lines.push(facts.what_comes_next());
     Explanation { lines, occurrence: facts.occurrence, row: facts.row }
 }
 
-impl Facts<'_> {
-    /// An instant as the job's zone shows it.
+impl ExplainInputs<'_> {
+    /// An instant in the job's time zone.
     fn show(&self, at: Timestamp) -> String {
         let local = self.job.trigger.zone().to_fixed(at);
         let fraction = if at.timestamp_subsec_micros() == 0 { "" } else { "%.6f" };
         local.format(&format!("%Y-%m-%d %H:%M:%S{fraction} %:z")).to_string()
     }
 
-    /// That nothing was due at the instant in question, if so, and what the clock has to do with it.
+    /// Says that nothing was due at the instant in question, if so, and mentions a clock change that may be the reason.
     fn not_due(&self) -> Option<String> {
         if self.occurrence == Some(self.asked) {
             return None;
@@ -94,15 +90,14 @@ impl Facts<'_> {
         Some(format!("It was not due at {asked}{next}{}.", clock.unwrap_or_default()))
     }
 
-    /// What became of the occurrence.
     fn outcome(&self) -> String {
         let Some(at) = self.occurrence else {
             return "It had no occurrence up to then.".to_owned();
         };
         let due = self.show(at);
-        // A row for what is still to come, under a former schedule, is of a clock that was ahead.
-        let is_of_now = |row: &&Run| at <= self.now || row.anchor == self.job.anchor;
-        match self.row.as_ref().filter(is_of_now) {
+        // A row of a future occurrence under an earlier schedule dates from a time when the clock was ahead.
+        let is_current = |row: &&Run| at <= self.now || row.anchor == self.job.anchor;
+        match self.row.as_ref().filter(is_current) {
             Some(row) => self.of_row(row, &due),
             None if at > self.now => format!("It is still to come at {due}."),
             None if at < self.job.anchor && !self.is_next(at) => format!(
@@ -116,22 +111,22 @@ impl Facts<'_> {
         }
     }
 
-    /// Whether it is the occurrence that the schedule goes on with. A redefinition may leave it as it was.
+    /// Whether the schedule continues with this occurrence. A redefinition may leave it unchanged.
     fn is_next(&self, at: Timestamp) -> bool {
         self.job.next().is_some_and(|next| next.scheduled_at == at)
     }
 
-    /// Whether the schedule has gone on beyond an occurrence: then it had its row.
+    /// Whether the schedule has passed an occurrence, so that the ledger had a row for it.
     fn is_past(&self, at: Timestamp) -> bool {
         match &self.job.state {
             JobState::Active { next } | JobState::Paused { next } => at < next.scheduled_at,
             JobState::Broken { since, .. } => since.is_some_and(|since| at < since),
-            // How far it had come before its end is not known any more.
+            // How far the schedule had come before its end is not known any more.
             JobState::Finished => false,
         }
     }
 
-    /// Why an occurrence that has passed is not in the ledger yet.
+    /// Why an occurrence that is due is not in the ledger yet.
     fn held_back(&self) -> String {
         match &self.job.state {
             JobState::Paused { .. } => "the job is paused".to_owned(),
@@ -164,7 +159,7 @@ impl Facts<'_> {
                     attempt(row)
                 )
             }
-            // What was cancelled while it waited has a start and an end at the same instant.
+            // A run that was cancelled while it waited has its start and its end at the same instant.
             RunState::Ended {
                 started_at,
                 finished_at,
@@ -185,7 +180,7 @@ impl Facts<'_> {
         }
     }
 
-    fn of_run_by_hand(&self, run: &Run) -> String {
+    fn of_manual_run(&self, run: &Run) -> String {
         let asked = self.show(run.created_at);
         match &run.state {
             RunState::Pending => {
@@ -263,7 +258,6 @@ impl Facts<'_> {
     }
 }
 
-/// How it ended.
 fn ended(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Succeeded { .. } => "succeeded".to_owned(),
@@ -274,11 +268,11 @@ fn ended(outcome: &Outcome) -> String {
     }
 }
 
-/// How late it started, and why, if it was late.
+/// How late a run started, and why.
 fn lateness(row: &Run, started_at: Timestamp) -> String {
     let late = started_at.signed_duration_since(row.due_at);
     if row.attempt > 1 {
-        // Then it is due when it is tried again, and that is no matter of the schedule.
+        // A retry is due after its delay, which has nothing to do with the schedule.
         return if late <= PROMPT {
             String::new()
         } else {
@@ -292,7 +286,7 @@ fn lateness(row: &Run, started_at: Timestamp) -> String {
     if late <= PROMPT {
         return format!(" on time{jitter}");
     }
-    // The row was made when the scheduler took the occurrence up; from then on it waited for its turn.
+    // The row was made when the scheduler planned the occurrence; from then on the run waited for its turn.
     let noticed = row.created_at.signed_duration_since(row.due_at);
     let why = if noticed > PROMPT {
         "the scheduler was away, paused or busy"
@@ -302,7 +296,7 @@ fn lateness(row: &Run, started_at: Timestamp) -> String {
     format!(" {} late{jitter} ({why})", duration(late))
 }
 
-/// Which attempt it is, and why there was an earlier one.
+/// Mentions which attempt it is, if it is not the first one.
 fn attempt(row: &Run) -> String {
     if row.attempt > 1 {
         format!(" (attempt {}, after one that failed or was interrupted)", row.attempt)

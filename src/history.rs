@@ -1,9 +1,10 @@
-//! Reading what is and what was: pages of jobs and of the ledger. Readers never disturb the
-//! writer; who waits for a run to end is woken by the scheduler's steps and looks for himself.
+//! Reads jobs and the ledger for clients: pages, single rows, outputs, explanations, and waiting for a run to end.
+//!
+//! Readers never block the scheduler's writes. A client that waits for a run is woken by the scheduler's steps, and then
+//! queries the store again.
 
-mod failures;
+mod failed_queries;
 mod follow;
-mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,125 +14,133 @@ use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::executor::Live;
-use crate::explain::{Explanation, Facts, explain};
+use crate::explain::{ExplainInputs, Explanation, explain};
 use crate::filter::{JobFilter, PAGE_LIMIT, RunFilter};
 use crate::job::Job;
 use crate::output::Output;
 use crate::run::{Attempt, Cause, Run, RunId};
 use crate::scheduler::handle::Handle;
-use crate::store::{Archive, Rows, StoreError};
+use crate::store::{Archive, Rows};
 
-use failures::{Failures, Read};
-pub use follow::{FOLLOWERS_MAX, Following, Told, TooManyFollowers};
-pub use wait::{TooManyWaiters, WAITERS_MAX, Waiter};
+pub use failed_queries::HistoryError;
+use failed_queries::{ArchiveQuery, FailedQueries};
+pub use follow::{FOLLOWERS_MAX, FollowEvent, RunFollower, TooManyFollowers};
 
-/// Rows of a page for which no limit was given.
+/// The number of rows of a page if no limit is given.
 pub const PAGE_DEFAULT: usize = 100;
 
-/// Pages that are read, or become an answer, at the same time. Others wait for their turn, which is short.
-const PAGES: usize = 4;
+/// The most clients that wait for runs at the same time. It is below the number of connections, so that some are left for
+/// short requests.
+pub const WAITERS_MAX: usize = 256;
 
-/// How long what has ended may take to be recorded before it is shown as far as it is known.
+/// The most pages in memory at the same time. Further requests wait for their turn, which is short.
+const PAGES_MAX: usize = 4;
+
+/// How long to wait for the output of an attempt that has just ended to be stored, before its log is shown instead.
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
-/// The store could not be read.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct HistoryError(#[from] StoreError);
-
-impl HistoryError {
-    /// Whether the database refuses the question, for a value in it.
-    pub fn is_rejected(&self) -> bool {
-        matches!(self.0, StoreError::Rejected(_))
-    }
-}
-
-/// A page, and where the next one begins.
 #[derive(Debug)]
-pub struct Page<T> {
-    /// The rows.
+pub struct HistoryPage<T> {
     pub rows: Vec<T>,
-    /// What to ask for next; none if this was the last page.
+    /// Where the next page begins; none if this is the last one.
     pub next_cursor: Option<String>,
-    _place: PagePlace,
+    _slot: PageSlot,
 }
 
-/// A place for a page. It is kept until the page has become an answer, so that few pages are in memory as rows.
-type PagePlace = Option<OwnedSemaphorePermit>;
+/// It is held until the page has become an answer, so that few pages are in memory as rows.
+type PageSlot = Option<OwnedSemaphorePermit>;
 
-/// A reader of jobs and ledger.
+/// There is no slot for another waiting client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{WAITERS_MAX} clients are waiting for runs already, which is the limit")]
+pub struct TooManyWaiters;
+
+/// A client's slot to wait for a run.
+#[derive(Debug)]
+pub struct RunWaiter<'a> {
+    history: &'a History,
+    _slot: OwnedSemaphorePermit,
+}
+
 #[derive(Debug, Clone)]
 pub struct History {
     archive: Arc<dyn Archive>,
     handle: Handle,
     live: Live,
-    /// Places for those who follow a run.
+    /// Limits the clients that follow a run.
     followers: Arc<Semaphore>,
-    /// Places for clients that wait for a run to end.
+    /// Limits the clients that wait for a run to end.
     waiters: Arc<Semaphore>,
-    /// Places for pages.
     pages: Arc<Semaphore>,
-    failures: Failures,
+    failed_queries: FailedQueries,
 }
 
 impl History {
-    /// A reader of this archive, woken by the steps of this scheduler, that sees what these runs are writing.
+    /// `live` are the runs that this process executes, whose outputs are read while they are written.
     pub fn new(archive: Arc<dyn Archive>, handle: Handle, live: Live) -> Self {
         let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
         let waiters = Arc::new(Semaphore::new(WAITERS_MAX));
-        let pages = Arc::new(Semaphore::new(PAGES));
-        Self { archive, handle, live, followers, waiters, pages, failures: Failures::default() }
+        let pages = Arc::new(Semaphore::new(PAGES_MAX));
+        Self {
+            archive,
+            handle,
+            live,
+            followers,
+            waiters,
+            pages,
+            failed_queries: FailedQueries::default(),
+        }
     }
 
-    /// Why the store cannot be read, if a reading that failed fails again, or next to nothing can be read.
+    /// Why the store cannot be read, if it cannot: repeats the queries that have failed before, and a trivial one.
     pub async fn read_error(&self) -> Option<String> {
-        self.failures.find(self.archive.as_ref()).await
+        self.failed_queries.retry(self.archive.as_ref()).await
     }
 
-    /// One job.
     pub async fn job(&self, id: &str) -> Result<Option<Job>, HistoryError> {
-        self.failures.note(self.archive.job(id).await, || Read::Job(id.to_owned()))
+        self.failed_queries.note(self.archive.job(id).await, || ArchiveQuery::Job(id.to_owned()))
     }
 
-    async fn page_place(&self) -> PagePlace {
+    async fn page_slot(&self) -> PageSlot {
         // The semaphore is never closed.
         Arc::clone(&self.pages).acquire_owned().await.ok()
     }
 
-    /// A page of jobs, which may end before its limit if the jobs are large.
-    pub async fn jobs(&self, mut filter: JobFilter) -> Result<Page<Job>, HistoryError> {
-        let place = self.page_place().await;
+    /// A page of jobs. It may have fewer rows than its limit if the jobs are large.
+    pub async fn jobs(&self, mut filter: JobFilter) -> Result<HistoryPage<Job>, HistoryError> {
+        let slot = self.page_slot().await;
         let limit = filter.limit.clamp(1, PAGE_LIMIT);
-        // One row more tells whether there is another page.
+        // One more row shows whether there is another page.
         filter.limit = limit + 1;
-        let rows =
-            self.failures.note(self.archive.jobs(&filter).await, || Read::Jobs(filter.clone()))?;
-        Ok(page((rows, place), limit, |job| job.id.to_string()))
+        let rows = self
+            .failed_queries
+            .note(self.archive.jobs(&filter).await, || ArchiveQuery::Jobs(filter.clone()))?;
+        Ok(page((rows, slot), limit, |job| job.id.to_string()))
     }
 
-    /// One run.
     pub async fn run(&self, id: &str) -> Result<Option<Run>, HistoryError> {
-        self.failures.note(self.archive.run(id).await, || Read::Run(id.to_owned()))
+        self.failed_queries.note(self.archive.run(id).await, || ArchiveQuery::Run(id.to_owned()))
     }
 
-    /// A page of the ledger, which may end before its limit if the rows are large.
-    pub async fn runs(&self, mut filter: RunFilter) -> Result<Page<Run>, HistoryError> {
-        let place = self.page_place().await;
+    /// A page of the ledger. It may have fewer rows than its limit if they are large.
+    pub async fn runs(&self, mut filter: RunFilter) -> Result<HistoryPage<Run>, HistoryError> {
+        let slot = self.page_slot().await;
         let limit = filter.limit.clamp(1, PAGE_LIMIT);
         filter.limit = limit + 1;
-        let rows =
-            self.failures.note(self.archive.runs(&filter).await, || Read::Runs(filter.clone()))?;
-        Ok(page((rows, place), limit, |run| run.id.to_string()))
+        let rows = self
+            .failed_queries
+            .note(self.archive.runs(&filter).await, || ArchiveQuery::Runs(filter.clone()))?;
+        Ok(page((rows, slot), limit, |run| run.id.to_string()))
     }
 
-    /// Why a job ran or did not at an instant, and when it runs next.
+    /// Why a job ran or did not run at an instant, and when it runs next.
     pub async fn explain(
         &self,
         job: &Job,
         asked: Timestamp,
         now: Timestamp,
     ) -> Result<Explanation, HistoryError> {
-        // A row at that very instant says more than the trigger, which may have been another one then.
+        // A row at exactly that instant says more than the trigger, which may have been another one then.
         let at_asked = self
             .row_of(job, asked)
             .await?
@@ -143,15 +152,15 @@ impl History {
                 None => (None, None),
             },
         };
-        let by_hand = self.newest_of(job).await?.filter(|run| {
+        let manual_run = self.newest_of(job).await?.filter(|run| {
             let is_after = occurrence.is_none_or(|at| run.created_at > at);
             run.cause == Cause::Manual && is_after && run.created_at <= asked
         });
         let paused_since = self.handle.status().paused_since;
-        Ok(explain(Facts { job, asked, occurrence, row, by_hand, paused_since, now }))
+        Ok(explain(ExplainInputs { job, asked, occurrence, row, manual_run, paused_since, now }))
     }
 
-    /// The newest row of a job's own runs.
+    /// The newest row of a job, without hook runs.
     async fn newest_of(&self, job: &Job) -> Result<Option<Run>, HistoryError> {
         self.first_row(RunFilter {
             job_id: Some(job.id.to_string()),
@@ -161,7 +170,7 @@ impl History {
         .await
     }
 
-    /// The newest row that stands for an occurrence.
+    /// The newest row that covers an occurrence.
     async fn row_of(&self, job: &Job, occurrence: Timestamp) -> Result<Option<Run>, HistoryError> {
         self.first_row(RunFilter {
             job_id: Some(job.id.to_string()),
@@ -174,19 +183,19 @@ impl History {
     async fn first_row(&self, filter: RunFilter) -> Result<Option<Run>, HistoryError> {
         let filter = RunFilter { limit: 1, ..filter };
         Ok(self
-            .failures
-            .note(self.archive.runs(&filter).await, || Read::Runs(filter.clone()))?
+            .failed_queries
+            .note(self.archive.runs(&filter).await, || ArchiveQuery::Runs(filter.clone()))?
             .rows
             .pop())
     }
 
-    /// The attempts of a run before its last one.
+    /// The attempts of a run before its present one.
     pub async fn attempts(&self, run_id: &str) -> Result<Vec<Attempt>, HistoryError> {
-        self.failures
-            .note(self.archive.attempts(run_id).await, || Read::Attempts(run_id.to_owned()))
+        self.failed_queries
+            .note(self.archive.attempts(run_id).await, || ArchiveQuery::Attempts(run_id.to_owned()))
     }
 
-    /// The output of an attempt of a run, as far as it is written.
+    /// The output of an attempt, as far as it has been written.
     pub async fn output(&self, id: &RunId, attempt: u32) -> Result<Output, HistoryError> {
         let deadline = Instant::now() + RECORDED_WITHIN;
         let mut steps = self.handle.steps();
@@ -198,15 +207,16 @@ impl History {
             if log.is_some_and(|log| !log.is_closed()) {
                 return Ok(so_far);
             }
-            let stored = self.failures.note(self.archive.output(&id.0, attempt).await, || {
-                Read::Output(id.to_string(), attempt)
-            })?;
-            // While a run goes on, what it has written is saved from time to time.
+            let stored =
+                self.failed_queries.note(self.archive.output(&id.0, attempt).await, || {
+                    ArchiveQuery::Output(id.to_string(), attempt)
+                })?;
+            // The store can be behind the log: the output of a run in progress is saved from time to time.
             let stored_bytes = stored.as_ref().map_or(0, |stored| stored.bytes);
             if stored_bytes >= so_far.bytes {
                 return Ok(stored.unwrap_or_default());
             }
-            // It has just ended, and is about to be recorded.
+            // The attempt has just ended, and its output is about to be stored.
             if !matches!(tokio::time::timeout_at(deadline, steps.changed()).await, Ok(Ok(()))) {
                 let has_lines = so_far.kept_bytes() > 0;
                 return Ok(stored.filter(|_| !has_lines).unwrap_or(so_far));
@@ -216,17 +226,43 @@ impl History {
 
     /// How many jobs are in each state.
     pub async fn job_counts(&self) -> Result<Vec<(String, u64)>, HistoryError> {
-        self.failures.note(self.archive.job_counts().await, || Read::Counts)
+        self.failed_queries.note(self.archive.job_counts().await, || ArchiveQuery::Counts)
+    }
+
+    /// A slot to wait for a run, until it is dropped.
+    pub fn waiter(&self) -> Result<RunWaiter<'_>, TooManyWaiters> {
+        let slot = Arc::clone(&self.waiters).try_acquire_owned();
+        Ok(RunWaiter { history: self, _slot: slot.map_err(|_| TooManyWaiters)? })
+    }
+}
+
+impl RunWaiter<'_> {
+    /// Returns a run once it has ended, or as it is after `limit`.
+    pub async fn wait(&self, id: &str, limit: Duration) -> Result<Option<Run>, HistoryError> {
+        let deadline = Instant::now() + limit;
+        let mut steps = self.history.handle.steps();
+        loop {
+            steps.mark_unchanged();
+            let run = self.history.run(id).await?;
+            if run.as_ref().is_none_or(|run| run.state.is_final()) {
+                return Ok(run);
+            }
+            match tokio::time::timeout_at(deadline, steps.changed()).await {
+                Ok(Ok(())) => {}
+                // Time is up, or the scheduler has stopped.
+                Ok(Err(_)) | Err(_) => return Ok(run),
+            }
+        }
     }
 }
 
 fn page<T>(
-    (Rows { mut rows, is_cut }, place): (Rows<T>, PagePlace),
+    (Rows { mut rows, is_cut }, slot): (Rows<T>, PageSlot),
     limit: usize,
     cursor: impl Fn(&T) -> String,
-) -> Page<T> {
+) -> HistoryPage<T> {
     let more = rows.len() > limit || is_cut;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(cursor);
-    Page { rows, next_cursor, _place: place }
+    HistoryPage { rows, next_cursor, _slot: slot }
 }

@@ -8,7 +8,7 @@ mod world;
 
 use jobs::{at, job};
 use punctual::clock::Timestamp;
-use punctual::explain::{Facts, explain};
+use punctual::explain::{ExplainInputs, explain};
 use punctual::job::JobId;
 use punctual::run::{Cost, Outcome, Run, RunState};
 use punctual::scheduler::request::Request;
@@ -26,7 +26,8 @@ async fn said(
     let occurrence = job.trigger.last_until(asked);
     let runs = world.runs("a").await;
     let row = occurrence.and_then(|at| runs.into_iter().rev().find(|run| run.covers(at)));
-    let facts = Facts { job: &job, asked, occurrence, row, by_hand: None, paused_since, now };
+    let facts =
+        ExplainInputs { job: &job, asked, occurrence, row, manual_run: None, paused_since, now };
     explain(facts).lines.join(" ")
 }
 
@@ -130,8 +131,9 @@ async fn a_run_that_was_cancelled_says_why_and_whether_it_had_begun() {
     let told = |run: Run| {
         let (asked, now) = (at(10), at(20));
         let occurrence = Some(asked);
-        let (row, by_hand, paused_since) = (Some(run), None, None);
-        let facts = Facts { job: &job, asked, occurrence, row, by_hand, paused_since, now };
+        let (row, manual_run, paused_since) = (Some(run), None, None);
+        let facts =
+            ExplainInputs { job: &job, asked, occurrence, row, manual_run, paused_since, now };
         explain(facts).lines.join(" ")
     };
     let mut ended = running.clone();
@@ -152,8 +154,8 @@ async fn of_an_occurrence_whose_row_is_gone_nothing_is_made_up() {
     world.tick(at(10)).await;
     let job = world.job("a").await.unwrap();
     let (asked, now) = (at(10), at(15));
-    let (occurrence, row, by_hand, paused_since) = (Some(asked), None, None, None);
-    let facts = Facts { job: &job, asked, occurrence, row, by_hand, paused_since, now };
+    let (occurrence, row, manual_run, paused_since) = (Some(asked), None, None, None);
+    let facts = ExplainInputs { job: &job, asked, occurrence, row, manual_run, paused_since, now };
     let told = explain(facts).lines.join(" ");
     let expected =
         "What became of it at 2027-01-15 08:00:10 +00:00 is no longer kept in the ledger. It runs";

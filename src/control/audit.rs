@@ -1,5 +1,5 @@
 //! Who changed what: each control request that changes something is one line of the log, with the process that sent it
-//! and the outcome. A refused request has changed nothing and is only logged at the level debug.
+//! and the outcome. A refused request has changed nothing, and is logged at the level debug only.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -11,8 +11,7 @@ use axum::http::request::Parts;
 
 use super::Api;
 use super::error::ApiError;
-use super::log::Changed;
-use super::unix::Peer;
+use super::listener::SocketPeer;
 use crate::job::JobId;
 use crate::run::{Run, RunId};
 use crate::scheduler::request::RequestError;
@@ -21,36 +20,32 @@ use crate::user;
 
 /// The target under which control requests are logged.
 pub const TARGET: &str = "audit";
-/// The message of every such line.
 const MESSAGE: &str = "control request";
-/// The outcome of a request that was carried out.
 const DONE: &str = "done";
 
-/// Users whose names are known.
+/// The most user names that are cached.
 const USERS_MAX: usize = 1024;
-/// How long a request waits for the name of its user, which may have to be looked up over the network.
+/// How long a request waits for the name of its user: the lookup may go over the network.
 const NAME_LIMIT: Duration = Duration::from_millis(300);
 
-/// Names of users, each of which is looked up once.
+/// A cache of user names. Each is looked up once.
 #[derive(Debug, Clone, Default)]
-pub struct Users(Arc<Mutex<Names>>);
+pub struct UserNames(Arc<Mutex<NameCache>>);
 
-/// The name of each user that was looked up; none if there is no name, or not yet.
-type Names = BTreeMap<u32, Option<Arc<str>>>;
+/// The name of each user; none if the user has no name, or the lookup has not ended yet.
+type NameCache = BTreeMap<u32, Option<Arc<str>>>;
 
-/// What is known of a user.
 #[derive(Debug)]
-enum Known {
-    /// Its name, if it has one.
-    Name(Option<Arc<str>>),
-    /// It was not looked up.
-    Nothing,
+enum CachedName {
+    Known(Option<Arc<str>>),
+    /// The caller has to look it up.
+    Unknown,
 }
 
-impl Users {
-    /// The name of a user, if it is known soon enough.
+impl UserNames {
+    /// The name of a user, if it can be looked up within [`NAME_LIMIT`].
     async fn name(&self, uid: u32) -> Option<Arc<str>> {
-        if let Known::Name(name) = self.known_or_begun(uid) {
+        if let CachedName::Known(name) = self.cached(uid) {
             return name;
         }
         let users = self.clone();
@@ -62,25 +57,25 @@ impl Users {
         tokio::time::timeout(NAME_LIMIT, looking_up).await.ok()?.ok()?
     }
 
-    /// What is known of a user. If nothing is, the caller looks it up, and nobody else does.
-    fn known_or_begun(&self, uid: u32) -> Known {
+    /// Only the first caller for a user gets [`CachedName::Unknown`], so that each user is looked up once.
+    fn cached(&self, uid: u32) -> CachedName {
         let mut names = self.lock();
         if let Some(known) = names.get(&uid) {
-            return Known::Name(known.clone());
+            return CachedName::Known(known.clone());
         }
         if names.len() >= USERS_MAX {
             names.clear();
         }
         names.insert(uid, None);
-        Known::Nothing
+        CachedName::Unknown
     }
 
-    fn lock(&self) -> MutexGuard<'_, Names> {
+    fn lock(&self) -> MutexGuard<'_, NameCache> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The process that has sent a request, as the kernel knows it.
+/// The process that has sent a request, as the kernel reports it.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     uid: Option<u32>,
@@ -92,7 +87,7 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let peer = Extension::<Peer>::from_request_parts(parts, api).await;
+        let peer = Extension::<SocketPeer>::from_request_parts(parts, api).await;
         let Extension(peer) = peer.map_err(|error| ApiError::internal(error.body_text()))?;
         let uid = peer.user();
         let user = match uid {
@@ -104,7 +99,7 @@ impl FromRequestParts<Api> for Caller {
 }
 
 impl Caller {
-    /// Who it is, for people.
+    /// The user in a form for people.
     pub(super) fn name(&self) -> Option<String> {
         let uid = self.uid?;
         Some(match &self.user {
@@ -113,46 +108,45 @@ impl Caller {
         })
     }
 
-    /// The user that it runs as; none where that is not known.
+    /// None if the kernel does not report it.
     pub(super) fn uid(&self) -> Option<u32> {
         self.uid
     }
 
-    /// Begins a request that changes something.
-    pub(super) fn orders(self, action: &'static str) -> Order {
-        Order { caller: self, action, job: None, run: None, counts: None, is_logged: false }
+    /// Begins the audit of a request that changes something.
+    pub(super) fn audits(self, action: &'static str) -> AuditedChange {
+        AuditedChange { caller: self, action, job: None, run: None, counts: None, is_logged: false }
     }
 
-    /// Logs a change of the log's filter.
-    pub(super) fn changed_log_filter(&self, changed: &Changed) {
+    /// Logs a change of the log filter.
+    pub(super) fn changed_log_filter(&self, filter: &str, previous: &str) {
         let Self { uid, user, pid } = self;
-        let (filter, previous) = (&changed.now.filter, &changed.previous);
         tracing::info!(target: TARGET, action = %"log-level", outcome = %DONE, %filter, %previous, uid,
             user = user.as_deref().map(display), pid, "{MESSAGE}");
     }
 }
 
-/// What became of the jobs of a batch.
+/// How many jobs of a batch were added, replaced and refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct BatchCounts {
     pub(super) added: usize,
     pub(super) replaced: usize,
     pub(super) refused: usize,
 }
 
-/// A request that changes something. It is logged once: when its outcome is known, or when its client goes away before;
-/// what was handed to the scheduler until then is carried out all the same.
+/// A request that changes something. It is logged once: when its outcome is known, or with the outcome `unknown` when its
+/// client goes away before that, since the scheduler carries out what it has been handed.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct AuditedChange {
     caller: Caller,
     action: &'static str,
     job: Option<JobId>,
     run: Option<RunId>,
-    counts: Option<Counts>,
+    counts: Option<BatchCounts>,
     is_logged: bool,
 }
 
-impl Order {
+impl AuditedChange {
     /// Names the job that it changes.
     pub(super) fn of_job(mut self, id: &JobId) -> Self {
         self.job = Some(id.clone());
@@ -165,8 +159,8 @@ impl Order {
         self
     }
 
-    /// Logs what became of it.
-    pub(super) fn end<T>(self, result: Result<T, RequestError>) -> Result<T, ApiError> {
+    /// Logs the outcome.
+    pub(super) fn finish<T>(self, result: Result<T, RequestError>) -> Result<T, ApiError> {
         match result {
             Ok(done) => {
                 self.done();
@@ -176,8 +170,8 @@ impl Order {
         }
     }
 
-    /// Logs what became of it, with the run that it has made or ended.
-    pub(super) fn end_with_run(
+    /// Logs the outcome, with the run that the request has created or cancelled.
+    pub(super) fn finish_with_run(
         mut self,
         result: Result<Arc<Run>, RequestError>,
     ) -> Result<Arc<Run>, ApiError> {
@@ -185,27 +179,25 @@ impl Order {
             self.run = Some(run.id.clone());
             self.job = Some(run.job_id.clone());
         }
-        self.end(result)
+        self.finish(result)
     }
 
-    /// Says that an addition has replaced a job.
+    /// Marks an addition that has replaced a job.
     pub(super) fn replacing(mut self) -> Self {
         self.action = "replace";
         self
     }
 
-    /// Says what became of the jobs of a batch.
-    pub(super) fn counting(mut self, counts: Counts) -> Self {
+    pub(super) fn counting(mut self, counts: BatchCounts) -> Self {
         self.counts = Some(counts);
         self
     }
 
-    /// Logs that it was done.
     pub(super) fn done(mut self) {
         self.log(DONE);
     }
 
-    /// Logs why it was refused; gives the answer.
+    /// Logs why the request was refused, and returns the error to answer with.
     pub(super) fn refused(mut self, error: impl Display + Into<ApiError>) -> ApiError {
         self.is_logged = true;
         let Self { caller: Caller { uid, user, pid }, action, job, run, .. } = &self;
@@ -224,7 +216,7 @@ impl Order {
     }
 }
 
-impl Drop for Order {
+impl Drop for AuditedChange {
     fn drop(&mut self) {
         if !self.is_logged {
             self.log("unknown");
@@ -232,12 +224,12 @@ impl Drop for Order {
     }
 }
 
-/// Logs a reload that a signal has asked for.
+/// Logs a reload that a signal has triggered.
 pub fn reload_by_signal() {
     tracing::info!(target: TARGET, action = %"reload", outcome = %DONE, by = %"signal", "{MESSAGE}");
 }
 
-/// Logs that a change of the log's filter has ended by its limit.
+/// Logs that the start's log filter is back, because the time limit of a change is over.
 pub fn log_filter_expired(filter: &str, previous: &str) {
     tracing::info!(target: TARGET, action = %"log-level", outcome = %DONE, %filter, %previous, by = %"time limit", "{MESSAGE}");
 }
@@ -261,34 +253,34 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_logged_once_also_when_its_client_goes_away() {
+    fn a_change_is_logged_once_even_if_its_client_goes_away() {
         let caller = Caller { uid: Some(7), user: Some("ada".into()), pid: Some(42) };
-        let order = || caller.clone().orders("pause").of_job(&JobId::parse("a").unwrap());
+        let change = || caller.clone().audits("pause").of_job(&JobId::parse("a").unwrap());
         let ends = "action=pause outcome=";
         let by = "job=a uid=7 user=ada pid=42";
-        let said = lines(|| order().end(Ok(())).unwrap());
+        let said = lines(|| change().finish(Ok(())).unwrap());
         assert_eq!(said, format!(" INFO control request {ends}done {by}\n"));
-        let said = lines(|| drop(order()));
+        let said = lines(|| drop(change()));
         assert_eq!(said, format!(" INFO control request {ends}unknown {by}\n"));
         let refusal = RequestError::NotFound(JobId::parse("a").unwrap());
-        let said = lines(|| drop(order().end::<()>(Err(refusal))));
+        let said = lines(|| drop(change().finish::<()>(Err(refusal))));
         assert_eq!(said, "", "it has changed nothing");
         let nobody = Caller { uid: None, user: None, pid: None };
-        let counts = Counts { added: 3, replaced: 2, refused: 1 };
-        let said = lines(|| nobody.orders("add-batch").counting(counts).done());
+        let counts = BatchCounts { added: 3, replaced: 2, refused: 1 };
+        let said = lines(|| nobody.audits("add-batch").counting(counts).done());
         let expected = "action=add-batch outcome=done added=3 replaced=2 refused=1\n";
         assert_eq!(said, format!(" INFO control request {expected}"));
     }
 
     #[tokio::test]
     async fn a_user_is_looked_up_once() {
-        let users = Users::default();
+        let users = UserNames::default();
         assert_eq!(users.name(0).await.as_deref(), Some("root"));
         users.lock().insert(0, Some("cached".into()));
         assert_eq!(users.name(0).await.as_deref(), Some("cached"));
         assert_eq!(users.name(u32::MAX - 7).await, None);
         let many = 0..u32::try_from(USERS_MAX * 2).unwrap();
-        many.for_each(|uid| drop(users.known_or_begun(1_000_000 + uid)));
+        many.for_each(|uid| drop(users.cached(1_000_000 + uid)));
         assert!(users.lock().len() <= USERS_MAX);
     }
 }

@@ -1,8 +1,8 @@
-//! The file of the control socket: it appears when the daemon can answer, and goes when it cannot any more.
+//! The file of the control socket: it appears when the daemon can answer, and is removed when it cannot any more.
 //!
-//! The socket is bound under a name that nobody looks for, gets its mode, listens, and is renamed.
-//! So a client finds either no socket or one that takes connections. What stands at the path is
-//! known by its inode: only a dead daemon's socket is replaced, and only our own is removed.
+//! The socket is bound under a temporary name, gets its mode, listens, and is then renamed. So a client finds either no
+//! socket or one that accepts connections. A file at the path is identified by its inode: only a dead daemon's socket is
+//! replaced, and only this daemon's own socket is removed.
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -14,33 +14,29 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 
-/// Bytes of a socket's path, at most: the kernel's limit.
+/// The kernel's limit for the path of a socket, in bytes.
 const PATH_BYTES_MAX: usize = 107;
-/// Connections that wait to be accepted.
+/// The most connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Names that are tried for the socket before it appears, and times that it is tried to appear.
+/// How many temporary names are tried, and how often publishing the socket is tried.
 const ATTEMPTS: u16 = 16;
 
-/// Why the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody answers there.
+    /// A process listens there. Its id is none if it is not visible from here.
     #[error("another daemon listens at {}{}", .0.display(), process(*.1))]
     InUse(PathBuf, Option<i32>),
-    /// Something that is not a socket stands there.
     #[error("{} exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
-    /// The system refused.
     #[error("cannot listen at {}: {}", .0.display(), .1)]
     Io(PathBuf, std::io::Error),
 }
 
-/// How the process that listens is named, where it is known.
 fn process(id: Option<i32>) -> String {
     id.map_or_else(String::new, |id| format!(" (process {id})"))
 }
 
-/// Which file stands at a path.
+/// Identifies a file, whatever its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -54,7 +50,7 @@ impl FileId {
     }
 }
 
-/// The file of a socket of ours. Dropping it removes the file, if it still is ours.
+/// The file of this daemon's socket. Dropping it removes the file, unless another file has taken its place.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -62,7 +58,7 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Whether it still is at its path. The socket has to be open: its inode cannot be another file's then.
+    /// Whether the file still is at its path. The socket has to be open, since its inode can be reused otherwise.
     pub(super) fn is_there(&self) -> bool {
         FileId::of(&self.path).is_ok_and(|found| found == self.id)
     }
@@ -73,22 +69,23 @@ impl Drop for SocketFile {
         if self.is_there()
             && let Err(error) = std::fs::remove_file(&self.path)
         {
-            tracing::debug!(%error, "the socket stays");
+            tracing::debug!(%error, "the control socket could not be removed");
         }
     }
 }
 
-/// A socket that takes connections, and that nobody can find yet.
+/// A socket that accepts connections, but is not at its path yet.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundSocket {
     listener: UnixListener,
-    /// The file under its temporary name.
+    /// Under its temporary name.
     file: SocketFile,
     path: PathBuf,
 }
 
-/// Listens for a path at which nobody else listens. The socket gets `mode`, and appears there with [`Bound::publish`].
-pub fn bind(path: &Path, mode: u32) -> Result<Bound, BindError> {
+/// Listens for a path at which no other process listens. The socket has the permissions `mode`, and is moved to the path by
+/// [`BoundSocket::publish`].
+pub fn bind(path: &Path, mode: u32) -> Result<BoundSocket, BindError> {
     let fail = |error: std::io::Error| BindError::Io(path.to_owned(), error);
     let length = path.as_os_str().len();
     if length > PATH_BYTES_MAX {
@@ -99,16 +96,15 @@ pub fn bind(path: &Path, mode: u32) -> Result<Bound, BindError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(fail)?;
-    left_over(path)?;
+    stale_socket(path)?;
     let (listener, file) = listen(folder, mode).map_err(fail)?;
-    Ok(Bound { listener, file, path: path.to_owned() })
+    Ok(BoundSocket { listener, file, path: path.to_owned() })
 }
 
-/// Listens at a temporary name in the folder.
 fn listen(folder: &Path, mode: u32) -> std::io::Result<(UnixListener, SocketFile)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    // The file gets the mode that the socket has before: it is never open to anybody else.
+    // The file is created with the mode that the socket has now, so it is never open to other users.
     fchmod(&socket, Mode::from_raw_mode(mode & 0o600))?;
     let mut names = (0..ATTEMPTS).map(|attempt| {
         let name = std::process::id().wrapping_mul(31).wrapping_add(attempt.into()) & 0xffff;
@@ -129,7 +125,7 @@ fn listen(folder: &Path, mode: u32) -> std::io::Result<(UnixListener, SocketFile
 }
 
 /// The socket that a dead daemon has left at a path; none if nothing is there.
-fn left_over(path: &Path) -> Result<Option<FileId>, BindError> {
+fn stale_socket(path: &Path) -> Result<Option<FileId>, BindError> {
     let fail = |error| BindError::Io(path.to_owned(), error);
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -144,13 +140,13 @@ fn left_over(path: &Path) -> Result<Option<FileId>, BindError> {
         Err(Errno::CONNREFUSED) => Ok(Some(found)),
         Err(Errno::NOENT) => Ok(None),
         Ok(process) => Err(BindError::InUse(path.to_owned(), process)),
-        // A queue of connections that is full is a living daemon's.
+        // The queue of connections is full, so a daemon lives.
         Err(Errno::AGAIN) => Err(BindError::InUse(path.to_owned(), None)),
         Err(error) => Err(fail(error.into())),
     }
 }
 
-/// Connects without waiting, and hangs up. The answer is the process that listens, if it is visible from here.
+/// Connects without waiting, and hangs up. Returns the process that listens, if it is visible from here.
 fn connect(path: &Path) -> rustix::io::Result<Option<i32>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -159,17 +155,17 @@ fn connect(path: &Path) -> rustix::io::Result<Option<i32>> {
     Ok(peer.ok().and_then(|peer| peer.pid()).filter(|process| *process > 0))
 }
 
-impl Bound {
-    /// Lets the socket appear at its path. One that a dead daemon left there is replaced; a living daemon's is not.
+impl BoundSocket {
+    /// Moves the socket to its path. A dead daemon's socket there is replaced; a living daemon's is not.
     pub fn publish(self) -> Result<(UnixListener, SocketFile), BindError> {
         let Self { listener, mut file, path } = self;
         let fail = |error: std::io::Error| BindError::Io(path.clone(), error);
         for _ in 0..ATTEMPTS {
-            let is_there = match left_over(&path)? {
-                None => appear(&file.path, &path),
+            let is_published = match stale_socket(&path)? {
+                None => rename_new(&file.path, &path),
                 Some(dead) => replace(&file.path, &path, dead),
             };
-            if is_there.map_err(fail)? {
+            if is_published.map_err(fail)? {
                 file.path = path;
                 return Ok((listener, file));
             }
@@ -178,18 +174,18 @@ impl Bound {
     }
 }
 
-/// Renames; false if something stands at the path by now.
-fn appear(from: &Path, to: &Path) -> std::io::Result<bool> {
+/// Renames a file; false if another file is at the new path by now.
+fn rename_new(from: &Path, to: &Path) -> std::io::Result<bool> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
-        // A file system that does not know the flag.
+        // The file system does not support the flag.
         Err(Errno::INVAL) => std::fs::rename(from, to).map(|()| true),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Takes the place of a dead daemon's socket; false if something else stands there by now.
+/// Replaces a dead daemon's socket; false if another file is there by now.
 fn replace(from: &Path, to: &Path, dead: FileId) -> std::io::Result<bool> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
         Ok(()) => {}
@@ -201,7 +197,7 @@ fn replace(from: &Path, to: &Path, dead: FileId) -> std::io::Result<bool> {
         std::fs::remove_file(from)?;
         return Ok(true);
     }
-    // A daemon that was faster has its socket back.
+    // Another daemon was faster: its socket goes back to the path.
     renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE)?;
     Ok(false)
 }

@@ -1,5 +1,5 @@
-//! How many bytes of requests and of answers are in memory at the same time. Small ones are bounded by the number of
-//! connections; large ones share a budget, and what does not fit in is to be tried again later.
+//! Bounds the memory that bodies of requests and answers take at the same time. Small bodies are bounded by the number of
+//! connections. Large ones share a budget; a request that does not fit into it is refused with 503.
 
 use std::sync::Arc;
 
@@ -12,21 +12,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 
-/// Bytes of large bodies of requests that are received or worked on.
+/// Budget for the large bodies of requests that are being received or handled, in bytes.
 const REQUEST_BYTES: usize = 32 * 1024 * 1024;
-/// Bytes of large answers that have not been sent.
+/// Budget for large answers that have not been sent yet, in bytes.
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
-/// Bytes that every request and every answer has without the budget.
+/// Bytes of every request and every answer that do not count.
 const FREE_BYTES: usize = 64 * 1024;
 
-/// The budgets of a router.
 #[derive(Debug, Clone)]
-pub struct Budget {
+pub struct MemoryBudget {
     requests: Arc<Semaphore>,
     answers: Arc<Semaphore>,
 }
 
-impl Default for Budget {
+impl Default for MemoryBudget {
     fn default() -> Self {
         Self {
             requests: Arc::new(Semaphore::new(REQUEST_BYTES)),
@@ -35,24 +34,23 @@ impl Default for Budget {
     }
 }
 
-/// The part of the budget that a body has taken, which grows with it.
+/// The part of a budget that a body takes.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct BudgetShare {
     budget: Arc<Semaphore>,
     bytes: usize,
     taken: Option<OwnedSemaphorePermit>,
 }
 
-/// There is no room for that now.
 #[derive(Debug, Clone, Copy)]
 struct Exhausted;
 
-impl Share {
-    pub(super) fn of_requests(budget: &Budget) -> Self {
+impl BudgetShare {
+    pub(super) fn of_requests(budget: &MemoryBudget) -> Self {
         Self { budget: Arc::clone(&budget.requests), bytes: 0, taken: None }
     }
 
-    /// Takes room for more bytes. The first ones are free.
+    /// Takes more bytes from the budget.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
         self.take(bytes).map_err(|Exhausted| {
             ApiError::unavailable("too many large requests are being worked on")
@@ -77,10 +75,10 @@ impl Share {
     }
 }
 
-/// An answer, with its share of the budget until it has been sent.
+/// The body of an answer, which gives its share of the budget back when it has been sent.
 struct Held {
     bytes: Bytes,
-    _share: Share,
+    _share: BudgetShare,
 }
 
 impl AsRef<[u8]> for Held {
@@ -89,20 +87,23 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Sends large answers only while there is room for them: clients that do not read theirs fill it.
-pub(super) async fn bound_answer(State(budget): State<Budget>, response: Response) -> Response {
-    // An answer without a size is written piece by piece, as it is read.
+/// Refuses large answers while clients that do not read theirs use up the budget.
+pub(super) async fn bound_answer(
+    State(budget): State<MemoryBudget>,
+    response: Response,
+) -> Response {
+    // An answer without a known size is made piece by piece while the client reads it.
     let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let Some(bytes) = bytes.filter(|bytes| *bytes > FREE_BYTES) else { return response };
-    let mut share = Share { budget: budget.answers, bytes: 0, taken: None };
+    let mut share = BudgetShare { budget: budget.answers, bytes: 0, taken: None };
     if share.take(bytes).is_err() {
         let message = "too many large answers are waiting to be read";
         return ApiError::unavailable(message).into_response();
     }
     let (parts, body) = response.into_parts();
-    // All of it is there, and nothing is waited for.
+    // The body is in memory already, so this does not wait.
     let Ok(body) = body.collect().await else {
-        return ApiError::unavailable("the answer broke off").into_response();
+        return ApiError::unavailable("the answer is incomplete").into_response();
     };
     let held = Held { bytes: body.to_bytes(), _share: share };
     Response::from_parts(parts, Body::from(Bytes::from_owner(held)))

@@ -1,7 +1,7 @@
-//! What is wrong with a daemon, if anything: one list for `punctual status`, its exit code, and the status line of the
-//! service manager.
+//! Everything that can be wrong with a daemon, in one list for `punctual status`, its exit code, `/readyz` and the status
+//! line of the service manager.
 //!
-//! Most of it follows from the scheduler's status. What only another part of the daemon knows, it notes here.
+//! Most of it follows from the scheduler's status. What only another part of the daemon knows is reported here by that part.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,19 +13,18 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::printable::shortened;
 use crate::scheduler::handle::{Delay, Status};
 
-/// How late the loop may be with a step, or with waking up, before the daemon is degraded and not ready.
+/// How late the scheduler's loop may be with a step or with waking up, before the daemon is degraded and not ready.
 pub(super) const LATENESS_MAX: Duration = Duration::from_secs(5);
 /// How long a run may wait for a worker before its pool counts as too small.
 const WAITING_MAX: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
-/// Characters of a message.
+/// Length limit of a message in characters.
 const MESSAGE_CHARS: usize = 300;
 
-/// What can be wrong, in the order in which it is shown: what keeps all jobs from running comes first.
+/// What can be wrong, the most serious first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// The daemon is stopping.
+pub enum ConditionKind {
     Stopping,
-    /// The scheduler's loop does not go on.
+    /// The scheduler's loop makes no progress.
     Stuck,
     /// The store cannot be used.
     Store,
@@ -33,15 +32,15 @@ pub enum Kind {
     Starting,
     /// The store cannot be read.
     StoreRead,
-    /// Somebody has paused the scheduler as a whole.
+    /// The scheduler as a whole is paused.
     Paused,
     /// The control socket is not at its path.
     Socket,
     /// The last reload failed.
     Reload,
-    /// Jobs of the file are not as it declares them, because another file declares them.
+    /// Jobs of this daemon's file are not as it declares them, because another file declares them too.
     Conflict,
-    /// Jobs are broken: they do not fire.
+    /// Jobs are broken, so they do not fire.
     Broken,
     /// Runs have been waiting for a worker for too long.
     Overdue,
@@ -49,8 +48,8 @@ pub enum Kind {
     Clock,
 }
 
-impl Kind {
-    /// Its name in JSON.
+impl ConditionKind {
+    /// The name in JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::Stopping => "stopping",
@@ -69,20 +68,17 @@ impl Kind {
     }
 }
 
-/// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// What.
-    pub kind: Kind,
-    /// One line for people.
+    pub kind: ConditionKind,
+    /// One line.
     pub message: String,
-    /// Since when, if that is known.
     pub since: Option<Timestamp>,
 }
 
 impl Condition {
-    /// A condition whose message is the first line of this text, shortened where it is very long.
-    pub fn new(kind: Kind, message: &str, since: Option<Timestamp>) -> Self {
+    /// The message is the first line of `message`, shortened if it is very long.
+    pub fn new(kind: ConditionKind, message: &str, since: Option<Timestamp>) -> Self {
         let line = message.lines().next().unwrap_or_default();
         Self { kind, message: shortened(line, MESSAGE_CHARS).into_owned(), since }
     }
@@ -92,51 +88,50 @@ impl Condition {
     }
 }
 
-/// Conditions that are not in the scheduler's status: other parts of the daemon report them here. Clones share them.
+/// Conditions that do not follow from the scheduler's status, reported by other parts of the daemon. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Noted(watch::Sender<Notes>);
+pub struct ReportedConditions(watch::Sender<Reports>);
 
-/// What was noted.
 #[derive(Debug, Clone, Default)]
-pub struct Notes {
-    conditions: BTreeMap<Kind, Condition>,
-    /// Since when the scheduler was paused by a request to this daemon, and whose request it was.
+pub struct Reports {
+    conditions: BTreeMap<ConditionKind, Condition>,
+    /// When a request to this daemon paused the scheduler, and who sent it.
     paused: Option<(Timestamp, String)>,
 }
 
-impl Noted {
-    /// Notes a condition, in the place of an earlier one of its kind.
+impl ReportedConditions {
+    /// Reports a condition, which replaces an earlier one of its kind.
     pub fn set(&self, condition: Condition) {
-        self.0.send_modify(|notes| {
-            notes.conditions.insert(condition.kind, condition);
+        self.0.send_modify(|reports| {
+            reports.conditions.insert(condition.kind, condition);
         });
     }
 
-    /// Forgets the condition of this kind.
-    pub fn clear(&self, kind: Kind) {
-        self.0.send_if_modified(|notes| notes.conditions.remove(&kind).is_some());
+    /// Withdraws the condition of this kind.
+    pub fn clear(&self, kind: ConditionKind) {
+        self.0.send_if_modified(|reports| reports.conditions.remove(&kind).is_some());
     }
 
-    /// Notes who paused the scheduler at this time.
-    pub(super) fn paused(&self, since: Timestamp, by: String) {
-        self.0.send_if_modified(|notes| {
-            let is_new = notes.paused.as_ref().is_none_or(|(known, _)| *known != since);
+    /// Reports who paused the scheduler.
+    pub(super) fn set_paused(&self, since: Timestamp, by: String) {
+        self.0.send_if_modified(|reports| {
+            let is_new = reports.paused.as_ref().is_none_or(|(known, _)| *known != since);
             if is_new {
-                notes.paused = Some((since, by));
+                reports.paused = Some((since, by));
             }
             is_new
         });
     }
 
-    /// Who paused the scheduler at this time; none if the request went to another daemon or to an earlier one.
+    /// Who paused the scheduler at this time; none if the request went to another node or to an earlier daemon.
     pub(super) fn paused_by(&self, since: Timestamp) -> Option<String> {
-        let notes = self.0.borrow();
-        let (_, by) = notes.paused.as_ref().filter(|(known, _)| *known == since)?;
+        let reports = self.0.borrow();
+        let (_, by) = reports.paused.as_ref().filter(|(known, _)| *known == since)?;
         Some(by.clone())
     }
 
-    /// A receiver that changes with what is noted.
-    pub fn changes(&self) -> watch::Receiver<Notes> {
+    /// A receiver that is notified of each change.
+    pub fn changes(&self) -> watch::Receiver<Reports> {
         self.0.subscribe()
     }
 
@@ -145,39 +140,46 @@ impl Noted {
     }
 }
 
-/// What conditions are found from.
+/// What [`conditions`] looks at.
 #[derive(Debug)]
-pub struct Facts<'a> {
-    /// How the scheduler stands.
+pub struct ConditionSources<'a> {
     pub status: &'a Status,
-    /// How far its loop is behind; none if it has ended.
+    /// How far the scheduler's loop is behind; none if it has ended.
     pub delay: Option<Delay>,
-    /// How many jobs are in each state, as far as it is known.
+    /// How many jobs are in each state; none if that is not known.
     pub jobs: Option<&'a [(String, u64)]>,
 }
 
 /// Everything that is wrong, the most serious first; empty if the daemon is healthy.
-pub fn conditions(facts: &Facts<'_>, noted: &Noted, now: Timestamp) -> Vec<Condition> {
-    let Facts { status, jobs, .. } = facts;
-    let mut found = noted.conditions();
+pub fn conditions(
+    sources: &ConditionSources<'_>,
+    reported: &ReportedConditions,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let ConditionSources { status, jobs, .. } = sources;
+    let mut found = reported.conditions();
     let mut add = |kind, message: &str, since| found.push(Condition::new(kind, message, since));
     if status.draining {
-        add(Kind::Stopping, "the daemon is stopping", None);
+        add(ConditionKind::Stopping, "the daemon is stopping", None);
     }
-    match (stuck(facts.delay), &status.store_error) {
+    match (stuck(sources.delay), &status.store_error) {
         (Some((kind, message)), _) => add(kind, &message, None),
-        (None, Some(error)) => add(Kind::Store, error, None),
+        (None, Some(error)) => add(ConditionKind::Store, error, None),
         (None, None) => {}
     }
     if let Some(since) = status.paused_since {
-        let by = noted.paused_by(since).map(|by| format!(" by {by}")).unwrap_or_default();
-        add(Kind::Paused, &format!("the scheduler was paused{by}: no job fires"), Some(since));
+        let by = reported.paused_by(since).map(|by| format!(" by {by}")).unwrap_or_default();
+        add(
+            ConditionKind::Paused,
+            &format!("the scheduler was paused{by}: no job fires"),
+            Some(since),
+        );
     }
     let broken = jobs.and_then(|jobs| jobs.iter().find(|(state, _)| state == "broken"));
     match broken {
-        Some((_, 1)) => add(Kind::Broken, "1 job is broken", None),
+        Some((_, 1)) => add(ConditionKind::Broken, "1 job is broken", None),
         Some((_, count)) if *count > 1 => {
-            add(Kind::Broken, &format!("{count} jobs are broken"), None);
+            add(ConditionKind::Broken, &format!("{count} jobs are broken"), None);
         }
         _ => {}
     }
@@ -185,33 +187,33 @@ pub fn conditions(facts: &Facts<'_>, noted: &Noted, now: Timestamp) -> Vec<Condi
         let is_long = |since: &Timestamp| now.signed_duration_since(*since) > WAITING_MAX;
         if let Some(since) = pool.waiting_since.filter(is_long) {
             let message = format!("runs wait for a worker of the executor {}", pool.name);
-            add(Kind::Overdue, &message, Some(since));
+            add(ConditionKind::Overdue, &message, Some(since));
         }
     }
     if let Some(clock) = status.clock.filter(|clock| !clock.is_done) {
         let message = "the clock was set back, and jobs are being set to continue from now";
-        add(Kind::Clock, message, Some(clock.found_at));
+        add(ConditionKind::Clock, message, Some(clock.found_at));
     }
     found.sort_by_key(|condition| condition.kind);
     found
 }
 
 /// Why the loop makes no progress, if it is late by more than [`LATENESS_MAX`].
-pub(super) fn stuck(delay: Option<Delay>) -> Option<(Kind, String)> {
+pub(super) fn stuck(delay: Option<Delay>) -> Option<(ConditionKind, String)> {
     let Some(delay) = delay else {
-        return Some((Kind::Stuck, "the scheduler has ended".to_owned()));
+        return Some((ConditionKind::Stuck, "the scheduler has ended".to_owned()));
     };
     if delay.late <= LATENESS_MAX {
         return None;
     }
     let late = format!("the scheduler has not made a step for {} s", delay.late.as_secs());
     Some(match delay.store {
-        Some(_) => (Kind::Store, format!("{late}: it waits for the store")),
-        None => (Kind::Stuck, late),
+        Some(_) => (ConditionKind::Store, format!("{late}: it waits for the store")),
+        None => (ConditionKind::Stuck, late),
     })
 }
 
-/// The `health` object of the status.
+/// The `health` object of `/v1/status`.
 pub(super) fn health(conditions: &[Condition]) -> Value {
     let state = if conditions.is_empty() { "well" } else { "degraded" };
     let reasons: Vec<Value> = conditions.iter().map(Condition::to_value).collect();
@@ -227,10 +229,15 @@ mod tests {
         Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap()
     }
 
-    fn found(status: &Status, delay: Option<Delay>, broken: u64, noted: &Noted) -> Vec<String> {
+    fn found(
+        status: &Status,
+        delay: Option<Delay>,
+        broken: u64,
+        reported: &ReportedConditions,
+    ) -> Vec<String> {
         let jobs = [("active".to_owned(), 3), ("broken".to_owned(), broken)];
-        let facts = Facts { status, delay, jobs: Some(&jobs) };
-        let found = conditions(&facts, noted, at(0));
+        let sources = ConditionSources { status, delay, jobs: Some(&jobs) };
+        let found = conditions(&sources, reported, at(0));
         found.iter().map(|one| format!("{}: {}", one.kind.word(), one.message)).collect()
     }
 
@@ -246,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_does_its_work_is_well() {
+    fn a_healthy_daemon_has_no_conditions() {
         let on_time = Some(delayed(5, Some(1)));
-        assert_eq!(found(&Status::default(), on_time, 0, &Noted::default()), [""; 0]);
+        assert_eq!(found(&Status::default(), on_time, 0, &ReportedConditions::default()), [""; 0]);
         let correction =
             ClockCorrection { recorded: at(9), found_at: at(0), jobs: 3, is_done: true };
         let status = Status {
@@ -256,15 +263,19 @@ mod tests {
             pools: vec![pool(Some(at(-300))), pool(None)],
             ..Status::default()
         };
-        assert_eq!(found(&status, on_time, 0, &Noted::default()), [""; 0]);
+        assert_eq!(found(&status, on_time, 0, &ReportedConditions::default()), [""; 0]);
     }
 
     #[test]
     fn conditions_are_listed_with_the_most_serious_first() {
-        let noted = Noted::default();
-        noted.set(Condition::new(Kind::Reload, "jobs.toml:3: no\nsecond line", Some(at(-9))));
-        noted.paused(at(-60), "uid 7".to_owned());
-        noted.paused(at(-60), "uid 8, who asked for it again".to_owned());
+        let reported = ReportedConditions::default();
+        reported.set(Condition::new(
+            ConditionKind::Reload,
+            "jobs.toml:3: no\nsecond line",
+            Some(at(-9)),
+        ));
+        reported.set_paused(at(-60), "uid 7".to_owned());
+        reported.set_paused(at(-60), "uid 8, who asked for it again".to_owned());
         let correction =
             ClockCorrection { recorded: at(9), found_at: at(0), jobs: 3, is_done: false };
         let status = Status {
@@ -275,7 +286,7 @@ mod tests {
             ..Status::default()
         };
         assert_eq!(
-            found(&status, Some(delayed(0, None)), 2, &noted),
+            found(&status, Some(delayed(0, None)), 2, &reported),
             [
                 "store: the store is unavailable: gone",
                 "paused: the scheduler was paused by uid 7: no job fires",
@@ -285,12 +296,12 @@ mod tests {
                 "clock: the clock was set back, and jobs are being set to continue from now",
             ]
         );
-        noted.clear(Kind::Reload);
-        let of = |status: &Status, delay| found(status, delay, 1, &noted);
-        noted.set(Condition::new(Kind::Starting, "jobs are being declared", None));
+        reported.clear(ConditionKind::Reload);
+        let of = |status: &Status, delay| found(status, delay, 1, &reported);
+        reported.set(Condition::new(ConditionKind::Starting, "jobs are being declared", None));
         let first = &of(&Status::default(), Some(delayed(0, None)))[0];
         assert_eq!(first, "starting: jobs are being declared");
-        noted.clear(Kind::Starting);
+        reported.clear(ConditionKind::Starting);
         let draining = Status { draining: true, ..Status::default() };
         assert_eq!(
             of(&draining, None),
@@ -308,8 +319,8 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_of_bounded_length() {
-        let long = Condition::new(Kind::Reload, &"ä".repeat(1000), None);
+        let long = Condition::new(ConditionKind::Reload, &"ä".repeat(1000), None);
         assert_eq!(long.message, format!("{}…", "ä".repeat(MESSAGE_CHARS)));
-        assert_eq!(Condition::new(Kind::Reload, "", None).message, "");
+        assert_eq!(Condition::new(ConditionKind::Reload, "", None).message, "");
     }
 }

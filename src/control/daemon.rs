@@ -1,4 +1,4 @@
-//! Requests about the daemon itself.
+//! Requests about the daemon itself: its status, a reload, a preview.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,38 +7,38 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::audit::Caller;
-use super::condition::Kind;
+use super::condition::ConditionKind;
 use super::error::ApiError;
-use super::request::{Bare, JsonBody, Parameters};
-use super::status::Standing;
-use super::{Api, ReloadOrder, health};
+use super::request::{JsonBody, NoInput, QueryParams};
+use super::status::StatusReport;
+use super::{Api, ReloadRequest, health};
 use crate::invalid::Invalid;
 
-/// How the daemon stands. It answers also when its store does not: then nobody knows how many jobs there are.
-pub(super) async fn status(State(api): State<Api>, _: Bare) -> Json<Value> {
+/// The status of the daemon. It can be read even if the store cannot; then the number of jobs is not known.
+pub(super) async fn status(State(api): State<Api>, _: NoInput) -> Json<Value> {
     let counts = api.history.job_counts().await;
     let read_error = counts.as_ref().err().map(ToString::to_string);
     let jobs = counts.ok();
-    let (conditions, trouble) = health::examine(&api, jobs.as_deref()).await;
+    let (conditions, not_ready) = health::examine(&api, jobs.as_deref()).await;
     let scheduler = api.handle.status();
-    let standing = Standing {
+    let report = StatusReport {
         state: match scheduler.paused_since {
             _ if scheduler.draining => "draining",
-            _ if conditions.iter().any(|found| found.kind == Kind::Starting) => "starting",
+            _ if conditions.iter().any(|found| found.kind == ConditionKind::Starting) => "starting",
             Some(_) => "paused",
             None => "running",
         },
-        trouble,
+        not_ready,
         conditions: &conditions,
-        paused_by: scheduler.paused_since.and_then(|since| api.noted.paused_by(since)),
+        paused_by: scheduler.paused_since.and_then(|since| api.reported.paused_by(since)),
         store_error: scheduler.store_error.clone().or(read_error),
         scheduler,
         jobs,
         declared: &api.declared.borrow().clone(),
         rules: &api.rules.borrow().clone(),
-        identity: &api.identity,
+        info: &api.info,
     };
-    Json(standing.to_value(api.clock.now()))
+    Json(report.to_value(api.clock.now()))
 }
 
 pub(super) async fn preview(
@@ -46,14 +46,14 @@ pub(super) async fn preview(
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
     let zone = api.rules.borrow().zone.zone.clone();
-    let preview = api.previews.answer(body, zone, api.clock.now()).await?;
+    let preview = api.previews.compute(body, zone, api.clock.now()).await?;
     Ok(Json(preview.to_value()))
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReloadParameters {
-    /// Whether a file that declares no jobs any more is believed.
+pub(super) struct ReloadQuery {
+    /// See [`ReloadRequest::force`].
     #[serde(default)]
     force: bool,
 }
@@ -61,18 +61,18 @@ pub(super) struct ReloadParameters {
 pub(super) async fn reload(
     State(api): State<Api>,
     caller: Caller,
-    Parameters(ReloadParameters { force }): Parameters<ReloadParameters>,
+    QueryParams(ReloadQuery { force }): QueryParams<ReloadQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let stopping = || ApiError::unavailable("the daemon is stopping");
     let (reply, answer) = oneshot::channel();
-    api.reload.send(ReloadOrder { force, reply }).await.map_err(|_| stopping())?;
-    let order = caller.orders("reload");
+    api.reload.send(ReloadRequest { force, reply }).await.map_err(|_| stopping())?;
+    let change = caller.audits("reload");
     let reloaded = answer.await.map_err(|_| stopping())?;
     match reloaded {
         Ok(reloaded) => {
-            order.done();
+            change.done();
             Ok(Json(json!(reloaded)))
         }
-        Err(message) => Err(order.refused(Invalid::new("", message))),
+        Err(message) => Err(change.refused(Invalid::new("", message))),
     }
 }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::history::HistoryError;
-use crate::invalid::Invalid;
+use crate::invalid::{Invalid, quoted};
 use crate::scheduler::request::RequestError;
 
 /// Seconds after which a client may try again.
@@ -26,12 +26,12 @@ impl ApiError {
         Self { status, code, message: message.into(), field: None }
     }
 
-    /// What was sent cannot be read.
+    /// The request cannot be parsed.
     pub(super) fn unreadable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "unreadable", message)
     }
 
-    /// A request that no route has seen.
+    /// A request that was refused before a route has seen it.
     pub(super) fn of_status(status: StatusCode, message: &str) -> Self {
         let code = match status {
             StatusCode::SERVICE_UNAVAILABLE => "unavailable",
@@ -41,27 +41,28 @@ impl ApiError {
         Self::new(status, code, message)
     }
 
-    /// The body of the answer.
     pub(super) fn body(&self) -> Value {
         json!({"error": self.to_value()})
     }
 
-    /// A parameter after the question mark is wrong.
+    /// A parameter of the query is wrong.
     pub(super) fn bad_parameter(invalid: Invalid) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code: "unreadable", ..Self::from(invalid) }
     }
 
-    /// What the contract shows of it.
     pub(super) fn to_value(&self) -> Value {
         json!({"code": self.code, "message": self.message, "field": self.field})
     }
 
-    /// What was named does not exist.
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// The path takes other methods.
+    /// There is no such run.
+    pub(super) fn no_run(id: &str) -> Self {
+        Self::not_found(format!("there is no run {}", quoted(id)))
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -76,12 +77,11 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
-    /// The body did not arrive.
     pub(super) fn too_slow() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time")
     }
 
-    /// The daemon has a fault.
+    /// The daemon has a fault, which is logged.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         let message = message.into();
         tracing::error!(error = %message, "a request could not be answered");
@@ -147,7 +147,7 @@ impl IntoResponse for ApiError {
 }
 
 impl ApiError {
-    /// The answer with this status, and with this body.
+    /// An answer with the status of the error and another body.
     pub(super) fn with_body(self, body: Value) -> Response {
         let mut response = (self.status, Json(body)).into_response();
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {

@@ -1,5 +1,5 @@
-//! Whether the daemon is healthy and ready. Both are judged by progress, seen from outside of the
-//! scheduler's loop: a loop that hangs cannot say so.
+//! Whether the daemon is healthy and ready. Both are judged by the progress of the scheduler's loop, seen from outside, since
+//! a loop that hangs cannot report it.
 
 use std::time::Duration;
 
@@ -10,95 +10,87 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Api;
-use super::condition::{Condition, Facts, Kind, conditions};
+use super::condition::{Condition, ConditionKind, ConditionSources, conditions};
 use super::error::ApiError;
-use super::request::Bare;
+use super::request::NoInput;
 
-/// How long the loop may not go on while the daemon counts as healthy. A wait for the store does not count: a restart
-/// would not bring it back.
+/// How long the loop may make no progress while the daemon still counts as healthy. A wait for the store does not count,
+/// since a restart would not bring the store back.
 const HEALTHY_STALL: Duration = Duration::from_mins(1);
 
-/// Why jobs would not fire now, or requests would not be kept.
+/// Why the daemon is not healthy or not ready.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct Problem {
     reason: &'static str,
     message: String,
 }
 
-impl Trouble {
+impl Problem {
     pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
 
-    /// What the contract shows of it.
     pub(super) fn to_value(&self) -> Value {
         json!({"reason": self.reason, "message": self.message})
     }
 }
 
-/// Everything that is wrong, as far as it follows from these counts of jobs and from what others have noted.
+/// Everything that is wrong, except what only a query of the store would show.
 fn found(api: &Api, jobs: Option<&[(String, u64)]>) -> Vec<Condition> {
     let (now, status) = (api.clock.now(), api.handle.status());
     let delay = api.handle.delay(now, Instant::now());
-    conditions(&Facts { status: &status, delay, jobs }, &api.noted, now)
+    conditions(&ConditionSources { status: &status, delay, jobs }, &api.reported, now)
 }
 
-/// What keeps jobs from firing or requests from being stored, if anything does. A pause does not count: it was requested.
-fn trouble(found: &[Condition]) -> Option<Trouble> {
-    let first = found.iter().find(|condition| condition.kind < Kind::Paused)?;
-    Some(Trouble::new(first.kind.word(), first.message.clone()))
-}
-
-/// Why the daemon is not ready, if it is not.
-async fn readiness(api: &Api) -> Option<Trouble> {
-    if let Some(trouble) = trouble(&found(api, None)) {
-        return Some(trouble);
-    }
-    let error = api.history.read_error().await?;
-    Some(Trouble::new(Kind::StoreRead.word(), error))
+/// The condition that keeps jobs from firing or requests from being stored, if there is one. A pause does not count, since
+/// it was requested.
+fn blocking(found: &[Condition]) -> Option<Problem> {
+    let first = found.iter().find(|condition| condition.kind < ConditionKind::Paused)?;
+    Some(Problem::new(first.kind.word(), first.message.clone()))
 }
 
 /// Everything that is wrong, and why the daemon is not ready, if it is not.
 pub(super) async fn examine(
     api: &Api,
     jobs: Option<&[(String, u64)]>,
-) -> (Vec<Condition>, Option<Trouble>) {
+) -> (Vec<Condition>, Option<Problem>) {
     let mut found = found(api, jobs);
-    if trouble(&found).is_none()
+    if blocking(&found).is_none()
         && let Some(error) = api.history.read_error().await
     {
-        found.insert(0, Condition::new(Kind::StoreRead, &error, None));
+        found.insert(0, Condition::new(ConditionKind::StoreRead, &error, None));
     }
-    let trouble = trouble(&found);
-    (found, trouble)
+    let problem = blocking(&found);
+    (found, problem)
 }
 
-/// Why the daemon is not healthy: its loop does not go on, and not because it waits for the store.
-fn stall(api: &Api) -> Option<Trouble> {
+/// Why the daemon is not healthy, if it is not.
+fn stall(api: &Api) -> Option<Problem> {
     let message = match api.handle.delay(api.clock.now(), Instant::now()) {
         None => "the scheduler has ended".to_owned(),
         Some(delay) if delay.stalled > HEALTHY_STALL => {
-            format!("the scheduler has not gone on for {} s", delay.stalled.as_secs())
+            format!("the scheduler has made no progress for {} s", delay.stalled.as_secs())
         }
         Some(_) => return None,
     };
-    Some(Trouble::new(Kind::Stuck.word(), message))
+    Some(Problem::new(ConditionKind::Stuck.word(), message))
 }
 
-pub(super) fn answer(flag: &str, trouble: Option<Trouble>) -> Response {
-    let Some(trouble) = trouble else { return Json(json!({flag: true})).into_response() };
-    let Trouble { reason, message } = trouble;
+/// The answer to a probe: `{flag: true}`, or 503 with the problem.
+pub(super) fn answer(flag: &str, problem: Option<Problem>) -> Response {
+    let Some(problem) = problem else { return Json(json!({flag: true})).into_response() };
+    let Problem { reason, message } = problem;
     let error = ApiError::unavailable(message);
     let body = json!({flag: false, "reason": reason, "error": error.to_value()});
     error.with_body(body)
 }
 
-/// Whether the scheduler goes on at all. A database that is away is no reason to restart the daemon.
-pub(super) async fn healthz(State(api): State<Api>, _: Bare) -> Response {
+/// Whether the scheduler makes progress. An unavailable database is no reason to restart the daemon.
+pub(super) async fn healthz(State(api): State<Api>, _: NoInput) -> Response {
     answer("healthy", stall(&api))
 }
 
-/// Whether jobs fire and requests are kept.
-pub(super) async fn readyz(State(api): State<Api>, _: Bare) -> Response {
-    answer("ready", readiness(&api).await)
+/// Whether jobs fire and requests can be stored.
+pub(super) async fn readyz(State(api): State<Api>, _: NoInput) -> Response {
+    answer("ready", examine(&api, None).await.1)
 }

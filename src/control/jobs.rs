@@ -12,22 +12,23 @@ use serde_json::{Value, json};
 use super::Api;
 use super::audit::Caller;
 use super::error::ApiError;
-use super::request::{Bare, Bytes, OfJob, Parameters, definition};
+use super::request::{
+    JobPath, NoInput, QueryParams, RawBody, check_state, check_text, definition, page_limit,
+};
 use crate::clock::{Timestamp, rfc3339};
-use crate::filter::{JobFilter, PAGE_LIMIT};
-use crate::history::PAGE_DEFAULT;
+use crate::filter::JobFilter;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
 use crate::job::{Definition, Job, JobId, Origin, Shown};
 use crate::scheduler::admission::{Rules, warnings};
 use crate::scheduler::request::{Addition, Existing};
 
-/// States that a list can be asked for.
+/// The states by which jobs can be filtered.
 const STATES: [&str; 4] = ["active", "paused", "finished", "broken"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListParameters {
+pub(super) struct JobsQuery {
     state: Option<String>,
     tag: Option<String>,
     prefix: Option<String>,
@@ -37,12 +38,12 @@ pub(super) struct ListParameters {
 
 pub(super) async fn list(
     State(api): State<Api>,
-    Parameters(given): Parameters<ListParameters>,
+    QueryParams(given): QueryParams<JobsQuery>,
 ) -> Result<Response, ApiError> {
     check_state(given.state.as_deref(), &STATES)?;
-    check_word("tag", given.tag.as_deref())?;
-    check_word("prefix", given.prefix.as_deref().filter(|prefix| !prefix.is_empty()))?;
-    check_word("cursor", given.cursor.as_deref())?;
+    check_text("tag", given.tag.as_deref())?;
+    check_text("prefix", given.prefix.as_deref().filter(|prefix| !prefix.is_empty()))?;
+    check_text("cursor", given.cursor.as_deref())?;
     let filter = JobFilter {
         state: given.state,
         tag: given.tag,
@@ -53,64 +54,38 @@ pub(super) async fn list(
     let page = api.history.jobs(filter).await?;
     let jobs = page.rows.iter().map(Job::shown).collect();
     let next_cursor = page.next_cursor.as_deref();
-    Ok(Json(JobPage { jobs, next_cursor, scheduler_paused: pause_of_all(&api) }).into_response())
+    Ok(Json(JobPage { jobs, next_cursor, scheduler_paused: scheduler_pause(&api) }).into_response())
 }
 
-/// A page of jobs, which is written without a detour by values.
+/// A page of jobs. It is serialised directly, because building a JSON value first would take much more memory.
 #[derive(Serialize)]
 struct JobPage<'a> {
     jobs: Vec<Shown<'a>>,
     next_cursor: Option<&'a str>,
-    scheduler_paused: Option<Pause>,
-}
-
-/// Refuses a state that no row can have: an empty list would hide the mistake.
-pub(super) fn check_state(given: Option<&str>, known: &[&str]) -> Result<(), Invalid> {
-    match given {
-        Some(state) if !known.contains(&state) => Err(Invalid::new(
-            "state",
-            format!("unknown state \"{state}\" (expected one of {})", known.join(", ")),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Rows of a page, as many as were asked for.
-pub(super) fn page_limit(given: Option<usize>) -> Result<usize, Invalid> {
-    let limit = given.unwrap_or(PAGE_DEFAULT);
-    if (1..=PAGE_LIMIT).contains(&limit) {
-        return Ok(limit);
-    }
-    Err(Invalid::new("limit", format!("must be between 1 and {PAGE_LIMIT}, not {limit}")))
-}
-
-/// Refuses a text that can be no part of what it is compared with: an id, or a tag.
-pub(super) fn check_word(field: &str, given: Option<&str>) -> Result<(), Invalid> {
-    let checked = given.map(JobId::parse).transpose();
-    checked.map(drop).map_err(|invalid| Invalid::new(field, invalid.message))
+    scheduler_paused: Option<SchedulerPause>,
 }
 
 pub(super) async fn add(
     State(api): State<Api>,
     caller: Caller,
-    Bytes(body): Bytes,
+    RawBody(body): RawBody,
 ) -> Result<Response, ApiError> {
     let rules = Arc::clone(&api.rules.borrow());
     let now = api.clock.now();
-    let addition = addition(definition(&body)?, &rules, now, &caller)?;
-    let order = caller.orders("add").of_job(&addition.job.id);
+    let addition = admit(definition(&body)?, &rules, now, &caller)?;
+    let change = caller.audits("add").of_job(&addition.job.id);
     let job = match api.handle.add(addition).await {
         Ok(job) => job,
-        Err(refusal) => return Err(order.refused(refusal)),
+        Err(refusal) => return Err(change.refused(refusal)),
     };
-    // A job that replaces another one keeps the time at which that one was made.
+    // A job that replaces another one keeps that one's creation time.
     let is_new = job.created_at == job.updated_at;
-    if is_new { order } else { order.replacing() }.done();
+    if is_new { change } else { change.replacing() }.done();
     let warnings = warnings(&job, now);
     Ok((StatusCode::CREATED, Json(AddedJob { job: job.shown(), warnings })).into_response())
 }
 
-/// A job that was added, with what may surprise about it.
+/// A job that was added, with warnings about what may surprise the user.
 #[derive(Serialize)]
 struct AddedJob<'a> {
     #[serde(flatten)]
@@ -119,8 +94,8 @@ struct AddedJob<'a> {
     warnings: Vec<String>,
 }
 
-/// A definition as it is added, or which of its fields is wrong.
-pub(super) fn addition(
+/// Checks a definition against the daemon's rules and the rights of the client.
+pub(super) fn admit(
     definition: Definition,
     rules: &Rules,
     now: Timestamp,
@@ -137,19 +112,18 @@ pub(super) fn addition(
     Ok(Addition { job, existing })
 }
 
-/// The job of that id.
-async fn known(api: &Api, id: &JobId) -> Result<Job, ApiError> {
+async fn find_job(api: &Api, id: &JobId) -> Result<Job, ApiError> {
     let job = api.history.job(id.as_str()).await?;
     job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))
 }
 
 pub(super) async fn show(
     State(api): State<Api>,
-    OfJob(id): OfJob,
-    _: Bare,
+    JobPath(id): JobPath,
+    _: NoInput,
 ) -> Result<Json<Value>, ApiError> {
-    let mut job = known(&api, &id).await?.to_value();
-    if let (Some(pause), Some(fields)) = (pause_of_all(&api), job.as_object_mut()) {
+    let mut job = find_job(&api, &id).await?.to_value();
+    if let (Some(pause), Some(fields)) = (scheduler_pause(&api), job.as_object_mut()) {
         fields.insert("scheduler_paused".to_owned(), json!(pause));
     }
     Ok(Json(job))
@@ -157,19 +131,19 @@ pub(super) async fn show(
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ExplainParameters {
+pub(super) struct ExplainQuery {
     at: Option<String>,
 }
 
 pub(super) async fn explain(
     State(api): State<Api>,
-    OfJob(id): OfJob,
-    Parameters(given): Parameters<ExplainParameters>,
+    JobPath(id): JobPath,
+    QueryParams(given): QueryParams<ExplainQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    let job = known(&api, &id).await?;
+    let job = find_job(&api, &id).await?;
     let now = api.clock.now();
-    let read = |text: String| parse_moment(&text, job.trigger.zone(), now, Toward::Past);
-    let asked = given.at.map(read).transpose();
+    let parse = |text: String| parse_moment(&text, job.trigger.zone(), now, Toward::Past);
+    let asked = given.at.map(parse).transpose();
     let asked = asked.map_err(|why| Invalid::new("at", why))?.unwrap_or(now);
     let explanation = api.history.explain(&job, asked, now).await?;
     Ok(Json(explanation.to_value(&job)))
@@ -178,80 +152,80 @@ pub(super) async fn explain(
 pub(super) async fn remove(
     State(api): State<Api>,
     caller: Caller,
-    OfJob(id): OfJob,
-    _: Bare,
+    JobPath(id): JobPath,
+    _: NoInput,
 ) -> Result<Json<Value>, ApiError> {
-    let order = caller.orders("remove").of_job(&id);
-    Ok(Json(order.end(api.handle.remove(id).await)?.to_value()))
+    let change = caller.audits("remove").of_job(&id);
+    Ok(Json(change.finish(api.handle.remove(id).await)?.to_value()))
 }
 
 pub(super) async fn pause(
     State(api): State<Api>,
     caller: Caller,
-    OfJob(id): OfJob,
-    _: Bare,
+    JobPath(id): JobPath,
+    _: NoInput,
 ) -> Result<Json<Value>, ApiError> {
-    let order = caller.orders("pause").of_job(&id);
-    Ok(Json(order.end(api.handle.pause(id).await)?.to_value()))
+    let change = caller.audits("pause").of_job(&id);
+    Ok(Json(change.finish(api.handle.pause(id).await)?.to_value()))
 }
 
 pub(super) async fn resume(
     State(api): State<Api>,
     caller: Caller,
-    OfJob(id): OfJob,
-    _: Bare,
+    JobPath(id): JobPath,
+    _: NoInput,
 ) -> Result<Json<Value>, ApiError> {
-    let order = caller.orders("resume").of_job(&id);
-    Ok(Json(order.end(api.handle.resume(id).await)?.to_value()))
+    let change = caller.audits("resume").of_job(&id);
+    Ok(Json(change.finish(api.handle.resume(id).await)?.to_value()))
 }
 
 pub(super) async fn run(
     State(api): State<Api>,
     caller: Caller,
-    OfJob(id): OfJob,
-    _: Bare,
+    JobPath(id): JobPath,
+    _: NoInput,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let order = caller.orders("run").of_job(&id);
-    let run = order.end_with_run(api.handle.run(id).await)?;
+    let change = caller.audits("run").of_job(&id);
+    let run = change.finish_with_run(api.handle.run(id).await)?;
     Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }
 
 pub(super) async fn pause_all(
     State(api): State<Api>,
     caller: Caller,
-    _: Bare,
+    _: NoInput,
 ) -> Result<Json<Value>, ApiError> {
     let by = caller.name();
-    let order = caller.orders("pause-all");
-    let since = order.end(api.handle.pause_all().await)?;
+    let change = caller.audits("pause-all");
+    let since = change.finish(api.handle.pause_all().await)?;
     if let (Some(since), Some(by)) = (since, by) {
-        api.noted.paused(since, by);
+        api.reported.set_paused(since, by);
     }
-    Ok(paused(since))
+    Ok(scheduler_state(since))
 }
 
 pub(super) async fn resume_all(
     State(api): State<Api>,
     caller: Caller,
-    _: Bare,
+    _: NoInput,
 ) -> Result<Json<Value>, ApiError> {
-    let order = caller.orders("resume-all");
-    Ok(paused(order.end(api.handle.resume_all().await)?))
+    let change = caller.audits("resume-all");
+    Ok(scheduler_state(change.finish(api.handle.resume_all().await)?))
 }
 
-fn paused(since: Option<Timestamp>) -> Json<Value> {
+fn scheduler_state(since: Option<Timestamp>) -> Json<Value> {
     let state = if since.is_some() { "paused" } else { "running" };
     Json(json!({"state": state, "paused_since": since.map(rfc3339)}))
 }
 
-/// The pause of the scheduler as a whole, if there is one: then no job fires, whatever its own state.
+/// A pause of the scheduler as a whole: no job fires, whatever its own state.
 #[derive(Serialize)]
-struct Pause {
+struct SchedulerPause {
     since: String,
     by: Option<String>,
 }
 
-fn pause_of_all(api: &Api) -> Option<Pause> {
+fn scheduler_pause(api: &Api) -> Option<SchedulerPause> {
     let since = api.handle.status().paused_since?;
-    Some(Pause { since: rfc3339(since), by: api.noted.paused_by(since) })
+    Some(SchedulerPause { since: rfc3339(since), by: api.reported.paused_by(since) })
 }

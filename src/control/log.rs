@@ -1,4 +1,4 @@
-//! What the daemon logs, shown and changed while it runs.
+//! Shows and changes what the daemon logs, while it runs.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,48 +12,43 @@ use serde_json::{Value, json};
 use super::Api;
 use super::audit::Caller;
 use super::error::ApiError;
-use super::request::{Bare, Bytes, JSON_BYTES_MAX, json as read_json};
+use super::request::{JSON_BYTES_MAX, NoInput, RawBody, json as read_json};
 use crate::clock::{Timestamp, rfc3339};
 use crate::invalid::{self, Invalid};
 
-/// The longest time for which a filter can be set: a week. Beyond that, a restart would end it anyway.
+/// The longest time limit of a filter: a week. A change that shall last longer belongs into the configuration.
 const LIMIT_SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
 
-/// The filter of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Filter {
-    /// The directives that hold.
+pub struct ActiveFilter {
+    /// The directives that apply now.
     pub filter: String,
     /// The directives that the daemon was started with.
     pub start_filter: String,
-    /// When those hold again; none if there is no limit.
+    /// When the directives of the start apply again; none if there is no limit.
     #[serde(serialize_with = "moment")]
     pub until: Option<Timestamp>,
 }
 
-/// What a change of the filter did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Changed {
-    /// The directives that held before.
+pub struct FilterChange {
+    /// The directives that applied before.
     pub previous: String,
-    /// The filter that holds now.
     #[serde(flatten)]
-    pub now: Filter,
+    pub now: ActiveFilter,
 }
 
-/// How long a change holds.
+/// How long a change applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
-    /// The time from now on.
+pub struct FilterExpiry {
+    /// From now.
     pub time: Duration,
-    /// When it is over.
     pub until: Timestamp,
 }
 
-/// Why the filter was not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    /// The filter that was asked for is not taken.
+    /// The filter is not acceptable.
     #[error("{0}")]
     Refused(String),
     /// The daemon could not change it.
@@ -61,19 +56,18 @@ pub enum FilterError {
     Failed(String),
 }
 
-/// The filter of the log, and the way to change it.
+/// The log filter, as the part of the daemon that logs offers it.
 pub trait LogFilter: fmt::Debug + Send + Sync {
-    /// The filter as it is.
-    fn current(&self) -> Filter;
+    fn current(&self) -> ActiveFilter;
 
-    /// Changes it to these directives, or to those of the start. Directives that would hide audit lines, warnings or errors
-    /// that the filter of the start shows are refused. `tell` logs the change.
+    /// Changes the filter to these directives, or to those of the start if `filter` is none. Directives that would hide
+    /// audit lines, warnings or errors that the filter of the start shows are refused. `log` is called to log the change.
     fn change(
         &self,
         filter: Option<&str>,
-        limit: Option<Limit>,
-        tell: &dyn Fn(&Changed),
-    ) -> Result<Changed, FilterError>;
+        limit: Option<FilterExpiry>,
+        log: &dyn Fn(&FilterChange),
+    ) -> Result<FilterChange, FilterError>;
 }
 
 #[expect(clippy::ref_option, reason = "the shape that serde asks for")]
@@ -81,16 +75,15 @@ fn moment<S: Serializer>(until: &Option<Timestamp>, serializer: S) -> Result<S::
     until.map(rfc3339).serialize(serializer)
 }
 
-pub(super) async fn show(State(api): State<Api>, _: Bare) -> Json<Value> {
+pub(super) async fn show(State(api): State<Api>, _: NoInput) -> Json<Value> {
     Json(json!(api.log.current()))
 }
 
-/// What is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Given {
+struct FilterBody {
     filter: String,
-    /// Seconds after which the filter of the start holds again.
+    /// Seconds after which the filter of the start applies again.
     #[serde(rename = "for")]
     seconds: Option<f64>,
 }
@@ -98,35 +91,44 @@ struct Given {
 pub(super) async fn change(
     State(api): State<Api>,
     caller: Caller,
-    Bytes(body): Bytes<JSON_BYTES_MAX>,
+    RawBody(body): RawBody<JSON_BYTES_MAX>,
 ) -> Result<Json<Value>, ApiError> {
-    let Given { filter, seconds } = invalid::read(read_json(&body)?)?;
-    let limit = seconds.map(|seconds| limit(seconds, api.clock.now())).transpose()?;
-    let changed =
-        api.log.change(Some(&filter), limit, &|changed| caller.changed_log_filter(changed));
-    Ok(Json(json!(changed?)))
-}
-
-fn limit(seconds: f64, now: Timestamp) -> Result<Limit, Invalid> {
-    let time = Duration::try_from_secs_f64(seconds).ok();
-    let time =
-        time.filter(|time| *time > Duration::ZERO && time.as_secs_f64() <= LIMIT_SECONDS_MAX);
-    let limit = time.and_then(|time| {
-        let until = now.checked_add_signed(TimeDelta::from_std(time).ok()?)?;
-        Some(Limit { time, until })
-    });
-    limit.ok_or_else(|| {
-        Invalid::new("for", format!("must be above 0 and at most {LIMIT_SECONDS_MAX} seconds"))
-    })
+    let FilterBody { filter, seconds } = invalid::read(read_json(&body)?)?;
+    let limit = seconds.map(|seconds| expiry(seconds, api.clock.now())).transpose()?;
+    set(&api, &caller, Some(&filter), limit)
 }
 
 pub(super) async fn reset(
     State(api): State<Api>,
     caller: Caller,
-    _: Bare,
+    _: NoInput,
 ) -> Result<Json<Value>, ApiError> {
-    let changed = api.log.change(None, None, &|changed| caller.changed_log_filter(changed));
-    Ok(Json(json!(changed?)))
+    set(&api, &caller, None, None)
+}
+
+fn set(
+    api: &Api,
+    caller: &Caller,
+    filter: Option<&str>,
+    limit: Option<FilterExpiry>,
+) -> Result<Json<Value>, ApiError> {
+    let log = |change: &FilterChange| {
+        caller.changed_log_filter(&change.now.filter, &change.previous);
+    };
+    Ok(Json(json!(api.log.change(filter, limit, &log)?)))
+}
+
+fn expiry(seconds: f64, now: Timestamp) -> Result<FilterExpiry, Invalid> {
+    let time = Duration::try_from_secs_f64(seconds).ok();
+    let time =
+        time.filter(|time| *time > Duration::ZERO && time.as_secs_f64() <= LIMIT_SECONDS_MAX);
+    let limit = time.and_then(|time| {
+        let until = now.checked_add_signed(TimeDelta::from_std(time).ok()?)?;
+        Some(FilterExpiry { time, until })
+    });
+    limit.ok_or_else(|| {
+        Invalid::new("for", format!("must be above 0 and at most {LIMIT_SECONDS_MAX} seconds"))
+    })
 }
 
 impl From<FilterError> for ApiError {

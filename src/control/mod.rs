@@ -1,28 +1,30 @@
-//! The control socket: HTTP/1.1 and JSON over a Unix socket, for the command line and for
-//! applications in any language.
+//! The control socket: HTTP/1.1 and JSON over a Unix socket, for the command line and for applications in any language.
 //!
-//! Requests that change something go through the scheduler's handle and are answered once they
-//! are on disk; requests that read go to the history. Nothing here decides anything.
+//! A request that changes something goes through the scheduler's handle and is answered once the change is on disk; a
+//! request that reads goes to the history. Nothing here decides anything about jobs or runs.
+//!
+//! A request passes `gate` (which refuses it during a start), its route in [`router`], the types in `request` (which read its
+//! path, query and body within limits), and a handler in `jobs`, `batch`, `runs`, `output`, `log` or `daemon`. `audit` logs
+//! who changed what, `error` turns every failure into the JSON of the contract, and `budget` bounds the memory of bodies.
 
 pub mod audit;
 mod batch;
 pub mod bind;
 mod budget;
-mod cancel;
 pub mod condition;
 mod daemon;
 mod error;
 mod gate;
 mod health;
 mod jobs;
-pub mod kept;
+pub mod listener;
 pub mod log;
 mod output;
 mod previews;
 mod request;
 mod runs;
+pub mod socket_watch;
 mod status;
-pub mod unix;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,105 +42,91 @@ use crate::history::History;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::handle::Handle;
 pub use crate::scheduler::request::Difference;
-pub use audit::Users;
-pub use budget::Budget;
-use condition::Noted;
+pub use audit::UserNames;
+pub use budget::MemoryBudget;
+use condition::ReportedConditions;
 use error::ApiError;
-pub use gate::{Opening, Routes, Stage, gated};
+pub use gate::{OpeningStore, Routes, StartStage, gated};
 pub use log::LogFilter;
-pub use previews::Previews;
+pub use previews::PreviewLimits;
 
-/// A reload's answer: what changed, or what is wrong with the file, in one line.
-pub type ReloadAnswer = Result<Reloaded, String>;
+/// What a reload changed, or what is wrong with the file, in one line.
+pub type ReloadResult = Result<Reloaded, String>;
 
-/// Somebody asks for a reload.
+/// A request to read the configuration again.
 #[derive(Debug)]
-pub struct ReloadOrder {
-    /// Whether a file that declares no jobs any more is believed.
+pub struct ReloadRequest {
+    /// Accept a file that declares no jobs any more, and remove them.
     pub force: bool,
-    /// Who waits for the answer.
-    pub reply: oneshot::Sender<ReloadAnswer>,
+    pub reply: oneshot::Sender<ReloadResult>,
 }
 
 /// What a reload did.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Reloaded {
-    /// How the jobs of the file differ from those before.
     #[serde(flatten)]
     pub jobs: Difference,
-    /// Sections that changed and take effect at the next start only.
+    /// Sections that changed, but take effect at the next start only.
     pub restart_needed: Vec<String>,
 }
 
-/// What is known of the file that declares jobs.
+/// The file that declares jobs, and what could not be declared.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct DeclaredFile {
-    /// Its absolute path.
+    /// An absolute path.
     pub path: String,
-    /// The source of its jobs.
+    /// The name that its jobs have as their source.
     pub source: String,
     /// How many jobs it declares.
     pub jobs: usize,
-    /// Those that could not be declared as the file has them.
+    /// The jobs that could not be declared as the file has them.
     pub faults: Vec<DeclaredFault>,
 }
 
-/// Why a job is not what the file says.
+/// A job that is not what the file says.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct DeclaredFault {
-    /// The job.
     pub job: String,
     /// What is wrong, and where.
     pub error: String,
 }
 
-/// What does not change while a daemon lives.
+/// Facts about the daemon that do not change while it lives.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct DaemonInfo {
     /// The node's name.
     pub node: String,
-    /// When it started.
     pub started_at: Timestamp,
-    /// Where it listens.
+    /// The path of the control socket.
     pub socket: PathBuf,
     /// The store's URL, without secrets.
     pub store: String,
-    /// Where the rules of time zones come from.
+    /// Source and version of the time zone rules.
     pub zone_source: String,
 }
 
-/// What the requests work on.
+/// What the handlers of requests work with.
 #[derive(Debug, Clone)]
 pub struct Api {
-    /// The way to the scheduler.
     pub handle: Handle,
-    /// The way to the store's readers.
     pub history: History,
-    /// What definitions are judged by.
+    /// The rules by which definitions are admitted.
     pub rules: watch::Receiver<Arc<Rules>>,
-    /// The file that declares jobs.
     pub declared: watch::Receiver<DeclaredFile>,
-    /// The time.
     pub clock: Arc<dyn Clock>,
-    /// The way to the one who reads the configuration.
-    pub reload: mpsc::Sender<ReloadOrder>,
-    /// What other parts of the daemon have noted.
-    pub noted: Noted,
-    /// Who this daemon is.
-    pub identity: Arc<Identity>,
-    /// When answers that go on have to end.
+    /// Reloads are carried out by the part of the daemon that reads the configuration.
+    pub reload: mpsc::Sender<ReloadRequest>,
+    pub reported: ReportedConditions,
+    pub info: Arc<DaemonInfo>,
+    /// Cancelled when answers that follow a run have to end.
     pub closing: CancellationToken,
-    /// How many bytes of requests and answers are in memory.
-    pub budget: Budget,
-    /// The places for previews.
-    pub previews: Previews,
-    /// The filter of the log.
+    pub budget: MemoryBudget,
+    pub previews: PreviewLimits,
     pub log: Arc<dyn LogFilter>,
-    /// The names of users.
-    pub users: Users,
+    pub users: UserNames,
 }
 
-/// The JSON of a refusal that is sent before a route sees the request.
+/// The JSON of a refusal that the HTTP server sends before a route sees the request.
 pub fn wording(status: StatusCode, message: &str) -> Value {
     ApiError::of_status(status, message).body()
 }
@@ -156,7 +144,7 @@ pub fn router(api: Api) -> Routes {
         .route("/v1/runs", get(runs::list))
         .route("/v1/runs/{id}", get(runs::show))
         .route("/v1/runs/{id}/output", get(output::output))
-        .route("/v1/runs/{id}/cancel", post(cancel::cancel))
+        .route("/v1/runs/{id}/cancel", post(runs::cancel))
         .route("/v1/status", get(daemon::status))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -1,4 +1,4 @@
-//! What a run has written: all at once, or line by line while it is written.
+//! The output of a run: all of it at once, or line by line while it is written.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,26 +16,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::error::ApiError;
-use super::request::{OfRun, Parameters};
-use super::unix::Peer;
+use super::listener::SocketPeer;
+use super::request::{QueryParams, RunPath};
 use crate::clock::rfc3339;
-use crate::history::{Following, History, Told};
+use crate::history::{FollowEvent, History, RunFollower};
 use crate::invalid::Invalid;
 use crate::output::Line;
 use crate::run::Run;
 
-/// One JSON object a line.
+/// One JSON object per line.
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct OutputParameters {
+pub(super) struct OutputQuery {
     attempt: Option<u32>,
     follow: Option<String>,
 }
 
-impl OutputParameters {
-    /// `?follow` alone says yes.
+impl OutputQuery {
+    /// `?follow` without a value means true.
     fn follows(&self) -> Result<bool, Invalid> {
         match self.follow.as_deref() {
             None | Some("false") => Ok(false),
@@ -47,20 +47,20 @@ impl OutputParameters {
 
 pub(super) async fn output(
     State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
-    OfRun(id): OfRun,
-    Parameters(given): Parameters<OutputParameters>,
+    Extension(peer): Extension<SocketPeer>,
+    RunPath(id): RunPath,
+    QueryParams(given): QueryParams<OutputQuery>,
 ) -> Result<Response, ApiError> {
     let follows = given.follows()?;
-    let run = api.history.run(&id.0).await?.ok_or_else(|| super::runs::unknown(&id.0))?;
+    let run = api.history.run(&id.0).await?.ok_or_else(|| ApiError::no_run(&id.0))?;
     if given.attempt.is_some_and(|attempt| !(1..=run.attempt).contains(&attempt)) {
         let message = format!("must be between 1 and {}, the attempt that it is in", run.attempt);
         return Err(Invalid::new("attempt", message).into());
     }
     if follows {
-        let following = api.history.follow(&run, given.attempt);
-        let following = following.map_err(|error| ApiError::unavailable(error.to_string()))?;
-        let body = Body::new(Lines::new(following, peer, api.closing));
+        let follower = api.history.follow(&run, given.attempt);
+        let follower = follower.map_err(|error| ApiError::unavailable(error.to_string()))?;
+        let body = Body::new(FollowBody::new(follower, peer, api.closing));
         return Ok(([(header::CONTENT_TYPE, NDJSON)], body).into_response());
     }
     Ok(Json(so_far(&api.history, &run, given.attempt.unwrap_or(run.attempt)).await?)
@@ -69,7 +69,7 @@ pub(super) async fn output(
 
 async fn so_far(history: &History, run: &Run, attempt: u32) -> Result<Value, ApiError> {
     let output = history.output(&run.id, attempt).await?;
-    let lines: Vec<Value> = output.lines().map(|line| value(&line)).collect();
+    let lines: Vec<Value> = output.lines().map(|line| line_value(&line)).collect();
     Ok(json!({
         "run_id": &*run.id.0,
         "job_id": run.job_id,
@@ -83,7 +83,7 @@ async fn so_far(history: &History, run: &Run, attempt: u32) -> Result<Value, Api
     }))
 }
 
-fn value(line: &Line) -> Value {
+fn line_value(line: &Line) -> Value {
     let mut value = json!({"at": rfc3339(line.at), "stream": line.stream, "text": line.text});
     if let (true, Some(fields)) = (line.is_open, value.as_object_mut()) {
         fields.insert("open".to_owned(), true.into());
@@ -91,13 +91,13 @@ fn value(line: &Line) -> Value {
     value
 }
 
-/// What a follower is told, as lines.
-fn words(told: &Told) -> Bytes {
-    let values = match told {
-        Told::Attempt(number) => vec![json!({"attempt": number})],
-        Told::Missed(lines) => vec![json!({"missed": lines})],
-        Told::Lines(lines) => lines.iter().map(value).collect(),
-        Told::End(run) => vec![json!({"state": run.state.word(), "attempt": run.attempt})],
+/// An event as lines of the answer.
+fn event_lines(event: &FollowEvent) -> Bytes {
+    let values = match event {
+        FollowEvent::Attempt(number) => vec![json!({"attempt": number})],
+        FollowEvent::Missed(lines) => vec![json!({"missed": lines})],
+        FollowEvent::Lines(lines) => lines.iter().map(line_value).collect(),
+        FollowEvent::End(run) => vec![json!({"state": run.state.word(), "attempt": run.attempt})],
     };
     let mut text = String::new();
     for value in values {
@@ -107,38 +107,36 @@ fn words(told: &Told) -> Bytes {
     text.into()
 }
 
-/// The body of an answer that goes on for as long as the run does. The next piece is only looked for when the last one
-/// has been taken, so a slow reader costs no memory; and with the connection all of it goes at once.
-struct Lines {
-    telling: Pin<Box<dyn Future<Output = Option<Piece>> + Send>>,
+/// The body of an answer that follows a run. The next event is awaited only when the client has taken the last one, so a
+/// slow client costs no memory; and when the connection closes, all of this is dropped at once.
+struct FollowBody {
+    next: Pin<Box<dyn Future<Output = Option<(Bytes, FollowSession)>> + Send>>,
 }
 
-/// What is told next, and who goes on to tell.
-type Piece = (Bytes, Conversation);
-
-/// An answer that follows a run: what it reads, its client, and how long it goes on.
-struct Conversation {
-    following: Following,
-    peer: Peer,
+/// Passed from each event to the next.
+struct FollowSession {
+    follower: RunFollower,
+    peer: SocketPeer,
+    /// Cancelled when the daemon stops.
     closing: CancellationToken,
 }
 
-impl Lines {
-    fn new(following: Following, peer: Peer, closing: CancellationToken) -> Self {
-        Self { telling: Box::pin(Conversation { following, peer, closing }.next()) }
+impl FollowBody {
+    fn new(follower: RunFollower, peer: SocketPeer, closing: CancellationToken) -> Self {
+        Self { next: Box::pin(FollowSession { follower, peer, closing }.next()) }
     }
 }
 
-impl Conversation {
-    async fn next(mut self) -> Option<Piece> {
-        let told = tokio::select! {
-            told = self.following.next() => told,
+impl FollowSession {
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        let event = tokio::select! {
+            event = self.follower.next() => event,
             () = self.peer.gone() => return None,
             () = self.closing.cancelled() => return None,
         };
-        match told {
-            Ok(told) => Some((words(&told?), self)),
-            // The client sees that the end is missing.
+        match event {
+            Ok(event) => Some((event_lines(&event?), self)),
+            // The client sees that the last line does not say how the run ended.
             Err(error) => {
                 tracing::debug!(%error, "a run cannot be followed any more");
                 None
@@ -147,7 +145,7 @@ impl Conversation {
     }
 }
 
-impl hyper::body::Body for Lines {
+impl hyper::body::Body for FollowBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -155,9 +153,9 @@ impl hyper::body::Body for Lines {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let told = std::task::ready!(self.telling.as_mut().poll(context));
-        Poll::Ready(told.map(|(bytes, conversation)| {
-            self.telling = Box::pin(conversation.next());
+        let next = std::task::ready!(self.next.as_mut().poll(context));
+        Poll::Ready(next.map(|(bytes, session)| {
+            self.next = Box::pin(session.next());
             Ok(Frame::data(bytes))
         }))
     }

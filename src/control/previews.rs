@@ -1,5 +1,5 @@
-//! Previews are arithmetic that may take long, so few are computed at a time: the processors belong
-//! to the jobs. The number of those that wait is bounded, and so is the time of each.
+//! Previews are arithmetic that may take long. To leave the processors to the jobs, few are computed at the same time; the
+//! number of those that wait is bounded, and so is the time of each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +13,20 @@ use crate::clock::Timestamp;
 use crate::preview::Preview;
 use crate::zone::Zone;
 
-/// Previews that are computed at a time, at most; never more than half of the processors.
+/// The most previews that are computed at the same time; never more than half of the processors.
 const COMPUTED_MAX: usize = 4;
-/// Previews that are computed or wait for that.
+/// The most previews that are computed or wait for that.
 const PREVIEWS_MAX: usize = 32;
-/// How long one may be computed.
+/// Time limit of one computation.
 const TIME_MAX: Duration = Duration::from_secs(2);
 
-/// The places for previews.
 #[derive(Debug, Clone)]
-pub struct Previews {
+pub struct PreviewLimits {
     all: Arc<Semaphore>,
     computed: Arc<Semaphore>,
 }
 
-impl Default for Previews {
+impl Default for PreviewLimits {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -37,9 +36,9 @@ impl Default for Previews {
     }
 }
 
-impl Previews {
+impl PreviewLimits {
     /// Computes a preview when it is its turn; 503 if too many wait already.
-    pub(super) async fn answer(
+    pub(super) async fn compute(
         &self,
         question: Value,
         zone: Zone,
@@ -49,11 +48,11 @@ impl Previews {
             let message = format!("{PREVIEWS_MAX} previews are being computed or wait for that");
             ApiError::unavailable(message)
         };
-        let place = Arc::clone(&self.all).try_acquire_owned().map_err(|_| busy())?;
+        let slot = Arc::clone(&self.all).try_acquire_owned().map_err(|_| busy())?;
         let turn = Arc::clone(&self.computed).acquire_owned().await.map_err(|_| busy())?;
         let computing = tokio::task::spawn_blocking(move || {
-            // Held until it is computed, also if nobody waits for it any longer.
-            let _held = (place, turn);
+            // Held until the computation ends, even if the client has gone.
+            let _held = (slot, turn);
             let begin = Instant::now();
             Preview::answer_while(question, &zone, now, || begin.elapsed() < TIME_MAX)
         });
@@ -70,11 +69,11 @@ mod tests {
     use serde_json::json;
 
     #[tokio::test]
-    async fn one_preview_too_many_is_refused_and_a_place_that_is_free_again_is_used() {
-        let previews = Previews::default();
+    async fn one_preview_too_many_is_refused_until_another_one_ends() {
+        let previews = PreviewLimits::default();
         let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
         let question = || json!({"trigger": {"type": "interval", "hours": 1}, "count": 2});
-        let ask = || previews.answer(question(), Zone::utc(), now);
+        let ask = || previews.compute(question(), Zone::utc(), now);
         let places = u32::try_from(PREVIEWS_MAX).unwrap();
         let held = Arc::clone(&previews.all).acquire_many_owned(places).await.unwrap();
         let refused = ask().await.unwrap_err().into_response();

@@ -1,5 +1,5 @@
-//! Reading what a client sends: bounded in size and time, every fault one clear error. Each route takes its body and its
-//! parameters through one of these types, which refuses everything that it does not use.
+//! Reads what a client sends, within limits of size and time. Each route takes its path, query and body through one of these
+//! types, which refuse everything that the route does not use, so that each mistake gets one clear error.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -15,32 +15,34 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Api;
-use super::budget::Share;
+use super::budget::BudgetShare;
 use super::error::ApiError;
+use crate::filter::PAGE_LIMIT;
+use crate::history::PAGE_DEFAULT;
 use crate::invalid::{self, Invalid};
 use crate::job::{Definition, JobId};
 use crate::json::{self, JsonError};
 use crate::run::RunId;
 
-/// Bytes of a body: thousands of times a usual job.
+/// Size limit of a job's definition in bytes, thousands of times that of a usual job.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of a body that is no job: as a tree of values it may take eighty times as much memory.
+/// Size limit of any other body in bytes. It is lower because a JSON value in memory may take eighty times as much.
 pub(super) const JSON_BYTES_MAX: usize = 64 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A body of at most this many bytes.
+/// A body of at most `MAX` bytes, in a request without a query.
 #[derive(Debug)]
-pub(super) struct Bytes<const MAX: usize = BODY_BYTES_MAX>(pub(super) Received);
+pub(super) struct RawBody<const MAX: usize = BODY_BYTES_MAX>(pub(super) ReceivedBody);
 
-/// A body that was received. It has a share of the budget for as long as it is kept.
+/// A body and its share of the memory budget.
 #[derive(Debug)]
-pub(super) struct Received {
+pub(super) struct ReceivedBody {
     bytes: Vec<u8>,
-    _share: Share,
+    _share: BudgetShare,
 }
 
-impl Deref for Received {
+impl Deref for ReceivedBody {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -48,7 +50,7 @@ impl Deref for Received {
     }
 }
 
-impl<const MAX: usize> FromRequest<Api> for Bytes<MAX> {
+impl<const MAX: usize> FromRequest<Api> for RawBody<MAX> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
@@ -57,7 +59,7 @@ impl<const MAX: usize> FromRequest<Api> for Bytes<MAX> {
     }
 }
 
-/// A JSON body.
+/// A JSON body, in a request without a query.
 #[derive(Debug)]
 pub(super) struct JsonBody(pub(super) Value);
 
@@ -65,16 +67,16 @@ impl FromRequest<Api> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
-        let Bytes(bytes) = Bytes::<JSON_BYTES_MAX>::from_request(request, api).await?;
+        let RawBody(bytes) = RawBody::<JSON_BYTES_MAX>::from_request(request, api).await?;
         json(&bytes).map(Self)
     }
 }
 
-/// The parameters after the question mark, of a request without a body.
+/// The query, in a request without a body.
 #[derive(Debug)]
-pub(super) struct Parameters<T>(pub(super) T);
+pub(super) struct QueryParams<T>(pub(super) T);
 
-impl<T: DeserializeOwned + Send> FromRequest<Api> for Parameters<T> {
+impl<T: DeserializeOwned + Send> FromRequest<Api> for QueryParams<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
@@ -84,24 +86,24 @@ impl<T: DeserializeOwned + Send> FromRequest<Api> for Parameters<T> {
     }
 }
 
-/// A request without a body and parameters.
+/// A request without a query and without a body.
 #[derive(Debug)]
-pub(super) struct Bare;
+pub(super) struct NoInput;
 
-impl FromRequest<Api> for Bare {
+impl FromRequest<Api> for NoInput {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
-        Parameters::<NoKeys>::from_request(request, api).await.map(|_| Self)
+        QueryParams::<NoKeys>::from_request(request, api).await.map(|_| Self)
     }
 }
 
-/// An object without any key.
+/// An object without keys.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoKeys {}
 
-/// Reads a body that may be absent.
+/// Parses a body that may be absent.
 pub(super) fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(T::default());
@@ -113,14 +115,14 @@ pub(super) fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, 
     Ok(invalid::read(value)?)
 }
 
-/// Reads the query of a URL; an unknown key and one that is given twice are errors.
+/// Parses the query of a URL. An unknown key and a key that is given twice are errors.
 fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let mut known = BTreeSet::new();
     if let Some((key, _)) = pairs.clone().find(|(key, _)| !known.insert(key.clone())) {
         return Err(ApiError::bad_parameter(Invalid::new(key, "is given twice")));
     }
-    // What no row holds, not every database can be asked for.
+    // No row holds control characters, and not every database accepts them in a query.
     if let Some((key, _)) = pairs.clone().find(|(_, value)| value.chars().any(char::is_control)) {
         return Err(Invalid::new(key, "must have no control characters").into());
     }
@@ -128,7 +130,7 @@ fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     read.map_err(|error| ApiError::bad_parameter(invalid::at_path(&error)))
 }
 
-/// A body as JSON.
+/// Parses a body as JSON.
 pub(super) fn json(bytes: &[u8]) -> Result<Value, ApiError> {
     json::read(bytes).map_err(|error| match error {
         JsonError::Refused(invalid) => invalid.into(),
@@ -139,7 +141,7 @@ pub(super) fn json(bytes: &[u8]) -> Result<Value, ApiError> {
     })
 }
 
-/// A body as a job's definition; an error names the field.
+/// Parses a body as a job's definition. An error names the field.
 pub(super) fn definition(bytes: &[u8]) -> Result<Definition, ApiError> {
     match Definition::read(bytes) {
         Some(definition) => Ok(definition),
@@ -147,18 +149,22 @@ pub(super) fn definition(bytes: &[u8]) -> Result<Definition, ApiError> {
     }
 }
 
-async fn body(body: Body, max: usize, api: &Api) -> Result<Received, ApiError> {
-    let share = Share::of_requests(&api.budget);
+async fn body(body: Body, max: usize, api: &Api) -> Result<ReceivedBody, ApiError> {
+    let share = BudgetShare::of_requests(&api.budget);
     tokio::time::timeout(BODY_TIMEOUT, read_body(body, max, share))
         .await
         .map_err(|_| ApiError::too_slow())?
 }
 
-async fn read_body(mut body: Body, max: usize, mut share: Share) -> Result<Received, ApiError> {
+async fn read_body(
+    mut body: Body,
+    max: usize,
+    mut share: BudgetShare,
+) -> Result<ReceivedBody, ApiError> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| ApiError::unreadable(format!("the body broke off: {error}")))?;
+        let frame = frame
+            .map_err(|error| ApiError::unreadable(format!("the body is incomplete: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len().saturating_add(data.len()) > max {
             return Err(ApiError::too_large(max));
@@ -166,17 +172,17 @@ async fn read_body(mut body: Body, max: usize, mut share: Share) -> Result<Recei
         share.grow(data.len())?;
         bytes.extend_from_slice(&data);
     }
-    Ok(Received { bytes, _share: share })
+    Ok(ReceivedBody { bytes, _share: share })
 }
 
-/// The id of a job in the path. A path without one names the job whose id is [`BATCH`].
+/// The id of a job in the path. A path without an id is `/v1/jobs/batch`, which names the job [`BATCH`].
 #[derive(Debug)]
-pub(super) struct OfJob(pub(super) JobId);
+pub(super) struct JobPath(pub(super) JobId);
 
-/// The last word of a path that has a meaning of its own for some methods, and is a job's id for the others.
+/// The last word of the path `/v1/jobs/batch`: with POST it adds a batch, with other methods it is the id of a job.
 const BATCH: &str = "batch";
 
-impl<S: Send + Sync> FromRequestParts<S> for OfJob {
+impl<S: Send + Sync> FromRequestParts<S> for JobPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -189,14 +195,14 @@ impl<S: Send + Sync> FromRequestParts<S> for OfJob {
 
 /// The id of a run in the path.
 #[derive(Debug)]
-pub(super) struct OfRun(pub(super) RunId);
+pub(super) struct RunPath(pub(super) RunId);
 
-impl<S: Send + Sync> FromRequestParts<S> for OfRun {
+impl<S: Send + Sync> FromRequestParts<S> for RunPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let id = id_in_path(parts, state).await?.unwrap_or_default();
-        RunId::parse(&id).map(Self).ok_or_else(|| super::runs::unknown(&id))
+        RunId::parse(&id).map(Self).ok_or_else(|| ApiError::no_run(&id))
     }
 }
 
@@ -207,4 +213,30 @@ async fn id_in_path<S: Send + Sync>(
     let id = Option::<Path<String>>::from_request_parts(parts, state).await;
     id.map(|id| id.map(|Path(id)| id))
         .map_err(|rejection| ApiError::unreadable(rejection.body_text()))
+}
+
+/// Refuses a state that no row can have: an empty list would hide the mistake.
+pub(super) fn check_state(given: Option<&str>, known: &[&str]) -> Result<(), Invalid> {
+    match given {
+        Some(state) if !known.contains(&state) => Err(Invalid::new(
+            "state",
+            format!("unknown state \"{state}\" (expected one of {})", known.join(", ")),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a text that can be no part of what it is compared with: an id, or a tag.
+pub(super) fn check_text(field: &str, given: Option<&str>) -> Result<(), Invalid> {
+    let checked = given.map(JobId::parse).transpose();
+    checked.map(drop).map_err(|invalid| Invalid::new(field, invalid.message))
+}
+
+/// The number of rows of a page.
+pub(super) fn page_limit(given: Option<usize>) -> Result<usize, Invalid> {
+    let limit = given.unwrap_or(PAGE_DEFAULT);
+    if (1..=PAGE_LIMIT).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Invalid::new("limit", format!("must be between 1 and {PAGE_LIMIT}, not {limit}")))
 }

@@ -1,32 +1,38 @@
-//! Requests about the ledger.
+//! Requests about runs: the ledger, one run with its attempts, waiting for a run to end, cancelling it.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Extension, State};
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::audit::Caller;
 use super::error::ApiError;
-use super::jobs::{check_state, check_word, page_limit};
-use super::request::{OfRun, Parameters};
-use super::unix::Peer;
+use super::listener::SocketPeer;
+use super::request::{
+    JSON_BYTES_MAX, QueryParams, RawBody, RunPath, check_state, check_text, optional, page_limit,
+};
 use crate::filter::RunFilter;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::{Invalid, quoted};
 use crate::run::{Attempt, Run, RunId};
 
-/// Seconds for which one request waits at most.
+/// The longest time that a request may wait for the end of a run, in seconds.
 const WAIT_SECONDS_MAX: u64 = 300;
 
-/// States that a list can be asked for.
+/// Length limit of the reason of a cancel, in bytes.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// The states by which runs can be filtered.
 const STATES: [&str; 8] =
     ["pending", "running", "succeeded", "failed", "timed_out", "cancelled", "lost", "skipped"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListParameters {
+pub(super) struct RunsQuery {
     job: Option<String>,
     state: Option<String>,
     since: Option<String>,
@@ -37,10 +43,10 @@ pub(super) struct ListParameters {
 
 pub(super) async fn list(
     State(api): State<Api>,
-    Parameters(given): Parameters<ListParameters>,
+    QueryParams(given): QueryParams<RunsQuery>,
 ) -> Result<Json<Value>, ApiError> {
     check_state(given.state.as_deref(), &STATES)?;
-    check_word("job", given.job.as_deref())?;
+    check_text("job", given.job.as_deref())?;
     let is_run = |cursor: &String| RunId::parse(cursor).is_some();
     if let Some(cursor) = given.cursor.as_ref().filter(|cursor| !is_run(cursor)) {
         let message = format!("{} is not the id of a run", quoted(cursor));
@@ -65,15 +71,15 @@ pub(super) async fn list(
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ShowParameters {
+pub(super) struct RunQuery {
     wait: Option<u64>,
 }
 
 pub(super) async fn show(
     State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
-    OfRun(id): OfRun,
-    Parameters(given): Parameters<ShowParameters>,
+    Extension(peer): Extension<SocketPeer>,
+    RunPath(id): RunPath,
+    QueryParams(given): QueryParams<RunQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let run = match given.wait {
         Some(seconds) if seconds > WAIT_SECONDS_MAX => {
@@ -83,7 +89,7 @@ pub(super) async fn show(
         Some(seconds) => wait(&api, &peer, &id.0, seconds).await?,
         None => api.history.run(&id.0).await?,
     };
-    let mut shown = run.ok_or_else(|| unknown(&id.0))?.to_value();
+    let mut shown = run.ok_or_else(|| ApiError::no_run(&id.0))?.to_value();
     let attempts = api.history.attempts(&id.0).await?;
     if let Value::Object(map) = &mut shown {
         map.insert("attempts".to_owned(), attempts.iter().map(Attempt::to_value).collect());
@@ -91,8 +97,13 @@ pub(super) async fn show(
     Ok(Json(shown))
 }
 
-/// A run, once it has ended or the time is up. A client that goes away gives up its place at once.
-async fn wait(api: &Api, peer: &Peer, id: &str, seconds: u64) -> Result<Option<Run>, ApiError> {
+/// Waits until the run has ended or the time is up. A client that goes away gives up its slot at once.
+async fn wait(
+    api: &Api,
+    peer: &SocketPeer,
+    id: &str,
+    seconds: u64,
+) -> Result<Option<Run>, ApiError> {
     let waiter = api.history.waiter();
     let waiter = waiter.map_err(|error| ApiError::unavailable(error.to_string()))?;
     tokio::select! {
@@ -101,7 +112,37 @@ async fn wait(api: &Api, peer: &Peer, id: &str, seconds: u64) -> Result<Option<R
     }
 }
 
-/// There is no such run.
-pub(super) fn unknown(id: &str) -> ApiError {
-    ApiError::not_found(format!("there is no run {}", quoted(id)))
+/// The body of a cancel.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CancelBody {
+    reason: Option<String>,
+}
+
+impl CancelBody {
+    fn read(body: &[u8]) -> Result<Self, ApiError> {
+        let given: Self = optional(body)?;
+        let reason = given.reason.as_deref().unwrap_or_default();
+        if reason.len() > REASON_BYTES_MAX {
+            let message = format!("has at most {REASON_BYTES_MAX} bytes");
+            return Err(Invalid::new("reason", message).into());
+        }
+        if reason.contains('\0') {
+            return Err(Invalid::new("reason", "must have no NUL").into());
+        }
+        Ok(given)
+    }
+}
+
+/// Cancels a run. A run that waits has ended with the answer; one that is executed has been asked to end.
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    caller: Caller,
+    RunPath(id): RunPath,
+    RawBody(body): RawBody<JSON_BYTES_MAX>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let CancelBody { reason } = CancelBody::read(&body)?;
+    let change = caller.audits("cancel").of_run(&id);
+    let run = change.finish_with_run(api.handle.cancel(id, reason).await)?;
+    Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }

@@ -1,43 +1,40 @@
-//! The answer to `/v1/status`. It has the same fields from the first moment of a start on; what is not known yet is null.
+//! The answer to `/v1/status`. It has the same fields from the beginning of a start; what is not known yet is null.
 
 use serde_json::{Map, Value, json};
 
 use super::condition::{self, Condition};
-use super::health::Trouble;
-use super::{DeclaredFile, Identity};
+use super::health::Problem;
+use super::{DaemonInfo, DeclaredFile};
 use crate::clock::{Timestamp, rfc3339};
 use crate::scheduler::admission::Rules;
 use crate::scheduler::handle::{Node, PoolStatus, Status};
 
-/// Faulty jobs of the file that the status names one by one.
+/// The most faulty jobs of the file that the status lists.
 const FAULTS_SHOWN: usize = 100;
 
-/// What the status is made of.
 #[derive(Debug)]
-pub(super) struct Standing<'a> {
-    /// What the daemon does, in a word or a few.
+pub(super) struct StatusReport<'a> {
+    /// What the daemon does, such as `running`.
     pub(super) state: &'static str,
-    /// Why it is not ready, if it is not.
-    pub(super) trouble: Option<Trouble>,
+    /// Why the daemon is not ready, if it is not.
+    pub(super) not_ready: Option<Problem>,
     /// Everything that is wrong.
     pub(super) conditions: &'a [Condition],
-    /// How the scheduler stands.
     pub(super) scheduler: Status,
-    /// Who paused the scheduler, if that is known.
+    /// Who paused the scheduler; none if that is not known.
     pub(super) paused_by: Option<String>,
-    /// Why the store cannot be used.
+    /// Why the store cannot be used, if it cannot.
     pub(super) store_error: Option<String>,
-    /// How many jobs there are in each state, if that is known.
+    /// How many jobs are in each state; none if that is not known.
     pub(super) jobs: Option<Vec<(String, u64)>>,
     pub(super) declared: &'a DeclaredFile,
     pub(super) rules: &'a Rules,
-    pub(super) identity: &'a Identity,
+    pub(super) info: &'a DaemonInfo,
 }
 
-impl Standing<'_> {
-    /// The JSON form.
+impl StatusReport<'_> {
     pub(super) fn to_value(&self, now: Timestamp) -> Value {
-        let Self { scheduler, identity, rules, .. } = self;
+        let Self { scheduler, info, rules, .. } = self;
         let executors: Vec<Value> =
             scheduler.pools.iter().map(|pool| executor(pool, rules)).collect();
         let jobs = self.jobs.as_ref().map(|counts| {
@@ -46,8 +43,8 @@ impl Standing<'_> {
         });
         json!({
             "state": self.state,
-            "ready": self.trouble.is_none(),
-            "not_ready": self.trouble.as_ref().map(Trouble::to_value),
+            "ready": self.not_ready.is_none(),
+            "not_ready": self.not_ready.as_ref().map(Problem::to_value),
             "health": condition::health(self.conditions),
             "paused_since": scheduler.paused_since.map(rfc3339),
             "paused_by": self.paused_by,
@@ -59,27 +56,26 @@ impl Standing<'_> {
             })),
             "store_error": self.store_error,
             "version": env!("CARGO_PKG_VERSION"),
-            "node": identity.node,
+            "node": info.node,
             "pid": std::process::id(),
-            "started_at": rfc3339(identity.started_at),
+            "started_at": rfc3339(info.started_at),
             "now": rfc3339(now),
-            "uptime_seconds": now.signed_duration_since(identity.started_at).num_seconds(),
+            "uptime_seconds": now.signed_duration_since(info.started_at).num_seconds(),
             "timezone": rules.zone.zone.name(),
             "timezone_source": rules.zone.source,
-            "timezone_rules": identity.zone_source,
-            "store": identity.store,
-            "socket": identity.socket,
+            "timezone_rules": info.zone_source,
+            "store": info.store,
+            "socket": info.socket,
             "jobs": jobs,
             "declared": declared(self.declared),
             "running": scheduler.running,
             "next_wake": scheduler.next_wake.map(rfc3339),
             "executors": executors,
-            "nodes": nodes(scheduler, identity, now),
+            "nodes": nodes(scheduler, info, now),
         })
     }
 }
 
-/// What is known of the file that declares jobs.
 fn declared(file: &DeclaredFile) -> Value {
     let faults: Vec<_> = file.faults.iter().take(FAULTS_SHOWN).collect();
     json!({"file": file.path, "source": file.source, "jobs": file.jobs, "faulty": file.faults.len(),
@@ -92,18 +88,14 @@ fn executor(pool: &PoolStatus, rules: &Rules) -> Value {
         "waiting": pool.waiting, "retrying": pool.retrying})
 }
 
-/// The nodes on the store; this one alone where no list is kept, or it cannot be read yet.
-fn nodes(scheduler: &Status, identity: &Identity, now: Timestamp) -> Vec<Value> {
-    let alone = [Node {
-        name: identity.node.clone(),
-        beat: 0,
-        started_at: identity.started_at,
-        seen_at: now,
-    }];
+/// The nodes on the store; only this one if the store keeps no list, or the list has not been read yet.
+fn nodes(scheduler: &Status, info: &DaemonInfo, now: Timestamp) -> Vec<Value> {
+    let alone =
+        [Node { name: info.node.clone(), beat: 0, started_at: info.started_at, seen_at: now }];
     let nodes = if scheduler.nodes.is_empty() { &alone[..] } else { &scheduler.nodes };
     let node = |node: &Node| {
         json!({"name": node.name, "started_at": rfc3339(node.started_at),
-            "seen_at": rfc3339(node.seen_at), "here": node.name == identity.node})
+            "seen_at": rfc3339(node.seen_at), "here": node.name == info.node})
     };
     nodes.iter().map(node).collect()
 }

@@ -56,9 +56,9 @@ impl Frame {
     }
 
     /// The facts that the control socket tells of this daemon.
-    pub(super) fn facts(&self, config: &Config) -> Result<control::Identity, Failure> {
+    pub(super) fn facts(&self, config: &Config) -> Result<control::DaemonInfo, Failure> {
         let Self { identity, socket, .. } = self;
-        Ok(control::Identity {
+        Ok(control::DaemonInfo {
             node: identity.node.to_string(),
             started_at: identity.started_at,
             socket: std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned()),

@@ -28,7 +28,7 @@ use crate::cli::{ClientArguments, Failure};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Retention};
-use crate::control::{self, Api, DeclaredFile, LogFilter, ReloadAnswer, ReloadOrder, Reloaded};
+use crate::control::{self, Api, DeclaredFile, LogFilter, ReloadRequest, ReloadResult, Reloaded};
 use crate::executor::{
     self, Completion, Confidential, Live, Mailer, Pools, Privileges, WorkerProgram, handed_over_max,
 };
@@ -172,7 +172,7 @@ struct Daemon {
     mailer: Mailer,
     handle: scheduler::handle::Handle,
     archive: Arc<dyn Archive>,
-    reloads: mpsc::Receiver<ReloadOrder>,
+    reloads: mpsc::Receiver<ReloadRequest>,
     /// The configuration that the parts were built from.
     config: Config,
     /// Where it listens.
@@ -271,13 +271,13 @@ fn assemble(
         declared: file_out,
         clock: Arc::new(SystemClock),
         reload: reload_in,
-        noted,
-        identity: Arc::new(frame.facts(&config)?),
+        reported: noted,
+        info: Arc::new(frame.facts(&config)?),
         closing: doors.clone(),
-        budget: control::Budget::default(),
-        previews: control::Previews::default(),
+        budget: control::MemoryBudget::default(),
+        previews: control::PreviewLimits::default(),
         log: Arc::clone(&frame.log),
-        users: control::Users::default(),
+        users: control::UserNames::default(),
     };
     start_helpers(&store, secrets, core, tracker);
     let (hints, outputs) = start_hints(&store, live, (core, doors), tracker);
@@ -430,7 +430,7 @@ impl Daemon {
         &mut self,
         force: bool,
         signals: &mut Signals,
-    ) -> Option<(ReloadAnswer, bool)> {
+    ) -> Option<(ReloadResult, bool)> {
         let mut reloading = std::pin::pin!(self.reload(force));
         let mut is_asked_again = false;
         loop {
@@ -445,7 +445,7 @@ impl Daemon {
     }
 
     /// Reads the configuration again. With `force` also a file that declares no jobs any more is believed.
-    async fn reload(&mut self, force: bool) -> ReloadAnswer {
+    async fn reload(&mut self, force: bool) -> ReloadResult {
         let running = self.rules.borrow().clone();
         let default_user = self.config.default_user.clone();
         let judge = move |config: Config| {

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use super::notify;
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::control::condition::{Condition, Facts, Kind, Noted, conditions};
+use crate::control::condition::{
+    Condition, ConditionKind, ConditionSources, ReportedConditions, conditions,
+};
 use crate::history::History;
 use crate::printable::shortened;
 use crate::scheduler::admission::Rules;
@@ -37,7 +39,7 @@ type Counts = Vec<(String, u64)>;
 pub(super) struct Standing {
     handle: Handle,
     history: History,
-    noted: Noted,
+    noted: ReportedConditions,
     rules: watch::Receiver<Arc<Rules>>,
     /// Where the daemon listens.
     socket: PathBuf,
@@ -59,7 +61,7 @@ struct Counted {
 
 impl Standing {
     pub(super) fn new(
-        (handle, history, noted): (Handle, History, Noted),
+        (handle, history, noted): (Handle, History, ReportedConditions),
         rules: watch::Receiver<Arc<Rules>>,
         socket: PathBuf,
     ) -> Self {
@@ -76,21 +78,27 @@ impl Standing {
 
     /// Notes which jobs of the file another file declares.
     pub(super) fn declared(&self, conflicts: &[Conflict]) {
-        let Some(first) = conflicts.first() else { return self.noted.clear(Kind::Conflict) };
+        let Some(first) = conflicts.first() else {
+            return self.noted.clear(ConditionKind::Conflict);
+        };
         let message = match conflicts.len() - 1 {
             0 => first.to_string(),
             others => format!("{first} (and {others} more)"),
         };
-        self.noted.set(Condition::new(Kind::Conflict, &message, None));
+        self.noted.set(Condition::new(ConditionKind::Conflict, &message, None));
     }
 
     /// Notes how a reload has ended, and tells the service manager that the daemon is ready again.
     pub(super) fn reloaded(&self, error: Option<&String>) {
         match error {
-            None => self.noted.clear(Kind::Reload),
+            None => self.noted.clear(ConditionKind::Reload),
             Some(error) => {
                 let message = format!("the last reload failed: {error}");
-                self.noted.set(Condition::new(Kind::Reload, &message, Some(SystemClock.now())));
+                self.noted.set(Condition::new(
+                    ConditionKind::Reload,
+                    &message,
+                    Some(SystemClock.now()),
+                ));
             }
         }
         self.ready();
@@ -160,11 +168,15 @@ impl Standing {
         let now = SystemClock.now();
         let delay = self.handle.delay(now, Instant::now());
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let found = conditions(&Facts { status, delay, jobs: jobs.as_deref() }, &self.noted, now);
+        let found = conditions(
+            &ConditionSources { status, delay, jobs: jobs.as_deref() },
+            &self.noted,
+            now,
+        );
         let rules = self.rules.borrow();
         let zone = &rules.zone.zone;
         let mut line = sentence(status, jobs.as_deref(), &found, zone);
-        let is_reached = found.iter().all(|condition| condition.kind != Kind::Socket);
+        let is_reached = found.iter().all(|condition| condition.kind != ConditionKind::Socket);
         if !status.draining && is_reached {
             line.push_str("; listening at ");
             line.push_str(&self.socket.to_string_lossy());
@@ -182,7 +194,7 @@ fn sentence(
 ) -> String {
     let local = |at: Timestamp| zone.to_fixed(at).format("%Y-%m-%d %H:%M:%S %:z");
     // A stop has words of its own.
-    let told = found.iter().filter(|condition| condition.kind != Kind::Stopping);
+    let told = found.iter().filter(|condition| condition.kind != ConditionKind::Stopping);
     let mut parts: Vec<String> = told
         .map(|Condition { message, since, .. }| match since {
             Some(since) => format!("{message} (since {})", local(*since)),
@@ -230,9 +242,9 @@ mod tests {
         assert_eq!(sentence(&Status::default(), None, &[], &Zone::utc()), "0 running");
         status.paused_since = Some(at(0));
         let found = [
-            Condition::new(Kind::Store, "the store is unavailable: gone", None),
+            Condition::new(ConditionKind::Store, "the store is unavailable: gone", None),
             Condition::new(
-                Kind::Paused,
+                ConditionKind::Paused,
                 "the scheduler was paused by uid 7: no job fires",
                 Some(at(0)),
             ),
@@ -246,8 +258,8 @@ mod tests {
 
     #[test]
     fn the_line_of_a_stop_says_what_it_waits_for() {
-        let stopping = Condition::new(Kind::Stopping, "the daemon is stopping", None);
-        let away = Condition::new(Kind::Store, "gone", None);
+        let stopping = Condition::new(ConditionKind::Stopping, "the daemon is stopping", None);
+        let away = Condition::new(ConditionKind::Store, "gone", None);
         let told = |running, found: &[Condition]| {
             told(&Status { draining: true, running, ..Status::default() }, found)
         };
@@ -258,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_line_is_bounded() {
-        let long = Condition::new(Kind::Store, &"ä".repeat(2 * LINE_CHARS), None);
+        let long = Condition::new(ConditionKind::Store, &"ä".repeat(2 * LINE_CHARS), None);
         let line = told(&Status::default(), &vec![long; 9]);
         assert_eq!(line.chars().count(), LINE_CHARS + 1);
         assert!(line.ends_with('…'));

@@ -21,9 +21,9 @@ use super::signals::{Asked, Signals};
 use crate::cli::Failure;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError};
-use crate::control::condition::{Condition, Kind, Noted};
-use crate::control::kept::{self, KeptSocket};
-use crate::control::{self, DeclaredFile, Opening, Routes, Stage};
+use crate::control::condition::{Condition, ConditionKind, ReportedConditions};
+use crate::control::socket_watch::{self, SocketGuard};
+use crate::control::{self, DeclaredFile, OpeningStore, Routes, StartStage};
 use crate::executor::Privileges;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::declare::DeclareError;
@@ -43,9 +43,9 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// A start in progress. It owns the stage that requests and the service manager see.
 #[derive(Debug)]
 pub(super) struct Start {
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<StartStage>,
     /// Says that the daemon is starting, for as long as the stage is not the last one.
-    noted: Noted,
+    noted: ReportedConditions,
     /// When the service manager is told that the daemon is ready; none once it was.
     ready_at: Option<Instant>,
 }
@@ -93,19 +93,19 @@ impl Start {
     /// Lets the control socket appear, and answers at it until `doors` close. The socket goes with its file.
     pub(super) fn listen(
         (socket, mode): (&Path, u32),
-        opening: Opening,
+        opening: OpeningStore,
         doors: &CancellationToken,
         tracker: &TaskTracker,
-    ) -> Result<(Self, KeptSocket), Failure> {
-        let (listener, file, keeper) =
-            kept::listen(socket, mode).map_err(|error| refused(&error))?;
-        let noted = Noted::default();
-        let keeping = keeper.keep(noted.clone(), Arc::new(SystemClock));
+    ) -> Result<(Self, SocketGuard), Failure> {
+        let (listener, file, watcher) =
+            socket_watch::listen(socket, mode).map_err(|error| refused(&error))?;
+        let noted = ReportedConditions::default();
+        let keeping = watcher.watch(noted.clone(), Arc::new(SystemClock));
         tracker.spawn(doors.clone().run_until_cancelled_owned(keeping));
-        let (stage, stages) = watch::channel(Stage::Opening(Arc::new(opening)));
+        let (stage, stages) = watch::channel(StartStage::Opening(Arc::new(opening)));
         let router = control::gated(stages, Arc::new(SystemClock));
         let wording: server::Wording = control::wording;
-        let settings = (control::unix::LIMITS, wording);
+        let settings = (control::listener::LIMITS, wording);
         let closed = doors.clone().cancelled_owned();
         tracker.spawn(async move { server::serve(listener, router, settings, closed).await });
         let ready_at = Some(Instant::now() + READY_WITHIN);
@@ -170,25 +170,25 @@ impl Start {
     }
 
     /// Where conditions of the daemon are noted. The routes show them.
-    pub(super) fn noted(&self) -> Noted {
+    pub(super) fn noted(&self) -> ReportedConditions {
         self.noted.clone()
     }
 
     /// The store is open: requests about the daemon get through.
     pub(super) fn declaring(&self, routes: Routes) {
         let message = "the jobs of the file are being declared";
-        self.noted.set(Condition::new(Kind::Starting, message, None));
-        self.stage.send_replace(Stage::Declaring { routes, away: None });
+        self.noted.set(Condition::new(ConditionKind::Starting, message, None));
+        self.stage.send_replace(StartStage::Declaring { routes, store_error: None });
     }
 
     /// The jobs of the file are declared: all requests get through, and the daemon is ready.
     pub(super) fn up(&self) {
         self.stage.send_modify(|stage| {
-            if let Stage::Declaring { routes, .. } = stage {
-                *stage = Stage::Up(routes.clone());
+            if let StartStage::Declaring { routes, .. } = stage {
+                *stage = StartStage::Up(routes.clone());
             }
         });
-        self.noted.clear(Kind::Starting);
+        self.noted.clear(ConditionKind::Starting);
     }
 
     /// Awaits something. If that takes long, the service manager is told meanwhile that the daemon is ready.
@@ -217,9 +217,9 @@ impl Start {
     fn set_away(&mut self, why: Option<String>) {
         let is_news = self.stage.send_if_modified(|stage| {
             let away = match stage {
-                Stage::Opening(opening) => &mut Arc::make_mut(opening).away,
-                Stage::Declaring { away, .. } => away,
-                Stage::Up(_) => return false,
+                StartStage::Opening(opening) => &mut Arc::make_mut(opening).store_error,
+                StartStage::Declaring { store_error, .. } => store_error,
+                StartStage::Up(_) => return false,
             };
             let is_news = *away != why;
             away.clone_from(&why);
@@ -274,9 +274,9 @@ impl Start {
         };
         let shown = files::store_place(&plan.config, Path::new("")).map(|place| place.to_string());
         self.stage.send_modify(|stage| {
-            let Stage::Opening(opening) = stage else { return };
-            let Opening { identity, rules, declared, .. } = Arc::make_mut(opening);
-            identity.store = shown.unwrap_or_default();
+            let StartStage::Opening(opening) = stage else { return };
+            let OpeningStore { info, rules, declared, .. } = Arc::make_mut(opening);
+            info.store = shown.unwrap_or_default();
             rules.clone_from(&plan.rules);
             declared.clone_from(&plan.declared);
         });
@@ -314,9 +314,9 @@ impl Plan {
     }
 
     /// What the status shows of a daemon that has not opened the store of this plan.
-    pub(super) fn opening(&self, identity: control::Identity) -> Opening {
+    pub(super) fn opening(&self, info: control::DaemonInfo) -> OpeningStore {
         let (rules, declared) = (self.rules.clone(), self.declared.clone());
-        Opening { identity, rules, declared, away: None }
+        OpeningStore { info, rules, declared, store_error: None }
     }
 
     /// The declared jobs, as of now.

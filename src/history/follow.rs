@@ -1,7 +1,8 @@
 //! Following a run: its output line by line while it is written, over all of its attempts, to its end.
 //!
-//! What is executed on this node is read from its log; everything else, be it over or on another node, from the store
-//! once it is there. Who follows is never ahead of the log and never holds it up: a slow one is told what it missed.
+//! The output of an attempt that this node executes is read from its log; any other output, of an attempt that is over or on
+//! another node, is read from the store once it is there. A follower is never ahead of the log and never holds it up: a slow
+//! one is told how many lines it missed.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -17,32 +18,31 @@ use crate::scheduler::handle::Status;
 use crate::task::context::Context;
 use crate::task::log::{Follower, Log};
 
-/// Followers at the same time: each holds a connection, and at most what is kept of one output.
+/// The most followers at the same time. Each holds a connection, and at most the kept part of one output.
 pub const FOLLOWERS_MAX: usize = 128;
-/// Time between two looks into the store at least, also where a busy scheduler makes a thousand steps in it.
-const PAUSE: Duration = Duration::from_millis(20);
-/// The same at most: what another node does is no step of this one.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The shortest time between two queries of the store, even if a busy scheduler makes many steps in it.
+const QUERY_PAUSE: Duration = Duration::from_millis(20);
+/// The longest time between two queries: what another node does causes no step of this one.
+const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// There is no place for another follower.
+/// There is no slot for another follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{FOLLOWERS_MAX} clients follow runs already, which is as many as can")]
+#[error("{FOLLOWERS_MAX} clients are following runs already, which is the limit")]
 pub struct TooManyFollowers;
 
-/// What a follower is told.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Told {
+pub enum FollowEvent {
     /// Another attempt has begun.
     Attempt(u32),
-    /// This many lines come next that are not there any more.
+    /// This many lines come next, but are not kept any more.
     Missed(u64),
-    /// Lines, in the order in which they were written.
+    /// In the order in which they were written.
     Lines(Vec<Line>),
-    /// The run has ended, and nothing more will come.
+    /// The run has ended. This is the last event.
     End(Box<Run>),
 }
 
-/// What a run that is executed here is writing.
+/// The log of a run that this node executes.
 #[derive(Debug)]
 struct Executing(Arc<Context>);
 
@@ -54,66 +54,65 @@ impl Deref for Executing {
     }
 }
 
-/// Follows a run.
 #[derive(Debug)]
-pub struct Following {
+pub struct RunFollower {
     history: History,
     id: RunId,
     /// The attempt whose output is followed, or the next one if that has ended.
     attempt: u32,
-    /// Whether the output of an attempt before it was sent.
-    has_told: bool,
+    /// Whether an earlier attempt was followed.
+    has_begun: bool,
     log: Option<Follower<Executing>>,
-    to_tell: VecDeque<Told>,
+    events: VecDeque<FollowEvent>,
     is_over: bool,
     steps: watch::Receiver<Status>,
-    _place: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl History {
-    /// Follows a run from the beginning of an attempt on, or of the one that it is in.
-    pub fn follow(&self, run: &Run, attempt: Option<u32>) -> Result<Following, TooManyFollowers> {
-        let place = Arc::clone(&self.followers).try_acquire_owned();
-        Ok(Following {
+    /// Follows a run from the beginning of an attempt, or if none is given, of its present attempt.
+    pub fn follow(&self, run: &Run, attempt: Option<u32>) -> Result<RunFollower, TooManyFollowers> {
+        let slot = Arc::clone(&self.followers).try_acquire_owned();
+        Ok(RunFollower {
             history: self.clone(),
             id: run.id.clone(),
             attempt: attempt.unwrap_or(run.attempt),
-            has_told: false,
+            has_begun: false,
             log: None,
-            to_tell: VecDeque::new(),
+            events: VecDeque::new(),
             is_over: false,
             steps: self.handle.steps(),
-            _place: place.map_err(|_| TooManyFollowers)?,
+            _slot: slot.map_err(|_| TooManyFollowers)?,
         })
     }
 }
 
-impl Following {
-    /// What is to be told next, once there is something. None when there will be nothing more, which without an end
-    /// means that the daemon stops, or that nothing is known of the run any more.
-    pub async fn next(&mut self) -> Result<Option<Told>, HistoryError> {
+impl RunFollower {
+    /// Waits for the next event. None after the last one; without a [`FollowEvent::End`] that means that the daemon stops or
+    /// that the run is not in the ledger any more.
+    pub async fn next(&mut self) -> Result<Option<FollowEvent>, HistoryError> {
         loop {
-            if let Some(told) = self.to_tell.pop_front() {
-                return Ok(Some(told));
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
             }
             if self.is_over {
                 return Ok(None);
             }
             match self.log.take() {
-                Some(log) => self.read(log).await,
-                None => self.look().await?,
+                Some(log) => self.read_log(log).await,
+                None => self.query().await?,
             }
         }
     }
 
-    /// Waits for what is written next.
-    async fn read(&mut self, mut log: Follower<Executing>) {
+    /// Waits for the next lines of the log.
+    async fn read_log(&mut self, mut log: Follower<Executing>) {
         let news = log.next().await;
         if news.missed > 0 {
-            self.to_tell.push_back(Told::Missed(news.missed));
+            self.events.push_back(FollowEvent::Missed(news.missed));
         }
         if !news.lines.is_empty() {
-            self.to_tell.push_back(Told::Lines(news.lines));
+            self.events.push_back(FollowEvent::Lines(news.lines));
         }
         if news.is_last {
             self.attempt = self.attempt.saturating_add(1);
@@ -122,8 +121,8 @@ impl Following {
         }
     }
 
-    /// Finds out how the attempt stands, or waits until that may have changed.
-    async fn look(&mut self) -> Result<(), HistoryError> {
+    /// Finds the output of the attempt, or waits until there may be one.
+    async fn query(&mut self) -> Result<(), HistoryError> {
         self.steps.mark_unchanged();
         if let Some(log) = self.log_of_attempt() {
             self.begin();
@@ -139,11 +138,11 @@ impl Following {
         if has_ended {
             if let Some(output) = self.history.archive.output(&self.id.0, self.attempt).await? {
                 self.begin();
-                self.tell_all(&output);
+                self.add_all(&output);
             }
             self.attempt = self.attempt.saturating_add(1);
         } else if run.state.is_final() {
-            self.to_tell.push_back(Told::End(Box::new(run)));
+            self.events.push_back(FollowEvent::End(Box::new(run)));
             self.is_over = true;
         } else {
             self.wait().await;
@@ -151,31 +150,31 @@ impl Following {
         Ok(())
     }
 
-    /// The log of the attempt, if it is being written here.
+    /// The log of the attempt, if this node is executing it.
     fn log_of_attempt(&self) -> Option<Follower<Executing>> {
         let (number, context) = self.history.live.get(&self.id)?;
-        // A log that is closed keeps its lines for those who are there before.
+        // The follower is made before the check, because a log that is closed keeps its lines for its followers only.
         let log = Follower::new(Executing(Arc::clone(&context)));
         (number == self.attempt && !context.log.is_closed()).then_some(log)
     }
 
     fn begin(&mut self) {
-        if std::mem::replace(&mut self.has_told, true) {
-            self.to_tell.push_back(Told::Attempt(self.attempt));
+        if std::mem::replace(&mut self.has_begun, true) {
+            self.events.push_back(FollowEvent::Attempt(self.attempt));
         }
     }
 
-    fn tell_all(&mut self, output: &Output) {
-        self.to_tell.push_back(Told::Lines(output.head.iter().collect()));
+    fn add_all(&mut self, output: &Output) {
+        self.events.push_back(FollowEvent::Lines(output.head.iter().collect()));
         if output.cut > 0 {
-            self.to_tell.push_back(Told::Missed(output.cut));
+            self.events.push_back(FollowEvent::Missed(output.cut));
         }
-        self.to_tell.push_back(Told::Lines(output.tail.iter().collect()));
+        self.events.push_back(FollowEvent::Lines(output.tail.iter().collect()));
     }
 
     async fn wait(&mut self) {
-        let changed = tokio::time::timeout(LOOK_AGAIN, self.steps.changed());
-        let (changed, ()) = tokio::join!(changed, tokio::time::sleep(PAUSE));
+        let changed = tokio::time::timeout(QUERY_INTERVAL, self.steps.changed());
+        let (changed, ()) = tokio::join!(changed, tokio::time::sleep(QUERY_PAUSE));
         // The scheduler has stopped.
         self.is_over = matches!(changed, Ok(Err(_)));
     }

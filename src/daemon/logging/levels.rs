@@ -9,7 +9,7 @@ use tracing_subscriber::{EnvFilter, Registry};
 
 use super::{floor, level};
 use crate::control::audit;
-use crate::control::log::{Changed, Filter, FilterError, Limit, LogFilter};
+use crate::control::log::{ActiveFilter, FilterChange, FilterError, FilterExpiry, LogFilter};
 use crate::daemon::files::Demo;
 
 /// The filter of the log, and the way to change it. Clones share it.
@@ -31,7 +31,7 @@ struct Shared {
 struct State {
     /// The directives that hold now.
     current: String,
-    limit: Option<Limit>,
+    limit: Option<FilterExpiry>,
     /// Counts the changes, so that the end of a limit is known to belong to the last one.
     changes: u64,
 }
@@ -70,7 +70,7 @@ impl Levels {
         &self,
         state: &mut State,
         directives: &str,
-        limit: Option<Limit>,
+        limit: Option<FilterExpiry>,
         tell: impl FnOnce(),
     ) -> Result<(), String> {
         let filter = level::filter(directives)?;
@@ -90,7 +90,7 @@ impl Levels {
     }
 
     /// Makes the directives of the start hold again once the limit of a change is over, unless there was another one.
-    async fn end(self, limit: Limit, change: u64) {
+    async fn end(self, limit: FilterExpiry, change: u64) {
         tokio::time::sleep(limit.time).await;
         let mut state = self.lock();
         if state.changes != change {
@@ -105,9 +105,9 @@ impl Levels {
 }
 
 impl LogFilter for Levels {
-    fn current(&self) -> Filter {
+    fn current(&self) -> ActiveFilter {
         let state = self.lock();
-        Filter {
+        ActiveFilter {
             filter: state.current.clone(),
             start_filter: self.0.start.clone(),
             until: state.limit.map(|limit| limit.until),
@@ -117,17 +117,17 @@ impl LogFilter for Levels {
     fn change(
         &self,
         filter: Option<&str>,
-        limit: Option<Limit>,
-        tell: &dyn Fn(&Changed),
-    ) -> Result<Changed, FilterError> {
+        limit: Option<FilterExpiry>,
+        tell: &dyn Fn(&FilterChange),
+    ) -> Result<FilterChange, FilterError> {
         let directives = match filter {
             Some(given) => self.asked(given).map_err(FilterError::Refused)?,
             None => self.0.start.clone(),
         };
         let mut state = self.lock();
-        let changed = Changed {
+        let changed = FilterChange {
             previous: state.current.clone(),
-            now: Filter {
+            now: ActiveFilter {
                 filter: directives,
                 start_filter: self.0.start.clone(),
                 until: limit.map(|limit| limit.until),

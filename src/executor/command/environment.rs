@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Uid, User};
 use serde_json::Value;
 
-use super::error::StartError;
+use super::error::CommandStartError;
 use super::run_as::home_or_root;
 use crate::clock::rfc3339;
 use crate::executor::Assignment;
@@ -81,13 +81,13 @@ impl ResolvedInputs {
         assignment: &Assignment,
         context: &Context,
         blocking: &Blocking,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, CommandStartError> {
         let is_secret = |text: &Text| text.plain().is_none();
         let (mut inputs, secrets) = if command.env.values().chain(&command.stdin).any(is_secret) {
             // Reading the file of a secret may block.
             let command = command.clone();
             let read = blocking.run(move || Self::collect(&command)).await;
-            read.map_err(StartError::transient)??
+            read.map_err(CommandStartError::transient)??
         } else {
             Self::collect(command)?
         };
@@ -106,21 +106,22 @@ impl ResolvedInputs {
     }
 
     /// All texts, and the secret ones among them.
-    fn collect(command: &Command) -> Result<(Self, Vec<String>), StartError> {
+    fn collect(command: &Command) -> Result<(Self, Vec<String>), CommandStartError> {
         let (mut inputs, mut secrets) = (Self::default(), Vec::new());
         for (name, text) in &command.env {
             let value = text.read(&mut secrets);
-            let value =
-                value.map_err(|error| StartError::transient(format!("env.{name}: {error}")))?;
+            let value = value
+                .map_err(|error| CommandStartError::transient(format!("env.{name}: {error}")))?;
             if value.contains('\0') {
                 let why =
                     format!("env.{name}: the secret has a NUL byte, which no variable can hold");
-                return Err(StartError::transient(why));
+                return Err(CommandStartError::transient(why));
             }
             inputs.env.push((name.clone(), value));
         }
         let stdin = command.stdin.as_ref().map(|text| text.read(&mut secrets)).transpose();
-        inputs.stdin = stdin.map_err(|error| StartError::transient(format!("stdin: {error}")))?;
+        inputs.stdin =
+            stdin.map_err(|error| CommandStartError::transient(format!("stdin: {error}")))?;
         Ok((inputs, secrets))
     }
 
@@ -129,7 +130,7 @@ impl ResolvedInputs {
         &self,
         name: &str,
         cwd: Option<&str>,
-    ) -> Result<PathBuf, StartError> {
+    ) -> Result<PathBuf, CommandStartError> {
         if name.contains('/') {
             return Ok(cwd.map_or_else(|| PathBuf::from(name), |cwd| Path::new(cwd).join(name)));
         }
@@ -141,7 +142,7 @@ impl ResolvedInputs {
 }
 
 /// The first file of this name in the directories of `path` that this process may execute.
-pub(super) fn find_in_path(name: &str, path: Option<&OsStr>) -> Result<PathBuf, StartError> {
+pub(super) fn find_in_path(name: &str, path: Option<&OsStr>) -> Result<PathBuf, CommandStartError> {
     let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
     let is_program = |file: &PathBuf| {
         file.is_absolute()
@@ -151,7 +152,7 @@ pub(super) fn find_in_path(name: &str, path: Option<&OsStr>) -> Result<PathBuf, 
     let found = std::env::split_paths(path).map(|folder| folder.join(name)).find(is_program);
     found.ok_or_else(|| {
         let path = path.to_string_lossy();
-        StartError::transient(format!("the program \"{name}\" was not found in {path}"))
+        CommandStartError::transient(format!("the program \"{name}\" was not found in {path}"))
     })
 }
 

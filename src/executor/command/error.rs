@@ -9,7 +9,7 @@ use crate::run::Outcome;
 
 /// The command was not started. The shim sends this to the daemon as JSON.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StartError {
+pub(super) struct CommandStartError {
     pub(super) error: String,
     /// Trying again cannot help.
     pub(super) permanent: bool,
@@ -18,7 +18,7 @@ pub(super) struct StartError {
     pub(super) is_shortage: bool,
 }
 
-impl StartError {
+impl CommandStartError {
     pub(super) fn transient(error: impl Into<String>) -> Self {
         Self { error: error.into(), permanent: false, is_shortage: false }
     }
@@ -38,8 +38,8 @@ impl StartError {
     }
 }
 
-impl From<StartError> for Outcome {
-    fn from(StartError { error, permanent, .. }: StartError) -> Self {
+impl From<CommandStartError> for Outcome {
+    fn from(CommandStartError { error, permanent, .. }: CommandStartError) -> Self {
         Self::Failed { error, exit_code: None, signal: None, permanent }
     }
 }

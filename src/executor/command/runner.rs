@@ -8,7 +8,7 @@ use rustix::process::Rlimit;
 use super::delegation::Controllers;
 use super::drain::Drains;
 use super::environment::{self, Environment};
-use super::error::StartError;
+use super::error::CommandStartError;
 use super::launcher::{Launcher, LauncherPool, LauncherProgram};
 use super::records::CommandRecords;
 use crate::executor::confidential::Confidential;
@@ -80,14 +80,14 @@ impl CommandRunner {
     pub(super) async fn take_launcher(
         &self,
         command: &Command,
-    ) -> Result<Option<Launcher>, StartError> {
+    ) -> Result<Option<Launcher>, CommandStartError> {
         let limits = command.limits.as_ref();
         let launchers = self.launchers.as_ref();
         let controllers = launchers.map_or_else(Controllers::default, |pool| pool.controllers());
         if let Some(limits) = limits {
-            controllers
-                .check(limits)
-                .map_err(|invalid| StartError::permanent(invalid.within("limits").to_string()))?;
+            controllers.check(limits).map_err(|invalid| {
+                CommandStartError::permanent(invalid.within("limits").to_string())
+            })?;
         }
         let Some(launchers) = launchers else { return Ok(None) };
         let files = self.files.and_then(|limit| limit.current);
@@ -95,7 +95,7 @@ impl CommandRunner {
         match launchers.take(&program, limits).await {
             Ok(launcher) => Ok(Some(launcher)),
             Err(error) if is_shortage(&error) || limits.is_some_and(Limits::are_of_the_run) => {
-                Err(StartError::of_daemon(&error))
+                Err(CommandStartError::of_daemon(&error))
             }
             Err(error) => {
                 tracing::warn!(%error, "a run starts without a cgroup of its own");

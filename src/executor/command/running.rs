@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::cgroup::process_names;
-use super::error::StartError;
+use super::error::CommandStartError;
 use super::launcher::{Launcher, ReapedCommand};
 use super::orphans;
 use super::outcome::{killed_processes, out_of_memory, outcome, processes};
@@ -145,7 +145,7 @@ impl RunningCommand<'_> {
     /// The shortage for which the shim of a command that has ended could not execute it, if there was one.
     pub(super) fn shortage(&self) -> Option<Shortage> {
         match self.block.as_ref()?.result() {
-            ShimResult::Refused(StartError { error, is_shortage: true, .. }) => {
+            ShimResult::Refused(CommandStartError { error, is_shortage: true, .. }) => {
                 Some(Shortage(error))
             }
             ShimResult::Refused(_) | ShimResult::Executed | ShimResult::Silent => None,

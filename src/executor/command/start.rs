@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::unix::pipe::Receiver;
 
 use super::environment::{self, Environment, ResolvedInputs, SHELL};
-use super::error::StartError;
+use super::error::CommandStartError;
 use super::output::Outputs;
 use super::process::{Process, SpawnError};
 use super::runner::CommandRunner;
@@ -30,15 +30,15 @@ pub(super) async fn start<'a>(
     assignment: &Assignment,
     context: &'a Context,
     shared: &'a Shared,
-) -> Result<RunningCommand<'a>, StartError> {
+) -> Result<RunningCommand<'a>, CommandStartError> {
     let inputs =
         ResolvedInputs::read(command, assignment, context, &shared.clients.reading).await?;
     runner.secrets.completed().await;
     let mut env = runner.inherited.clone();
     runner.secrets.withhold(&mut env, &command.secret_variables());
     let env = environment::of_run(env, &inputs, assignment);
-    let (writers, pipes) = output_pipes().map_err(|error| StartError::of_daemon(&error))?;
-    let Prepared { program, spawn, block } = prepare(runner, command, inputs, env, writers)?;
+    let (writers, pipes) = output_pipes().map_err(|error| CommandStartError::of_daemon(&error))?;
+    let PreparedCommand { program, spawn, block } = prepare(runner, command, inputs, env, writers)?;
     let mut launcher = runner.take_launcher(command).await?;
     let started = match &mut launcher {
         Some(launcher) => launcher.start(&spawn).await,
@@ -67,7 +67,7 @@ pub(super) async fn start<'a>(
 }
 
 /// The process to create: the command itself, or the shim that becomes the command.
-struct Prepared {
+struct PreparedCommand {
     program: PathBuf,
     spawn: Spawn,
     /// The shim's handshake with the daemon.
@@ -80,8 +80,8 @@ fn prepare(
     inputs: ResolvedInputs,
     env: Environment,
     writers: [PipeWriter; 2],
-) -> Result<Prepared, StartError> {
-    let of_daemon = |error: io::Error| StartError::of_daemon(&error);
+) -> Result<PreparedCommand, CommandStartError> {
+    let of_daemon = |error: io::Error| CommandStartError::of_daemon(&error);
     let [stdout, stderr] = writers.map(OwnedFd::from);
     let argv = match &command.program {
         Program::Argv(argv) => argv.clone(),
@@ -120,9 +120,10 @@ fn prepare(
             let spawn = Spawn::new(&program, &argv, env, [stdin, stdout, stderr]);
             (program, spawn, None)
         };
-    let spawn = spawn
-        .map_err(|error| StartError::transient(format!("an argument or a variable: {error}")))?;
-    Ok(Prepared { program, spawn, block })
+    let spawn = spawn.map_err(|error| {
+        CommandStartError::transient(format!("an argument or a variable: {error}"))
+    })?;
+    Ok(PreparedCommand { program, spawn, block })
 }
 
 /// What only the shim can set; none if the command asks for nothing of the kind.
@@ -143,17 +144,19 @@ fn shim_request(command: &Command, default_user: Option<&String>) -> Option<Shim
     (request != ShimRequest::default()).then_some(request)
 }
 
-fn start_error(error: SpawnError, program: &Path, is_through_shim: bool) -> StartError {
+fn start_error(error: SpawnError, program: &Path, is_through_shim: bool) -> CommandStartError {
     match error {
         SpawnError::NotStarted(error) if is_through_shim || is_shortage(&error) => {
-            StartError::of_daemon(&error)
+            CommandStartError::of_daemon(&error)
         }
-        SpawnError::NotStarted(error) => StartError::transient(explain(&error, program, None)),
-        SpawnError::Unwatched(error) => StartError::transient(format!(
+        SpawnError::NotStarted(error) => {
+            CommandStartError::transient(explain(&error, program, None))
+        }
+        SpawnError::Unwatched(error) => CommandStartError::transient(format!(
             "the command was started, and killed because it could not be watched: {error}"
         )),
         SpawnError::Lost(error) => {
-            StartError::transient(format!("the command could not be waited for: {error}"))
+            CommandStartError::transient(format!("the command could not be waited for: {error}"))
         }
     }
 }

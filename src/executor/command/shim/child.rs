@@ -16,7 +16,7 @@ use rustix::stdio::dup2_stdin;
 
 use super::handshake::{SharedBlock, ShimRequest};
 use crate::executor::command::environment::{SHELL, find_in_path};
-use crate::executor::command::error::StartError;
+use crate::executor::command::error::CommandStartError;
 use crate::executor::command::privileges::Privileges;
 use crate::executor::command::run_as::{RunAs, RunAsError};
 use crate::executor::command::spawn::{explain, kernel_environment, memory_file};
@@ -38,7 +38,7 @@ pub fn exec() -> Result<ExitCode, String> {
     Ok(ExitCode::FAILURE)
 }
 
-fn become_command(request: &ShimRequest) -> Result<Infallible, StartError> {
+fn become_command(request: &ShimRequest) -> Result<Infallible, CommandStartError> {
     // Before the user is changed: afterwards this may not be allowed any more.
     if let Some(nice) = request.nice {
         setpriority_process(None, nice).map_err(|error| unsettable("nice", nice, error))?;
@@ -46,8 +46,9 @@ fn become_command(request: &ShimRequest) -> Result<Infallible, StartError> {
     if let Some(mask) = request.umask {
         umask(Mode::from_raw_mode(mask));
     }
-    take_input(request.stdin.as_deref())
-        .map_err(|error| StartError::transient(format!("the input cannot be set up: {error}")))?;
+    take_input(request.stdin.as_deref()).map_err(|error| {
+        CommandStartError::transient(format!("the input cannot be set up: {error}"))
+    })?;
     if let (None, Some(soft)) = (request.files, request.soft_files) {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum })
@@ -56,8 +57,9 @@ fn become_command(request: &ShimRequest) -> Result<Infallible, StartError> {
     limit("files", Resource::Nofile, request.files, 0)?;
     limit("cpu", Resource::Cpu, request.cpu, CPU_GRACE)?;
     let run_as = RunAs::find(request.user.as_deref(), request.group.as_deref())?;
-    let image = ExecImage::of(request, run_as.as_ref())
-        .map_err(|error| StartError::transient(format!("an argument or a variable: {error}")))?;
+    let image = ExecImage::of(request, run_as.as_ref()).map_err(|error| {
+        CommandStartError::transient(format!("an argument or a variable: {error}"))
+    })?;
     // A command of a named user starts in that user's home: the daemon's directory is of no use to it.
     let named = run_as.as_ref().filter(|run_as| run_as.uid.is_some());
     let away = named.filter(|run_as| run_as.is_other_user() || request.begins_at_home);
@@ -70,7 +72,11 @@ fn become_command(request: &ShimRequest) -> Result<Infallible, StartError> {
         let why = explain(&error, &request.program, request.cwd.as_deref());
         // A lack of memory or of descriptors of this process may come from the command's own limits, so it is none.
         let is_shortage = matches!(Errno::from_io_error(&error), Some(Errno::AGAIN | Errno::NFILE));
-        if is_shortage { StartError::shortage(why) } else { StartError::transient(why) }
+        if is_shortage {
+            CommandStartError::shortage(why)
+        } else {
+            CommandStartError::transient(why)
+        }
     };
     if let Some(home) = home {
         let folder = std::env::set_current_dir(home);
@@ -131,7 +137,7 @@ impl ExecImage {
     }
 
     /// The file to execute, looked up with the rights and in the directory that this process has now.
-    fn program(&self) -> Result<CString, StartError> {
+    fn program(&self) -> Result<CString, CommandStartError> {
         let name = self.name.to_string_lossy();
         let file = if name.contains('/') {
             self.name.clone()
@@ -139,7 +145,7 @@ impl ExecImage {
             find_in_path(&name, self.path.as_deref())?
         };
         CString::new(file.into_os_string().into_encoded_bytes())
-            .map_err(|error| StartError::transient(format!("the program: {error}")))
+            .map_err(|error| CommandStartError::transient(format!("the program: {error}")))
     }
 }
 
@@ -163,7 +169,12 @@ fn login(run_as: &RunAs) -> Vec<(OsString, OsString)> {
 }
 
 /// Sets a soft limit, and a hard limit that is `more` above it.
-fn limit(name: &str, resource: Resource, value: Option<u64>, more: u64) -> Result<(), StartError> {
+fn limit(
+    name: &str,
+    resource: Resource,
+    value: Option<u64>,
+    more: u64,
+) -> Result<(), CommandStartError> {
     let Some(value) = value else { return Ok(()) };
     let hard = value.saturating_add(more);
     // Without the right to raise a hard limit, the present one stays if it is lower but still above the value.
@@ -172,24 +183,26 @@ fn limit(name: &str, resource: Resource, value: Option<u64>, more: u64) -> Resul
         .map_err(|error| unsettable(&format!("limits.{name}"), value, error))
 }
 
-fn unsettable(field: &str, value: impl std::fmt::Display, error: Errno) -> StartError {
+fn unsettable(field: &str, value: impl std::fmt::Display, error: Errno) -> CommandStartError {
     let why = if matches!(error, Errno::PERM | Errno::ACCESS) {
         "permission denied: the value exceeds the daemon's own limit".to_owned()
     } else {
         io::Error::from(error).to_string()
     };
-    StartError::permanent(format!("{field} cannot be set to {value}: {why}"))
+    CommandStartError::permanent(format!("{field} cannot be set to {value}: {why}"))
 }
 
 /// Changes the user and the group. A user gets all groups of which it is a member.
-fn become_user(run_as: &RunAs) -> Result<(), StartError> {
+fn become_user(run_as: &RunAs) -> Result<(), CommandStartError> {
     Privileges::of_this_process().check_run_as(run_as)?;
     if run_as.is_own() {
         return Ok(());
     }
     let refuse = |step: &str| {
         let step = step.to_owned();
-        move |error: nix::Error| StartError::permanent(format!("{step} cannot be changed: {error}"))
+        move |error: nix::Error| {
+            CommandStartError::permanent(format!("{step} cannot be changed: {error}"))
+        }
     };
     let gid = run_as.gid;
     let Some(uid) = run_as.uid else {
@@ -206,7 +219,7 @@ fn become_user(run_as: &RunAs) -> Result<(), StartError> {
     setuid(uid).map_err(refuse("the user"))
 }
 
-impl From<RunAsError> for StartError {
+impl From<RunAsError> for CommandStartError {
     fn from(error: RunAsError) -> Self {
         let why = error.to_string();
         if error.is_transient { Self::transient(why) } else { Self::permanent(why) }

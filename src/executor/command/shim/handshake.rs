@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::executor::command::error::StartError;
+use crate::executor::command::error::CommandStartError;
 use crate::executor::command::spawn::memory_file;
 
 /// Size limit of a block in bytes. A request holds the arguments and the stdin of a command.
@@ -55,7 +55,7 @@ pub(crate) struct ShimRequest {
 pub(crate) enum ShimResult {
     /// The shim became the command.
     Executed,
-    Refused(StartError),
+    Refused(CommandStartError),
     /// The shim ended without a word.
     Silent,
 }
@@ -83,7 +83,7 @@ impl SharedBlock {
     }
 
     /// Tells the daemon that the shim could not become the command.
-    pub(super) fn refuse(&self, error: &StartError) -> io::Result<()> {
+    pub(super) fn refuse(&self, error: &CommandStartError) -> io::Result<()> {
         self.0.write_all_at(&serde_json::to_vec(error)?, 0)
     }
 
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(block.result(), ShimResult::Silent, "no shim has read the request");
         block.0.set_len(0).unwrap();
         assert_eq!(block.result(), ShimResult::Executed);
-        block.refuse(&StartError::permanent("no")).unwrap();
-        assert_eq!(block.result(), ShimResult::Refused(StartError::permanent("no")));
+        block.refuse(&CommandStartError::permanent("no")).unwrap();
+        assert_eq!(block.result(), ShimResult::Refused(CommandStartError::permanent("no")));
     }
 }

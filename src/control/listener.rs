@@ -1,4 +1,4 @@
-//! The listener of the control socket, and the connections that it accepts.
+//! The listener of the control socket, the connections that it accepts, and who is at their other end.
 
 use std::future::pending;
 use std::io::{ErrorKind, IoSlice};
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::server::{self, Limits};
 
-/// What the control socket allows. Its clients may keep a connection for a while.
+/// The limits of the control socket.
 pub const LIMITS: Limits = Limits {
     connections: 512,
     reserve: 64,
@@ -25,11 +25,10 @@ pub const LIMITS: Limits = Limits {
     drain: Duration::from_secs(2),
 };
 
-/// The listener of the control socket.
 #[derive(Debug)]
 pub struct Listener {
     current: UnixListener,
-    /// Listeners that take the place of the current one, whose file is gone.
+    /// New listeners, each of which replaces one whose file was removed.
     next: mpsc::Receiver<UnixListener>,
 }
 
@@ -40,10 +39,10 @@ impl Listener {
 }
 
 impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = Peer;
+    type Io = SharedStream;
+    type Addr = SocketPeer;
 
-    async fn accept(&mut self) -> (Connection, Peer) {
+    async fn accept(&mut self) -> (SharedStream, SocketPeer) {
         let stream = loop {
             tokio::select! {
                 (stream, _) = axum::serve::Listener::accept(&mut self.current) => break stream,
@@ -52,47 +51,47 @@ impl axum::serve::Listener for Listener {
         };
         let process = stream.peer_cred().ok();
         let stream = Arc::new(stream);
-        (Connection(Arc::clone(&stream)), Peer { process, stream: Some(stream) })
+        (SharedStream(Arc::clone(&stream)), SocketPeer { process, stream: Some(stream) })
     }
 
-    fn local_addr(&self) -> std::io::Result<Peer> {
-        Ok(Peer { process: None, stream: None })
+    fn local_addr(&self) -> std::io::Result<SocketPeer> {
+        Ok(SocketPeer { process: None, stream: None })
     }
 }
 
 /// The client at the other end of a connection.
 #[derive(Debug, Clone)]
-pub struct Peer {
-    /// The process that has connected, as the kernel noted it.
+pub struct SocketPeer {
+    /// The process that has connected, as the kernel recorded it.
     process: Option<UCred>,
     stream: Option<Arc<UnixStream>>,
 }
 
-impl server::Peer for Peer {
+impl server::Peer for SocketPeer {
     fn user(&self) -> Option<u32> {
         self.process.map(|process| process.uid())
     }
 }
 
-impl Peer {
-    /// The process id of the client; none if it cannot be seen from here.
+impl SocketPeer {
+    /// The process id of the client; none if it is not visible from here.
     pub(super) fn pid(&self) -> Option<i32> {
         self.process.and_then(|process| process.pid()).filter(|pid| *pid > 0)
     }
 
-    /// Returns when the client has closed the connection. A client that has only closed its own side still waits for
-    /// its answer, and is not gone.
+    /// Resolves when the client has closed the connection. A client that has only shut down its own side still waits for its
+    /// answer, and is not gone.
     ///
-    /// The server itself would notice at its next write, and while a request waits there is nothing to write.
+    /// The server itself would notice only at its next write, and while a request waits there is nothing to write.
     pub(super) async fn gone(&self) {
         let Some(stream) = self.stream.as_deref() else { return pending().await };
-        // Becomes ready when the client has closed its side, and takes nothing from the connection's other users.
+        // Ready when the client has shut down its side. This does not consume the readiness that reading needs.
         if stream.ready(Interest::PRIORITY).await.is_err() {
             return;
         }
-        // Whether it has closed the other side as well is only known from a wait for writing, whose readiness has to
-        // be reset: that needs a descriptor of its own.
-        let Some(watched) = again(stream) else { return pending().await };
+        // Whether the other side is closed as well can only be learnt from readiness to write, which has to be reset after
+        // each look. That needs a descriptor of its own, so as not to disturb writing.
+        let Some(watched) = duplicate(stream) else { return pending().await };
         while let Ok(ready) = watched.ready(Interest::WRITABLE).await {
             if ready.is_write_closed() {
                 return;
@@ -105,16 +104,17 @@ impl Peer {
 }
 
 /// The same connection through a descriptor of its own.
-fn again(stream: &UnixStream) -> Option<UnixStream> {
+fn duplicate(stream: &UnixStream) -> Option<UnixStream> {
     let descriptor = stream.as_fd().try_clone_to_owned().ok()?;
     UnixStream::from_std(descriptor.into()).ok()
 }
 
-/// A connection that its peer can be watched on while it is read and written.
+/// A connection that the server reads and writes while a handler watches it through [`SocketPeer::gone`]. A `UnixStream`
+/// itself can only be read and written by its one owner.
 #[derive(Debug)]
-pub struct Connection(Arc<UnixStream>);
+pub struct SharedStream(Arc<UnixStream>);
 
-impl AsyncRead for Connection {
+impl AsyncRead for SharedStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -130,7 +130,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for SharedStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
