@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use punctual::cli::{Arguments, Verb};
+use punctual::cli::{CliArguments, Verb};
 use punctual::{cli, daemon};
 
 /// What is allocated by one thread is freed by another here, for every request and every run; this allocator does that
@@ -11,7 +11,7 @@ use punctual::{cli, daemon};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let Arguments { client, verb } = match cli::parse() {
+    let CliArguments { client, verb } = match cli::parse() {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };

@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
-use punctual::client::{Client, ClientError, Lines};
+use punctual::client::{Client, ClientError, OutputFollower};
 use punctual::clock::Timestamp;
 use punctual::history::FOLLOWERS_MAX;
 use serde_json::{Value, json};
@@ -66,18 +66,18 @@ async fn start(client: &Client, id: &str, script: &str) -> String {
     text(&client.run(id).await.unwrap(), "id").to_owned()
 }
 
-async fn next(lines: &mut Lines) -> Option<Value> {
+async fn next(lines: &mut OutputFollower) -> Option<Value> {
     tokio::time::timeout(PATIENCE, lines.next()).await.expect("nothing came").unwrap()
 }
 
 /// The text of the next line.
-async fn said(lines: &mut Lines) -> String {
+async fn said(lines: &mut OutputFollower) -> String {
     let told = next(lines).await.unwrap();
     told["text"].as_str().unwrap_or_else(|| panic!("no line: {told}")).to_owned()
 }
 
 /// What comes up to the end: texts of lines, and everything else as it is.
-async fn rest(lines: &mut Lines) -> Vec<Value> {
+async fn rest(lines: &mut OutputFollower) -> Vec<Value> {
     let mut rest = Vec::new();
     while let Some(told) = next(lines).await {
         rest.push(told.get("text").cloned().unwrap_or(told));
@@ -89,7 +89,7 @@ fn succeeded() -> Value {
     json!({"state": "succeeded", "attempt": 1})
 }
 
-fn status_of(refused: Result<Lines, ClientError>) -> u16 {
+fn status_of(refused: Result<OutputFollower, ClientError>) -> u16 {
     match refused {
         Err(ClientError::Refused { status, .. }) => status,
         other => panic!("not refused: {other:?}"),

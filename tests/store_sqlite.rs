@@ -8,7 +8,7 @@ use std::sync::Arc;
 use punctual::clock::Timestamp;
 use punctual::executor::{Assignment, Beat, Executor, ExecutorKind, PoolSettings, Saving};
 use punctual::filter::{JobFilter, Prunable, RunFilter};
-use punctual::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, Overlap};
+use punctual::job::{Definition, Due, Job, JobId, JobState, Origin, Overlap, PolicyInput};
 use punctual::output::Output;
 use punctual::run::{Cause, Cost, Execution, Outcome, Run, RunId, RunState};
 use punctual::scheduler::admission::Rules;
@@ -32,7 +32,7 @@ fn rules() -> Rules {
     let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: 1 };
     Rules {
         zone: DefaultZone { zone: Zone::utc(), source: "the test".to_owned() },
-        defaults: GivenPolicy::default(),
+        defaults: PolicyInput::default(),
         executors: BTreeMap::from([("default".to_owned(), pool)]),
         max_crashes: 3,
         registry: Registry::default(),

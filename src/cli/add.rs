@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::arguments::{AddArguments, TriggerArguments};
-use super::present::Present;
-use super::{Failure, call, command, duration, policy, value};
+use super::time_context::TimeContext;
+use super::{CliError, call, command, duration, policy, value};
 
 /// The definition of a job.
-pub(super) fn definition(given: &AddArguments, present: &Present) -> Result<Value, Failure> {
+pub(super) fn definition(given: &AddArguments, present: &TimeContext) -> Result<Value, CliError> {
     let mut job = Map::new();
     let mut set = |key: &str, value: Value| job.insert(key.to_owned(), value);
     set("id", json!(given.id));
@@ -40,9 +40,9 @@ pub(super) fn definition(given: &AddArguments, present: &Present) -> Result<Valu
 }
 
 /// A trigger in its JSON form.
-pub(super) fn trigger(given: &TriggerArguments, present: &Present) -> Result<Value, Failure> {
+pub(super) fn trigger(given: &TriggerArguments, present: &TimeContext) -> Result<Value, CliError> {
     let Value::Object(mut trigger) = when(given, present)? else {
-        return Err(Failure::Usage("--trigger must be a JSON object".to_owned()));
+        return Err(CliError::Usage("--trigger must be a JSON object".to_owned()));
     };
     let options = [
         ("timezone", given.timezone.clone().map(Value::from)),
@@ -57,7 +57,7 @@ pub(super) fn trigger(given: &TriggerArguments, present: &Present) -> Result<Val
 }
 
 /// The type of trigger that was given, with its own keys.
-fn when(given: &TriggerArguments, present: &Present) -> Result<Value, Failure> {
+fn when(given: &TriggerArguments, present: &TimeContext) -> Result<Value, CliError> {
     if let Some(fields) = &given.cron {
         return Ok(keys("--cron", "cron", fields, |value| json!(value))?.into());
     }
@@ -77,7 +77,7 @@ fn when(given: &TriggerArguments, present: &Present) -> Result<Value, Failure> {
     if let Some(text) = &given.trigger {
         return value::json("--trigger", text);
     }
-    Err(Failure::Usage(
+    Err(CliError::Usage(
         "say when: --cron, --crontab, --every, --calendar, --at or --trigger".to_owned(),
     ))
 }
@@ -88,7 +88,7 @@ fn keys(
     kind: &str,
     text: &str,
     read: impl Fn(&str) -> Value,
-) -> Result<Map<String, Value>, Failure> {
+) -> Result<Map<String, Value>, CliError> {
     let mut map = Map::from_iter([("type".to_owned(), json!(kind))]);
     let mut rest = text.trim();
     while !rest.is_empty() {
@@ -97,7 +97,7 @@ fn keys(
             let is_crontab = is_crontab && kind == "cron";
             let instead =
                 if is_crontab { "; a crontab expression is given by --crontab" } else { "" };
-            Failure::Usage(format!(
+            CliError::Usage(format!(
                 "{option} takes NAME=VALUE, such as 'hour=3 minute=30', not \"{rest}\"{instead}"
             ))
         };
@@ -114,14 +114,14 @@ fn keys(
             return Err(usage());
         }
         if map.insert(name.to_owned(), read(value)).is_some() {
-            return Err(Failure::Usage(format!("{option} has {name} twice")));
+            return Err(CliError::Usage(format!("{option} has {name} twice")));
         }
         rest = tail.trim_start();
     }
     Ok(map)
 }
 
-fn task(given: &AddArguments) -> Result<Value, Failure> {
+fn task(given: &AddArguments) -> Result<Value, CliError> {
     if let Some(name) = &given.builtin {
         let args = pairs("--arg", &given.args, |text| value::json_or_text("--arg", text))?;
         return Ok(json!({"type": "builtin", "name": name, "args": args}));
@@ -136,16 +136,16 @@ fn task(given: &AddArguments) -> Result<Value, Failure> {
 pub(super) fn pairs(
     option: &str,
     given: &[String],
-    read: impl Fn(&str) -> Result<Value, Failure>,
-) -> Result<Map<String, Value>, Failure> {
+    read: impl Fn(&str) -> Result<Value, CliError>,
+) -> Result<Map<String, Value>, CliError> {
     let mut map = Map::new();
     for text in given {
         let (name, value) = text
             .split_once('=')
             .filter(|(name, _)| !name.is_empty())
-            .ok_or_else(|| Failure::Usage(format!("{option} takes NAME=VALUE, not \"{text}\"")))?;
+            .ok_or_else(|| CliError::Usage(format!("{option} takes NAME=VALUE, not \"{text}\"")))?;
         if map.insert(name.to_owned(), read(value)?).is_some() {
-            return Err(Failure::Usage(format!("{option} has {name} twice")));
+            return Err(CliError::Usage(format!("{option} has {name} twice")));
         }
     }
     Ok(map)

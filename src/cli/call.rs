@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::arguments::CallArguments;
-use super::{Failure, duration, value};
+use super::{CliError, duration, value};
 
 /// The task that calls this URL.
-pub(super) fn task(url: &str, given: &CallArguments) -> Result<Value, Failure> {
+pub(super) fn task(url: &str, given: &CallArguments) -> Result<Value, CliError> {
     let headers = headers(given)?;
     let optional = [
         ("method", given.method.clone().map(Value::from)),
@@ -27,35 +27,35 @@ pub(super) fn task(url: &str, given: &CallArguments) -> Result<Value, Failure> {
     Ok(Value::Object(task))
 }
 
-fn json_body(text: &str) -> Result<Value, Failure> {
+fn json_body(text: &str) -> Result<Value, CliError> {
     value::json("--json-body", text)
 }
 
-fn headers(given: &CallArguments) -> Result<Map<String, Value>, Failure> {
+fn headers(given: &CallArguments) -> Result<Map<String, Value>, CliError> {
     let plain = given.headers.iter().map(|text| header(text));
     let secret = given.secret_headers.iter().map(|text| secret_header(text));
     let mut headers = Map::new();
     for header in plain.chain(secret) {
         let (name, value) = header?;
         if headers.insert(name.clone(), value).is_some() {
-            return Err(Failure::Usage(format!("the header {name} is given twice")));
+            return Err(CliError::Usage(format!("the header {name} is given twice")));
         }
     }
     Ok(headers)
 }
 
-fn header(text: &str) -> Result<(String, Value), Failure> {
+fn header(text: &str) -> Result<(String, Value), CliError> {
     let (name, value) = text
         .split_once(':')
-        .ok_or_else(|| Failure::Usage(format!("--header takes 'NAME: VALUE', not \"{text}\"")))?;
+        .ok_or_else(|| CliError::Usage(format!("--header takes 'NAME: VALUE', not \"{text}\"")))?;
     Ok((name.trim().to_owned(), json!(value.trim())))
 }
 
-fn secret_header(text: &str) -> Result<(String, Value), Failure> {
+fn secret_header(text: &str) -> Result<(String, Value), CliError> {
     let given = text.split_once('=').and_then(|(name, place)| Some((name, secret(place)?)));
     // What was typed may be the secret itself, so it is not repeated.
     let (name, place) = given.ok_or_else(|| {
-        Failure::Usage(
+        CliError::Usage(
             "--secret-header takes NAME=env:VARIABLE, NAME=file:PATH or NAME=credential:NAME"
                 .to_owned(),
         )

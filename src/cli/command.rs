@@ -4,16 +4,16 @@ use serde_json::{Map, Value, json};
 
 use super::add::pairs;
 use super::arguments::CommandArguments;
-use super::{Failure, duration};
+use super::{CliError, duration};
 
 /// The task that these words and options are.
-pub(super) fn task(words: &[String], given: &CommandArguments) -> Result<Value, Failure> {
+pub(super) fn task(words: &[String], given: &CommandArguments) -> Result<Value, CliError> {
     let program = match words {
         _ if !given.shell => ("argv", json!(words)),
         [script] => ("shell", json!(script)),
         _ => {
             let why = "--shell takes one word after --: quote the script as a whole";
-            return Err(Failure::Usage(why.to_owned()));
+            return Err(CliError::Usage(why.to_owned()));
         }
     };
     let env = environment(given)?;
@@ -38,25 +38,25 @@ pub(super) fn task(words: &[String], given: &CommandArguments) -> Result<Value, 
 }
 
 /// Plain variables, and those that are read from a place.
-fn environment(given: &CommandArguments) -> Result<Map<String, Value>, Failure> {
+fn environment(given: &CommandArguments) -> Result<Map<String, Value>, CliError> {
     let mut env = pairs("--env", &given.env, |text| Ok(json!(text)))?;
     for (name, place) in pairs("--secret-env", &given.secret_env, |text| Ok(json!(text)))? {
         let text = place.as_str().unwrap_or_default();
         let kinds = ["env", "file", "credential"];
         let place = text.split_once(':').filter(|(kind, _)| kinds.contains(kind));
         let (kind, place) = place.ok_or_else(|| {
-            Failure::Usage(format!(
+            CliError::Usage(format!(
                 "--secret-env takes NAME=env:VARIABLE, NAME=file:PATH or NAME=credential:NAME, not \"{name}={text}\""
             ))
         })?;
         if env.insert(name.clone(), json!({ kind: place })).is_some() {
-            return Err(Failure::Usage(format!("{name} is given by --env and by --secret-env")));
+            return Err(CliError::Usage(format!("{name} is given by --env and by --secret-env")));
         }
     }
     Ok(env)
 }
 
-fn limits(given: &CommandArguments) -> Result<Map<String, Value>, Failure> {
+fn limits(given: &CommandArguments) -> Result<Map<String, Value>, CliError> {
     let number = |text: &String| text.parse::<u64>().map_or_else(|_| json!(text), Value::from);
     let limits = [
         ("memory", given.memory.as_ref().map(number)),

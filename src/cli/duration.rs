@@ -3,14 +3,14 @@
 use chrono::TimeDelta;
 use serde_json::Value;
 
-use super::Failure;
+use super::CliError;
 use crate::clock::{MICROS_PER_SECOND, Timestamp, duration_words};
 use crate::duration::parse_duration;
 
 /// The seconds of the duration that was given by the flag `option`, as JSON.
-pub(super) fn given(option: &str, text: Option<&str>) -> Result<Option<Value>, Failure> {
+pub(super) fn given(option: &str, text: Option<&str>) -> Result<Option<Value>, CliError> {
     let duration = text.map(parse_duration).transpose();
-    let duration = duration.map_err(|why| Failure::Usage(format!("{option}: {why}")))?;
+    let duration = duration.map_err(|why| CliError::Usage(format!("{option}: {why}")))?;
     Ok(duration.map(seconds))
 }
 

@@ -8,8 +8,8 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use serde_json::json;
 
-use super::output::{Output, line};
-use super::{Arguments, ClientArguments, Failure};
+use super::console::{Console, line};
+use super::{CliArguments, CliError, ClientArguments};
 use crate::printable::escaped;
 use crate::program;
 
@@ -18,7 +18,7 @@ pub fn completions(arguments: &ClientArguments, shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(
         shell,
-        &mut without_hidden(&Arguments::command()),
+        &mut without_hidden(&CliArguments::command()),
         program::NAME,
         &mut script,
     );
@@ -41,11 +41,11 @@ pub fn man(arguments: &ClientArguments, folder: &Path) -> ExitCode {
     output.report(write_pages(folder, &output))
 }
 
-fn write_pages(folder: &Path, output: &Output) -> Result<(), Failure> {
+fn write_pages(folder: &Path, output: &Console) -> Result<(), CliError> {
     let name = folder.display().to_string();
     let written = std::fs::create_dir_all(folder)
-        .and_then(|()| write_page_of_each(Arguments::command(), folder));
-    written.map_err(|error| Failure::Refused(format!("{name}: {error}")))?;
+        .and_then(|()| write_page_of_each(CliArguments::command(), folder));
+    written.map_err(|error| CliError::Refused(format!("{name}: {error}")))?;
     output
         .show(&json!({"folder": name}), |_| format!("wrote the manual pages to {}", escaped(&name)))
 }

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::arguments::LogLevelArguments;
+use super::console::Console;
 use super::duration::{self, relative};
-use super::output::Output;
-use super::{Failure, instant};
+use super::{CliError, instant};
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::printable::escaped;
@@ -13,9 +13,9 @@ use crate::printable::escaped;
 pub(super) async fn run(
     client: &Client,
     arguments: &LogLevelArguments,
-    output: &Output,
+    output: &Console,
     now: Timestamp,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let answer = match &arguments.filter {
         Some(filter) => {
             let seconds = duration::given("--for", arguments.time.as_deref())?;

@@ -4,9 +4,9 @@ use std::io::IsTerminal;
 
 use serde_json::Value;
 
-use super::output::{Output, Reader, json, line, note, write};
+use super::console::{Console, StdoutState, json, line, note, write};
 use super::zones::{Zones, local_millis};
-use super::{Failure, LogsArguments, instant, known, table};
+use super::{CliError, LogsArguments, instant, known, table};
 use crate::client::{Client, ClientError, percent_encode};
 use crate::printable::with_colors;
 use crate::zone::Zone;
@@ -55,8 +55,8 @@ pub(super) enum Followed {
 pub(super) async fn run(
     client: &Client,
     arguments: &LogsArguments,
-    output: &Output,
-) -> Result<(), Failure> {
+    output: &Console,
+) -> Result<(), CliError> {
     let run = latest_run(client, &arguments.run).await?;
     let form = match (output.is_json(), Form::plain(arguments.raw)) {
         (true, _) => Form::Json,
@@ -78,16 +78,16 @@ pub(super) async fn run(
     match followed {
         Followed::Unread => Ok(()),
         Followed::Ended(state) if state == "succeeded" => Ok(()),
-        Followed::Ended(state) if output.is_json() => Err(Failure::Quiet(state)),
-        Followed::Ended(state) => Err(Failure::Refused(format!("the run is {state}"))),
+        Followed::Ended(state) if output.is_json() => Err(CliError::Quiet(state)),
+        Followed::Ended(state) => Err(CliError::Refused(format!("the run is {state}"))),
         Followed::BrokenOff => {
-            Err(Failure::Unreachable("the daemon stopped before the run had ended".to_owned()))
+            Err(CliError::Unreachable("the daemon stopped before the run had ended".to_owned()))
         }
     }
 }
 
 /// The run of that id, or the latest run of the job of that id. A run of a hook tells of the job, and is not its own.
-async fn latest_run(client: &Client, name: &str) -> Result<Value, Failure> {
+async fn latest_run(client: &Client, name: &str) -> Result<Value, CliError> {
     match client.run_by_id(name).await {
         Err(error) if error.is_not_found() => {}
         other => return Ok(other?),
@@ -104,7 +104,7 @@ async fn latest_run(client: &Client, name: &str) -> Result<Value, Failure> {
         }
         let Some(next) = page.get("next_cursor").and_then(Value::as_str) else {
             known(client, name).await?;
-            return Err(Failure::NotFound(format!("job \"{name}\" has not run yet")));
+            return Err(CliError::NotFound(format!("job \"{name}\" has not run yet")));
         };
         cursor = format!("&cursor={}", percent_encode(next));
     }
@@ -112,9 +112,9 @@ async fn latest_run(client: &Client, name: &str) -> Result<Value, Failure> {
 
 /// Prints lines as they come.
 async fn follow(
-    mut lines: crate::client::Lines,
+    mut lines: crate::client::OutputFollower,
     printer: &mut Printer,
-) -> Result<Followed, Failure> {
+) -> Result<Followed, CliError> {
     while let Some(told) = lines.next().await? {
         let state = told.get("state").and_then(Value::as_str);
         let text = match (&printer.form, state) {
@@ -122,7 +122,7 @@ async fn follow(
             (_, Some(state)) => return Ok(Followed::Ended(state.to_owned())),
             (_, None) => printer.text(&told),
         };
-        if write(&text)? == Reader::Gone {
+        if write(&text)? == StdoutState::Gone {
             return Ok(Followed::Unread);
         }
         if let Some(state) = state {
@@ -133,7 +133,7 @@ async fn follow(
 }
 
 /// Prints an output, as far as it is written.
-fn show(answer: &Value, form: Form) -> Result<(), Failure> {
+fn show(answer: &Value, form: Form) -> Result<(), CliError> {
     if matches!(form, Form::Json) {
         return line(&json(answer));
     }
@@ -183,7 +183,7 @@ impl Printer {
     }
 
     /// Ends the last line, where a person reads it or something else follows.
-    fn end_line(&mut self) -> Result<(), Failure> {
+    fn end_line(&mut self) -> Result<(), CliError> {
         if self.open.take().is_some() {
             write("\n")?;
         }
@@ -191,7 +191,7 @@ impl Printer {
     }
 
     /// Ends the output. In a pipe it ends as the run has ended it.
-    fn end(&mut self) -> Result<(), Failure> {
+    fn end(&mut self) -> Result<(), CliError> {
         if std::io::stdout().is_terminal() { self.end_line() } else { Ok(()) }
     }
 }
@@ -224,7 +224,11 @@ fn cut(lines: u64) -> String {
 }
 
 /// Prints the output of a run that is awaited, as it comes. Whether that was done.
-pub(super) async fn show_live(client: &Client, run_id: &str, form: &Form) -> Result<bool, Failure> {
+pub(super) async fn show_live(
+    client: &Client,
+    run_id: &str,
+    form: &Form,
+) -> Result<bool, CliError> {
     match client.follow(run_id, "").await {
         Ok(lines) => {
             let mut printer = Printer::new(form.clone());

@@ -6,29 +6,29 @@ mod arguments;
 mod call;
 mod columns;
 mod command;
+mod console;
 mod duration;
-mod failure;
+mod error;
 mod generate;
 mod log_level;
 mod logs;
-mod output;
 mod policy;
-mod present;
 mod preview;
 mod table;
 mod terminal;
+mod time_context;
 mod value;
 mod view;
 mod zones;
 
 pub use arguments::{
-    AddArguments, Arguments, CallArguments, CheckArguments, ChosenJobs, ClientArguments,
+    AddArguments, CallArguments, CheckArguments, ChosenJobs, CliArguments, ClientArguments,
     ClientCommand, CommandArguments, LogLevelArguments, LogsArguments, MigrateArguments,
     RunsArguments, ServeArguments, Verb, parse,
 };
-pub use failure::Failure;
+pub use console::{Console, note, report};
+pub use error::CliError;
 pub use generate::{completions, man};
-pub use output::{Output, note, report};
 
 use std::process::ExitCode;
 
@@ -40,7 +40,7 @@ use crate::config::{self, ClientSocket};
 use crate::instant::{Toward, parse_moment};
 use crate::printable::escaped;
 use crate::zone::Zone;
-use present::Present;
+use time_context::TimeContext;
 use zones::Zones;
 
 /// How long `run --wait` waits for one answer before it asks again.
@@ -50,13 +50,13 @@ const WAIT_SECONDS: u64 = 60;
 pub fn client(
     arguments: &ClientArguments,
     configured: Option<ClientSocket>,
-) -> Result<Client, Failure> {
+) -> Result<Client, CliError> {
     if let Some(path) = &arguments.socket {
         return Ok(Client::new(path));
     }
     let found = configured.map_or_else(config::client_socket, Ok);
     let ClientSocket { path, users, elsewhere } =
-        found.map_err(|invalid| Failure::Unreachable(invalid.to_string()))?;
+        found.map_err(|invalid| CliError::Unreachable(invalid.to_string()))?;
     let client = Client::new(path).of_users(users);
     Ok(match elsewhere {
         Some(elsewhere) => client.not_found(elsewhere, config::is_service_installed()),
@@ -68,7 +68,7 @@ pub fn client(
 pub fn run(arguments: &ClientArguments, command: ClientCommand) -> ExitCode {
     let output = arguments.output();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Refused(error.to_string()));
+    let runtime = runtime.map_err(|error| CliError::Refused(error.to_string()));
     let client = client(arguments, None);
     output.report(runtime.and_then(|runtime| {
         if let ClientCommand::Preview(preview) = &command {
@@ -78,18 +78,19 @@ pub fn run(arguments: &ClientArguments, command: ClientCommand) -> ExitCode {
     }))
 }
 
-async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Result<(), Failure> {
+async fn speak(client: &Client, command: ClientCommand, output: &Console) -> Result<(), CliError> {
     let now = SystemClock.now();
     match command {
         ClientCommand::Add(arguments) => {
-            let present = Present::of_job(client, &arguments, now).await?;
+            let present = TimeContext::of_job(client, &arguments, now).await?;
             let job = client.add(&add::definition(&arguments, &present)?).await?;
             output.show(&job, |job| view::added(job, arguments.replace, now))
         }
         ClientCommand::List(filter) => {
             let page = client.jobs(&filter.query()).await?;
             let is_paused = page.get("scheduler_paused").is_some_and(Value::is_object);
-            let zone = if is_paused { present::daemon_zone(client).await? } else { Zone::utc() };
+            let zone =
+                if is_paused { time_context::daemon_zone(client).await? } else { Zone::utc() };
             output.show(&page, |page| view::jobs(page, &zone, now))
         }
         ClientCommand::Show { id } => show(client, &id, output, now).await,
@@ -130,7 +131,7 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
             output.show(&status, |status| view::status(status, now))?;
             match status.pointer("/health/state").and_then(Value::as_str) {
                 Some("well") => Ok(()),
-                _ => Err(Failure::Quiet("the daemon is degraded".to_owned())),
+                _ => Err(CliError::Quiet("the daemon is degraded".to_owned())),
             }
         }
         ClientCommand::Reload { force } => {
@@ -143,7 +144,7 @@ async fn speak(client: &Client, command: ClientCommand, output: &Output) -> Resu
 }
 
 /// Shows a job, to people with its latest runs.
-async fn show(client: &Client, id: &str, output: &Output, now: Timestamp) -> Result<(), Failure> {
+async fn show(client: &Client, id: &str, output: &Console, now: Timestamp) -> Result<(), CliError> {
     let job = client.job(id).await?;
     if output.is_json() {
         return output.show(&job, |_| String::new());
@@ -155,7 +156,7 @@ async fn show(client: &Client, id: &str, output: &Output, now: Timestamp) -> Res
 }
 
 /// Removes a job. If another file declares it, people are told that it may come back; in JSON, the job has its source.
-async fn remove(client: &Client, id: &str, output: &Output) -> Result<Value, Failure> {
+async fn remove(client: &Client, id: &str, output: &Console) -> Result<Value, CliError> {
     let job = client.remove(id).await?;
     let source = job.get("source").and_then(Value::as_str).filter(|_| !output.is_json());
     if let Some(source) = source {
@@ -172,7 +173,7 @@ async fn cancel(
     id: &str,
     reason: Option<&str>,
     no_wait: bool,
-) -> Result<Value, Failure> {
+) -> Result<Value, CliError> {
     let run = match client.cancel(id, reason).await {
         Err(error) if error.is_not_found() => return Err(no_run(client, id, error).await),
         run => run?,
@@ -185,11 +186,11 @@ async fn cancel(
 }
 
 /// Why there is no run of this id. If it is the id of a job, the failure says how to find its runs.
-async fn no_run(client: &Client, id: &str, error: ClientError) -> Failure {
+async fn no_run(client: &Client, id: &str, error: ClientError) -> CliError {
     if client.job(id).await.is_err() {
         return error.into();
     }
-    Failure::NotFound(format!(
+    CliError::NotFound(format!(
         "there is no run \"{id}\", but a job; punctual runs {id} --state running shows which of its runs can be cancelled"
     ))
 }
@@ -204,13 +205,13 @@ async fn ended(client: &Client, id: &str, mut run: Value) -> Result<Value, Clien
 
 /// Waits for something that goes on if Ctrl-C ends the wait, which the failure then says.
 async fn unless_interrupted<T>(
-    work: impl Future<Output = Result<T, Failure>>,
+    work: impl Future<Output = Result<T, CliError>>,
     goes_on: String,
-) -> Result<T, Failure> {
+) -> Result<T, CliError> {
     tokio::select! {
         // It listens for the signal before it does anything else.
         biased;
-        Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Interrupted(goes_on)),
+        Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted(goes_on)),
         done = work => done,
     }
 }
@@ -222,10 +223,10 @@ fn is_in_flight(run: &Value) -> bool {
 /// Does the same to several jobs. One that fails does not keep the others from being done.
 async fn for_each(
     ids: &[String],
-    output: &Output,
-    call: impl AsyncFn(&str) -> Result<Value, Failure>,
+    output: &Console,
+    call: impl AsyncFn(&str) -> Result<Value, CliError>,
     done: &str,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let mut failed = Vec::new();
     for id in ids {
         match call(id).await {
@@ -237,15 +238,15 @@ async fn for_each(
             }
         }
     }
-    if failed.is_empty() { Ok(()) } else { Err(Failure::Quiet(failed.join(", "))) }
+    if failed.is_empty() { Ok(()) } else { Err(CliError::Quiet(failed.join(", "))) }
 }
 
 async fn run_now(
     client: &Client,
     id: &str,
     wait: Option<logs::Form>,
-    output: &Output,
-) -> Result<(), Failure> {
+    output: &Console,
+) -> Result<(), CliError> {
     let run = client.run(id).await?;
     let Some(run_id) = run.get("id").and_then(Value::as_str).map(str::to_owned) else {
         return output.show(&run, |_| String::new());
@@ -267,7 +268,7 @@ async fn run_now(
     output.show(&run, |run| view::finished(run, written, form.is_raw()))?;
     match run.get("state").and_then(Value::as_str) {
         Some("succeeded") => Ok(()),
-        state => Err(Failure::Quiet(format!("the run is {}", state.unwrap_or("unknown")))),
+        state => Err(CliError::Quiet(format!("the run is {}", state.unwrap_or("unknown")))),
     }
 }
 
@@ -275,9 +276,9 @@ async fn run_now(
 async fn runs(
     client: &Client,
     filter: &RunsArguments,
-    output: &Output,
+    output: &Console,
     now: Timestamp,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     if let Some(name) = &filter.name {
         match client.run_by_id(name).await {
             Ok(run) => {
@@ -304,14 +305,14 @@ async fn runs(
 /// The zones in which people are shown these runs. In JSON, times are in UTC.
 async fn zones_of(
     client: &Client,
-    output: &Output,
+    output: &Console,
     runs: impl IntoIterator<Item = &Value>,
 ) -> Result<Zones, ClientError> {
     Zones::of_runs(client, runs.into_iter().filter(|_| !output.is_json())).await
 }
 
 /// Makes sure that there is a job of this id, or was one that has left runs.
-async fn known(client: &Client, id: &str) -> Result<(), Failure> {
+async fn known(client: &Client, id: &str) -> Result<(), CliError> {
     match client.job(id).await {
         Ok(_) => return Ok(()),
         Err(error) if error.is_not_found() => {}
@@ -321,7 +322,7 @@ async fn known(client: &Client, id: &str) -> Result<(), Failure> {
     let page = client.runs(&query).await?;
     match page.pointer("/runs/0") {
         Some(_) => Ok(()),
-        None => Err(Failure::NotFound(format!("there is no job and no run \"{id}\""))),
+        None => Err(CliError::NotFound(format!("there is no job and no run \"{id}\""))),
     }
 }
 
@@ -331,18 +332,18 @@ async fn since(
     text: &str,
     job: Option<&str>,
     now: Timestamp,
-) -> Result<Timestamp, Failure> {
+) -> Result<Timestamp, CliError> {
     let read = |zone: &Zone| {
         let at = parse_moment(text, zone, now, Toward::Past);
-        at.map_err(|why| Failure::Usage(format!("--since: {why}")))
+        at.map_err(|why| CliError::Usage(format!("--since: {why}")))
     };
     // What is no time in any zone needs no daemon to be refused.
     read(&Zone::utc())?;
-    let Some(id) = job else { return read(&present::daemon_zone(client).await?) };
+    let Some(id) = job else { return read(&time_context::daemon_zone(client).await?) };
     match client.job(id).await {
         Ok(job) => read(Zones::of_job(client, &job).await?.of(&job)),
         // Its runs outlive a job.
-        Err(error) if error.is_not_found() => read(&present::daemon_zone(client).await?),
+        Err(error) if error.is_not_found() => read(&time_context::daemon_zone(client).await?),
         Err(error) => Err(error.into()),
     }
 }

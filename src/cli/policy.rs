@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::arguments::PolicyArguments;
-use super::{Failure, duration, value};
+use super::{CliError, duration, value};
 
 /// The policies that were given, by their keys.
-pub(super) fn policies(given: &PolicyArguments) -> Result<Map<String, Value>, Failure> {
+pub(super) fn policies(given: &PolicyArguments) -> Result<Map<String, Value>, CliError> {
     let hook =
         |option, text: &Option<String>| text.as_deref().map(|text| task(option, text)).transpose();
     let optional = [
@@ -25,7 +25,7 @@ pub(super) fn policies(given: &PolicyArguments) -> Result<Map<String, Value>, Fa
     Ok(given.collect())
 }
 
-fn retry(given: &PolicyArguments) -> Result<Option<Value>, Failure> {
+fn retry(given: &PolicyArguments) -> Result<Option<Value>, CliError> {
     let Some(max_attempts) = given.max_attempts else { return Ok(None) };
     let optional = [
         ("max_attempts", Some(json!(max_attempts))),
@@ -38,7 +38,7 @@ fn retry(given: &PolicyArguments) -> Result<Option<Value>, Failure> {
 }
 
 /// A task in its JSON form, or a line for the shell.
-fn task(option: &str, text: &str) -> Result<Value, Failure> {
+fn task(option: &str, text: &str) -> Result<Value, CliError> {
     if !text.trim_start().starts_with('{') {
         return Ok(json!({"type": "command", "shell": text}));
     }

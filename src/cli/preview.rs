@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::arguments::PreviewArguments;
 use super::columns::Fit::{Drop, Whole};
-use super::output::{Output, Reader, json as json_text, print};
-use super::present::{Present, daemon_zone_if_reachable, zone_given};
+use super::console::{Console, StdoutState, json as json_text, print};
 use super::table::Table;
-use super::{Failure, add, duration};
+use super::time_context::{TimeContext, daemon_zone_if_reachable, zone_given};
+use super::{CliError, add, duration};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock, Timestamp, rfc3339};
 use crate::instant::{Toward, parse_moment};
@@ -26,11 +26,11 @@ const LINE_BYTES_MAX: u64 = 1024 * 1024;
 pub(super) async fn run(
     client: Option<&Client>,
     given: &PreviewArguments,
-    output: &Output,
-) -> Result<(), Failure> {
+    output: &Console,
+) -> Result<(), CliError> {
     let now = SystemClock.now();
     if !given.batch && (given.count == 0 || given.count > TIMES_MAX) {
-        return Err(Failure::Usage(format!("--count must be between 1 and {TIMES_MAX}")));
+        return Err(CliError::Usage(format!("--count must be between 1 and {TIMES_MAX}")));
     }
     let named = if given.batch { None } else { zone_given(&given.when)? };
     let (zone, whose) = if let Some(zone) = named {
@@ -39,24 +39,24 @@ pub(super) async fn run(
         (zone, Some("the daemon's zone"))
     } else {
         let machine = DefaultZone::of_machine();
-        let machine = machine.map_err(|invalid| Failure::Usage(invalid.to_string()))?;
+        let machine = machine.map_err(|invalid| CliError::Usage(invalid.to_string()))?;
         (machine.zone, Some("this machine's zone, since no daemon can be asked"))
     };
-    if given.batch { batch(&zone) } else { show(given, &Present { now, zone }, whose, output) }
+    if given.batch { batch(&zone) } else { show(given, &TimeContext { now, zone }, whose, output) }
 }
 
 /// Shows the times; `whose` says whose zone it is, if the trigger names none.
 fn show(
     given: &PreviewArguments,
-    present: &Present,
+    present: &TimeContext,
     whose: Option<&str>,
-    output: &Output,
-) -> Result<(), Failure> {
+    output: &Console,
+) -> Result<(), CliError> {
     let trigger = add::trigger(&given.when, present)?;
-    let Present { now, zone } = present;
+    let TimeContext { now, zone } = present;
     let after = given.after.as_deref();
     let after = after.map(|text| parse_moment(text, zone, *now, Toward::Future)).transpose();
-    let after = after.map_err(|why| Failure::Usage(format!("--after: {why}")))?;
+    let after = after.map_err(|why| CliError::Usage(format!("--after: {why}")))?;
     // What is past is past, except for a one-shot, which would run late: as for a job that is added.
     let compiled = Trigger::compile(&trigger, zone, *now);
     let is_one_shot = compiled.is_ok_and(|trigger| trigger.is_one_shot());
@@ -68,13 +68,13 @@ fn show(
         "count": given.count,
     });
     let preview = Preview::answer_by_type(question, zone, *now)
-        .map_err(|invalid| Failure::Usage(invalid.to_string()))?;
+        .map_err(|invalid| CliError::Usage(invalid.to_string()))?;
     let why = match after {
         Some(_) => preview.trigger.never_fires_reason(),
         None => preview.trigger.ended_reason(*now),
     };
     if let Some(why) = why {
-        return Err(Failure::Usage(why));
+        return Err(CliError::Usage(why));
     }
     let whose = whose.map(|whose| format!("times are in {}, {whose}", zone.name()));
     output.show(&preview.to_value(), |_| {
@@ -87,7 +87,7 @@ fn table(preview: &Preview, now: Timestamp) -> String {
     let zone = preview.trigger.zone();
     let missing = preview.dst_gaps();
     let skipped = missing.iter().filter(|missing| !missing.shifted);
-    let mut rows: Vec<Row> = preview
+    let mut rows: Vec<TimeRow> = preview
         .times
         .iter()
         .map(|at| time_row(zone, *at, &missing))
@@ -127,7 +127,7 @@ fn clock(local: NaiveDateTime) -> String {
 }
 
 /// A line of the table: a time at which the trigger fires, or one that the clock skips and that has no offset.
-struct Row {
+struct TimeRow {
     zone: String,
     at: Timestamp,
     local: NaiveDateTime,
@@ -135,7 +135,7 @@ struct Row {
     mark: String,
 }
 
-fn time_row(zone: &Zone, at: Timestamp, missing: &[DstGap]) -> Row {
+fn time_row(zone: &Zone, at: Timestamp, missing: &[DstGap]) -> TimeRow {
     let local = zone.to_fixed(at);
     let replaced = missing.iter().find(|missing| missing.shifted && missing.resumes == at);
     let mark = match (replaced, zone.resolve(local.naive_local())) {
@@ -150,16 +150,16 @@ fn time_row(zone: &Zone, at: Timestamp, missing: &[DstGap]) -> Row {
         (None, Local::Single(_) | Local::Gap { .. }) => String::new(),
     };
     let (zone, offset) = (zone.name().to_owned(), Some(*local.offset()));
-    Row { zone, at, local: local.naive_local(), offset, mark }
+    TimeRow { zone, at, local: local.naive_local(), offset, mark }
 }
 
-fn skipped_row(missing: &DstGap) -> Row {
+fn skipped_row(missing: &DstGap) -> TimeRow {
     let same_day = missing.from.date() == missing.until.date();
     let clock = if same_day { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
     let (from, until) = (missing.from.format(clock), missing.until.format(clock));
     let mark = format!("skipped{}: the clock goes from {from} to {until}", and_more(missing));
     let zone = missing.zone.name().to_owned();
-    Row { zone, at: missing.resumes, local: missing.first, offset: None, mark }
+    TimeRow { zone, at: missing.resumes, local: missing.first, offset: None, mark }
 }
 
 /// How many readings there are beside the first.
@@ -172,9 +172,9 @@ fn and_more(missing: &DstGap) -> String {
 
 /// One answer a line, flushed after each, so that another program can converse. It ends with the questions, or when
 /// nobody reads the answers.
-fn batch(zone: &Zone) -> Result<(), Failure> {
+fn batch(zone: &Zone) -> Result<(), CliError> {
     let failed = |error: std::io::Error| {
-        Failure::Refused(format!("the standard input cannot be read: {error}"))
+        CliError::Refused(format!("the standard input cannot be read: {error}"))
     };
     let mut stdin = std::io::stdin().lock();
     loop {
@@ -194,7 +194,7 @@ fn batch(zone: &Zone) -> Result<(), Failure> {
             }
             batch_line(&text, zone, SystemClock.now())
         };
-        if print(&json_text(&answer))? == Reader::Gone {
+        if print(&json_text(&answer))? == StdoutState::Gone {
             return Ok(());
         }
     }

@@ -21,11 +21,11 @@ const PADDED_MAX: usize = 48;
 pub(super) struct Table {
     columns: Vec<Fit>,
     /// The headings and the rows.
-    lines: Vec<Line>,
+    lines: Vec<TableLine>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct TableLine {
     cells: Vec<String>,
     color: Option<u8>,
 }
@@ -35,14 +35,14 @@ impl Table {
     pub(super) fn new(columns: &[(&str, Fit)]) -> Self {
         let cells = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
         let columns = columns.iter().map(|(_, fit)| *fit).collect();
-        Self { columns, lines: vec![Line { cells, color: None }] }
+        Self { columns, lines: vec![TableLine { cells, color: None }] }
     }
 
     /// Adds a row about something that is in this state. Control characters of the cells are escaped.
     pub(super) fn row(&mut self, state: &str, cells: Vec<String>) {
         let cells = cells.into_iter().map(|cell| escaped(cell.trim_end()).into_owned()).collect();
         // What is as it should be needs no colour among rows.
-        self.lines.push(Line { cells, color: color(state).filter(|color| *color != GREEN) });
+        self.lines.push(TableLine { cells, color: color(state).filter(|color| *color != GREEN) });
     }
 
     /// Whether it has no rows.
@@ -69,7 +69,7 @@ impl Table {
     }
 }
 
-impl Line {
+impl TableLine {
     /// The cells of the columns that are shown, each as wide as its column.
     fn text(&self, widths: &[Option<usize>], is_cut: bool) -> String {
         let shown = self.cells.iter().zip(widths);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::present::daemon_zone;
+use super::time_context::daemon_zone;
 use crate::client::{Client, ClientError};
 use crate::clock::Timestamp;
 use crate::zone::Zone;

@@ -14,18 +14,18 @@ use super::{CALL_TIMEOUT, Client, ClientError, path_with, read_body, run_path};
 const LINE_LIMIT_BYTES: usize = 1024 * 1024;
 
 /// The connection of a call. It only makes progress while it is polled; none when it has ended.
-pub(super) struct Connection(pub(super) Option<Driving>);
+pub(super) struct ClientConnection(pub(super) Option<Driving>);
 
 /// What has to be polled.
 pub(super) type Driving = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
 
-impl std::fmt::Debug for Connection {
+impl std::fmt::Debug for ClientConnection {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Connection").field("open", &self.0.is_some()).finish()
     }
 }
 
-impl Connection {
+impl ClientConnection {
     /// Does something that needs the connection. How that has ended is told by what needed it.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
@@ -42,9 +42,9 @@ impl Connection {
 
 /// What a run writes, as it comes.
 #[derive(Debug)]
-pub struct Lines {
+pub struct OutputFollower {
     client: Client,
-    connection: Connection,
+    connection: ClientConnection,
     body: Incoming,
     /// The beginning of a line.
     begun: Vec<u8>,
@@ -54,7 +54,7 @@ pub struct Lines {
 
 impl Client {
     /// Follows a run to its end, from its present attempt on; `query` as in `attempt=1`. There is no limit to the time.
-    pub async fn follow(&self, id: &str, query: &str) -> Result<Lines, ClientError> {
+    pub async fn follow(&self, id: &str, query: &str) -> Result<OutputFollower, ClientError> {
         let path = path_with(&format!("{}/output", run_path(id)), &format!("follow&{query}"));
         let beginning = self.begin(Method::GET, &path, None);
         let (response, mut connection) = tokio::time::timeout(CALL_TIMEOUT, beginning)
@@ -62,7 +62,7 @@ impl Client {
             .unwrap_or_else(|_| Err(self.unreachable("no answer in time")))?;
         if response.status().is_success() {
             let (begun, waiting) = (Vec::new(), VecDeque::new());
-            return Ok(Lines {
+            return Ok(OutputFollower {
                 client: self.clone(),
                 connection,
                 body: response.into_body(),
@@ -78,7 +78,7 @@ impl Client {
     }
 }
 
-impl Lines {
+impl OutputFollower {
     /// The next line; none if there are no more. Only a line with a `state` is the end of the run.
     pub async fn next(&mut self) -> Result<Option<Value>, ClientError> {
         loop {

@@ -26,7 +26,7 @@ use serde_json::Value;
 use crate::executor::{ExecutorKind, MailSettings, PoolSettings, WORKERS_MAX};
 use crate::file;
 use crate::invalid::{self, Invalid};
-use crate::job::{Definition, GivenPolicy};
+use crate::job::{Definition, PolicyInput};
 use crate::secret::Text;
 use crate::zone::{DefaultZone, Zone};
 use mail::MailTable;
@@ -126,7 +126,7 @@ struct File {
 struct SchedulerTable {
     timezone: Option<String>,
     #[serde(default)]
-    job_defaults: GivenPolicy,
+    job_defaults: PolicyInput,
     drain_seconds: Option<u32>,
     default_user: Option<String>,
     max_crashes: Option<u32>,
@@ -163,7 +163,7 @@ pub struct Config {
     /// The zone of triggers that name none, and where it was found.
     pub zone: DefaultZone,
     /// Policies of jobs that give none.
-    pub job_defaults: GivenPolicy,
+    pub job_defaults: PolicyInput,
     /// How long running work may go on after the daemon was asked to end.
     pub drain_limit: Duration,
     /// The user of commands that name none; none for the daemon's own.
@@ -307,7 +307,7 @@ fn settings(given: File, mut secrets: Secrets) -> Result<Config, Invalid> {
     let zone = zone(given.scheduler.timezone.as_deref())?;
     let defaults = given.scheduler.job_defaults;
     defaults
-        .complete(&GivenPolicy::default())
+        .complete(&PolicyInput::default())
         .map_err(|invalid| invalid.within("scheduler.job_defaults"))?;
     let drain_seconds = given.scheduler.drain_seconds.unwrap_or(DRAIN_SECONDS);
     if drain_seconds > DRAIN_SECONDS_MAX {

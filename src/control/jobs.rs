@@ -19,7 +19,7 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::filter::JobFilter;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
-use crate::job::{Definition, Job, JobId, Origin, Shown};
+use crate::job::{Definition, Job, JobId, JobView, Origin};
 use crate::scheduler::admission::{Rules, warnings};
 use crate::scheduler::request::{Addition, Existing};
 
@@ -60,7 +60,7 @@ pub(super) async fn list(
 /// A page of jobs. It is serialised directly, because building a JSON value first would take much more memory.
 #[derive(Serialize)]
 struct JobPage<'a> {
-    jobs: Vec<Shown<'a>>,
+    jobs: Vec<JobView<'a>>,
     next_cursor: Option<&'a str>,
     scheduler_paused: Option<SchedulerPause>,
 }
@@ -89,7 +89,7 @@ pub(super) async fn add(
 #[derive(Serialize)]
 struct AddedJob<'a> {
     #[serde(flatten)]
-    job: Shown<'a>,
+    job: JobView<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::app::App;
 use super::files;
-use crate::cli::{self, ClientArguments, Failure};
+use crate::cli::{self, CliError, ClientArguments};
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
@@ -27,15 +27,16 @@ pub fn check(file: Option<PathBuf>, arguments: &ClientArguments) -> ExitCode {
     arguments.output().report(run(&file, arguments))
 }
 
-fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
+fn run(file: &Path, arguments: &ClientArguments) -> Result<(), CliError> {
     let config = Config::load_beside_the_service(file)?;
     for (key, place) in config.missing_secrets() {
         let what = if key.starts_with("toutiao.") { "the table [toutiao]" } else { "it" };
         cli::note(&format!("{key}: only the service has {place}, so {what} was not checked"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Refused(error.to_string()))?;
-    let state = config::state_directory().map_err(|invalid| Failure::Usage(invalid.to_string()))?;
+    let runtime = runtime.map_err(|error| CliError::Refused(error.to_string()))?;
+    let state =
+        config::state_directory().map_err(|invalid| CliError::Usage(invalid.to_string()))?;
     let settings = files::toutiao_settings(&config)?;
     let app = App::new(settings, &state, Arc::new(SystemClock), runtime.handle())
         .map_err(|invalid| config.error(invalid.within("toutiao")))?;
@@ -46,20 +47,20 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     files::store_place(&config, &state)?;
     if !declared.faulty.is_empty() {
         let faults = declared.faulty.iter().map(|job| job.error.to_string());
-        return Err(Failure::Faulty(faults.collect()));
+        return Err(CliError::Faulty(faults.collect()));
     }
     let jobs = declared.jobs;
     let stored = cli::client(arguments, config.socket())
         .and_then(|client| Ok(runtime.block_on(Stored::read(&client, &config, &jobs))?));
     let (stored, why_not) = match stored {
         Ok(stored) => (Some(stored), String::new()),
-        Err(Failure::Client(ClientError::Unreachable { .. })) => {
+        Err(CliError::Client(ClientError::Unreachable { .. })) => {
             (None, "no daemon is running".to_owned())
         }
         // It waits for its store, for example, and the file is as right or wrong as ever.
-        Err(Failure::Client(ClientError::Refused { status: 503, message, .. })) => (None, message),
+        Err(CliError::Client(ClientError::Refused { status: 503, message, .. })) => (None, message),
         // There may be one that cannot be asked.
-        Err(why @ (Failure::Unreachable(_) | Failure::Client(ClientError::Denied { .. }))) => {
+        Err(why @ (CliError::Unreachable(_) | CliError::Client(ClientError::Denied { .. }))) => {
             (None, why.to_string())
         }
         Err(failure) => return Err(failure),
@@ -84,7 +85,7 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), Failure> {
     if conflicts.is_empty() {
         return Ok(());
     }
-    Err(Failure::Conflicts(conflicts.iter().map(ToString::to_string).collect()))
+    Err(CliError::Conflicts(conflicts.iter().map(ToString::to_string).collect()))
 }
 
 /// What the daemon has.

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use crate::cli::{Failure, report};
+use crate::cli::{CliError, report};
 use crate::executor;
 
 /// Becomes the command, or says that it cannot.
 pub fn exec() -> ExitCode {
-    executor::exec().unwrap_or_else(|error| report(Err(Failure::Refused(format!("exec: {error}")))))
+    executor::exec()
+        .unwrap_or_else(|error| report(Err(CliError::Refused(format!("exec: {error}")))))
 }

@@ -10,7 +10,7 @@ use super::files;
 use super::serve::{refused, unusable};
 use super::start::Plan;
 use super::watchdog;
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control::{self, LogFilter};
@@ -38,7 +38,7 @@ impl Frame {
         plan: &Plan,
         socket: Option<PathBuf>,
         log: Arc<dyn LogFilter>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CliError> {
         Ok(Self {
             identity: NodeIdentity {
                 node: node_name().into(),
@@ -56,7 +56,7 @@ impl Frame {
     }
 
     /// The facts that the control socket tells of this daemon.
-    pub(super) fn facts(&self, config: &Config) -> Result<control::DaemonInfo, Failure> {
+    pub(super) fn facts(&self, config: &Config) -> Result<control::DaemonInfo, CliError> {
         let Self { identity, socket, .. } = self;
         Ok(control::DaemonInfo {
             node: identity.node.to_string(),

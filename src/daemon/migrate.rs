@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::files;
-use crate::cli::{ClientArguments, Failure, MigrateArguments};
+use crate::cli::{CliError, ClientArguments, MigrateArguments};
 use crate::config::{self, Config};
 use crate::printable::escaped;
 use crate::secret::Secret;
@@ -18,14 +18,14 @@ pub fn migrate(given: MigrateArguments, arguments: &ClientArguments) -> ExitCode
     arguments.output().report(run(given, arguments))
 }
 
-fn run(given: MigrateArguments, arguments: &ClientArguments) -> Result<(), Failure> {
+fn run(given: MigrateArguments, arguments: &ClientArguments) -> Result<(), CliError> {
     let is_check = given.check;
     let place = to_be_found(place(given)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Refused(error.to_string()))?;
+    let runtime = runtime.map_err(|error| CliError::Refused(error.to_string()))?;
     let looked =
         async { if is_check { sql::schema(&place).await } else { sql::migrate(&place).await } };
-    let failed = |error: StoreError| Failure::Refused(error.to_string());
+    let failed = |error: StoreError| CliError::Refused(error.to_string());
     let schema = runtime.block_on(looked).map_err(failed)?;
     let Schema { found, needed } = schema;
     let is_current = schema.is_current();
@@ -49,16 +49,16 @@ fn run(given: MigrateArguments, arguments: &ClientArguments) -> Result<(), Failu
         escaped(&told).into_owned()
     })?;
     if is_check && !is_current {
-        return Err(Failure::Quiet("the schema is not current".to_owned()));
+        return Err(CliError::Quiet("the schema is not current".to_owned()));
     }
     Ok(())
 }
 
 /// The place with the whole path of its file, which has to be there: tables that are made where no daemon looks for them
 /// help nobody, and a daemon cannot write to a file of another user.
-fn to_be_found(place: StoreUrl) -> Result<StoreUrl, Failure> {
+fn to_be_found(place: StoreUrl) -> Result<StoreUrl, CliError> {
     let StoreUrl::Sqlite(path) = place else { return Ok(place) };
-    let refuse = |why: String| Failure::Refused(why);
+    let refuse = |why: String| CliError::Refused(why);
     let path = std::path::absolute(path).map_err(|error| refuse(error.to_string()))?;
     let shown = path.display();
     let is_there = path.try_exists().map_err(|error| refuse(format!("{shown}: {error}")))?;
@@ -72,8 +72,8 @@ fn to_be_found(place: StoreUrl) -> Result<StoreUrl, Failure> {
 }
 
 /// The database to migrate: from a URL on the command line, else from the configuration file.
-fn place(given: MigrateArguments) -> Result<StoreUrl, Failure> {
-    let usage = |error: String| Failure::Usage(error);
+fn place(given: MigrateArguments) -> Result<StoreUrl, CliError> {
+    let usage = |error: String| CliError::Usage(error);
     let state = config::state_directory().map_err(|invalid| usage(invalid.to_string()))?;
     let url = match (given.url, given.url_file) {
         (Some(url), _) => Some(url),

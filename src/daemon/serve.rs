@@ -24,7 +24,7 @@ use super::signals::{Asked, Signals};
 use super::standing::Standing;
 use super::start::{Plan, Start, unusable_store};
 use super::{logging, notify, stop};
-use crate::cli::{ClientArguments, Failure};
+use crate::cli::{CliError, ClientArguments};
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Retention};
@@ -76,7 +76,7 @@ fn load_and_run(
     socket: Option<PathBuf>,
     inherited: &Inherited,
     log: Arc<dyn LogFilter>,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -88,13 +88,13 @@ fn load_and_run(
     result
 }
 
-pub(super) fn refused(error: &impl ToString) -> Failure {
-    Failure::Refused(error.to_string())
+pub(super) fn refused(error: &impl ToString) -> CliError {
+    CliError::Refused(error.to_string())
 }
 
 /// Something in the environment is.
-pub(super) fn unusable(error: &Invalid) -> Failure {
-    Failure::Usage(error.to_string())
+pub(super) fn unusable(error: &Invalid) -> CliError {
+    CliError::Usage(error.to_string())
 }
 
 /// The parts of a daemon that has not been started.
@@ -143,7 +143,7 @@ impl Parts {
         &mut self,
         start: &mut Start,
         signals: &mut Signals,
-    ) -> Option<Result<(), Failure>> {
+    ) -> Option<Result<(), CliError>> {
         let look = async || self.scheduler.recover(SystemClock.now(), DIED).await;
         let recovered = match start.persist(signals, look).await? {
             Ok(recovered) => recovered,
@@ -186,7 +186,7 @@ async fn run(
     demo: Demo,
     inherited: &Inherited,
     log: Arc<dyn LogFilter>,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let mut signals = Signals::new(inherited).map_err(|error| refused(&error))?;
     let file = source.shown();
     let reader = Reader::new(source);
@@ -248,7 +248,7 @@ fn assemble(
     reader: Reader,
     frame: &Frame,
     start: &Start,
-) -> Result<(Daemon, App, Serving), Failure> {
+) -> Result<(Daemon, App, Serving), CliError> {
     let Parts { store, mut scheduler, completions, live, secrets, mailer } = parts;
     let Plan { app, config, rules, declared, .. } = plan;
     let Frame { core, doors, tracker, .. } = frame;
@@ -357,7 +357,7 @@ impl Daemon {
         jobs: files::Declared,
         start: &mut Start,
         signals: &mut Signals,
-    ) -> Option<Result<(), Failure>> {
+    ) -> Option<Result<(), CliError>> {
         let rules = self.rules.borrow().as_ref().clone();
         let declare = async || {
             let file = self.reader.shown();

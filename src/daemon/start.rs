@@ -18,7 +18,7 @@ use super::files::{self, Reader};
 use super::notify;
 use super::serve::{refused, unusable};
 use super::signals::{Asked, Signals};
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError};
 use crate::control::condition::{Condition, ConditionKind, ReportedConditions};
@@ -79,9 +79,9 @@ impl Passing for DeclareError {
 
 /// How the daemon ends if its store cannot be used. Exit code 2 has the service manager not try again: somebody has to
 /// change something first.
-pub(super) fn unusable_store(error: &StoreError) -> Failure {
+pub(super) fn unusable_store(error: &StoreError) -> CliError {
     match error {
-        StoreError::Refused(_) => Failure::Usage(error.to_string()),
+        StoreError::Refused(_) => CliError::Usage(error.to_string()),
         StoreError::Unavailable(_)
         | StoreError::Conflict(_)
         | StoreError::Rejected(_)
@@ -96,7 +96,7 @@ impl Start {
         opening: OpeningStore,
         doors: &CancellationToken,
         tracker: &TaskTracker,
-    ) -> Result<(Self, SocketGuard), Failure> {
+    ) -> Result<(Self, SocketGuard), CliError> {
         let (listener, file, watcher) =
             socket_watch::listen(socket, mode).map_err(|error| refused(&error))?;
         let noted = ReportedConditions::default();
@@ -119,7 +119,7 @@ impl Start {
         mut plan: Plan,
         reader: &Reader,
         (pulse, signals): (&Pulse, &mut Signals),
-    ) -> Option<Result<(Plan, SqlStore), Failure>> {
+    ) -> Option<Result<(Plan, SqlStore), CliError>> {
         loop {
             // An opening must not be given up: it may be changing the schema.
             let reaching = self.patiently(Box::pin(sql::reach(&plan.store)));
@@ -249,11 +249,11 @@ impl Start {
         notify::reloading();
         let read = signals.unless_stopped(reader.read(Ok)).await?;
         let without_faults = |plan: Plan| {
-            declared::refuse_faults(&plan.jobs()?).map_err(Failure::Refused)?;
+            declared::refuse_faults(&plan.jobs()?).map_err(CliError::Refused)?;
             Ok(plan)
         };
         let plan_of = |config| Plan::of(config, reader.shown());
-        let new = read.map_err(Failure::from).and_then(plan_of).and_then(without_faults);
+        let new = read.map_err(CliError::from).and_then(plan_of).and_then(without_faults);
         let plan = match new {
             Ok(new) => {
                 let needed = plan.config.restart_needed(&new.config);
@@ -299,7 +299,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Checks the configuration of the file at this path, also its jobs.
-    pub(super) fn of(config: Config, path: String) -> Result<Self, Failure> {
+    pub(super) fn of(config: Config, path: String) -> Result<Self, CliError> {
         let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
         let settings = files::toutiao_settings(&config)?;
         let app = App::new(settings, &state, Arc::new(SystemClock), &Handle::current())

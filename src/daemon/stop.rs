@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::core::Stopped;
 use super::notify;
 use super::signals::{Asked, Signals};
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::scheduler::serve::{Drain, STOP_MAX};
 use crate::store::sql::SqlStore;
 
@@ -67,7 +67,7 @@ pub(super) async fn close(
     store: &SqlStore,
     (tracker, doors): (TaskTracker, CancellationToken),
     drained: Stopped,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     doors.cancel();
     tracker.close();
     if tokio::time::timeout(HELPERS_LIMIT, tracker.wait()).await.is_err() {
@@ -80,7 +80,7 @@ pub(super) async fn close(
         tracing::warn!("the store did not answer when it was closed");
         Ok(())
     });
-    let refused = |error: String| Failure::Refused(error);
+    let refused = |error: String| CliError::Refused(error);
     let drained = drained.map_err(|error| refused(error.to_string()))?;
     let drained = drained.map_err(|error| refused(format!("the timer failed: {error}")))?;
     closed.map_err(|error| refused(error.to_string()))?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::app::App;
 use super::inherited::Inherited;
 use super::logging;
-use crate::cli::{Failure, report};
+use crate::cli::{CliError, report};
 use crate::clock::SystemClock;
 use crate::executor::serve_worker;
 
@@ -16,7 +16,7 @@ pub fn worker() -> ExitCode {
     let inherited = Inherited::settle_worker();
     logging::start_in_worker();
     inherited.report();
-    report(run().map_err(|error| Failure::Refused(format!("worker: {error:#}"))))
+    report(run().map_err(|error| CliError::Refused(format!("worker: {error:#}"))))
 }
 
 fn run() -> anyhow::Result<()> {

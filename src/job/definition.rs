@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::JobId;
-use super::policy::{GivenPolicy, given, given_value};
-use super::retry::GivenRetry;
+use super::policy::{PolicyInput, given, given_value};
+use super::retry::RetryInput;
 use super::rules::{Coalesce, OnCrash, OnFinish, Overlap};
 use crate::invalid::{self, Invalid};
 use crate::json;
@@ -46,7 +46,7 @@ pub struct Definition {
     #[serde(default, deserialize_with = "given")]
     timeout: Option<Option<f64>>,
     #[serde(default, deserialize_with = "given")]
-    retry: Option<Option<GivenRetry>>,
+    retry: Option<Option<RetryInput>>,
     priority: Option<i32>,
     #[serde(default, deserialize_with = "given_value")]
     on_failure: Option<Option<Value>>,
@@ -101,8 +101,8 @@ impl Definition {
     }
 
     /// The policies that were given.
-    pub fn policy(&self) -> GivenPolicy {
-        GivenPolicy {
+    pub fn policy(&self) -> PolicyInput {
+        PolicyInput {
             misfire_grace_time: self.misfire_grace_time,
             coalesce: self.coalesce,
             max_instances: self.max_instances,

@@ -3,33 +3,28 @@
 //! Plain data. A job's state carries what belongs to it: only an active job has a next due
 //! instant, only a broken one has a reason.
 
-mod command;
 mod definition;
+mod equivalence;
 mod hooks;
-mod http;
 mod json;
-mod likeness;
-mod limits;
-mod mail;
 mod policy;
 mod retry;
 mod rules;
 mod seconds;
-mod shown;
 mod task;
+mod view;
 
-pub use command::{Command, Program, RUN_VARIABLES, ReportForm};
 pub use definition::{Definition, new_id};
 pub use hooks::Hooks;
-pub use http::{Content, Http, parse_url};
 pub use json::Json;
-pub use limits::{Bytes, CORES_PERIOD, Limits};
-pub use mail::{Mail, mailbox};
-pub use policy::{GivenPolicy, Policy};
+pub use policy::{Policy, PolicyInput};
 pub use retry::Retry;
 pub use rules::{Coalesce, OnCrash, OnFinish, Overlap};
-pub use shown::Shown;
-pub use task::Task;
+pub use task::{
+    CORES_PERIOD, Command, HttpBody, HttpCall, Mail, MemorySize, Program, RUN_VARIABLES,
+    ReportForm, ResourceLimits, Task, mailbox, parse_url,
+};
+pub use view::JobView;
 
 use std::fmt;
 use std::sync::Arc;

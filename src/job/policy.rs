@@ -6,9 +6,10 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};
 
-use super::retry::{GivenRetry, Retry, ShownRetry};
+use super::retry::{Retry, RetryInput, ShownRetry};
 use super::rules::{Coalesce, OnCrash, OnFinish, Overlap};
-use super::{Hooks, Task, http, seconds};
+use super::task::http;
+use super::{Hooks, Task, seconds};
 use crate::invalid::Invalid;
 use crate::json;
 use crate::secret::Text;
@@ -119,7 +120,7 @@ impl Policy {
 /// The policies that were given; what is absent comes from the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GivenPolicy {
+pub struct PolicyInput {
     /// Seconds; null is no limit.
     #[serde(default, deserialize_with = "given")]
     pub misfire_grace_time: Option<Option<f64>>,
@@ -139,7 +140,7 @@ pub struct GivenPolicy {
     pub timeout: Option<Option<f64>>,
     /// When a failed run is tried again; null is never.
     #[serde(default, deserialize_with = "given")]
-    pub retry: Option<Option<GivenRetry>>,
+    pub retry: Option<Option<RetryInput>>,
     /// Which of the runs that wait come first.
     pub priority: Option<i32>,
     /// A task that is run when a run has failed for good; null is none.
@@ -181,7 +182,7 @@ pub(super) fn given_value<'de, D: Deserializer<'de>>(
     Ok(Some(Some(value).filter(|value| !value.is_null())))
 }
 
-impl GivenPolicy {
+impl PolicyInput {
     /// The complete policy, with `defaults` where nothing was given.
     pub fn complete(&self, defaults: &Self) -> Result<Policy, Invalid> {
         let grace = self.misfire_grace_time.or(defaults.misfire_grace_time).flatten();
@@ -196,7 +197,7 @@ impl GivenPolicy {
         let grace = grace.map(|grace| limit("misfire_grace_time", grace, GRACE_SECONDS_MAX));
         let timeout = self.timeout.or(defaults.timeout).flatten();
         let timeout = timeout.map(|timeout| limit("timeout", timeout, TIMEOUT_SECONDS_MAX));
-        let retry = self.retry.or(defaults.retry).flatten().map(GivenRetry::complete);
+        let retry = self.retry.or(defaults.retry).flatten().map(RetryInput::complete);
         let retry = retry.transpose().map_err(|invalid| invalid.within("retry"))?;
         let priority = self.priority.or(defaults.priority).unwrap_or_default();
         if !(-PRIORITY_MAX..=PRIORITY_MAX).contains(&priority) {
@@ -279,7 +280,7 @@ mod tests {
     use serde_json::json;
 
     fn complete(given: Value, defaults: Value) -> Result<Policy, Invalid> {
-        invalid::read::<GivenPolicy>(given)?.complete(&invalid::read(defaults)?)
+        invalid::read::<PolicyInput>(given)?.complete(&invalid::read(defaults)?)
     }
 
     #[test]

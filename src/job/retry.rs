@@ -36,7 +36,7 @@ pub struct Retry {
 /// The same as it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GivenRetry {
+pub struct RetryInput {
     max_attempts: u32,
     delay: Option<f64>,
     backoff: Option<f64>,
@@ -54,7 +54,7 @@ pub struct ShownRetry {
     jitter: f64,
 }
 
-impl GivenRetry {
+impl RetryInput {
     /// Completed with the defaults.
     pub fn complete(self) -> Result<Retry, Invalid> {
         if !(1..=ATTEMPTS_MAX).contains(&self.max_attempts) {
@@ -110,7 +110,7 @@ mod tests {
     use serde_json::json;
 
     fn retry(given: serde_json::Value) -> Result<Retry, Invalid> {
-        invalid::read::<GivenRetry>(given)?.complete()
+        invalid::read::<RetryInput>(given)?.complete()
     }
 
     #[test]

@@ -40,14 +40,14 @@ impl<'de> Deserialize<'de> for Coalesce {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected \"latest\", \"earliest\", \"all\", true or false")]
-        enum Given {
+        enum CoalesceInput {
             Flag(bool),
             Word(String),
         }
-        match Given::deserialize(deserializer)? {
-            Given::Flag(true) => Ok(Self::Latest),
-            Given::Flag(false) => Ok(Self::All),
-            Given::Word(word) => Self::parse(&word).ok_or_else(|| {
+        match CoalesceInput::deserialize(deserializer)? {
+            CoalesceInput::Flag(true) => Ok(Self::Latest),
+            CoalesceInput::Flag(false) => Ok(Self::All),
+            CoalesceInput::Word(word) => Self::parse(&word).ok_or_else(|| {
                 serde::de::Error::custom(format!(
                     "unknown rule \"{word}\" (expected \"latest\", \"earliest\", \"all\", true or false)"
                 ))

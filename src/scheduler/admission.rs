@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::executor::{ExecutorKind, PoolSettings, Privileges};
 use crate::instant::parse_instant;
 use crate::invalid::Invalid;
-use crate::job::{Definition, Due, GivenPolicy, Job, JobId, JobState, Origin, Policy, Task};
+use crate::job::{Definition, Due, Job, JobId, JobState, Origin, Policy, PolicyInput, Task};
 use crate::scheduler::plan;
 use crate::secret::Text;
 use crate::task::builtin::Registry;
@@ -28,7 +28,7 @@ pub struct Rules {
     /// The zone of a trigger that names none, and where it was found.
     pub zone: DefaultZone,
     /// Policies of a job that gives none.
-    pub defaults: GivenPolicy,
+    pub defaults: PolicyInput,
     /// The pools, by name.
     pub executors: BTreeMap<String, PoolSettings>,
     /// Deaths of the daemon during one run after which that run is lost; at least 1.
@@ -156,7 +156,7 @@ impl Rules {
     pub fn check_requester(&self, job: &Job, uid: Option<u32>) -> Result<(), Invalid> {
         let Some(privileges) = &self.privileges else { return Ok(()) };
         // What comes from the file is not this user's doing.
-        let defaults = self.defaults.complete(&GivenPolicy::default())?;
+        let defaults = self.defaults.complete(&PolicyInput::default())?;
         let is_secret = |text: &&Text| text.plain().is_none();
         let heartbeat = job.policy.heartbeat.as_ref().filter(is_secret);
         if heartbeat.is_some() && heartbeat != defaults.heartbeat.as_ref() {
@@ -197,7 +197,7 @@ impl Rules {
         }
         // First what takes no time.
         privileges.check_secret_of(job.requester, field).or_else(|refused| {
-            let defaults = self.defaults.complete(&GivenPolicy::default());
+            let defaults = self.defaults.complete(&PolicyInput::default());
             if defaults.is_ok_and(|defaults| is_default(&defaults)) { Ok(()) } else { Err(refused) }
         })
     }
@@ -211,7 +211,7 @@ impl Rules {
 
     /// Judges the policies of jobs that give none: a fault of them would be one of every job.
     pub fn check_defaults(&self) -> Result<(), Invalid> {
-        let policy = self.defaults.complete(&GivenPolicy::default())?;
+        let policy = self.defaults.complete(&PolicyInput::default())?;
         self.check_hooks(&policy)?;
         let Some(privileges) = &self.privileges else { return Ok(()) };
         check_commands(privileges, hooks(&policy))

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::executor::{ExecutorKind, PoolSettings};
-    use crate::job::{Definition, GivenPolicy, Origin};
+    use crate::job::{Definition, Origin, PolicyInput};
     use crate::task::builtin::Registry;
     use crate::zone::{DefaultZone, Zone};
 
@@ -99,7 +99,7 @@ mod tests {
         let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: 1 };
         let rules = Rules {
             zone: DefaultZone { zone: Zone::utc(), source: String::new() },
-            defaults: GivenPolicy::default(),
+            defaults: PolicyInput::default(),
             executors: BTreeMap::from([("default".to_owned(), pool)]),
             max_crashes: 3,
             registry: Registry::default(),

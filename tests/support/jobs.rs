@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use punctual::clock::Timestamp;
 use punctual::executor::{ExecutorKind, PoolSettings};
-use punctual::job::{Definition, GivenPolicy, Job, JobId, Origin};
+use punctual::job::{Definition, Job, JobId, Origin, PolicyInput};
 use punctual::run::{Cause, Run, RunId, RunState};
 use punctual::scheduler::admission::Rules;
 use punctual::task::builtin::Registry;
@@ -34,7 +34,7 @@ pub(crate) fn rules(max_workers: usize) -> Rules {
     let zone = DefaultZone { zone: Zone::utc(), source: "the test".to_owned() };
     Rules {
         zone,
-        defaults: GivenPolicy::default(),
+        defaults: PolicyInput::default(),
         executors,
         max_crashes: MAX_CRASHES,
         registry,

@@ -20,8 +20,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::Failure;
-use super::output::Output;
+use super::CliError;
+use super::console::Console;
 use crate::client::percent_encode;
 use crate::clock::{Timestamp, rfc3339};
 use crate::filter::PAGE_LIMIT;
@@ -36,7 +36,7 @@ use crate::program;
     on its socket, 130 ended by Ctrl-C.\n\
     Start with `punctual serve --demo`, then `punctual list`, `punctual runs`, `punctual status`."
 )]
-pub struct Arguments {
+pub struct CliArguments {
     /// How to reach the daemon, and how to answer.
     #[command(flatten)]
     pub client: ClientArguments,
@@ -46,21 +46,22 @@ pub struct Arguments {
 }
 
 /// Reads the command line. Where it is faulty or asks for help, that is printed, and the error is the exit code.
-pub fn parse() -> Result<Arguments, ExitCode> {
+pub fn parse() -> Result<CliArguments, ExitCode> {
     // Many runs begin so, and each would pay for a parser of everything else.
     for (word, verb) in [(program::SHIM, Verb::Exec), (program::LAUNCHER, Verb::Launch)] {
         if std::env::args_os().skip(1).eq([word]) {
             let client = ClientArguments { socket: None, json: false };
-            return Ok(Arguments { client, verb });
+            return Ok(CliArguments { client, verb });
         }
     }
-    Arguments::try_parse().or_else(|_| {
+    CliArguments::try_parse().or_else(|_| {
         // The complaint quotes what was typed.
         let escape = |word: OsString| match word.to_str() {
             Some(text) => escaped(text).into_owned().into(),
             None => word,
         };
-        Arguments::try_parse_from(std::env::args_os().map(escape)).map_err(|error| refuse(&error))
+        CliArguments::try_parse_from(std::env::args_os().map(escape))
+            .map_err(|error| refuse(&error))
     })
 }
 
@@ -73,7 +74,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         // What follows is the usage, which is for people.
         let why = why.split("\n\nUsage:").next().unwrap_or(why);
         let why = why.split("\n\nFor more information").next().unwrap_or(why);
-        return Output::new(true).report(Err(Failure::Usage(why.trim_end().to_owned())));
+        return Console::new(true).report(Err(CliError::Usage(why.trim_end().to_owned())));
     }
     // If nobody reads the output, there is still the exit code.
     drop(error.print());
@@ -101,8 +102,8 @@ pub struct ClientArguments {
 
 impl ClientArguments {
     /// How answers are shown.
-    pub fn output(&self) -> Output {
-        Output::new(self.json)
+    pub fn output(&self) -> Console {
+        Console::new(self.json)
     }
 }
 

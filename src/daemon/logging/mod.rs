@@ -25,7 +25,7 @@ use self::entry::{Entries, Entry, Reader};
 use self::levels::Levels;
 use self::queue::LogQueue;
 use super::files::Demo;
-use crate::cli::{Failure, Output};
+use crate::cli::{CliError, Console};
 use crate::control::log::LogFilter;
 
 /// How long the end of the process waits for the last entries to be written.
@@ -40,16 +40,16 @@ pub(super) struct Log {
 
 /// Begins to log what a daemon does, or ends with an exit code. A demonstration shows every run; a daemon shows those
 /// that went wrong.
-pub(super) fn start(demo: Demo, output: &Output) -> Result<Log, ExitCode> {
+pub(super) fn start(demo: Demo, output: &Console) -> Result<Log, ExitCode> {
     let reader = journal::reader();
     let queue = LogQueue::start(reader).map_err(|error| {
         let why = format!("the thread of the log could not be started: {error}");
-        output.report(Err(Failure::Refused(why)))
+        output.report(Err(CliError::Refused(why)))
     })?;
     let levels = level::of_environment(demo).and_then(|start| Levels::new(demo, start));
     let (levels, filter) = match levels {
         Ok(started) => started,
-        Err(why) => return Err(end(&queue, &Err(Failure::Usage(why)), output)),
+        Err(why) => return Err(end(&queue, &Err(CliError::Usage(why)), output)),
     };
     let own = queue.clone();
     subscribe(registry().with(filter).with(Entries::new(reader, move |entry| own.push(entry))));
@@ -99,12 +99,12 @@ impl Log {
 
     /// Says why the daemon failed, if it did, writes what is queued as far as that is possible in a limited time, and
     /// gives the exit code.
-    pub(super) fn end(self, result: &Result<(), Failure>, output: &Output) -> ExitCode {
+    pub(super) fn end(self, result: &Result<(), CliError>, output: &Console) -> ExitCode {
         end(&self.queue, result, output)
     }
 }
 
-fn end(queue: &LogQueue, result: &Result<(), Failure>, output: &Output) -> ExitCode {
+fn end(queue: &LogQueue, result: &Result<(), CliError>, output: &Console) -> ExitCode {
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

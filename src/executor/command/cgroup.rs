@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use super::delegation::{Controllers, MAIN_SUBGROUP, bad_setting, delegated_folder};
-use crate::job::{Bytes, CORES_PERIOD, Limits};
+use crate::job::{CORES_PERIOD, MemorySize, ResourceLimits};
 
 /// Prefix of the name of the folder that holds a daemon's cgroups.
 const PREFIX: &str = "commands-";
@@ -162,11 +162,11 @@ impl Cgroup {
     }
 
     /// Limits everything in it, including the launcher. An error names the field of the limit.
-    pub(super) fn limit(&self, limits: &Limits) -> Result<(), (&'static str, io::Error)> {
+    pub(super) fn limit(&self, limits: &ResourceLimits) -> Result<(), (&'static str, io::Error)> {
         let write = |field, file, text: String| {
             fs::write(self.folder.join(file), text).map_err(|error| (field, error))
         };
-        if let Some(bytes) = limits.total_memory.as_ref().and_then(Bytes::count) {
+        if let Some(bytes) = limits.total_memory.as_ref().and_then(MemorySize::count) {
             write("total_memory", "memory.max", bytes.to_string())?;
         }
         if let Some(processes) = limits.processes {
@@ -375,7 +375,7 @@ mod tests {
         let other = cgroups(base.path(), "cpu memory pids");
         other.next_number.store(1, Ordering::Relaxed);
         let other = other.create().unwrap();
-        other.limit(&Limits::default()).unwrap();
+        other.limit(&ResourceLimits::default()).unwrap();
         assert_eq!(fs::read_dir(other.folder()).unwrap().count(), 0, "nothing is limited");
         fs::remove_dir(other.folder()).unwrap();
         let (field, _) =

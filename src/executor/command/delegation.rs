@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access, getxattr};
 
 use crate::invalid::Invalid;
-use crate::job::Limits;
+use crate::job::ResourceLimits;
 
 const VARIABLE: &str = "PUNCTUAL_CGROUP";
 /// The extended attributes by which systemd marks a delegated folder. Only root can read the second one.
@@ -49,7 +49,7 @@ impl Controllers {
     }
 
     /// Refuses limits that these controllers cannot enforce.
-    pub(super) fn check(self, limits: &Limits) -> Result<(), Invalid> {
+    pub(super) fn check(self, limits: &ResourceLimits) -> Result<(), Invalid> {
         let wanted = [
             ("total_memory", limits.total_memory.is_some(), self.memory, "memory"),
             ("processes", limits.processes.is_some(), self.pids, "pids"),
@@ -154,7 +154,7 @@ mod tests {
             fs::write(folder.path().join("cgroup.controllers"), names).unwrap();
             Controllers::named_in(folder.path(), "cgroup.controllers")
         };
-        let limits = |value| crate::invalid::read::<Limits>(value).unwrap();
+        let limits = |value| crate::invalid::read::<ResourceLimits>(value).unwrap();
         let cases = [
             (json!({"total_memory": "64M"}), "total_memory", "cpu io pids", "cpuset io memory"),
             (json!({"processes": 10}), "processes", "cpu memory", "pids"),

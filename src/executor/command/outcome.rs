@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 
 use super::shim::{SharedBlock, ShimResult};
 use crate::executor::report::failed;
-use crate::job::{Bytes, Command};
+use crate::job::{Command, MemorySize};
 use crate::run::{Outcome, describe_signal};
 
 /// The number of the signal by which the kernel ends a process when there is no memory.
@@ -44,7 +44,7 @@ fn of_status(status: ExitStatus, command: &Command) -> Outcome {
 }
 
 /// Adds to a failure that processes of the command were killed for lack of memory. A success stays one.
-pub(super) fn out_of_memory(outcome: Outcome, limit: Option<&Bytes>) -> Outcome {
+pub(super) fn out_of_memory(outcome: Outcome, limit: Option<&MemorySize>) -> Outcome {
     let Outcome::Failed { error, exit_code, signal, permanent } = outcome else { return outcome };
     let limit = limit_in_words(limit);
     // Without exit code and signal, it was the command's launcher that was killed.
@@ -58,13 +58,13 @@ pub(super) fn out_of_memory(outcome: Outcome, limit: Option<&Bytes>) -> Outcome 
 }
 
 /// A line for the output of a run that succeeded although some of its processes were killed for lack of memory.
-pub(super) fn killed_processes(count: u64, limit: Option<&Bytes>) -> String {
+pub(super) fn killed_processes(count: u64, limit: Option<&MemorySize>) -> String {
     let limit = limit_in_words(limit);
     let were = if count == 1 { "was" } else { "were" };
     format!("{} {were} killed: out of memory{limit}", processes(count))
 }
 
-fn limit_in_words(limit: Option<&Bytes>) -> String {
+fn limit_in_words(limit: Option<&MemorySize>) -> String {
     limit.map(|limit| format!(" (limit {})", limit.words())).unwrap_or_default()
 }
 
@@ -106,7 +106,7 @@ mod tests {
             let Outcome::Failed { error, .. } = outcome else { panic!("{outcome:?}") };
             error
         };
-        let limit = Bytes::Text("64M".to_owned());
+        let limit = MemorySize::Text("64M".to_owned());
         let killed = out_of_memory(ended(None, Some(9)), Some(&limit));
         assert_eq!(error(killed), "killed: out of memory (limit 64 MiB)");
         assert_eq!(error(out_of_memory(ended(None, None), None)), "killed: out of memory");

@@ -14,7 +14,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::delegation::Controllers;
 use super::run_as::{RunAs, RunAsError, find_group, find_user};
 use crate::invalid::Invalid;
-use crate::job::{Bytes, Command, Limits, Task};
+use crate::job::{Command, MemorySize, ResourceLimits, Task};
 use crate::user;
 
 /// The lowest nice value is this minus `RLIMIT_NICE`.
@@ -142,8 +142,8 @@ impl Privileges {
         })
     }
 
-    fn check_limits(&self, limits: &Limits) -> Result<(), Invalid> {
-        let memory = limits.memory.as_ref().and_then(Bytes::count);
+    fn check_limits(&self, limits: &ResourceLimits) -> Result<(), Invalid> {
+        let memory = limits.memory.as_ref().and_then(MemorySize::count);
         let wanted = [
             ("files", limits.files, self.files_max),
             ("memory", memory, self.memory_max),

@@ -13,7 +13,7 @@ use super::launcher::{Launcher, LauncherPool, LauncherProgram};
 use super::records::CommandRecords;
 use crate::executor::confidential::Confidential;
 use crate::executor::shortage::is_shortage;
-use crate::job::{Command, Limits};
+use crate::job::{Command, ResourceLimits};
 
 #[derive(Debug, Clone)]
 pub(in crate::executor) struct CommandRunner {
@@ -94,7 +94,9 @@ impl CommandRunner {
         let program = LauncherProgram { path: self.shim.clone(), files };
         match launchers.take(&program, limits).await {
             Ok(launcher) => Ok(Some(launcher)),
-            Err(error) if is_shortage(&error) || limits.is_some_and(Limits::are_of_the_run) => {
+            Err(error)
+                if is_shortage(&error) || limits.is_some_and(ResourceLimits::are_of_the_run) =>
+            {
                 Err(CommandStartError::of_daemon(&error))
             }
             Err(error) => {

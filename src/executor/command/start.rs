@@ -19,7 +19,7 @@ use super::spawn::{Spawn, explain, memory_file};
 use crate::executor::Assignment;
 use crate::executor::report::Shared;
 use crate::executor::shortage::is_shortage;
-use crate::job::{Bytes, Command, Program, RUN_VARIABLES};
+use crate::job::{Command, MemorySize, Program, RUN_VARIABLES};
 use crate::program;
 use crate::task::context::Context;
 
@@ -135,7 +135,7 @@ fn shim_request(command: &Command, default_user: Option<&String>) -> Option<Shim
         group: command.group.clone(),
         umask: command.umask(),
         nice: command.nice,
-        memory: limits.memory.as_ref().and_then(Bytes::count),
+        memory: limits.memory.as_ref().and_then(MemorySize::count),
         cpu: limits.cpu,
         files: limits.files,
         begins_at_home: default_user.is_some(),

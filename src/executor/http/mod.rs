@@ -16,7 +16,7 @@ use super::Assignment;
 use super::place;
 use super::report::{Shared, failed};
 use super::shortage::Shortage;
-use crate::job::{Http, Task};
+use crate::job::{HttpCall, Task};
 use crate::output::Stream;
 use crate::run::Outcome;
 use crate::task::context::Context;
@@ -81,7 +81,7 @@ impl Stage {
 /// A call and its answer.
 struct Exchange<'a> {
     shared: &'a Arc<Shared>,
-    call: &'a Http,
+    call: &'a HttpCall,
     assignment: &'a Assignment,
     context: &'a Arc<Context>,
 }

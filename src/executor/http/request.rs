@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::client::{Clients, Target, Unsent, Way, innermost};
 use crate::clock::rfc3339;
 use crate::executor::{Assignment, notice};
-use crate::job::{Content, Http, parse_url};
+use crate::job::{HttpBody, HttpCall, parse_url};
 use crate::secret::Text;
 
 /// Bytes of a part of a secret URL that is hidden by itself too: a shorter one is no secret, and stands in many texts.
@@ -25,7 +25,7 @@ pub(super) struct Prepared {
 
 /// Reads the secrets, adds them to `found`, and builds the request. It may block.
 pub(super) fn prepare(
-    call: &Http,
+    call: &HttpCall,
     assignment: &Assignment,
     clients: &Clients,
     found: &mut Vec<String>,
@@ -73,16 +73,16 @@ pub(in crate::executor) fn url(text: &Text, found: &mut Vec<String>) -> Result<U
 
 /// What is sent, and its type: what was given, else what happened to the run that this one tells of.
 fn body(
-    call: &Http,
+    call: &HttpCall,
     assignment: &Assignment,
     found: &mut Vec<String>,
 ) -> Result<(Option<String>, &'static str), String> {
     let json = "application/json";
     Ok(match (call.content(), &assignment.event) {
-        (Content::Json(value), _) => (Some(value.text().to_owned()), json),
-        (Content::Text(text), _) => (Some(read(text, found)?), "text/plain; charset=utf-8"),
-        (Content::None, Some(facts)) => (Some(with_text(facts)), json),
-        (Content::None, None) => (None, json),
+        (HttpBody::Json(value), _) => (Some(value.text().to_owned()), json),
+        (HttpBody::Text(text), _) => (Some(read(text, found)?), "text/plain; charset=utf-8"),
+        (HttpBody::None, Some(facts)) => (Some(with_text(facts)), json),
+        (HttpBody::None, None) => (None, json),
     })
 }
 
@@ -98,7 +98,7 @@ fn with_text(facts: &Value) -> String {
 
 /// The headers that tell of the run, and those that were given, which count where they are of the same name.
 fn headers(
-    call: &Http,
+    call: &HttpCall,
     assignment: &Assignment,
     content_type: &'static str,
     found: &mut Vec<String>,
@@ -121,7 +121,7 @@ fn headers(
     // An id may have letters that are not ASCII; a header has bytes.
     let job_id = HeaderValue::from_bytes(assignment.job_id.as_str().as_bytes());
     headers.insert("punctual-job-id", job_id.map_err(|_| "the job's id fits into no header")?);
-    if call.content() != Content::None || assignment.event.is_some() {
+    if call.content() != HttpBody::None || assignment.event.is_some() {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
     for (name, text) in call.headers() {

@@ -10,7 +10,7 @@ use super::row_reader::RowReader;
 use super::value::SqlRow;
 use crate::invalid;
 use crate::job::{
-    Coalesce, Due, Former, GivenPolicy, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy,
+    Coalesce, Due, Former, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy, PolicyInput,
     Task,
 };
 use crate::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
@@ -177,8 +177,8 @@ fn policy(columns: &mut RowReader<'_>) -> Policy {
         ..Policy::default()
     };
     let Some(options) = columns.text_option() else { return plain };
-    let given = invalid::read::<GivenPolicy>(parse_json(&options));
-    let options = given.and_then(|given| given.complete(&GivenPolicy::default()));
+    let given = invalid::read::<PolicyInput>(parse_json(&options));
+    let options = given.and_then(|given| given.complete(&PolicyInput::default()));
     match options {
         Ok(Policy { timeout, retry, priority, hooks, heartbeat, on_finish, .. }) => {
             Policy { timeout, retry, priority, hooks, heartbeat, on_finish, ..plain }

@@ -25,7 +25,7 @@ use crate::executor::command::delegation::Controllers;
 use crate::executor::command::outcome::in_words;
 use crate::executor::command::process::{Process, SpawnError};
 use crate::executor::command::spawn::Spawn;
-use crate::job::Limits;
+use crate::job::ResourceLimits;
 use crate::program;
 use crate::run::Cost;
 
@@ -125,7 +125,7 @@ impl LauncherPool {
     pub(crate) async fn take(
         self: &Arc<Self>,
         program: &LauncherProgram,
-        limits: Option<&Limits>,
+        limits: Option<&ResourceLimits>,
     ) -> io::Result<Launcher> {
         let limits = limits.filter(|limits| limits.are_of_the_run());
         // The cgroup of a used launcher may still count memory of earlier commands.

@@ -22,14 +22,14 @@ pub const CORES_PERIOD: Duration = Duration::from_millis(100);
 /// An amount of memory as it was given: `512000000` or `"512M"`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a number of bytes, or a text such as \"512M\" or \"2G\"")]
-pub enum Bytes {
+pub enum MemorySize {
     /// Bytes.
     Number(u64),
     /// A number with a unit: K, M, G or T, in steps of 1024.
     Text(String),
 }
 
-impl Bytes {
+impl MemorySize {
     /// How many bytes it is; none if the text cannot be read, or says more than there can be.
     pub fn count(&self) -> Option<u64> {
         let text = match self {
@@ -66,10 +66,10 @@ impl Bytes {
 /// What a command may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Limits {
+pub struct ResourceLimits {
     /// Address space of each of its processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Bytes>,
+    pub memory: Option<MemorySize>,
     /// Time on processors of each of its processes, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u64>,
@@ -78,7 +78,7 @@ pub struct Limits {
     pub files: Option<u64>,
     /// Memory of all processes of the run together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total_memory: Option<Bytes>,
+    pub total_memory: Option<MemorySize>,
     /// Processes and threads of the run at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
@@ -87,7 +87,7 @@ pub struct Limits {
     pub cores: Option<Number>,
 }
 
-impl Limits {
+impl ResourceLimits {
     /// Whether one of them is of the whole run, and not of each of its processes.
     pub fn are_of_the_run(&self) -> bool {
         self.total_memory.is_some() || self.processes.is_some() || self.cores.is_some()
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn memory_is_read_with_and_without_a_unit() {
-        let text = |text: &str| Bytes::Text(text.to_owned()).count();
-        assert_eq!(Bytes::Number(5).count(), Some(5));
+        let text = |text: &str| MemorySize::Text(text.to_owned()).count();
+        assert_eq!(MemorySize::Number(5).count(), Some(5));
         assert_eq!([text("7"), text("1K"), text("512M")], [Some(7), Some(1024), Some(512 << 20)]);
         assert_eq!([text("2G"), text("1T")], [Some(2 << 30), Some(1 << 40)]);
         for bad in ["", "K", "1k", "1 K", "-1", "1KM", "1.5G", "18446744073709551616"] {
@@ -154,10 +154,10 @@ mod tests {
 
     #[test]
     fn an_amount_is_told_in_its_largest_whole_unit() {
-        let words = |bytes| Bytes::Number(bytes).words();
+        let words = |bytes| MemorySize::Number(bytes).words();
         assert_eq!([words(64 << 20), words(3 << 40)], ["64 MiB", "3 TiB"]);
         assert_eq!([words(1536), words(1000)], ["1536 bytes", "1000 bytes"]);
-        assert_eq!(Bytes::Text("1025K".to_owned()).words(), "1025 KiB");
+        assert_eq!(MemorySize::Text("1025K".to_owned()).words(), "1025 KiB");
     }
 
     #[test]
@@ -183,7 +183,8 @@ mod tests {
             (json!({"cores": "2"}), "cores"),
         ];
         for (case, field) in cases {
-            let checked = invalid::read::<Limits>(case.clone()).and_then(|limits| limits.check());
+            let checked =
+                invalid::read::<ResourceLimits>(case.clone()).and_then(|limits| limits.check());
             assert_eq!(checked.unwrap_err().field, field, "{case}");
         }
     }
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn a_limit_of_cores_is_a_share_of_each_period_and_is_written_as_it_was_given() {
         for (given, quota) in [(json!(0.01), 1), (json!(1.5), 150), (json!(2), 200)] {
-            let limits: Limits = invalid::read(json!({"cores": given})).unwrap();
+            let limits: ResourceLimits = invalid::read(json!({"cores": given})).unwrap();
             limits.check().unwrap();
             assert_eq!(limits.cores_quota(), Some(Duration::from_millis(quota)), "{given}");
             assert_eq!(serde_json::to_value(&limits).unwrap(), json!({"cores": given}));

@@ -5,21 +5,21 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::Failure;
+use super::CliError;
 use crate::printable::{escaped, escaped_json};
 
 /// Ends a command whose answers are for people: says why it failed, if it did, and gives its exit code.
-pub fn report(result: Result<(), Failure>) -> ExitCode {
-    Output::new(false).report(result)
+pub fn report(result: Result<(), CliError>) -> ExitCode {
+    Console::new(false).report(result)
 }
 
 /// How answers are shown.
 #[derive(Debug)]
-pub struct Output {
+pub struct Console {
     json: bool,
 }
 
-impl Output {
+impl Console {
     /// Answers as JSON, or for people.
     pub fn new(json: bool) -> Self {
         Self { json }
@@ -31,18 +31,18 @@ impl Output {
     }
 
     /// Ends a command: one line on the standard error if it failed, or one for each of several faults, and the exit code that says why.
-    pub fn report(&self, result: Result<(), Failure>) -> ExitCode {
+    pub fn report(&self, result: Result<(), CliError>) -> ExitCode {
         let Err(failure) = result else { return ExitCode::SUCCESS };
         self.complain(&failure);
         failure.exit_code()
     }
 
     /// Prints a failure in one line, with control characters escaped, unless it has been shown already.
-    pub(super) fn complain(&self, failure: &Failure) {
-        if matches!(failure, Failure::Quiet(_)) {
+    pub(super) fn complain(&self, failure: &CliError) {
+        if matches!(failure, CliError::Quiet(_)) {
             return;
         }
-        let line = if let Failure::Faulty(lines) | Failure::Conflicts(lines) = failure
+        let line = if let CliError::Faulty(lines) | CliError::Conflicts(lines) = failure
             && !self.json
         {
             lines.iter().map(|line| text(line)).collect::<Vec<_>>().join("\n")
@@ -54,12 +54,16 @@ impl Output {
     }
 
     /// A failure as one line: in JSON, or for people.
-    pub fn worded(&self, failure: &Failure) -> String {
+    pub fn worded(&self, failure: &CliError) -> String {
         if self.json { json(&failure.to_value()) } else { text(&failure.to_string()) }
     }
 
     /// Shows an answer: as it is, or as `view` puts it, which escapes what is foreign.
-    pub fn show(&self, answer: &Value, view: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
+    pub fn show(
+        &self,
+        answer: &Value,
+        view: impl FnOnce(&Value) -> String,
+    ) -> Result<(), CliError> {
         let text = if self.json { json(answer) } else { view(answer) };
         line(text.trim_end_matches('\n'))
     }
@@ -82,28 +86,28 @@ pub(super) fn json(answer: &Value) -> String {
 }
 
 /// Prints a line. A reader that has gone away (`| head`) is no failure.
-pub(super) fn line(text: &str) -> Result<(), Failure> {
+pub(super) fn line(text: &str) -> Result<(), CliError> {
     print(text).map(drop)
 }
 
 /// Whether somebody still reads what is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reader {
+pub(super) enum StdoutState {
     There,
     Gone,
 }
 
 /// Prints a text and a line break, and tells whether its reader is there.
-pub(super) fn print(text: &str) -> Result<Reader, Failure> {
+pub(super) fn print(text: &str) -> Result<StdoutState, CliError> {
     write(&format!("{text}\n"))
 }
 
 /// Prints a text as it is, and tells whether its reader is there.
-pub(super) fn write(text: &str) -> Result<Reader, Failure> {
+pub(super) fn write(text: &str) -> Result<StdoutState, CliError> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(Reader::There),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
-        Err(error) => Err(Failure::Refused(error.to_string())),
+        Ok(()) => Ok(StdoutState::There),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(StdoutState::Gone),
+        Err(error) => Err(CliError::Refused(error.to_string())),
     }
 }

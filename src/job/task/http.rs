@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};
 use url::Url;
 
-use super::Json;
 use crate::invalid::{self, Invalid};
+use crate::job::Json;
 use crate::secret::Text;
 
 /// Bytes of a URL.
@@ -47,7 +47,7 @@ const OWN_HEADERS: &str = "punctual-";
 /// A call over HTTP, with what was given only: so it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Http {
+pub struct HttpCall {
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<String>,
     url: Text,
@@ -76,7 +76,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D
 
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Content<'a> {
+pub enum HttpBody<'a> {
     /// Nothing.
     None,
     /// JSON.
@@ -85,7 +85,7 @@ pub enum Content<'a> {
     Text(&'a Text),
 }
 
-impl Http {
+impl HttpCall {
     /// Reads the JSON form, without its type.
     pub(super) fn parse(value: Value) -> Result<Self, Invalid> {
         let call: Self = invalid::read(value)?;
@@ -204,11 +204,11 @@ impl Http {
     }
 
     /// What it sends.
-    pub fn content(&self) -> Content<'_> {
+    pub fn content(&self) -> HttpBody<'_> {
         match (&self.json, &self.body) {
-            (Some(json), _) => Content::Json(json),
-            (None, Some(body)) => Content::Text(body),
-            (None, None) => Content::None,
+            (Some(json), _) => HttpBody::Json(json),
+            (None, Some(body)) => HttpBody::Text(body),
+            (None, None) => HttpBody::None,
         }
     }
 
@@ -272,7 +272,7 @@ impl Http {
             Some(url) => url.to_owned(),
             None => serde_json::to_string(&self.url).unwrap_or_default(),
         };
-        format!("{} {url}", self.method(self.content() != Content::None))
+        format!("{} {url}", self.method(self.content() != HttpBody::None))
     }
 }
 
@@ -286,7 +286,7 @@ fn is_header_value(value: &str) -> bool {
 }
 
 /// Whether a URL holds a user or a password.
-pub(super) fn has_user(url: &Url) -> bool {
+pub(in crate::job) fn has_user(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
@@ -330,7 +330,7 @@ mod tests {
             }),
         ];
         for case in cases {
-            let call = Http::parse(case.clone()).unwrap();
+            let call = HttpCall::parse(case.clone()).unwrap();
             assert_eq!(serde_json::to_value(call).unwrap(), case);
         }
     }
@@ -375,18 +375,18 @@ mod tests {
             ("follow", json!(true), "follow"),
         ];
         for (field, value, named) in cases {
-            let error = Http::parse(with(field, &value)).unwrap_err();
+            let error = HttpCall::parse(with(field, &value)).unwrap_err();
             assert_eq!(error.field, named, "{value}");
             assert!(!error.message.contains("hunter2"), "{error}");
         }
         let both = json!({"url": "http://x", "json": null, "body": ""});
-        assert_eq!(Http::parse(both).unwrap_err().field, "body");
-        assert_eq!(Http::parse(json!({})).unwrap_err().message, "missing field `url`");
+        assert_eq!(HttpCall::parse(both).unwrap_err().field, "body");
+        assert_eq!(HttpCall::parse(json!({})).unwrap_err().message, "missing field `url`");
     }
 
     #[test]
     fn what_is_not_given_has_a_sensible_value() {
-        let call = Http::parse(json!({"url": "http://x"})).unwrap();
+        let call = HttpCall::parse(json!({"url": "http://x"})).unwrap();
         assert_eq!((call.method(false), call.method(true), call.redirects()), ("GET", "POST", 0));
         let limits = (call.connect_timeout(), call.timeout());
         assert_eq!(limits, (Duration::from_secs(10), Duration::from_mins(1)));
@@ -396,18 +396,18 @@ mod tests {
         assert_eq!(permanent.len(), 97);
         assert!([400, 404, 499].iter().all(|status| permanent.contains(status)));
         assert!(!PASSING.iter().any(|status| permanent.contains(status)));
-        let call = Http::parse(with("no_retry", &json!([503]))).unwrap();
+        let call = HttpCall::parse(with("no_retry", &json!([503]))).unwrap();
         assert!(call.is_permanent(503) && !call.is_permanent(404));
     }
 
     #[test]
     fn a_call_is_described_without_its_secrets() {
-        let plain = Http::parse(with("json", &json!({}))).unwrap();
+        let plain = HttpCall::parse(with("json", &json!({}))).unwrap();
         assert_eq!(
             (plain.describe().as_str(), plain.has_secrets()),
             ("POST https://example.org/x", false)
         );
-        let secret = Http::parse(json!({"url": {"env": "HOOK"}})).unwrap();
+        let secret = HttpCall::parse(json!({"url": {"env": "HOOK"}})).unwrap();
         assert_eq!(
             (secret.describe().as_str(), secret.has_secrets()),
             ("GET {\"env\":\"HOOK\"}", true)

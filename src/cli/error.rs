@@ -9,7 +9,7 @@ use crate::config::ConfigError;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum CliError {
     /// The command line is not valid: exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -42,7 +42,7 @@ pub enum Failure {
     Interrupted(String),
 }
 
-impl Failure {
+impl CliError {
     /// The exit code that tells what kind of failure it is.
     pub fn exit_code(&self) -> ExitCode {
         match self {

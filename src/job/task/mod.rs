@@ -1,9 +1,19 @@
 //! What a job does, as data. The seam that carries it out is `task` and `executor`.
 
+mod command;
+pub(super) mod http;
+mod limits;
+mod mail;
+
+pub use command::{Command, Program, RUN_VARIABLES, ReportForm};
+pub use http::{HttpBody, HttpCall, parse_url};
+pub use limits::{CORES_PERIOD, MemorySize, ResourceLimits};
+pub use mail::{Mail, mailbox};
+
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{Command, Http, Json, Mail};
+use super::Json;
 use crate::invalid::{self, Invalid};
 
 /// The types of tasks, as an error lists them.
@@ -11,7 +21,7 @@ const TYPES: &str = "\"builtin\", \"command\", \"http\" or \"mail\"";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GivenBuiltin {
+struct BuiltinInput {
     name: String,
     #[serde(default)]
     args: Map<String, Value>,
@@ -30,7 +40,7 @@ pub enum Task {
     /// A program in a process of its own.
     Command(Box<Command>),
     /// A call over HTTP.
-    Http(Box<Http>),
+    Http(Box<HttpCall>),
     /// A mail.
     Mail(Box<Mail>),
     /// A stored task that can no longer be read: kept as it is, never run.
@@ -75,14 +85,14 @@ impl Task {
         let mut rest = map.clone();
         match rest.remove("type") {
             Some(Value::String(word)) if word == "builtin" => {
-                let given: GivenBuiltin = invalid::read(Value::Object(rest))?;
+                let given: BuiltinInput = invalid::read(Value::Object(rest))?;
                 Ok(Self::Builtin { name: given.name, args: given.args.into() })
             }
             Some(Value::String(word)) if word == "command" => {
                 Ok(Self::Command(Command::parse(rest)?.into()))
             }
             Some(Value::String(word)) if word == "http" => {
-                Ok(Self::Http(Box::new(Http::parse(Value::Object(rest))?)))
+                Ok(Self::Http(Box::new(HttpCall::parse(Value::Object(rest))?)))
             }
             Some(Value::String(word)) if word == "mail" => {
                 Ok(Self::Mail(Box::new(Mail::parse(rest)?)))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Failure;
+use super::CliError;
 use super::arguments::{AddArguments, TriggerArguments};
 use crate::client::{Client, ClientError};
 use crate::clock::{Timestamp, rfc3339};
@@ -17,19 +17,19 @@ const ZONE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a time that depends on the present is read with.
 #[derive(Debug)]
-pub(super) struct Present {
+pub(super) struct TimeContext {
     pub(super) now: Timestamp,
     /// The zone of a time of day.
     pub(super) zone: Zone,
 }
 
-impl Present {
+impl TimeContext {
     /// The present for a new job. The daemon is asked for its zone only if a time depends on it.
     pub(super) async fn of_job(
         client: &Client,
         given: &AddArguments,
         now: Timestamp,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CliError> {
         let when = &given.when;
         let times = [&when.at, &when.start, &when.end, &given.next_run_time];
         let is_needed = times.into_iter().flatten().any(|text| is_relative(text, Toward::Future));
@@ -43,24 +43,24 @@ impl Present {
 
     /// A time as it is sent: as it was typed, unless it depends on the present. What is no time is left for the
     /// daemon to refuse, by the field's name.
-    pub(super) fn time(&self, option: &str, text: Option<&str>) -> Result<Option<Value>, Failure> {
+    pub(super) fn time(&self, option: &str, text: Option<&str>) -> Result<Option<Value>, CliError> {
         let Some(text) = text else { return Ok(None) };
         if !is_relative(text, Toward::Future) {
             return Ok(Some(text.into()));
         }
         let at = parse_moment(text, &self.zone, self.now, Toward::Future);
-        let at = at.map_err(|why| Failure::Usage(format!("{option}: {why}")))?;
+        let at = at.map_err(|why| CliError::Usage(format!("{option}: {why}")))?;
         Ok(Some(rfc3339(at).into()))
     }
 }
 
 /// The zone that a trigger names, if it names one.
-pub(super) fn zone_given(given: &TriggerArguments) -> Result<Option<Zone>, Failure> {
+pub(super) fn zone_given(given: &TriggerArguments) -> Result<Option<Zone>, CliError> {
     let json = given.trigger.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
     let of_json = json.as_ref().and_then(|trigger| trigger.get("timezone")?.as_str());
     let name = given.timezone.as_deref().or(of_json);
     let zone = name.map(Zone::parse).transpose();
-    zone.map_err(|invalid| Failure::Usage(invalid.to_string()))
+    zone.map_err(|invalid| CliError::Usage(invalid.to_string()))
 }
 
 /// The zone of triggers that name none.

@@ -9,7 +9,7 @@ use crate::clock::{Timestamp, rfc3339};
 
 /// The part that a definition decides.
 #[derive(Debug, Serialize)]
-pub struct Defined<'a> {
+pub struct DefinitionView<'a> {
     id: &'a JobId,
     name: &'a str,
     trigger: &'a Value,
@@ -29,9 +29,9 @@ pub struct Defined<'a> {
 
 /// All of it.
 #[derive(Debug, Serialize)]
-pub struct Shown<'a> {
+pub struct JobView<'a> {
     #[serde(flatten)]
-    defined: Defined<'a>,
+    defined: DefinitionView<'a>,
     state: &'static str,
     reason: Option<&'a str>,
     next_run_time: Option<Instant>,
@@ -54,9 +54,9 @@ impl Serialize for Instant {
 }
 
 /// Counts what is written.
-struct Bytes(usize);
+struct ByteCounter(usize);
 
-impl std::io::Write for Bytes {
+impl std::io::Write for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())
@@ -69,8 +69,8 @@ impl std::io::Write for Bytes {
 
 impl Job {
     /// The part that a definition decides.
-    pub fn defined(&self) -> Defined<'_> {
-        Defined {
+    pub fn defined(&self) -> DefinitionView<'_> {
+        DefinitionView {
             id: &self.id,
             name: &self.name,
             trigger: self.trigger.spec(),
@@ -90,17 +90,17 @@ impl Job {
 
     /// Bytes of what a definition decides, as JSON.
     pub fn definition_bytes(&self) -> usize {
-        let mut bytes = Bytes(0);
+        let mut bytes = ByteCounter(0);
         serde_json::to_writer(&mut bytes, &self.defined()).map_or(usize::MAX, |()| bytes.0)
     }
 
     /// The job as the contract shows it.
-    pub fn shown(&self) -> Shown<'_> {
+    pub fn shown(&self) -> JobView<'_> {
         let reason = match &self.state {
             JobState::Broken { reason, .. } => Some(reason.as_str()),
             JobState::Active { .. } | JobState::Paused { .. } | JobState::Finished => None,
         };
-        Shown {
+        JobView {
             defined: self.defined(),
             state: self.state.word(),
             reason,

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::{Limits, seconds};
+use super::ResourceLimits;
 use crate::invalid::{self, Invalid};
+use crate::job::seconds;
 use crate::secret::{Secret, Text};
 
 /// Bytes of what a command reads.
@@ -118,7 +119,7 @@ pub struct Command {
     pub nice: Option<i32>,
     /// What it may use.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub limits: Option<Limits>,
+    pub limits: Option<ResourceLimits>,
     /// Exit codes that mean success; 0 where none are given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub success_codes: Option<Vec<i32>>,
@@ -132,7 +133,7 @@ pub struct Command {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Given {
+struct CommandInput {
     argv: Option<Vec<String>>,
     shell: Option<String>,
     #[serde(default)]
@@ -144,7 +145,7 @@ struct Given {
     group: Option<String>,
     umask: Option<String>,
     nice: Option<i32>,
-    limits: Option<Limits>,
+    limits: Option<ResourceLimits>,
     success_codes: Option<Vec<i32>>,
     no_retry_codes: Option<Vec<i32>>,
     kill_grace: Option<Number>,
@@ -153,7 +154,7 @@ struct Given {
 impl Command {
     /// Reads the JSON form, without its type.
     pub(super) fn parse(given: Map<String, Value>) -> Result<Self, Invalid> {
-        let given: Given = invalid::read(Value::Object(given))?;
+        let given: CommandInput = invalid::read(Value::Object(given))?;
         let command = Self {
             program: program(given.argv, given.shell)?,
             env: given.env,

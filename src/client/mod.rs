@@ -15,8 +15,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use follow::Connection;
-pub use follow::Lines;
+use follow::ClientConnection;
+pub use follow::OutputFollower;
 
 /// How long one call may take, beyond the wait that it asks the daemon for.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -293,7 +293,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<(Response<Incoming>, Connection), ClientError> {
+    ) -> Result<(Response<Incoming>, ClientConnection), ClientError> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream = stream.map_err(|error| self.not_connected(&error))?;
         let user = stream.peer_cred().map_err(|error| self.unreachable(error))?.uid();
@@ -313,7 +313,7 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(bytes))
             .map_err(|error| ClientError::Unreadable(error.to_string()))?;
-        let mut connection = Connection(Some(Box::pin(connection)));
+        let mut connection = ClientConnection(Some(Box::pin(connection)));
         let response = connection.during(sender.send_request(request)).await;
         Ok((response.map_err(|error| self.unreachable(error))?, connection))
     }
