@@ -8,14 +8,10 @@
     reason = "a benchmark that cannot go on ends, and it prints its figures"
 )]
 
-#[path = "load/daemon.rs"]
-#[allow(clippy::allow_attributes, dead_code, reason = "each benchmark uses its own part")]
-mod daemon;
-
 use std::time::Duration;
 
-use daemon::{Caller, Daemon};
 use serde_json::{Value, json};
+use support::bench::{Caller, Daemon};
 
 /// Runs in all, and between two looks at the memory.
 const RUNS: usize = 100_000;

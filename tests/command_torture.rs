@@ -1,27 +1,26 @@
 //! Commands that do what they should not: none of them takes the daemon's pool down, hangs it, or leaves anything behind.
+//!
+//! A program of its own, because each test counts the open files and the memory of its whole process, one test at a time.
+//! `tests/run.sh` runs it once more with the commands in cgroups.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test that cannot go on ends"
+    reason = "a test that cannot go on panics"
 )]
-
-#[path = "support/commands.rs"]
-mod commands;
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use commands::{
-    Bench, Failure, cancelled, is_root, left_out, living, open_files, resident, shell, with,
-};
 use punctual::executor::kill_orphans;
 use punctual::run::{Execution, Outcome};
 use serde_json::{Value, json};
-use support::{Home, PATIENCE};
+use support::commands::{
+    Bench, Failure, cancelled, is_root, living, open_files, resident, shell, with,
+};
+use support::{Home, PATIENCE, left_out};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Open files and memory are those of the process: one test at a time counts them.

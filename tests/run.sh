@@ -51,7 +51,7 @@ trap 'rm -f "$log"' EXIT
 install_missing
 export PUNCTUAL_REQUIRE_SERVERS=1
 step bash tests/apscheduler/setup.sh
-step cargo fmt --check
+step cargo fmt --all --check
 step cargo clippy --quiet --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --no-deps --document-private-items
 step cargo test --no-fail-fast 2>&1 | tee "$log"

@@ -107,10 +107,13 @@ fn event_lines(event: &FollowEvent) -> Bytes {
     text.into()
 }
 
+/// The next lines of a run, and what is needed to wait for those after them. `None` at the end.
+type NextLines = Pin<Box<dyn Future<Output = Option<(Bytes, FollowSession)>> + Send>>;
+
 /// The body of an answer that follows a run. The next event is awaited only when the client has taken the last one, so a
 /// slow client costs no memory; and when the connection closes, all of this is dropped at once.
 struct FollowBody {
-    next: Pin<Box<dyn Future<Output = Option<(Bytes, FollowSession)>> + Send>>,
+    next: NextLines,
 }
 
 /// Passed from each event to the next.

@@ -6,7 +6,6 @@
 //! run. So the same core is right alone on a file and with other nodes on a server.
 //! [`Archive`] is for readers and never waits for the writer.
 
-pub mod memory;
 pub mod sql;
 
 use std::future::Future;

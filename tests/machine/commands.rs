@@ -1,7 +1,7 @@
 //! Commands under the unit that is shipped: what they run in, and what is left of them.
 
 use crate::machine::{Machine, NEVER};
-use crate::support::left_out;
+use support::left_out;
 
 /// A job's script: it tells its cgroup, and leaves a process behind that has forked twice and has a session of its own. It
 /// ends once that process is one which sleeps.

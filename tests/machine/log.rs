@@ -1,5 +1,4 @@
 //! The log in the journal: entries are found by priority, job and target, and reasons of a failed start by the unit.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use serde_json::Value;
 

@@ -1,5 +1,4 @@
 //! The Debian package: what an installation starts, what an upgrade keeps, and what a removal leaves.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -1,5 +1,4 @@
 //! The sandbox of the shipped unit: what a job sees in it, what it refuses, and the settings that open it.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::collections::BTreeSet;
 

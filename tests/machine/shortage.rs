@@ -1,5 +1,4 @@
 //! A shortage that passes: while the system has no thread and no process to give, nothing hangs, and nothing is left of it.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::process::{Child, Stdio};
 

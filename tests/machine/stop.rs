@@ -1,5 +1,4 @@
 //! How the daemon ends under a real systemd, when it is asked to and when a job kills it.
-#![expect(clippy::indexing_slicing, reason = "a test that cannot go on ends")]
 
 use super::machine::{Machine, UNIT};
 

@@ -11,8 +11,8 @@ use punctual::job::{Job, JobId, JobState, OnCrash};
 use punctual::run::{Cause, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::Change;
 
-use crate::jobs::MAX_CRASHES;
 use crate::properties::Property;
+use support::jobs::MAX_CRASHES;
 
 /// How old what a node knows of the others may be when it acts on it.
 const BEAT: TimeDelta = TimeDelta::seconds(1);

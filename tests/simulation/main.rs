@@ -13,8 +13,6 @@
 mod accounts;
 mod dice;
 mod executor;
-#[path = "../support/jobs.rs"]
-mod jobs;
 mod ledger;
 mod node;
 mod properties;

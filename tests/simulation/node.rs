@@ -16,7 +16,7 @@ use punctual::scheduler::handle::PoolStatus;
 use punctual::scheduler::request::{Addition, PendingRequest, Request, RequestError, Response};
 use punctual::scheduler::{NodeIdentity, Scheduler};
 use punctual::store::StoreError;
-use punctual::store::memory::MemoryStore;
+use support::store::MemoryStore;
 use tokio::sync::oneshot;
 
 use crate::executor::{Execution, SimExecutor, Workplace};

@@ -7,13 +7,13 @@ use punctual::run::RunId;
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::request::{Addition, Existing, InvalidDeclaration, Request};
 use punctual::store::Archive;
-use punctual::store::memory::MemoryStore;
 use serde_json::{Value, json};
+use support::store::MemoryStore;
 
 use crate::dice::Dice;
-use crate::jobs::job_at;
 use crate::store::POISON;
 use crate::world::now_or_never;
+use support::jobs::job_at;
 
 const JOBS: [&str; 5] = ["a", "b", "c", "d", "e"];
 const DECLARED: [&str; 2] = ["file-1", "file-2"];

@@ -9,11 +9,11 @@ use punctual::job::Job;
 use punctual::run::{Outcome, RunId};
 use punctual::scheduler::request::Request;
 
-use crate::jobs::rules;
 use crate::node::{LEASE, Node};
 use crate::properties::Property;
 use crate::requests;
 use crate::world::{BEHIND_MAX, World};
+use support::jobs::rules;
 
 /// Time without any progress after which there will be none.
 const PATIENCE: TimeDelta = TimeDelta::seconds(60);

@@ -12,10 +12,10 @@ use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId};
 use punctual::output::Output;
 use punctual::run::{Run, RunId, SkipReason};
-use punctual::store::memory::MemoryStore;
 use punctual::store::{
     Change, Claim, ClusterView, Holder, InFlightCount, Node, ScheduledJob, Store, StoreError,
 };
+use support::store::MemoryStore;
 
 use crate::dice::Dice;
 use crate::ledger::{Ledger, words};

@@ -10,16 +10,16 @@ use punctual::filter::{JobFilter, RunFilter};
 use punctual::run::{Outcome, RunId};
 use punctual::scheduler::admission::Rules;
 use punctual::store::Archive;
-use punctual::store::memory::MemoryStore;
+use support::store::MemoryStore;
 
 use crate::dice::Dice;
 use crate::executor::Execution;
-use crate::jobs::{at, rules};
 use crate::ledger::Ledger;
 use crate::node::{LEASE, Node};
 use crate::properties::Property;
 use crate::requests;
 use crate::store::{POISON, Shared};
+use support::jobs::{at, rules};
 
 /// Events before the world comes to rest.
 const STEPS: u32 = 250;

@@ -1,10 +1,4 @@
 //! What has to be so of jobs, ledger and processes after any crashes.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on ends, and nobody else reads these"
-)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,10 +11,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 
 use crate::load::{Book, EVERY_MILLIS};
-use crate::support::{Home, PATIENCE, Signal, ended, text};
+use crate::{Home, PATIENCE, Signal, ended, text};
 
 /// A job that is due again and again, all the time: milliseconds from one occurrence to the next.
-pub(crate) const TICK_MILLIS: i64 = 50;
+pub const TICK_MILLIS: i64 = 50;
 /// Looks at the jobs until all that was due has run; far more than it takes.
 const LOOKS: usize = 600;
 
@@ -28,7 +22,7 @@ const LOOKS: usize = 600;
 type Ledger<'a> = BTreeMap<&'a str, Vec<&'a Value>>;
 
 /// All pages of a list.
-pub(crate) async fn all(client: &Client, what: &str) -> Vec<Value> {
+pub async fn all(client: &Client, what: &str) -> Vec<Value> {
     let (mut rows, mut cursor) = (Vec::new(), String::new());
     loop {
         let query = format!("limit=1000{cursor}");
@@ -45,7 +39,7 @@ pub(crate) async fn all(client: &Client, what: &str) -> Vec<Value> {
 }
 
 /// The job that is due all the time.
-pub(crate) fn tick(task: &Value) -> Value {
+pub fn tick(task: &Value) -> Value {
     let seconds = json!(TimeDelta::milliseconds(TICK_MILLIS).as_seconds_f64());
     let trigger = json!({"type": "interval", "seconds": seconds, "timezone": "UTC"});
     json!({"id": "tick", "trigger": trigger, "task": task})
@@ -90,7 +84,7 @@ fn is_scheduled(row: &Value) -> bool {
 }
 
 /// What has to be so at any time.
-pub(crate) async fn check_now(client: &Client, book: &Book) {
+pub async fn check_now(client: &Client, book: &Book) {
     book.check(&all(client, "jobs").await);
     let rows = all(client, "runs").await;
     for (id, rows) in by_job(&rows) {
@@ -127,7 +121,7 @@ fn said(file: &Path) -> BTreeMap<(String, i64), String> {
 }
 
 /// Waits until all that is due has run.
-pub(crate) async fn settle(client: &Client, pulse: &mut Signal) {
+pub async fn settle(client: &Client, pulse: &mut Signal) {
     let trigger = json!({"type": "interval", "seconds": 0.1, "timezone": "UTC"});
     let job = json!({"id": "pulse", "trigger": trigger, "task": pulse.shell("pulse")});
     client.add(&job).await.unwrap();
@@ -160,7 +154,7 @@ pub(crate) async fn settle(client: &Client, pulse: &mut Signal) {
 }
 
 /// What has to be so when all that was due has run. Gives how many runs have had a second attempt.
-pub(crate) async fn check_end(client: &Client, book: &Book, file: &Path) -> usize {
+pub async fn check_end(client: &Client, book: &Book, file: &Path) -> usize {
     check_now(client, book).await;
     let rows = all(client, "runs").await;
     let (ledger, said) = (by_job(&rows), said(file));
@@ -203,7 +197,7 @@ pub(crate) async fn check_end(client: &Client, book: &Book, file: &Path) -> usiz
 }
 
 /// Each run that ran did so where the ledger says, and nowhere else at that attempt.
-pub(crate) async fn check_nodes(client: &Client, folders: &BTreeMap<String, PathBuf>, file: &Path) {
+pub async fn check_nodes(client: &Client, folders: &BTreeMap<String, PathBuf>, file: &Path) {
     let said = said(file);
     for row in all(client, "runs").await {
         let attempt = (text(&row, "id").to_owned(), row["attempt"].as_i64().unwrap());
@@ -214,7 +208,7 @@ pub(crate) async fn check_nodes(client: &Client, folders: &BTreeMap<String, Path
 }
 
 /// Waits until no process of this home's daemons is left, which happens at once if they leave none.
-pub(crate) fn nothing_is_left(home: &Home) {
+pub fn nothing_is_left(home: &Home) {
     let mark = format!("RUNTIME_DIRECTORY={}\0", home.path().display()).into_bytes();
     let is_marked = |environment: &[u8]| environment.windows(mark.len()).any(|part| part == mark);
     for entry in std::fs::read_dir("/proc").unwrap() {

@@ -1,11 +1,4 @@
 //! A pool of processes by itself, and ways to see what its runs have left on the machine.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that cannot go on ends"
-)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,14 +15,13 @@ use punctual::task::builtin::Registry;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-pub(crate) use super::support::left_out;
-use super::support::{PATIENCE, PROGRAM};
+use crate::{PATIENCE, program};
 
 /// Runs at a time, at most.
 const RUNS_MAX: usize = 500;
 
 /// A pool of processes, and what comes back from it.
-pub(crate) struct Bench {
+pub struct Bench {
     pools: Pools,
     completions: mpsc::Receiver<Completion>,
     started: usize,
@@ -38,12 +30,12 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new() -> Self {
-        Self::with_shim(Path::new(PROGRAM))
+    pub fn new() -> Self {
+        Self::with_shim(Path::new(program()))
     }
 
     /// A pool that starts commands through this program where it has to.
-    pub(crate) fn with_shim(shim: &Path) -> Self {
+    pub fn with_shim(shim: &Path) -> Self {
         let (completions_in, completions) = mpsc::channel(RUNS_MAX);
         let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: RUNS_MAX };
         let settings = BTreeMap::from([("pool".to_owned(), pool)]);
@@ -57,7 +49,7 @@ impl Bench {
     }
 
     /// A first attempt of a new run, by hand.
-    pub(crate) fn assignment(&mut self, task: &Value) -> Assignment {
+    pub fn assignment(&mut self, task: &Value) -> Assignment {
         self.started += 1;
         Assignment {
             run_id: RunId(format!("{}-{}", self.series, self.started).into()),
@@ -71,32 +63,32 @@ impl Bench {
         }
     }
 
-    pub(crate) fn live(&self) -> Live {
+    pub fn live(&self) -> Live {
         self.pools.live()
     }
 
-    pub(crate) fn hand_over(&mut self, assignment: Assignment) {
+    pub fn hand_over(&mut self, assignment: Assignment) {
         self.pools.start("pool", assignment);
     }
 
-    pub(crate) fn start(&mut self, task: &Value) -> Execution {
+    pub fn start(&mut self, task: &Value) -> Execution {
         let assignment = self.assignment(task);
         let execution = assignment.execution();
         self.hand_over(assignment);
         execution
     }
 
-    pub(crate) fn cancel(&mut self, (run_id, _): &Execution) {
+    pub fn cancel(&mut self, (run_id, _): &Execution) {
         self.pools.cancel(run_id, "enough");
     }
 
-    pub(crate) async fn ended(&mut self) -> Completion {
+    pub async fn ended(&mut self) -> Completion {
         let next = tokio::time::timeout(PATIENCE, self.completions.recv());
         next.await.expect("nothing ended").unwrap()
     }
 
     /// Runs a command to its end.
-    pub(crate) async fn run(&mut self, task: &Value) -> Completion {
+    pub async fn run(&mut self, task: &Value) -> Completion {
         let execution = self.start(task);
         let completion = self.ended().await;
         assert_eq!(completion.execution(), execution);
@@ -104,7 +96,7 @@ impl Bench {
     }
 
     /// Runs a command, which has to succeed, and gives what it wrote.
-    pub(crate) async fn output(&mut self, task: &Value) -> String {
+    pub async fn output(&mut self, task: &Value) -> String {
         let completion = self.run(task).await;
         let is_success = matches!(completion.outcome, Outcome::Succeeded { .. });
         assert!(is_success, "{task}: {:?} {}", completion.outcome, completion.output.text());
@@ -112,7 +104,7 @@ impl Bench {
     }
 
     /// Runs a command, which has to fail.
-    pub(crate) async fn failure(&mut self, task: &Value) -> Failure {
+    pub async fn failure(&mut self, task: &Value) -> Failure {
         let outcome = self.run(task).await.outcome;
         let Outcome::Failed { error, exit_code, signal, permanent } = outcome else {
             panic!("{task}: {outcome:?}");
@@ -121,7 +113,7 @@ impl Bench {
     }
 
     /// Ends all work; whatever has not been reported by now will not be.
-    pub(crate) async fn assert_nothing_more(mut self) {
+    pub async fn assert_nothing_more(mut self) {
         self.pools.stop().await;
         drop(self.pools);
         let next = tokio::time::timeout(PATIENCE, self.completions.recv());
@@ -132,34 +124,34 @@ impl Bench {
 
 /// How a command failed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) error: String,
-    pub(crate) exit_code: Option<i32>,
-    pub(crate) signal: Option<i32>,
-    pub(crate) permanent: bool,
+pub struct Failure {
+    pub error: String,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    pub permanent: bool,
 }
 
-pub(crate) fn shell(script: &str) -> Value {
+pub fn shell(script: &str) -> Value {
     json!({"type": "command", "shell": script})
 }
 
 /// A command with more keys.
-pub(crate) fn with(mut task: Value, more: Value) -> Value {
+pub fn with(mut task: Value, more: Value) -> Value {
     let Value::Object(more) = more else { panic!("{more}") };
     task.as_object_mut().unwrap().extend(more);
     task
 }
 
-pub(crate) fn cancelled() -> Outcome {
+pub fn cancelled() -> Outcome {
     Outcome::Cancelled { reason: "enough".to_owned() }
 }
 
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Numbers of the processes that live and are of a run, as they say themselves.
-pub(crate) fn living((run_id, _): &Execution) -> Vec<i32> {
+pub fn living((run_id, _): &Execution) -> Vec<i32> {
     let mark = format!("PUNCTUAL_RUN_ID={}", run_id.0);
     let is_marked = |pid: &i32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -170,7 +162,7 @@ pub(crate) fn living((run_id, _): &Execution) -> Vec<i32> {
 }
 
 /// Files of this process that a run may open: pipes, processes and memory.
-pub(crate) fn open_files() -> usize {
+pub fn open_files() -> usize {
     let kinds = ["pipe:", "pidfd", "anon_inode:[pidfd]", "/memfd:"];
     let is_of_run = |entry: &fs::DirEntry| {
         let place = fs::read_link(entry.path()).unwrap_or_default();
@@ -183,13 +175,13 @@ pub(crate) fn open_files() -> usize {
 }
 
 /// Memory of this process, in bytes.
-pub(crate) fn resident() -> u64 {
+pub fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 /// An instant that stands for an occurrence.
-pub(crate) fn occurrence() -> Timestamp {
+pub fn occurrence() -> Timestamp {
     "2027-01-02T03:04:05.678901Z".parse().unwrap()
 }

@@ -1,6 +1,4 @@
 //! Jobs and runs for tests of the core and the store.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up ends")]
 
 use std::collections::BTreeMap;
 
@@ -15,18 +13,18 @@ use punctual::zone::{DefaultZone, Zone};
 use serde_json::{Value, json};
 
 /// Deaths of the daemon after which a run is lost.
-pub(crate) const MAX_CRASHES: u32 = 3;
+pub const MAX_CRASHES: u32 = 3;
 
 /// An instant, in seconds from a beginning.
-pub(crate) fn at(seconds: i64) -> Timestamp {
+pub fn at(seconds: i64) -> Timestamp {
     Timestamp::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
 }
 
 /// The source of the jobs that are declared.
-pub(crate) const SOURCE: &str = "jobs.toml";
+pub const SOURCE: &str = "jobs.toml";
 
 /// Rules with one pool, called `default`, of processes: nothing is handed over before one of them is free.
-pub(crate) fn rules(max_workers: usize) -> Rules {
+pub fn rules(max_workers: usize) -> Rules {
     let mut registry = Registry::default();
     standard::register(&mut registry);
     let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers };
@@ -44,19 +42,19 @@ pub(crate) fn rules(max_workers: usize) -> Rules {
 }
 
 /// A job, defined at the beginning; what is not given is an interval of ten seconds and a no-op.
-pub(crate) fn job(given: &Value) -> Job {
+pub fn job(given: &Value) -> Job {
     job_at(given, at(0))
 }
 
 /// A job, defined at an instant.
-pub(crate) fn job_at(given: &Value, now: Timestamp) -> Job {
+pub fn job_at(given: &Value, now: Timestamp) -> Job {
     let mut definition = json!({"trigger": {"type": "interval", "seconds": 10}, "task": {"type": "builtin", "name": "noop"}});
     definition.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
     rules(1).admit(Definition::parse(definition).unwrap(), Origin::Socket, now).unwrap()
 }
 
 /// A waiting run of a job; ids rise in the order in which they are made.
-pub(crate) fn run(job_id: &str, scheduled_at: Option<Timestamp>) -> Run {
+pub fn run(job_id: &str, scheduled_at: Option<Timestamp>) -> Run {
     use std::sync::atomic::{AtomicU64, Ordering};
     static MADE: AtomicU64 = AtomicU64::new(0);
     Run {

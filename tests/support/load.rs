@@ -1,11 +1,5 @@
 //! Load for tests of crashes: callers that add, change, pause, run and remove jobs of their own, and a book of what
 //! has to be so by the answers alone.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on ends, and nobody else reads these"
-)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,22 +14,22 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Jobs that are due soon are due within this.
-pub(crate) const SOON_MILLIS: u64 = 400;
+pub const SOON_MILLIS: u64 = 400;
 /// From one occurrence to the next, of jobs that have many.
-pub(crate) const EVERY_MILLIS: i64 = 250;
+pub const EVERY_MILLIS: i64 = 250;
 
 /// Another seed is another order of calls and crashes: `PUNCTUAL_TEST_SEED`, or one that is always the same.
-pub(crate) fn seed() -> u64 {
+pub fn seed() -> u64 {
     std::env::var("PUNCTUAL_TEST_SEED").map_or(20_261_106, |seed| seed.parse().unwrap())
 }
 
 /// Numbers that look random, and are the same every time.
 #[derive(Debug)]
-pub(crate) struct Random(pub(crate) u64);
+pub struct Random(pub u64);
 
 impl Random {
     /// The next one, from `low` to `high`.
-    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -44,20 +38,20 @@ impl Random {
     }
 
     /// One of this many.
-    pub(crate) fn below(&mut self, count: usize) -> usize {
+    pub fn below(&mut self, count: usize) -> usize {
         let last = u64::try_from(count).unwrap() - 1;
         usize::try_from(self.between(0, last)).unwrap()
     }
 
     /// A length of time up to this many milliseconds.
-    pub(crate) fn millis(&mut self, most: u64) -> Duration {
+    pub fn millis(&mut self, most: u64) -> Duration {
         Duration::from_micros(self.between(0, most * 1000))
     }
 }
 
 /// What a caller asks of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub enum Asked {
     /// That it is there, under this name.
     Define(String),
     /// The same as a part of a batch.
@@ -72,7 +66,7 @@ pub(crate) enum Asked {
 
 /// What became of a call.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub struct Told {
     id: String,
     asked: Asked,
     /// Whether the daemon said that it is done; else it may have been done, or not.
@@ -83,7 +77,7 @@ pub(crate) struct Told {
 
 /// How a job may stand, as far as it can be known.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Stand {
+pub struct Stand {
     pub name: String,
     pub is_paused: bool,
 }
@@ -111,7 +105,7 @@ impl Stand {
 
 /// How each job may stand by the answers alone: in one way, or in several if a call was not answered.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
+pub struct Book {
     jobs: BTreeMap<String, BTreeSet<Option<Stand>>>,
     /// Jobs of which something was told since the last look at them.
     fresh: BTreeSet<String>,
@@ -124,7 +118,7 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    pub(crate) fn note(&mut self, told: Told) {
+    pub fn note(&mut self, told: Told) {
         let stands = self.jobs.entry(told.id.clone()).or_insert_with(|| BTreeSet::from([None]));
         let after: BTreeSet<_> =
             stands.iter().map(|stand| Stand::after(stand.as_ref(), &told.asked)).collect();
@@ -143,24 +137,24 @@ impl Book {
     }
 
     /// Jobs that are certainly there, and how they stand.
-    pub(crate) fn kept(&self) -> BTreeMap<&str, &Stand> {
+    pub fn kept(&self) -> BTreeMap<&str, &Stand> {
         let sure = |stands: &'_ BTreeSet<_>| stands.len() == 1;
         let sure = self.jobs.iter().filter(|(_, stands)| sure(stands));
         sure.filter_map(|(id, stands)| Some((id.as_str(), stands.first()?.as_ref()?))).collect()
     }
 
     /// Whether a job is not certainly gone.
-    pub(crate) fn may_be_there(&self, id: &str) -> bool {
+    pub fn may_be_there(&self, id: &str) -> bool {
         self.jobs.get(id).is_none_or(|stands| stands.iter().any(Option::is_some))
     }
 
     /// How many jobs are certainly gone.
-    pub(crate) fn gone(&self) -> usize {
+    pub fn gone(&self) -> usize {
         self.jobs.values().filter(|stands| **stands == BTreeSet::from([None])).count()
     }
 
     /// The jobs of which something was told since this was asked last stand as they may.
-    pub(crate) async fn check_fresh(&mut self, client: &Client) {
+    pub async fn check_fresh(&mut self, client: &Client) {
         for id in std::mem::take(&mut self.fresh) {
             let job = match client.job(&id).await {
                 Ok(job) => Some(job),
@@ -172,7 +166,7 @@ impl Book {
     }
 
     /// All jobs stand as they may.
-    pub(crate) fn check(&self, jobs: &[Value]) {
+    pub fn check(&self, jobs: &[Value]) {
         let jobs: BTreeMap<&str, &Value> =
             jobs.iter().map(|job| (job["id"].as_str().unwrap(), job)).collect();
         for id in self.jobs.keys() {
@@ -197,7 +191,7 @@ struct Own {
 
 /// One who calls one daemon after the other, always about jobs that are his alone.
 #[derive(Debug)]
-pub(crate) struct Caller {
+pub struct Caller {
     name: String,
     random: Random,
     /// Where commands say that they ran.
@@ -207,7 +201,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(name: String, random: Random, file: PathBuf) -> Self {
+    pub fn new(name: String, random: Random, file: PathBuf) -> Self {
         Self { name, random, file, own: Vec::new(), number: 0 }
     }
 
@@ -331,7 +325,7 @@ async fn ask(client: &Client, definition: &Value, asked: &Asked) -> Result<Value
 }
 
 /// A one-shot that says in a file that it ran.
-pub(crate) fn once(id: &str, at: Timestamp, file: &Path) -> Value {
+pub fn once(id: &str, at: Timestamp, file: &Path) -> Value {
     let trigger = json!({"type": "date", "run_date": rfc3339(at), "timezone": "UTC"});
     json!({"id": id, "trigger": trigger, "task": noted(file)})
 }
@@ -344,7 +338,7 @@ fn every(id: &str, file: &Path) -> Value {
 }
 
 /// A command that says in a file which attempt of which run it is, and of which daemon.
-pub(crate) fn noted(file: &Path) -> Value {
+pub fn noted(file: &Path) -> Value {
     let script = format!(
         "echo \"$PUNCTUAL_RUN_ID $PUNCTUAL_ATTEMPT $RUNTIME_DIRECTORY\" >> {}",
         file.display()
@@ -354,7 +348,7 @@ pub(crate) fn noted(file: &Path) -> Value {
 
 /// Callers at work.
 #[derive(Debug)]
-pub(crate) struct Shift {
+pub struct Shift {
     told: mpsc::Receiver<Told>,
     callers: JoinSet<Caller>,
     enough: CancellationToken,
@@ -364,7 +358,7 @@ pub(crate) struct Shift {
 
 impl Shift {
     /// Callers begin to call, in turn one of these daemons each.
-    pub(crate) fn begin(callers: Vec<Caller>, clients: &[Client]) -> Self {
+    pub fn begin(callers: Vec<Caller>, clients: &[Client]) -> Self {
         let (tell, told) = mpsc::channel(1);
         let enough = CancellationToken::new();
         let cut: BTreeMap<PathBuf, CancellationToken> = clients
@@ -380,25 +374,25 @@ impl Shift {
     }
 
     /// Waits for an answer of a daemon, and notes it. False when all callers have ended.
-    pub(crate) async fn next(&mut self, book: &mut Book) -> bool {
+    pub async fn next(&mut self, book: &mut Book) -> bool {
         let Some(told) = self.told.recv().await else { return false };
         book.note(told);
         true
     }
 
     /// Notes answers until a moment that no answer decides: where in its work a crash meets the daemon is chance.
-    pub(crate) async fn go_on_for(&mut self, time: Duration, book: &mut Book) {
+    pub async fn go_on_for(&mut self, time: Duration, book: &mut Book) {
         let moment = tokio::time::Instant::now() + time;
         while let Ok(true) = tokio::time::timeout_at(moment, self.next(book)).await {}
     }
 
     /// Nobody waits for this daemon's answers any more.
-    pub(crate) fn cut(&self, socket: &Path) {
+    pub fn cut(&self, socket: &Path) {
         self.cut[socket].cancel();
     }
 
     /// Lets the callers end, and gives them back.
-    pub(crate) async fn end(mut self, book: &mut Book) -> Vec<Caller> {
+    pub async fn end(mut self, book: &mut Book) -> Vec<Caller> {
         self.enough.cancel();
         while self.next(book).await {}
         self.callers.join_all().await

@@ -1,5 +1,4 @@
 //! Ports of this machine that a test reserves for servers which bind them later.
-#![expect(clippy::unwrap_used, reason = "a test without its port cannot go on")]
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -11,13 +10,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, soc
 ///
 /// It is bound, but nobody listens, so connections are refused. A server can bind it as well, again and again, if it sets
 /// `SO_REUSEADDR`, as servers do.
-pub(crate) struct Port {
+pub struct Port {
     number: u16,
     _bound: OwnedFd,
 }
 
 impl Port {
-    pub(crate) fn reserve() -> Self {
+    pub fn reserve() -> Self {
         let bound =
             socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let bound = bound.unwrap();
@@ -27,7 +26,7 @@ impl Port {
         Self { number: address.port(), _bound: bound }
     }
 
-    pub(crate) fn number(&self) -> u16 {
+    pub fn number(&self) -> u16 {
         self.number
     }
 }

@@ -1,10 +1,4 @@
 //! A client of the control socket that decides every byte it sends, and when.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that cannot go on ends, and nobody else reads these"
-)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -14,33 +8,33 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::PATIENCE;
+use crate::PATIENCE;
 
 /// A connection.
-pub(crate) struct Raw {
+pub struct Raw {
     stream: BufReader<UnixStream>,
 }
 
 /// An answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
+pub struct Answer {
+    pub status: u16,
     headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 impl Answer {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let text = String::from_utf8_lossy(&self.body);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The code of a refusal, which has to be the documented JSON.
-    pub(crate) fn code(&self) -> String {
+    pub fn code(&self) -> String {
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         let code = self.json().pointer("/error/code").and_then(Value::as_str).map(str::to_owned);
         code.unwrap_or_else(|| panic!("no error: {self:?}"))
@@ -48,7 +42,7 @@ impl Answer {
 }
 
 impl Raw {
-    pub(crate) fn connect(socket: &Path) -> Self {
+    pub fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -56,24 +50,24 @@ impl Raw {
     }
 
     /// Sends bytes; false if the other side does not take them any more.
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.get_mut().write_all(bytes.as_ref()).is_ok()
     }
 
     /// Says that nothing more will be sent.
-    pub(crate) fn half_close(&self) {
+    pub fn half_close(&self) {
         self.stream.get_ref().shutdown(Shutdown::Write).unwrap();
     }
 
     /// Reads the status of the next answer, and nothing else of it.
-    pub(crate) fn status(&mut self) -> Option<u16> {
+    pub fn status(&mut self) -> Option<u16> {
         let mut start = [0; 12];
         self.stream.get_mut().read_exact(&mut start).ok()?;
         String::from_utf8_lossy(&start).split(' ').nth(1)?.parse().ok()
     }
 
     /// Reads the next answer, which has a length; none if the connection has ended.
-    pub(crate) fn answer(&mut self) -> Option<Answer> {
+    pub fn answer(&mut self) -> Option<Answer> {
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
@@ -99,13 +93,13 @@ impl Raw {
     }
 
     /// Sends a request completely, as ordinary clients do, and reads its answer.
-    pub(crate) fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
+    pub fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
         self.send_request(method, path, body).then(|| self.answer())?
     }
 
     /// The same, also if the server takes no more of it: a head that is no HTTP is refused, and the connection closed,
     /// before the body has arrived.
-    pub(crate) fn ask_anyway(&mut self, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
+    pub fn ask_anyway(&mut self, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
         self.send_request(method, path, body);
         self.answer()
     }
@@ -118,12 +112,12 @@ impl Raw {
     }
 
     /// Waits until the other side ends the connection. False if it sends something before.
-    pub(crate) fn is_closed(&mut self) -> bool {
+    pub fn is_closed(&mut self) -> bool {
         self.is_closed_within(PATIENCE)
     }
 
     /// The same, for this time only.
-    pub(crate) fn is_closed_within(&mut self, limit: Duration) -> bool {
+    pub fn is_closed_within(&mut self, limit: Duration) -> bool {
         self.stream.get_ref().set_read_timeout(Some(limit)).unwrap();
         let read = self.stream.read(&mut [0]);
         self.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,5 +1,4 @@
 //! A mail server whose answers a test decides, and what it was sent.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends")]
 
 use std::sync::Arc;
 
@@ -9,20 +8,20 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::PATIENCE;
+use crate::PATIENCE;
 
 /// A mail, as it was handed in.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub struct Received {
     /// The commands before it, in their order.
-    pub(crate) commands: Vec<String>,
+    pub commands: Vec<String>,
     /// Its headers and its text, with line feeds only.
-    pub(crate) mail: String,
+    pub mail: String,
 }
 
 impl Received {
     /// The value of a header that it has once; nothing of it is folded or decoded.
-    pub(crate) fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         let (head, _) = self.mail.split_once("\n\n").unwrap();
         let mut values =
             head.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -31,14 +30,14 @@ impl Received {
         value
     }
 
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         self.mail.split_once("\n\n").unwrap().1
     }
 }
 
 /// How connections are secured.
 #[derive(Clone)]
-pub(crate) enum Tls {
+pub enum Tls {
     None,
     /// From the beginning.
     Wrapper(TlsAcceptor),
@@ -47,15 +46,15 @@ pub(crate) enum Tls {
 }
 
 /// The server. Dropping it ends it.
-pub(crate) struct MailServer {
-    pub(crate) port: u16,
+pub struct MailServer {
+    pub port: u16,
     received: mpsc::Receiver<Received>,
     _serving: JoinSet<()>,
 }
 
 impl MailServer {
     /// Takes mails, and answers the text of each with what `answer` says of its recipient. It says too what QUIT is answered.
-    pub(crate) async fn start(
+    pub async fn start(
         tls: Tls,
         answer: impl Fn(&str) -> &'static str + Send + Sync + 'static,
     ) -> Self {
@@ -76,13 +75,13 @@ impl MailServer {
     }
 
     /// The next mail.
-    pub(crate) async fn received(&mut self) -> Received {
+    pub async fn received(&mut self) -> Received {
         let next = tokio::time::timeout(PATIENCE, self.received.recv());
         next.await.expect("no mail came").unwrap()
     }
 
     /// Whether no mail has come beside those that were asked for.
-    pub(crate) fn is_quiet(&mut self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         self.received.try_recv().is_err()
     }
 }

@@ -1,6 +1,4 @@
 //! A terminal that a test makes, for programs that behave in one as people see them.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::fs::File;
 use std::io::Read;
@@ -11,7 +9,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 /// A terminal: the side of its keyboard and screen, and the side of the programs in it.
-pub(crate) fn terminal() -> (File, File) {
+pub fn terminal() -> (File, File) {
     let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&keyboard).unwrap();
     unlockpt(&keyboard).unwrap();
@@ -22,7 +20,7 @@ pub(crate) fn terminal() -> (File, File) {
 }
 
 /// Everything that is written to a terminal until no program has it open any more.
-pub(crate) fn screen(mut keyboard: File) -> String {
+pub fn screen(mut keyboard: File) -> String {
     let mut said = Vec::new();
     // The end is an error here, EIO.
     drop(keyboard.read_to_end(&mut said));
@@ -30,7 +28,7 @@ pub(crate) fn screen(mut keyboard: File) -> String {
 }
 
 /// Starts a program in a terminal of its own with lines of this many characters.
-pub(crate) fn start_in_terminal(mut command: Command, columns: u16) -> (Child, File) {
+pub fn start_in_terminal(mut command: Command, columns: u16) -> (Child, File) {
     let (keyboard, terminal) = terminal();
     let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(&terminal, size).unwrap();
@@ -40,7 +38,7 @@ pub(crate) fn start_in_terminal(mut command: Command, columns: u16) -> (Child, F
 }
 
 /// What a program shows in a terminal with lines of this many characters, until it ends.
-pub(crate) fn shown_in_terminal(command: Command, columns: u16) -> String {
+pub fn shown_in_terminal(command: Command, columns: u16) -> String {
     let (mut child, keyboard) = start_in_terminal(command, columns);
     let said = screen(keyboard);
     child.wait().unwrap();

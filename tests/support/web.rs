@@ -1,6 +1,4 @@
 //! A server of HTTP whose every byte a test decides, and what it was asked.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,22 +10,22 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::PATIENCE;
+use crate::PATIENCE;
 
 /// What the server was asked.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub struct Asked {
     /// Such as `GET /path HTTP/1.1`.
-    pub(crate) line: String,
+    pub line: String,
     headers: Vec<(String, String)>,
-    pub(crate) body: String,
+    pub body: String,
     /// Which of the server's connections it came on, from 1.
-    pub(crate) connection: usize,
+    pub connection: usize,
 }
 
 impl Asked {
     /// A header's value; its name in small letters.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(known, _)| known == name);
         let (_, value) = found.next()?;
         assert!(found.next().is_none(), "{name} came twice");
@@ -37,7 +35,7 @@ impl Asked {
 
 /// What the server does, step by step.
 #[derive(Debug, Clone)]
-pub(crate) enum Step {
+pub enum Step {
     /// Sends this.
     Send(String),
     /// Sends this again and again until the client is gone.
@@ -53,20 +51,20 @@ pub(crate) enum Step {
 }
 
 /// An answer as it should be.
-pub(crate) fn answer(status: &str, body: &str) -> Vec<Step> {
+pub fn answer(status: &str, body: &str) -> Vec<Step> {
     vec![Step::Send(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))]
 }
 
 /// An answer that sends the client elsewhere.
-pub(crate) fn redirect(status: &str, to: &str) -> Vec<Step> {
+pub fn redirect(status: &str, to: &str) -> Vec<Step> {
     vec![Step::Send(format!("HTTP/1.1 {status}\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n"))]
 }
 
 type Reply = Arc<dyn Fn(&Asked) -> Vec<Step> + Send + Sync>;
 
 /// The server. Dropping it ends it.
-pub(crate) struct Web {
-    pub(crate) address: SocketAddr,
+pub struct Web {
+    pub address: SocketAddr,
     asked: mpsc::Receiver<Asked>,
     gone: mpsc::Receiver<()>,
     _serving: JoinSet<()>,
@@ -74,12 +72,12 @@ pub(crate) struct Web {
 
 impl Web {
     /// Answers each request with these steps.
-    pub(crate) async fn start(reply: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) -> Self {
+    pub async fn start(reply: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) -> Self {
         Self::listen(None, Arc::new(reply)).await
     }
 
     /// The same over TLS.
-    pub(crate) async fn start_tls(
+    pub async fn start_tls(
         config: ServerConfig,
         reply: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static,
     ) -> Self {
@@ -108,23 +106,23 @@ impl Web {
     }
 
     /// A URL of this server.
-    pub(crate) fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// The next request.
-    pub(crate) async fn asked(&mut self) -> Asked {
+    pub async fn asked(&mut self) -> Asked {
         let next = tokio::time::timeout(PATIENCE, self.asked.recv());
         next.await.expect("nobody asked").unwrap()
     }
 
     /// Whether nothing more was asked until now.
-    pub(crate) fn is_quiet(&mut self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         self.asked.try_recv().is_err()
     }
 
     /// Waits until a client has left while the server hung or flooded.
-    pub(crate) async fn left(&mut self) {
+    pub async fn left(&mut self) {
         let next = tokio::time::timeout(PATIENCE, self.gone.recv());
         next.await.expect("the client stays").unwrap();
     }

@@ -1,11 +1,4 @@
 //! A pool of worker processes under test, and how to see what it leaves behind.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests: they may end a test"
-)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,13 +16,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::support::PATIENCE;
+use crate::PATIENCE;
 
 /// What a test sees of processes and open files is what its whole program has: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Times in which also a busy machine gets done what workers should do.
-pub(crate) const TIMES: WorkerTimes = WorkerTimes {
+pub const TIMES: WorkerTimes = WorkerTimes {
     start: PATIENCE,
     beat: Duration::from_millis(100),
     silence: PATIENCE,
@@ -38,14 +31,13 @@ pub(crate) const TIMES: WorkerTimes = WorkerTimes {
 };
 
 /// The same for workers that do not say anything: they are not waited for.
-pub(crate) const SHORT_SILENCE: WorkerTimes =
-    WorkerTimes { silence: Duration::from_secs(2), ..TIMES };
+pub const SHORT_SILENCE: WorkerTimes = WorkerTimes { silence: Duration::from_secs(2), ..TIMES };
 /// The same for workers that do not end when they are asked to.
-pub(crate) const SHORT_GRACE: WorkerTimes =
+pub const SHORT_GRACE: WorkerTimes =
     WorkerTimes { grace: Duration::from_secs(1), silence: PATIENCE.saturating_mul(2), ..TIMES };
 
 /// Runs a test for which the whole program is there: it must leave no process and no file open.
-pub(crate) fn alone(test: impl Future<Output = ()>) {
+pub fn alone(test: impl Future<Output = ()>) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let observer = runtime();
     // The first process has the runtime open what it keeps for good.
@@ -84,8 +76,8 @@ async fn wait_for<T>(look: impl Fn() -> T, is_wanted: impl Fn(&T) -> bool) -> Re
 }
 
 /// The pool `pool`, and what comes back from it.
-pub(crate) struct Bench {
-    pub(crate) pools: Pools,
+pub struct Bench {
+    pub pools: Pools,
     completions: mpsc::Receiver<Completion>,
     started: u32,
     ended: u32,
@@ -93,7 +85,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// A pool of this many workers.
-    pub(crate) fn new(max_workers: usize, worker: &WorkerProgram) -> Self {
+    pub fn new(max_workers: usize, worker: &WorkerProgram) -> Self {
         let settings = settings(max_workers);
         let (completions_in, completions) = mpsc::channel(64);
         let (registry, clock) = (Registry::default(), Arc::new(SystemClock));
@@ -101,20 +93,15 @@ impl Bench {
         Self { pools, completions, started: 0, ended: 0 }
     }
 
-    pub(crate) fn resize(&mut self, max_workers: usize) {
+    pub fn resize(&mut self, max_workers: usize) {
         self.pools.resize(&settings(max_workers));
     }
 
-    pub(crate) fn start(&mut self, name: &str, args: &Value) -> RunId {
+    pub fn start(&mut self, name: &str, args: &Value) -> RunId {
         self.start_within(name, args, None)
     }
 
-    pub(crate) fn start_within(
-        &mut self,
-        name: &str,
-        args: &Value,
-        timeout: Option<Duration>,
-    ) -> RunId {
+    pub fn start_within(&mut self, name: &str, args: &Value, timeout: Option<Duration>) -> RunId {
         self.started += 1;
         let run_id = RunId(format!("run-{}", self.started).into());
         let task = json!({"type": "builtin", "name": name, "args": args});
@@ -132,7 +119,7 @@ impl Bench {
         run_id
     }
 
-    pub(crate) async fn ended(&mut self) -> Completion {
+    pub async fn ended(&mut self) -> Completion {
         let next = timeout(PATIENCE, self.completions.recv());
         let completion = next.await.expect("nothing ended").unwrap();
         self.ended += 1;
@@ -140,7 +127,7 @@ impl Bench {
     }
 
     /// Runs a builtin to its end.
-    pub(crate) async fn run(&mut self, name: &str, args: &Value) -> Completion {
+    pub async fn run(&mut self, name: &str, args: &Value) -> Completion {
         let run_id = self.start(name, args);
         let completion = self.ended().await;
         assert_eq!(completion.run_id, run_id);
@@ -148,7 +135,7 @@ impl Bench {
     }
 
     /// Runs a builtin that succeeds, and gives its result.
-    pub(crate) async fn result(&mut self, name: &str, args: &Value) -> Value {
+    pub async fn result(&mut self, name: &str, args: &Value) -> Value {
         let completion = self.run(name, args).await;
         let Outcome::Succeeded { result: Some(result), .. } = completion.outcome else {
             panic!("{name}: {completion:?}")
@@ -157,7 +144,7 @@ impl Bench {
     }
 
     /// Each run has ended once, and nothing goes on after the stop.
-    pub(crate) async fn stop(mut self) {
+    pub async fn stop(mut self) {
         timeout(PATIENCE, self.pools.stop()).await.expect("the pool does not stop");
         drop(self.pools);
         let more = timeout(PATIENCE, self.completions.recv()).await.expect("some work goes on");
@@ -177,12 +164,12 @@ fn open_files() -> usize {
 }
 
 /// The processes that this one has started, and not waited for yet.
-pub(crate) fn children() -> BTreeSet<i32> {
+pub fn children() -> BTreeSet<i32> {
     children_of("self")
 }
 
 /// The processes that a process has started.
-pub(crate) fn children_of(process: &str) -> BTreeSet<i32> {
+pub fn children_of(process: &str) -> BTreeSet<i32> {
     let mut children = BTreeSet::new();
     for thread in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
         // A thread may end meanwhile.
@@ -194,21 +181,21 @@ pub(crate) fn children_of(process: &str) -> BTreeSet<i32> {
 }
 
 /// Waits until the children are as wanted.
-pub(crate) async fn children_become(wanted: impl Fn(&BTreeSet<i32>) -> bool) -> BTreeSet<i32> {
+pub async fn children_become(wanted: impl Fn(&BTreeSet<i32>) -> bool) -> BTreeSet<i32> {
     let children = wait_for(children, wanted).await;
     children.unwrap_or_else(|children| panic!("the workers stay {children:?}"))
 }
 
-pub(crate) fn pid(number: i32) -> Pid {
+pub fn pid(number: i32) -> Pid {
     Pid::from_raw(number).unwrap()
 }
 
-pub(crate) fn signal(number: i32, signal: Signal) {
+pub fn signal(number: i32, signal: Signal) {
     kill_process(pid(number), signal).unwrap();
 }
 
 /// Waits until a process has ended, also if it is not a child of this one.
-pub(crate) async fn gone(number: i32) {
+pub async fn gone(number: i32) {
     let Ok(process) = pidfd_open(pid(number), PidfdFlags::NONBLOCK) else { return };
     let waiting = tokio::task::spawn_blocking(move || {
         let limit = rustix::event::Timespec {
@@ -222,7 +209,7 @@ pub(crate) async fn gone(number: i32) {
 }
 
 /// What a failure says: error, exit code, signal.
-pub(crate) fn failure(completion: &Completion) -> (&str, Option<i32>, Option<i32>) {
+pub fn failure(completion: &Completion) -> (&str, Option<i32>, Option<i32>) {
     let Outcome::Failed { error, exit_code, signal, permanent: false } = &completion.outcome else {
         panic!("{completion:?}")
     };

@@ -1,10 +1,9 @@
 //! A world for the scheduler: a store that can fail, an executor that only notes, a crash.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use crate::store::MemoryStore;
 use chrono::TimeDelta;
 use punctual::clock::{SystemClock, Timestamp};
 use punctual::executor::{
@@ -22,7 +21,6 @@ use punctual::scheduler::request::{
 };
 use punctual::scheduler::serve::{Drain, LoopInputs, serve};
 use punctual::scheduler::{NodeIdentity, Scheduler};
-use punctual::store::memory::MemoryStore;
 use punctual::store::{
     Archive, Change, Claim, ClusterView, Holder, InFlightCount, Node, ScheduledJob, Store,
     StoreError,
@@ -35,7 +33,7 @@ use crate::jobs::{at, rules};
 
 /// When a write fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// Nothing is written.
     Before,
     /// All is written, and the answer is lost.
@@ -44,7 +42,7 @@ pub(crate) enum Fault {
 
 /// A store whose next write can be made to fail.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct FaultyStore {
+pub struct FaultyStore {
     inner: MemoryStore,
     fault: Arc<Mutex<Option<Fault>>>,
     /// How many jobs each commit writes.
@@ -188,7 +186,7 @@ struct Notes {
 
 /// An executor that only notes what it is given.
 #[derive(Debug)]
-pub(crate) struct NotingExecutor {
+pub struct NotingExecutor {
     notes: Notes,
     store: MemoryStore,
 }
@@ -230,8 +228,8 @@ impl Executor for NotingExecutor {
 }
 
 /// A scheduler whose loop runs.
-pub(crate) struct Served {
-    pub(crate) handle: Handle,
+pub struct Served {
+    pub handle: Handle,
     store: FaultyStore,
     shutdown: CancellationToken,
     inlets: (mpsc::Sender<Completion>, mpsc::Sender<()>),
@@ -240,7 +238,7 @@ pub(crate) struct Served {
 
 impl Served {
     /// Has jobs declared, as a start or a reload does.
-    pub(crate) async fn declare(&self, jobs: Vec<Job>) -> Difference {
+    pub async fn declare(&self, jobs: Vec<Job>) -> Difference {
         let store = &self.store.inner;
         let declaration = Declaration { jobs, ..Declaration::default() };
         let declared = declare(&self.handle, store, rules(1), declaration, Occasion::Reload).await;
@@ -248,11 +246,11 @@ impl Served {
     }
 
     /// How many jobs each commit since the last look has written.
-    pub(crate) fn jobs_per_commit(&self) -> Vec<usize> {
+    pub fn jobs_per_commit(&self) -> Vec<usize> {
         std::mem::take(&mut *self.store.commits.lock().unwrap())
     }
 
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         self.shutdown.cancel();
         self.ended.await.unwrap();
         drop(self.inlets);
@@ -260,7 +258,7 @@ impl Served {
 }
 
 /// A scheduler and everything around it.
-pub(crate) struct World {
+pub struct World {
     store: FaultyStore,
     notes: Notes,
     workers: usize,
@@ -271,7 +269,7 @@ pub(crate) struct World {
 
 impl World {
     /// A world with one pool of this many workers.
-    pub(crate) async fn new(workers: usize) -> Self {
+    pub async fn new(workers: usize) -> Self {
         let (store, notes) = (FaultyStore::default(), Notes::default());
         let scheduler = Self::scheduler(&store, &notes, workers, 0);
         let mut world =
@@ -281,7 +279,7 @@ impl World {
     }
 
     /// A world whose pool takes short runs before a worker is free for them.
-    pub(crate) async fn of_threads(workers: usize) -> Self {
+    pub async fn of_threads(workers: usize) -> Self {
         let mut world = Self::new(workers).await;
         let mut rules = rules(workers);
         let threads = PoolSettings { kind: ExecutorKind::ThreadPool, max_workers: workers };
@@ -296,12 +294,7 @@ impl World {
     }
 
     /// A node on a store that several share, with a number that no other one has.
-    pub(crate) async fn join(
-        store: &MemoryStore,
-        number: u64,
-        workers: usize,
-        now: Timestamp,
-    ) -> Self {
+    pub async fn join(store: &MemoryStore, number: u64, workers: usize, now: Timestamp) -> Self {
         let store = FaultyStore { inner: store.clone(), ..FaultyStore::default() };
         let notes = Notes::default();
         let scheduler = Self::scheduler(&store, &notes, workers, number);
@@ -329,19 +322,16 @@ impl World {
         Scheduler::new(store.clone(), executor, rules(workers), identity)
     }
 
-    pub(crate) async fn try_tick(
-        &mut self,
-        now: Timestamp,
-    ) -> Result<Option<Timestamp>, StoreError> {
+    pub async fn try_tick(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let completions = std::mem::take(&mut self.completions);
         self.scheduler.tick(now, Vec::new(), completions).await
     }
 
-    pub(crate) async fn tick(&mut self, now: Timestamp) -> Option<Timestamp> {
+    pub async fn tick(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.try_tick(now).await.unwrap()
     }
 
-    pub(crate) async fn ask_all(
+    pub async fn ask_all(
         &mut self,
         requests: Vec<Request>,
         now: Timestamp,
@@ -353,7 +343,7 @@ impl World {
     }
 
     /// The same, over as many steps as are made at once.
-    pub(crate) async fn ask_all_on(
+    pub async fn ask_all_on(
         &mut self,
         requests: Vec<Request>,
         now: Timestamp,
@@ -365,7 +355,7 @@ impl World {
         answered(answers)
     }
 
-    pub(crate) async fn ask(
+    pub async fn ask(
         &mut self,
         request: Request,
         now: Timestamp,
@@ -373,7 +363,7 @@ impl World {
         self.ask_all(vec![request], now).await.remove(0)
     }
 
-    pub(crate) async fn add(&mut self, job: Job, now: Timestamp) -> JobId {
+    pub async fn add(&mut self, job: Job, now: Timestamp) -> JobId {
         let id = job.id.clone();
         self.ask(Request::Add(Addition { job: Box::new(job), existing: Existing::Refuse }), now)
             .await
@@ -382,21 +372,21 @@ impl World {
     }
 
     /// Puts a job into the store as an earlier version has left it there.
-    pub(crate) async fn insert(&mut self, job: Job) {
+    pub async fn insert(&mut self, job: Job) {
         let job = Arc::new(Job { revision: 1, ..job });
         self.store.inner.commit(vec![Change::InsertJob(job)]).await.unwrap();
     }
 
-    pub(crate) async fn remove(&mut self, id: &str, now: Timestamp) {
+    pub async fn remove(&mut self, id: &str, now: Timestamp) {
         self.ask(Request::Remove(JobId::parse(id).unwrap()), now).await.unwrap();
     }
 
-    pub(crate) async fn reload(&mut self, jobs: Vec<Job>, now: Timestamp) -> Difference {
+    pub async fn reload(&mut self, jobs: Vec<Job>, now: Timestamp) -> Difference {
         self.try_reload(rules(self.workers), jobs, now).await.unwrap()
     }
 
     /// A reload under these rules, in one step.
-    pub(crate) async fn try_reload(
+    pub async fn try_reload(
         &mut self,
         rules: Rules,
         jobs: Vec<Job>,
@@ -406,7 +396,7 @@ impl World {
     }
 
     /// The same, where these jobs are in the file, too, and are faulty.
-    pub(crate) async fn try_reload_but(
+    pub async fn try_reload_but(
         &mut self,
         rules: Rules,
         jobs: Vec<Job>,
@@ -441,32 +431,32 @@ impl World {
     }
 
     /// A reload under rules whose pool has this many workers.
-    pub(crate) async fn resize(&mut self, workers: usize, now: Timestamp) {
+    pub async fn resize(&mut self, workers: usize, now: Timestamp) {
         self.workers = workers;
         self.reload(Vec::new(), now).await;
     }
 
     /// A reload under rules that know no pool.
-    pub(crate) async fn without_pools(&mut self, now: Timestamp) {
+    pub async fn without_pools(&mut self, now: Timestamp) {
         let mut rules = rules(self.workers);
         rules.executors.clear();
         self.try_reload(rules, Vec::new(), now).await.unwrap();
     }
 
     /// A crash, and a process without builtins.
-    pub(crate) async fn without_builtins(&mut self, now: Timestamp) {
+    pub async fn without_builtins(&mut self, now: Timestamp) {
         let mut rules = rules(self.workers);
         rules.registry = punctual::task::builtin::Registry::default();
         self.try_reload(rules, Vec::new(), now).await.unwrap();
     }
 
     /// Nothing fires until it is asked to begin.
-    pub(crate) fn hold(&mut self) {
+    pub fn hold(&mut self) {
         self.scheduler.hold();
     }
 
     /// Gives the scheduler to a loop of its own, which runs until the token is cancelled.
-    pub(crate) fn serve(self) -> Served {
+    pub fn serve(self) -> Served {
         let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
         let handle = Handle::new(commands_in, self.scheduler.status());
         let (completions_in, completions) = mpsc::channel(1);
@@ -486,17 +476,17 @@ impl World {
         }
     }
 
-    pub(crate) fn drain(&mut self) {
+    pub fn drain(&mut self) {
         self.scheduler.drain();
     }
 
     /// Takes leave of the other nodes.
-    pub(crate) async fn leave(&mut self, now: Timestamp) {
+    pub async fn leave(&mut self, now: Timestamp) {
         self.scheduler.leave(now).await.unwrap();
     }
 
     /// Ticks until it does not ask to go on at once.
-    pub(crate) async fn tick_on(&mut self, now: Timestamp) -> Option<Timestamp> {
+    pub async fn tick_on(&mut self, now: Timestamp) -> Option<Timestamp> {
         let mut next = self.tick(now).await;
         while next.is_some_and(|next| next <= now) {
             next = self.tick(now).await;
@@ -505,7 +495,7 @@ impl World {
     }
 
     /// What the last of the open runs writes is to be saved by the next step.
-    pub(crate) fn write_output(&mut self, text: &str) {
+    pub fn write_output(&mut self, text: &str) {
         let execution = self.notes.open.lock().unwrap().last().unwrap().execution();
         let line =
             Line { at: at(0), stream: Stream::Stdout, text: text.to_owned(), is_open: false };
@@ -516,26 +506,26 @@ impl World {
     }
 
     /// The next step saves what is not saved yet.
-    pub(crate) fn save_outputs(&mut self) {
+    pub fn save_outputs(&mut self) {
         self.scheduler.save_outputs(Saving::Due);
     }
 
     /// How many outputs are not saved yet.
-    pub(crate) fn unsaved(&self) -> usize {
+    pub fn unsaved(&self) -> usize {
         self.notes.unsaved.lock().unwrap().len()
     }
 
     /// From now on the store refuses every write, and every read of a run, that has this text in it.
-    pub(crate) fn refuse_text(&mut self, text: &str) {
+    pub fn refuse_text(&mut self, text: &str) {
         *self.store.refused.lock().unwrap() = Some(text.to_owned());
     }
 
-    pub(crate) fn fail_next(&mut self, fault: Fault) {
+    pub fn fail_next(&mut self, fault: Fault) {
         *self.store.fault.lock().unwrap() = Some(fault);
     }
 
     /// The process dies, and another one comes up on the same store.
-    pub(crate) async fn crash(&mut self, now: Timestamp) {
+    pub async fn crash(&mut self, now: Timestamp) {
         self.notes.open.lock().unwrap().clear();
         self.completions.clear();
         self.scheduler = Self::scheduler(&self.store, &self.notes, self.workers, self.processes);
@@ -545,7 +535,7 @@ impl World {
     }
 
     /// A stop that does not wait for runs, and another process.
-    pub(crate) async fn restart(&mut self, now: Timestamp) {
+    pub async fn restart(&mut self, now: Timestamp) {
         self.scheduler.drain();
         self.notes.open.lock().unwrap().clear();
         let completions = std::mem::take(&mut self.completions);
@@ -554,7 +544,7 @@ impl World {
     }
 
     /// Everything that was started ends well, and that is told twice.
-    pub(crate) fn complete_all_twice(&mut self, now: Timestamp) {
+    pub fn complete_all_twice(&mut self, now: Timestamp) {
         let open = self.notes.open.lock().unwrap().clone();
         self.complete_all(now);
         *self.notes.open.lock().unwrap() = open;
@@ -562,7 +552,7 @@ impl World {
     }
 
     /// Everything that was started ends well.
-    pub(crate) fn complete_all(&mut self, now: Timestamp) {
+    pub fn complete_all(&mut self, now: Timestamp) {
         for assignment in self.notes.open.lock().unwrap().drain(..) {
             self.completions.push(Completion {
                 attempt: assignment.attempt,
@@ -576,13 +566,13 @@ impl World {
         }
     }
 
-    pub(crate) async fn finish_all(&mut self, now: Timestamp) {
+    pub async fn finish_all(&mut self, now: Timestamp) {
         self.complete_all(now);
         self.tick(now).await;
     }
 
     /// Jobs whose runs were started and have not ended.
-    pub(crate) fn started(&self) -> Vec<String> {
+    pub fn started(&self) -> Vec<String> {
         self.notes
             .open
             .lock()
@@ -593,7 +583,7 @@ impl World {
     }
 
     /// Every start so far, as job and attempt.
-    pub(crate) fn starts_with_attempts(&self) -> Vec<String> {
+    pub fn starts_with_attempts(&self) -> Vec<String> {
         let starts = self.notes.starts.lock().unwrap();
         starts
             .iter()
@@ -602,22 +592,22 @@ impl World {
     }
 
     /// The ledger's rows as they were at the moment of each start.
-    pub(crate) fn rows_at_start(&self) -> Vec<String> {
+    pub fn rows_at_start(&self) -> Vec<String> {
         let starts = self.notes.starts.lock().unwrap();
         starts.iter().map(|(_, row)| format!("{} {}", row.job_id, show(row))).collect()
     }
 
     /// How the scheduler stands.
-    pub(crate) fn status(&self) -> punctual::scheduler::handle::Status {
+    pub fn status(&self) -> punctual::scheduler::handle::Status {
         self.scheduler.status().borrow().clone()
     }
 
-    pub(crate) async fn job(&self, id: &str) -> Option<Job> {
+    pub async fn job(&self, id: &str) -> Option<Job> {
         Archive::job(&self.store.inner, id).await.unwrap()
     }
 
     /// The rows of a job, the oldest first.
-    pub(crate) async fn runs(&self, id: &str) -> Vec<Run> {
+    pub async fn runs(&self, id: &str) -> Vec<Run> {
         let filter =
             RunFilter { job_id: Some(id.to_owned()), limit: 100_000, ..RunFilter::default() };
         let mut runs = self.store.inner.runs(&filter).await.unwrap().rows;
@@ -626,33 +616,33 @@ impl World {
     }
 
     /// The attempts of a run before its last one.
-    pub(crate) async fn attempts(&self, id: &RunId) -> Vec<Attempt> {
+    pub async fn attempts(&self, id: &RunId) -> Vec<Attempt> {
         self.store.inner.attempts(&id.0).await.unwrap()
     }
 
     /// The rows of a job, the oldest first, in a few words each.
-    pub(crate) async fn ledger(&self, id: &str) -> Vec<String> {
+    pub async fn ledger(&self, id: &str) -> Vec<String> {
         self.runs(id).await.iter().map(show).collect()
     }
 
     /// Every start so far: what was handed over, and the row that the ledger had for it then.
-    pub(crate) fn starts(&self) -> Vec<(Assignment, Run)> {
+    pub fn starts(&self) -> Vec<(Assignment, Run)> {
         self.notes.starts.lock().unwrap().clone()
     }
 
     /// Every heartbeat so far: what has happened, and what is told beside it.
-    pub(crate) fn beats(&self) -> Vec<(Signal, String)> {
+    pub fn beats(&self) -> Vec<(Signal, String)> {
         let beats = self.notes.beats.lock().unwrap();
         beats.iter().map(|beat| (beat.signal, beat.body.clone())).collect()
     }
 
     /// Every cancel so far, with its reason. It ends nothing: that is up to `complete`.
-    pub(crate) fn cancels(&self) -> Vec<(RunId, String)> {
+    pub fn cancels(&self) -> Vec<(RunId, String)> {
         self.notes.cancels.lock().unwrap().clone()
     }
 
     /// Ends the nth of the runs that were started, well or not.
-    pub(crate) fn complete(&mut self, number: usize, now: Timestamp, outcome: Outcome) {
+    pub fn complete(&mut self, number: usize, now: Timestamp, outcome: Outcome) {
         let mut open = self.notes.open.lock().unwrap();
         if number < open.len() {
             let Assignment { run_id, attempt, .. } = open.remove(number);

@@ -1,0 +1,6 @@
+//! The control socket: what it takes and refuses, and what it answers.
+
+mod batch;
+mod contract;
+mod output;
+mod socket;

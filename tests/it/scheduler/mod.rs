@@ -1,0 +1,7 @@
+//! The scheduler by itself, in a world whose store, executor and clock belong to the test.
+
+mod clock;
+mod declared;
+mod nodes;
+mod retries;
+mod tick;
