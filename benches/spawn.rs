@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use punctual::clock::SystemClock;
 use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, PoolSettings, Pools, WorkerProgram,
+    Assignment, Completion, Executor, ExecutorKind, PoolExecutor, PoolSettings, WorkerProgram,
 };
 use punctual::job::{JobId, Task};
 use punctual::run::{Outcome, RunId};
@@ -63,7 +63,7 @@ fn bare(parallel: usize, runs: usize) -> Duration {
 
 /// A pool of processes that is always full.
 struct Pool {
-    pools: Pools,
+    pools: PoolExecutor,
     completions: mpsc::Receiver<Completion>,
     task: Arc<Task>,
     started: usize,
@@ -78,8 +78,9 @@ impl Pool {
         // Nothing here needs a worker process. The test itself, started as one, would run its own tests.
         let none = "/nonexistent/worker".into();
         let worker = WorkerProgram { program: none, ..WorkerProgram::own(Value::Null) };
-        let pools = Pools::new(&settings, Registry::default(), clock, completions_in, &worker)
-            .with_shim(env!("CARGO_BIN_EXE_punctual"));
+        let pools =
+            PoolExecutor::new(&settings, Registry::default(), clock, completions_in, &worker)
+                .with_shim(env!("CARGO_BIN_EXE_punctual"));
         Self { pools, completions, task: Task::parse(task).unwrap().into(), started: 0 }
     }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use punctual::clock::SystemClock;
 use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, PoolSettings, Pools, WorkerProgram,
+    Assignment, Completion, Executor, ExecutorKind, PoolExecutor, PoolSettings, WorkerProgram,
 };
 use punctual::job::{JobId, Task};
 use punctual::run::{Outcome, RunId};
@@ -146,7 +146,7 @@ fn bare_rate(pairs: &mut [Pair]) -> f64 {
 
 /// A pool with as many runs under way as it has workers.
 struct Bench {
-    pools: Pools,
+    pools: PoolExecutor,
     completions: mpsc::Receiver<Completion>,
     workers: usize,
     task: Arc<Task>,
@@ -163,7 +163,8 @@ impl Bench {
         let hello = json!({"toutiao": {}, "state_directory": folder.path()});
         let worker = WorkerProgram { program: PROGRAM.into(), ..WorkerProgram::own(hello) };
         let clock = Arc::new(SystemClock);
-        let pools = Pools::new(&settings, Registry::default(), clock, completions_in, &worker);
+        let pools =
+            PoolExecutor::new(&settings, Registry::default(), clock, completions_in, &worker);
         let task = Arc::new(Task::Builtin { name: "noop".to_owned(), args: Map::new().into() });
         let bench = Self { pools, completions, workers, task, started: 0, _folder: folder };
         // All workers have been started when this is measured.

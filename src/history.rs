@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::executor::Live;
+use crate::executor::LiveRuns;
 use crate::explain::{ExplainInputs, Explanation, explain};
 use crate::filter::{JobFilter, PAGE_LIMIT, RunFilter};
 use crate::job::Job;
@@ -66,7 +66,7 @@ pub struct RunWaiter<'a> {
 pub struct History {
     archive: Arc<dyn Archive>,
     handle: Handle,
-    live: Live,
+    live: LiveRuns,
     /// Limits the clients that follow a run.
     followers: Arc<Semaphore>,
     /// Limits the clients that wait for a run to end.
@@ -77,7 +77,7 @@ pub struct History {
 
 impl History {
     /// `live` are the runs that this process executes, whose outputs are read while they are written.
-    pub fn new(archive: Arc<dyn Archive>, handle: Handle, live: Live) -> Self {
+    pub fn new(archive: Arc<dyn Archive>, handle: Handle, live: LiveRuns) -> Self {
         let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
         let waiters = Arc::new(Semaphore::new(WAITERS_MAX));
         let pages = Arc::new(Semaphore::new(PAGES_MAX));

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::SystemClock;
-use crate::executor::Pools;
+use crate::executor::PoolExecutor;
 use crate::scheduler::Scheduler;
 use crate::scheduler::serve::{Drain, Drained, LoopInputs, serve};
 use crate::store::Store;
@@ -29,7 +29,7 @@ pub(super) struct Serving {
 
 /// Lets the scheduler work until its inlets say that it is to end.
 pub(super) fn start(
-    scheduler: Scheduler<SqlStore, Pools>,
+    scheduler: Scheduler<SqlStore, PoolExecutor>,
     store: &SqlStore,
     inlets: LoopInputs,
     drain_limit: Duration,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::executor::Confidential;
+use crate::executor::SecretVariables;
 use crate::filter::{JobFilter, PAGE_LIMIT};
 use crate::store::{Archive, StoreError};
 
@@ -12,7 +12,7 @@ use crate::store::{Archive, StoreError};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Looks at all jobs, and says when that is done.
-pub(super) async fn learn(archive: Arc<dyn Archive>, secrets: Confidential) {
+pub(super) async fn learn(archive: Arc<dyn Archive>, secrets: SecretVariables) {
     let mut filter = JobFilter { limit: PAGE_LIMIT, ..JobFilter::default() };
     loop {
         match learn_page(&*archive, &secrets, &filter).await {
@@ -30,12 +30,12 @@ pub(super) async fn learn(archive: Arc<dyn Archive>, secrets: Confidential) {
 /// Looks at one page; the answer is where the next one begins, if there is one.
 async fn learn_page(
     archive: &dyn Archive,
-    secrets: &Confidential,
+    secrets: &SecretVariables,
     filter: &JobFilter,
 ) -> Result<Option<String>, StoreError> {
     let page = archive.jobs(filter).await?;
     for job in &page.rows {
-        secrets.learn_from(job);
+        secrets.add_from(job);
     }
     let goes_on = page.is_cut || page.rows.len() >= filter.limit;
     Ok(page.rows.last().filter(|_| goes_on).map(|job| job.id.to_string()))

@@ -30,7 +30,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Retention};
 use crate::control::{self, Api, DeclaredFile, LogFilter, ReloadRequest, ReloadResult, Reloaded};
 use crate::executor::{
-    self, Completion, Confidential, Live, Mailer, Pools, Privileges, WorkerProgram, handed_over_max,
+    self, Completion, LiveRuns, Mailer, PoolExecutor, Privileges, SecretVariables, WorkerProgram,
+    handed_over_max,
 };
 use crate::history::History;
 use crate::invalid::Invalid;
@@ -100,10 +101,10 @@ pub(super) fn unusable(error: &Invalid) -> CliError {
 /// The parts of a daemon that has not been started.
 struct Parts {
     store: SqlStore,
-    scheduler: Scheduler<SqlStore, Pools>,
+    scheduler: Scheduler<SqlStore, PoolExecutor>,
     completions: mpsc::Receiver<Completion>,
-    live: Live,
-    secrets: Confidential,
+    live: LiveRuns,
+    secrets: SecretVariables,
     mailer: Mailer,
 }
 
@@ -113,10 +114,10 @@ impl Parts {
         let config = &plan.config;
         let (completions_in, completions) =
             mpsc::channel(handed_over_max(&config.executors).max(1));
-        let secrets = Confidential::incomplete();
-        secrets.learn(config.secret_variables());
+        let secrets = SecretVariables::incomplete();
+        secrets.add(config.secret_variables());
         let mailer = Mailer::new(config.mail.clone());
-        let mut pools = Pools::new(
+        let mut pools = PoolExecutor::new(
             &config.executors,
             plan.app.registry(),
             Arc::new(SystemClock),
@@ -308,7 +309,7 @@ fn assemble(
 /// Starts what commands rely on: somebody who knows which variables are secrets, and who reaps what they leave behind.
 fn start_helpers(
     store: &SqlStore,
-    secrets: Confidential,
+    secrets: SecretVariables,
     core: &CancellationToken,
     tracker: &TaskTracker,
 ) {
@@ -520,7 +521,7 @@ fn start_pruner(
 /// Starts what tells the scheduler to look again: hints of other nodes, and what runs have written.
 fn start_hints(
     store: &SqlStore,
-    live: Live,
+    live: LiveRuns,
     (core, doors): (&CancellationToken, &CancellationToken),
     tracker: &TaskTracker,
 ) -> (mpsc::Receiver<()>, mpsc::Receiver<()>) {
@@ -555,7 +556,7 @@ async fn pass_on_hints(store: SqlStore, hints: mpsc::Sender<()>, shutdown: Cance
 }
 
 /// Tells the scheduler when runs have written something that is not saved.
-async fn pass_on_growth(live: Live, outputs: mpsc::Sender<()>, doors: CancellationToken) {
+async fn pass_on_growth(live: LiveRuns, outputs: mpsc::Sender<()>, doors: CancellationToken) {
     while doors.run_until_cancelled(live.grown()).await.is_some() {
         match outputs.try_send(()) {
             // A hint that waits already says the same.

@@ -1,5 +1,5 @@
-//! Work that may block for long, such as reading a secret or looking a name up. It has threads of its own, in a bounded
-//! number: a name server that does not answer must not take those of the whole daemon.
+//! Threads for work that may block for long, such as reading a secret or resolving a host name. Their number is bounded:
+//! a name server that does not answer must not use up the threads of the daemon.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -9,50 +9,49 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::shortage::THREAD_PAUSE;
 
-/// Threads that one kind of work takes at a time.
+/// Threads of one [`BlockingThreads`].
 const THREADS: usize = 16;
 
-/// One kind of work that may block. Clones share its threads.
+/// The threads for one kind of blocking work. Clones share them.
 #[derive(Debug, Clone)]
-pub(in crate::executor) struct Blocking {
-    places: Arc<Semaphore>,
+pub(crate) struct BlockingThreads {
+    permits: Arc<Semaphore>,
 }
 
-impl Default for Blocking {
+impl Default for BlockingThreads {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(THREADS)) }
+        Self { permits: Arc::new(Semaphore::new(THREADS)) }
     }
 }
 
-impl Blocking {
-    /// Does the work as soon as there is a place and a thread for it; while the system has no thread to give, it waits.
-    /// The work keeps its place until it is done, also when nobody waits for it any more. An error means that the work
-    /// panicked.
-    pub(in crate::executor) async fn run<T: Send + 'static>(
+impl BlockingThreads {
+    /// Runs the work on a thread, and waits until a thread is free or can be started. The work runs to its end and
+    /// occupies its thread even if the returned future is dropped. An error means that the work panicked.
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, String> {
-        let place = Arc::clone(&self.places).acquire_owned().await;
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
         let thread = free_thread().await;
         let (give, result) = oneshot::channel();
         let task = move || {
-            let _place = place;
-            // Nobody may wait for it any more.
+            let _permit = permit;
+            // The receiver is gone if the future was dropped.
             drop(give.send(work()));
         };
-        // If the thread has ended all the same, there is no result.
+        // If the thread has ended, `result` is an error.
         drop(thread.send(Box::new(task)));
-        result.await.map_err(|_| "the work broke off".to_owned())
+        result.await.map_err(|_| "the work panicked".to_owned())
     }
 }
 
-type Task = Box<dyn FnOnce() + Send>;
+type BlockingWork = Box<dyn FnOnce() + Send>;
 
-/// A thread that does what it is sent, and then ends. It is tried again until there is one.
-async fn free_thread() -> oneshot::Sender<Task> {
+/// Starts a thread that does the work which it is sent, and then ends. It tries again until the system has a thread.
+async fn free_thread() -> oneshot::Sender<BlockingWork> {
     let mut is_short = false;
     loop {
-        let (give, take) = oneshot::channel::<Task>();
+        let (give, take) = oneshot::channel::<BlockingWork>();
         let work = move || {
             if let Ok(task) = take.blocking_recv() {
                 task();
@@ -62,7 +61,7 @@ async fn free_thread() -> oneshot::Sender<Task> {
         match thread.spawn(work) {
             Ok(_) => return give,
             Err(error) if !is_short => {
-                tracing::warn!(%error, "no thread can be started; it is tried again");
+                tracing::warn!(%error, "no thread could be started; trying again");
                 is_short = true;
             }
             Err(_) => {}
@@ -71,11 +70,11 @@ async fn free_thread() -> oneshot::Sender<Task> {
     }
 }
 
-impl Resolve for Blocking {
+impl Resolve for BlockingThreads {
     fn resolve(&self, name: Name) -> Resolving {
         let blocking = self.clone();
         Box::pin(async move {
-            // The port is set by the code that connects.
+            // The connecting code sets the port.
             let look_up = move || (name.as_str(), 0).to_socket_addrs();
             let found: Vec<SocketAddr> = blocking.run(look_up).await??.collect();
             let addresses: reqwest::dns::Addrs = Box::new(found.into_iter());

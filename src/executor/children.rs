@@ -1,6 +1,6 @@
-//! The processes that this daemon has started itself, and, where it is the init process of a container, the reaping of
-//! those that it was given: a process whose parent has ended becomes a child of init, and stays as a zombie until init
-//! has waited for it. The exit status of one of our own must not be taken that way, so these are known here.
+//! The child processes of the daemon. Where the daemon is the init process of a container, it also has to reap processes
+//! that it did not start: a process whose parent has ended becomes a child of init, and stays a zombie until init waits
+//! for it. Reaping must not take the exit status of a child that the daemon started itself, so those are registered here.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,19 +12,19 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::process::{Pid, child_subreaper, getpid};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Time until it is looked again while a child of our own has ended and was not waited for yet.
+/// Pause while a child of our own has ended and has not been waited for.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Held for reading while a child is started and not known yet, and for writing while adopted ones are reaped.
+/// Held for reading while a child is started and not yet registered, and for writing while adopted ones are reaped.
 static STARTING: RwLock<()> = RwLock::new(());
-/// Our own children that have not been waited for.
+/// Process ids of our own children that have not been waited for.
 static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 fn own() -> MutexGuard<'static, BTreeSet<i32>> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a child; `pid_of` says which process it is.
+/// Starts a child with `start` and registers it; `pid_of` reads its process id.
 pub(super) fn start<T>(
     start: impl FnOnce() -> io::Result<T>,
     pid_of: impl FnOnce(&T) -> Option<Pid>,
@@ -37,17 +37,17 @@ pub(super) fn start<T>(
     Ok(child)
 }
 
-/// A child of our own has been waited for: its number may become that of another process.
+/// Removes a child that has been waited for: its process id may be used for another process.
 pub(super) fn forget(pid: Pid) {
     own().remove(&pid.as_raw_pid());
 }
 
-/// Whether processes that have lost their parent become children of this one.
+/// Whether processes that have lost their parent become children of this process.
 pub fn adopts_processes() -> bool {
     getpid().is_init() || child_subreaper().is_ok_and(|pid| pid.is_some())
 }
 
-/// Waits for adopted processes as they end. It returns only if that is not possible.
+/// Reaps adopted processes as they end. It returns only if that is impossible.
 pub async fn reap_adopted() -> io::Error {
     let mut ended = match signal(SignalKind::child()) {
         Ok(ended) => ended,
@@ -55,35 +55,35 @@ pub async fn reap_adopted() -> io::Error {
     };
     loop {
         match reap() {
-            Ok(Look::Done) => {
+            Ok(NextReap::AtNextExit) => {
                 ended.recv().await;
             }
-            Ok(Look::Again) => tokio::time::sleep(PAUSE).await,
+            Ok(NextReap::Soon) => tokio::time::sleep(PAUSE).await,
             Err(error) => return error,
         }
     }
 }
 
-/// When to look again.
-enum Look {
-    /// When another child has ended.
-    Done,
-    /// Soon: the first child that has ended is our own, and the kernel shows no other before it has been waited for.
-    Again,
+/// When to try to reap again.
+enum NextReap {
+    /// When another child ends.
+    AtNextExit,
+    /// Soon: the first ended child is our own, and the kernel shows no other one until it has been waited for.
+    Soon,
 }
 
-fn reap() -> io::Result<Look> {
-    let _nobody_starts = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+fn reap() -> io::Result<NextReap> {
+    let _no_start = STARTING.write().unwrap_or_else(PoisonError::into_inner);
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
     loop {
         let pid = match waitid(Id::All, flags | WaitPidFlag::WNOWAIT) {
             Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => pid,
-            Ok(_) | Err(Errno::ECHILD) => return Ok(Look::Done),
+            Ok(_) | Err(Errno::ECHILD) => return Ok(NextReap::AtNextExit),
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
         };
         if own().contains(&pid.as_raw()) {
-            return Ok(Look::Again);
+            return Ok(NextReap::Soon);
         }
         match waitid(Id::Pid(pid), flags) {
             Ok(_) => tracing::debug!(%pid, "reaped an adopted process"),

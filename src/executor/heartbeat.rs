@@ -1,7 +1,10 @@
-//! Signs of life: where a job has a heartbeat URL, it is told that a run starts, has succeeded, or has failed, in the form
-//! that Healthchecks.io understands. The service that listens there raises an alarm when they fail to come.
+//! Heartbeats: HTTP requests to a job's heartbeat URL when a run starts, succeeds or fails, in the form that
+//! Healthchecks.io understands. The service there raises an alarm when they stop coming.
 //!
-//! They are sent beside the work, which never waits for them.
+//! Runs never wait for heartbeats: [`Heartbeats::send`] queues one, and one task sends them, [`AT_ONCE`] at a time. The
+//! heartbeats of a job are sent in their order, and of all jobs whose heartbeats fail only one is tried at a time, so that
+//! they do not hold up the others. A bounded `mpsc` channel would not do: it drops the newest heartbeat when it is full,
+//! and here the oldest has to go.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,40 +16,37 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::http::client::{Clients, Target, Unsent, Way, words};
+use super::http::client::{ClientOptions, Clients, SendError, TargetName, words};
 use super::http::url;
 use crate::job::JobId;
 use crate::run::RunId;
 use crate::secret::Text;
 
-/// Heartbeats that wait to be sent. Beyond that the oldest goes: the newest tells how things stand.
+/// Heartbeats that wait to be sent. Beyond that the oldest is dropped: the newest says how things stand.
 const QUEUE_MAX: usize = 1000;
-/// Heartbeats on their way at the same time.
+/// Heartbeats that are sent at the same time.
 const AT_ONCE: usize = 4;
-/// How long a try may take.
+/// How long one request may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Pauses before a heartbeat is tried again.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
-/// Bytes of what is told beside the sign.
+/// Bytes of a body that are sent.
 const BODY_BYTES: usize = 10_000;
 /// How long a stop waits for heartbeats that have not been sent.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
-/// Jobs whose heartbeats are known to fail. Beyond that they are told of again.
+/// Jobs that are remembered because their heartbeats fail. Beyond that all are forgotten, and logged again.
 const OUTAGES_MAX: usize = 1000;
 
-/// What has happened.
+/// What a heartbeat reports about a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// A run has started.
+pub enum HeartbeatEvent {
     Start,
-    /// It has succeeded.
     Success,
-    /// It has failed.
     Failure,
 }
 
-impl Signal {
-    /// What stands after the URL's path.
+impl HeartbeatEvent {
+    /// What is appended to the path of the URL.
     fn suffix(self) -> &'static str {
         match self {
             Self::Start => "/start",
@@ -56,37 +56,34 @@ impl Signal {
     }
 }
 
-/// A sign of life.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Beat {
-    /// Whose it is.
+pub struct Heartbeat {
     pub job_id: JobId,
     /// The job's heartbeat URL.
     pub url: Text,
-    /// What has happened.
-    pub signal: Signal,
-    /// To which run: it ties its start to its end.
+    pub event: HeartbeatEvent,
+    /// Lets the service match the start of a run and its end.
     pub run_id: RunId,
-    /// What is told beside it; the first 10 kB of it are sent.
+    /// The body of the request, of which the first 10 kB are sent.
     pub body: String,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<Beat>,
-    /// Those that had no place since it was full.
+struct HeartbeatQueue {
+    waiting: VecDeque<Heartbeat>,
+    /// Heartbeats that were dropped since the queue was full.
     dropped: u64,
     is_closed: bool,
 }
 
 #[derive(Debug, Default)]
-struct Desk {
-    queue: Mutex<Queue>,
+struct SharedQueue {
+    queue: Mutex<HeartbeatQueue>,
     changed: Notify,
 }
 
-impl Desk {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+impl SharedQueue {
+    fn lock(&self) -> MutexGuard<'_, HeartbeatQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -94,85 +91,85 @@ impl Desk {
 /// Sends heartbeats until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Heartbeats {
-    desk: Arc<Desk>,
-    sending: Option<AbortOnDropHandle<()>>,
+    queue: Arc<SharedQueue>,
+    sender: Option<AbortOnDropHandle<()>>,
 }
 
 impl Heartbeats {
-    /// Sends from now on, as a task of this runtime.
+    /// Starts the task that sends.
     pub(super) fn start(clients: Clients, runtime: &Handle) -> Self {
-        let desk = Arc::<Desk>::default();
-        let sender = Sender {
-            desk: Arc::clone(&desk),
+        let queue = Arc::<SharedQueue>::default();
+        let sender = HeartbeatSender {
+            queue: Arc::clone(&queue),
             clients,
             runtime: runtime.clone(),
-            under_way: JoinSet::new(),
+            sending: JoinSet::new(),
             busy: BTreeSet::new(),
             outages: BTreeMap::new(),
         };
-        let sending = AbortOnDropHandle::new(runtime.spawn(sender.run()));
-        Self { desk, sending: Some(sending) }
+        let sender = AbortOnDropHandle::new(runtime.spawn(sender.run()));
+        Self { queue, sender: Some(sender) }
     }
 
     /// Sends a heartbeat soon. Those of one job are sent in their order.
-    pub fn tell(&self, mut beat: Beat) {
-        beat.body.truncate(shortened(&beat.body).len());
-        let mut queue = self.desk.queue();
+    pub fn send(&self, mut heartbeat: Heartbeat) {
+        heartbeat.body.truncate(heartbeat.body.floor_char_boundary(BODY_BYTES));
+        let mut queue = self.queue.lock();
         if queue.waiting.len() >= QUEUE_MAX {
             queue.waiting.pop_front();
             if queue.dropped == 0 {
                 tracing::warn!(
                     waiting = QUEUE_MAX,
-                    "too many heartbeats wait; the oldest are given up"
+                    "too many heartbeats wait; the oldest ones are dropped"
                 );
             }
             queue.dropped += 1;
         }
-        queue.waiting.push_back(beat);
+        queue.waiting.push_back(heartbeat);
         drop(queue);
-        self.desk.changed.notify_one();
+        self.queue.changed.notify_one();
     }
 
-    /// Sends what waits, but only for a moment.
+    /// Sends what waits, but for [`STOP_LIMIT`] only.
     pub(super) async fn stop(&mut self) {
-        self.desk.queue().is_closed = true;
-        self.desk.changed.notify_one();
-        let Some(sending) = self.sending.take() else { return };
-        if tokio::time::timeout(STOP_LIMIT, sending).await.is_err() {
-            let waiting = self.desk.queue().waiting.len();
+        self.queue.lock().is_closed = true;
+        self.queue.changed.notify_one();
+        let Some(sender) = self.sender.take() else { return };
+        if tokio::time::timeout(STOP_LIMIT, sender).await.is_err() {
+            let waiting = self.queue.lock().waiting.len();
             tracing::warn!(waiting, "some heartbeats could not be sent before the stop");
         }
     }
 }
 
 /// The task that sends.
-struct Sender {
-    desk: Arc<Desk>,
+struct HeartbeatSender {
+    queue: Arc<SharedQueue>,
     clients: Clients,
     runtime: Handle,
-    under_way: JoinSet<(JobId, Result<(), String>)>,
-    /// The jobs of those under way.
+    sending: JoinSet<(JobId, Result<(), String>)>,
+    /// The jobs whose heartbeats are being sent.
     busy: BTreeSet<JobId>,
-    /// Jobs whose last heartbeat could not be delivered, and how many could not since.
+    /// Jobs whose last heartbeat could not be delivered, and how many could not be since the last success.
     outages: BTreeMap<JobId, u64>,
 }
 
-impl Sender {
+impl HeartbeatSender {
     async fn run(mut self) {
-        let desk = Arc::clone(&self.desk);
+        let queue = Arc::clone(&self.queue);
         loop {
-            while self.under_way.len() < AT_ONCE
-                && let Some(beat) = self.take()
+            while self.sending.len() < AT_ONCE
+                && let Some(heartbeat) = self.take()
             {
-                self.send(beat);
+                self.send(heartbeat);
             }
-            if self.under_way.is_empty() && desk.queue().is_closed {
+            if self.sending.is_empty() && queue.lock().is_closed {
                 return;
             }
             tokio::select! {
-                () = desk.changed.notified() => {}
-                Some(sent) = self.under_way.join_next() => match sent {
-                    Ok((job_id, result)) => self.note(&job_id, result),
+                () = queue.changed.notified() => {}
+                Some(sent) = self.sending.join_next() => match sent {
+                    Ok((job_id, result)) => self.log_result(&job_id, result),
                     Err(error) => {
                         tracing::error!(%error, "a heartbeat was not sent");
                         self.busy.clear();
@@ -182,41 +179,40 @@ impl Sender {
         }
     }
 
-    /// The next heartbeat that can be sent: of its job none is under way, and of those jobs whose heartbeats fail only
-    /// one is tried at a time, so that they do not hold up the others.
-    fn take(&mut self) -> Option<Beat> {
+    /// Takes the next heartbeat that may be sent: no other one of its job is being sent, and no other job with an outage
+    /// is being tried if this job has one.
+    fn take(&mut self) -> Option<Heartbeat> {
         let is_trying = self.busy.iter().any(|job_id| self.outages.contains_key(job_id));
-        let can_go = |beat: &Beat| {
-            let is_held_up = is_trying && self.outages.contains_key(&beat.job_id);
-            !is_held_up && !self.busy.contains(&beat.job_id)
+        let can_go = |heartbeat: &Heartbeat| {
+            let is_held_up = is_trying && self.outages.contains_key(&heartbeat.job_id);
+            !is_held_up && !self.busy.contains(&heartbeat.job_id)
         };
-        let mut queue = self.desk.queue();
+        let mut queue = self.queue.lock();
         let position = queue.waiting.iter().position(can_go);
-        let beat = position.and_then(|position| queue.waiting.remove(position));
+        let heartbeat = position.and_then(|position| queue.waiting.remove(position));
         let dropped = if queue.waiting.is_empty() { std::mem::take(&mut queue.dropped) } else { 0 };
         drop(queue);
         if dropped > 0 {
-            tracing::warn!(dropped, "heartbeats were given up while too many waited");
+            tracing::warn!(dropped, "heartbeats were dropped because too many waited");
         }
-        beat
+        heartbeat
     }
 
-    fn send(&mut self, beat: Beat) {
-        self.busy.insert(beat.job_id.clone());
-        // While nothing gets through, one try tells enough.
-        let pauses = if self.outages.contains_key(&beat.job_id) { &[][..] } else { &PAUSES[..] };
-        let delivery = Delivery { clients: self.clients.clone() };
-        self.under_way.spawn_on(
-            async move {
-                let result = delivery.deliver(&beat, pauses).await;
-                (beat.job_id, result)
-            },
-            &self.runtime,
-        );
+    fn send(&mut self, heartbeat: Heartbeat) {
+        self.busy.insert(heartbeat.job_id.clone());
+        // During an outage one try is enough.
+        let has_outage = self.outages.contains_key(&heartbeat.job_id);
+        let pauses = if has_outage { &[][..] } else { &PAUSES[..] };
+        let clients = self.clients.clone();
+        let sending = async move {
+            let result = deliver(&clients, &heartbeat, pauses).await;
+            (heartbeat.job_id, result)
+        };
+        self.sending.spawn_on(sending, &self.runtime);
     }
 
-    /// Tells of an outage when it begins and when it has ended.
-    fn note(&mut self, job: &JobId, result: Result<(), String>) {
+    /// Logs the begin and the end of an outage.
+    fn log_result(&mut self, job: &JobId, result: Result<(), String>) {
         self.busy.remove(job);
         match (result, self.outages.get_mut(job)) {
             (Ok(()), None) => {}
@@ -236,73 +232,65 @@ impl Sender {
     }
 }
 
-/// Why a heartbeat did not get through.
-struct Undelivered {
+/// Why a heartbeat was not delivered.
+struct HeartbeatError {
     error: String,
-    may_pass: bool,
+    can_retry: bool,
 }
 
-/// What is needed to deliver one.
-struct Delivery {
-    clients: Clients,
-}
-
-impl Delivery {
-    async fn deliver(&self, beat: &Beat, pauses: &[Duration]) -> Result<(), String> {
-        let mut pauses = pauses.iter();
-        loop {
-            let Err(undelivered) = self.attempt(beat).await else { return Ok(()) };
-            match pauses.next() {
-                Some(pause) if undelivered.may_pass => tokio::time::sleep(*pause).await,
-                Some(_) | None => return Err(undelivered.error),
-            }
+async fn deliver(
+    clients: &Clients,
+    heartbeat: &Heartbeat,
+    pauses: &[Duration],
+) -> Result<(), String> {
+    let mut pauses = pauses.iter();
+    loop {
+        let Err(failure) = try_deliver(clients, heartbeat).await else { return Ok(()) };
+        match pauses.next() {
+            Some(pause) if failure.can_retry => tokio::time::sleep(*pause).await,
+            Some(_) | None => return Err(failure.error),
         }
     }
-
-    async fn attempt(&self, beat: &Beat) -> Result<(), Undelivered> {
-        let way = Way { connect_timeout: LIMIT, redirects: 0, stays: true };
-        let (clients, text) = (self.clients.clone(), beat.url.clone());
-        // Reading a secret or the machine's certificates may block.
-        let preparing = self.clients.reading.run(move || {
-            let url = url(&text, &mut Vec::new())?;
-            Ok::<_, Unsent>((clients.get(way)?, url))
-        });
-        let prepared = tokio::time::timeout(LIMIT, preparing)
-            .await
-            .unwrap_or_else(|_| Err(format!("the URL could not be read within {}", words(LIMIT))));
-        let prepared = prepared.unwrap_or_else(|error| Err(Unsent::Failed(error)));
-        let (client, url) = prepared.map_err(|unsent| {
-            let may_pass = matches!(unsent, Unsent::Shortage(_));
-            Undelivered { error: unsent.into_text(), may_pass }
-        })?;
-        let target = Target::of(&url, beat.url.plain().is_none());
-        let sending = client.post(address(url, beat)).body(beat.body.clone()).send();
-        let answer = match tokio::time::timeout(LIMIT, sending).await {
-            Ok(answer) => answer.map_err(|error| target.failure(&error, way)),
-            Err(_) => Err(format!("{} did not answer within {}", target.name(), words(LIMIT))),
-        };
-        let status = answer.map_err(|error| Undelivered { error, may_pass: true })?.status();
-        if status.is_success() {
-            return Ok(());
-        }
-        let error = format!("{} answered {status}", target.name());
-        Err(Undelivered { error, may_pass: status.is_server_error() })
-    }
 }
 
-/// Where a heartbeat goes; what the URL has for a query stays.
-fn address(mut url: Url, beat: &Beat) -> Url {
-    let path = format!("{}{}", url.path().trim_end_matches('/'), beat.signal.suffix());
-    if beat.signal != Signal::Success {
+async fn try_deliver(clients: &Clients, heartbeat: &Heartbeat) -> Result<(), HeartbeatError> {
+    let options = ClientOptions { connect_timeout: LIMIT, redirects: 0, same_server: true };
+    let (cache, text) = (clients.clone(), heartbeat.url.clone());
+    // Reading a secret or the machine's certificates may block.
+    let preparing = clients.blocking.run(move || {
+        let url = url(&text, &mut Vec::new())?;
+        Ok::<_, SendError>((cache.get(options)?, url))
+    });
+    let prepared = tokio::time::timeout(LIMIT, preparing)
+        .await
+        .unwrap_or_else(|_| Err(format!("the URL could not be read within {}", words(LIMIT))));
+    let prepared = prepared.unwrap_or_else(|error| Err(SendError::Failed(error)));
+    let (client, url) = prepared.map_err(|error| {
+        let can_retry = matches!(error, SendError::Shortage(_));
+        HeartbeatError { error: error.into_text(), can_retry }
+    })?;
+    let target = TargetName::of(&url, heartbeat.url.plain().is_none());
+    let sending = client.post(address(url, heartbeat)).body(heartbeat.body.clone()).send();
+    let response = match tokio::time::timeout(LIMIT, sending).await {
+        Ok(response) => response.map_err(|error| target.failure(&error, options)),
+        Err(_) => Err(format!("{} did not answer within {}", target.name(), words(LIMIT))),
+    };
+    let status = response.map_err(|error| HeartbeatError { error, can_retry: true })?.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    let error = format!("{} answered {status}", target.name());
+    Err(HeartbeatError { error, can_retry: status.is_server_error() })
+}
+
+/// The URL of a heartbeat. The query of the job's URL is kept.
+fn address(mut url: Url, heartbeat: &Heartbeat) -> Url {
+    let path = format!("{}{}", url.path().trim_end_matches('/'), heartbeat.event.suffix());
+    if heartbeat.event != HeartbeatEvent::Success {
         url.set_path(&path);
     }
-    url.query_pairs_mut().append_pair("rid", &beat.run_id.0);
+    url.query_pairs_mut().append_pair("rid", &heartbeat.run_id.0);
     url
-}
-
-/// The beginning of a text that is too long to be sent.
-fn shortened(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(BODY_BYTES)).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -310,38 +298,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_heartbeat_goes_to_its_jobs_url_with_the_signal_and_the_run() {
+    fn a_heartbeat_goes_to_its_jobs_url_with_the_event_and_the_run() {
         let cases = [
             (
                 "https://hc-ping.com/some-uuid",
-                Signal::Start,
+                HeartbeatEvent::Start,
                 "https://hc-ping.com/some-uuid/start?rid=r",
             ),
             (
                 "https://hc-ping.com/some-uuid",
-                Signal::Success,
+                HeartbeatEvent::Success,
                 "https://hc-ping.com/some-uuid?rid=r",
             ),
             (
                 "https://x/key/slug/?create=1",
-                Signal::Failure,
+                HeartbeatEvent::Failure,
                 "https://x/key/slug/fail?create=1&rid=r",
             ),
-            ("https://x/key/slug/?create=1", Signal::Success, "https://x/key/slug/?create=1&rid=r"),
-            ("http://x:8000", Signal::Failure, "http://x:8000/fail?rid=r"),
+            (
+                "https://x/key/slug/?create=1",
+                HeartbeatEvent::Success,
+                "https://x/key/slug/?create=1&rid=r",
+            ),
+            ("http://x:8000", HeartbeatEvent::Failure, "http://x:8000/fail?rid=r"),
         ];
-        for (given, signal, expected) in cases {
-            let beat = Beat {
+        for (url, event, expected) in cases {
+            let heartbeat = Heartbeat {
                 job_id: JobId::parse("job").unwrap(),
-                url: given.into(),
-                signal,
+                url: url.into(),
+                event,
                 run_id: RunId("r".into()),
                 body: String::new(),
             };
-            assert_eq!(address(given.parse().unwrap(), &beat).as_str(), expected);
+            assert_eq!(address(url.parse().unwrap(), &heartbeat).as_str(), expected);
         }
-        let long = "é".repeat(BODY_BYTES);
-        assert_eq!(shortened(&long).len(), BODY_BYTES);
-        assert_eq!(shortened("short"), "short");
     }
 }

@@ -1,4 +1,4 @@
-//! The runs that were started and have not ended: how to reach them, and what they are writing.
+//! The runs that have been started and have not ended: how to cancel them, and the output that they have written so far.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -6,78 +6,85 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::Saving;
 use crate::clock::Timestamp;
 use crate::output::Output;
 use crate::run::{Execution, RunId};
-use crate::task::cancellation::Ending;
-use crate::task::context::Context;
+use crate::task::context::{Context, Ending};
 use crate::task::log::Log;
 
-/// Time between two looks at what is to be saved.
+/// Pause between two checks for unsaved output.
 const SAVE_PAUSE: Duration = Duration::from_secs(1);
-/// Bytes of output that one look gives to be saved; more waits for the next one. With many runs that write much, each
-/// is saved the less often.
+/// Bytes of output that are saved at a time; the rest waits for the next time. If many runs write much, each of them is
+/// saved less often.
 const SAVE_BYTES_MAX: usize = 512 * 1024;
 
-/// Who executes a run holds its context, and here is only a weak reference: with the end of the run it is worth
-/// nothing, whichever way the run ended, and nobody has to report it. Clones share it.
+/// Which unsaved outputs to save.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saving {
+    /// Those that have waited long enough, up to a number of bytes at a time.
+    Due,
+    /// All of them, before the daemon ends.
+    All,
+}
+
+/// The contexts of the runs. The code that executes a run owns its context. Only a weak reference is kept here, so an
+/// entry expires with its run, whichever way the run ends. Clones share the list.
 #[derive(Debug, Clone)]
-pub struct Live {
+pub struct LiveRuns {
     runs: Arc<Mutex<Runs>>,
-    /// Is told when a run has written something that is not saved.
+    /// Notified when a run has written something that is not saved.
     unsaved: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct Runs {
     by_id: BTreeMap<RunId, (u32, Weak<Context>)>,
-    /// Entries at which those of ended runs are swept out: twice what can run at a time, so that a sweep frees half.
+    /// Number of entries at which those of ended runs are removed: twice the number of runs at a time, so that this
+    /// frees at least half of them.
     sweep_at: usize,
-    /// What runs had written that a stop has interrupted, until it is saved.
+    /// The outputs of runs that a stop of the daemon interrupted, until they are saved.
     interrupted: BTreeMap<Execution, Arc<Output>>,
 }
 
-impl Live {
-    /// An empty list, for at most this many runs at a time.
+impl LiveRuns {
+    /// An empty list for at most `most` runs at a time.
     pub(super) fn new(most: usize) -> Self {
         let sweep_at = most.max(1) * 2;
         let runs = Runs { by_id: BTreeMap::new(), sweep_at, interrupted: BTreeMap::new() };
         Self { runs: Arc::new(Mutex::new(runs)), unsaved: Arc::default() }
     }
 
-    /// From now on at most this many run at a time.
+    /// Changes the number of runs at a time.
     pub(super) fn resize(&self, most: usize) {
         self.lock().sweep_at = most.max(1) * 2;
     }
 
-    /// The context of a run that is being started. An earlier attempt of the run is out of reach from then on.
+    /// Creates the context of a run that is being started. An earlier attempt of the run can no longer be reached.
     pub(super) fn add(&self, (run_id, attempt): Execution) -> Arc<Context> {
         let mut runs = self.lock();
         if runs.by_id.len() >= runs.sweep_at {
             runs.by_id.retain(|_, (_, context)| context.strong_count() > 0);
         }
-        let log = Log::telling(Arc::clone(&self.unsaved));
+        let log = Log::notifying(Arc::clone(&self.unsaved));
         let context = Arc::new(Context { log, ..Context::default() });
         runs.by_id.insert(run_id, (attempt, Arc::downgrade(&context)));
         context
     }
 
-    /// The context of a run, and which attempt it is of, if it has not ended here.
+    /// The attempt number and the context of a run, unless it has ended.
     pub fn get(&self, run_id: &RunId) -> Option<(u32, Arc<Context>)> {
         let runs = self.lock();
         let (attempt, context) = runs.by_id.get(run_id)?;
         Some((*attempt, context.upgrade()?))
     }
 
-    /// Masks these texts in what the runs write from now on.
+    /// Masks these secrets in what the runs write from now on.
     pub(super) fn hide(&self, secrets: &[String]) {
         let runs = self.lock();
         let contexts = runs.by_id.values().filter_map(|(_, context)| context.upgrade());
         contexts.for_each(|context| context.log.hide(secrets.iter().cloned()));
     }
 
-    /// Asks all runs to end that have not.
     pub(super) fn cancel_all(&self, reason: &str) {
         let runs = self.lock();
         let contexts = runs.by_id.values().filter_map(|(_, context)| context.upgrade());
@@ -86,21 +93,21 @@ impl Live {
         }
     }
 
-    /// Asks a run to end, if it has not.
+    /// Cancels a run, unless it has ended.
     pub(super) fn cancel(&self, run_id: &RunId, reason: &str) {
         if let Some((_, context)) = self.get(run_id) {
             context.cancellation.cancel(Ending::Cancelled(reason.to_owned()));
         }
     }
 
-    /// Keeps what a run had written that a stop has interrupted: it has no completion that could hold it.
-    pub(super) fn interrupted(&self, execution: Execution, output: Output) {
+    /// Keeps the output of a run that a stop interrupted: such a run has no completion to carry it.
+    pub(super) fn keep_interrupted(&self, execution: Execution, output: Output) {
         if !output.is_empty() {
             self.lock().interrupted.insert(execution, Arc::new(output));
         }
     }
 
-    /// Waits until there may be something to save, and a moment longer: most runs end before that.
+    /// Waits until a run has had unsaved output for a moment. Most runs end earlier, and are saved with their end.
     pub async fn grown(&self) {
         loop {
             self.unsaved.notified().await;
@@ -111,7 +118,7 @@ impl Live {
         }
     }
 
-    /// What is to be saved now: what has waited longest comes first.
+    /// The outputs to save now; those that have waited longest come first.
     pub(super) fn unsaved_outputs(
         &self,
         now: Timestamp,
@@ -120,12 +127,12 @@ impl Live {
         let mut contexts = self.contexts();
         contexts.retain(|(_, context)| context.log.is_unsaved());
         if !contexts.is_empty() {
-            // Also those that are given now are looked at again: saving them may fail.
+            // Saving may fail, so the outputs that are returned now are checked again too.
             self.unsaved.notify_one();
         }
         if saving == Saving::Due {
             contexts.retain(|(_, context)| context.log.unsaved_since(now).is_some());
-            // Each is looked at once: a run may close its log meanwhile, and an order that changes is none.
+            // The key is computed once for each: a run may close its log meanwhile, and sorting needs a stable order.
             contexts.sort_by_cached_key(|(_, context)| context.log.unsaved_since(now));
         }
         let mut bytes = 0;
@@ -172,7 +179,7 @@ mod tests {
 
     #[test]
     fn many_runs_that_write_much_take_turns_in_being_saved() {
-        let live = Live::new(100);
+        let live = LiveRuns::new(100);
         let at = |second: i64| Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap();
         let id = |number: usize| RunId(format!("{number:03}").into());
         let contexts: Vec<_> = (0..40).map(|number| live.add((id(number), 1))).collect();
@@ -203,7 +210,7 @@ mod tests {
 
     #[test]
     fn runs_that_have_ended_are_forgotten_and_those_that_run_are_not() {
-        let live = Live::new(2);
+        let live = LiveRuns::new(2);
         let id = |text: &str| RunId(text.into());
         let long = live.add((id("long"), 1));
         for number in 0..1000 {

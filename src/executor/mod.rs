@@ -1,31 +1,40 @@
-//! Where runs are executed: named pools with a fixed number of workers.
+//! Executes runs: in named pools with a fixed number of workers, or as tasks of the async runtime.
 //!
-//! A pool has hardly a queue. The scheduler counts its free workers and hands over no more runs than
-//! that, but for very short ones; what waits, waits in the ledger, where it can be seen and outlives
-//! a crash. An executor never touches the store: it reports a [`Completion`], and the scheduler writes.
+//! The scheduler hands a run over as an [`Assignment`], and the executor answers with one [`Completion`]. A builtin runs on
+//! a thread ([`thread_pool`]) or in a worker process ([`worker`]), a command is a process of its own ([`command`]), and an
+//! HTTP call or a mail is a task of the runtime ([`http`], [`mail`]) that occupies one of the pool's `max_workers` permits.
+//!
+//! What must hold: the executor never uses the store; the scheduler writes what happens. A pool has no queue to speak of:
+//! the scheduler counts its free workers and hands no more runs over, except very short ones to threads. Other runs wait in
+//! the ledger, where they can be seen and survive a crash. The children of this module import its files, but not this one.
 
+mod assignment;
 mod blocking;
+mod builtin_call;
 mod children;
 mod command;
-mod confidential;
+mod exit_status;
 mod heartbeat;
+mod hook_report;
 mod http;
 mod live;
 mod mail;
-mod notice;
-mod place;
-mod process;
-mod report;
+mod pipes;
+mod run;
+mod secret_variables;
+mod settings;
 mod shortage;
-mod thread;
+mod thread_pool;
 mod worker;
 
+pub use assignment::{Assignment, Completion};
 pub use children::{adopts_processes, reap_adopted};
 pub use command::{Controllers, Privileges, exec, kill_orphans, launch};
-pub use confidential::Confidential;
-pub use heartbeat::{Beat, Heartbeats, Signal};
-pub use live::Live;
+pub use heartbeat::{Heartbeat, HeartbeatEvent, Heartbeats};
+pub use live::{LiveRuns, Saving};
 pub use mail::{MailSettings, Mailer, Security};
+pub use secret_variables::SecretVariables;
+pub use settings::{AHEAD_MAX, ExecutorKind, PoolSettings, WORKERS_MAX, handed_over_max};
 pub use worker::{WorkerProgram, WorkerTimes, serve as serve_worker};
 
 use std::collections::BTreeMap;
@@ -34,196 +43,120 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Rlimit;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Timestamp};
-use crate::job::{Job, JobId, Task};
+use crate::job::{Job, Task};
 use crate::output::Output;
-use crate::run::{Cost, Execution, Outcome, RunId, traceparent};
+use crate::run::{Execution, Outcome, RunId};
 use crate::task::builtin::Registry;
 use crate::task::context::Context;
 use command::CommandRunner;
 use http::client::Clients;
-use process::ProcessPool;
-use report::{Shared, failed, failed_for_good};
-use thread::ThreadPool;
+use run::{ExecutorServices, STOPPED, failed, failed_for_good};
+use thread_pool::ThreadPool;
+use worker::ProcessPool;
 
-/// Workers of one pool, at most: a thread or a process each.
-pub const WORKERS_MAX: usize = 1000;
-/// Runs that a pool of threads may be handed beyond its workers.
-pub const AHEAD_MAX: usize = 500;
-/// Why a run is to end at a stop.
-const STOPPED: &str = "the daemon stops";
-/// How long a stop waits for processes to go, beyond their own grace time.
+/// How long a stop waits for processes to end, in addition to their own grace time.
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-/// What a pool is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ExecutorKind {
-    /// Threads of the daemon; they run builtins. A call over HTTP takes no thread, but the place of one.
-    ThreadPool,
-    /// Processes; they run commands, and builtins in worker processes. A call over HTTP is as above.
-    ProcessPool,
-}
-
-impl ExecutorKind {
-    /// Whether a pool of this kind can run the task.
-    pub fn runs(self, task: &Task) -> bool {
-        match (self, task) {
-            (_, Task::Builtin { .. } | Task::Http(_) | Task::Mail(_))
-            | (Self::ProcessPool, Task::Command(_)) => true,
-            (Self::ThreadPool, Task::Command(_)) | (_, Task::Unreadable(_)) => false,
-        }
-    }
-
-    /// The kind's word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::ThreadPool => "threadpool",
-            Self::ProcessPool => "processpool",
-        }
-    }
-}
-
-/// A pool, as it is configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolSettings {
-    /// What it is made of.
-    pub kind: ExecutorKind,
-    /// Runs at the same time.
-    pub max_workers: usize,
-}
-
-/// Runs that these pools may have been handed at a time.
-pub fn handed_over_max(settings: &BTreeMap<String, PoolSettings>) -> usize {
-    settings.values().map(|pool| pool.max_workers + AHEAD_MAX).sum()
-}
-
-/// A run, handed over to be executed.
-#[derive(Debug, Clone)]
-pub struct Assignment {
-    /// The run.
-    pub run_id: RunId,
-    /// Its job.
-    pub job_id: JobId,
-    /// 1 for the first attempt.
-    pub attempt: u32,
-    /// The occurrence; none for a manual run.
-    pub scheduled_at: Option<Timestamp>,
-    /// What to do.
-    pub task: Arc<Task>,
-    /// How long it may take.
-    pub timeout: Option<Duration>,
-    /// What happened to which run, if this one tells of it.
-    pub event: Option<Arc<Value>>,
-    /// Why it must not be carried out, if so: the run fails with this error.
-    pub forbidden: Option<String>,
-}
-
-impl Assignment {
-    /// Which attempt of which run it is.
-    pub fn execution(&self) -> Execution {
-        (self.run_id.clone(), self.attempt)
-    }
-
-    /// The trace that the run is, as the W3C's `traceparent` has it.
-    pub fn traceparent(&self) -> String {
-        traceparent(&self.run_id.0, self.attempt)
-    }
-}
-
-/// How an execution ended.
-#[derive(Debug)]
-pub struct Completion {
-    /// The run.
-    pub run_id: RunId,
-    /// Which of its attempts.
-    pub attempt: u32,
-    /// When the work really began.
-    pub started_at: Timestamp,
-    /// When it ended.
-    pub finished_at: Timestamp,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What it cost.
-    pub cost: Cost,
-    /// What is kept of what it wrote.
-    pub output: Arc<Output>,
-}
-
-impl Completion {
-    /// Which attempt of which run it is about.
-    pub fn execution(&self) -> Execution {
-        (self.run_id.clone(), self.attempt)
-    }
-}
-
-/// Which outputs of runs in progress are to be saved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Saving {
-    /// Those for which it is time, within a limit of bytes for each look.
-    Due,
-    /// All that are not saved, before the daemon ends.
-    All,
-}
 
 /// Starts runs. Each start is answered by one completion, unless the executor is stopped first.
 pub trait Executor: std::fmt::Debug + Send + 'static {
-    /// Begins to execute a run in the named pool, without waiting for it.
+    /// Starts a run in the named pool, without waiting for it.
     fn start(&mut self, pool: &str, assignment: Assignment);
 
-    /// Asks a run that was started to end, without waiting for it. Its completion says [`Outcome::Cancelled`] if this
-    /// ended it, and what it came to if it ended before, or cannot be ended. For a run that is not there, this does nothing.
+    /// Cancels a run, without waiting for its end. Its completion says [`Outcome::Cancelled`] if the cancel ended it, and
+    /// its own outcome if it had ended before or cannot be ended. For an unknown run this does nothing.
     fn cancel(&mut self, run_id: &RunId, reason: &str);
 
-    /// What runs that have no completion have written so far, where that is not saved.
+    /// The outputs of running runs that have to be saved now.
     fn unsaved_outputs(&mut self, now: Timestamp, saving: Saving) -> Vec<(Execution, Arc<Output>)>;
 
-    /// An output that [`Executor::unsaved_outputs`] gave is saved.
+    /// Takes note that an output from [`Executor::unsaved_outputs`] has been saved.
     fn output_saved(&mut self, execution: &Execution, output: &Output, now: Timestamp);
 
     /// Sends a heartbeat soon, without waiting for it.
-    fn tell(&mut self, beat: Beat);
+    fn send_heartbeat(&mut self, heartbeat: Heartbeat);
 
-    /// Takes note of a job that may be run here: what it names as a secret is kept from the others.
-    fn learn(&mut self, _job: &Job) {}
+    /// Keeps the secret variables that a job names from the commands of other jobs.
+    fn note_secrets(&mut self, _job: &Job) {}
 
-    /// Ends what a daemon that died has left over of these attempts on this machine, before they are run again.
+    /// Ends the processes that a crashed daemon has left of these attempts on this machine, before they are run again.
     fn end_leftovers(&mut self, executions: &[Execution]);
 
-    /// Adapts the pools to new settings: their sizes, and pools that are new. What runs goes on.
+    /// Applies new pool settings: sizes change, and new pools are added. Running work goes on.
     fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>);
 
-    /// Ends what can be ended, and returns when it has ended.
+    /// Cancels all runs, and waits until they have ended or [`STOP_LIMIT`] is over.
     fn stop(&mut self) -> impl Future<Output = ()> + Send;
 }
 
+/// The executor of a daemon: its pools.
 #[derive(Debug)]
-enum Pool {
-    Thread(ThreadPool),
-    Process(ProcessPool),
-}
-
-/// The configured pools.
-#[derive(Debug)]
-pub struct Pools {
-    shared: Arc<Shared>,
-    by_name: BTreeMap<String, Pool>,
-    /// Places of each pool for calls over HTTP: no more are made at a time, also where runs are handed over ahead.
-    calls: BTreeMap<String, (usize, Arc<Semaphore>)>,
+pub struct PoolExecutor {
+    services: Arc<ExecutorServices>,
+    pools: BTreeMap<String, WorkerPool>,
     heartbeats: Heartbeats,
     worker: WorkerProgram,
     commands: Arc<CommandRunner>,
     mailer: Mailer,
 }
 
-impl Pools {
-    /// Makes the pools. Completions go to `completions`; `worker` is what runs builtins for a pool of processes.
+#[derive(Debug)]
+struct WorkerPool {
+    workers: PoolWorkers,
+    max_workers: usize,
+    /// One permit for each HTTP call or mail in progress. The scheduler may hand over more of them than `max_workers`.
+    permits: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+enum PoolWorkers {
+    Threads(ThreadPool),
+    Processes(ProcessPool),
+}
+
+impl WorkerPool {
+    fn new(
+        settings: PoolSettings,
+        worker: &WorkerProgram,
+        services: &Arc<ExecutorServices>,
+    ) -> Self {
+        let max_workers = settings.max_workers;
+        let workers = match settings.kind {
+            ExecutorKind::ThreadPool => PoolWorkers::Threads(ThreadPool::new(max_workers)),
+            ExecutorKind::ProcessPool => {
+                let (worker, services) = (worker.clone(), Arc::clone(services));
+                PoolWorkers::Processes(ProcessPool::new(worker, max_workers, services))
+            }
+        };
+        Self { workers, max_workers, permits: Arc::new(Semaphore::new(max_workers)) }
+    }
+
+    fn resize(&mut self, max_workers: usize) {
+        match &self.workers {
+            PoolWorkers::Threads(threads) => threads.resize(max_workers),
+            PoolWorkers::Processes(processes) => processes.resize(max_workers),
+        }
+        if self.max_workers != max_workers {
+            self.max_workers = max_workers;
+            // The calls in progress keep their old permits.
+            self.permits = Arc::new(Semaphore::new(max_workers));
+        }
+    }
+
+    fn kind(&self) -> ExecutorKind {
+        match self.workers {
+            PoolWorkers::Threads(_) => ExecutorKind::ThreadPool,
+            PoolWorkers::Processes(_) => ExecutorKind::ProcessPool,
+        }
+    }
+}
+
+impl PoolExecutor {
+    /// Creates the pools. Completions go to `completions`; `worker` runs the builtins of process pools.
     pub fn new(
         settings: &BTreeMap<String, PoolSettings>,
         registry: Registry,
@@ -234,88 +167,78 @@ impl Pools {
         let (tracker, runtime) = (TaskTracker::new(), Handle::current());
         let clients = Clients::default();
         let heartbeats = Heartbeats::start(clients.clone(), &runtime);
-        let live = Live::new(handed_over_max(settings));
-        let shared =
-            Arc::new(Shared { registry, clock, completions, tracker, runtime, clients, live });
-        let mut pools = Self {
-            shared,
-            by_name: BTreeMap::new(),
-            calls: BTreeMap::new(),
+        let live = LiveRuns::new(handed_over_max(settings));
+        let services = Arc::new(ExecutorServices {
+            registry,
+            clock,
+            completions,
+            tracker,
+            runtime,
+            clients,
+            live,
+        });
+        let mut executor = Self {
+            services,
+            pools: BTreeMap::new(),
             heartbeats,
             worker: worker.clone(),
             commands: Arc::new(CommandRunner::new(WorkerProgram::itself())),
             mailer: Mailer::new(MailSettings::local()),
         };
-        pools.adapt(settings);
-        pools
+        executor.apply(settings);
+        executor
     }
 
-    /// The same pools, of a process that is not `punctual` itself: this is the program that commands are started
-    /// through where they need it.
+    fn with_commands(self, change: impl FnOnce(CommandRunner) -> CommandRunner) -> Self {
+        let commands = Arc::new(change(Arc::unwrap_or_clone(self.commands)));
+        Self { commands, ..self }
+    }
+
+    /// Sets the program through which commands are started where necessary, for a process that is not `punctual` itself.
     #[must_use]
     pub fn with_shim(self, program: impl Into<PathBuf>) -> Self {
-        let commands = Arc::unwrap_or_clone(self.commands).through(program.into());
-        Self { commands: Arc::new(commands), ..self }
+        self.with_commands(|commands| commands.through(program.into()))
     }
 
-    /// The same pools, whose commands do not get these variables of the daemon, and whose outputs do not show them.
+    /// Sets the variables of the daemon that commands do not inherit and outputs do not show.
     #[must_use]
-    pub fn keeping_secrets(self, secrets: Confidential) -> Self {
-        let commands = Arc::unwrap_or_clone(self.commands).keeping_secrets(secrets);
-        Self { commands: Arc::new(commands), ..self }
+    pub fn keeping_secrets(self, secrets: SecretVariables) -> Self {
+        self.with_commands(|commands| commands.keeping_secrets(secrets))
     }
 
-    /// The same pools, which send mails as this mailer is set.
+    /// Sets the mailer.
     #[must_use]
     pub fn mailing(self, mailer: Mailer) -> Self {
         Self { mailer, ..self }
     }
 
-    /// The same pools, whose commands run as this user where they name none; none for that of this process.
+    /// Sets the user of commands that name none; `None` for the user of this process.
     #[must_use]
     pub fn running_as(self, user: Option<String>) -> Self {
-        let commands = Arc::unwrap_or_clone(self.commands).running_as(user);
-        Self { commands: Arc::new(commands), ..self }
+        self.with_commands(|commands| commands.running_as(user))
     }
 
-    /// The same pools, with this limit of open files for commands instead of the daemon's own.
+    /// Sets the limit of open files of commands. Default: the limit of the daemon.
     #[must_use]
     pub fn limiting_files(self, files: Rlimit) -> Self {
-        let commands = Arc::unwrap_or_clone(self.commands).limiting_files(files);
-        Self { commands: Arc::new(commands), ..self }
+        self.with_commands(|commands| commands.limiting_files(files))
     }
 
-    /// The same pools, which note the commands that run in this file. Those that a daemon which died has left in it are
-    /// ended now, which may block for moments.
+    /// Sets the file in which running commands are recorded. Commands that a crashed daemon has left in it are ended now,
+    /// which may block for moments.
     #[must_use]
     pub fn noting_commands(self, file: &Path) -> Self {
-        let commands = Arc::unwrap_or_clone(self.commands).noting(file);
-        Self { commands: Arc::new(commands), ..self }
+        self.with_commands(|commands| commands.noting(file))
     }
 
-    fn adapt(&mut self, settings: &BTreeMap<String, PoolSettings>) {
-        self.shared.live.resize(handed_over_max(settings));
-        for (name, PoolSettings { kind, max_workers }) in settings {
-            if self.calls.get(name).is_none_or(|(places, _)| places != max_workers) {
-                // What is being called keeps its old place.
-                let places = Arc::new(Semaphore::new(*max_workers));
-                self.calls.insert(name.clone(), (*max_workers, places));
-            }
-            match (kind, self.by_name.get_mut(name)) {
-                (ExecutorKind::ThreadPool, Some(Pool::Thread(threads))) => {
-                    threads.resize(*max_workers);
-                }
-                (ExecutorKind::ThreadPool, _) => {
-                    let threads = ThreadPool::new(*max_workers);
-                    self.by_name.insert(name.clone(), Pool::Thread(threads));
-                }
-                (ExecutorKind::ProcessPool, Some(Pool::Process(processes))) => {
-                    processes.resize(*max_workers);
-                }
-                (ExecutorKind::ProcessPool, _) => {
-                    let (worker, shared) = (self.worker.clone(), Arc::clone(&self.shared));
-                    let processes = ProcessPool::new(worker, *max_workers, shared);
-                    self.by_name.insert(name.clone(), Pool::Process(processes));
+    fn apply(&mut self, settings: &BTreeMap<String, PoolSettings>) {
+        self.services.live.resize(handed_over_max(settings));
+        for (name, settings) in settings {
+            match self.pools.get_mut(name) {
+                Some(pool) if pool.kind() == settings.kind => pool.resize(settings.max_workers),
+                Some(_) | None => {
+                    let pool = WorkerPool::new(*settings, &self.worker, &self.services);
+                    self.pools.insert(name.clone(), pool);
                 }
             }
         }
@@ -323,78 +246,85 @@ impl Pools {
 
     /// Reads the certificates that the machine trusts, before a call needs them.
     pub fn load_certificates(&self) {
-        self.shared.clients.reload_certificates(&self.shared.runtime);
+        self.services.clients.reload_certificates(&self.services.runtime);
     }
 
-    /// The runs that were started here and have not ended.
-    pub fn live(&self) -> Live {
-        self.shared.live.clone()
+    /// The runs that have been started here and have not ended.
+    pub fn live(&self) -> LiveRuns {
+        self.services.live.clone()
+    }
+
+    /// Executes a run as a task of the runtime.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.services.tracker.spawn_on(task, &self.services.runtime);
+    }
+
+    /// Reports a run as ended without executing it.
+    fn refuse(&self, outcome: Outcome, assignment: Assignment, context: Arc<Context>) {
+        let services = Arc::clone(&self.services);
+        self.spawn(async move { services.refuse(&assignment, &context, outcome).await });
     }
 }
 
-impl Executor for Pools {
+impl Executor for PoolExecutor {
     fn start(&mut self, pool: &str, assignment: Assignment) {
-        let shared = Arc::clone(&self.shared);
-        let context = self.shared.live.add(assignment.execution());
+        let context = self.services.live.add(assignment.execution());
         context.log.hide(self.commands.secrets.values());
-        let refuse = |outcome: Outcome, assignment: Assignment, context: Arc<Context>| {
-            let shared = Arc::clone(&self.shared);
-            let reporting = async move {
-                let now = shared.clock.now();
-                shared.report(&assignment, &context, now, outcome.into()).await;
-            };
-            self.shared.tracker.spawn_on(reporting, &self.shared.runtime);
-        };
         if let Some(error) = assignment.forbidden.clone() {
-            refuse(failed_for_good(error), assignment, context);
-            return;
+            return self.refuse(failed_for_good(error), assignment, context);
         }
-        match (&*assignment.task, self.calls.get(pool)) {
-            (Task::Http(_), Some((_, places))) => {
-                let executing = http::execute(shared, assignment, context, Arc::clone(places));
-                self.shared.tracker.spawn_on(executing, &self.shared.runtime);
-                return;
+        let Some(pool) = self.pools.get(pool) else {
+            let error = failed(format!("executor \"{pool}\" is not configured"));
+            return self.refuse(error, assignment, context);
+        };
+        let (services, permits) = (Arc::clone(&self.services), Arc::clone(&pool.permits));
+        match (&*assignment.task, &pool.workers) {
+            (Task::Http(_), _) => {
+                self.spawn(http::execute(services, assignment, context, permits));
             }
-            (Task::Mail(_), Some((_, places))) => {
-                let mailer = self.mailer.clone();
-                let executing = mailer.execute(shared, assignment, context, Arc::clone(places));
-                self.shared.tracker.spawn_on(executing, &self.shared.runtime);
-                return;
+            (Task::Mail(_), _) => {
+                self.spawn(self.mailer.clone().execute(services, assignment, context, permits));
             }
-            _ => {}
-        }
-        match self.by_name.get(pool) {
-            Some(Pool::Thread(threads)) => threads.execute(shared, assignment, context),
-            Some(Pool::Process(processes)) => {
-                processes.execute(&self.commands, assignment, context);
+            (Task::Builtin { .. }, PoolWorkers::Threads(threads)) => {
+                threads.execute(services, assignment, context);
             }
-            None => {
-                let error = failed(format!("executor \"{pool}\" is not configured"));
-                refuse(error, assignment, context);
+            (Task::Builtin { .. }, PoolWorkers::Processes(processes)) => {
+                processes.execute(assignment, context);
+            }
+            (Task::Command(_), PoolWorkers::Processes(_)) => {
+                let commands = Arc::clone(&self.commands);
+                self.spawn(execute_command(services, commands, assignment, context));
+            }
+            (Task::Command(_), PoolWorkers::Threads(_)) => {
+                let error = failed("a threadpool does not run commands");
+                self.refuse(error, assignment, context);
+            }
+            (Task::Unreadable(_), _) => {
+                self.refuse(failed("the task cannot be read"), assignment, context);
             }
         }
     }
 
     fn cancel(&mut self, run_id: &RunId, reason: &str) {
-        self.shared.live.cancel(run_id, reason);
+        self.services.live.cancel(run_id, reason);
     }
 
     fn unsaved_outputs(&mut self, now: Timestamp, saving: Saving) -> Vec<(Execution, Arc<Output>)> {
-        self.shared.live.unsaved_outputs(now, saving)
+        self.services.live.unsaved_outputs(now, saving)
     }
 
     fn output_saved(&mut self, execution: &Execution, output: &Output, now: Timestamp) {
-        self.shared.live.output_saved(execution, output, now);
+        self.services.live.output_saved(execution, output, now);
     }
 
-    fn tell(&mut self, beat: Beat) {
-        self.heartbeats.tell(beat);
+    fn send_heartbeat(&mut self, heartbeat: Heartbeat) {
+        self.heartbeats.send(heartbeat);
     }
 
-    fn learn(&mut self, job: &Job) {
+    fn note_secrets(&mut self, job: &Job) {
         let secrets = &self.commands.secrets;
-        if secrets.learn(job.secret_variables()) {
-            self.shared.live.hide(&secrets.values());
+        if secrets.add(job.secret_variables()) {
+            self.services.live.hide(&secrets.values());
         }
     }
 
@@ -406,27 +336,47 @@ impl Executor for Pools {
     }
 
     fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>) {
-        self.adapt(settings);
-        // A reload looks for everything again.
+        self.apply(settings);
+        // A reload of the configuration also reads the certificates again.
         self.load_certificates();
     }
 
     async fn stop(&mut self) {
-        self.shared.tracker.close();
-        self.shared.live.cancel_all(STOPPED);
-        for pool in self.by_name.values() {
-            if let Pool::Process(processes) = pool {
+        self.services.tracker.close();
+        self.services.live.cancel_all(STOPPED);
+        for pool in self.pools.values() {
+            if let PoolWorkers::Processes(processes) = &pool.workers {
                 processes.stop();
             }
         }
-        // Threads cannot be ended from outside, so this does not wait for them for ever.
-        if tokio::time::timeout(STOP_LIMIT, self.shared.tracker.wait()).await.is_err() {
+        // A builtin on a thread cannot be ended from outside, so the wait has a limit.
+        if tokio::time::timeout(STOP_LIMIT, self.services.tracker.wait()).await.is_err() {
             tracing::warn!(
-                still_running = self.shared.tracker.len(),
+                still_running = self.services.tracker.len(),
                 "some work did not end when asked to"
             );
         }
         self.commands.close().await;
         self.heartbeats.stop().await;
     }
+}
+
+/// Executes a command and reports how it ended.
+async fn execute_command(
+    services: Arc<ExecutorServices>,
+    commands: Arc<CommandRunner>,
+    assignment: Assignment,
+    context: Arc<Context>,
+) {
+    let attempt = || async {
+        match (&*assignment.task, context.cancellation.ending()) {
+            (_, Some(ending)) => Ok(Outcome::from(ending).into()),
+            (Task::Command(command), None) => {
+                command::execute(&commands, command, &assignment, &context, &services).await
+            }
+            (_, None) => Ok(failed("the task is not a command").into()),
+        }
+    };
+    let (started_at, end) = services.retry_on_shortage(&assignment, &context, attempt).await;
+    services.report(&assignment, &context, started_at, end).await;
 }

@@ -1,5 +1,5 @@
-//! Shortages of the system: no descriptor, process, thread or memory is free at the moment. What could not be
-//! started for that reason has not begun, and is not the fault of its job: it waits and is tried again.
+//! Shortages of the system: at the moment it has no free descriptor, process, thread or memory. A run that could not be
+//! started for that reason has not begun, and its job is not to blame: the run waits and is tried again.
 
 use std::io;
 use std::time::Duration;
@@ -7,49 +7,48 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::run::RunId;
-use crate::task::cancellation::Ending;
-use crate::task::context::Context;
+use crate::task::context::{Context, Ending};
 
 /// First pause before a start is tried again, doubled up to the last one.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(5);
-/// Time until a thread that could not be started is tried again.
+/// Pause before the start of a thread is tried again.
 pub(super) const THREAD_PAUSE: Duration = Duration::from_millis(200);
 
-/// Whether an error says that the system has no place for the moment.
+/// Whether the error means that the system is short of a resource.
 pub(super) fn is_shortage(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM))
 }
 
-/// A run that could not be started because of a shortage, and why.
+/// Why a run could not be started, if the reason is a shortage.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Shortage(pub(super) String);
 
-/// The pauses between the attempts to start one run while there is a shortage.
+/// The growing pauses between the tries to start one run during a shortage.
 #[derive(Debug)]
-pub(super) struct Pauses {
+pub(super) struct ShortageBackoff {
     next: Duration,
-    is_short: bool,
+    was_logged: bool,
 }
 
-impl Default for Pauses {
+impl Default for ShortageBackoff {
     fn default() -> Self {
-        Self { next: PAUSE_FIRST, is_short: false }
+        Self { next: PAUSE_FIRST, was_logged: false }
     }
 }
 
-impl Pauses {
-    /// Waits until it is worth to try again. If the run is to end meanwhile, the answer says why.
+impl ShortageBackoff {
+    /// Waits until the next try. If the run is cancelled meanwhile, the answer says why.
     pub(super) async fn wait(
         &mut self,
         run_id: &RunId,
         Shortage(why): Shortage,
         context: &Context,
     ) -> Option<Ending> {
-        if !self.is_short {
-            self.is_short = true;
-            tracing::warn!(run = %run_id.0, error = %why, "there is no place for a run at the moment; it waits and is tried again");
+        if !self.was_logged {
+            self.was_logged = true;
+            tracing::warn!(run = %run_id.0, error = %why, "the system is short of resources; the run waits and is tried again");
         }
         let pause = self.next;
         self.next = (pause * 2).min(PAUSE_LAST);

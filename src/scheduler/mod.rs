@@ -428,7 +428,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 self.due_cache.remove(&id);
                 continue;
             };
-            self.executor.learn(&job);
+            self.executor.note_secrets(&job);
             if is_replaceable(&job) && job.policy.on_finish == Some(OnFinish::Remove) {
                 self.finished.insert(id);
             }
@@ -438,7 +438,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         for (pool, assignment) in step.starts {
             self.executor.start(&pool, assignment);
         }
-        step.beats.into_iter().for_each(|beat| self.executor.tell(beat));
+        step.beats.into_iter().for_each(|beat| self.executor.send_heartbeat(beat));
         for (run_id, reason) in step.cancels {
             self.executor.cancel(&run_id, &reason);
         }

@@ -202,7 +202,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         }
         step.notes.iter().for_each(Note::log);
         step.ended.iter().for_each(|run| log::ended(run));
-        step.beats.into_iter().for_each(|beat| self.executor.tell(beat));
+        step.beats.into_iter().for_each(|beat| self.executor.send_heartbeat(beat));
         Ok(recovered)
     }
 

@@ -1,7 +1,7 @@
-//! Builtin tasks: registered Rust functions, by name.
+//! Builtins: registered Rust functions that jobs call by name.
 //!
-//! A builtin runs on a thread of its own (a pool's, or a worker process's), so it may block.
-//! The registry is filled once, by the daemon, before anything runs.
+//! A builtin runs on a thread of a pool or on the main thread of a worker process, so it may block. The daemon fills the
+//! registry once, before the first run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,124 +16,96 @@ use crate::invalid::Invalid;
 use crate::output::Stream;
 use crate::run::traceparent;
 
-/// Arguments of a builtin, as they stand in the job's task.
+/// The arguments of a builtin, as the job's task gives them.
 pub type Args = Map<String, Value>;
 
-/// One call of a builtin: what it may know of its run, and where its output goes.
+/// A call of a builtin: what it may know of its run, and how it writes output and notices a cancel.
 #[derive(Debug)]
 pub struct Call {
-    /// The run's id: the same for every attempt, so that work can be made idempotent.
+    /// The same for every attempt of the run, so that work can be made idempotent.
     pub run_id: String,
-    /// The job's id.
     pub job_id: String,
     /// 1 for the first attempt.
     pub attempt: u32,
-    /// The due instant that this run serves; none for a manual run.
+    /// The occurrence that the run serves; `None` for a manual run.
     pub scheduled_at: Option<Timestamp>,
-    /// The task's arguments.
     pub args: Args,
-    /// What happened to which run, if this one tells of it.
+    /// The report of another run, if this run is a hook.
     pub event: Option<Arc<Value>>,
-    /// Whether the run is to end, and what it has said so far.
-    context: Arc<Context>,
-    /// What stamps its lines.
-    clock: Arc<dyn Clock>,
+    pub context: Arc<Context>,
+    /// Gives the time of each output line.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Call {
-    /// A call that is watched through this context, and whose lines this clock stamps.
-    pub fn new(
-        (run_id, attempt): (String, u32),
-        job_id: String,
-        args: Args,
-        (context, clock): (Arc<Context>, Arc<dyn Clock>),
-    ) -> Self {
-        Self { run_id, job_id, attempt, scheduled_at: None, args, event: None, context, clock }
-    }
-
-    /// Sets the due instant.
-    #[must_use]
-    pub fn scheduled_at(mut self, at: Option<Timestamp>) -> Self {
-        self.scheduled_at = at;
-        self
-    }
-
-    /// Sets of what it tells.
-    #[must_use]
-    pub fn telling_of(mut self, event: Option<Arc<Value>>) -> Self {
-        self.event = event;
-        self
-    }
-
-    /// What tells those that it calls of which trace they are a part, as the W3C's `traceparent` has it.
+    /// The trace id of the run in the form of the W3C header `traceparent`, for the calls that the builtin makes.
     pub fn traceparent(&self) -> String {
         traceparent(&self.run_id, self.attempt)
     }
 
-    /// Whether the run is to end. What takes long looks now and then, and ends with [`TaskError::Cancelled`].
+    /// Whether the run was cancelled. A builtin that takes long has to check this now and then, and to return
+    /// [`TaskError::Cancelled`].
     pub fn is_cancelled(&self) -> bool {
         self.context.cancellation.is_cancelled()
     }
 
-    /// Waits for `limit`, or until the run is to end: then it answers true.
+    /// Blocks for `limit`, or until the run is cancelled: then the answer is true.
     pub fn wait(&self, limit: Duration) -> bool {
         self.context.cancellation.wait(limit)
     }
 
-    /// Waits until the run is to end, for what awaits.
+    /// Waits until the run is cancelled, for async code.
     pub async fn cancelled(&self) {
         self.context.cancellation.cancelled().await;
     }
 
-    /// Adds a line to the run's output.
+    /// Writes a line to the run's output.
     pub fn say(&self, line: &str) {
         let now = self.clock.now();
         self.context.log.write(now, Stream::Stdout, format!("{line}\n").as_bytes());
     }
 }
 
-/// Why a builtin did not do its work.
+/// Why a builtin failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskError {
-    /// It failed in a way that may pass; what went wrong, for a person.
+    /// A retry may succeed. The text is for a person.
     #[error("{0}")]
     Passing(String),
-    /// It failed in a way that stays, however often it is tried.
+    /// No retry can succeed.
     #[error("{0}")]
     Permanent(String),
-    /// It ended early because its run was cancelled.
+    /// The builtin ended early because its run was cancelled.
     #[error("it ended because it was cancelled")]
     Cancelled,
 }
 
 impl TaskError {
-    /// A failure that may pass.
     pub fn passing(message: impl Into<String>) -> Self {
         Self::Passing(message.into())
     }
 
-    /// A failure that stays, however often it is tried.
     pub fn permanent(message: impl Into<String>) -> Self {
         Self::Permanent(message.into())
     }
 }
 
-/// A registered function.
-pub trait Builtin: Send + Sync {
+/// A builtin as its author writes it.
+pub trait BuiltinFunction: Send + Sync {
     /// The name by which tasks call it, such as `orders.expire`.
     fn name(&self) -> &'static str;
 
-    /// Checks arguments when a job is added; the error's field is the argument's name.
+    /// Checks the arguments when a job is added. The error's field is the name of the argument.
     fn check(&self, args: &Args) -> Result<(), Invalid>;
 
-    /// Does the work. It may block; a panic becomes a failed run.
+    /// Does the work. It may block. A panic becomes a failed run.
     fn run(&self, call: &Call) -> Result<Value, TaskError>;
 }
 
-/// The builtins of this program, by name.
+/// All builtins by name.
 #[derive(Clone, Default)]
 pub struct Registry {
-    builtins: BTreeMap<&'static str, Arc<dyn Builtin>>,
+    builtins: BTreeMap<&'static str, Arc<dyn BuiltinFunction>>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -143,22 +115,21 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// Adds a builtin; a later one of the same name takes its place.
-    pub fn register(&mut self, builtin: impl Builtin + 'static) {
+    /// Adds a builtin. It replaces an earlier one of the same name.
+    pub fn register(&mut self, builtin: impl BuiltinFunction + 'static) {
         self.builtins.insert(builtin.name(), Arc::new(builtin));
     }
 
-    /// The builtin of that name.
-    pub fn get(&self, name: &str) -> Option<&dyn Builtin> {
+    pub fn get(&self, name: &str) -> Option<&dyn BuiltinFunction> {
         self.builtins.get(name).map(AsRef::as_ref)
     }
 
-    /// All names, in order.
+    /// All names in alphabetical order.
     pub fn names(&self) -> Vec<&'static str> {
         self.builtins.keys().copied().collect()
     }
 
-    /// Checks that a builtin exists and takes these arguments; fields are those of a task.
+    /// Checks that a builtin exists and accepts the arguments. The error's field is a field of the task.
     pub fn check(&self, name: &str, args: &Args) -> Result<(), Invalid> {
         let builtin = self.get(name).ok_or_else(|| {
             let known = self.names().join(", ");
@@ -167,12 +138,12 @@ impl Registry {
         builtin.check(args).map_err(|invalid| invalid.within("args"))
     }
 
-    /// Runs a builtin. A name that is not registered, and a panic, are failures like any other.
+    /// Runs a builtin. An unknown name and a panic are errors too.
     pub fn run(&self, name: &str, call: &Call) -> Result<Value, TaskError> {
         let builtin = self
             .get(name)
             .ok_or_else(|| TaskError::permanent(format!("unknown builtin \"{name}\"")))?;
-        let result = panics::caught(|| builtin.run(call));
+        let result = panics::catch(|| builtin.run(call));
         result.unwrap_or_else(|error| Err(TaskError::passing(error)))
     }
 }

@@ -21,7 +21,7 @@ const SAVE_BYTES_PER_SECOND: usize = 16 * 1024;
 const SAVE_PAUSE_MAX: TimeDelta = TimeDelta::seconds(10);
 
 #[derive(Debug, Default)]
-struct State {
+struct LogState {
     head: Lines,
     tail: Lines,
     cut: u64,
@@ -53,7 +53,7 @@ enum End {
 /// The output of a run, while it grows.
 #[derive(Debug, Default)]
 pub struct Log {
-    state: Mutex<State>,
+    state: Mutex<LogState>,
     changed: Notify,
     /// Is told when something is there to be saved and nothing was before.
     unsaved: Option<Arc<Notify>>,
@@ -73,12 +73,12 @@ pub struct News {
 impl Log {
     /// A log that keeps nothing, and passes each line on.
     pub fn passing_on(pass_on: fn(&Line)) -> Self {
-        let state = State { pass_on: Some(pass_on), ..State::default() };
+        let state = LogState { pass_on: Some(pass_on), ..LogState::default() };
         Self { state: Mutex::new(state), ..Self::default() }
     }
 
     /// A log whose owner is told when there is something to save.
-    pub fn telling(unsaved: Arc<Notify>) -> Self {
+    pub fn notifying(unsaved: Arc<Notify>) -> Self {
         Self { unsaved: Some(unsaved), ..Self::default() }
     }
 
@@ -185,12 +185,12 @@ impl Log {
         state.save_from = now.checked_add_signed(pause.clamp(SAVE_PAUSE, SAVE_PAUSE_MAX));
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LogState {
     fn begun_of(&mut self, stream: Stream) -> &mut Vec<u8> {
         let [stdout, stderr] = &mut self.begun;
         match stream {
@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn what_is_written_waits_to_be_saved_and_the_longer_the_more_it_is() {
         let unsaved = Arc::new(Notify::new());
-        let log = Log::telling(Arc::clone(&unsaved));
+        let log = Log::notifying(Arc::clone(&unsaved));
         log.hide(["swordfish".to_owned()]);
         assert_eq!(log.unsaved_since(at(9)), None);
         log.write(at(10), Stream::Stdout, b"one\ntwo swordf");

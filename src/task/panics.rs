@@ -1,4 +1,4 @@
-//! Panics of tasks: caught, and told with the place where they happened.
+//! Catches the panics of builtins, with their message and source location.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -6,34 +6,34 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Once;
 
 thread_local! {
-    /// Set while this thread carries out a task; then the place of its panic.
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Set while this thread runs a builtin: empty, and then the source location of its panic.
+    static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 static HOOK: Once = Once::new();
 
-/// Does something that may panic; a panic is an error with its message and its place.
-pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// Runs code that may panic. A panic becomes an error with its message and source location, and is not printed.
+pub(super) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     HOOK.call_once(|| {
         let former = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !note(info) {
+            if !store_location(info) {
                 former(info);
             }
         }));
     });
-    PLACE.set(Some(String::new()));
+    LOCATION.set(Some(String::new()));
     let result = catch_unwind(AssertUnwindSafe(work));
-    let place = PLACE.take().unwrap_or_default();
-    result.map_err(|payload| format!("panicked{place}: {}", message(&*payload)))
+    let location = LOCATION.take().unwrap_or_default();
+    result.map_err(|payload| format!("panicked{location}: {}", message(&*payload)))
 }
 
-/// Notes where a task has panicked; false if no task did.
-fn note(info: &PanicHookInfo<'_>) -> bool {
-    PLACE.with_borrow_mut(|place| {
-        let Some(place) = place else { return false };
+/// Stores the location of a panic; false if the thread was not running a builtin.
+fn store_location(info: &PanicHookInfo<'_>) -> bool {
+    LOCATION.with_borrow_mut(|location| {
+        let Some(location) = location else { return false };
         if let Some(at) = info.location() {
-            *place = format!(" at {}:{}", at.file(), at.line());
+            *location = format!(" at {}:{}", at.file(), at.line());
         }
         true
     })
@@ -50,9 +50,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_told_with_its_message_and_place() {
-        assert_eq!(caught(|| 7), Ok(7));
-        let error = caught(|| panic!("over {}", "there")).unwrap_err();
+    fn the_error_of_a_panic_has_its_message_and_location() {
+        assert_eq!(catch(|| 7), Ok(7));
+        let error = catch(|| panic!("over {}", "there")).unwrap_err();
         assert!(error.starts_with("panicked at src/task/panics.rs:"), "{error}");
         assert!(error.ends_with(": over there"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! The builtins that are always there, for tests, demonstrations and measurements.
+//! The builtins that every daemon has, for tests, demonstrations and benchmarks: `noop`, `sleep` and `fail`.
 
 use std::time::Duration;
 
@@ -6,13 +6,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::builtin::{Args, Builtin, Call, Registry, TaskError};
+use super::builtin::{Args, BuiltinFunction, Call, Registry, TaskError};
 use crate::invalid::{self, Invalid};
 
-/// Longest sleep, in seconds: a day.
+/// The longest sleep in seconds: one day.
 const SLEEP_SECONDS_MAX: f64 = 86_400.0;
 
-/// Adds `noop`, `sleep` and `fail`.
 pub fn register(registry: &mut Registry) {
     registry.register(Noop);
     registry.register(Sleep);
@@ -23,7 +22,7 @@ fn read<T: DeserializeOwned>(args: &Args) -> Result<T, Invalid> {
     invalid::read(Value::Object(args.clone()))
 }
 
-/// Arguments that were checked when the job was added can still be wrong in a store that someone has edited.
+/// The arguments were checked when the job was added, but somebody may have edited the store since.
 fn unreadable(invalid: &Invalid) -> TaskError {
     TaskError::permanent(format!("args: {invalid}"))
 }
@@ -31,7 +30,7 @@ fn unreadable(invalid: &Invalid) -> TaskError {
 /// Does nothing and returns its arguments.
 struct Noop;
 
-impl Builtin for Noop {
+impl BuiltinFunction for Noop {
     fn name(&self) -> &'static str {
         "noop"
     }
@@ -45,7 +44,7 @@ impl Builtin for Noop {
     }
 }
 
-/// Takes its time.
+/// Waits for `seconds`, and ends early if it is cancelled.
 struct Sleep;
 
 #[derive(Deserialize)]
@@ -54,7 +53,7 @@ struct SleepArgs {
     seconds: f64,
 }
 
-impl Builtin for Sleep {
+impl BuiltinFunction for Sleep {
     fn name(&self) -> &'static str {
         "sleep"
     }
@@ -77,7 +76,7 @@ impl Builtin for Sleep {
     }
 }
 
-/// Fails.
+/// Fails with `message`, so that no retry can succeed if `permanent`.
 struct Fail;
 
 #[derive(Deserialize)]
@@ -89,7 +88,7 @@ struct FailArgs {
     permanent: bool,
 }
 
-impl Builtin for Fail {
+impl BuiltinFunction for Fail {
     fn name(&self) -> &'static str {
         "fail"
     }

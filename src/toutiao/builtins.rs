@@ -10,7 +10,7 @@ use super::sql::DatabaseError;
 use super::{Toutiao, ToutiaoError, statistics};
 use crate::clock::rfc3339;
 use crate::invalid::Invalid;
-use crate::task::builtin::{Args, Builtin, Call, Registry, TaskError};
+use crate::task::builtin::{Args, BuiltinFunction, Call, Registry, TaskError};
 
 /// The longest settle time that makes sense: a repair must not sleep half the night.
 const MAX_SETTLE_SECONDS: f64 = 60.0;
@@ -96,7 +96,7 @@ impl FixStatistics {
     }
 }
 
-impl Builtin for FixStatistics {
+impl BuiltinFunction for FixStatistics {
     fn name(&self) -> &'static str {
         "toutiao.fix_statistics"
     }
@@ -157,7 +157,7 @@ impl Expire {
     }
 }
 
-impl Builtin for Expire {
+impl BuiltinFunction for Expire {
     fn name(&self) -> &'static str {
         EXPIRE
     }
@@ -193,7 +193,7 @@ impl ExpireOverdue {
     }
 }
 
-impl Builtin for ExpireOverdue {
+impl BuiltinFunction for ExpireOverdue {
     fn name(&self) -> &'static str {
         "orders.expire_overdue"
     }

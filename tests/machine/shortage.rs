@@ -46,7 +46,7 @@ fn a_shortage_of_threads_and_processes_that_passes_leaves_nothing_behind() {
         machine.ok(&["punctual", "run", job]);
     }
     machine.wait_until("the command waits", |machine| {
-        machine.journal().contains("there is no place for a run at the moment")
+        machine.journal().contains("the system is short of resources")
     });
     read_at_once(&machine);
     machine.ok(&["punctual", "status"]);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Beat, Completion, Executor, PoolSettings, Saving};
+use punctual::executor::{Assignment, Completion, Executor, Heartbeat, PoolSettings, Saving};
 use punctual::output::{Line, Output, Stream};
 use punctual::run::{Cost, Execution as Run, Outcome, RunId};
 
@@ -90,7 +90,7 @@ impl Executor for SimExecutor {
 
     fn output_saved(&mut self, _: &Run, _: &Output, _: Timestamp) {}
 
-    fn tell(&mut self, _: Beat) {}
+    fn send_heartbeat(&mut self, _: Heartbeat) {}
 
     fn end_leftovers(&mut self, _: &[Run]) {}
 

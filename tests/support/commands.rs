@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use punctual::clock::{SystemClock, Timestamp};
 use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, Live, PoolSettings, Pools, WorkerProgram,
+    Assignment, Completion, Executor, ExecutorKind, LiveRuns, PoolExecutor, PoolSettings,
+    WorkerProgram,
 };
 use punctual::job::{JobId, Task};
 use punctual::run::{Execution, Outcome, RunId};
@@ -22,7 +23,7 @@ const RUNS_MAX: usize = 500;
 
 /// A pool of processes, and what comes back from it.
 pub struct Bench {
-    pools: Pools,
+    pools: PoolExecutor,
     completions: mpsc::Receiver<Completion>,
     started: usize,
     /// Sets its runs apart from those of other tests: processes are known by their run.
@@ -43,7 +44,8 @@ impl Bench {
         let none = "/nonexistent/worker".into();
         let worker = WorkerProgram { program: none, ..WorkerProgram::own(Value::Null) };
         let clock = Arc::new(SystemClock);
-        let pools = Pools::new(&settings, Registry::default(), clock, completions_in, &worker);
+        let pools =
+            PoolExecutor::new(&settings, Registry::default(), clock, completions_in, &worker);
         let series = uuid::Uuid::now_v7();
         Self { pools: pools.with_shim(shim), completions, started: 0, series }
     }
@@ -63,7 +65,7 @@ impl Bench {
         }
     }
 
-    pub fn live(&self) -> Live {
+    pub fn live(&self) -> LiveRuns {
         self.pools.live()
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use punctual::clock::SystemClock;
 use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, PoolSettings, Pools, WorkerProgram, WorkerTimes,
+    Assignment, Completion, Executor, ExecutorKind, PoolExecutor, PoolSettings, WorkerProgram,
+    WorkerTimes,
 };
 use punctual::job::{JobId, Task};
 use punctual::run::{Outcome, RunId};
@@ -24,7 +25,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// Times in which also a busy machine gets done what workers should do.
 pub const TIMES: WorkerTimes = WorkerTimes {
     start: PATIENCE,
-    beat: Duration::from_millis(100),
+    keep_alive: Duration::from_millis(100),
     silence: PATIENCE,
     grace: PATIENCE,
     idle: Duration::from_millis(200),
@@ -77,7 +78,7 @@ async fn wait_for<T>(look: impl Fn() -> T, is_wanted: impl Fn(&T) -> bool) -> Re
 
 /// The pool `pool`, and what comes back from it.
 pub struct Bench {
-    pub pools: Pools,
+    pub pools: PoolExecutor,
     completions: mpsc::Receiver<Completion>,
     started: u32,
     ended: u32,
@@ -89,7 +90,7 @@ impl Bench {
         let settings = settings(max_workers);
         let (completions_in, completions) = mpsc::channel(64);
         let (registry, clock) = (Registry::default(), Arc::new(SystemClock));
-        let pools = Pools::new(&settings, registry, clock, completions_in, worker);
+        let pools = PoolExecutor::new(&settings, registry, clock, completions_in, worker);
         Self { pools, completions, started: 0, ended: 0 }
     }
 

@@ -7,7 +7,7 @@ use crate::store::MemoryStore;
 use chrono::TimeDelta;
 use punctual::clock::{SystemClock, Timestamp};
 use punctual::executor::{
-    Assignment, Beat, Completion, Executor, ExecutorKind, PoolSettings, Saving, Signal,
+    Assignment, Completion, Executor, ExecutorKind, Heartbeat, HeartbeatEvent, PoolSettings, Saving,
 };
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
@@ -177,7 +177,7 @@ struct Notes {
     /// Starts that nobody has completed.
     open: Arc<Mutex<Vec<Assignment>>>,
     /// Every heartbeat.
-    beats: Arc<Mutex<Vec<Beat>>>,
+    beats: Arc<Mutex<Vec<Heartbeat>>>,
     /// What runs in progress have written and is not saved.
     unsaved: Arc<Mutex<Vec<Unsaved>>>,
     /// Every cancel, with its reason.
@@ -216,7 +216,7 @@ impl Executor for NotingExecutor {
         unsaved.retain(|(of, unsaved)| of != execution || unsaved.bytes > output.bytes);
     }
 
-    fn tell(&mut self, beat: Beat) {
+    fn send_heartbeat(&mut self, beat: Heartbeat) {
         self.notes.beats.lock().unwrap().push(beat);
     }
 
@@ -631,9 +631,9 @@ impl World {
     }
 
     /// Every heartbeat so far: what has happened, and what is told beside it.
-    pub fn beats(&self) -> Vec<(Signal, String)> {
+    pub fn beats(&self) -> Vec<(HeartbeatEvent, String)> {
         let beats = self.notes.beats.lock().unwrap();
-        beats.iter().map(|beat| (beat.signal, beat.body.clone())).collect()
+        beats.iter().map(|beat| (beat.event, beat.body.clone())).collect()
     }
 
     /// Every cancel so far, with its reason. It ends nothing: that is up to `complete`.

@@ -11,9 +11,9 @@ use serde_json::Value;
 use super::error::CommandStartError;
 use super::run_as::home_or_root;
 use crate::clock::rfc3339;
-use crate::executor::Assignment;
-use crate::executor::blocking::Blocking;
-use crate::executor::notice;
+use crate::executor::assignment::Assignment;
+use crate::executor::blocking::BlockingThreads;
+use crate::executor::hook_report;
 use crate::job::{Command, RUN_VARIABLES, ReportForm};
 use crate::secret::Text;
 use crate::task::context::Context;
@@ -48,7 +48,7 @@ const DAEMONS_OWN_PREFIXES: [&str; 2] = ["WATCHDOG_", "LISTEN_"];
 pub(super) type Environment = BTreeMap<OsString, OsString>;
 
 /// Whether a variable is meant for the daemon and not for the processes that it starts.
-pub(in crate::executor) fn is_daemons_own(name: &OsStr) -> bool {
+pub(crate) fn is_daemons_own(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
     DAEMONS_OWN.contains(&name)
         || DAEMONS_OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -80,7 +80,7 @@ impl ResolvedInputs {
         command: &Command,
         assignment: &Assignment,
         context: &Context,
-        blocking: &Blocking,
+        blocking: &BlockingThreads,
     ) -> Result<Self, CommandStartError> {
         let is_secret = |text: &Text| text.plain().is_none();
         let (mut inputs, secrets) = if command.env.values().chain(&command.stdin).any(is_secret) {
@@ -98,7 +98,7 @@ impl ResolvedInputs {
         if inputs.stdin.is_none() {
             inputs.stdin =
                 assignment.event.as_deref().map(|event| match command.report.unwrap_or_default() {
-                    ReportForm::Text => notice::report(event),
+                    ReportForm::Text => hook_report::report(event),
                     ReportForm::Json => event.to_string(),
                 });
         }
@@ -197,7 +197,7 @@ fn reported(event: &Value) -> impl Iterator<Item = (OsString, OsString)> {
     ];
     variables.into_iter().filter_map(|(name, pointer)| {
         // A variable cannot hold a NUL byte.
-        let value = notice::text(event, pointer).replace('\0', "\u{fffd}");
+        let value = hook_report::text(event, pointer).replace('\0', "\u{fffd}");
         (!value.is_empty()).then(|| (name.into(), value.into()))
     })
 }

@@ -40,13 +40,12 @@ pub use shim::exec;
 
 use std::time::Duration;
 
-use super::report::{Ended, Shared};
+use super::assignment::Assignment;
+use super::run::{ExecutorServices, RunEnd, STOPPED};
 use super::shortage::Shortage;
-use super::{Assignment, STOPPED};
 use crate::job::Command;
 use crate::run::Outcome;
-use crate::task::cancellation::Ending;
-use crate::task::context::Context;
+use crate::task::context::{Context, Ending};
 
 /// The longest grace time of a command when the daemon stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -58,11 +57,11 @@ pub(super) async fn execute(
     command: &Command,
     assignment: &Assignment,
     context: &Context,
-    shared: &Shared,
-) -> Result<Ended, Shortage> {
+    services: &ExecutorServices,
+) -> Result<RunEnd, Shortage> {
     let started = tokio::select! {
         biased;
-        started = start::start(runner, command, assignment, context, shared) => started,
+        started = start::start(runner, command, assignment, context, services) => started,
         // A start can hang: the file of a secret may be on a file system that does not answer.
         ending = context.cancellation.cancelled() => return Ok(Outcome::from(ending).into()),
     };
@@ -79,12 +78,12 @@ pub(super) async fn execute(
     let Some(ending) = ending else {
         let shortage = running.shortage();
         let (outcome, cost) = running.finish(command, command.kill_grace().min(STOP_GRACE)).await;
-        return shortage.map_or(Ok(Ended { outcome, cost }), Err);
+        return shortage.map_or(Ok(RunEnd { outcome, cost }), Err);
     };
     running.end_tree(grace(command, &ending)).await;
     // All processes of the run have had their grace time.
     let (_, cost) = running.finish(command, Duration::ZERO).await;
-    Ok(Ended { outcome: ending.into(), cost })
+    Ok(RunEnd { outcome: ending.into(), cost })
 }
 
 /// Time between SIGTERM and SIGKILL. A stop of the daemon does not wait for a long grace time.

@@ -5,9 +5,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use super::shim::{SharedBlock, ShimResult};
-use crate::executor::report::failed;
+use crate::executor::exit_status::describe_exit;
+use crate::executor::run::failed;
 use crate::job::{Command, MemorySize};
-use crate::run::{Outcome, describe_signal};
+use crate::run::Outcome;
 
 /// The number of the signal by which the kernel ends a process when there is no memory.
 const KILL: i32 = 9;
@@ -24,7 +25,7 @@ pub(super) fn outcome(
         ShimResult::Refused(error) => error.into(),
         ShimResult::Silent => failed(format!(
             "the command could not be started: its shim ended before: {}",
-            in_words(status)
+            describe_exit(status)
         )),
     }
 }
@@ -35,7 +36,7 @@ fn of_status(status: ExitStatus, command: &Command) -> Outcome {
             Outcome::Succeeded { result: None, exit_code: Some(code) }
         }
         code => Outcome::Failed {
-            error: in_words(status),
+            error: describe_exit(status),
             exit_code: code,
             signal: status.signal(),
             permanent: code.is_some_and(|code| command.is_permanent(code)),
@@ -73,26 +74,9 @@ pub(super) fn processes<N: fmt::Display + PartialEq + From<u8> + Copy>(count: N)
     if count == N::from(1) { "1 process".to_owned() } else { format!("{count} processes") }
 }
 
-/// How a process ended.
-pub(super) fn in_words(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("ended by {}", describe_signal(signal)),
-        (None, None) => status.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signal_has_its_number_and_its_name() {
-        let words = |signal: i32| in_words(ExitStatus::from_raw(signal));
-        assert_eq!(words(9), "ended by signal 9 (SIGKILL)");
-        assert_eq!(words(34), "ended by signal 34");
-        assert_eq!(words(7 << 8), "exit code 7");
-    }
 
     #[test]
     fn a_command_that_was_killed_for_lack_of_memory_says_so_with_its_limit() {

@@ -11,18 +11,18 @@ use super::environment::{self, Environment};
 use super::error::CommandStartError;
 use super::launcher::{Launcher, LauncherPool, LauncherProgram};
 use super::records::CommandRecords;
-use crate::executor::confidential::Confidential;
+use crate::executor::secret_variables::SecretVariables;
 use crate::executor::shortage::is_shortage;
 use crate::job::{Command, ResourceLimits};
 
 #[derive(Debug, Clone)]
-pub(in crate::executor) struct CommandRunner {
+pub(crate) struct CommandRunner {
     /// This program, which acts as the shim and as the launcher of commands.
     pub(super) shim: PathBuf,
     /// The user of commands that name none; if none is given, the daemon's own.
     pub(super) default_user: Option<String>,
     /// Variables of the daemon that only commands get that name them.
-    pub(in crate::executor) secrets: Confidential,
+    pub(crate) secrets: SecretVariables,
     /// Variables of the daemon that commands get, unless `secrets` withholds them.
     pub(super) inherited: Environment,
     /// The limit of open files of a command, if that is not the daemon's own limit.
@@ -34,11 +34,11 @@ pub(in crate::executor) struct CommandRunner {
 }
 
 impl CommandRunner {
-    pub(in crate::executor) fn new(shim: PathBuf) -> Self {
+    pub(crate) fn new(shim: PathBuf) -> Self {
         Self {
             shim,
             default_user: None,
-            secrets: Confidential::complete_from_the_start(),
+            secrets: SecretVariables::complete_from_the_start(),
             inherited: environment::inherited(),
             files: None,
             launchers: LauncherPool::find(),
@@ -48,27 +48,27 @@ impl CommandRunner {
     }
 
     /// Uses another program as the shim and as the launcher.
-    pub(in crate::executor) fn through(self, shim: PathBuf) -> Self {
+    pub(crate) fn through(self, shim: PathBuf) -> Self {
         Self { shim, ..self }
     }
 
     /// Sets the user of commands that name none.
-    pub(in crate::executor) fn running_as(self, default_user: Option<String>) -> Self {
+    pub(crate) fn running_as(self, default_user: Option<String>) -> Self {
         Self { default_user, ..self }
     }
 
     /// Withholds these variables of the daemon from commands that do not name them.
-    pub(in crate::executor) fn keeping_secrets(self, secrets: Confidential) -> Self {
+    pub(crate) fn keeping_secrets(self, secrets: SecretVariables) -> Self {
         Self { secrets, ..self }
     }
 
     /// Sets the limit of open files of commands.
-    pub(in crate::executor) fn limiting_files(self, files: Rlimit) -> Self {
+    pub(crate) fn limiting_files(self, files: Rlimit) -> Self {
         Self { files: Some(files), ..self }
     }
 
     /// Records the running commands in this file, after killing those that a dead daemon has left in it.
-    pub(in crate::executor) fn noting(self, file: &Path) -> Self {
+    pub(crate) fn noting(self, file: &Path) -> Self {
         let records = CommandRecords::open(file).map(Arc::new).inspect_err(|error| {
             tracing::warn!(%error, file = %file.display(), "running commands are not recorded, so some may not be found after a crash");
         });
@@ -114,7 +114,7 @@ impl CommandRunner {
     }
 
     /// Ends the launchers. To be called when no command runs any more.
-    pub(in crate::executor) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if let Some(launchers) = &self.launchers {
             launchers.close().await;
         }

@@ -11,12 +11,12 @@ use super::error::CommandStartError;
 use super::launcher::{Launcher, ReapedCommand};
 use super::orphans;
 use super::outcome::{killed_processes, out_of_memory, outcome, processes};
-use super::output::Outputs;
+use super::output::CommandOutput;
 use super::process::{Process, cost};
 use super::records::CommandRecord;
 use super::runner::CommandRunner;
 use super::shim::{SharedBlock, ShimResult};
-use crate::executor::report::{Shared, failed};
+use crate::executor::run::{ExecutorServices, failed};
 use crate::executor::shortage::Shortage;
 use crate::job::Command;
 use crate::run::{Cost, Execution, Outcome};
@@ -32,7 +32,7 @@ const DEATH_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct RunningCommand<'a> {
     pub(super) execution: Execution,
     pub(super) process: Process,
-    pub(super) outputs: Outputs<'a>,
+    pub(super) outputs: CommandOutput<'a>,
     /// The handshake with its shim, if it has one.
     pub(super) block: Option<SharedBlock>,
     /// The launcher that has started it in a cgroup of its own, if the daemon may make one.
@@ -40,7 +40,7 @@ pub(super) struct RunningCommand<'a> {
     /// Lets the next daemon find it if this one crashes.
     pub(super) record: Option<CommandRecord<'a>>,
     pub(super) runner: &'a CommandRunner,
-    pub(super) shared: &'a Shared,
+    pub(super) services: &'a ExecutorServices,
 }
 
 impl RunningCommand<'_> {
@@ -126,14 +126,14 @@ impl RunningCommand<'_> {
             return !launcher.cgroup.others(&[launcher.pid(), session]).is_empty();
         }
         let search = move || orphans::has_others(session);
-        self.shared.clients.reading.run(search).await.unwrap_or(false)
+        self.services.clients.blocking.run(search).await.unwrap_or(false)
     }
 
     /// Kills processes of the run that have left its group.
     async fn kill_escaped(&self) {
         let (execution, session) = (self.execution.clone(), self.process.pid());
         let killing = move || orphans::kill_run(&execution, session);
-        match self.shared.clients.reading.run(killing).await {
+        match self.services.clients.blocking.run(killing).await {
             Ok(0) => {}
             Ok(count) => tracing::debug!(count, "processes that had left their group were killed"),
             Err(error) => {
@@ -160,8 +160,8 @@ impl RunningCommand<'_> {
         self.clear_cgroup(grace).await;
         drop(self.record);
         self.outputs.read_rest().await;
-        for pipe in self.outputs.still_open() {
-            self.runner.drains.take(pipe, &self.shared.runtime);
+        for pipe in self.outputs.take_open() {
+            self.runner.drains.take(pipe, &self.services.runtime);
         }
         (outcome, cost)
     }

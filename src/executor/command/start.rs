@@ -10,14 +10,14 @@ use tokio::net::unix::pipe::Receiver;
 
 use super::environment::{self, Environment, ResolvedInputs, SHELL};
 use super::error::CommandStartError;
-use super::output::Outputs;
+use super::output::CommandOutput;
 use super::process::{Process, SpawnError};
 use super::runner::CommandRunner;
 use super::running::RunningCommand;
 use super::shim::{SharedBlock, ShimRequest};
 use super::spawn::{Spawn, explain, memory_file};
-use crate::executor::Assignment;
-use crate::executor::report::Shared;
+use crate::executor::assignment::Assignment;
+use crate::executor::run::ExecutorServices;
 use crate::executor::shortage::is_shortage;
 use crate::job::{Command, MemorySize, Program, RUN_VARIABLES};
 use crate::program;
@@ -29,10 +29,10 @@ pub(super) async fn start<'a>(
     command: &Command,
     assignment: &Assignment,
     context: &'a Context,
-    shared: &'a Shared,
+    services: &'a ExecutorServices,
 ) -> Result<RunningCommand<'a>, CommandStartError> {
     let inputs =
-        ResolvedInputs::read(command, assignment, context, &shared.clients.reading).await?;
+        ResolvedInputs::read(command, assignment, context, &services.clients.blocking).await?;
     runner.secrets.completed().await;
     let mut env = runner.inherited.clone();
     runner.secrets.withhold(&mut env, &command.secret_variables());
@@ -61,9 +61,9 @@ pub(super) async fn start<'a>(
         }
     };
     let record = runner.records.as_ref().and_then(|records| records.note(process.pid()));
-    let outputs = Outputs::new(pipes, &context.log, &*shared.clock);
+    let outputs = CommandOutput::new(pipes, &context.log, &*services.clock);
     let execution = assignment.execution();
-    Ok(RunningCommand { execution, process, outputs, block, launcher, record, runner, shared })
+    Ok(RunningCommand { execution, process, outputs, block, launcher, record, runner, services })
 }
 
 /// The process to create: the command itself, or the shim that becomes the command.

@@ -1,4 +1,4 @@
-//! Clients of HTTP: one for each way of connecting, so that connections and what is known of certificates are shared.
+//! HTTP clients: one for each set of options, so that calls share connections and the certificates that were read.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -14,76 +14,72 @@ use rustls_native_certs::ErrorKind;
 use tokio::runtime::Handle;
 
 use crate::clock::duration_words;
-use crate::executor::blocking::Blocking;
+use crate::executor::blocking::BlockingThreads;
 use crate::executor::shortage::{Shortage, is_shortage};
 
-/// Clients that are kept. Beyond that a new one is made for each call, with connections of its own.
+/// Clients that are kept. When there are more, all of them are dropped, and made again when they are needed.
 const CLIENTS_MAX: usize = 16;
 /// How long a connection is kept for the next call: less than the 5 seconds after which many servers close theirs, since
-/// a call on a connection that is just being closed would fail.
+/// a call on a connection that the server is closing would fail.
 const IDLE: Duration = Duration::from_secs(4);
-/// Connections to one host that are kept for the next call.
+/// Idle connections that are kept for each host.
 const IDLE_CONNECTIONS: usize = 32;
-/// What every call says of who calls.
 const USER_AGENT: &str = concat!("punctual/", env!("CARGO_PKG_VERSION"));
 
-/// How a call is connected.
+/// The options of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::executor) struct Way {
-    /// How long there may be no connection.
-    pub(in crate::executor) connect_timeout: Duration,
-    /// Redirects that are followed.
-    pub(in crate::executor) redirects: usize,
-    /// Whether they may lead to another server: not where a secret would go there.
-    pub(in crate::executor) stays: bool,
+pub(crate) struct ClientOptions {
+    pub(crate) connect_timeout: Duration,
+    /// The number of redirects that are followed.
+    pub(crate) redirects: usize,
+    /// Whether redirects to another server are not followed, because a secret would be sent there.
+    pub(crate) same_server: bool,
 }
 
-/// The clients, made when they are needed. Clones share them.
+/// All clients, made when they are needed. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(in crate::executor) struct Clients {
-    made: Arc<Mutex<Made>>,
-    /// Reads secrets and certificates, and looks through processes.
-    pub(in crate::executor) reading: Blocking,
-    /// Looks names up.
-    names: Blocking,
+pub(crate) struct Clients {
+    cache: Arc<Mutex<ClientCache>>,
+    /// Threads that read secrets and certificates, and scan processes.
+    pub(crate) blocking: BlockingThreads,
+    /// Threads that resolve host names.
+    resolver: BlockingThreads,
 }
 
 #[derive(Debug, Default)]
-struct Made {
-    by_way: BTreeMap<Way, Client>,
-    /// What all of them do over TLS, once certificates have been read.
+struct ClientCache {
+    by_options: BTreeMap<ClientOptions, Client>,
+    /// The TLS configuration of all clients, once the certificates have been read.
     tls: Option<ClientConfig>,
-    /// What was wrong with the certificates when they were read last, so that it is logged once.
+    /// The errors when the certificates were read last, so that each is logged once.
     faults: Vec<String>,
 }
 
-/// The certificates that calls trust, as they were read.
-struct Roots {
+/// The certificates that calls trust.
+struct TrustedRoots {
     store: RootCertStore,
-    /// What could not be read.
+    /// What could not be read, and why.
     faults: Vec<String>,
-    /// What the system was short of, if that kept some from being read.
+    /// The error of a shortage of the system, if that was the reason.
     shortage: Option<String>,
 }
 
 /// Why a call was not sent.
 #[derive(Debug)]
-pub(in crate::executor) enum Unsent {
-    /// The system had no place for it.
+pub(crate) enum SendError {
+    /// The system is short of resources.
     Shortage(Shortage),
-    /// For another reason.
     Failed(String),
 }
 
-impl From<String> for Unsent {
+impl From<String> for SendError {
     fn from(error: String) -> Self {
         Self::Failed(error)
     }
 }
 
-impl Unsent {
-    /// The reason.
-    pub(in crate::executor) fn into_text(self) -> String {
+impl SendError {
+    pub(crate) fn into_text(self) -> String {
         match self {
             Self::Shortage(Shortage(why)) | Self::Failed(why) => why,
         }
@@ -91,60 +87,66 @@ impl Unsent {
 }
 
 impl Clients {
-    /// The client for this way. It reads the machine's certificates if they are not known yet, so this may block.
-    pub(in crate::executor) fn get(&self, way: Way) -> Result<Client, Unsent> {
+    /// The client with these options. May block, since it reads the machine's certificates if they are not yet known.
+    pub(crate) fn get(&self, options: ClientOptions) -> Result<Client, SendError> {
         let known = {
-            let made = self.made();
-            if let Some(client) = made.by_way.get(&way) {
+            let cache = self.cache();
+            if let Some(client) = cache.by_options.get(&options) {
                 return Ok(client.clone());
             }
-            made.tls.clone()
+            cache.tls.clone()
         };
         let (tls, is_kept) = match known {
             Some(tls) => (tls, true),
             None => self.read_certificates()?,
         };
-        let client = client(way, tls, self.names.clone()).map_err(|error| {
+        let client = client(options, tls, self.resolver.clone()).map_err(|error| {
             let why = innermost(&error);
-            Unsent::Failed(format!("there is no client for HTTP: {why}"))
+            SendError::Failed(format!("there is no client for HTTP: {why}"))
         })?;
         if is_kept {
-            let mut made = self.made();
-            if made.by_way.len() >= CLIENTS_MAX {
-                made.by_way.clear();
+            let mut cache = self.cache();
+            if cache.by_options.len() >= CLIENTS_MAX {
+                cache.by_options.clear();
             }
-            made.by_way.insert(way, client.clone());
+            cache.by_options.insert(options, client.clone());
         }
         Ok(client)
     }
 
-    /// Reads the machine's certificates, and says whether they are kept for the next calls. Otherwise the next call
-    /// reads them again.
-    fn read_certificates(&self) -> Result<(ClientConfig, bool), Unsent> {
-        let Roots { store, faults, shortage } = roots();
+    /// Reads the machine's certificates. The answer says whether all could be read, and are kept for the next calls;
+    /// otherwise the next call reads them again.
+    fn read_certificates(&self) -> Result<(ClientConfig, bool), SendError> {
+        let TrustedRoots { store, faults, shortage } = roots();
         if let Some(why) = shortage {
-            return Err(Unsent::Shortage(Shortage(format!("certificates cannot be read: {why}"))));
+            return Err(SendError::Shortage(Shortage(format!(
+                "certificates cannot be read: {why}"
+            ))));
         }
         let tls =
-            tls(store).map_err(|error| Unsent::Failed(format!("there is no TLS: {error}")))?;
-        let mut made = self.made();
-        if made.faults != faults {
+            tls(store).map_err(|error| SendError::Failed(format!("there is no TLS: {error}")))?;
+        let mut cache = self.cache();
+        if cache.faults != faults {
             for fault in &faults {
                 tracing::warn!(error = %fault, "not all certificates of the machine could be read; calls read them again until they can");
             }
         }
         let is_complete = faults.is_empty();
-        *made = Made { by_way: BTreeMap::new(), tls: is_complete.then(|| tls.clone()), faults };
-        drop(made);
+        *cache = ClientCache {
+            by_options: BTreeMap::new(),
+            tls: is_complete.then(|| tls.clone()),
+            faults,
+        };
+        drop(cache);
         Ok((tls, is_complete))
     }
 
-    /// Reads the machine's certificates again, beside the calls; until that is done, calls go on with those of before.
-    pub(in crate::executor) fn reload_certificates(&self, runtime: &Handle) {
+    /// Reads the machine's certificates again in the background. Until that is done, calls use the old ones.
+    pub(crate) fn reload_certificates(&self, runtime: &Handle) {
         let clients = self.clone();
         let reading = async move {
             let reader = clients.clone();
-            let read = clients.reading.run(move || reader.read_certificates().map(drop)).await;
+            let read = clients.blocking.run(move || reader.read_certificates().map(drop)).await;
             let error = match read {
                 Ok(Ok(())) => return,
                 Ok(Err(unsent)) => unsent.into_text(),
@@ -155,37 +157,41 @@ impl Clients {
         drop(runtime.spawn(reading));
     }
 
-    fn made(&self) -> MutexGuard<'_, Made> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, ClientCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn client(way: Way, tls: ClientConfig, names: Blocking) -> reqwest::Result<Client> {
+fn client(
+    options: ClientOptions,
+    tls: ClientConfig,
+    resolver: BlockingThreads,
+) -> reqwest::Result<Client> {
     Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(USER_AGENT)
-        .dns_resolver(names)
-        .connect_timeout(way.connect_timeout)
+        .dns_resolver(resolver)
+        .connect_timeout(options.connect_timeout)
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .redirect(Policy::custom(move |attempt| follow(way, attempt)))
-        // It would tell the next server the address of the one before.
+        .redirect(Policy::custom(move |attempt| follow(options, attempt)))
+        // A referer would tell the next server the URL of the previous one.
         .referer(false)
         .build()
 }
 
-/// What is not followed is an answer like any other.
-fn follow(way: Way, attempt: Attempt<'_>) -> reqwest::redirect::Action {
+/// Decides whether to follow a redirect. One that is not followed is a response like any other.
+fn follow(options: ClientOptions, attempt: Attempt<'_>) -> reqwest::redirect::Action {
     let first = attempt.previous().first();
     let leaves = first.is_none_or(|first| first.origin() != attempt.url().origin());
-    if attempt.previous().len() > way.redirects || (way.stays && leaves) {
+    if attempt.previous().len() > options.redirects || (options.same_server && leaves) {
         return attempt.stop();
     }
     attempt.follow()
 }
 
 /// The certificates that the machine trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-fn roots() -> Roots {
+fn roots() -> TrustedRoots {
     let found = rustls_native_certs::load_native_certs();
     let mut faults: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
     let mut store = RootCertStore::empty();
@@ -198,7 +204,7 @@ fn roots() -> Roots {
         let ErrorKind::Io { inner, .. } = &error.kind else { return None };
         is_shortage(inner).then(|| inner.to_string())
     });
-    Roots { store, faults, shortage }
+    TrustedRoots { store, faults, shortage }
 }
 
 fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
@@ -207,28 +213,31 @@ fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// The target of a call, as its errors may name it.
+/// How errors may name the server of a call.
 #[derive(Debug, Clone)]
-pub(in crate::executor) struct Target(Option<String>);
+pub(crate) struct TargetName(Option<String>);
 
-impl Target {
-    /// Host and port of a URL; nothing of a secret one.
-    pub(in crate::executor) fn of(url: &Url, is_secret: bool) -> Self {
+impl TargetName {
+    /// Host and port of a URL; `None` for a secret URL.
+    pub(crate) fn of(url: &Url, is_secret: bool) -> Self {
         let host = url.host_str().filter(|_| !is_secret);
         let port = url.port_or_known_default().unwrap_or_default();
         Self(host.map(|host| format!("{host}:{port}")))
     }
 
-    /// Its name as the beginning of a sentence.
-    pub(in crate::executor) fn name(&self) -> &str {
+    /// The name for the beginning of a sentence.
+    pub(crate) fn name(&self) -> &str {
         self.0.as_deref().unwrap_or("the server")
     }
 
-    /// Why there was no answer.
-    pub(in crate::executor) fn failure(&self, error: &reqwest::Error, way: Way) -> String {
+    /// The error message of a call without a response.
+    pub(crate) fn failure(&self, error: &reqwest::Error, options: ClientOptions) -> String {
         let name = self.name();
         if error.is_connect() && error.is_timeout() {
-            return format!("could not connect to {name} within {}", words(way.connect_timeout));
+            return format!(
+                "could not connect to {name} within {}",
+                words(options.connect_timeout)
+            );
         }
         let why = innermost(error);
         if error.is_connect() {
@@ -238,8 +247,8 @@ impl Target {
     }
 }
 
-/// Whether a call was not sent because the system had no descriptor or port for it.
-pub(in crate::executor) fn is_short(error: &reqwest::Error) -> bool {
+/// Whether a call was not sent because the system has no free descriptor or port.
+pub(crate) fn is_resource_shortage(error: &reqwest::Error) -> bool {
     let mut cause: Option<&dyn Error> = error.source();
     while let Some(deeper) = cause {
         if deeper.downcast_ref::<std::io::Error>().is_some_and(is_shortage) {
@@ -251,12 +260,12 @@ pub(in crate::executor) fn is_short(error: &reqwest::Error) -> bool {
 }
 
 /// A duration in words.
-pub(in crate::executor) fn words(duration: Duration) -> String {
+pub(crate) fn words(duration: Duration) -> String {
     duration_words(TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX))
 }
 
-/// The cause of an error that has no further one. What lies above it may name the URL.
-pub(in crate::executor) fn innermost(error: &reqwest::Error) -> String {
+/// The innermost cause of an error. The outer ones may name the URL, which may be secret.
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
     let Some(mut cause) = error.source() else { return "no cause is known".to_owned() };
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -272,10 +281,12 @@ mod tests {
     async fn clients_are_shared_and_their_number_has_a_bound() {
         let clients = Clients::default();
         for redirects in (0..100).chain(0..100) {
-            let way = Way { connect_timeout: IDLE, redirects, stays: true };
-            clients.get(way).unwrap();
-            let made = clients.made.lock().unwrap();
-            assert!(made.by_way.len() <= CLIENTS_MAX && made.by_way.contains_key(&way));
+            let options = ClientOptions { connect_timeout: IDLE, redirects, same_server: true };
+            clients.get(options).unwrap();
+            let cache = clients.cache.lock().unwrap();
+            assert!(
+                cache.by_options.len() <= CLIENTS_MAX && cache.by_options.contains_key(&options)
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Calls over HTTP. They need neither thread nor process: a task of the runtime sends, waits and reads.
+//! Executes HTTP calls, as tasks of the async runtime: prepares the [`request`], sends it with a services [`client`], and
+//! writes the response to the run's output.
 
 pub(super) mod client;
 mod request;
@@ -12,59 +13,59 @@ use reqwest::{Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::Assignment;
-use super::place;
-use super::report::{Shared, failed};
+use super::assignment::Assignment;
+use super::run::{ExecutorServices, failed};
 use super::shortage::Shortage;
 use crate::job::{HttpCall, Task};
 use crate::output::Stream;
 use crate::run::Outcome;
 use crate::task::context::Context;
-use client::{Target, Unsent, innermost, is_short, words};
-use request::{Prepared, prepare};
+use client::{SendError, TargetName, innermost, is_resource_shortage, words};
+use request::{PreparedRequest, prepare};
 
-/// Bytes of an answer's head that the output gets.
+/// Bytes of a response's head that the output keeps.
 const HEAD_BYTES: usize = 16 * 1024;
-/// Bytes of an answer's body that the output gets.
+/// Bytes of a response's body that the output keeps.
 const BODY_BYTES: usize = 64 * 1024;
-/// Bytes of a body that are read at all, so that the connection can be used again; beyond that it is given up.
+/// Bytes of a body that are read. A body is read beyond what is kept so that the connection can be reused, but not
+/// without end.
 const READ_BYTES: usize = 1024 * 1024;
 
-/// Executes a call as soon as there is a place for it, and reports how it ended.
+/// Executes a call as soon as a permit is free, and reports how it ended.
 pub(super) async fn execute(
-    shared: Arc<Shared>,
+    services: Arc<ExecutorServices>,
     assignment: Assignment,
     context: Arc<Context>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 ) {
     let attempt = || async {
         let Task::Http(call) = &*assignment.task else {
-            return Ok(failed("it is no call over HTTP"));
+            return Ok(failed("the task is not an HTTP call"));
         };
         let (assignment, context) = (&assignment, &context);
-        Exchange { shared: &shared, call, assignment, context }.run().await
+        Exchange { services: &services, call, assignment, context }.run().await
     };
-    place::execute(&shared, (&assignment, &context), &places, attempt).await;
+    services.execute_async(&assignment, &context, &permits, attempt).await;
 }
 
-/// How far a call has come.
-enum Stage {
-    /// Its secrets are read.
-    Prepares,
-    /// It waits for the head of the answer.
-    Asks(Target),
-    /// It reads the body of an answer with this status.
-    Listens(Target, StatusCode),
+/// How far a call has got.
+enum CallStage {
+    /// Its secrets are being read.
+    Preparing,
+    /// It waits for the head of the response.
+    Waiting(TargetName),
+    /// It reads the body of a response with this status.
+    Reading(TargetName, StatusCode),
 }
 
-impl Stage {
-    /// What is said when the time is over.
-    fn too_slow(&self, limit: Duration) -> String {
+impl CallStage {
+    /// The error if the call's time limit is over at this stage.
+    fn timeout_error(&self, limit: Duration) -> String {
         let limit = words(limit);
         match self {
-            Self::Prepares => format!("the secrets of the call could not be read within {limit}"),
-            Self::Asks(target) => format!("{} did not answer within {limit}", target.name()),
-            Self::Listens(target, _) => {
+            Self::Preparing => format!("the secrets of the call could not be read within {limit}"),
+            Self::Waiting(target) => format!("{} did not answer within {limit}", target.name()),
+            Self::Reading(target, _) => {
                 format!("{} did not send its whole answer within {limit}", target.name())
             }
         }
@@ -72,33 +73,33 @@ impl Stage {
 
     fn status(&self) -> Option<StatusCode> {
         match self {
-            Self::Listens(_, status) => Some(*status),
-            Self::Prepares | Self::Asks(_) => None,
+            Self::Reading(_, status) => Some(*status),
+            Self::Preparing | Self::Waiting(_) => None,
         }
     }
 }
 
-/// A call and its answer.
+/// A call in progress.
 struct Exchange<'a> {
-    shared: &'a Arc<Shared>,
+    services: &'a Arc<ExecutorServices>,
     call: &'a HttpCall,
     assignment: &'a Assignment,
     context: &'a Arc<Context>,
 }
 
 impl Exchange<'_> {
-    /// Calls, within the call's time limit.
+    /// Sends the request and reads the response, within the call's time limit.
     async fn run(&self) -> Result<Outcome, Shortage> {
         let limit = self.call.timeout();
-        let mut stage = Stage::Prepares;
+        let mut stage = CallStage::Preparing;
         let ended = tokio::time::timeout(limit, self.exchange(&mut stage)).await;
         let in_time = match ended {
             Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(Unsent::Shortage(shortage))) => return Err(shortage),
-            Ok(Err(Unsent::Failed(error))) => Err(error),
-            Err(_) => Err(stage.too_slow(limit)),
+            Ok(Err(SendError::Shortage(shortage))) => return Err(shortage),
+            Ok(Err(SendError::Failed(error))) => Err(error),
+            Err(_) => Err(stage.timeout_error(limit)),
         };
-        // Where there was a status, it says more than how the answer ended.
+        // An unexpected status says more than how the response ended.
         Ok(match (in_time, stage.status().and_then(|status| self.unexpected(status))) {
             (_, Some(outcome)) => outcome,
             (Ok(bytes), None) => {
@@ -110,33 +111,37 @@ impl Exchange<'_> {
         })
     }
 
-    /// Calls, and takes the answer; how many bytes its body had, as far as it was read.
-    async fn exchange(&self, stage: &mut Stage) -> Result<usize, Unsent> {
-        let Prepared { client, request, target, way } = self.prepare().await?;
-        *stage = Stage::Asks(target.clone());
+    /// Sends the request and reads the response. The answer is the number of body bytes that were read.
+    async fn exchange(&self, stage: &mut CallStage) -> Result<usize, SendError> {
+        let PreparedRequest { client, request, target, options } = self.prepare().await?;
+        *stage = CallStage::Waiting(target.clone());
         let response = client.execute(request).await;
         let response = response.map_err(|error| {
-            let why = target.failure(&error, way);
-            if is_short(&error) { Unsent::Shortage(Shortage(why)) } else { Unsent::Failed(why) }
+            let why = target.failure(&error, options);
+            if is_resource_shortage(&error) {
+                SendError::Shortage(Shortage(why))
+            } else {
+                SendError::Failed(why)
+            }
         })?;
-        *stage = Stage::Listens(target.clone(), response.status());
-        self.take(response).await.map_err(|error| {
+        *stage = CallStage::Reading(target.clone(), response.status());
+        self.read_response(response).await.map_err(|error| {
             let why = innermost(&error);
-            Unsent::Failed(format!("{} broke off its answer: {why}", target.name()))
+            SendError::Failed(format!("{} broke off its answer: {why}", target.name()))
         })
     }
 
-    /// Builds the request where it may block, and hides what it found.
-    async fn prepare(&self) -> Result<Prepared, Unsent> {
-        let (clients, assignment) = (self.shared.clients.clone(), self.assignment.clone());
+    /// Builds the request on a thread that may block, and masks the secrets that were read.
+    async fn prepare(&self) -> Result<PreparedRequest, SendError> {
+        let (clients, assignment) = (self.services.clients.clone(), self.assignment.clone());
         let call = self.call.clone();
         let preparing = move || {
-            let mut found = Vec::new();
-            let prepared = prepare(&call, &assignment, &clients, &mut found);
-            (prepared, found)
+            let mut secrets = Vec::new();
+            let prepared = prepare(&call, &assignment, &clients, &mut secrets);
+            (prepared, secrets)
         };
-        let (prepared, found) = self.shared.clients.reading.run(preparing).await?;
-        self.context.log.hide(found);
+        let (prepared, secrets) = self.services.clients.blocking.run(preparing).await?;
+        self.context.log.hide(secrets);
         prepared
     }
 
@@ -145,15 +150,19 @@ impl Exchange<'_> {
             return None;
         }
         Some(Outcome::Failed {
-            error: format!("answered {} (expected {})", in_words(status), self.call.expected()),
+            error: format!(
+                "answered {} (expected {})",
+                describe_status(status),
+                self.call.expected()
+            ),
             exit_code: None,
             signal: None,
             permanent: self.call.is_permanent(status.as_u16()),
         })
     }
 
-    /// Takes an answer into the output; how many bytes of its body were read.
-    async fn take(&self, mut response: Response) -> reqwest::Result<usize> {
+    /// Writes a response to the output. The answer is the number of body bytes that were read.
+    async fn read_response(&self, mut response: Response) -> reqwest::Result<usize> {
         self.write(head(&response).as_bytes());
         let (mut bytes, mut ends_line) = (0, true);
         while let Some(chunk) = response.chunk().await? {
@@ -184,13 +193,13 @@ impl Exchange<'_> {
     }
 
     fn write(&self, bytes: &[u8]) {
-        self.context.log.write(self.shared.clock.now(), Stream::Stdout, bytes);
+        self.context.log.write(self.services.clock.now(), Stream::Stdout, bytes);
     }
 }
 
-/// The answer's first line, its headers, and an empty line.
+/// The status line, the headers, and an empty line.
 fn head(response: &Response) -> String {
-    let mut head = format!("{:?} {}\n", response.version(), in_words(response.status()));
+    let mut head = format!("{:?} {}\n", response.version(), describe_status(response.status()));
     for (name, value) in response.headers() {
         let line = format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()));
         if head.len() + line.len() > HEAD_BYTES {
@@ -203,8 +212,8 @@ fn head(response: &Response) -> String {
     head
 }
 
-/// A status with the words that it usually has.
-fn in_words(status: StatusCode) -> String {
+/// `404 Not Found`.
+fn describe_status(status: StatusCode) -> String {
     let words = status.canonical_reason().unwrap_or_default();
     format!("{} {words}", status.as_str()).trim_end().to_owned()
 }

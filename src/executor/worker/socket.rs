@@ -1,5 +1,5 @@
-//! The daemon's end of a worker's socket. The runtime is asked to tell when there is something to read, and, unlike with a
-//! socket of its own, not each time when there is room to write again: that is after each call, and wakes it for nothing.
+//! The daemon's end of a worker's socket. Unlike tokio's own `UnixStream` it is registered for readability only: a socket
+//! becomes writable after each call, and each of these events would wake the runtime for nothing.
 
 use std::io::{ErrorKind, Read, Result, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,22 +8,21 @@ use std::os::unix::net::UnixStream;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A socket that is watched for what can be read.
 #[derive(Debug)]
-pub(super) struct Socket(AsyncFd<UnixStream>);
+pub(super) struct WorkerSocket(AsyncFd<UnixStream>);
 
-impl Socket {
+impl WorkerSocket {
     pub(super) fn new(socket: UnixStream) -> Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self(watched(socket, Interest::READABLE)?))
+        Ok(Self(register(socket, Interest::READABLE)?))
     }
 
-    /// Reads what is there, once there is something; 0 at the end. It is cancel-safe.
+    /// Waits until there is something to read, and reads it; 0 at the end. Cancel-safe.
     pub(super) async fn read(&self, space: &mut [u8]) -> Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
             let read = self.0.get_ref().read(space);
-            // There was no more, and if there is meanwhile, that is told.
+            // A short read means that the socket is empty; more bytes cause a new event.
             if read.as_ref().is_ok_and(|count| *count < space.len()) {
                 ready.clear_ready();
             }
@@ -35,7 +34,7 @@ impl Socket {
         }
     }
 
-    /// Writes as much as there is room for now.
+    /// Writes as much as the socket takes at once.
     pub(super) fn write_now(&self, bytes: &[u8]) -> Result<usize> {
         match self.0.get_ref().write(bytes) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
@@ -43,11 +42,11 @@ impl Socket {
         }
     }
 
-    /// Writes all of it, however long that takes.
+    /// Writes all bytes, and waits for space where necessary.
     pub(super) async fn write(&self, mut bytes: &[u8]) -> Result<()> {
-        let room = watched(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
+        let socket = register(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
         while !bytes.is_empty() {
-            let mut ready = room.writable().await?;
+            let mut ready = socket.writable().await?;
             let written = self.write_now(bytes)?;
             if written == 0 {
                 ready.clear_ready();
@@ -57,13 +56,12 @@ impl Socket {
         Ok(())
     }
 
-    /// Nothing more will be written.
-    pub(super) fn hang_up(&self) -> Result<()> {
+    pub(super) fn close_writing(&self) -> Result<()> {
         self.0.get_ref().shutdown(std::net::Shutdown::Write)
     }
 }
 
-impl AsFd for Socket {
+impl AsFd for WorkerSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.get_ref().as_fd()
     }
@@ -73,6 +71,6 @@ impl AsFd for Socket {
     deprecated,
     reason = "its successor is unsafe; a socket that is owned here cannot be closed behind its back"
 )]
-fn watched(socket: UnixStream, interest: Interest) -> Result<AsyncFd<UnixStream>> {
+fn register(socket: UnixStream, interest: Interest) -> Result<AsyncFd<UnixStream>> {
     AsyncFd::with_interest(socket, interest)
 }

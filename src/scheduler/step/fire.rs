@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::executor::{Assignment, Executor, Signal};
+use crate::executor::{Assignment, Executor, HeartbeatEvent};
 use crate::job::{Job, JobState};
 use crate::run::{Cause, Event, Run, SkipReason};
 use crate::scheduler::hooks;
@@ -52,7 +52,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             };
             let jobs = self.store.claim_jobs(claim).await?;
             for job in &jobs {
-                self.executor.learn(job);
+                self.executor.note_secrets(job);
             }
             for job in self.due_cache.fill(&pool, asked, jobs) {
                 mark_broken(step, job);
@@ -194,7 +194,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             step.advance(fresh);
         }
         if run.attempt == 1 {
-            self.context(step).send_heartbeat(&job, &run, Signal::Start, String::new());
+            self.context(step).send_heartbeat(&job, &run, HeartbeatEvent::Start, String::new());
         }
         Arc::make_mut(&mut run).start(now);
         step.update_run(Arc::clone(&run));

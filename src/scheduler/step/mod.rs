@@ -20,7 +20,7 @@ use chrono::TimeDelta;
 use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
-use crate::executor::{Assignment, Beat};
+use crate::executor::{Assignment, Heartbeat};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Execution, Run, RunId, RunState};
@@ -97,7 +97,7 @@ pub(crate) struct Step {
     /// Jobs that fire in this step.
     pub(crate) fired: Vec<JobId>,
     /// Heartbeats to send.
-    pub(crate) beats: Vec<Beat>,
+    pub(crate) beats: Vec<Heartbeat>,
     /// Attempts whose end this step records.
     pub(crate) recorded: Vec<Execution>,
     /// Outputs of runs that go on, which this step saves.

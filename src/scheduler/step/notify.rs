@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::executor::{Beat, Signal};
+use crate::executor::{Heartbeat, HeartbeatEvent};
 use crate::job::Job;
 use crate::output::{Line, Output};
 use crate::run::{Cause, Event, Outcome, Run, RunState, SkipReason};
@@ -95,14 +95,20 @@ impl StepContext<'_> {
 
 impl StepContext<'_> {
     /// Has a heartbeat sent, if the job has somewhere to send it.
-    pub(crate) fn send_heartbeat(&mut self, job: &Job, run: &Run, signal: Signal, body: String) {
+    pub(crate) fn send_heartbeat(
+        &mut self,
+        job: &Job,
+        run: &Run,
+        event: HeartbeatEvent,
+        body: String,
+    ) {
         let Some(url) = &job.policy.heartbeat else { return };
         if !self.rules.may_beat(job, url) {
             return;
         }
         if !matches!(run.cause, Cause::Event { .. }) {
             let (job_id, run_id) = (job.id.clone(), run.id.clone());
-            self.step.beats.push(Beat { job_id, url: url.clone(), signal, run_id, body });
+            self.step.beats.push(Heartbeat { job_id, url: url.clone(), event, run_id, body });
         }
     }
 
@@ -111,7 +117,7 @@ impl StepContext<'_> {
         let RunState::Ended { outcome, .. } = &run.state else { return };
         match outcome {
             Outcome::Succeeded { .. } => {
-                self.send_heartbeat(job, run, Signal::Success, String::new());
+                self.send_heartbeat(job, run, HeartbeatEvent::Success, String::new());
             }
             Outcome::Failed { error, .. }
             | Outcome::TimedOut { error }
@@ -119,11 +125,16 @@ impl StepContext<'_> {
                 let last = output.last_lines(HEARTBEAT_LINES);
                 let last = last.iter().map(|line| line.text.as_str());
                 let body: Vec<&str> = std::iter::once(error.as_str()).chain(last).collect();
-                self.send_heartbeat(job, run, Signal::Failure, body.join("\n"));
+                self.send_heartbeat(job, run, HeartbeatEvent::Failure, body.join("\n"));
             }
             // Its work was not done, and a monitor that saw its start expects an end.
             Outcome::Cancelled { reason } => {
-                self.send_heartbeat(job, run, Signal::Failure, format!("cancelled: {reason}"));
+                self.send_heartbeat(
+                    job,
+                    run,
+                    HeartbeatEvent::Failure,
+                    format!("cancelled: {reason}"),
+                );
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{TimeDelta, Timelike};
 use punctual::client::ClientError;
 use punctual::clock::{Clock, SystemClock, Timestamp};
-use punctual::executor::{Assignment, Beat, Executor, PoolSettings, Saving};
+use punctual::executor::{Assignment, Executor, Heartbeat, PoolSettings, Saving};
 use punctual::output::Output;
 use punctual::run::{Execution, RunId};
 use punctual::scheduler::request::{Addition, Existing, PendingRequest, Request};
@@ -835,7 +835,7 @@ struct Nobody;
 impl Executor for Nobody {
     fn start(&mut self, _: &str, _: Assignment) {}
     fn cancel(&mut self, _: &RunId, _: &str) {}
-    fn tell(&mut self, _: Beat) {}
+    fn send_heartbeat(&mut self, _: Heartbeat) {}
     fn end_leftovers(&mut self, _: &[Execution]) {}
     fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
     fn unsaved_outputs(&mut self, _: Timestamp, _: Saving) -> Vec<(Execution, Arc<Output>)> {

@@ -219,7 +219,7 @@ async fn a_run_that_the_system_has_no_place_for_waits_and_keeps_its_attempt() {
     let few = Rlimit { current: Some(4), maximum: getrlimit(&daemon).maximum };
     let before = prlimit(Some(daemon.pid()), Resource::Nofile, few).unwrap();
     assert_eq!(raw.ask("POST", "/v1/jobs", job.to_string().as_bytes()).unwrap().status, 201);
-    home.log_with("no place for a run");
+    home.log_with("the system is short of resources");
     prlimit(Some(daemon.pid()), Resource::Nofile, before).unwrap();
     let runs = client.runs("job=due").await.unwrap();
     let run = ended(&client, text(&runs["runs"][0], "id")).await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use punctual::clock::SystemClock;
-use punctual::executor::{Beat, Executor, Pools, Signal, WorkerProgram};
+use punctual::executor::{Executor, Heartbeat, HeartbeatEvent, PoolExecutor, WorkerProgram};
 use punctual::job::JobId;
 use punctual::run::RunId;
 use punctual::secret::{Secret, Text};
@@ -16,20 +16,20 @@ use support::web::{Step, Web, answer};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::subscriber::DefaultGuard;
 
-fn pools() -> Pools {
+fn pools() -> PoolExecutor {
     let (completions, _) = mpsc::channel(1);
     // Nothing here needs a worker process. The test itself, started as one, would run its own tests.
     let none = "/nonexistent/worker".into();
     let worker = WorkerProgram { program: none, ..WorkerProgram::own(Value::Null) };
     let clock = Arc::new(SystemClock);
-    Pools::new(&BTreeMap::new(), Registry::default(), clock, completions, &worker)
+    PoolExecutor::new(&BTreeMap::new(), Registry::default(), clock, completions, &worker)
 }
 
-fn beat(job: &str, url: &str, signal: Signal) -> Beat {
-    Beat {
+fn beat(job: &str, url: &str, signal: HeartbeatEvent) -> Heartbeat {
+    Heartbeat {
         job_id: JobId::parse(job).unwrap(),
         url: url.into(),
-        signal,
+        event: signal,
         run_id: RunId("019a2b3c-4d5e-7f60-8123-456789abcdef".into()),
         body: String::new(),
     }
@@ -77,11 +77,14 @@ async fn a_start_a_success_and_a_failure_are_told_in_their_form() {
     std::fs::write(&file, format!("{}\n", web.url("/secret/slug?create=1"))).unwrap();
     let secret = Text::Secret(Secret::File(file.display().to_string()));
     let plain = web.url("/uuid");
-    pools.tell(beat("job", &plain, Signal::Start));
-    pools.tell(beat("job", &plain, Signal::Success));
+    pools.send_heartbeat(beat("job", &plain, HeartbeatEvent::Start));
+    pools.send_heartbeat(beat("job", &plain, HeartbeatEvent::Success));
     let body = format!("it broke\n{}", "é".repeat(10_000));
-    pools.tell(Beat { body: body.clone(), ..beat("job", &plain, Signal::Failure) });
-    pools.tell(Beat { url: secret, ..beat("job", "", Signal::Failure) });
+    pools.send_heartbeat(Heartbeat {
+        body: body.clone(),
+        ..beat("job", &plain, HeartbeatEvent::Failure)
+    });
+    pools.send_heartbeat(Heartbeat { url: secret, ..beat("job", "", HeartbeatEvent::Failure) });
     let rid = "rid=019a2b3c-4d5e-7f60-8123-456789abcdef";
     let expected = [
         format!("POST /uuid/start?{rid} HTTP/1.1"),
@@ -115,10 +118,15 @@ async fn the_beats_of_a_job_keep_their_order_and_those_of_others_do_not_wait_for
     .await;
     let mut pools = pools();
     let (slow, other) = (web.url("/slow"), web.url("/other"));
-    pools.tell(beat("slow", &slow, Signal::Start));
-    pools.tell(beat("slow", &slow, Signal::Success));
-    for signal in [Signal::Start, Signal::Failure, Signal::Start, Signal::Success] {
-        pools.tell(beat("other", &other, signal));
+    pools.send_heartbeat(beat("slow", &slow, HeartbeatEvent::Start));
+    pools.send_heartbeat(beat("slow", &slow, HeartbeatEvent::Success));
+    for signal in [
+        HeartbeatEvent::Start,
+        HeartbeatEvent::Failure,
+        HeartbeatEvent::Start,
+        HeartbeatEvent::Success,
+    ] {
+        pools.send_heartbeat(beat("other", &other, signal));
     }
     let mut paths = Vec::new();
     for _ in 0..5 {
@@ -142,14 +150,14 @@ async fn only_a_few_are_under_way_at_once_and_when_too_many_wait_the_oldest_are_
             .await;
     let mut pools = pools();
     let of = |number: usize, web: &Web| {
-        beat(&format!("job-{number}"), &web.url(&format!("/{number}")), Signal::Success)
+        beat(&format!("job-{number}"), &web.url(&format!("/{number}")), HeartbeatEvent::Success)
     };
-    (0..4).for_each(|number| pools.tell(of(number, &web)));
+    (0..4).for_each(|number| pools.send_heartbeat(of(number, &web)));
     let mut seen = Vec::new();
     for _ in 0..4 {
         seen.push(web.asked().await.line);
     }
-    (4..1024).for_each(|number| pools.tell(of(number, &web)));
+    (4..1024).for_each(|number| pools.send_heartbeat(of(number, &web)));
     assert!(web.is_quiet(), "four are under way");
     gate.add_permits(2000);
     for _ in 0..1000 {
@@ -165,8 +173,10 @@ async fn only_a_few_are_under_way_at_once_and_when_too_many_wait_the_oldest_are_
     assert_eq!(missing, (4..24).collect::<Vec<_>>(), "the oldest of those that waited");
     let lines = logged.lines();
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].contains("too many heartbeats wait; the oldest are given up waiting=1000"));
-    assert!(lines[1].contains("heartbeats were given up while too many waited dropped=20"));
+    assert!(
+        lines[0].contains("too many heartbeats wait; the oldest ones are dropped waiting=1000")
+    );
+    assert!(lines[1].contains("heartbeats were dropped because too many waited dropped=20"));
 }
 
 #[tokio::test]
@@ -186,10 +196,10 @@ async fn what_may_pass_is_tried_again_and_what_is_refused_is_not() {
     let (logged, _guard) = Logged::start();
     let mut pools = pools();
     let (known, unknown) = (web.url("/known"), web.url("/unknown"));
-    pools.tell(beat("unknown", &unknown, Signal::Start));
+    pools.send_heartbeat(beat("unknown", &unknown, HeartbeatEvent::Start));
     assert!(web.asked().await.line.starts_with("POST /unknown/start"));
-    pools.tell(beat("known", &known, Signal::Start));
-    pools.tell(beat("known", &known, Signal::Success));
+    pools.send_heartbeat(beat("known", &known, HeartbeatEvent::Start));
+    pools.send_heartbeat(beat("known", &known, HeartbeatEvent::Success));
     for expected in ["/known/start", "/known/start", "/known/start", "/known"] {
         let asked = web.asked().await;
         assert!(asked.line.starts_with(&format!("POST {expected}?")), "{}", asked.line);
@@ -217,8 +227,11 @@ async fn an_outage_is_told_of_once_when_it_begins_and_once_when_it_has_ended_and
     std::fs::write(&file, web.url("/T0PS3CRET")).unwrap();
     let secret = Text::Secret(Secret::File(file.display().to_string()));
     let mut pools = pools();
-    let tell = |pools: &mut Pools| {
-        pools.tell(Beat { url: secret.clone(), ..beat("job", "", Signal::Success) });
+    let tell = |pools: &mut PoolExecutor| {
+        pools.send_heartbeat(Heartbeat {
+            url: secret.clone(),
+            ..beat("job", "", HeartbeatEvent::Success)
+        });
     };
     for _ in 0..5 {
         tell(&mut pools);
@@ -226,8 +239,8 @@ async fn an_outage_is_told_of_once_when_it_begins_and_once_when_it_has_ended_and
     }
     std::fs::remove_file(&file).unwrap();
     tell(&mut pools);
-    let blocked = beat("other", &web.url("/T0PS3CRET"), Signal::Success);
-    pools.tell(blocked);
+    let blocked = beat("other", &web.url("/T0PS3CRET"), HeartbeatEvent::Success);
+    pools.send_heartbeat(blocked);
     web.asked().await;
     // The other one came last, so the one without its file has been tried before or is being.
     is_up.store(1, Ordering::Relaxed);
@@ -265,16 +278,16 @@ async fn of_those_that_fail_one_is_tried_at_a_time_and_the_others_go_on() {
     let (logged, _guard) = Logged::start();
     let mut pools = pools();
     for job in ["a", "b", "c"] {
-        pools.tell(beat(job, &web.url("/bad"), Signal::Start));
+        pools.send_heartbeat(beat(job, &web.url("/bad"), HeartbeatEvent::Start));
         web.asked().await;
     }
     // Each of them is known to fail when its second beat is looked at.
     for job in ["a", "b", "c", "a", "b", "c"] {
-        pools.tell(beat(job, &web.url("/bad"), Signal::Success));
+        pools.send_heartbeat(beat(job, &web.url("/bad"), HeartbeatEvent::Success));
     }
     assert!(web.asked().await.line.contains("/bad?"));
     for job in ["d", "e", "f", "g"] {
-        pools.tell(beat(job, &web.url("/good"), Signal::Success));
+        pools.send_heartbeat(beat(job, &web.url("/good"), HeartbeatEvent::Success));
     }
     for _ in 0..4 {
         assert!(web.asked().await.line.contains("/good?"));
@@ -295,7 +308,11 @@ async fn a_stop_sends_what_waits_but_does_not_wait_for_ever() {
     .await;
     let mut ending = pools();
     for number in 0..20 {
-        ending.tell(beat("job", &web.url(&format!("/{number}")), Signal::Failure));
+        ending.send_heartbeat(beat(
+            "job",
+            &web.url(&format!("/{number}")),
+            HeartbeatEvent::Failure,
+        ));
     }
     ending.stop().await;
     for number in 0..20 {
@@ -303,8 +320,8 @@ async fn a_stop_sends_what_waits_but_does_not_wait_for_ever() {
     }
     let (logged, _guard) = Logged::start();
     let mut ending = pools();
-    ending.tell(beat("job", &web.url("/hangs"), Signal::Failure));
-    ending.tell(beat("job", &web.url("/hangs"), Signal::Failure));
+    ending.send_heartbeat(beat("job", &web.url("/hangs"), HeartbeatEvent::Failure));
+    ending.send_heartbeat(beat("job", &web.url("/hangs"), HeartbeatEvent::Failure));
     web.asked().await;
     ending.stop().await;
     web.left().await;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use punctual::clock::{Clock, SystemClock};
 use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, MailSettings, Mailer, PoolSettings, Pools,
-    WorkerProgram,
+    Assignment, Completion, Executor, ExecutorKind, MailSettings, Mailer, PoolExecutor,
+    PoolSettings, WorkerProgram,
 };
 use punctual::invalid::Invalid;
 use punctual::job::{JobId, Task};
 use punctual::run::{Outcome, RunId};
-use punctual::task::builtin::{Args, Builtin, Call, Registry, TaskError};
+use punctual::task::builtin::{Args, BuiltinFunction, Call, Registry, TaskError};
 use punctual::task::standard;
 use serde_json::{Value, json};
 use support::{Home, PATIENCE};
@@ -26,7 +26,7 @@ struct Nap {
     standard: Registry,
 }
 
-impl Builtin for Nap {
+impl BuiltinFunction for Nap {
     fn name(&self) -> &'static str {
         "nap"
     }
@@ -48,7 +48,7 @@ struct Stubborn {
     gate: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
-impl Builtin for Stubborn {
+impl BuiltinFunction for Stubborn {
     fn name(&self) -> &'static str {
         "stubborn"
     }
@@ -66,7 +66,7 @@ impl Builtin for Stubborn {
 
 /// The pools `threads` and `processes`, and what comes back from them.
 struct Bench {
-    pools: Pools,
+    pools: PoolExecutor,
     completions: mpsc::Receiver<Completion>,
     begun: mpsc::Receiver<()>,
     gate: std::sync::mpsc::Sender<()>,
@@ -92,7 +92,8 @@ impl Bench {
         let (completions_in, completions) = mpsc::channel(8);
         let worker =
             WorkerProgram { program: "/bin/false".into(), ..WorkerProgram::own(Value::Null) };
-        let pools = Pools::new(&settings, registry, Arc::new(SystemClock), completions_in, &worker);
+        let pools =
+            PoolExecutor::new(&settings, registry, Arc::new(SystemClock), completions_in, &worker);
         Self { pools, completions, begun, gate, series: uuid::Uuid::now_v7() }
     }
 

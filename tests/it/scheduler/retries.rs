@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
-use punctual::executor::Signal;
+use punctual::executor::HeartbeatEvent;
 use punctual::job::Job;
 use punctual::run::{Cause, Outcome, Run, RunId, RunState};
 use punctual::scheduler::request::{Addition, Existing, Request, RequestError, Response};
@@ -663,14 +663,14 @@ async fn a_heartbeat_tells_that_a_run_starts_and_how_it_ended_for_good() {
         "on_failure": {"type": "builtin", "name": "noop"}});
     world.add(job(&once(&given)), at(0)).await;
     world.tick(at(10)).await;
-    assert_eq!(world.beats(), [(Signal::Start, String::new())]);
+    assert_eq!(world.beats(), [(HeartbeatEvent::Start, String::new())]);
     world.complete(0, at(11), failed());
     world.tick(at(11)).await;
     world.tick(at(13)).await;
     assert_eq!(world.beats().len(), 1, "another attempt is no start, and this was no end");
     world.complete(0, at(14), failed());
     world.tick(at(14)).await;
-    assert_eq!(world.beats()[1..], [(Signal::Failure, "no luck".to_owned())]);
+    assert_eq!(world.beats()[1..], [(HeartbeatEvent::Failure, "no luck".to_owned())]);
     world.finish_all(at(15)).await;
     assert_eq!(world.beats().len(), 2, "what tells of a run has no heartbeat of its own");
 }
@@ -682,22 +682,22 @@ async fn a_run_that_a_crash_has_cut_off_for_good_is_a_failure_to_the_heartbeat_t
     world.add(job(&once(&given)), at(0)).await;
     world.tick(at(10)).await;
     world.crash(at(11)).await;
-    let start = (Signal::Start, String::new());
-    assert_eq!(world.beats(), [start, (Signal::Failure, "crashed".to_owned())]);
+    let start = (HeartbeatEvent::Start, String::new());
+    assert_eq!(world.beats(), [start, (HeartbeatEvent::Failure, "crashed".to_owned())]);
 }
 
 #[tokio::test]
 async fn a_run_that_is_cancelled_after_its_start_is_told_to_the_heartbeat_as_a_failure() {
     let heartbeat = json!({"heartbeat": "https://example.org/x",
         "retry": {"max_attempts": 3, "delay": 60}});
-    let start = || (Signal::Start, String::new());
+    let start = || (HeartbeatEvent::Start, String::new());
     // One that runs.
     let mut world = World::new(1).await;
     world.add(job(&once(&heartbeat)), at(0)).await;
     world.tick(at(10)).await;
     world.complete(0, at(11), Outcome::Cancelled { reason: "enough".to_owned() });
     world.tick(at(11)).await;
-    assert_eq!(world.beats(), [start(), (Signal::Failure, "cancelled: enough".to_owned())]);
+    assert_eq!(world.beats(), [start(), (HeartbeatEvent::Failure, "cancelled: enough".to_owned())]);
     // One that waits for its next attempt, and is cancelled, or withdrawn since its job is removed.
     for remove in [false, true] {
         let mut world = World::new(1).await;
@@ -712,7 +712,7 @@ async fn a_run_that_is_cancelled_after_its_start_is_told_to_the_heartbeat_as_a_f
             (cancel(&run.id, Some("enough")), "cancelled: enough")
         };
         world.ask(request, at(12)).await.unwrap();
-        assert_eq!(world.beats(), [start(), (Signal::Failure, reason.to_owned())]);
+        assert_eq!(world.beats(), [start(), (HeartbeatEvent::Failure, reason.to_owned())]);
     }
     // One that has not begun has nothing to end.
     let mut world = World::new(1).await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Beat, Executor, ExecutorKind, PoolSettings, Saving};
+use punctual::executor::{Assignment, Executor, ExecutorKind, Heartbeat, PoolSettings, Saving};
 use punctual::filter::{JobFilter, Prunable, RunFilter};
 use punctual::job::{Definition, Due, Job, JobId, JobState, Origin, Overlap, PolicyInput};
 use punctual::output::Output;
@@ -493,7 +493,7 @@ impl Executor for Idle {
         unreachable!("{execution:?} was not started");
     }
 
-    fn tell(&mut self, beat: Beat) {
+    fn send_heartbeat(&mut self, beat: Heartbeat) {
         unreachable!("{beat:?} has no run");
     }
 

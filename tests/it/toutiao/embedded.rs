@@ -8,8 +8,7 @@ use super::statistics::{Counts, ROWS, TRUTH, assert_nothing_lost_or_doubled, num
 use chrono::TimeDelta;
 use punctual::clock::{Clock, SystemClock};
 use punctual::task::builtin::{Args, Call, Registry, TaskError};
-use punctual::task::cancellation::Ending;
-use punctual::task::context::Context;
+use punctual::task::context::{Context, Ending};
 use punctual::toutiao::orders::{Order, OrderStatus};
 use punctual::toutiao::{Toutiao, ToutiaoSettings, demo};
 use serde_json::{Value, json};
@@ -100,8 +99,16 @@ async fn a_repair_tells_in_words_what_it_did() {
     let args: Args = json!({"settle_seconds": 0}).as_object().unwrap().clone();
     let context = Arc::new(Context::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let watched = (Arc::clone(&context), clock);
-    let call = Call::new(("run".to_owned(), 1), "job".to_owned(), args, watched);
+    let call = Call {
+        run_id: "run".to_owned(),
+        job_id: "job".to_owned(),
+        attempt: 1,
+        scheduled_at: None,
+        args,
+        event: None,
+        context: Arc::clone(&context),
+        clock,
+    };
     let said = tokio::task::spawn_blocking(move || {
         registry.run("toutiao.fix_statistics", &call).unwrap();
         context.log.close(SystemClock.now()).text()
@@ -122,8 +129,16 @@ async fn a_repair_that_is_cancelled_ends_at_once_and_the_next_one_does_its_work(
     let context = Arc::new(Context::default());
     let args: Args = json!({"settle_seconds": 60}).as_object().unwrap().clone();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let watched = (Arc::clone(&context), clock);
-    let call = Call::new(("run".to_owned(), 1), "job".to_owned(), args, watched);
+    let call = Call {
+        run_id: "run".to_owned(),
+        job_id: "job".to_owned(),
+        attempt: 1,
+        scheduled_at: None,
+        args,
+        event: None,
+        context: Arc::clone(&context),
+        clock,
+    };
     let repair = tokio::task::spawn_blocking(move || registry.run("toutiao.fix_statistics", &call));
     context.cancellation.cancel(Ending::Cancelled("not now".to_owned()));
     assert_eq!(repair.await.unwrap(), Err(TaskError::Cancelled));

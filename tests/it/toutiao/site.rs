@@ -46,8 +46,16 @@ impl Site {
         self.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
         let args: Args = args.as_object().unwrap().clone();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let watched = (Arc::default(), clock);
-        let call = Call::new(("run".to_owned(), 1), "job".to_owned(), args, watched);
+        let call = Call {
+            run_id: "run".to_owned(),
+            job_id: "job".to_owned(),
+            attempt: 1,
+            scheduled_at: None,
+            args,
+            event: None,
+            context: Arc::default(),
+            clock,
+        };
         tokio::task::spawn_blocking(move || registry.run(name, &call)).await.unwrap()
     }
 

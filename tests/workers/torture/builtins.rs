@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use punctual::invalid::Invalid;
-use punctual::task::builtin::{Args, Builtin, Call, Registry, TaskError};
+use punctual::task::builtin::{Args, BuiltinFunction, Call, Registry, TaskError};
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ type Work = fn(&Call) -> Result<Value, TaskError>;
 /// A builtin that is a function.
 struct Misbehaving(&'static str, Work);
 
-impl Builtin for Misbehaving {
+impl BuiltinFunction for Misbehaving {
     fn name(&self) -> &'static str {
         self.0
     }

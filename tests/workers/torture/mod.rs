@@ -85,7 +85,7 @@ fn a_program_that_is_no_worker_is_one_clear_error() {
                 "broke the protocol: a message of 4294967295 bytes is longer than 1048576",
             ),
             ("old", "broke the protocol: it speaks version 99, and this daemon version 1"),
-            ("done-at-hello", "broke the protocol: it said \"done\" when that was not asked"),
+            ("done-at-hello", "broke the protocol: it sent \"done\" at the wrong time"),
         ] {
             let home = Home::new("");
             let mut bench = Bench::new(2, &role(&home, what));
@@ -220,7 +220,7 @@ fn a_worker_that_breaks_off_in_a_call_costs_exactly_that_run() {
             ),
             (
                 "ready-called",
-                &*format!("{broke}it said \"ready\" when that was not asked"),
+                &*format!("{broke}it sent \"ready\" at the wrong time"),
                 None,
                 Some(9),
             ),
@@ -257,7 +257,7 @@ fn a_worker_that_says_that_it_was_cancelled_is_not_believed() {
         let home = Home::new("");
         let mut bench = Bench::new(1, &role(&home, "cancelled-unasked"));
         let completion = bench.run("noop", &json!({})).await;
-        let error = "the builtin ended as cancelled, which it was not";
+        let error = "the builtin ended as cancelled, but its run was not cancelled";
         assert_eq!(failure(&completion), (error, None, None));
         bench.stop().await;
     });

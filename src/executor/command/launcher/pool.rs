@@ -22,9 +22,9 @@ use tokio_util::task::TaskTracker;
 use super::protocol::{LauncherReply, LauncherRequest, receive, send};
 use crate::executor::command::cgroup::{Cgroup, Cgroups};
 use crate::executor::command::delegation::Controllers;
-use crate::executor::command::outcome::in_words;
 use crate::executor::command::process::{Process, SpawnError};
 use crate::executor::command::spawn::Spawn;
+use crate::executor::exit_status::describe_exit;
 use crate::job::ResourceLimits;
 use crate::program;
 use crate::run::Cost;
@@ -388,7 +388,7 @@ async fn supervise(
     cgroup: Arc<Cgroup>,
 ) {
     let ended = process.reap().await;
-    let how = ended.map_or_else(|error| error.to_string(), |ended| in_words(ended.status));
+    let how = ended.map_or_else(|error| error.to_string(), |ended| describe_exit(ended.status));
     end.send_replace(Some(how));
     // Nothing is ever sent: the sender is only dropped.
     drop(released.await);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use punctual::clock::SystemClock;
 use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, PoolSettings, Pools, WorkerProgram,
+    Assignment, Completion, Executor, ExecutorKind, PoolExecutor, PoolSettings, WorkerProgram,
 };
 use punctual::job::{JobId, Task};
 use punctual::run::{Outcome, RunId};
@@ -25,7 +25,7 @@ const RUN: &str = "019a2b3c-4d5e-7f60-8123-456789abcdef";
 
 /// The pools `threads` and `processes`, each with two workers, and what comes back from them.
 struct Bench {
-    pools: Pools,
+    pools: PoolExecutor,
     completions: mpsc::Receiver<Completion>,
 }
 
@@ -41,7 +41,8 @@ impl Bench {
         let none = "/nonexistent/worker".into();
         let worker = WorkerProgram { program: none, ..WorkerProgram::own(Value::Null) };
         let clock = Arc::new(SystemClock);
-        let pools = Pools::new(&settings, Registry::default(), clock, completions_in, &worker);
+        let pools =
+            PoolExecutor::new(&settings, Registry::default(), clock, completions_in, &worker);
         Self { pools, completions }
     }
 

@@ -1,28 +1,30 @@
-//! Frames: a length in four bytes, and that many bytes of JSON. Both sides of a worker's socket read as many of them at
-//! a time as are there.
+//! Frames: the length of a message as four bytes, big-endian, and then the message as JSON.
+//!
+//! `tokio_util`'s length-delimited codec is not used: the worker's side has no runtime, and the codec allocates and copies
+//! for each message, where [`FrameReader`] decodes out of one buffer that is kept.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Bytes of one message: a job's arguments, a result and a batch of lines are bounded far below it, even with every
-/// byte escaped.
-pub(super) const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one message. A job's arguments, a result and a batch of lines are bounded far below it, even with every byte
+/// escaped.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a length.
 const HEAD_BYTES: usize = 4;
-/// Bytes that are read at a time, and kept when a longer message has gone.
+/// Bytes of one read, and of the buffer that is kept after a longer message.
 const READ_BYTES: usize = 8 * 1024;
 
-/// Why something is no message.
+/// Why bytes are not a message, or a message cannot be sent.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FrameError {
+pub(crate) enum FrameError {
     #[error("a message of {0} bytes is longer than {MESSAGE_BYTES_MAX}")]
     TooLong(usize),
     #[error("not a message of this protocol: {0}")]
     Unreadable(#[from] serde_json::Error),
 }
 
-/// Puts a message behind what is to be sent already. What is too long is not put there.
-pub(super) fn encode(message: &impl Serialize, sending: &mut Vec<u8>) -> Result<(), FrameError> {
+/// Appends a message to `sending`. In case of an error `sending` is unchanged.
+pub(crate) fn encode(message: &impl Serialize, sending: &mut Vec<u8>) -> Result<(), FrameError> {
     let at = sending.len();
     sending.extend_from_slice(&[0; HEAD_BYTES]);
     let written = serde_json::to_writer(&mut *sending, message);
@@ -41,27 +43,27 @@ pub(super) fn encode(message: &impl Serialize, sending: &mut Vec<u8>) -> Result<
     }
 }
 
-/// What has been read and not been taken yet.
+/// Splits the bytes that were read into messages.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub(crate) struct FrameReader {
     buffer: Vec<u8>,
-    /// What is before it has been taken.
+    /// Start of the bytes that have not been decoded.
     taken: usize,
-    /// What is behind it is free.
+    /// End of the bytes that have been read.
     filled: usize,
 }
 
-impl Frames {
-    /// The next message, if all of it is there.
-    pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
-        let waiting = self.buffer.get(self.taken..self.filled).unwrap_or_default();
-        let Some((head, rest)) = waiting.split_first_chunk::<HEAD_BYTES>() else { return Ok(None) };
+impl FrameReader {
+    /// Decodes the next message; `None` if it has not been read to its end.
+    pub(crate) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        let unread = self.buffer.get(self.taken..self.filled).unwrap_or_default();
+        let Some((head, rest)) = unread.split_first_chunk::<HEAD_BYTES>() else { return Ok(None) };
         let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
         if length > MESSAGE_BYTES_MAX {
             return Err(FrameError::TooLong(length));
         }
         let Some(message) = rest.get(..length) else {
-            self.make_room(HEAD_BYTES + length);
+            self.reserve(HEAD_BYTES + length);
             return Ok(None);
         };
         let message = serde_json::from_slice(message)?;
@@ -72,24 +74,24 @@ impl Frames {
         Ok(Some(message))
     }
 
-    /// Where more can be read to: never nothing.
-    pub(super) fn space(&mut self) -> &mut [u8] {
+    /// Where to read more bytes to; never empty.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
         if self.filled == 0 && self.buffer.len() > READ_BYTES {
             self.buffer = Vec::new();
         }
         if self.filled == self.buffer.len() {
-            self.make_room(self.filled - self.taken + READ_BYTES);
+            self.reserve(self.filled - self.taken + READ_BYTES);
         }
         self.buffer.get_mut(self.filled..).unwrap_or_default()
     }
 
-    /// So much was read to the space.
-    pub(super) fn fill(&mut self, count: usize) {
+    /// Takes note that `count` bytes were read to the space.
+    pub(crate) fn fill(&mut self, count: usize) {
         self.filled = (self.filled + count).min(self.buffer.len());
     }
 
-    /// Makes room for this many bytes, counted from the first one that has not been taken.
-    fn make_room(&mut self, bytes: usize) {
+    /// Makes the buffer long enough for `bytes` bytes from the first undecoded one.
+    fn reserve(&mut self, bytes: usize) {
         self.buffer.copy_within(self.taken..self.filled, 0);
         (self.taken, self.filled) = (0, self.filled - self.taken);
         if self.buffer.len() < bytes {
@@ -102,9 +104,9 @@ impl Frames {
 mod tests {
     use super::*;
 
-    /// Gives these bytes in pieces of that size, and takes what comes out.
+    /// Reads the bytes in pieces of `piece` bytes, and decodes all messages.
     fn read(bytes: &[u8], piece: usize) -> Result<Vec<String>, FrameError> {
-        let (mut frames, mut messages) = (Frames::default(), Vec::new());
+        let (mut frames, mut messages) = (FrameReader::default(), Vec::new());
         let mut rest = bytes;
         while !rest.is_empty() {
             let space = frames.space();

@@ -1,25 +1,25 @@
-//! How much memory a worker process had at most, as the kernel counts it. `getrusage` would say what its daemon had,
-//! since a child begins with what its parent has reached.
+//! The peak memory of a worker process, as the kernel counts it. `getrusage` cannot tell it: a child process starts with
+//! the peak of its parent, the daemon.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-/// A call that is over sooner is not measured: that would take longer than the call.
+/// A shorter call is not measured, since measuring would take longer than the call.
 const MEASURED: Duration = Duration::from_millis(1);
-/// Bytes of the kernel's answer, which has one line for each fact.
+/// Bytes that are enough for `/proc/self/status`.
 const STATUS_BYTES: usize = 4096;
 
-/// Measures the peaks of this process.
+/// Measures the peak memory of this process.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct PeakMemory {
     status: Option<File>,
-    /// The file that resets the kernel's count.
+    /// The file that resets the kernel's peak; `None` if the kernel does not support that.
     reset: Option<File>,
     last: Option<u64>,
 }
 
-impl Memory {
+impl PeakMemory {
     pub(super) fn new() -> Self {
         let reset = File::options().write(true).open("/proc/self/clear_refs").ok();
         let mut memory = Self { status: File::open("/proc/self/status").ok(), reset, last: None };
@@ -27,7 +27,7 @@ impl Memory {
         memory
     }
 
-    /// The peak since the last call that took as long as this one; after a very short call, what was measured last.
+    /// The peak during a call of this duration, in bytes. For a very short call it is the last one that was measured.
     pub(super) fn peak_of(&mut self, call: Duration) -> Option<u64> {
         if call >= MEASURED {
             self.measure();
@@ -43,7 +43,7 @@ impl Memory {
         if let Some(reset) = &self.reset
             && reset.write_at(b"5", 0).is_err()
         {
-            // The kernel cannot: then it is the peak since the start.
+            // From now on it is the peak since the start of the process.
             self.reset = None;
         }
     }
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_peak_is_that_of_its_call() {
-        let mut memory = Memory::new();
+        let mut memory = PeakMemory::new();
         let before = memory.peak_of(MEASURED).unwrap();
         let large = vec![1_u8; 64 * 1024 * 1024];
         assert_eq!(memory.peak_of(Duration::ZERO), Some(before), "too short to be measured");

@@ -1,5 +1,5 @@
-//! The thread that starts worker processes. The kernel kills a worker with the thread that has started it, so that
-//! must be one that lives as long as the pool: threads of the runtime come and go.
+//! The thread that starts the worker processes of a pool. The kernel kills a worker when the thread that started it ends,
+//! so this thread lives as long as the pool. Threads of the runtime come and go.
 
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
@@ -11,56 +11,56 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::WorkerProgram;
-use super::socket::Socket;
+use super::program::WorkerProgram;
+use super::socket::WorkerSocket;
 use crate::executor::children;
 use crate::executor::command::is_daemons_own;
+use crate::executor::settings::WORKERS_MAX;
 
-/// Starts that wait for the thread; a pool asks for no more at a time than it may have workers.
-const QUEUE: usize = super::super::WORKERS_MAX;
+/// Starts that wait for the thread: at most one for each worker of the pool.
+const QUEUE: usize = WORKERS_MAX;
 
-/// The variable that sets the level of the log.
+/// The variable that sets the log level: a worker logs as its daemon does.
 const LEVEL_VARIABLE: &str = "PUNCTUAL_LOG";
 
 /// A process that has just been started.
 #[derive(Debug)]
-pub(super) struct Spawned {
+pub(super) struct SpawnedWorker {
     pub(super) child: Child,
-    pub(super) socket: Socket,
+    pub(super) socket: WorkerSocket,
     pub(super) stdout: pipe::Receiver,
     pub(super) stderr: pipe::Receiver,
 }
 
-type Reply = oneshot::Sender<std::io::Result<Spawned>>;
+type SpawnReply = oneshot::Sender<std::io::Result<SpawnedWorker>>;
 
-/// Starts worker processes, from one thread.
+/// Starts worker processes from one thread, which ends when this is dropped.
 #[derive(Debug)]
-pub(in crate::executor) struct Spawner {
+pub(super) struct WorkerSpawner {
     program: Arc<WorkerProgram>,
     runtime: Handle,
-    /// Where the thread is asked; none until there is one.
-    requests: Mutex<Option<mpsc::Sender<Reply>>>,
+    /// The queue of the thread; `None` until it has been started.
+    requests: Mutex<Option<mpsc::Sender<SpawnReply>>>,
 }
 
-impl Spawner {
-    /// Starts the thread, which ends with this.
-    pub(in crate::executor) fn new(program: Arc<WorkerProgram>, runtime: Handle) -> Self {
+impl WorkerSpawner {
+    pub(super) fn new(program: Arc<WorkerProgram>, runtime: Handle) -> Self {
         let spawner = Self { program, runtime, requests: Mutex::default() };
         if let Err(error) = spawner.thread() {
-            tracing::warn!(%error, "the thread that starts worker processes is started later");
+            tracing::warn!(%error, "the thread that starts worker processes could not be started; it is started with the first worker");
         }
         spawner
     }
 
-    pub(super) async fn spawn(&self) -> std::io::Result<Spawned> {
+    pub(super) async fn spawn(&self) -> std::io::Result<SpawnedWorker> {
         let missing = || std::io::Error::other("the thread that starts worker processes has ended");
         let (reply, spawned) = oneshot::channel();
         self.thread()?.send(reply).await.map_err(|_| missing())?;
         spawned.await.map_err(|_| missing())?
     }
 
-    /// The thread, which is started if there is none. If it cannot be, the next start tries it again.
-    fn thread(&self) -> std::io::Result<mpsc::Sender<Reply>> {
+    /// The queue of the thread. Starts the thread if it does not run; if that fails, the next call tries again.
+    fn thread(&self) -> std::io::Result<mpsc::Sender<SpawnReply>> {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(requests) = requests.as_ref().filter(|requests| !requests.is_closed()) {
             return Ok(requests.clone());
@@ -68,38 +68,41 @@ impl Spawner {
         let (sender, waiting) = mpsc::channel(QUEUE);
         let (program, runtime) = (Arc::clone(&self.program), self.runtime.clone());
         let thread = std::thread::Builder::new().name("punctual-spawn".to_owned());
-        thread.spawn(move || serve(&program, &runtime, waiting))?;
+        thread.spawn(move || spawn_requested(&program, &runtime, waiting))?;
         *requests = Some(sender.clone());
         Ok(sender)
     }
 }
 
-fn serve(program: &WorkerProgram, runtime: &Handle, mut waiting: mpsc::Receiver<Reply>) {
+fn spawn_requested(
+    program: &WorkerProgram,
+    runtime: &Handle,
+    mut waiting: mpsc::Receiver<SpawnReply>,
+) {
     let _runtime = runtime.enter();
     while let Some(reply) = waiting.blocking_recv() {
-        // Who does not want it any more drops it, which kills it.
+        // If the receiver is gone, the worker is dropped here, which kills it.
         drop(reply.send(spawn(program)));
     }
 }
 
-/// Starts a process the fast way (`posix_spawn`): a group of its own, no hook.
-fn spawn(program: &WorkerProgram) -> std::io::Result<Spawned> {
+/// Starts a process in a process group of its own. Without a `pre_exec` hook, std uses the fast `posix_spawn`.
+fn spawn(program: &WorkerProgram) -> std::io::Result<SpawnedWorker> {
     if program.is_running_here() {
         return Err(std::io::Error::other("this process was itself started as a worker"));
     }
-    let (socket, its) = std::os::unix::net::UnixStream::pair()?;
-    let (stdout, its_stdout) = std::io::pipe()?;
-    let (stderr, its_stderr) = std::io::pipe()?;
+    let (socket, worker_socket) = std::os::unix::net::UnixStream::pair()?;
+    let (stdout, worker_stdout) = std::io::pipe()?;
+    let (stderr, worker_stderr) = std::io::pipe()?;
     let mut command = Command::new(&program.program);
     command
         .args(&program.arguments)
-        .stdin(Stdio::from(OwnedFd::from(its)))
-        .stdout(its_stdout)
-        .stderr(its_stderr)
+        .stdin(Stdio::from(OwnedFd::from(worker_socket)))
+        .stdout(worker_stdout)
+        .stderr(worker_stderr)
         .process_group(0)
         .kill_on_drop(true);
     for (name, _) in std::env::vars_os() {
-        // It logs as the daemon does.
         if name != LEVEL_VARIABLE && is_daemons_own(&name) {
             command.env_remove(name);
         }
@@ -107,9 +110,9 @@ fn spawn(program: &WorkerProgram) -> std::io::Result<Spawned> {
     let pid_of = |child: &Child| Pid::from_raw(i32::try_from(child.id()?).ok()?);
     let child = children::start(|| command.spawn(), pid_of)?;
     drop(command);
-    Ok(Spawned {
+    Ok(SpawnedWorker {
         child,
-        socket: Socket::new(socket)?,
+        socket: WorkerSocket::new(socket)?,
         stdout: pipe::Receiver::from_owned_fd(stdout.into())?,
         stderr: pipe::Receiver::from_owned_fd(stderr.into())?,
     })

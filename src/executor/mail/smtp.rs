@@ -1,4 +1,5 @@
-//! How a mail is handed to a server, which can neither keep the daemon waiting nor fill its memory.
+//! Delivers a mail to a server by SMTP. Limits of time and of bytes keep a server from blocking the daemon or filling its
+//! memory.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,81 +18,80 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{MailSettings, Security};
+use super::settings::{MailSettings, Security};
 
-/// How long it may take until a server has taken a mail: less than a hook may take.
+/// How long the delivery of a mail may take: less than the timeout of a hook.
 pub(super) const LIMIT: Duration = Duration::from_secs(50);
-/// How long it may take to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
-/// How long the answer to QUIT is waited for, once the mail has been taken.
+/// How long to wait for the answer to QUIT after the server has accepted the mail.
 const QUIT_LIMIT: Duration = Duration::from_secs(2);
-/// Bytes that are read of everything that the server says: many times what one mail takes.
+/// Bytes that are read from the server: many times what one mail needs.
 const READ_BYTES_MAX: usize = 1024 * 1024;
 
-/// Why the server has not taken a mail.
+/// Why the server has not accepted a mail.
 #[derive(Debug)]
-pub(super) struct Undelivered {
+pub(super) struct SmtpError {
     pub(super) why: String,
     pub(super) is_permanent: bool,
 }
 
-impl Undelivered {
-    fn passing(why: impl Into<String>) -> Self {
+impl SmtpError {
+    fn temporary(why: impl Into<String>) -> Self {
         Self { why: why.into(), is_permanent: false }
     }
 }
 
-impl From<Error> for Undelivered {
+impl From<Error> for SmtpError {
     fn from(error: Error) -> Self {
-        Self { why: in_words(&error), is_permanent: error.is_permanent() }
+        Self { why: describe_error(&error), is_permanent: error.is_permanent() }
     }
 }
 
-/// Hands a mail in; the server's answer to it.
-pub(super) async fn hand_in(
+/// Delivers a mail, and returns the response of the server to it.
+pub(super) async fn deliver(
     settings: &MailSettings,
     tls: Option<TlsParameters>,
     hello: &ClientId,
     message: &Message,
     limit: Duration,
-) -> Result<Response, Undelivered> {
-    let handing = async {
+) -> Result<Response, SmtpError> {
+    let delivering = async {
         let mut connection = connect(settings, tls, hello).await?;
         check_addresses(message.envelope(), connection.server_info())?;
-        let taken = connection.send(message.envelope(), &message.formatted()).await?;
-        Ok::<_, Undelivered>((connection, taken))
+        let response = connection.send(message.envelope(), &message.formatted()).await?;
+        Ok::<_, SmtpError>((connection, response))
     };
     let late = |_| {
         let seconds = limit.as_secs();
-        Undelivered::passing(format!("the server did not take the mail within {seconds} s"))
+        SmtpError::temporary(format!("the server did not take the mail within {seconds} s"))
     };
-    let (mut connection, taken) = timeout(limit, handing).await.map_err(late)??;
-    // The server has the mail, whatever becomes of the connection.
+    let (mut connection, response) = timeout(limit, delivering).await.map_err(late)??;
+    // The server has accepted the mail, so an error of the connection no longer matters.
     if timeout(QUIT_LIMIT, connection.quit()).await.is_err() {
         tracing::debug!(server = settings.server, "the mail server did not answer QUIT");
     }
-    Ok(taken)
+    Ok(response)
 }
 
-/// A connection that is secured and logged in, as it is set.
+/// Opens a connection, secures it and logs in, as the settings say.
 async fn connect(
     settings: &MailSettings,
     tls: Option<TlsParameters>,
     hello: &ClientId,
-) -> Result<AsyncSmtpConnection, Undelivered> {
-    let place = (settings.server.as_str(), settings.port);
+) -> Result<AsyncSmtpConnection, SmtpError> {
+    let address = (settings.server.as_str(), settings.port);
     let limit = Some(CONNECT_LIMIT);
     let mut connection = match (settings.security, tls) {
         (Security::Tls, tls) => {
-            AsyncSmtpConnection::connect_tokio1(place, limit, hello, tls, None).await?
+            AsyncSmtpConnection::connect_tokio1(address, limit, hello, tls, None).await?
         }
         (Security::None | Security::StartTls, tls) => {
-            let connected = timeout(CONNECT_LIMIT, TcpStream::connect(place)).await;
+            let connected = timeout(CONNECT_LIMIT, TcpStream::connect(address)).await;
             let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             let stream = connected.map_err(|error| {
-                Undelivered::passing(format!("the server cannot be reached: {error}"))
+                SmtpError::temporary(format!("the server cannot be reached: {error}"))
             })?;
-            let stream = Box::new(Metered { stream, rest: READ_BYTES_MAX });
+            let stream = Box::new(LimitedStream { stream, rest: READ_BYTES_MAX });
             let mut connection = AsyncSmtpConnection::connect_with_transport(stream, hello).await?;
             if let Some(tls) = tls {
                 connection.starttls(tls, hello).await?;
@@ -105,12 +105,12 @@ async fn connect(
     Ok(connection)
 }
 
-/// Refuses an address that the server cannot take. The part of an address after the `@` is ASCII already.
-fn check_addresses(envelope: &Envelope, server: &ServerInfo) -> Result<(), Undelivered> {
+/// Rejects addresses that the server does not support. The part of an address after the `@` is always ASCII here.
+fn check_addresses(envelope: &Envelope, server: &ServerInfo) -> Result<(), SmtpError> {
     let mut addresses = envelope.from().into_iter().chain(envelope.to());
     let foreign = addresses.find(|address| !AsRef::<str>::as_ref(address).is_ascii());
     match foreign {
-        Some(address) if !server.supports_feature(Extension::SmtpUtfEight) => Err(Undelivered {
+        Some(address) if !server.supports_feature(Extension::SmtpUtfEight) => Err(SmtpError {
             why: format!(
                 "the server does not support SMTPUTF8, and takes no address such as \"{address}\", which is not ASCII before the @"
             ),
@@ -120,8 +120,14 @@ fn check_addresses(envelope: &Envelope, server: &ServerInfo) -> Result<(), Undel
     }
 }
 
-/// An error with those that it came from, which say more.
-pub(super) fn in_words(error: &Error) -> String {
+/// A response in one line.
+pub(super) fn describe_response(response: &Response) -> String {
+    let text: Vec<&str> = response.message().collect();
+    format!("{} {}", response.code(), text.join(" "))
+}
+
+/// An error with its causes, which say more.
+pub(super) fn describe_error(error: &Error) -> String {
     let mut texts = vec![error.to_string()];
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
@@ -134,20 +140,20 @@ pub(super) fn in_words(error: &Error) -> String {
     texts.join(": ")
 }
 
-/// A connection of which only a limited number of bytes is read. A line that does not end would be collected without end.
+/// A connection from which only [`READ_BYTES_MAX`] bytes are read: a line without an end would fill the memory.
 #[derive(Debug)]
-struct Metered {
+struct LimitedStream {
     stream: TcpStream,
     rest: usize,
 }
 
-impl AsyncTokioStream for Metered {
+impl AsyncTokioStream for LimitedStream {
     fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()
     }
 }
 
-impl AsyncRead for Metered {
+impl AsyncRead for LimitedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -164,7 +170,7 @@ impl AsyncRead for Metered {
     }
 }
 
-impl AsyncWrite for Metered {
+impl AsyncWrite for LimitedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -191,7 +197,7 @@ mod tests {
     async fn handed_to<F: Future>(
         limit: Duration,
         serve: impl FnOnce(TcpStream) -> F,
-    ) -> Undelivered {
+    ) -> SmtpError {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let settings = MailSettings {
             server: "127.0.0.1".to_owned(),
@@ -207,7 +213,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            handed = hand_in(&settings, None, &hello, &message, limit) => handed.unwrap_err(),
+            handed = deliver(&settings, None, &hello, &message, limit) => handed.unwrap_err(),
             () = serving => unreachable!(),
         }
     }

@@ -1,4 +1,5 @@
-//! What every pool shares, and how it tells the end of a run.
+//! What every run goes through, whichever pool executes it: its timeout, the retries while the system is short of
+//! resources, and its completion.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,46 +7,48 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::task::TaskTracker;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use super::assignment::{Assignment, Completion};
 use super::http::client::Clients;
-use super::shortage::{Pauses, Shortage};
-use super::{Assignment, Completion, Live, STOPPED};
+use super::live::LiveRuns;
+use super::shortage::{Shortage, ShortageBackoff};
 use crate::clock::{Clock, Timestamp, duration_words};
 use crate::json::DEPTH_MAX;
 use crate::run::{Cost, Outcome};
 use crate::task::builtin::Registry;
-use crate::task::cancellation::Ending;
-use crate::task::context::Context;
+use crate::task::context::{Context, Ending};
 
+/// The reason of the cancel that a stop of the daemon sends to every run.
+pub(super) const STOPPED: &str = "the daemon stops";
 /// Bytes of a builtin's result that the ledger keeps.
 const RESULT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of an error that the ledger keeps.
 const ERROR_BYTES_MAX: usize = 8 * 1024;
 
-/// What every pool shares.
+/// What all pools share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct ExecutorServices {
     pub(super) registry: Registry,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) completions: mpsc::Sender<Completion>,
+    /// Counts the runs that a stop waits for.
     pub(super) tracker: TaskTracker,
-    /// Where processes are supervised and limits are kept, whichever thread starts them.
+    /// The runtime of all tasks here. A run may be started from a thread that is not one of its own.
     pub(super) runtime: Handle,
     pub(super) clients: Clients,
-    pub(super) live: Live,
+    pub(super) live: LiveRuns,
 }
 
-/// How an execution ended, and what it cost.
+/// How an attempt ended, and what it cost.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct RunEnd {
     pub(super) outcome: Outcome,
     pub(super) cost: Cost,
 }
 
-impl From<Outcome> for Ended {
+impl From<Outcome> for RunEnd {
     fn from(outcome: Outcome) -> Self {
         Self { outcome, cost: Cost::default() }
     }
@@ -63,33 +66,29 @@ impl From<Ending> for Outcome {
     }
 }
 
-/// The time limit of an execution, for as long as this is held.
-#[derive(Debug)]
-pub(super) struct Limit(JoinHandle<()>);
-
-impl Drop for Limit {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Shared {
-    /// From now on the execution may take as long as its timeout, if it has one.
-    pub(super) fn limit(&self, timeout: Option<Duration>, context: &Arc<Context>) -> Option<Limit> {
+impl ExecutorServices {
+    /// Starts the timeout of an attempt, if it has one: the run is cancelled when the time is over. Dropping the answer
+    /// stops the timer.
+    pub(super) fn start_timeout(
+        &self,
+        timeout: Option<Duration>,
+        context: &Arc<Context>,
+    ) -> Option<AbortOnDropHandle<()>> {
         let timeout = timeout?;
         let context = Arc::downgrade(context);
-        // This clock knows no jumps.
-        Some(Limit(self.runtime.spawn(async move {
+        // `sleep` uses the monotonic clock, which does not jump when the system time is set.
+        let timer = self.runtime.spawn(async move {
             tokio::time::sleep(timeout).await;
             if let Some(context) = context.upgrade() {
                 context.cancellation.cancel(Ending::TimedOut(timeout));
             }
-        })))
+        });
+        Some(AbortOnDropHandle::new(timer))
     }
 
-    /// Carries out a run, again and again while the system has no place for it. Nothing has begun then: the run keeps its
-    /// attempt, and its time begins again. Gives back when the last attempt began.
-    pub(super) async fn when_possible<T, F>(
+    /// Executes a run, and tries again while the system is short of resources. An attempt that met a shortage has not
+    /// begun: the run keeps its attempt number, and its timeout starts again. The answer says when the last try began.
+    pub(super) async fn retry_on_shortage<T, F>(
         &self,
         assignment: &Assignment,
         context: &Arc<Context>,
@@ -99,34 +98,67 @@ impl Shared {
         T: From<Outcome>,
         F: Future<Output = Result<T, Shortage>>,
     {
-        let mut pauses = Pauses::default();
+        let mut backoff = ShortageBackoff::default();
         loop {
             let started_at = self.clock.now();
-            let limit = self.limit(assignment.timeout, context);
+            let timeout = self.start_timeout(assignment.timeout, context);
             let shortage = match attempt().await {
-                Ok(ended) => return (started_at, ended),
+                Ok(end) => return (started_at, end),
                 Err(shortage) => shortage,
             };
-            drop(limit);
-            if let Some(ending) = pauses.wait(&assignment.run_id, shortage, context).await {
+            drop(timeout);
+            if let Some(ending) = backoff.wait(&assignment.run_id, shortage, context).await {
                 return (started_at, Outcome::from(ending).into());
             }
         }
     }
 
-    /// The completion of a run; none for one that the stop has interrupted, since the code that records the stop decides
-    /// whether the run is run again.
+    /// Executes a run that needs neither a thread nor a process, once one of the pool's `permits` is free, and reports
+    /// how it ended. The timeout starts with the attempt, not with the wait. A cancel or a timeout drops the attempt.
+    pub(super) async fn execute_async<F>(
+        &self,
+        assignment: &Assignment,
+        context: &Arc<Context>,
+        permits: &Semaphore,
+        attempt: impl Fn() -> F,
+    ) where
+        F: Future<Output = Result<Outcome, Shortage>>,
+    {
+        let cancellation = &context.cancellation;
+        let until_cancelled = || async {
+            if let Some(ending) = cancellation.ending() {
+                return Ok(ending.into());
+            }
+            tokio::select! {
+                biased;
+                outcome = attempt() => outcome,
+                ending = cancellation.cancelled() => Ok(ending.into()),
+            }
+        };
+        let (started_at, outcome) = tokio::select! {
+            biased;
+            ending = cancellation.cancelled() => (self.clock.now(), ending.into()),
+            // The semaphore is never closed.
+            _permit = permits.acquire() => {
+                self.retry_on_shortage(assignment, context, until_cancelled).await
+            }
+        };
+        self.report(assignment, context, started_at, outcome.into()).await;
+    }
+
+    /// Builds the completion of a run. A run that the stop of the daemon interrupted has none: the code that records the
+    /// stop decides whether the run is run again.
     pub(super) fn completion(
         &self,
         assignment: &Assignment,
         context: &Context,
         started_at: Timestamp,
-        ended: Ended,
+        end: RunEnd,
     ) -> Option<Completion> {
         let now = self.clock.now();
         let output = context.log.close(now);
-        if matches!(&ended.outcome, Outcome::Cancelled { reason } if reason == STOPPED) {
-            self.live.interrupted(assignment.execution(), output);
+        if matches!(&end.outcome, Outcome::Cancelled { reason } if reason == STOPPED) {
+            self.live.keep_interrupted(assignment.execution(), output);
             return None;
         }
         Some(Completion {
@@ -134,44 +166,53 @@ impl Shared {
             attempt: assignment.attempt,
             started_at,
             finished_at: now,
-            outcome: bounded(ended.outcome, context),
-            cost: ended.cost,
+            outcome: bounded(end.outcome, context),
+            cost: end.cost,
             output: Arc::new(output),
         })
     }
 
-    /// Tells the end of a run.
+    /// Reports the end of a run to the scheduler.
     pub(super) async fn report(
         &self,
         assignment: &Assignment,
         context: &Context,
         started_at: Timestamp,
-        ended: Ended,
+        end: RunEnd,
     ) {
-        self.tell(self.completion(assignment, context, started_at, ended)).await;
+        self.send_completion(self.completion(assignment, context, started_at, end)).await;
     }
 
-    /// Tells it to the scheduler.
-    pub(super) async fn tell(&self, completion: Option<Completion>) {
+    /// Reports the end of a run that has not begun.
+    pub(super) async fn refuse(
+        &self,
+        assignment: &Assignment,
+        context: &Context,
+        outcome: Outcome,
+    ) {
+        self.report(assignment, context, self.clock.now(), outcome.into()).await;
+    }
+
+    pub(super) async fn send_completion(&self, completion: Option<Completion>) {
         let Some(completion) = completion else { return };
-        // The scheduler is gone only when the daemon is: then the next start finds the run in the ledger.
+        // The scheduler is gone only when the daemon stops; the next start finds the run in the ledger.
         if self.completions.send(completion).await.is_err() {
             tracing::debug!("a completion came after the scheduler had stopped");
         }
     }
 }
 
-/// A failure that may pass.
+/// A failure that a retry may cure.
 pub(super) fn failed(error: impl Into<String>) -> Outcome {
     Outcome::Failed { error: error.into(), exit_code: None, signal: None, permanent: false }
 }
 
-/// A failure after which trying again cannot help.
+/// A failure that no retry can cure.
 pub(super) fn failed_for_good(error: impl Into<String>) -> Outcome {
     Outcome::Failed { error: error.into(), exit_code: None, signal: None, permanent: true }
 }
 
-/// Cuts what would not fit into a row of the ledger, and hides what must not be seen.
+/// Shortens an outcome to what the ledger keeps of it, and masks the secrets of the run.
 pub(super) fn bounded(outcome: Outcome, context: &Context) -> Outcome {
     let text = |text: String| bounded_text(context.log.masked(text));
     match outcome {
@@ -188,7 +229,7 @@ pub(super) fn bounded(outcome: Outcome, context: &Context) -> Outcome {
     }
 }
 
-/// The result of a builtin, or what is said of one that is too large.
+/// The result of a builtin, or a note about its size if it is too large to keep.
 fn bounded_result(result: Value) -> Value {
     let (bytes, depth) = (result.to_string().len(), depth(&result));
     if bytes > RESULT_BYTES_MAX || depth > DEPTH_MAX {
@@ -205,7 +246,7 @@ fn bounded_text(mut text: String) -> String {
     text
 }
 
-/// Levels of lists and objects in a value; none in a plain one.
+/// Levels of nested lists and objects in a value; 0 for a plain value.
 fn depth(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
