@@ -141,18 +141,20 @@ impl History {
         now: Timestamp,
     ) -> Result<Explanation, HistoryError> {
         // A row at exactly that instant says more than the trigger, which may have been another one then.
-        let at_asked = self
-            .row_of(job, asked)
+        let row_of =
+            |at| self.newest_row(job, RunFilter { occurrence: Some(at), ..RunFilter::default() });
+        let at_asked = row_of(asked)
             .await?
             .filter(|row| row.scheduled_at == Some(asked) || job.trigger.matches(asked));
         let (occurrence, row) = match at_asked {
             Some(row) => (Some(asked), Some(row)),
             None => match job.trigger.last_until(asked) {
-                Some(at) => (Some(at), self.row_of(job, at).await?),
+                Some(at) => (Some(at), row_of(at).await?),
                 None => (None, None),
             },
         };
-        let manual_run = self.newest_of(job).await?.filter(|run| {
+        let own_runs = RunFilter { without_hooks: true, ..RunFilter::default() };
+        let manual_run = self.newest_row(job, own_runs).await?.filter(|run| {
             let is_after = occurrence.is_none_or(|at| run.created_at > at);
             run.cause == Cause::Manual && is_after && run.created_at <= asked
         });
@@ -160,33 +162,10 @@ impl History {
         Ok(explain(ExplainInputs { job, asked, occurrence, row, manual_run, paused_since, now }))
     }
 
-    /// The newest row of a job, without hook runs.
-    async fn newest_of(&self, job: &Job) -> Result<Option<Run>, HistoryError> {
-        self.first_row(RunFilter {
-            job_id: Some(job.id.to_string()),
-            without_hooks: true,
-            ..RunFilter::default()
-        })
-        .await
-    }
-
-    /// The newest row that covers an occurrence.
-    async fn row_of(&self, job: &Job, occurrence: Timestamp) -> Result<Option<Run>, HistoryError> {
-        self.first_row(RunFilter {
-            job_id: Some(job.id.to_string()),
-            occurrence: Some(occurrence),
-            ..RunFilter::default()
-        })
-        .await
-    }
-
-    async fn first_row(&self, filter: RunFilter) -> Result<Option<Run>, HistoryError> {
-        let filter = RunFilter { limit: 1, ..filter };
-        Ok(self
-            .failed_queries
-            .note(self.archive.runs(&filter).await, || ArchiveQuery::Runs(filter.clone()))?
-            .rows
-            .pop())
+    async fn newest_row(&self, job: &Job, filter: RunFilter) -> Result<Option<Run>, HistoryError> {
+        let filter = RunFilter { job_id: Some(job.id.to_string()), limit: 1, ..filter };
+        let rows = self.archive.runs(&filter).await;
+        Ok(self.failed_queries.note(rows, || ArchiveQuery::Runs(filter.clone()))?.rows.pop())
     }
 
     /// The attempts of a run before its present one.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::audit::{BatchCounts, Caller};
-use super::error::ApiError;
+use super::error::{ApiError, JsonAnswer};
 use super::jobs::admit;
 use super::request::{RawBody, definition};
 use crate::clock::Timestamp;
@@ -38,7 +38,7 @@ pub(super) async fn add(
     State(api): State<Api>,
     caller: Caller,
     RawBody(body): RawBody<BATCH_BYTES_MAX>,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonAnswer {
     let (rules, now) = (Arc::clone(&api.rules.borrow()), api.clock.now());
     // Parsing thousands of jobs takes milliseconds, which must not delay other requests.
     // The body keeps its share of the memory budget until everything that was made of it is done.

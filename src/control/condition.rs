@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -21,7 +22,8 @@ const WAITING_MAX: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 const MESSAGE_CHARS: usize = 300;
 
 /// What can be wrong, the most serious first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ConditionKind {
     Stopping,
     /// The scheduler's loop makes no progress.
@@ -41,31 +43,12 @@ pub enum ConditionKind {
     /// Jobs of this daemon's file are not as it declares them, because another file declares them too.
     Conflict,
     /// Jobs are broken, so they do not fire.
+    #[serde(rename = "broken_jobs")]
     Broken,
     /// Runs have been waiting for a worker for too long.
     Overdue,
     /// The clock was set back, and the schedule is being corrected.
     Clock,
-}
-
-impl ConditionKind {
-    /// The name in JSON.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Stopping => "stopping",
-            Self::Starting => "starting",
-            Self::Stuck => "stuck",
-            Self::Store => "store",
-            Self::StoreRead => "store_read",
-            Self::Paused => "paused",
-            Self::Socket => "socket",
-            Self::Reload => "reload",
-            Self::Conflict => "conflict",
-            Self::Broken => "broken_jobs",
-            Self::Overdue => "overdue",
-            Self::Clock => "clock",
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +67,7 @@ impl Condition {
     }
 
     fn to_value(&self) -> Value {
-        json!({"reason": self.kind.word(), "message": self.message, "since": self.since.map(rfc3339)})
+        json!({"reason": self.kind, "message": self.message, "since": self.since.map(rfc3339)})
     }
 }
 
@@ -238,7 +221,8 @@ mod tests {
         let jobs = [("active".to_owned(), 3), ("broken".to_owned(), broken)];
         let sources = ConditionSources { status, delay, jobs: Some(&jobs) };
         let found = conditions(&sources, reported, at(0));
-        found.iter().map(|one| format!("{}: {}", one.kind.word(), one.message)).collect()
+        let word = |kind| json!(kind).as_str().unwrap().to_owned();
+        found.iter().map(|one| format!("{}: {}", word(one.kind), one.message)).collect()
     }
 
     fn delayed(late: u64, store: Option<u64>) -> Delay {

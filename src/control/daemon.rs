@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::audit::Caller;
 use super::condition::ConditionKind;
-use super::error::ApiError;
+use super::error::{ApiError, JsonAnswer};
 use super::request::{JsonBody, NoInput, QueryParams};
 use super::status::StatusReport;
 use super::{Api, ReloadRequest, health};
@@ -41,10 +41,7 @@ pub(super) async fn status(State(api): State<Api>, _: NoInput) -> Json<Value> {
     Json(report.to_value(api.clock.now()))
 }
 
-pub(super) async fn preview(
-    State(api): State<Api>,
-    JsonBody(body): JsonBody,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn preview(State(api): State<Api>, JsonBody(body): JsonBody) -> JsonAnswer {
     let zone = api.rules.borrow().zone.zone.clone();
     let preview = api.previews.compute(body, zone, api.clock.now()).await?;
     Ok(Json(preview.to_value()))
@@ -62,7 +59,7 @@ pub(super) async fn reload(
     State(api): State<Api>,
     caller: Caller,
     QueryParams(ReloadQuery { force }): QueryParams<ReloadQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonAnswer {
     let stopping = || ApiError::unavailable("the daemon is stopping");
     let (reply, answer) = oneshot::channel();
     api.reload.send(ReloadRequest { force, reply }).await.map_err(|_| stopping())?;

@@ -12,6 +12,8 @@ use crate::scheduler::request::RequestError;
 /// Seconds after which a client may try again.
 const RETRY_AFTER_SECONDS: &str = "1";
 
+pub(super) type JsonAnswer = Result<Json<Value>, ApiError>;
+
 /// An answer that is an error.
 #[derive(Debug)]
 pub(super) struct ApiError {

@@ -117,14 +117,15 @@ async fn forward(routes: Routes, request: Request<Body>) -> Response {
 }
 
 impl OpeningStore {
-    fn problem(&self, reason: String) -> Problem {
-        Problem::new(if self.store_error.is_some() { "store" } else { "starting" }, reason)
+    fn problem(&self, message: String) -> Problem {
+        let is_away = self.store_error.is_some();
+        let reason = if is_away { ConditionKind::Store } else { ConditionKind::Starting };
+        Problem { reason, message }
     }
 
     /// The answer to `/v1/status`, without what only the store knows.
     fn status(&self, reason: String, clock: &dyn Clock) -> Value {
         let is_away = self.store_error.is_some();
-        let kind = if is_away { ConditionKind::Store } else { ConditionKind::Starting };
         let pools = self.rules.executors.iter().map(|(name, settings)| PoolStatus {
             name: name.clone(),
             busy: 0,
@@ -133,10 +134,11 @@ impl OpeningStore {
             retrying: 0,
             waiting_since: None,
         });
+        let problem = self.problem(reason);
         let report = StatusReport {
             state: if is_away { "waiting for the store" } else { "starting" },
-            conditions: &[Condition::new(kind, &reason, None)],
-            not_ready: Some(self.problem(reason)),
+            conditions: &[Condition::new(problem.reason, &problem.message, None)],
+            not_ready: Some(problem),
             scheduler: Status { pools: pools.collect(), ..Status::default() },
             paused_by: None,
             store_error: self.store_error.clone(),

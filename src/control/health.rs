@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::Api;
@@ -19,20 +20,10 @@ use super::request::NoInput;
 const HEALTHY_STALL: Duration = Duration::from_mins(1);
 
 /// Why the daemon is not healthy or not ready.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(super) struct Problem {
-    reason: &'static str,
-    message: String,
-}
-
-impl Problem {
-    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-
-    pub(super) fn to_value(&self) -> Value {
-        json!({"reason": self.reason, "message": self.message})
-    }
+    pub(super) reason: ConditionKind,
+    pub(super) message: String,
 }
 
 /// Everything that is wrong, except what only a query of the store would show.
@@ -46,7 +37,7 @@ fn found(api: &Api, jobs: Option<&[(String, u64)]>) -> Vec<Condition> {
 /// it was requested.
 fn blocking(found: &[Condition]) -> Option<Problem> {
     let first = found.iter().find(|condition| condition.kind < ConditionKind::Paused)?;
-    Some(Problem::new(first.kind.word(), first.message.clone()))
+    Some(Problem { reason: first.kind, message: first.message.clone() })
 }
 
 /// Everything that is wrong, and why the daemon is not ready, if it is not.
@@ -73,7 +64,7 @@ fn stall(api: &Api) -> Option<Problem> {
         }
         Some(_) => return None,
     };
-    Some(Problem::new(ConditionKind::Stuck.word(), message))
+    Some(Problem { reason: ConditionKind::Stuck, message })
 }
 
 /// The answer to a probe: `{flag: true}`, or 503 with the problem.

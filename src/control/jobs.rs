@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::audit::Caller;
-use super::error::ApiError;
+use super::error::{ApiError, JsonAnswer};
 use super::request::{
-    JobPath, NoInput, QueryParams, RawBody, check_state, check_text, definition, page_limit,
+    JobChange, JobPath, NoInput, QueryParams, RawBody, check_state, check_text, definition,
+    page_limit,
 };
 use crate::clock::{Timestamp, rfc3339};
 use crate::filter::JobFilter;
@@ -117,11 +118,7 @@ async fn find_job(api: &Api, id: &JobId) -> Result<Job, ApiError> {
     job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))
 }
 
-pub(super) async fn show(
-    State(api): State<Api>,
-    JobPath(id): JobPath,
-    _: NoInput,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn show(State(api): State<Api>, JobPath(id): JobPath, _: NoInput) -> JsonAnswer {
     let mut job = find_job(&api, &id).await?.to_value();
     if let (Some(pause), Some(fields)) = (scheduler_pause(&api), job.as_object_mut()) {
         fields.insert("scheduler_paused".to_owned(), json!(pause));
@@ -139,7 +136,7 @@ pub(super) async fn explain(
     State(api): State<Api>,
     JobPath(id): JobPath,
     QueryParams(given): QueryParams<ExplainQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonAnswer {
     let job = find_job(&api, &id).await?;
     let now = api.clock.now();
     let parse = |text: String| parse_moment(&text, job.trigger.zone(), now, Toward::Past);
@@ -149,52 +146,30 @@ pub(super) async fn explain(
     Ok(Json(explanation.to_value(&job)))
 }
 
-pub(super) async fn remove(
-    State(api): State<Api>,
-    caller: Caller,
-    JobPath(id): JobPath,
-    _: NoInput,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn remove(JobChange { api, caller, id }: JobChange) -> JsonAnswer {
     let change = caller.audits("remove").of_job(&id);
     Ok(Json(change.finish(api.handle.remove(id).await)?.to_value()))
 }
 
-pub(super) async fn pause(
-    State(api): State<Api>,
-    caller: Caller,
-    JobPath(id): JobPath,
-    _: NoInput,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn pause(JobChange { api, caller, id }: JobChange) -> JsonAnswer {
     let change = caller.audits("pause").of_job(&id);
     Ok(Json(change.finish(api.handle.pause(id).await)?.to_value()))
 }
 
-pub(super) async fn resume(
-    State(api): State<Api>,
-    caller: Caller,
-    JobPath(id): JobPath,
-    _: NoInput,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn resume(JobChange { api, caller, id }: JobChange) -> JsonAnswer {
     let change = caller.audits("resume").of_job(&id);
     Ok(Json(change.finish(api.handle.resume(id).await)?.to_value()))
 }
 
 pub(super) async fn run(
-    State(api): State<Api>,
-    caller: Caller,
-    JobPath(id): JobPath,
-    _: NoInput,
+    JobChange { api, caller, id }: JobChange,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let change = caller.audits("run").of_job(&id);
     let run = change.finish_with_run(api.handle.run(id).await)?;
     Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }
 
-pub(super) async fn pause_all(
-    State(api): State<Api>,
-    caller: Caller,
-    _: NoInput,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn pause_all(State(api): State<Api>, caller: Caller, _: NoInput) -> JsonAnswer {
     let by = caller.name();
     let change = caller.audits("pause-all");
     let since = change.finish(api.handle.pause_all().await)?;
@@ -204,11 +179,7 @@ pub(super) async fn pause_all(
     Ok(scheduler_state(since))
 }
 
-pub(super) async fn resume_all(
-    State(api): State<Api>,
-    caller: Caller,
-    _: NoInput,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn resume_all(State(api): State<Api>, caller: Caller, _: NoInput) -> JsonAnswer {
     let change = caller.audits("resume-all");
     Ok(scheduler_state(change.finish(api.handle.resume_all().await)?))
 }

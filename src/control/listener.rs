@@ -51,11 +51,12 @@ impl axum::serve::Listener for Listener {
         };
         let process = stream.peer_cred().ok();
         let stream = Arc::new(stream);
-        (SharedStream(Arc::clone(&stream)), SocketPeer { process, stream: Some(stream) })
+        (SharedStream(Arc::clone(&stream)), SocketPeer { process, stream })
     }
 
     fn local_addr(&self) -> std::io::Result<SocketPeer> {
-        Ok(SocketPeer { process: None, stream: None })
+        // The server never asks for its own address, which is not a client.
+        Err(ErrorKind::Unsupported.into())
     }
 }
 
@@ -64,7 +65,7 @@ impl axum::serve::Listener for Listener {
 pub struct SocketPeer {
     /// The process that has connected, as the kernel recorded it.
     process: Option<UCred>,
-    stream: Option<Arc<UnixStream>>,
+    stream: Arc<UnixStream>,
 }
 
 impl server::Peer for SocketPeer {
@@ -84,14 +85,13 @@ impl SocketPeer {
     ///
     /// The server itself would notice only at its next write, and while a request waits there is nothing to write.
     pub(super) async fn gone(&self) {
-        let Some(stream) = self.stream.as_deref() else { return pending().await };
         // Ready when the client has shut down its side. This does not consume the readiness that reading needs.
-        if stream.ready(Interest::PRIORITY).await.is_err() {
+        if self.stream.ready(Interest::PRIORITY).await.is_err() {
             return;
         }
         // Whether the other side is closed as well can only be learnt from readiness to write, which has to be reset after
         // each look. That needs a descriptor of its own, so as not to disturb writing.
-        let Some(watched) = duplicate(stream) else { return pending().await };
+        let Some(watched) = duplicate(&self.stream) else { return pending().await };
         while let Ok(ready) = watched.ready(Interest::WRITABLE).await {
             if ready.is_write_closed() {
                 return;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::audit::Caller;
-use super::error::ApiError;
+use super::error::{ApiError, JsonAnswer};
 use super::request::{JSON_BYTES_MAX, NoInput, RawBody, json as read_json};
 use crate::clock::{Timestamp, rfc3339};
 use crate::invalid::{self, Invalid};
@@ -92,17 +92,13 @@ pub(super) async fn change(
     State(api): State<Api>,
     caller: Caller,
     RawBody(body): RawBody<JSON_BYTES_MAX>,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonAnswer {
     let FilterBody { filter, seconds } = invalid::read(read_json(&body)?)?;
     let limit = seconds.map(|seconds| expiry(seconds, api.clock.now())).transpose()?;
     set(&api, &caller, Some(&filter), limit)
 }
 
-pub(super) async fn reset(
-    State(api): State<Api>,
-    caller: Caller,
-    _: NoInput,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn reset(State(api): State<Api>, caller: Caller, _: NoInput) -> JsonAnswer {
     set(&api, &caller, None, None)
 }
 
@@ -111,7 +107,7 @@ fn set(
     caller: &Caller,
     filter: Option<&str>,
     limit: Option<FilterExpiry>,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonAnswer {
     let log = |change: &FilterChange| {
         caller.changed_log_filter(&change.now.filter, &change.previous);
     };

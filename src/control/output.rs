@@ -1,15 +1,13 @@
 //! The output of a run: all of it at once, or line by line while it is written.
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::Frame;
+use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -60,8 +58,8 @@ pub(super) async fn output(
     if follows {
         let follower = api.history.follow(&run, given.attempt);
         let follower = follower.map_err(|error| ApiError::unavailable(error.to_string()))?;
-        let body = Body::new(FollowBody::new(follower, peer, api.closing));
-        return Ok(([(header::CONTENT_TYPE, NDJSON)], body).into_response());
+        let session = FollowSession { follower, peer, closing: api.closing };
+        return Ok(([(header::CONTENT_TYPE, NDJSON)], session.into_body()).into_response());
     }
     Ok(Json(so_far(&api.history, &run, given.attempt.unwrap_or(run.attempt)).await?)
         .into_response())
@@ -107,16 +105,8 @@ fn event_lines(event: &FollowEvent) -> Bytes {
     text.into()
 }
 
-/// The next lines of a run, and what is needed to wait for those after them. `None` at the end.
-type NextLines = Pin<Box<dyn Future<Output = Option<(Bytes, FollowSession)>> + Send>>;
-
-/// The body of an answer that follows a run. The next event is awaited only when the client has taken the last one, so a
-/// slow client costs no memory; and when the connection closes, all of this is dropped at once.
-struct FollowBody {
-    next: NextLines,
-}
-
-/// Passed from each event to the next.
+/// An answer that follows a run. The next event is awaited only when the client has taken the last one, so a slow client
+/// costs no memory; and when the connection closes, all of this is dropped at once.
 struct FollowSession {
     follower: RunFollower,
     peer: SocketPeer,
@@ -124,42 +114,24 @@ struct FollowSession {
     closing: CancellationToken,
 }
 
-impl FollowBody {
-    fn new(follower: RunFollower, peer: SocketPeer, closing: CancellationToken) -> Self {
-        Self { next: Box::pin(FollowSession { follower, peer, closing }.next()) }
-    }
-}
-
 impl FollowSession {
-    async fn next(mut self) -> Option<(Bytes, Self)> {
+    fn into_body(self) -> Body {
+        Body::from_stream(stream::unfold(self, Self::next))
+    }
+
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         let event = tokio::select! {
             event = self.follower.next() => event,
             () = self.peer.gone() => return None,
             () = self.closing.cancelled() => return None,
         };
         match event {
-            Ok(event) => Some((event_lines(&event?), self)),
+            Ok(event) => Some((Ok(event_lines(&event?)), self)),
             // The client sees that the last line does not say how the run ended.
             Err(error) => {
                 tracing::debug!(%error, "a run cannot be followed any more");
                 None
             }
         }
-    }
-}
-
-impl hyper::body::Body for FollowBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = std::task::ready!(self.next.as_mut().poll(context));
-        Poll::Ready(next.map(|(bytes, session)| {
-            self.next = Box::pin(session.next());
-            Ok(Frame::data(bytes))
-        }))
     }
 }

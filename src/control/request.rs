@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Api;
+use super::audit::Caller;
 use super::budget::BudgetShare;
 use super::error::ApiError;
 use crate::filter::PAGE_LIMIT;
@@ -190,6 +191,25 @@ impl<S: Send + Sync> FromRequestParts<S> for JobPath {
         JobId::parse(id.as_deref().unwrap_or(BATCH)).map(Self).map_err(|_| {
             ApiError::not_found("nothing has this id: it is too long or has control characters")
         })
+    }
+}
+
+/// A request that changes one job and has no other input.
+pub(super) struct JobChange {
+    pub(super) api: Api,
+    pub(super) caller: Caller,
+    pub(super) id: JobId,
+}
+
+impl FromRequest<Api> for JobChange {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, api).await?;
+        let JobPath(id) = JobPath::from_request_parts(&mut parts, api).await?;
+        NoInput::from_request(Request::from_parts(parts, body), api).await?;
+        Ok(Self { api: api.clone(), caller, id })
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::audit::Caller;
-use super::error::ApiError;
+use super::error::{ApiError, JsonAnswer};
 use super::listener::SocketPeer;
 use super::request::{
     JSON_BYTES_MAX, QueryParams, RawBody, RunPath, check_state, check_text, optional, page_limit,
@@ -44,7 +44,7 @@ pub(super) struct RunsQuery {
 pub(super) async fn list(
     State(api): State<Api>,
     QueryParams(given): QueryParams<RunsQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonAnswer {
     check_state(given.state.as_deref(), &STATES)?;
     check_text("job", given.job.as_deref())?;
     let is_run = |cursor: &String| RunId::parse(cursor).is_some();
@@ -80,7 +80,7 @@ pub(super) async fn show(
     Extension(peer): Extension<SocketPeer>,
     RunPath(id): RunPath,
     QueryParams(given): QueryParams<RunQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonAnswer {
     let run = match given.wait {
         Some(seconds) if seconds > WAIT_SECONDS_MAX => {
             let message = format!("must be at most {WAIT_SECONDS_MAX} seconds, not {seconds}");

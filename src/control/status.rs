@@ -44,7 +44,7 @@ impl StatusReport<'_> {
         json!({
             "state": self.state,
             "ready": self.not_ready.is_none(),
-            "not_ready": self.not_ready.as_ref().map(Problem::to_value),
+            "not_ready": self.not_ready,
             "health": condition::health(self.conditions),
             "paused_since": scheduler.paused_since.map(rfc3339),
             "paused_by": self.paused_by,

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::event::{Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+use tokio::time::{Instant, sleep};
 
 use super::delegation::{Controllers, MAIN_SUBGROUP, bad_setting, delegated_folder};
 use crate::job::{CORES_PERIOD, MemorySize, ResourceLimits};
@@ -25,6 +26,9 @@ const PREFIX: &str = "commands-";
 /// How often to check whether killed processes are gone, and the pause between two checks.
 const CHECKS_MAX: usize = 200;
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long to wait for the processes of a killed cgroup to end, and the first and the longest pause between two checks.
+const DEATH_LIMIT: Duration = Duration::from_secs(5);
+const DEATH_PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(200)];
 /// The most process names that a message lists.
 const NAMES_MAX: usize = 8;
 
@@ -88,7 +92,7 @@ impl Cgroups {
             return Ok(());
         }
         let main = base.join(MAIN_SUBGROUP);
-        make_folder(&main)?;
+        fs::create_dir_all(&main)?;
         fs::write(main.join("cgroup.procs"), "0")?;
         let changes: Vec<String> = names.iter().map(|name| format!("+{name}")).collect();
         for folder in [base, &self.folder] {
@@ -127,9 +131,15 @@ impl Cgroup {
         kill(&self.folder);
     }
 
-    /// Whether a process lives in it, or in a cgroup that a command has made in it.
-    pub(super) fn is_populated(&self) -> bool {
-        is_populated(&self.folder)
+    /// Kills everything in it, and waits at most [`DEATH_LIMIT`] until no process is left.
+    pub(super) async fn kill_and_wait(&self) {
+        self.kill();
+        let deadline = Instant::now() + DEATH_LIMIT;
+        let [mut pause, longest] = DEATH_PAUSES;
+        while is_populated(&self.folder) && Instant::now() < deadline {
+            sleep(pause).await;
+            pause = longest.min(pause * 2);
+        }
     }
 
     /// The processes in it, and in cgroups that a command has made in it, except these.
@@ -295,13 +305,6 @@ fn kill(folder: &Path) {
 fn is_populated(folder: &Path) -> bool {
     let events = fs::read_to_string(folder.join("cgroup.events")).unwrap_or_default();
     events.lines().any(|line| line == "populated 1")
-}
-
-fn make_folder(folder: &Path) -> io::Result<()> {
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// Removes a cgroup and those in it. It is no error if it is gone already.

@@ -25,6 +25,8 @@ const FOR_OTHER_USERS: [(CapabilitySet, &str); 3] = [
     (CapabilitySet::SETGID, "CAP_SETGID"),
     (CapabilitySet::KILL, "CAP_KILL"),
 ];
+/// What clients that are not trusted may not do.
+const SECRET_REFUSED: &str = "give a secret to a job";
 /// Where the systemd drop-in for jobs of other users is described.
 const ADVICE: &str = "see \"Jobs as other users\" in OPERATIONS.md";
 
@@ -215,12 +217,9 @@ impl Privileges {
             return Ok(());
         }
         if let Some(field) = task.secret_field() {
-            return Err(not_trusted(field, "give a secret to a job"));
+            return Err(not_trusted(field, SECRET_REFUSED));
         }
-        match task {
-            Task::Command(command) => self.check_command_of(uid, command),
-            Task::Builtin { .. } | Task::Http(_) | Task::Mail(_) | Task::Unreadable(_) => Ok(()),
-        }
+        if let Task::Command(command) = task { self.check_command_of(uid, command) } else { Ok(()) }
     }
 
     /// Checks that a client may give a secret of this daemon to a job.
@@ -228,7 +227,7 @@ impl Privileges {
         if self.may_ask_for_all(uid.map(Uid::from_raw)) {
             return Ok(());
         }
-        Err(not_trusted(field, "give a secret to a job"))
+        Err(not_trusted(field, SECRET_REFUSED))
     }
 
     /// Every user may ask for everything if the daemon has no more rights than any client that can reach it.

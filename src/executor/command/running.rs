@@ -25,8 +25,6 @@ use crate::run::{Cost, Execution, Outcome};
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(200)];
 /// How long processes that a command has left in its cgroup may take to end by themselves, before they get SIGTERM.
 const LEFT_LIMIT: Duration = Duration::from_secs(1);
-/// How long the processes of a killed cgroup are waited for.
-const DEATH_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct RunningCommand<'a> {
@@ -223,13 +221,7 @@ impl RunningCommand<'_> {
             self.runner.give_back(launcher);
             return;
         }
-        launcher.cgroup.kill();
-        let deadline = Instant::now() + DEATH_LIMIT;
-        let [mut pause, longest] = PAUSES;
-        while launcher.cgroup.is_populated() && Instant::now() < deadline {
-            tokio::time::sleep(pause).await;
-            pause = longest.min(pause * 2);
-        }
+        launcher.cgroup.kill_and_wait().await;
     }
 
     /// Waits until the launcher is alone in its cgroup, at most this long.

@@ -39,9 +39,8 @@ const IDLE_LIMIT: Duration = Duration::from_mins(1);
 /// How long a launcher may take to be ready or to start a command, and to answer about a command that has ended.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait for killed processes to end, and the first and the longest pause between two checks.
-const DEATH_LIMIT: Duration = Duration::from_secs(5);
-const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(200)];
+/// How long to wait for all launchers to end when the daemon stops.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct LauncherPool {
@@ -232,7 +231,7 @@ impl LauncherPool {
         };
         drop(idle);
         self.supervisors.close();
-        if timeout(DEATH_LIMIT, self.supervisors.wait()).await.is_err() {
+        if timeout(CLOSE_LIMIT, self.supervisors.wait()).await.is_err() {
             tracing::warn!("some launchers of commands did not end in time");
         }
     }
@@ -392,13 +391,7 @@ async fn supervise(
     end.send_replace(Some(how));
     // Nothing is ever sent: the sender is only dropped.
     drop(released.await);
-    cgroup.kill();
-    let deadline = Instant::now() + DEATH_LIMIT;
-    let [mut pause, longest] = PAUSES;
-    while cgroup.is_populated() && Instant::now() < deadline {
-        tokio::time::sleep(pause).await;
-        pause = longest.min(pause * 2);
-    }
+    cgroup.kill_and_wait().await;
     remove(&cgroup);
 }
 
