@@ -114,7 +114,7 @@ impl Caller {
     }
 
     /// Begins the audit of a request that changes something.
-    pub(super) fn audits(self, action: &'static str) -> AuditedChange {
+    pub(super) fn begin(self, action: &'static str) -> AuditedChange {
         AuditedChange { caller: self, action, job: None, run: None, counts: None, is_logged: false }
     }
 
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_change_is_logged_once_even_if_its_client_goes_away() {
         let caller = Caller { uid: Some(7), user: Some("ada".into()), pid: Some(42) };
-        let change = || caller.clone().audits("pause").of_job(&JobId::parse("a").unwrap());
+        let change = || caller.clone().begin("pause").of_job(&JobId::parse("a").unwrap());
         let ends = "action=pause outcome=";
         let by = "job=a uid=7 user=ada pid=42";
         let said = lines(|| change().finish(Ok(())).unwrap());
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(said, "", "it has changed nothing");
         let nobody = Caller { uid: None, user: None, pid: None };
         let counts = BatchCounts { added: 3, replaced: 2, refused: 1 };
-        let said = lines(|| nobody.audits("add-batch").counting(counts).done());
+        let said = lines(|| nobody.begin("add-batch").counting(counts).done());
         let expected = "action=add-batch outcome=done added=3 replaced=2 refused=1\n";
         assert_eq!(said, format!(" INFO control request {expected}"));
     }

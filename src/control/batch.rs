@@ -48,7 +48,7 @@ pub(super) async fn add(
     let admitting = tokio::task::spawn_blocking(move || admit_all(&read, &rules, now, &by));
     let admitted = admitting.await.map_err(|error| ApiError::unavailable(error.to_string()))?;
     let (admitted, additions) = admitted?;
-    let change = caller.audits("add-batch");
+    let change = caller.begin("add-batch");
     let added = match add_in_slices(&api.handle, additions).await {
         Ok(added) => added,
         Err(refusal) => return Err(change.refused(refusal)),

@@ -63,7 +63,7 @@ pub(super) async fn reload(
     let stopping = || ApiError::unavailable("the daemon is stopping");
     let (reply, answer) = oneshot::channel();
     api.reload.send(ReloadRequest { force, reply }).await.map_err(|_| stopping())?;
-    let change = caller.audits("reload");
+    let change = caller.begin("reload");
     let reloaded = answer.await.map_err(|_| stopping())?;
     match reloaded {
         Ok(reloaded) => {

@@ -74,7 +74,7 @@ pub(super) async fn add(
     let rules = Arc::clone(&api.rules.borrow());
     let now = api.clock.now();
     let addition = admit(definition(&body)?, &rules, now, &caller)?;
-    let change = caller.audits("add").of_job(&addition.job.id);
+    let change = caller.begin("add").of_job(&addition.job.id);
     let job = match api.handle.add(addition).await {
         Ok(job) => job,
         Err(refusal) => return Err(change.refused(refusal)),
@@ -147,31 +147,31 @@ pub(super) async fn explain(
 }
 
 pub(super) async fn remove(JobChange { api, caller, id }: JobChange) -> JsonAnswer {
-    let change = caller.audits("remove").of_job(&id);
+    let change = caller.begin("remove").of_job(&id);
     Ok(Json(change.finish(api.handle.remove(id).await)?.to_value()))
 }
 
 pub(super) async fn pause(JobChange { api, caller, id }: JobChange) -> JsonAnswer {
-    let change = caller.audits("pause").of_job(&id);
+    let change = caller.begin("pause").of_job(&id);
     Ok(Json(change.finish(api.handle.pause(id).await)?.to_value()))
 }
 
 pub(super) async fn resume(JobChange { api, caller, id }: JobChange) -> JsonAnswer {
-    let change = caller.audits("resume").of_job(&id);
+    let change = caller.begin("resume").of_job(&id);
     Ok(Json(change.finish(api.handle.resume(id).await)?.to_value()))
 }
 
 pub(super) async fn run(
     JobChange { api, caller, id }: JobChange,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let change = caller.audits("run").of_job(&id);
+    let change = caller.begin("run").of_job(&id);
     let run = change.finish_with_run(api.handle.run(id).await)?;
     Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }
 
 pub(super) async fn pause_all(State(api): State<Api>, caller: Caller, _: NoInput) -> JsonAnswer {
     let by = caller.name();
-    let change = caller.audits("pause-all");
+    let change = caller.begin("pause-all");
     let since = change.finish(api.handle.pause_all().await)?;
     if let (Some(since), Some(by)) = (since, by) {
         api.reported.set_paused(since, by);
@@ -180,7 +180,7 @@ pub(super) async fn pause_all(State(api): State<Api>, caller: Caller, _: NoInput
 }
 
 pub(super) async fn resume_all(State(api): State<Api>, caller: Caller, _: NoInput) -> JsonAnswer {
-    let change = caller.audits("resume-all");
+    let change = caller.begin("resume-all");
     Ok(scheduler_state(change.finish(api.handle.resume_all().await)?))
 }
 

@@ -142,7 +142,7 @@ pub(super) async fn cancel(
     RawBody(body): RawBody<JSON_BYTES_MAX>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let CancelBody { reason } = CancelBody::read(&body)?;
-    let change = caller.audits("cancel").of_run(&id);
+    let change = caller.begin("cancel").of_run(&id);
     let run = change.finish_with_run(api.handle.cancel(id, reason).await)?;
     Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::event::{Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 use tokio::time::{Instant, sleep};
 
 use super::delegation::{Controllers, MAIN_SUBGROUP, bad_setting, delegated_folder};
+use super::orphans::blocking_sleep;
 use crate::job::{CORES_PERIOD, MemorySize, ResourceLimits};
 
 /// Prefix of the name of the folder that holds a daemon's cgroups.
@@ -191,7 +191,7 @@ impl Cgroup {
     }
 
     /// Processes in it that were killed so far for lack of memory; 0 if the kernel does not count them.
-    pub(super) fn oom_kills(&self) -> u64 {
+    pub(super) fn oom_kills(&self) -> usize {
         if !self.parent.controllers.memory {
             return 0;
         }
@@ -283,10 +283,7 @@ fn kill_and_remove(folder: &Path) {
         if !is_populated(folder) {
             break;
         }
-        // A poll of nothing is a sleep.
-        if let Err(error) = poll(&mut [], Timespec::try_from(PAUSE).ok().as_ref()) {
-            tracing::debug!(%error, "a pause was cut short");
-        }
+        blocking_sleep(PAUSE);
     }
     if let Err(error) = remove(folder) {
         tracing::warn!(%error, folder = %folder.display(), "a cgroup could not be removed");

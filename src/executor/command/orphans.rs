@@ -113,7 +113,7 @@ impl Markers {
             let mid_exec = self.sort(&unknown, &mut living);
             if !mid_exec.is_empty() && rechecks < RECHECKS_MAX {
                 rechecks += 1;
-                pause();
+                blocking_sleep(RECHECK_PAUSE);
                 known.retain(|known| mid_exec.iter().all(|pid| pid.as_raw_pid() != *known));
             }
         }
@@ -177,10 +177,10 @@ fn is_mid_exec(pid: Pid) -> bool {
     ProcessStat::read(pid).is_some_and(|stat| stat.is_alive() && !stat.is_kernel_thread())
 }
 
-fn pause() {
-    // A poll of nothing is a sleep. This thread may block.
-    let waited = poll(&mut [], Timespec::try_from(RECHECK_PAUSE).ok().as_ref());
-    if let Err(error) = waited {
+/// Sleeps on a thread that may block. The standard library's sleep is banned in favour of one that tests can pause.
+pub(super) fn blocking_sleep(pause: Duration) {
+    // A poll of nothing is a sleep.
+    if let Err(error) = poll(&mut [], Timespec::try_from(pause).ok().as_ref()) {
         tracing::debug!(%error, "a pause was cut short");
     }
 }

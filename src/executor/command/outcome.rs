@@ -1,6 +1,5 @@
 //! The outcome that follows from the end of a command's process, in words.
 
-use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -59,7 +58,7 @@ pub(super) fn out_of_memory(outcome: Outcome, limit: Option<&MemorySize>) -> Out
 }
 
 /// A line for the output of a run that succeeded although some of its processes were killed for lack of memory.
-pub(super) fn killed_processes(count: u64, limit: Option<&MemorySize>) -> String {
+pub(super) fn killed_processes(count: usize, limit: Option<&MemorySize>) -> String {
     let limit = limit_in_words(limit);
     let were = if count == 1 { "was" } else { "were" };
     format!("{} {were} killed: out of memory{limit}", processes(count))
@@ -70,8 +69,8 @@ fn limit_in_words(limit: Option<&MemorySize>) -> String {
 }
 
 /// A number of processes, in words.
-pub(super) fn processes<N: fmt::Display + PartialEq + From<u8> + Copy>(count: N) -> String {
-    if count == N::from(1) { "1 process".to_owned() } else { format!("{count} processes") }
+pub(super) fn processes(count: usize) -> String {
+    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
 }
 
 #[cfg(test)]

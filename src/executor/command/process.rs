@@ -58,7 +58,7 @@ impl Process {
             tracing::debug!(%error, "a command keeps the daemon's limit of open files");
         }
         drop(reserve);
-        match watched(pid) {
+        match watch(pid) {
             Ok(pidfd) => Ok(Self { pid, pidfd, is_reaped: false, is_own_child: true }),
             Err(error) => Err(SpawnError::Unwatched(abandon(pid, error))),
         }
@@ -66,7 +66,7 @@ impl Process {
 
     /// Watches a child of a launcher, which has not reaped it yet.
     pub(super) fn of_launcher(pid: Pid) -> Result<Self, SpawnError> {
-        let pidfd = watched(pid).map_err(SpawnError::Unwatched)?;
+        let pidfd = watch(pid).map_err(SpawnError::Unwatched)?;
         Ok(Self { pid, pidfd, is_reaped: false, is_own_child: false })
     }
 
@@ -121,12 +121,16 @@ impl Drop for Process {
     }
 }
 
+fn watch(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
+    readable(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
 #[expect(
     deprecated,
     reason = "its successor is unsafe; an OwnedFd that is owned here cannot be closed behind its back"
 )]
-fn watched(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(pidfd_open(pid, PidfdFlags::empty())?, Interest::READABLE)
+pub(super) fn readable(file: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(file, Interest::READABLE)
 }
 
 /// Kills a process that cannot be watched.

@@ -12,7 +12,6 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -22,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::protocol::{LauncherReply, LauncherRequest, receive, send};
 use crate::executor::command::cgroup::{Cgroup, Cgroups};
 use crate::executor::command::delegation::Controllers;
-use crate::executor::command::process::{Process, SpawnError};
+use crate::executor::command::process::{Process, SpawnError, readable};
 use crate::executor::command::spawn::Spawn;
 use crate::executor::exit_status::describe_exit;
 use crate::job::ResourceLimits;
@@ -81,7 +80,7 @@ pub(crate) struct Launcher {
     /// Whether its cgroup has limits.
     is_limited: bool,
     /// Processes in the cgroup that were killed for lack of memory before its present command.
-    oom_kills_before: u64,
+    oom_kills_before: usize,
     idle_since: Instant,
 }
 
@@ -206,7 +205,7 @@ impl LauncherPool {
         let supervision = supervise(process, end_in, released, Arc::clone(&cgroup));
         self.supervisors.spawn_on(supervision, &self.runtime);
         let mut launcher = Launcher {
-            socket: watched(here)?,
+            socket: readable(here)?,
             pid,
             cgroup,
             end,
@@ -308,7 +307,7 @@ impl Launcher {
     }
 
     /// Processes of its present command that were killed for lack of memory.
-    pub(crate) fn oom_kills(&self) -> u64 {
+    pub(crate) fn oom_kills(&self) -> usize {
         self.cgroup.oom_kills().saturating_sub(self.oom_kills_before)
     }
 
@@ -408,12 +407,4 @@ fn is_disconnect(error: &io::Error) -> bool {
 
 fn unexpected_reply() -> io::Error {
     io::Error::other("the launcher sent an unexpected reply")
-}
-
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe; an OwnedFd that is owned here cannot be closed behind its back"
-)]
-fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(socket, Interest::READABLE)
 }
