@@ -22,7 +22,7 @@ use punctual::clock::SystemClock;
 use punctual::executor::{
     Assignment, Completion, Executor, ExecutorKind, PoolExecutor, PoolSettings, WorkerProgram,
 };
-use punctual::job::{JobId, Task};
+use punctual::job::{Builtin, JobId, Task};
 use punctual::run::{Outcome, RunId};
 use punctual::task::builtin::Registry;
 use serde_json::{Map, json};
@@ -165,7 +165,10 @@ impl Bench {
         let clock = Arc::new(SystemClock);
         let pools =
             PoolExecutor::new(&settings, Registry::default(), clock, completions_in, &worker);
-        let task = Arc::new(Task::Builtin { name: "noop".to_owned(), args: Map::new().into() });
+        let task = Arc::new(Task::Builtin(Arc::new(Builtin {
+            name: "noop".to_owned(),
+            args: Map::new().into(),
+        })));
         let bench = Self { pools, completions, workers, task, started: 0, _folder: folder };
         // All workers have been started when this is measured.
         bench.rate().await.0

@@ -1,4 +1,5 @@
-//! The report of a hook as text: the subject and the body of a mail.
+//! The report of a hook as text: the subject and the body of a mail. The report is the JSON value that a hook gets as its
+//! `event`.
 
 use std::fmt::Write;
 
@@ -9,7 +10,7 @@ use crate::printable::{escaped, shortened};
 /// Characters of a subject.
 const SUBJECT_CHARS: usize = 150;
 
-/// What has happened, in one line: `[web1] job backup failed: exit code 1`.
+/// What happened in one line: `[web1] job backup failed: exit code 1`.
 pub(super) fn subject(facts: &Value) -> String {
     let (host, job) = (text(facts, "/host"), text(facts, "/job/id"));
     let what = match text(facts, "/event").as_str() {
@@ -26,7 +27,7 @@ pub(super) fn subject(facts: &Value) -> String {
     shortened(&escaped(&subject), SUBJECT_CHARS).into_owned()
 }
 
-/// The report: job, host, times, how it ended, and the end of the output.
+/// The report: job, host, times, how the run ended, and the end of its output.
 pub(super) fn report(facts: &Value) -> String {
     let mut report = format!("{}\n\n", subject(facts));
     let run = text(facts, "/run/id");
@@ -58,7 +59,7 @@ pub(super) fn report(facts: &Value) -> String {
         };
         if is_shown {
             let unit = if name == "Took" { " s" } else { "" };
-            // Writing to a text cannot fail.
+            // Writing to a `String` cannot fail.
             _ = writeln!(report, "{:<12} {}{unit}", format!("{name}:"), escaped(&value));
         }
     }
@@ -66,7 +67,7 @@ pub(super) fn report(facts: &Value) -> String {
     if !output.is_empty() {
         report.push_str("\nThe end of its output:\n\n");
         for line in output.lines() {
-            // A tab is shown as it is; what could command a terminal is not.
+            // A tab is kept. Other control characters, which a terminal could obey, are escaped.
             let parts: Vec<_> = line.split('\t').map(escaped).collect();
             report.push_str(&parts.join("\t"));
             report.push('\n');
@@ -78,7 +79,7 @@ pub(super) fn report(facts: &Value) -> String {
     report
 }
 
-/// A fact as text; nothing if it is null or not there.
+/// A member of the report as text; empty if it is null or missing.
 pub(super) fn text(facts: &Value, pointer: &str) -> String {
     match facts.pointer(pointer) {
         None | Some(Value::Null) => String::new(),

@@ -48,7 +48,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Timestamp};
-use crate::job::{Job, Task};
+use crate::job::{Command, Job, Task};
 use crate::output::Output;
 use crate::run::{Execution, Outcome, RunId};
 use crate::task::builtin::Registry;
@@ -279,21 +279,25 @@ impl Executor for PoolExecutor {
         };
         let (services, permits) = (Arc::clone(&self.services), Arc::clone(&pool.permits));
         match (&*assignment.task, &pool.workers) {
-            (Task::Http(_), _) => {
-                self.spawn(http::execute(services, assignment, context, permits));
+            (Task::Http(call), _) => {
+                let call = Arc::clone(call);
+                self.spawn(http::execute(services, call, assignment, context, permits));
             }
-            (Task::Mail(_), _) => {
-                self.spawn(self.mailer.clone().execute(services, assignment, context, permits));
+            (Task::Mail(mail), _) => {
+                let (mail, mailer) = (Arc::clone(mail), self.mailer.clone());
+                self.spawn(mailer.execute(services, mail, assignment, context, permits));
             }
-            (Task::Builtin { .. }, PoolWorkers::Threads(threads)) => {
-                threads.execute(services, assignment, context);
+            (Task::Builtin(builtin), PoolWorkers::Threads(threads)) => {
+                let builtin = Arc::clone(builtin);
+                threads.execute(services, builtin, assignment, context);
             }
-            (Task::Builtin { .. }, PoolWorkers::Processes(processes)) => {
-                processes.execute(assignment, context);
+            (Task::Builtin(builtin), PoolWorkers::Processes(processes)) => {
+                let builtin = Arc::clone(builtin);
+                processes.execute(builtin, assignment, context);
             }
-            (Task::Command(_), PoolWorkers::Processes(_)) => {
-                let commands = Arc::clone(&self.commands);
-                self.spawn(execute_command(services, commands, assignment, context));
+            (Task::Command(command), PoolWorkers::Processes(_)) => {
+                let (command, runner) = (Arc::clone(command), Arc::clone(&self.commands));
+                self.spawn(execute_command(services, runner, command, assignment, context));
             }
             (Task::Command(_), PoolWorkers::Threads(_)) => {
                 let error = failed("a threadpool does not run commands");
@@ -364,17 +368,15 @@ impl Executor for PoolExecutor {
 /// Executes a command and reports how it ended.
 async fn execute_command(
     services: Arc<ExecutorServices>,
-    commands: Arc<CommandRunner>,
+    runner: Arc<CommandRunner>,
+    command: Arc<Command>,
     assignment: Assignment,
     context: Arc<Context>,
 ) {
     let attempt = || async {
-        match (&*assignment.task, context.cancellation.ending()) {
-            (_, Some(ending)) => Ok(Outcome::from(ending).into()),
-            (Task::Command(command), None) => {
-                command::execute(&commands, command, &assignment, &context, &services).await
-            }
-            (_, None) => Ok(failed("the task is not a command").into()),
+        match context.cancellation.ending() {
+            Some(ending) => Ok(Outcome::from(ending).into()),
+            None => command::execute(&runner, &command, &assignment, &context, &services).await,
         }
     };
     let (started_at, end) = services.retry_on_shortage(&assignment, &context, attempt).await;

@@ -10,9 +10,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::assignment::Assignment;
 use super::builtin_call::run_builtin;
-use super::run::{ExecutorServices, failed};
+use super::run::ExecutorServices;
 use super::shortage::THREAD_PAUSE;
-use crate::job::Task;
+use crate::job::Builtin;
 use crate::run::Outcome;
 use crate::task::builtin::Call;
 use crate::task::context::Context;
@@ -24,6 +24,7 @@ const IDLE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct WaitingCall {
     services: Arc<ExecutorServices>,
+    builtin: Arc<Builtin>,
     assignment: Assignment,
     context: Arc<Context>,
     /// Makes a stop wait until the run has ended.
@@ -109,11 +110,12 @@ impl ThreadPool {
     pub(super) fn execute(
         &self,
         services: Arc<ExecutorServices>,
+        builtin: Arc<Builtin>,
         assignment: Assignment,
         context: Arc<Context>,
     ) {
         let token = services.tracker.token();
-        let call = WaitingCall { services, assignment, context, _token: token };
+        let call = WaitingCall { services, builtin, assignment, context, _token: token };
         let mut queue = self.threads.queue();
         queue.waiting.push_back(call);
         if queue.is_missing_threads() {
@@ -161,31 +163,30 @@ async fn retry_threads(threads: Arc<PoolThreads>) {
 
 /// The main function of a thread: runs one builtin after the other.
 fn run_calls(threads: &PoolThreads) {
-    while let Some(WaitingCall { services, assignment, context, _token }) = threads.next() {
-        execute(&services, &assignment, &context);
+    while let Some(call) = threads.next() {
+        execute(&call);
     }
 }
 
 /// Executes a run on this thread, and reports how it ended.
-fn execute(services: &ExecutorServices, assignment: &Assignment, context: &Arc<Context>) {
+fn execute(call: &WaitingCall) {
+    let WaitingCall { services, builtin, assignment, context, _token } = call;
     let started_at = services.clock.now();
-    let end = match (context.cancellation.ending(), &*assignment.task) {
-        (Some(ending), _) => Outcome::from(ending).into(),
-        (None, Task::Builtin { name, args }) => {
-            let _timeout = services.start_timeout(assignment.timeout, context);
-            let call = Call {
-                run_id: assignment.run_id.0.to_string(),
-                job_id: assignment.job_id.to_string(),
-                attempt: assignment.attempt,
-                scheduled_at: assignment.scheduled_at,
-                args: args.to_map(),
-                event: assignment.event.clone(),
-                context: Arc::clone(context),
-                clock: Arc::clone(&services.clock),
-            };
-            run_builtin(&services.registry, name, &call)
-        }
-        (None, _) => failed("a threadpool runs builtin tasks only").into(),
+    let end = if let Some(ending) = context.cancellation.ending() {
+        Outcome::from(ending).into()
+    } else {
+        let _timeout = services.start_timeout(assignment.timeout, context);
+        let call = Call {
+            run_id: assignment.run_id.0.to_string(),
+            job_id: assignment.job_id.to_string(),
+            attempt: assignment.attempt,
+            scheduled_at: assignment.scheduled_at,
+            args: builtin.args.to_map(),
+            event: assignment.event.clone(),
+            context: Arc::clone(context),
+            clock: Arc::clone(&services.clock),
+        };
+        run_builtin(&services.registry, &builtin.name, &call)
     };
     let completion = services.completion(assignment, context, started_at, end);
     let Some(completion) = completion else { return };

@@ -21,7 +21,7 @@ pub use policy::{Policy, PolicyInput};
 pub use retry::Retry;
 pub use rules::{Coalesce, OnCrash, OnFinish, Overlap};
 pub use task::{
-    CORES_PERIOD, Command, HttpBody, HttpCall, Mail, MemorySize, Program, RUN_VARIABLES,
+    Builtin, CORES_PERIOD, Command, HttpBody, HttpCall, Mail, MemorySize, Program, RUN_VARIABLES,
     ReportForm, ResourceLimits, Task, mailbox, parse_url,
 };
 pub use view::JobView;

@@ -141,12 +141,12 @@ impl Rules {
 
     fn check_task(&self, task: &Task) -> Result<(), Invalid> {
         match task {
-            Task::Builtin { args, .. } if args.bytes() > ARGS_BYTES_MAX => {
-                let message =
-                    format!("has {} bytes as JSON, of at most {ARGS_BYTES_MAX}", args.bytes());
+            Task::Builtin(builtin) if builtin.args.bytes() > ARGS_BYTES_MAX => {
+                let bytes = builtin.args.bytes();
+                let message = format!("has {bytes} bytes as JSON, of at most {ARGS_BYTES_MAX}");
                 Err(Invalid::new("args", message))
             }
-            Task::Builtin { name, args } => self.registry.check(name, &args.to_map()),
+            Task::Builtin(builtin) => self.registry.check(&builtin.name, &builtin.args.to_map()),
             Task::Command(_) | Task::Http(_) | Task::Mail(_) | Task::Unreadable(_) => Ok(()),
         }
     }
@@ -227,10 +227,11 @@ impl Rules {
 
     /// Whether a stored job that is due can run here: its builtin and its executor may be gone.
     pub(super) fn can_run(&self, job: &Job) -> Result<(), Invalid> {
-        if let Task::Builtin { name, .. } = &*job.task
-            && self.registry.get(name).is_none()
+        if let Task::Builtin(builtin) = &*job.task
+            && self.registry.get(&builtin.name).is_none()
         {
-            return Err(Invalid::new("task.name", format!("unknown builtin \"{name}\"")));
+            let message = format!("unknown builtin \"{}\"", builtin.name);
+            return Err(Invalid::new("task.name", message));
         }
         self.executor_for(Some(&job.executor), &job.task).map(drop)
     }
@@ -274,7 +275,7 @@ fn check_is_no_hook(task: &Task) -> Result<(), Invalid> {
             Err(Invalid::new("report", message))
         }
         Task::Command(_)
-        | Task::Builtin { .. }
+        | Task::Builtin(_)
         | Task::Http(_)
         | Task::Mail(_)
         | Task::Unreadable(_) => Ok(()),
@@ -287,7 +288,7 @@ fn check_commands<'t>(
 ) -> Result<(), Invalid> {
     tasks.try_for_each(|(name, task)| match task {
         Task::Command(command) => privileges.check(command).map_err(|fault| fault.within(name)),
-        Task::Builtin { .. } | Task::Http(_) | Task::Mail(_) | Task::Unreadable(_) => Ok(()),
+        Task::Builtin(_) | Task::Http(_) | Task::Mail(_) | Task::Unreadable(_) => Ok(()),
     })
 }
 

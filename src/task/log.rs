@@ -1,4 +1,5 @@
-//! What a run is writing: bounded, whatever it writes, and readable while it writes.
+//! The output of a run while it grows. It is bounded, however much the run writes: the first lines and the last ones are
+//! kept, and the lines between them are counted. It can be read and saved at any time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,13 +12,11 @@ use crate::output::{
     HEAD_BYTES, HEAD_STAMPS, LINE_BYTES, Line, Lines, Output, Stream, TAIL_BYTES, TAIL_STAMPS,
 };
 
-pub use super::mask::MASKED_CHARS_MIN;
-
-/// How long what was written may be unsaved while its run goes on.
-pub const SAVE_PAUSE: TimeDelta = TimeDelta::seconds(1);
-/// What is kept is saved as a whole each time, so a large output is saved less often: this many bytes a second.
+/// How long output stays unsaved while its run goes on: what a run writes that ends soon is saved with its end only.
+const SAVE_PAUSE: TimeDelta = TimeDelta::seconds(1);
+/// Bytes that are saved per second. An output is saved as a whole each time, so a large one is saved less often.
 const SAVE_BYTES_PER_SECOND: usize = 16 * 1024;
-/// The longest pause that this leads to. A later instant was computed before the clock was set back.
+/// The longest pause that follows from it. A later instant was computed before the clock was set back.
 const SAVE_PAUSE_MAX: TimeDelta = TimeDelta::seconds(10);
 
 #[derive(Debug, Default)]
@@ -26,23 +25,23 @@ struct LogState {
     tail: Lines,
     cut: u64,
     bytes: u64,
-    /// What has no line break yet, of both streams.
-    begun: [Vec<u8>; 2],
+    /// The unfinished line of each stream.
+    unfinished: [Vec<u8>; 2],
     mask: Mask,
     is_closed: bool,
     followers: usize,
-    /// Where lines go that are not kept here.
+    /// If set, gets each line, and no line is kept.
     pass_on: Option<fn(&Line)>,
-    /// Since when something is written that is not saved.
+    /// When the first byte was written that has not been saved.
     unsaved_since: Option<Timestamp>,
-    /// When it may be saved next, if it was saved before.
+    /// When the output may be saved next, if it was saved before.
     save_from: Option<Timestamp>,
 }
 
-/// What follows a part of what was written.
+/// What follows a piece of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The rest of its line, perhaps.
+    /// Perhaps the rest of its line.
     Nothing,
     /// A line break.
     Line,
@@ -50,50 +49,48 @@ enum End {
     Output,
 }
 
-/// The output of a run, while it grows.
+/// The output of a run while it grows.
 #[derive(Debug, Default)]
 pub struct Log {
     state: Mutex<LogState>,
     changed: Notify,
-    /// Is told when something is there to be saved and nothing was before.
+    /// Notified when there is unsaved output and was none before.
     unsaved: Option<Arc<Notify>>,
 }
 
-/// Lines that a follower has not seen.
+/// New lines for a follower.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct News {
-    /// Lines that were cut before it came to them.
+    /// Lines that were cut before the follower read them.
     pub missed: u64,
-    /// The lines.
     pub lines: Vec<Line>,
-    /// Whether there will be no more.
+    /// Whether no more lines will follow.
     pub is_last: bool,
 }
 
 impl Log {
-    /// A log that keeps nothing, and passes each line on.
+    /// Creates a log that keeps nothing and passes each line on.
     pub fn passing_on(pass_on: fn(&Line)) -> Self {
         let state = LogState { pass_on: Some(pass_on), ..LogState::default() };
         Self { state: Mutex::new(state), ..Self::default() }
     }
 
-    /// A log whose owner is told when there is something to save.
+    /// Creates a log that notifies its owner when there is something to save.
     pub fn notifying(unsaved: Arc<Notify>) -> Self {
         Self { unsaved: Some(unsaved), ..Self::default() }
     }
 
-    /// Texts that are masked from now on, wherever they are written, unless they are shorter than
-    /// [`MASKED_CHARS_MIN`].
+    /// Masks these secrets from now on, unless they are too short to be masked.
     pub fn hide(&self, secrets: impl IntoIterator<Item = String>) {
         self.lock().mask.hide(secrets);
     }
 
-    /// A text without what must not be seen.
+    /// The text with all secrets masked.
     pub fn masked(&self, text: String) -> String {
         self.lock().mask.apply(text)
     }
 
-    /// Takes up what was written.
+    /// Adds output. After [`Log::close`] it is ignored.
     pub fn write(&self, at: Timestamp, stream: Stream, bytes: &[u8]) {
         let mut state = self.lock();
         if state.is_closed {
@@ -112,11 +109,11 @@ impl Log {
         }
     }
 
-    /// Nothing more is written: what is kept of it all.
+    /// Ends the log, and returns the output that is kept.
     pub fn close(&self, at: Timestamp) -> Output {
         let mut state = self.lock();
         for stream in [Stream::Stdout, Stream::Stderr] {
-            if !state.begun_of(stream).is_empty() {
+            if !state.unfinished_of(stream).is_empty() {
                 state.take_part(at, stream, b"", End::Output);
             }
         }
@@ -133,23 +130,23 @@ impl Log {
         Output { head, cut, tail, bytes }
     }
 
-    /// What is kept so far.
+    /// The output that is kept so far, without unfinished lines.
     pub fn so_far(&self) -> Output {
         self.lock().so_far()
     }
 
-    /// Whether nothing more is written. What is kept then is only there for those who followed before.
+    /// Whether the log has ended. Then it keeps its lines only for followers that began before.
     pub fn is_closed(&self) -> bool {
         self.lock().is_closed
     }
 
-    /// Whether there is something that is not saved, and will not be with the end of the run.
+    /// Whether there is unsaved output, and the end of the run will not save it.
     pub fn is_unsaved(&self) -> bool {
         let state = self.lock();
         state.unsaved_since.is_some() && !state.is_closed
     }
 
-    /// Since when it waits to be saved, if it is time: what a run writes that soon ends is only saved with its end.
+    /// Since when the output waits to be saved, if it is due to be saved.
     pub fn unsaved_since(&self, now: Timestamp) -> Option<Timestamp> {
         let state = self.lock();
         let since = state.unsaved_since.filter(|_| !state.is_closed)?;
@@ -159,11 +156,11 @@ impl Log {
         (!is_young && !was_saved).then_some(since)
     }
 
-    /// What is to be saved now: what is kept so far, and the lines that are not complete yet.
+    /// The output to save now, including the unfinished lines.
     pub fn to_save(&self, now: Timestamp) -> Output {
         let mut state = self.lock();
         let mut output = state.so_far();
-        for (stream, begun) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&state.begun) {
+        for (stream, begun) in [Stream::Stdout, Stream::Stderr].into_iter().zip(&state.unfinished) {
             let settled = state.mask.settled(begun);
             if settled.is_empty() {
                 continue;
@@ -176,7 +173,7 @@ impl Log {
         output
     }
 
-    /// An output of this log is saved, of which this many bytes had been written.
+    /// Takes note that an output from [`Log::to_save`] has been saved.
     pub fn saved(&self, output: &Output, now: Timestamp) {
         let mut state = self.lock();
         state.unsaved_since = Some(now).filter(|_| state.bytes > output.bytes);
@@ -191,15 +188,15 @@ impl Log {
 }
 
 impl LogState {
-    fn begun_of(&mut self, stream: Stream) -> &mut Vec<u8> {
-        let [stdout, stderr] = &mut self.begun;
+    fn unfinished_of(&mut self, stream: Stream) -> &mut Vec<u8> {
+        let [stdout, stderr] = &mut self.unfinished;
         match stream {
             Stream::Stdout => stdout,
             Stream::Stderr => stderr,
         }
     }
 
-    /// Takes up a piece of a line, with its line break if it is the last one.
+    /// Adds a piece of a line, with its line break if it is the last piece.
     fn take(&mut self, at: Timestamp, stream: Stream, piece: &[u8]) {
         match piece.strip_suffix(b"\n") {
             Some(text) => self.take_part(at, stream, text, End::Line),
@@ -208,10 +205,10 @@ impl LogState {
     }
 
     fn take_part(&mut self, at: Timestamp, stream: Stream, part: &[u8], end: End) {
-        let mut begun = std::mem::take(self.begun_of(stream));
+        let mut begun = std::mem::take(self.unfinished_of(stream));
         begun.extend_from_slice(part);
         let mut rest = begun.as_slice();
-        // A long line is cut, but not before it is known whether a secret stands at the cut.
+        // A long line is cut, but only when enough bytes are known to see whether the cut would split a secret.
         let ahead = if end == End::Nothing { self.mask.longest() } else { 0 };
         while rest.len() > LINE_BYTES + ahead {
             let cut = self.mask.cut(rest, LINE_BYTES).clamp(1, rest.len());
@@ -226,10 +223,10 @@ impl LogState {
             self.push(at, stream, rest, end == End::Output);
             begun.clear();
         }
-        *self.begun_of(stream) = begun;
+        *self.unfinished_of(stream) = begun;
     }
 
-    /// Takes up a line, or what has no line break.
+    /// Adds a line, or the part of one before a cut.
     fn push(&mut self, at: Timestamp, stream: Stream, bytes: &[u8], is_open: bool) {
         let text = self.mask.apply(String::from_utf8_lossy(bytes).into_owned());
         let line = Line { at, stream, text, is_open };
@@ -239,20 +236,20 @@ impl LogState {
         let is_head = self.is_head(&line.text);
         let lines = if is_head { &mut self.head } else { &mut self.tail };
         lines.push_line(&line);
-        // To take lines from its front moves all of it, so that is not done for each line.
+        // Removing lines from the front moves all bytes behind them, so it is not done for each line.
         if self.tail.text().len() > 2 * TAIL_BYTES || self.tail.stamps() > 2 * TAIL_STAMPS {
             self.shorten();
         }
     }
 
-    /// Whether a line belongs to the beginning.
+    /// Whether a line belongs to the first lines that are kept.
     fn is_head(&self, text: &str) -> bool {
         let is_full = self.head.text().len() + text.len() + 1 > HEAD_BYTES
             || self.head.stamps() >= HEAD_STAMPS;
         self.tail.is_empty() && !is_full
     }
 
-    /// Cuts what is beyond the end that is kept.
+    /// Cuts the lines that are neither first nor last ones.
     fn shorten(&mut self) {
         let lines = self.tail.shorten(TAIL_BYTES, TAIL_STAMPS);
         self.cut = self.cut.saturating_add(u64::try_from(lines).unwrap_or(u64::MAX));
@@ -264,14 +261,14 @@ impl LogState {
         Output { head, cut: self.cut, tail, bytes: self.bytes }
     }
 
-    /// Lines from the one of that number on.
+    /// The lines from number `seen` on.
     fn since(&mut self, seen: u64) -> News {
         self.shorten();
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         let position = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let mut lines = self.head.since(position(seen));
         if self.cut > 0 && !lines.is_empty() {
-            // What was cut comes after these: it is told next.
+            // The cut lines come after these, with the next news.
             return News { missed: 0, lines, is_last: false };
         }
         let before_tail = count(self.head.len()) + self.cut;
@@ -289,13 +286,13 @@ pub struct Follower<L: std::ops::Deref<Target = Log>> {
 }
 
 impl<L: std::ops::Deref<Target = Log>> Follower<L> {
-    /// Reads from the beginning.
+    /// Starts at the first line.
     pub fn new(log: L) -> Self {
         log.lock().followers += 1;
         Self { log, seen: 0 }
     }
 
-    /// What has come, once something has.
+    /// Waits for new lines. Cancel-safe.
     pub async fn next(&mut self) -> News {
         loop {
             let mut changed = std::pin::pin!(self.log.changed.notified());

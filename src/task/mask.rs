@@ -1,20 +1,19 @@
-//! Secrets in what a run writes: masked wherever they stand, also where a long line is cut.
+//! Masks secrets in the output of a run, even where a long line is cut or is not yet finished.
 
-/// What stands where a secret stood.
+/// What replaces a secret.
 const MASK: &str = "***";
-/// Characters that a secret, or a line of one, has at least to be masked. A shorter one would be found in ordinary
-/// words, and mask them all.
-pub const MASKED_CHARS_MIN: usize = 4;
+/// Characters that a secret, or a line of one, needs to be masked. A shorter one would occur in ordinary words.
+const MASKED_CHARS_MIN: usize = 4;
 
-/// Texts that must not be seen.
+/// The secrets of a run.
 #[derive(Debug, Default)]
 pub(super) struct Mask {
-    /// The longest first: one may be a part of another.
+    /// Longest first, since one may be part of another.
     secrets: Vec<String>,
 }
 
 impl Mask {
-    /// Masks these from now on. A secret of several lines never stands on one, so its lines are masked one by one.
+    /// Adds secrets. The lines of a multi-line secret are masked one by one, since output is masked line by line.
     pub(super) fn hide(&mut self, secrets: impl IntoIterator<Item = String>) {
         for secret in secrets {
             let lines = secret.lines().map(str::trim);
@@ -25,7 +24,7 @@ impl Mask {
         self.secrets.dedup();
     }
 
-    /// The text without secrets.
+    /// The text with all secrets masked.
     pub(super) fn apply(&self, text: String) -> String {
         self.secrets.iter().fold(text, |text, secret| {
             if text.contains(secret.as_str()) { text.replace(secret.as_str(), MASK) } else { text }
@@ -37,8 +36,8 @@ impl Mask {
         self.secrets.first().map_or(0, String::len)
     }
 
-    /// Where to cut a line that is longer than `limit`: never within a character or a secret. Of an unfinished line
-    /// there have to be [`Mask::longest`] bytes beyond the limit.
+    /// Where to cut a line that is longer than `limit`: never within a character or a secret. An unfinished line must have
+    /// [`Mask::longest`] bytes beyond the limit.
     pub(super) fn cut(&self, line: &[u8], limit: usize) -> usize {
         let is_within = |at: usize| line.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
         let begins = (0..4).map(|back| limit.saturating_sub(back)).find(|at| !is_within(*at));
@@ -54,7 +53,7 @@ impl Mask {
         at
     }
 
-    /// Begin and end of a secret that stands on both sides of this place.
+    /// Begin and end of a secret that a cut at `at` would split.
     fn crossing(&self, line: &[u8], at: usize) -> Option<(usize, usize)> {
         self.secrets.iter().find_map(|secret| {
             let secret = secret.as_bytes();
@@ -65,7 +64,7 @@ impl Mask {
         })
     }
 
-    /// What of an unfinished line can be shown: its end may be the beginning of a secret.
+    /// The part of an unfinished line that can be shown, without an end that may be the beginning of a secret.
     pub(super) fn settled<'a>(&self, line: &'a [u8]) -> &'a [u8] {
         let longest = self.longest().saturating_sub(1).min(line.len());
         let may_begin = |length: &usize| {

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use super::assignment::Assignment;
 use super::run::{ExecutorServices, failed};
 use super::shortage::Shortage;
-use crate::job::{HttpCall, Task};
+use crate::job::HttpCall;
 use crate::output::Stream;
 use crate::run::Outcome;
 use crate::task::context::Context;
@@ -34,16 +34,14 @@ const READ_BYTES: usize = 1024 * 1024;
 /// Executes a call as soon as a permit is free, and reports how it ended.
 pub(super) async fn execute(
     services: Arc<ExecutorServices>,
+    call: Arc<HttpCall>,
     assignment: Assignment,
     context: Arc<Context>,
     permits: Arc<Semaphore>,
 ) {
     let attempt = || async {
-        let Task::Http(call) = &*assignment.task else {
-            return Ok(failed("the task is not an HTTP call"));
-        };
-        let (assignment, context) = (&assignment, &context);
-        Exchange { services: &services, call, assignment, context }.run().await
+        let (services, call) = (&services, &*call);
+        Exchange { services, call, assignment: &assignment, context: &context }.run().await
     };
     services.execute_async(&assignment, &context, &permits, attempt).await;
 }

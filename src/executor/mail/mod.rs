@@ -20,7 +20,7 @@ use self::smtp::{LIMIT, deliver, describe_error, describe_response};
 use super::assignment::Assignment;
 use super::hook_report::{report, subject};
 use super::run::{ExecutorServices, failed};
-use crate::job::{Mail, Task, mailbox};
+use crate::job::{Mail, mailbox};
 use crate::output::Stream;
 use crate::run::Outcome;
 use crate::task::context::Context;
@@ -53,15 +53,13 @@ impl Mailer {
     pub(super) async fn execute(
         self,
         services: Arc<ExecutorServices>,
+        mail: Arc<Mail>,
         assignment: Assignment,
         context: Arc<Context>,
         permits: Arc<Semaphore>,
     ) {
         let attempt = || async {
-            let Task::Mail(mail) = &*assignment.task else {
-                return Ok(failed("the task is not a mail"));
-            };
-            let sent = self.send(mail, &assignment, &context, &services).await;
+            let sent = self.send(&mail, &assignment, &context, &services).await;
             Ok(sent.unwrap_or_else(failed))
         };
         services.execute_async(&assignment, &context, &permits, attempt).await;

@@ -20,8 +20,8 @@ use super::spawn::WorkerSpawner;
 use crate::clock::Clock;
 use crate::executor::assignment::Assignment;
 use crate::executor::children;
-use crate::executor::run::{RunEnd, failed, failed_for_good};
-use crate::job::Task;
+use crate::executor::run::{RunEnd, failed_for_good};
+use crate::job::Builtin;
 use crate::output::Stream;
 use crate::run::Outcome;
 use crate::task::context::Context;
@@ -117,11 +117,12 @@ impl WorkerHandle {
     /// Has the worker run a builtin. After an error the worker can no longer be used.
     pub(super) async fn call(
         &mut self,
+        builtin: &Builtin,
         assignment: &Assignment,
         context: &Context,
         clock: &Arc<dyn Clock>,
     ) -> Result<RunEnd, WorkerError> {
-        if let Some(refused) = self.send_call(assignment, context).await? {
+        if let Some(refused) = self.send_call(builtin, assignment, context).await? {
             return Ok(refused.into());
         }
         let sink = |stream: Stream, bytes: &[u8]| context.log.write(clock.now(), stream, bytes);
@@ -160,19 +161,17 @@ impl WorkerHandle {
     /// Sends a call. A call that cannot be sent to any worker has its outcome at once.
     async fn send_call(
         &mut self,
+        builtin: &Builtin,
         assignment: &Assignment,
         context: &Context,
     ) -> Result<Option<Outcome>, WorkerError> {
-        let Task::Builtin { name, args } = &*assignment.task else {
-            return Ok(Some(failed("a worker process runs builtin tasks only")));
-        };
         let call = BuiltinCall {
             run_id: Cow::Borrowed(&assignment.run_id.0),
             job_id: Cow::Borrowed(assignment.job_id.as_str()),
             attempt: assignment.attempt,
             scheduled_at: assignment.scheduled_at.map(|at| at.timestamp_micros()),
-            name: Cow::Borrowed(name),
-            args: Cow::Borrowed(args),
+            name: Cow::Borrowed(&builtin.name),
+            args: Cow::Borrowed(&builtin.args),
             event: assignment.event.as_deref().map(Cow::Borrowed),
         };
         match self.connection.try_send(&DaemonMessage::Call(call)) {

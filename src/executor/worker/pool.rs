@@ -10,6 +10,7 @@ use super::program::WorkerProgram;
 use super::supervisor::{SupervisorEnd, supervise};
 use crate::executor::assignment::Assignment;
 use crate::executor::run::ExecutorServices;
+use crate::job::Builtin;
 use crate::task::context::Context;
 
 /// The worker processes of one pool.
@@ -51,9 +52,14 @@ impl ProcessPool {
     }
 
     /// Gives a run to an idle worker, or makes it wait for one.
-    pub(crate) fn execute(&self, assignment: Assignment, context: Arc<Context>) {
+    pub(crate) fn execute(
+        &self,
+        builtin: Arc<Builtin>,
+        assignment: Assignment,
+        context: Arc<Context>,
+    ) {
         let token = self.shared.services.tracker.token();
-        let run = QueuedRun::new(assignment, context, token);
+        let run = QueuedRun::new(builtin, assignment, context, token);
         let mut state = self.shared.state();
         if let Some(slot) = state.take_idle() {
             slot.send(SlotMessage::Run(Box::new(run)));

@@ -13,6 +13,7 @@ use super::program::WorkerProgram;
 use super::spawn::WorkerSpawner;
 use crate::executor::assignment::Assignment;
 use crate::executor::run::ExecutorServices;
+use crate::job::Builtin;
 use crate::run::Execution;
 use crate::task::context::Context;
 
@@ -25,6 +26,7 @@ const STARTS: u32 = 3;
 /// A builtin's run that was handed to the pool.
 #[derive(Debug)]
 pub(super) struct QueuedRun {
+    pub(super) builtin: Arc<Builtin>,
     pub(super) assignment: Assignment,
     pub(super) context: Arc<Context>,
     /// Whether it was sent to a worker that ended without having read it.
@@ -37,11 +39,12 @@ pub(super) struct QueuedRun {
 
 impl QueuedRun {
     pub(super) fn new(
+        builtin: Arc<Builtin>,
         assignment: Assignment,
         context: Arc<Context>,
         token: TaskTrackerToken,
     ) -> Self {
-        Self { assignment, context, was_sent: false, failed_starts: 0, _token: token }
+        Self { builtin, assignment, context, was_sent: false, failed_starts: 0, _token: token }
     }
 }
 

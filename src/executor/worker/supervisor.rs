@@ -85,12 +85,12 @@ async fn execute(
     run: &QueuedRun,
     started_at: Timestamp,
 ) -> Result<Option<Completion>, WorkerError> {
-    let (services, QueuedRun { assignment, context, .. }) = (&pool.services, run);
+    let (services, QueuedRun { builtin, assignment, context, .. }) = (&pool.services, run);
     let end = if let Some(ending) = context.cancellation.ending() {
         Outcome::from(ending).into()
     } else {
         let _timeout = services.start_timeout(assignment.timeout, context);
-        worker.call(assignment, context, &services.clock).await?
+        worker.call(builtin, assignment, context, &services.clock).await?
     };
     Ok(services.completion(assignment, context, started_at, end))
 }

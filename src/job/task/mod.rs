@@ -10,6 +10,8 @@ pub use http::{HttpBody, HttpCall, parse_url};
 pub use limits::{CORES_PERIOD, MemorySize, ResourceLimits};
 pub use mail::{Mail, mailbox};
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -27,22 +29,25 @@ struct BuiltinInput {
     args: Map<String, Value>,
 }
 
-/// A job's task.
+/// A registered Rust function, and the arguments of its call.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Builtin {
+    pub name: String,
+    /// An object.
+    pub args: Json,
+}
+
+/// A job's task. Each variant is shared, so that what executes it can hold it without a copy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Task {
     /// A registered Rust function.
-    Builtin {
-        /// Its registered name.
-        name: String,
-        /// Its arguments, an object.
-        args: Json,
-    },
+    Builtin(Arc<Builtin>),
     /// A program in a process of its own.
-    Command(Box<Command>),
+    Command(Arc<Command>),
     /// A call over HTTP.
-    Http(Box<HttpCall>),
+    Http(Arc<HttpCall>),
     /// A mail.
-    Mail(Box<Mail>),
+    Mail(Arc<Mail>),
     /// A stored task that can no longer be read: kept as it is, never run.
     Unreadable(Value),
 }
@@ -50,24 +55,20 @@ pub enum Task {
 impl Serialize for Task {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Builtin<'a> {
-            r#type: &'static str,
-            name: &'a str,
-            args: &'a Json,
-        }
-        #[derive(Serialize)]
         struct Tagged<'a, T: Serialize> {
             r#type: &'static str,
             #[serde(flatten)]
             rest: &'a T,
         }
         match self {
-            Self::Builtin { name, args } => {
-                Builtin { r#type: "builtin", name, args }.serialize(serializer)
+            Self::Builtin(rest) => {
+                Tagged { r#type: "builtin", rest: &**rest }.serialize(serializer)
             }
-            Self::Command(rest) => Tagged { r#type: "command", rest }.serialize(serializer),
-            Self::Http(rest) => Tagged { r#type: "http", rest }.serialize(serializer),
-            Self::Mail(rest) => Tagged { r#type: "mail", rest }.serialize(serializer),
+            Self::Command(rest) => {
+                Tagged { r#type: "command", rest: &**rest }.serialize(serializer)
+            }
+            Self::Http(rest) => Tagged { r#type: "http", rest: &**rest }.serialize(serializer),
+            Self::Mail(rest) => Tagged { r#type: "mail", rest: &**rest }.serialize(serializer),
             Self::Unreadable(value) => value.serialize(serializer),
         }
     }
@@ -86,16 +87,16 @@ impl Task {
         match rest.remove("type") {
             Some(Value::String(word)) if word == "builtin" => {
                 let given: BuiltinInput = invalid::read(Value::Object(rest))?;
-                Ok(Self::Builtin { name: given.name, args: given.args.into() })
+                Ok(Self::Builtin(Arc::new(Builtin { name: given.name, args: given.args.into() })))
             }
             Some(Value::String(word)) if word == "command" => {
                 Ok(Self::Command(Command::parse(rest)?.into()))
             }
             Some(Value::String(word)) if word == "http" => {
-                Ok(Self::Http(Box::new(HttpCall::parse(Value::Object(rest))?)))
+                Ok(Self::Http(Arc::new(HttpCall::parse(Value::Object(rest))?)))
             }
             Some(Value::String(word)) if word == "mail" => {
-                Ok(Self::Mail(Box::new(Mail::parse(rest)?)))
+                Ok(Self::Mail(Arc::new(Mail::parse(rest)?)))
             }
             Some(other) => {
                 let message = format!("unknown task type {other} (expected {TYPES})");
@@ -113,7 +114,7 @@ impl Task {
     /// The variables of the daemon's environment that it names as secrets.
     pub fn secret_variables(&self) -> Vec<&str> {
         match self {
-            Self::Builtin { .. } | Self::Mail(_) | Self::Unreadable(_) => Vec::new(),
+            Self::Builtin(_) | Self::Mail(_) | Self::Unreadable(_) => Vec::new(),
             Self::Command(command) => command.secret_variables(),
             Self::Http(call) => call.secret_variables(),
         }
@@ -122,7 +123,7 @@ impl Task {
     /// The first of its fields that is secret.
     pub fn secret_field(&self) -> Option<String> {
         match self {
-            Self::Builtin { .. } | Self::Mail(_) | Self::Unreadable(_) => None,
+            Self::Builtin(_) | Self::Mail(_) | Self::Unreadable(_) => None,
             Self::Command(command) => command.secret_field(),
             Self::Http(call) => call.secret_field(),
         }
@@ -132,14 +133,14 @@ impl Task {
     pub fn advice(&self) -> Option<String> {
         match self {
             Self::Command(command) => command.program.advice(),
-            Self::Builtin { .. } | Self::Http(_) | Self::Mail(_) | Self::Unreadable(_) => None,
+            Self::Builtin(_) | Self::Http(_) | Self::Mail(_) | Self::Unreadable(_) => None,
         }
     }
 
     /// The task in a few words, for tables and logs.
     pub fn describe(&self) -> String {
         match self {
-            Self::Builtin { name, .. } => name.clone(),
+            Self::Builtin(builtin) => builtin.name.clone(),
             Self::Command(command) => command.program.describe(),
             Self::Http(call) => call.describe(),
             Self::Mail(mail) => mail.describe(),
