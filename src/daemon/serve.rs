@@ -37,7 +37,7 @@ use crate::history::History;
 use crate::invalid::Invalid;
 use crate::scheduler::admission::Rules;
 use crate::scheduler::declare::{DeclareError, DeclareReport, Occasion, declare};
-use crate::scheduler::handle::COMMAND_QUEUE;
+use crate::scheduler::handle::REQUEST_QUEUE;
 use crate::scheduler::serve::LoopInputs;
 use crate::scheduler::{self, Scheduler};
 use crate::store::sql::SqlStore;
@@ -255,7 +255,7 @@ fn assemble(
     let Frame { core, doors, tracker, .. } = frame;
     // Until the jobs of the file are declared nothing fires: no job as the file of yesterday had it.
     scheduler.hold();
-    let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
+    let (commands_in, commands) = mpsc::channel(REQUEST_QUEUE);
     let handle = scheduler::handle::Handle::new(commands_in, scheduler.status());
     let handle = handle.with_pulse(frame.pulse.clone());
     let (rules_in, rules_out) = watch::channel(Arc::new(rules));
@@ -282,7 +282,8 @@ fn assemble(
     };
     start_helpers(&store, secrets, core, tracker);
     let (hints, outputs) = start_hints(&store, live, (core, doors), tracker);
-    let inlets = LoopInputs { commands, completions, hints, outputs, shutdown: core.clone() };
+    let inlets =
+        LoopInputs { requests: commands, completions, hints, outputs, shutdown: core.clone() };
     let serving = super::core::start(scheduler, &store, inlets, config.drain_limit, tracker);
     let serving = serving.map_err(|error| refused(&error))?;
     start.declaring(control::router(api));

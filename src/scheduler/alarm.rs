@@ -1,7 +1,7 @@
 //! Wakes at an instant of the wall clock, or when that clock is set.
 //!
-//! A timer of the kernel on the real-time clock is some 50 µs late where the runtime's own timer
-//! is 1 ms late, and it tells when someone has changed the time.
+//! A kernel timer on the real-time clock is about 50 µs late where the runtime's own timer is 1 ms late, and it reports when
+//! the clock is set.
 
 use std::os::fd::OwnedFd;
 
@@ -13,14 +13,12 @@ use tokio::io::unix::AsyncFd;
 
 use crate::clock::Timestamp;
 
-/// An alarm clock.
 #[derive(Debug)]
 pub(super) struct Alarm {
     timer: AsyncFd<OwnedFd>,
 }
 
 impl Alarm {
-    /// An alarm that is not set.
     #[expect(
         deprecated,
         reason = "its successor is unsafe; an OwnedFd that is owned here cannot be closed behind its back"
@@ -33,17 +31,18 @@ impl Alarm {
         Ok(Self { timer: AsyncFd::new(timer)? })
     }
 
-    /// Returns at the instant, at once if it has passed, or when the clock is set; without an instant, never.
+    /// Returns at the instant, or at once if it has passed, or when the clock is set. Without an instant, it never returns.
+    /// Cancel-safe.
     pub(super) async fn wait_until(&mut self, at: Option<Timestamp>) -> std::io::Result<()> {
         let Some(at) = at else { return std::future::pending().await };
         let nanoseconds = i64::from(at.timestamp_subsec_micros()) * 1000;
-        // An instant of zero would switch the timer off; anything in the past fires at once.
+        // An instant of zero would disarm the timer. An instant in the past fires at once.
         let it_value = Timespec { tv_sec: at.timestamp().max(1), tv_nsec: nanoseconds };
         let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
         let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
         match timerfd_settime(self.timer.get_ref(), flags, &spec) {
             Ok(_) => {}
-            // The clock was set since the last wait; the kernel says so here, though the timer is set.
+            // The clock was set since the last wait. The kernel reports that here, although the timer is armed.
             Err(rustix::io::Errno::CANCELED) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
@@ -54,7 +53,7 @@ impl Alarm {
                 ready.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut expirations)?));
             match read {
                 Ok(Ok(_)) => return Ok(()),
-                // The clock was set: the caller has to look at it again.
+                // The clock was set: the caller has to read it again.
                 Ok(Err(error))
                     if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) =>
                 {

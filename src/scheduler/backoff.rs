@@ -5,18 +5,17 @@ use chrono::TimeDelta;
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 
-/// First pause after the store has failed, doubled up to the last one.
+/// First pause after the store has failed. It is doubled up to the longest one.
 const FIRST_PAUSE: TimeDelta = TimeDelta::milliseconds(100);
 const LONGEST_PAUSE: TimeDelta = TimeDelta::seconds(10);
 
-/// When to try again while the store fails; says so once, not at each try.
+/// When to try again while the store fails. The log says so once, not at each try.
 #[derive(Debug)]
 pub(super) struct Backoff {
     longest: TimeDelta,
     waiting: Option<BackoffPause>,
 }
 
-/// A pause, and when it ends.
 #[derive(Debug, Clone, Copy)]
 struct BackoffPause {
     pause: TimeDelta,
@@ -30,7 +29,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// From now on no pause is longer than this, the present one included.
+    /// Limits all pauses, including the present one.
     pub(super) fn limit(&mut self, longest: TimeDelta) {
         self.longest = longest;
         if let Some(waiting) = &mut self.waiting {
@@ -52,7 +51,7 @@ impl Backoff {
                 self.waiting = None;
                 next
             }
-            // Who asks meanwhile is answered, and makes the pause no longer; a clock that went back does not either.
+            // A request in the pause is tried at once, and must not prolong the pause. Neither must a clock that went back.
             (Err(_), Some(BackoffPause { pause, until }))
                 if now < until && until - now <= pause =>
             {
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_while_the_store_fails_however_often_someone_asks() {
+    fn pauses_grow_while_the_store_fails_however_many_requests_arrive() {
         let mut backoff = Backoff::default();
         let mut fail = |millis| {
             let error = StoreError::Unavailable("gone".to_owned());

@@ -1,6 +1,8 @@
-//! Making the jobs of the file what the file says, at a start and at a reload, slice by slice, so
-//! that jobs fire on time in between. Each slice is one transaction. A crash between two of them
-//! leaves jobs of the old file behind; the next start finds and changes them.
+//! Declares the jobs of the file, at a start and at a reload: it adds and changes those that the file declares, and removes
+//! those that it no longer does.
+//!
+//! This is done slice by slice, so that jobs fire on time in between. Each slice is one transaction. A crash between two of
+//! them leaves jobs of the old file behind, and the next start corrects them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,32 +16,24 @@ use crate::store::{Archive, ReviewedJob, StoreError};
 
 /// Work of one slice, in jobs of usual size: a few milliseconds of the scheduler's time.
 const SLICE_WEIGHT: usize = 64;
-/// Jobs that are looked up at a time.
+/// Stored jobs that are read at a time.
 const PAGE: usize = 1000;
 
 /// Why the jobs of the file were not all declared.
 #[derive(Debug, thiserror::Error)]
 pub enum DeclareError {
-    /// The jobs that there are could not be read.
+    /// The stored jobs could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The database refuses a value of a job.
     #[error("job \"{id}\": the database refuses a value of it: {why}")]
-    Rejected {
-        /// The job.
-        id: JobId,
-        /// What the database says.
-        why: String,
-    },
+    Rejected { id: JobId, why: String },
     /// Other files declare jobs of this one; nothing has changed.
     #[error("{first}{}", more(*.others))]
     Conflict {
-        /// One of them.
         first: Conflict,
-        /// How many there are beside it.
+        /// How many conflicts there are besides the first.
         others: usize,
     },
-    /// The scheduler refused a slice.
     #[error(transparent)]
     Refused(#[from] RequestError),
 }
@@ -51,39 +45,34 @@ fn more(others: usize) -> String {
     }
 }
 
-/// What a file declares.
 #[derive(Debug, Default)]
 pub struct Declaration {
-    /// Its jobs that are in order.
     pub jobs: Vec<Job>,
-    /// Its jobs that are not.
     pub faults: Vec<InvalidDeclaration>,
-    /// Whether one of those has no id of its own, so that nobody knows which job it is.
+    /// Whether an invalid declaration has no id, so that it is unknown which job it declares.
     pub has_nameless: bool,
 }
 
-/// What the jobs of a file are declared for.
+/// When the jobs of a file are declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occasion {
-    /// A start goes on with what is in order. An empty file is more often a mistake than meant, so that it removes nothing.
-    /// Neither does one with a job whose id is not known.
+    /// A start uses the valid declarations. A file that declares nothing is more often a mistake than meant, so it removes
+    /// nothing. Neither does a file with a job whose id is unknown.
     Start,
     /// A reload changes nothing if another file declares one of the jobs.
     Reload,
 }
 
-/// What declaring jobs has led to.
 #[derive(Debug)]
 pub struct DeclareReport {
-    /// What has changed.
     pub difference: Difference,
-    /// Jobs of the file that it does not declare any more, and that were kept.
+    /// How many jobs the file no longer declares, but were kept.
     pub kept: usize,
-    /// Jobs that the database refused, which were broken instead.
+    /// Jobs that the database refused, and that were broken instead.
     pub refused: Vec<InvalidDeclaration>,
 }
 
-/// The jobs to review, page by page.
+/// Reads the stored jobs to review, page by page.
 struct Reviews<'a> {
     archive: &'a dyn Archive,
     executors: Vec<String>,
@@ -97,7 +86,7 @@ impl<'a> Reviews<'a> {
         Self { archive, executors, after: String::new(), is_over: false }
     }
 
-    /// The next page; an empty one after the last.
+    /// The next page; empty after the last one.
     async fn next(&mut self) -> Result<Vec<ReviewedJob>, StoreError> {
         if self.is_over {
             return Ok(Vec::new());
@@ -111,7 +100,7 @@ impl<'a> Reviews<'a> {
     }
 }
 
-/// Has jobs judged by these rules, and makes the jobs of the file what it declares; says what has changed.
+/// Sets the rules of the scheduler, and declares the jobs of the file.
 pub async fn declare(
     handle: &Handle,
     archive: &dyn Archive,
@@ -160,7 +149,7 @@ pub async fn declare(
                 [job] => {
                     let error = DeclareError::Rejected { id: job.id.clone(), why };
                     if occasion == Occasion::Reload {
-                        // The jobs before it are declared, and it is named.
+                        // The jobs before it are declared, and the error names it.
                         return Err(error);
                     }
                     let fault =
@@ -176,7 +165,7 @@ pub async fn declare(
     Ok(DeclareReport { difference, kept, refused })
 }
 
-/// Breaks jobs whose declarations are faulty. One that the database refuses even so is not shown as broken.
+/// Breaks jobs with an invalid declaration. A job that the database refuses even then is not shown as broken.
 async fn break_declared(
     handle: &Handle,
     faults: Vec<InvalidDeclaration>,
@@ -192,7 +181,7 @@ async fn break_declared(
     Ok(())
 }
 
-/// Refuses jobs that another file declares.
+/// Returns an error if another file declares one of the jobs.
 async fn refuse_conflicts(
     archive: &dyn Archive,
     rules: &Rules,

@@ -1,6 +1,5 @@
-//! How the doors reach the scheduler: requests go in through a bounded queue, each is answered
-//! after it has been written, and the status is there to be looked at. Only this file knows the
-//! answers as one enum: an answer of the wrong kind is an error for the caller.
+//! How clients of the scheduler reach it: requests go in through a bounded queue, each is answered after it has been written,
+//! and the status can be read at any time. Only this file matches [`Response`]: a response of the wrong kind is an error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,118 +13,30 @@ use super::request::{
     Added, Addition, Difference, InvalidDeclaration, PendingRequest, Request, RequestError,
     Response,
 };
-use super::state::capacity::PoolUsage;
-pub use super::step::correct::ClockCorrection;
+pub use super::status::{ClockCorrection, PoolStatus, Status, WriteCounts};
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId, JobState};
+use crate::job::{Job, JobId};
 use crate::run::{Run, RunId};
 pub use crate::store::Node;
-use crate::store::{ATTEMPT_BYTES, Change, RUN_BYTES, RunPart};
+use crate::store::RunPart;
 
-/// Requests that wait for the scheduler. Beyond that, callers wait for a place.
-pub const COMMAND_QUEUE: usize = 1024;
+/// Most requests that wait for the scheduler. Further callers wait until the queue takes their request.
+pub const REQUEST_QUEUE: usize = 1024;
 
-/// How a pool is used.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct PoolStatus {
-    /// Its name.
-    pub name: String,
-    /// Workers that run something.
-    pub busy: usize,
-    /// Workers.
-    pub max_workers: usize,
-    /// Runs that wait for a worker.
-    pub waiting: usize,
-    /// Runs that wait for their next attempt.
-    pub retrying: usize,
-    /// When the earliest of the runs that wait for a worker was due, if no worker is free.
-    #[serde(skip)]
-    pub waiting_since: Option<Timestamp>,
-}
-
-impl From<PoolUsage<'_>> for PoolStatus {
-    fn from(usage: PoolUsage<'_>) -> Self {
-        let PoolUsage { name, busy, max_workers, waiting, retrying, waiting_since } = usage;
-        Self { name: name.to_owned(), busy, max_workers, waiting, retrying, waiting_since }
-    }
-}
-
-/// What a process has written to its store since its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WriteCounts {
-    /// New rows.
-    pub runs: u64,
-    /// Bytes, by the estimate that the store makes of a row.
-    pub bytes: u64,
-    /// Changes of jobs that may have changed how many jobs there are in each state.
-    pub jobs: u64,
-}
-
-impl WriteCounts {
-    /// Counts what a commit has added.
-    pub(super) fn count(&mut self, changes: &[Change]) {
-        for change in changes {
-            match change {
-                Change::InsertRun(_) => {
-                    self.runs += 1;
-                    self.bytes += RUN_BYTES;
-                }
-                Change::InsertAttempt(_) => self.bytes += ATTEMPT_BYTES,
-                Change::PutOutput { output, .. } => {
-                    let kept = u64::try_from(output.kept_bytes()).unwrap_or(u64::MAX);
-                    self.bytes += ATTEMPT_BYTES + kept;
-                }
-                Change::InsertJob(_) | Change::UpdateJob(_) | Change::DeleteJob { .. } => {
-                    self.jobs += 1;
-                }
-                Change::AdvanceJob(job) => {
-                    self.jobs += u64::from(!matches!(job.state, JobState::Active { .. }));
-                }
-                Change::UpdateRun { .. }
-                | Change::ExtendSkipped { .. }
-                // It is counted with the end of its attempt.
-                | Change::SavePartialOutput { .. }
-                | Change::RecordTime(_)
-                | Change::CancelJobRuns { .. }
-                | Change::CancelRun { .. }
-                | Change::SetPaused(_)
-                | Change::Prune { .. } => {}
-            }
+/// Takes the value out of a response of this kind, or returns `None` for another kind.
+macro_rules! expect {
+    ($kind:path) => {
+        |response| match response {
+            $kind(value) => Some(value),
+            _ => None,
         }
-    }
+    };
 }
 
-/// How the scheduler stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Counts the steps: it changes whenever something may have changed.
-    pub steps: u64,
-    /// When the scheduler looks again of itself.
-    pub next_wake: Option<Timestamp>,
-    /// When the first of the jobs that this node knows of is due.
-    pub next_due: Option<Timestamp>,
-    /// Runs in flight.
-    pub running: usize,
-    /// Since when no job fires, if someone paused the scheduler.
-    pub paused_since: Option<Timestamp>,
-    /// The last correction of the clock that this process has found.
-    pub clock: Option<ClockCorrection>,
-    /// What this process has written to its store.
-    pub written: WriteCounts,
-    /// Why the store cannot be used, if the last step failed.
-    pub store_error: Option<String>,
-    /// Whether nothing is started any more.
-    pub draining: bool,
-    /// The pools.
-    pub pools: Vec<PoolStatus>,
-    /// The nodes on a store that nodes share, this one among them.
-    pub nodes: Vec<Node>,
-}
-
-/// A way to ask the scheduler. Each method waits for its answer; `Ok` means that what was asked is on disk.
+/// Sends requests to the scheduler. Each method waits for the answer; `Ok` means that the change is on disk.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    commands: mpsc::Sender<PendingRequest>,
+    requests: mpsc::Sender<PendingRequest>,
     status: watch::Receiver<Status>,
     pulse: Pulse,
 }
@@ -142,23 +53,23 @@ pub struct Delay {
 }
 
 impl Handle {
-    /// A handle to the scheduler that reads these commands and publishes this status.
-    pub fn new(commands: mpsc::Sender<PendingRequest>, status: watch::Receiver<Status>) -> Self {
-        Self { commands, status, pulse: Pulse::default() }
+    /// Creates a handle to the scheduler that receives these requests and publishes this status.
+    pub fn new(requests: mpsc::Sender<PendingRequest>, status: watch::Receiver<Status>) -> Self {
+        Self { requests, status, pulse: Pulse::default() }
     }
 
-    /// The same handle, to a scheduler that gives its signs of life here.
+    /// The same handle, to a scheduler that marks its progress in this pulse.
     #[must_use]
     pub fn with_pulse(self, pulse: Pulse) -> Self {
         Self { pulse, ..self }
     }
 
-    /// Adds a job; gives it as it now is.
+    /// Adds a job. Returns it as it now is.
     pub async fn add(&self, addition: Addition) -> Result<Arc<Job>, RequestError> {
-        self.ask(Request::Add(addition), job).await
+        self.ask(Request::Add(addition), expect!(Response::Job)).await
     }
 
-    /// Adds jobs in one transaction; says what became of each, in order.
+    /// Adds jobs in one transaction. Returns the result of each, in order.
     pub async fn add_all(
         &self,
         additions: Vec<Addition>,
@@ -171,43 +82,40 @@ impl Handle {
         self.ask(Request::AddAll(additions), all_of).await
     }
 
-    /// Removes a job; gives it as it was.
+    /// Removes a job. Returns it as it was.
     pub async fn remove(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        self.ask(Request::Remove(id), job).await
+        self.ask(Request::Remove(id), expect!(Response::Job)).await
     }
 
-    /// Pauses a job.
     pub async fn pause(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        self.ask(Request::Pause(id), job).await
+        self.ask(Request::Pause(id), expect!(Response::Job)).await
     }
 
-    /// Resumes a job.
     pub async fn resume(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        self.ask(Request::Resume(id), job).await
+        self.ask(Request::Resume(id), expect!(Response::Job)).await
     }
 
-    /// Runs a job now, beside its schedule.
+    /// Runs a job now, in addition to its schedule.
     pub async fn run(&self, id: JobId) -> Result<Arc<Run>, RequestError> {
-        self.ask(Request::Run(id), run).await
+        self.ask(Request::Run(id), expect!(Response::Run)).await
     }
 
-    /// Ends a run before it ends by itself.
     pub async fn cancel(
         &self,
         run_id: RunId,
         reason: Option<String>,
     ) -> Result<Arc<Run>, RequestError> {
-        self.ask(Request::Cancel { run: run_id, reason }, run).await
+        self.ask(Request::Cancel { run: run_id, reason }, expect!(Response::Run)).await
     }
 
-    /// Pauses the scheduler as a whole; says since when it is paused.
+    /// Pauses the scheduler as a whole. Returns since when it is paused.
     pub async fn pause_all(&self) -> Result<Option<Timestamp>, RequestError> {
-        self.ask(Request::PauseAll, paused).await
+        self.ask(Request::PauseAll, expect!(Response::Paused)).await
     }
 
-    /// Resumes the scheduler as a whole; says since when it is paused, if it still is.
+    /// Resumes the scheduler as a whole. Returns since when it is paused, if it still is.
     pub async fn resume_all(&self) -> Result<Option<Timestamp>, RequestError> {
-        self.ask(Request::ResumeAll, paused).await
+        self.ask(Request::ResumeAll, expect!(Response::Paused)).await
     }
 
     /// Deletes parts of runs that have ended.
@@ -216,54 +124,58 @@ impl Handle {
         runs: Vec<RunId>,
         parts: &'static [RunPart],
     ) -> Result<(), RequestError> {
-        self.ask(Request::Prune { runs, parts }, done).await
+        self.ask_done(Request::Prune { runs, parts }).await
     }
 
-    /// Removes those of these jobs that are finished and have no run in flight.
+    /// Removes those of the jobs that are finished and have no run in flight.
     pub async fn remove_finished(&self, ids: Vec<JobId>) -> Result<(), RequestError> {
-        self.ask(Request::RemoveFinished(ids), done).await
+        self.ask_done(Request::RemoveFinished(ids)).await
     }
 
-    /// Has jobs judged by these rules from now on.
+    /// Replaces the rules that jobs are checked against.
     pub(super) async fn set_rules(&self, rules: Rules) -> Result<(), RequestError> {
-        self.ask(Request::SetRules(Box::new(rules)), done).await
+        self.ask_done(Request::SetRules(Box::new(rules))).await
     }
 
-    /// Has jobs that the file does not declare looked at again.
+    /// Checks jobs that the file does not declare again.
     pub(super) async fn review(&self, ids: Vec<JobId>) -> Result<Difference, RequestError> {
-        self.ask(Request::Review(ids), difference).await
+        self.ask(Request::Review(ids), expect!(Response::Difference)).await
     }
 
-    /// Makes jobs of the file what the file says.
+    /// Defines jobs as the file declares them.
     pub(super) async fn declare(&self, jobs: Vec<Job>) -> Result<Difference, RequestError> {
-        self.ask(Request::Declare(jobs), difference).await
+        self.ask(Request::Declare(jobs), expect!(Response::Difference)).await
     }
 
-    /// Breaks jobs of the file whose declarations are faulty.
+    /// Breaks jobs of the file whose declarations are invalid.
     pub(super) async fn break_declared(
         &self,
         faults: Vec<InvalidDeclaration>,
     ) -> Result<(), RequestError> {
-        self.ask(Request::BreakDeclared(faults), done).await
+        self.ask_done(Request::BreakDeclared(faults)).await
     }
 
-    /// Lets a scheduler fire that was held until its declared jobs are known.
+    /// Lets a scheduler fire that was held until the jobs of the file are declared.
     pub async fn begin(&self) -> Result<(), RequestError> {
-        self.ask(Request::Begin, done).await
+        self.ask_done(Request::Begin).await
     }
 
-    /// Asks, and waits for an answer of the right kind.
+    /// Sends a request, and waits for a response of the expected kind.
     async fn ask<T>(
         &self,
         request: Request,
         expected: impl FnOnce(Response) -> Option<T>,
     ) -> Result<T, RequestError> {
         let (reply, answer) = oneshot::channel();
-        let command = PendingRequest::new(request, reply);
-        self.commands.send(command).await.map_err(|_| RequestError::Stopping)?;
+        let pending = PendingRequest::new(request, reply);
+        self.requests.send(pending).await.map_err(|_| RequestError::Stopping)?;
         let answer = answer.await.map_err(|_| RequestError::Stopping)??;
         expected(answer)
             .ok_or(RequestError::Internal("the scheduler gave an answer of another kind"))
+    }
+
+    async fn ask_done(&self, request: Request) -> Result<(), RequestError> {
+        self.ask(request, |response| matches!(response, Response::Done).then_some(())).await
     }
 
     /// The status as of the last step.
@@ -271,9 +183,9 @@ impl Handle {
         self.status.borrow().clone()
     }
 
-    /// How far the loop is behind, as seen from outside of it: a loop that hangs cannot tell. None if it has ended.
+    /// How far the loop is behind, as seen from outside, because a loop that hangs cannot report it. `None` if it has ended.
     pub fn delay(&self, now: Timestamp, instant: Instant) -> Option<Delay> {
-        // Only a scheduler that is gone has dropped its end.
+        // The channel is closed only if the scheduler has ended.
         self.status.has_changed().ok()?;
         let busy = self.pulse.busy(instant);
         if busy.step > Duration::ZERO {
@@ -285,36 +197,10 @@ impl Handle {
         Some(Delay { late, store: None, stalled: late })
     }
 
-    /// A receiver that changes with every step.
+    /// Follows the status, which changes with every step.
     pub fn steps(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
-}
-
-fn job(answer: Response) -> Option<Arc<Job>> {
-    if let Response::Job(job) = answer { Some(job) } else { None }
-}
-
-fn run(answer: Response) -> Option<Arc<Run>> {
-    if let Response::Run(run) = answer { Some(run) } else { None }
-}
-
-#[expect(
-    clippy::option_option,
-    clippy::needless_pass_by_value,
-    reason = "the shape that `ask` takes: none for an answer of another kind"
-)]
-fn paused(answer: Response) -> Option<Option<Timestamp>> {
-    if let Response::Paused(since) = answer { Some(since) } else { None }
-}
-
-fn difference(answer: Response) -> Option<Difference> {
-    if let Response::Difference(difference) = answer { Some(difference) } else { None }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the shape that `ask` takes")]
-fn done(answer: Response) -> Option<()> {
-    matches!(answer, Response::Done).then_some(())
 }
 
 #[cfg(test)]

@@ -1,11 +1,19 @@
-//! The hooks of a job: which task each is, and which of their runs are tried again. Pure.
+//! The hooks of a job: which task each event has, what a hook run is given, and when it is retried. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::TimeDelta;
+use serde_json::{Value, json};
 
 use crate::job::{Job, Retry, Task};
+use crate::output::{Line, Output};
 use crate::run::{Cause, Event, Run};
+
+/// Timeout of a hook run.
+pub(super) const HOOK_TIMEOUT: Duration = Duration::from_mins(1);
+/// Bytes from the end of an output that a hook is given, in whole lines.
+const OUTPUT_BYTES: usize = 16 * 1024;
 
 /// When a report that could not be delivered is tried again: four times within an hour and a half.
 const REPORT_RETRY: Retry = Retry {
@@ -27,17 +35,58 @@ pub(super) fn task(job: &Job, event: Event) -> Option<&Arc<Task>> {
     }
 }
 
-/// By what a run of a job is tried again if it fails. A hook run is, if it sends a message, whose server may be away for a
-/// moment, and if it is the only one that reports an outage.
-pub(super) fn retry(job: &Job, run: &Run) -> Option<Retry> {
+/// The retry policy of a run. A hook run is retried if it sends a message, whose server may be away for a moment, and if
+/// it is the only report of an outage.
+pub(super) fn retry_policy(job: &Job, run: &Run) -> Option<Retry> {
     match &run.cause {
         Cause::Schedule | Cause::Manual => job.policy.retry,
         Cause::Event { event, .. } => {
             let task = task(job, *event)?;
             let is_message = matches!(**task, Task::Mail(_) | Task::Http(_));
             let is_of_outage = matches!(event, Event::Failure | Event::Recovery);
-            let is_only_one = job.policy.hooks.on_failure_once && is_of_outage;
-            (is_message || is_only_one).then_some(REPORT_RETRY)
+            let is_only_report = job.policy.hooks.on_failure_once && is_of_outage;
+            (is_message || is_only_report).then_some(REPORT_RETRY)
+        }
+    }
+}
+
+/// The last lines of an output that fit into [`OUTPUT_BYTES`].
+pub(super) fn output_tail(output: &Output) -> String {
+    let mut bytes = 0;
+    let last = output.last_lines(OUTPUT_BYTES);
+    let fits = |line: &&Line| {
+        bytes += line.text.len() + 1;
+        bytes <= OUTPUT_BYTES
+    };
+    let lines: Vec<&Line> = last.iter().rev().take_while(fits).collect();
+    lines.into_iter().rev().flat_map(|line| [line.text.as_str(), "\n"]).collect()
+}
+
+/// What a hook run is given: the event, the host, the job, the run that it reports, and the end of that run's output.
+pub(super) fn event(job: &Job, event: Event, subject: &Run, output: &str) -> Value {
+    json!({
+        "event": event.word(),
+        "host": host_of(&subject.node),
+        "job": {"id": job.id, "name": job.name, "tags": job.tags, "description": job.description},
+        "run": subject.to_value(),
+        "output": output,
+    })
+}
+
+/// The host of a node named `HOST:PROCESS:NUMBER`.
+fn host_of(node: &str) -> &str {
+    node.rsplitn(3, ':').last().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_node_is_whole_also_with_colons_in_its_name() {
+        let cases = [("web1:7:0f3a", "web1"), ("rack:web1:7:0f3a", "rack:web1"), ("", "")];
+        for (node, host) in cases {
+            assert_eq!(host_of(node), host);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What the log says of runs. A daemon's usual level shows what went wrong; with
-//! `PUNCTUAL_LOG=info,ledger=debug` it shows every run.
+//! What the log says about jobs and runs. The daemon's usual level shows what went wrong; with
+//! `PUNCTUAL_LOG=info,ledger=debug` the log shows every run.
 
 use std::sync::Arc;
 
@@ -9,35 +9,34 @@ use crate::clock::Timestamp;
 use crate::job::JobId;
 use crate::run::{Cause, Event, Outcome, Run, RunId, RunState, SkipReason};
 
-/// The target under which runs are logged.
+/// The target of log lines about runs.
 const TARGET: &str = "ledger";
 
-/// Something that a step decides and that the log tells once the step is committed. A step that is not committed is
-/// decided again, so it leaves no line.
+/// A decision of a step, logged once the step is committed. A step that is not committed is decided again, and must not
+/// leave a line.
 #[derive(Debug)]
 pub(crate) enum Note {
     /// A job cannot fire any more.
     Broken { job: JobId, reason: String },
     /// A broken job can fire again.
     Repaired { job: JobId },
-    /// A job that another file declares was removed by a request.
+    /// A request removed a job that another file declares.
     RemovedOfAnother { job: JobId, source: Arc<str> },
     /// Occurrences were skipped.
     Skipped { job: JobId, reason: SkipReason, count: u64 },
-    /// An attempt has failed, and another one follows at that instant.
-    TriedAgain { run: Box<Run>, at: Timestamp },
-    /// A hook cannot run in any pool.
+    /// An attempt has failed, and another one follows.
+    Retried { run: Box<Run>, at: Timestamp },
+    /// No pool can run a hook.
     NoPoolForHook { job: JobId, event: Event, subject: RunId, why: String },
 }
 
 impl Note {
-    /// Writes it to the log.
     pub(super) fn log(&self) {
         match self {
             Self::Broken { job, reason } => {
                 tracing::warn!(%job, error = %reason, "the job is broken; it is kept, and does not fire");
             }
-            Self::Repaired { job } => tracing::info!(%job, "the job is whole again"),
+            Self::Repaired { job } => tracing::info!(%job, "the job is no longer broken"),
             Self::RemovedOfAnother { job, source } => {
                 tracing::warn!(%job, %source, "a job that another file declares was removed; \
                     a daemon that uses that file adds it again at its next start or reload");
@@ -45,7 +44,7 @@ impl Note {
             Self::Skipped { job, reason, count } => {
                 tracing::info!(%job, reason = reason.word(), count, "skipped");
             }
-            Self::TriedAgain { run, at } => tried_again(run, *at),
+            Self::Retried { run, at } => retried(run, *at),
             Self::NoPoolForHook { job, event, subject, why } => {
                 tracing::warn!(%job, hook = event.hook(), %subject, error = %why, "the hook is not run");
             }
@@ -53,7 +52,7 @@ impl Note {
     }
 }
 
-/// Which hook of its job a run is of, and of which run it tells; none for a run of the job itself.
+/// The hook of a hook run and the run that it reports; `None` for a run of the job itself.
 fn of_hook(run: &Run) -> (Option<&'static str>, Option<DisplayValue<&RunId>>) {
     match &run.cause {
         Cause::Event { event, subject } => (Some(event.hook()), Some(display(subject))),
@@ -61,7 +60,7 @@ fn of_hook(run: &Run) -> (Option<&'static str>, Option<DisplayValue<&RunId>>) {
     }
 }
 
-fn tried_again(run: &Run, at: Timestamp) {
+fn retried(run: &Run, at: Timestamp) {
     let RunState::Ended { outcome, .. } = &run.state else { return };
     let (job, id, attempt) = (&run.job_id, &run.id, run.attempt);
     let (hook, subject) = of_hook(run);
@@ -70,8 +69,8 @@ fn tried_again(run: &Run, at: Timestamp) {
     }
 }
 
-/// Reports the end of a run.
-pub(super) fn ended(run: &Run) {
+/// Logs the end of a run.
+pub(super) fn run_ended(run: &Run) {
     let RunState::Ended { started_at, finished_at, outcome, .. } = &run.state else { return };
     let micros = |from: Timestamp, to: Timestamp| {
         to.signed_duration_since(from).num_microseconds().unwrap_or(i64::MAX)

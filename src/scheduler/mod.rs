@@ -1,9 +1,17 @@
-//! The scheduler: [`Scheduler::tick`] takes the time and what has arrived, decides, writes it all
-//! in one transaction, acts on it, and says when it wants to be called again.
+//! The scheduler: [`Scheduler::tick`] takes the time and what has arrived, decides, writes everything in one transaction,
+//! acts on it, and returns when it wants to be called again.
 //!
-//! It has no clock, no timer and no lock: the caller of `tick` (the daemon's loop, a test, a
-//! simulation) brings the time. Its own state can be rebuilt from the store at any moment, and is,
-//! whenever a write may or may not have happened, or another node was in the way.
+//! It has no clock, no timer and no lock: the caller of `tick` (the daemon's loop, a test, a simulation) brings the time.
+//!
+//! - [`request`] and [`handle`] say what can be requested, [`status`] what is published;
+//! - `step/` has a file for each phase of a step: load, complete, apply requests, fire, start, act;
+//! - `state/` is what stays in memory between steps, and can be rebuilt from the store (`recovery.rs`, `resync.rs`);
+//! - `cluster/` is what a node does for other nodes on the same store. A single-node store never enters it;
+//! - `plan.rs`, `retry.rs` and `hooks.rs` are pure decisions;
+//! - [`serve`] and `drain.rs` are the loop around `tick`; [`declare`] and [`slices`] cut large requests into small steps.
+//!
+//! What must hold: a step is decided, committed, acted on and answered in this order, and every write is guarded by what it
+//! is based on.
 
 pub mod admission;
 mod alarm;
@@ -13,8 +21,10 @@ pub mod declare;
 mod drain;
 pub mod handle;
 mod hooks;
+mod inputs;
 mod log;
 mod plan;
+mod publisher;
 pub mod pulse;
 mod recovery;
 pub mod request;
@@ -23,81 +33,47 @@ mod retry;
 pub mod serve;
 pub mod slices;
 mod state;
+pub mod status;
 mod step;
 mod watched_store;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chrono::TimeDelta;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor, Saving};
-use crate::job::{JobId, OnFinish};
-use crate::run::{Execution, Run, RunId, RunIds};
-use crate::store::{Store, StoreError};
+use crate::run::Execution;
+use crate::store::{Holder, ScheduledJob, Store, StoreError};
 use admission::Rules;
-use cluster::peers::Peers;
-use handle::{Status, WriteCounts};
-use log::Note;
+use cluster::{Cluster, lease, view};
+use publisher::{Publisher, next_wake};
 use pulse::Pulse;
-use request::{PendingRequest, Request, RequestError};
-use state::bisection::{Bisection, StepInputs};
-use state::capacity::Capacity;
-use state::due_cache::{DueCache, NextDue};
-use step::apply::{StepContext, is_replaceable};
-use step::correct::ClockWatch;
-use step::overlap::OverlapRows;
-use step::{Step, StepReply};
+use recovery::{ConflictRetries, Recovered};
+use request::PendingRequest;
+pub use state::NodeIdentity;
+use state::bisection::StepInputs;
+use state::capacity::InstanceView;
+use state::{Phase, SchedulerState};
+use status::Status;
+use step::act::{self, CONFLICTS_MAX};
+use step::apply::apply_requests;
+use step::context::StepContext;
+use step::load::not_of_input;
+use step::{Step, StepFailure, StepReply, complete, correct, fire, load, start};
 use watched_store::WatchedStore;
 
-/// Steps in a row that other nodes may undo by being faster. Each of them has then done something itself, so more of
-/// it is a fault, and is treated as one.
-const CONFLICTS_MAX: u32 = 10;
-/// Finished jobs that one step removes, so that it stays short.
-const REMOVALS_PER_STEP: usize = 500;
+/// Why a run is lost, in the ledger, if its node was silent for too long and it is not run again.
+const NODE_GONE: &str = "its node was gone while it ran";
+/// Why a run was interrupted, in the ledger, if the daemon stopped.
+const NOT_WAITED_FOR: &str = "the daemon stopped before it ended";
 
-/// Whether runs are started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Nothing fires or starts before the jobs of the file are declared.
-    Held,
-    Firing,
-    Draining,
-}
-
-/// Whether jobs fire in a step.
+/// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StepKind {
     Full,
-    /// Only its inputs are worked off.
+    /// Nothing fires or starts: the step only processes its inputs.
     InputsOnly,
-}
-
-/// An error of a step that is not about its inputs: a value that is refused cannot be one of theirs.
-fn not_of_input(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Rejected(why) => StoreError::Unavailable(why),
-        error @ (StoreError::Unavailable(_)
-        | StoreError::Conflict(_)
-        | StoreError::Unusable(_)
-        | StoreError::Refused(_)) => error,
-    }
-}
-
-/// Who a scheduler is among those of its store.
-#[derive(Debug, Clone)]
-pub struct NodeIdentity {
-    /// The node's name: no other one has it, nor had it before. A daemon's is `MACHINE:PROCESS:NUMBER`; by that, it
-    /// knows the former daemons of its machine.
-    pub node: Arc<str>,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// A number that no other node has, which keeps its run ids apart from those of others.
-    pub seed: u64,
-    /// How long a node of a shared store may be silent before others take over what it holds.
-    pub lease: TimeDelta,
 }
 
 /// Decides what runs when.
@@ -106,459 +82,386 @@ pub struct Scheduler<S, X> {
     store: WatchedStore<S>,
     executor: X,
     rules: Rules,
-    ids: RunIds,
-    identity: NodeIdentity,
-    /// Whether other nodes work on the same store.
-    is_shared: bool,
-    peers: Peers,
-    capacity: Capacity,
-    /// Runs that this process has started and not yet recorded the end of.
-    executing: BTreeMap<Execution, Arc<Run>>,
-    /// Runs that this process still executes though another node has taken them over.
-    abandoned: BTreeMap<Execution, Arc<Run>>,
-    /// Completions that are not yet in the ledger: one that is told twice counts once.
-    unrecorded: BTreeMap<Execution, Completion>,
-    due_cache: DueCache,
-    overlap_rows: OverlapRows,
-    clock: ClockWatch,
-    /// The pools that have room, as of the last look.
-    open_pools: Vec<String>,
-    is_stale: bool,
-    /// Whether the other nodes were met in this step.
-    has_met_now: bool,
-    /// Steps in a row that another node has undone.
-    conflicts: u32,
-    /// What was asked in them.
-    deferred: Vec<PendingRequest>,
-    phase: Phase,
-    /// Since when no job fires, if someone paused the scheduler.
-    paused_since: Option<Timestamp>,
-    /// Runs that another node has asked to end, and why.
-    cancel_requests: Vec<(RunId, String)>,
-    /// Jobs that fired in the last step if it failed, and attempts whose output it saved.
-    last_failed: (Vec<JobId>, Vec<Execution>),
-    /// What is tried in parts because the database refuses a value of it.
-    bisection: Bisection,
-    /// Finished jobs that are to be removed once none of their runs is in flight.
-    finished: BTreeSet<JobId>,
-    written: WriteCounts,
-    /// Which outputs the next step saves, if any.
-    to_save: Option<Saving>,
-    status: watch::Sender<Status>,
+    state: SchedulerState,
+    /// On a shared store.
+    cluster: Option<Cluster>,
+    publisher: Publisher,
 }
 
 impl<S: Store, X: Executor> Scheduler<S, X> {
-    /// A scheduler that has not looked at its store yet.
+    /// Creates a scheduler that has not read its store yet.
     pub fn new(store: S, executor: X, rules: Rules, identity: NodeIdentity) -> Self {
         let is_shared = store.is_shared();
-        Self {
-            capacity: Capacity::new(&rules, is_shared),
-            peers: Peers::new(identity.lease),
-            ids: RunIds::new(identity.seed),
-            store: WatchedStore { store, pulse: Pulse::default() },
-            executor,
-            rules,
-            identity,
-            is_shared,
-            executing: BTreeMap::new(),
-            abandoned: BTreeMap::new(),
-            unrecorded: BTreeMap::new(),
-            due_cache: DueCache::default(),
-            overlap_rows: OverlapRows::default(),
-            clock: ClockWatch::default(),
-            open_pools: Vec::new(),
-            is_stale: false,
-            has_met_now: false,
-            conflicts: 0,
-            deferred: Vec::new(),
-            phase: Phase::Firing,
-            paused_since: None,
-            cancel_requests: Vec::new(),
-            last_failed: Default::default(),
-            bisection: Bisection::default(),
-            finished: BTreeSet::new(),
-            written: WriteCounts::default(),
-            to_save: None,
-            status: watch::Sender::new(Status::default()),
-        }
+        let cluster = is_shared.then(|| Cluster::new(identity.lease));
+        let state = SchedulerState::new(identity, &rules, is_shared);
+        let publisher = Publisher::default();
+        let store = WatchedStore { store, pulse: publisher.pulse.clone() };
+        Self { store, executor, rules, state, cluster, publisher }
     }
 
-    /// Where the scheduler tells, after every step, how it stands.
+    /// Follows the status, which changes with every step.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.status.subscribe()
+        self.publisher.status.subscribe()
     }
 
-    /// The same scheduler, which gives its signs of life here.
+    /// Marks the progress of the scheduler in this pulse.
     #[must_use]
     pub fn with_pulse(mut self, pulse: Pulse) -> Self {
+        self.publisher.pulse = pulse.clone();
         self.store.pulse = pulse;
         self
     }
 
-    /// Where the scheduler gives its signs of life.
     pub fn pulse(&self) -> Pulse {
         self.store.pulse.clone()
     }
 
-    /// Says until when the loop waits for something to do.
-    fn wakes_at(&self, next_wake: Option<Timestamp>) {
-        self.status.send_if_modified(|status| {
-            status.next_wake = next_wake;
-            false
-        });
-    }
-
-    /// What runs are executed with.
     pub fn executor(&mut self) -> &mut X {
         &mut self.executor
     }
 
-    /// Fires and starts nothing until it is asked to begin.
+    /// Fires and starts nothing until [`request::Request::Begin`].
     pub fn hold(&mut self) {
-        self.phase = Phase::Held;
+        self.state.phase = Phase::Held;
     }
 
-    /// From now on nothing is started; what runs may end.
+    /// Starts nothing from now on. Running attempts go on.
     pub fn drain(&mut self) {
-        self.phase = Phase::Draining;
+        self.state.phase = Phase::Draining;
     }
 
-    /// The store has said that there is something to see: what another node has changed, or that the store of this
-    /// one node may be lost.
+    /// The store has sent a hint: another node has changed something, or the store of this single node may be lost.
     pub fn hint(&mut self) {
-        self.peers.hint();
-        if !self.is_shared {
-            self.is_stale = true;
+        match &mut self.cluster {
+            Some(cluster) => cluster.hint(),
+            None => self.state.is_stale = true,
         }
     }
 
-    /// Whether something is being tried in parts, because the database refuses a value of it.
-    fn is_isolating(&self) -> bool {
-        self.bisection.has_groups()
+    /// Saves outputs of running attempts in the next step.
+    pub fn save_outputs(&mut self, saving: Saving) {
+        self.state.to_save = Some(saving);
     }
 
-    /// Runs that were started and whose end is not recorded.
+    /// How many runs were started and have no recorded end.
     pub fn running(&self) -> usize {
-        self.capacity.running()
+        self.state.capacity.running()
     }
 
-    /// Keeps what has ended until a step has recorded it.
-    fn take_completions(&mut self, completions: Vec<Completion>) {
-        for completion in completions {
-            self.unrecorded.entry(completion.execution()).or_insert(completion);
-        }
-    }
-
-    /// One step: records what has ended, does what was asked, fires what is due, starts what has a place. All of it
-    /// is written in one transaction before anything is started or answered. Returns when to call again.
+    /// Makes one step: records what has ended, does what was requested, fires what is due, and starts waiting runs. All of
+    /// it is written in one transaction before anything is started or answered. Returns when to call again.
     pub async fn tick(
         &mut self,
         now: Timestamp,
-        commands: Vec<PendingRequest>,
+        requests: Vec<PendingRequest>,
         completions: Vec<Completion>,
     ) -> Result<Option<Timestamp>, StoreError> {
-        self.take_completions(completions);
-        let mut asked = std::mem::take(&mut self.deferred);
-        asked.extend(commands);
-        if self.bisection.has_groups() {
-            self.bisection.add(asked, self.unrecorded.keys());
+        self.state.executions.add_completions(completions);
+        let mut all = std::mem::take(&mut self.state.deferred);
+        all.extend(requests);
+        let SchedulerState { bisection, executions, .. } = &mut self.state;
+        if bisection.has_groups() {
+            bisection.add(all, executions.completions.keys());
             return self.try_group(now).await;
         }
-        let inputs =
-            StepInputs { commands: asked, executions: self.unrecorded.keys().cloned().collect() };
-        self.try_all(now, inputs).await
+        let executions = executions.completions.keys().cloned().collect();
+        self.try_all(now, StepInputs { requests: all, executions }).await
     }
 
-    /// Finds out what a failed step means. `Ok` says that it is tried again at once.
-    fn classify_failure(&mut self, error: StoreError) -> Result<(), StoreError> {
+    /// Makes a full step. If the database refuses a value, the inputs are tried in parts from now on.
+    async fn try_all(
+        &mut self,
+        now: Timestamp,
+        inputs: StepInputs,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let executions = inputs.executions.clone();
+        let failure = match self.step(now, inputs, StepKind::Full).await {
+            Ok(next) => return Ok(next),
+            Err(failure) => failure,
+        };
+        let StepFailure { error, requests, fired, saved } = failure;
+        let StoreError::Rejected(why) = error else {
+            self.state.deferred.extend(requests);
+            return self.after_failure(error).map(|()| Some(now));
+        };
+        self.state.is_stale = true;
+        if !saved.is_empty() {
+            self.state.deferred.extend(requests);
+            self.state.bisection.stop_saving(saved, &why);
+        } else if requests.is_empty() && executions.is_empty() {
+            let suspected = self.state.bisection.suspect_firing(&fired, why);
+            suspected.or_else(|error| self.after_failure(error))?;
+        } else {
+            self.state.bisection.begin(StepInputs { requests, executions });
+        }
+        Ok(Some(now))
+    }
+
+    /// Makes a step of the next group of inputs alone, and then fires the jobs that are due.
+    async fn try_group(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let Some(group) = self.state.bisection.next_group() else { return Ok(Some(now)) };
+        let executions = group.executions.clone();
+        if let Err(failure) = self.step(now, group, StepKind::InputsOnly).await {
+            let StepFailure { error, requests, .. } = failure;
+            let group = StepInputs { requests, executions };
+            let SchedulerState { bisection, executions, .. } = &mut self.state;
+            if let StoreError::Rejected(why) = error {
+                bisection.divide(group, &why, &mut executions.completions);
+                self.state.is_stale = true;
+            } else {
+                bisection.retry_group(group);
+                if let Err(error) = self.after_failure(error) {
+                    self.state.bisection.refuse_requests(&error);
+                    return Err(error);
+                }
+                return Ok(Some(now));
+            }
+        }
+        self.try_all(now, StepInputs::default()).await
+    }
+
+    /// Finds out what a failed step means. `Ok` means that another node was faster and the step is made again at once.
+    fn after_failure(&mut self, error: StoreError) -> Result<(), StoreError> {
         if let StoreError::Conflict(what) = &error
-            && self.conflicts < CONFLICTS_MAX
+            && self.state.conflicts < CONFLICTS_MAX
         {
-            self.conflicts += 1;
-            tracing::debug!(%what, "another node was faster; looking again");
+            self.state.conflicts += 1;
+            tracing::debug!(%what, "another node was faster; trying again");
             return Ok(());
         }
-        // The next step has to find out whether the store can be read and written, also if it has nothing to do.
-        self.is_stale = true;
-        self.peers.hint();
-        self.publish_error(&error);
+        // The next step has to find out whether the store can be read and written, even if it has nothing else to do.
+        self.doubt_memory();
+        self.publisher.publish_error(&error);
         Err(error)
     }
 
-    /// Decides, commits, acts and answers. Where `fires` says no, nothing fires and nothing starts.
+    fn doubt_memory(&mut self) {
+        self.state.is_stale = true;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.hint();
+        }
+    }
+
+    /// Decides, commits, acts and answers.
     async fn step(
         &mut self,
         now: Timestamp,
-        StepInputs { commands, executions }: StepInputs,
+        StepInputs { requests, executions }: StepInputs,
         kind: StepKind,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        self.last_failed = Default::default();
-        let (mut step, page) = match self.load(now, &commands, &executions).await {
-            Ok(prepared) => prepared,
+    ) -> Result<Option<Timestamp>, StepFailure> {
+        let (mut step, corrected) = match self.load(now, &requests, &executions).await {
+            Ok(loaded) => loaded,
+            Err(error) => return Err(self.refuse(requests, error)),
+        };
+        complete::record_ends(&mut step, &mut self.state, &mut self.rules, &executions);
+        if kind == StepKind::Full {
+            complete::save_outputs(&mut step, &mut self.state, &mut self.executor);
+        }
+        if let Some(cluster) = &mut self.cluster {
+            let asked = cluster.take_cancel_requests();
+            complete::cancel_for_others(&mut step, &mut self.state, &mut self.rules, asked);
+        }
+        self.state.capacity.queue_due_retries(now);
+        let view = match self.load_due(&mut step, &requests).await {
+            Ok(view) => view,
             Err(error) => {
-                self.reject_requests(commands, &error);
-                return Err(error);
+                let StepFailure { error, requests, .. } =
+                    self.refuse(requests, not_of_input(error));
+                return Err(StepFailure { requests, ..self.abort(step, error) });
             }
         };
-        self.record_completions(&mut step, &executions);
+        if let Some(page) = corrected {
+            let context = &mut StepContext::new(&mut step, &mut self.state, &mut self.rules);
+            correct::continue_from_now(context, page);
+        }
+        apply_requests(&mut step, &mut self.state, &mut self.rules, requests);
         if kind == StepKind::Full {
-            self.save_outputs_of_running(&mut step);
+            fire::fire_due(&mut step, &mut self.state, &mut self.rules);
+            start::start_waiting(&mut step, &mut self.state, &mut self.rules, view);
         }
-        self.apply_cancel_requests(&mut step);
-        self.capacity.queue_due_retries(now);
-        let known = match self.load_due(&mut step, &commands).await {
-            Ok(known) => known,
-            Err(error) => {
-                let error = not_of_input(error);
-                self.reject_requests(commands, &error);
-                return Err(self.abort_step(step, error));
-            }
-        };
-        if let Some(page) = page {
-            self.context(&mut step).correct(page);
-        }
-        self.apply_commands(&mut step, commands);
-        if kind == StepKind::Full {
-            self.fire_due(&mut step);
-            self.start_waiting(&mut step, known);
-        }
-        let mut changes = step.changes(|job| self.owner_of(job));
-        let has_time = self.clock.record(now, &mut changes);
-        let mut written = self.written;
+        let mut changes = step.take_changes(|job| self.cluster.as_ref()?.owner(&self.state, job));
+        let has_time = self.state.clock.record(now, &mut changes);
+        let mut written = self.state.written;
         written.count(&changes);
         if !changes.is_empty()
             && let Err(error) = self.store.commit(changes).await
         {
-            return Err(self.abort_step(step, error));
+            return Err(self.abort(step, error));
         }
-        self.written = written;
-        self.clock.committed(&mut step, has_time);
-        for execution in &executions {
-            self.unrecorded.remove(execution);
-        }
-        self.bisection.recorded(&executions);
+        act::remember(&mut step, &mut self.state, written, has_time, &executions);
         if kind == StepKind::Full {
-            self.bisection.fired(&step.fired);
+            self.state.bisection.fired(&step.fired);
         }
-        self.conflicts = 0;
-        let replies = self.act(step);
-        let next = self.next_wake(now);
-        // Who is answered may look at the status, and has to find it as it was answered. A part of the inputs that was
-        // tried alone is followed by the rest of this tick.
-        self.publish(next);
+        let replies = act::act(step, &mut self.state, &self.rules, &mut self.executor);
+        let next = next_wake(&self.state, self.cluster.as_ref(), now);
+        // A client that is answered may read the status, and has to find what its answer says.
+        self.publisher.publish(&self.state, self.cluster.as_ref(), next);
         if kind == StepKind::Full {
-            self.store.pulse.step_ends();
+            self.publisher.pulse.step_ends();
         }
         for StepReply { to, answer } in replies {
-            // Nobody may be waiting any more; what was asked is done all the same.
+            // It does not matter if the client no longer waits: its request is done.
             drop(to.send(answer));
         }
         Ok(next)
     }
 
-    fn record_completions(&mut self, step: &mut Step, executions: &[Execution]) {
-        let unrecorded = std::mem::take(&mut self.unrecorded);
-        for execution in executions {
-            let Some(completion) = unrecorded.get(execution) else { continue };
-            if let Some(run) = self.executing.get(execution).cloned() {
-                let took = completion.finished_at - completion.started_at;
-                let freed = self.capacity.free(&run.id, Some(took));
-                self.context(step).end(&run, freed, completion);
-            } else if self.abandoned.remove(execution).is_some() {
-                self.capacity.remove_abandoned(execution);
-            }
+    /// Brings memory up to date, and starts a step with what its inputs name. Also returns the jobs to look at if the clock
+    /// was corrected.
+    async fn load(
+        &mut self,
+        now: Timestamp,
+        requests: &[PendingRequest],
+        executions: &[Execution],
+    ) -> Result<(Step, Option<Vec<ScheduledJob>>), StoreError> {
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.is_due(now)) {
+            self.renew_lease(now).await.map_err(not_of_input)?;
+            self.recover_gone(now, NODE_GONE).await.map_err(not_of_input)?;
         }
-        self.unrecorded = unrecorded;
+        if self.state.is_stale {
+            self.resync(now).await.map_err(not_of_input)?;
+        }
+        let Self { store, state, cluster, .. } = self;
+        let mut step = load::start_step(store, state, now, requests).await?;
+        let corrected = load::load_corrected(store, state, cluster.as_ref(), now).await?;
+        load::load_failing(store, state, &mut step, executions).await.map_err(not_of_input)?;
+        Ok((step, corrected))
     }
 
-    /// Ends what other nodes have asked this one to end.
-    fn apply_cancel_requests(&mut self, step: &mut Step) {
-        for (run_id, reason) in std::mem::take(&mut self.cancel_requests) {
-            // One that runs is asked again at each meeting until it has ended, and one that has ended needs no answer.
-            if self.capacity.is_running(&run_id) {
-                step.cancels.push((run_id, reason));
-            } else {
-                drop(self.context(step).cancel(&run_id, Some(reason)));
-            }
-        }
-    }
-
-    fn context<'a>(&'a mut self, step: &'a mut Step) -> StepContext<'a> {
-        StepContext {
-            step,
-            capacity: &mut self.capacity,
-            rules: &mut self.rules,
-            ids: &mut self.ids,
-            overlap_rows: &mut self.overlap_rows,
-            node: &self.identity.node,
-            is_shared: self.is_shared,
+    async fn renew_lease(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let Self { store, rules, state, cluster, .. } = self;
+        match cluster {
+            Some(cluster) => lease::renew(cluster, store, rules, state, now).await,
+            None => Ok(()),
         }
     }
 
-    fn apply_commands(&mut self, step: &mut Step, commands: Vec<PendingRequest>) {
-        for PendingRequest { request, reply } in commands {
-            step.asked.push(request.clone());
-            if self.phase == Phase::Held && matches!(request, Request::Begin) {
-                self.phase = Phase::Firing;
-            }
-            let answer = match self.phase {
-                Phase::Held | Phase::Firing => self.context(step).apply(request),
-                Phase::Draining => Err(RequestError::Stopping),
-            };
-            step.replies.push(StepReply { to: reply, answer });
+    async fn resync(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let Self { store, executor, rules, state, cluster, publisher } = self;
+        if cluster.is_none() {
+            resync::check_single_node(store, state, publisher.has_error(), now).await?;
         }
+        resync::resync(store, executor, rules, state, now).await
     }
 
-    /// The step is written: starts what it starts, and returns the answers to send.
-    fn act(&mut self, mut step: Step) -> Vec<StepReply> {
-        self.paused_since = step.paused_since();
-        for execution in &step.recorded {
-            self.executing.remove(execution);
-        }
-        for (execution, output) in &step.saved {
-            self.executor.output_saved(execution, output, step.now);
-        }
-        step.notes.iter().for_each(Note::log);
-        step.ended.iter().for_each(|run| log::ended(run));
-        if step.former_rules.is_some() {
-            self.executor.resize(&self.rules.executors);
-        }
-        for (id, job) in step.written() {
-            let Some(job) = job else {
-                self.due_cache.remove(&id);
-                continue;
-            };
-            self.executor.note_secrets(&job);
-            if is_replaceable(&job) && job.policy.on_finish == Some(OnFinish::Remove) {
-                self.finished.insert(id);
-            }
-            self.due_cache.put(job);
-        }
-        self.request_removals();
-        for (pool, assignment) in step.starts {
-            self.executor.start(&pool, assignment);
-        }
-        step.beats.into_iter().for_each(|beat| self.executor.send_heartbeat(beat));
-        for (run_id, reason) in step.cancels {
-            self.executor.cancel(&run_id, &reason);
-        }
-        step.replies
-    }
-
-    /// Asks itself to remove the finished jobs whose last run has ended. It is a request of the next step, which reads
-    /// the jobs as the store has them.
-    fn request_removals(&mut self) {
-        let capacity = &self.capacity;
-        let over = self.finished.extract_if(.., |id| !capacity.has_in_flight(id));
-        let over: Vec<JobId> = over.take(REMOVALS_PER_STEP).collect();
-        if !over.is_empty() {
-            let (reply, _) = oneshot::channel();
-            self.deferred.push(PendingRequest::new(Request::RemoveFinished(over), reply));
-        }
-    }
-
-    /// Remembers the finished jobs that requests were to remove and that nobody will ask for again.
-    fn keep_removals(&mut self, requests: &[Request]) {
-        for request in requests {
-            if let Request::RemoveFinished(ids) = request {
-                self.finished.extend(ids.iter().cloned());
-            }
-        }
-    }
-
-    /// The step could not be written, and memory is no longer trusted. Where another node was faster, or the database
-    /// refused a value, what was asked is asked again; else nobody gets what was asked for.
-    fn abort_step(&mut self, mut step: Step, error: StoreError) -> StoreError {
-        self.is_stale = true;
-        let saved = step.saved.iter().map(|(execution, _)| execution.clone());
-        self.last_failed = (std::mem::take(&mut step.fired), saved.collect());
-        if let Some(rules) = step.former_rules {
-            self.rules = rules;
-        }
-        for (_, assignment) in &step.starts {
-            self.executing.remove(&assignment.execution());
-        }
-        if self.may_be_tried_again(&error) {
-            let asked = step.asked.into_iter().zip(step.replies);
-            let again =
-                asked.map(|(request, StepReply { to, .. })| PendingRequest::new(request, to));
-            self.deferred.extend(again);
-            return error;
-        }
-        self.publish_error(&error);
-        self.keep_removals(&step.asked);
-        for StepReply { to, answer } in step.replies {
-            let answer = answer.and_then(|_| Err(RequestError::Unavailable(error.to_string())));
-            drop(to.send(answer));
-        }
-        error
-    }
-
-    /// Commands that could not be looked at.
-    fn reject_requests(&mut self, commands: Vec<PendingRequest>, error: &StoreError) {
-        if self.may_be_tried_again(error) {
-            self.deferred.extend(commands);
-            return;
-        }
-        self.publish_error(error);
-        for command in commands {
-            self.keep_removals(std::slice::from_ref(&command.request));
-            drop(command.reply.send(Err(RequestError::Unavailable(error.to_string()))));
-        }
-    }
-
-    /// Has the status say what is wrong. The step is over: who is answered now finds the error, and no step that is late.
-    fn publish_error(&self, error: &StoreError) {
-        self.status.send_modify(|status| {
-            status.store_error = Some(error.to_string());
-            status.next_wake = None;
-        });
-        self.store.pulse.step_ends();
-    }
-
-    /// Whether another node was faster, or the database refuses a value: then what was asked is tried again at once.
-    fn may_be_tried_again(&self, error: &StoreError) -> bool {
-        match error {
-            StoreError::Conflict(_) => self.is_shared && self.conflicts < CONFLICTS_MAX,
-            StoreError::Rejected(_) => true,
-            StoreError::Unavailable(_) | StoreError::Unusable(_) | StoreError::Refused(_) => false,
-        }
-    }
-
-    /// When to be called again, if nothing arrives before.
-    fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
-        let meeting = self.peers.next().filter(|_| self.is_shared);
-        // Without a pool that has room a completion is what to wait for, in a pause its end.
-        let is_held = self.paused_since.is_some() || self.phase != Phase::Firing;
-        let due = match self.due_cache.next(&self.capacity.open_pools()) {
-            _ if is_held => None,
-            NextDue::Unknown => Some(now),
-            NextDue::At(at) => at,
+    /// Reads what is due, and what other nodes run.
+    async fn load_due(
+        &mut self,
+        step: &mut Step,
+        requests: &[PendingRequest],
+    ) -> Result<InstanceView, StoreError> {
+        let Self { store, executor, rules, state, cluster, .. } = self;
+        load::load_due(store, executor, rules, state, cluster.as_ref(), step, requests).await?;
+        let view = match cluster {
+            Some(cluster) => view::refresh(cluster, store, state, rules, step, requests).await?,
+            None => InstanceView::AllNodes,
         };
-        let retry = self.capacity.next_retry().filter(|_| self.phase == Phase::Firing);
-        let goes_on = !self.deferred.is_empty() || self.bisection.has_groups();
-        let deferred = goes_on.then_some(now);
-        let is_correcting = self.clock.is_under_way() && self.phase != Phase::Draining;
-        let correction = is_correcting.then_some(now);
-        [meeting, due, retry, deferred, correction].into_iter().flatten().min()
+        load::load_overlap_rows(store, state, step, requests).await?;
+        Ok(view)
     }
 
-    fn publish(&self, next_wake: Option<Timestamp>) {
-        self.status.send_modify(|status| {
-            status.steps = status.steps.wrapping_add(1);
-            status.next_wake = next_wake;
-            status.next_due = self.due_cache.first_due();
-            status.running = self.capacity.running();
-            status.paused_since = self.paused_since;
-            status.clock = self.clock.correction();
-            status.written = self.written;
-            status.store_error = None;
-            status.draining = self.phase == Phase::Draining;
-            status.pools.clear();
-            status.pools.extend(self.capacity.usage().map(handle::PoolStatus::from));
-            if status.nodes != self.peers.nodes() {
-                status.nodes = self.peers.nodes().to_vec();
+    fn refuse(&mut self, requests: Vec<PendingRequest>, error: StoreError) -> StepFailure {
+        act::refuse(requests, &mut self.state, &self.publisher, error)
+    }
+
+    fn abort(&mut self, step: Step, error: StoreError) -> StepFailure {
+        act::abort(step, &mut self.state, &mut self.rules, &self.publisher, error)
+    }
+
+    /// Reads the store for the first time, and decides about the runs that a crash or an expired node has left in flight.
+    /// `why` is the text in the ledger for a lost run.
+    pub async fn recover(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
+        let mut retries = ConflictRetries::default();
+        loop {
+            // Nodes that start at the same time decide about the same runs. The next try finds what is left.
+            let result = self.recover_first(now, why).await;
+            if !retries.go_on(&result) {
+                return result;
             }
-        });
+        }
+    }
+
+    async fn recover_first(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
+        if self.cluster.is_some() {
+            self.renew_lease(now).await?;
+        } else {
+            self.state.paused_since = self.store.paused_since().await?;
+        }
+        recovery::learn_recorded(&self.store, &mut self.state).await?;
+        let recovered = match self.recover_gone(now, why).await {
+            // A node that started at the same moment was faster. The next renewal of the lease decides about the rest.
+            Err(StoreError::Conflict(_)) if self.cluster.is_some() => Recovered::default(),
+            recovered => recovered?,
+        };
+        self.state.is_stale = true;
+        Ok(recovered)
+    }
+
+    /// Decides about the runs in flight that no live node holds.
+    async fn recover_gone(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
+        let me = Arc::clone(self.state.node());
+        let Self { store, executor, rules, state, .. } = self;
+        recovery::recover(store, executor, rules, state, now, Holder::Gone { but: &me }, why).await
+    }
+
+    /// Gives up the lease of this node, so that the other nodes need not wait for its end.
+    pub async fn leave(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let Self { store, rules, state, cluster, .. } = self;
+        let Some(cluster) = cluster else { return Ok(()) };
+        let mut retries = ConflictRetries::default();
+        loop {
+            // Another node may remove an expired node at the same moment.
+            let result = lease::give_up(cluster, store, rules, state, now).await;
+            if retries.go_on(&result) {
+                continue;
+            }
+            return match result {
+                // Then the others notice when the lease ends.
+                Err(StoreError::Conflict(_)) => Ok(()),
+                result => result,
+            };
+        }
+    }
+
+    /// Makes the last writes of a scheduler whose executor is stopped: it records what has ended and what was interrupted,
+    /// and gives up the lease. It can be called again after an error.
+    pub async fn finish(
+        &mut self,
+        now: Timestamp,
+        completions: Vec<Completion>,
+    ) -> Result<Recovered, StoreError> {
+        self.save_outputs(Saving::All);
+        self.tick(now, Vec::new(), completions).await?;
+        while self.state.bisection.has_groups() {
+            self.tick(now, Vec::new(), Vec::new()).await?;
+        }
+        let recovered = self.recover_own(now).await?;
+        self.leave(now).await?;
+        Ok(recovered)
+    }
+
+    /// Decides about the runs of this node that its stop has interrupted.
+    async fn recover_own(&mut self, now: Timestamp) -> Result<Recovered, StoreError> {
+        let me = Arc::clone(self.state.node());
+        let (holder, why) = (Holder::Node(&me), NOT_WAITED_FOR);
+        let Self { store, executor, rules, state, .. } = self;
+        let mut retries = ConflictRetries::default();
+        let recovered = loop {
+            // Another node may take a run over meanwhile; the others are still to be decided about.
+            let result = recovery::recover(store, executor, rules, state, now, holder, why).await;
+            if !retries.go_on(&result) {
+                break result?;
+            }
+        };
+        state.executions.started.clear();
+        state.executions.completions.clear();
+        Ok(recovered)
+    }
+
+    /// A step was dropped before it ended, so it is unknown whether it was written.
+    pub fn forget_step(&mut self) {
+        self.doubt_memory();
+        self.publisher.set_next_wake(None);
+        self.publisher.pulse.step_ends();
     }
 }

@@ -1,6 +1,7 @@
-//! What becomes of a job that is due: which of its occurrences are run, which are skipped and
-//! why, and when it is due next. Pure, and bounded whatever time has passed: a second-by-second
-//! job that was away for a year costs no more than one that was away for a minute.
+//! Plans a job that is due: which of its occurrences are run, which are skipped and why, and when it is due next.
+//!
+//! Pure, and bounded whatever time has passed: after an outage of a year, a job that fires every second costs no more than
+//! after an outage of a minute.
 
 use chrono::TimeDelta;
 
@@ -9,8 +10,8 @@ use crate::job::{Coalesce, Due, Job, JobId, Overlap};
 use crate::run::SkipReason;
 use crate::trigger::{Span, Trigger};
 
-/// Occurrences of one job that are run from one plan under `coalesce = "all"`; what was missed beyond that is
-/// recorded as coalesced. It bounds what one job can put into its pool's queue.
+/// Occurrences of one job that one plan runs under `coalesce = "all"`. The others are recorded as coalesced, so that one job
+/// cannot fill the queue of its pool.
 const RUNS_PER_PLAN: usize = 1000;
 
 /// Occurrences that were skipped together.
@@ -20,52 +21,50 @@ pub(crate) struct Skipped {
     pub(crate) span: Span,
 }
 
-/// What to do about a due job.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Occurrences to run, in order.
     pub(crate) runs: Vec<Due>,
     /// Occurrences that are not run, in order.
     pub(crate) skipped: Vec<Skipped>,
-    /// The next occurrence; none if there is no further one.
+    /// The next occurrence; `None` if there is no further one.
     pub(crate) next: Option<Due>,
 }
 
-/// Whether a job may take another run.
+/// Whether another run of a job may be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InstanceLimit {
-    /// It may.
     Open,
-    /// As many as `max_instances` are in flight, and no more may wait.
+    /// `max_instances` runs are in flight, and no more may wait.
     Reached,
 }
 
 /// Plans a job whose next occurrence is due.
-pub(crate) fn plan(job: &Job, now: Timestamp, room: InstanceLimit) -> Plan {
+pub(crate) fn plan(job: &Job, now: Timestamp, limit: InstanceLimit) -> Plan {
     let Some(next) = job.next().filter(|next| next.due_at <= now) else {
         return Plan { next: job.next(), ..Plan::default() };
     };
     let due = due_span(job, next, now);
     let mut plan = match job.policy.coalesce {
-        // What `next_run_time` named is no occurrence of the trigger: those that fell due since come in the next plan.
+        // A time set by `next_run_time` is no occurrence of the trigger. The occurrences since then are for the next plan.
         _ if !job.trigger.matches(next.scheduled_at) => keep_named(job, next, now),
         Coalesce::Latest => keep_latest(job, due, now),
         Coalesce::Earliest => keep_earliest(job, due, now),
         Coalesce::All => keep_all(job, due, now),
     };
-    // What `next_run_time` named has no delay, also where it is an occurrence that would have one.
+    // A time set by `next_run_time` has no jitter, even if it is an occurrence.
     plan.runs
         .iter_mut()
         .filter(|run| run.scheduled_at == next.scheduled_at)
         .for_each(|run| *run = next);
     let last = plan.last_seen().unwrap_or(due.last);
     plan.next = job.trigger.next_after(last).map(|at| self::due(&job.id, &job.trigger, at));
-    // A one-shot is never dropped because something else of the job is running: it waits.
-    if room == InstanceLimit::Reached && !job.trigger.is_one_shot() {
+    // A one-shot is never skipped because another run of the job is in flight: it waits.
+    if limit == InstanceLimit::Reached && !job.trigger.is_one_shot() {
         plan.skip_all_for_overlap();
     }
     if job.policy.overlap == Overlap::Replace {
-        // Of the runs that this makes, only the newest would be left.
+        // Each run would replace an earlier one of this plan, so that only the newest are left.
         let allowed = usize::try_from(job.policy.max_instances).unwrap_or(usize::MAX);
         plan.skip_runs(plan.runs.len().saturating_sub(allowed), SkipReason::Overlap);
     }
@@ -83,7 +82,7 @@ pub(crate) fn plan(job: &Job, now: Timestamp, room: InstanceLimit) -> Plan {
 fn due_span(job: &Job, next: Due, now: Timestamp) -> Span {
     let only_next = Span::one(next.scheduled_at);
     let Some(span) = job.trigger.occurrences(next.scheduled_at, now) else { return only_next };
-    // Jitter stays below the next occurrence, so only the last one can still be to come.
+    // Jitter ends before the next occurrence, so only the last one may still be in the future.
     if span.count > 1 && due(&job.id, &job.trigger, span.last).due_at > now {
         return job.trigger.occurrences(next.scheduled_at, before(span.last)).unwrap_or(only_next);
     }
@@ -140,14 +139,14 @@ fn keep_all(job: &Job, due: Span, now: Timestamp) -> Plan {
     plan
 }
 
-/// Parts what is too late to run from what is not. Occurrences are in order, so the late ones come first.
+/// Splits occurrences into those that are too late to run and the rest. The late ones come first.
 fn split_missed(job: &Job, span: Span, now: Timestamp) -> (Option<Skipped>, Option<Span>) {
     let Some(grace) = job.policy.misfire_grace else { return (None, Some(span)) };
     let Some(oldest) = now.checked_sub_signed(grace) else { return (None, Some(span)) };
     let occurrences = |from, to| job.trigger.occurrences(from, to);
     let mut missed = occurrences(span.first, before(oldest).min(span.last));
     let mut rest_from = span.first.max(oldest);
-    // Its delay may save the last of them; it ends before the next occurrence, so it saves no other.
+    // With its jitter, the last of them may be in time. Jitter ends before the next occurrence, so no other can.
     if let Some(last) = missed.map(|missed| missed.last)
         && due(&job.id, &job.trigger, last).due_at >= oldest
     {
@@ -163,8 +162,8 @@ pub(crate) fn is_missed(job: &Job, due_at: Timestamp, now: Timestamp) -> bool {
     job.policy.misfire_grace.is_some_and(|grace| now.signed_duration_since(due_at) > grace)
 }
 
-/// An occurrence with its jitter: a delay that depends on the job and the instant only, so that every node and every
-/// start finds the same one. It ends before the next occurrence and never passes the trigger's end.
+/// An occurrence with its jitter. The jitter depends on the job and the instant only, so that every node and every start
+/// computes the same one. It ends before the next occurrence and never passes the trigger's end.
 pub(crate) fn due(id: &JobId, trigger: &Trigger, scheduled_at: Timestamp) -> Due {
     let most = trigger.latest_start(scheduled_at).signed_duration_since(scheduled_at);
     let most = most.num_microseconds().unwrap_or(0);
@@ -206,8 +205,8 @@ impl Plan {
         run.max(self.skipped.last().map(|skipped| skipped.span.last))
     }
 
-    /// Skips all runs, because as many as `max_instances` are in flight. What was to be coalesced into one of them is
-    /// skipped for the same reason, and it is one span: the occurrences follow each other.
+    /// Skips all runs, because `max_instances` runs are in flight. Occurrences that were to be coalesced into one of them are
+    /// skipped for the same reason, in one span, since they follow each other.
     fn skip_all_for_overlap(&mut self) {
         self.skip_runs(self.runs.len(), SkipReason::Overlap);
         let is_missed = |skipped: &Skipped| skipped.reason == SkipReason::Missed;
@@ -222,7 +221,7 @@ impl Plan {
         self.skipped.extend(joined.map(|span| Skipped { reason: SkipReason::Overlap, span }));
     }
 
-    /// Skips this many of the runs, the first ones.
+    /// Skips the first `count` runs.
     fn skip_runs(&mut self, count: usize, reason: SkipReason) {
         let rest = self.runs.split_off(count.min(self.runs.len()));
         let skipped = std::mem::replace(&mut self.runs, rest);

@@ -1,7 +1,7 @@
 //! Whether the scheduler's loop makes progress: the basis of the health check and of the service manager's watchdog.
 //!
-//! The loop counts its signs of life here, and others read them, because a loop that hangs cannot report that itself. A
-//! wait for the store is not a hang, however long it takes.
+//! The loop counts beats here, and others read them, because a loop that hangs cannot report that itself. A wait for the
+//! store is not a hang, however long it takes.
 
 use std::future::{Future, pending, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,51 +9,48 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The signs of life of one loop. Clones share them.
+/// The beats of one loop. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Pulse {
     state: Arc<Mutex<LoopActivity>>,
-    /// How often a loop that has nothing to do gives a sign of life; if there is none, it sleeps.
+    /// How often a loop that has nothing to do gives a beat. Without an interval it gives none while it sleeps.
     interval: Option<Duration>,
 }
 
-/// What a loop does.
 #[derive(Debug, Clone, Copy, Default)]
 struct LoopActivity {
-    /// Counts the signs of life.
     beats: u64,
-    /// Since when a step has been under way.
+    /// When the step under way began.
     step_since: Option<Instant>,
-    /// Since when a call of the store has been under way.
+    /// When the store call under way began.
     store_since: Option<Instant>,
     /// When the step under way began, or last got an answer from the store.
     progress_at: Option<Instant>,
-    /// Whether the loop's thread itself is inside of the store.
+    /// Whether the loop's own thread is executing a store call.
     is_in_store: bool,
 }
 
-/// What an observer sees of a loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PulseReading {
-    /// Counts the signs of life.
+    /// How many beats the loop has given.
     pub beats: u64,
-    /// Whether the loop's thread itself is inside of the store: until it is back it can give no sign.
+    /// Whether the loop's own thread is executing a store call: until it returns, the loop cannot give a beat.
     pub is_in_store: bool,
 }
 
-/// How long a loop has been at its step, and with what.
+/// For how long a loop has been busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Busy {
-    /// The time since the step began; zero without one.
+    /// Since the step began; zero without a step.
     pub step: Duration,
-    /// The time since the store was asked what it has not answered yet, if it was.
+    /// Since the store call under way began, if there is one.
     pub store: Option<Duration>,
-    /// The time since the step last went on by itself; zero while it waits for the store.
+    /// Since the step last made progress; zero while it waits for the store.
     pub stalled: Duration,
 }
 
 impl Pulse {
-    /// The signs of life of a loop that gives one at least this often; only while it works, if there is no interval.
+    /// A loop gives a beat at least once per interval. Without an interval it does so only while it works.
     pub fn new(interval: Option<Duration>) -> Self {
         Self { state: Arc::default(), interval }
     }
@@ -62,34 +59,31 @@ impl Pulse {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a sign of life.
     fn beat(&self) {
         let mut state = self.state();
         state.beats = state.beats.wrapping_add(1);
     }
 
-    /// Says that a step begins.
     pub(super) fn step_begins(&self, now: Instant) {
         let mut state = self.state();
         state.beats = state.beats.wrapping_add(1);
         (state.step_since, state.progress_at) = (Some(now), Some(now));
     }
 
-    /// Says that the step is over.
     pub(super) fn step_ends(&self) {
         let mut state = self.state();
         state.beats = state.beats.wrapping_add(1);
         (state.step_since, state.progress_at) = (None, None);
     }
 
-    /// Returns when it is time for a loop that waits to give a sign of life, and gives it; never without an interval.
+    /// Gives a beat after an interval, and returns. Without an interval, it never returns. Cancel-safe.
     pub(super) async fn rest(&self) {
         let Some(interval) = self.interval else { return pending().await };
         tokio::time::sleep(interval).await;
         self.beat();
     }
 
-    /// Awaits something that has a bound of its own, with signs of life meanwhile. They stop if the thread is stuck.
+    /// Awaits work that has its own time limit, and gives beats meanwhile. They stop if the thread is stuck.
     pub fn while_waiting<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = T> {
         let mut work = Box::pin(work);
         async move {
@@ -103,8 +97,8 @@ impl Pulse {
         }
     }
 
-    /// Awaits the store, with signs of life meanwhile. A store that works on the thread of its caller keeps it from
-    /// giving any: that is marked.
+    /// Awaits a store call, and gives beats meanwhile. A store that works on its caller's thread prevents them, so that is
+    /// marked.
     pub fn store_call<T>(&self, call: impl Future<Output = T>) -> impl Future<Output = T> {
         let mut call = Box::pin(call);
         let polled = poll_fn(move |context| {
@@ -119,13 +113,11 @@ impl Pulse {
         }
     }
 
-    /// What an observer sees now.
     pub fn read(&self) -> PulseReading {
         let LoopActivity { beats, is_in_store, .. } = *self.state();
         PulseReading { beats, is_in_store }
     }
 
-    /// How long the loop has been at its step.
     pub fn busy(&self, now: Instant) -> Busy {
         let state = *self.state();
         let since = |instant: Option<Instant>| instant.map(|at| now.saturating_duration_since(at));
@@ -139,7 +131,7 @@ impl Pulse {
     }
 }
 
-/// A call of the store that is under way, until it is dropped.
+/// Marks a store call as under way until it is dropped.
 struct StoreCall<'a>(&'a Pulse);
 
 impl<'a> StoreCall<'a> {
@@ -173,7 +165,7 @@ mod tests {
     const LONG: Duration = Duration::from_hours(1);
 
     #[tokio::test]
-    async fn a_loop_that_rests_gives_signs_of_life_and_one_that_hangs_gives_none() {
+    async fn a_loop_that_rests_gives_beats_and_one_that_hangs_gives_none() {
         let pulse = Pulse::new(Some(INTERVAL));
         let before = pulse.read().beats;
         for _ in 0..3 {
@@ -183,7 +175,7 @@ mod tests {
         let begin = Instant::now();
         pulse.step_begins(begin);
         let hung = pulse.read();
-        // A step that awaits something other than the store gives no sign.
+        // A step that awaits something other than the store gives no beat.
         tokio::time::sleep(INTERVAL * 10).await;
         assert_eq!(pulse.read(), hung);
         let busy = pulse.busy(begin + LONG);
@@ -212,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_follows_an_answer_of_the_store_counts_from_then() {
+    async fn progress_counts_from_the_last_answer_of_the_store() {
         let pulse = Pulse::new(None);
         let begin = Instant::now();
         // It began long ago; the test cannot wait for that.
@@ -224,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_that_is_inside_of_the_store_is_marked() {
+    async fn a_thread_that_executes_a_store_call_is_marked() {
         let pulse = Pulse::new(None);
         let seen = pulse.store_call(poll_fn(|_| std::task::Poll::Ready(pulse.read()))).await;
         assert!(seen.is_in_store);

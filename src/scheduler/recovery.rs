@@ -1,15 +1,18 @@
-//! Finding the way back after a crash, of this node or of another one.
+//! Decides about runs that were interrupted: by a crash of this daemon, by the end of another node, or by a stop.
 //!
-//! A run that the ledger calls `pending` was certainly not started, because a run is marked
-//! `running` before it is. One that it calls `running` may have been, unless this process knows
-//! that it never handed it over.
+//! A run that the ledger calls `pending` was certainly not started, because a run is marked `running` before it is started.
+//! A run that it calls `running` may have been started, unless this process knows that it never was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::admission::Rules;
 use super::log::{self, Note};
-use super::step::Step;
-use super::{CONFLICTS_MAX, Scheduler};
+use super::state::SchedulerState;
+use super::step::act::CONFLICTS_MAX;
+use super::step::complete;
+use super::step::context::StepContext;
+use super::step::{Step, is_run_of};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
 use crate::job::{Job, JobId, OnCrash};
@@ -21,278 +24,214 @@ use crate::store::{Change, Holder, Store, StoreError};
 /// cut off; but if the run kills the nodes that execute it, there must be an end.
 const TAKEOVERS_MAX: u32 = 10;
 
-/// Whether a run belongs to this job, and not to one of the same id that was there before.
-pub(super) fn is_of(job: &Job, run: &Run) -> bool {
-    // A job that was added while the clock was ahead is not younger than its runs of after that. They have its anchor.
-    run.anchor == job.anchor || run.created_at >= job.created_at
-}
-
-/// The run as one of which nobody knows how it ended.
-fn lost(mut run: Run, started_at: Timestamp, now: Timestamp, error: String) -> Run {
-    run.end(started_at, now, Outcome::Lost { error }, Cost::default());
-    run
-}
-
 /// Why a run is recorded as running although no daemon executes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interruption {
     /// This node has stopped.
     Stop,
-    /// Its daemon has died. On a store that nodes share, this is known of those of this machine only.
+    /// Its daemon has died. On a shared store, this is known of daemons of this machine only.
     Death,
-    /// Its node on another machine is gone: it has died, or was only cut off.
+    /// Its node on another machine has died or was cut off.
     Loss,
 }
 
-impl Interruption {
-    /// How many deaths of the daemon this is.
-    fn crashes(self) -> u32 {
-        match self {
-            Self::Death => 1,
-            Self::Stop | Self::Loss => 0,
-        }
-    }
-}
-
-/// Whether a run is executed again; if not because there were too many interruptions, what the ledger says.
+/// Whether an interrupted run is executed again.
 #[derive(Debug)]
 enum Rerun {
     Yes,
+    /// With the text for the ledger, if it was interrupted too often.
     No(Option<String>),
 }
 
-/// The machine of a node, which is the first part of a daemon's name; none if the name has another form.
-fn machine(node: &str) -> Option<&str> {
-    node.rsplitn(3, ':').nth(2)
-}
-
-/// What became of runs that were in flight when their node ended.
+/// What became of interrupted runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Runs that wait again, as their next attempt.
+    /// Runs that wait for another attempt.
     pub rerun: usize,
     /// Runs that are recorded as lost.
     pub lost: usize,
 }
 
-impl Recovered {
-    /// Counts a run that was decided about.
-    fn count(&mut self, run: &Run) {
-        if run.state.is_final() {
-            self.lost += 1;
-        } else {
-            self.rerun += 1;
-        }
-    }
-}
-
-/// How often other nodes were faster with what this one tries to do.
+/// Counts how often other nodes were faster with what this node tries to do.
 #[derive(Debug, Default)]
 pub(super) struct ConflictRetries(u32);
 
 impl ConflictRetries {
-    /// Whether it is worth trying again: another node was faster, and not for too many times.
+    /// Whether to try again: another node was faster, and that has not happened too often.
     pub(super) fn go_on<T>(&mut self, result: &Result<T, StoreError>) -> bool {
         self.0 += 1;
         matches!(result, Err(StoreError::Conflict(_))) && self.0 <= CONFLICTS_MAX
     }
 }
 
-impl<S: Store, X: Executor> Scheduler<S, X> {
-    /// Looks at the store for the first time: takes up what a crash, or a node that is gone, has left in flight.
-    /// `why` is what the ledger will say of a lost run.
-    pub async fn recover(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
-        let mut tries = ConflictRetries::default();
-        loop {
-            // Nodes that start at the same time take up the same; what another one was faster with is gone now.
-            let result = self.first_recovery(now, why).await;
-            if !tries.go_on(&result) {
-                return result;
-            }
-        }
-    }
+/// The machine of a node named `MACHINE:PROCESS:NUMBER`; `None` if its name has another form.
+fn machine(node: &str) -> Option<&str> {
+    node.rsplitn(3, ':').nth(2)
+}
 
-    async fn first_recovery(&mut self, now: Timestamp, why: &str) -> Result<Recovered, StoreError> {
-        if self.is_shared {
-            self.renew_lease(now).await?;
-        } else {
-            self.paused_since = self.store.paused_since().await?;
-        }
-        self.learn_recorded().await?;
-        let recovered = match self.take_over_runs(now, why).await {
-            // A node that started at the same moment was faster. What it has left is taken at the next meeting.
-            Err(StoreError::Conflict(_)) if self.is_shared => Recovered::default(),
-            recovered => recovered?,
-        };
-        self.is_stale = true;
-        Ok(recovered)
-    }
+fn lost(mut run: Run, started_at: Timestamp, now: Timestamp, error: String) -> Run {
+    run.end(started_at, now, Outcome::Lost { error }, Cost::default());
+    run
+}
 
-    /// Decides about the runs of this node that were interrupted, at its end.
-    pub async fn recover_own(
-        &mut self,
-        now: Timestamp,
-        why: &str,
-    ) -> Result<Recovered, StoreError> {
-        let me = Arc::clone(&self.identity.node);
-        let mut tries = ConflictRetries::default();
-        let recovered = loop {
-            // Another node may take a run over meanwhile: the others are still to be decided about.
-            let result = self.recover_from(now, Holder::Node(&me), why).await;
-            if !tries.go_on(&result) {
-                break result?;
-            }
-        };
-        self.executing.clear();
-        self.unrecorded.clear();
-        Ok(recovered)
-    }
+/// Reads the latest time that the store has recorded, and its newest run.
+pub(super) async fn learn_recorded<S: Store>(
+    store: &S,
+    state: &mut SchedulerState,
+) -> Result<(), StoreError> {
+    let newest = follow_newest_run(store, state).await?;
+    let recorded = store.recorded_time().await?;
+    // Older versions recorded no time.
+    state.clock.set_recorded(recorded.or(newest));
+    Ok(())
+}
 
-    /// Decides about each run in flight that nobody executes any more: it is this node's from now on, or lost.
-    pub(super) async fn recover_from(
-        &mut self,
-        now: Timestamp,
-        holder: Holder<'_>,
-        why: &str,
-    ) -> Result<Recovered, StoreError> {
-        let runs = self.store.runs_in_flight(holder).await?;
-        // Where there are other nodes, one of them may have the pool that this one lacks.
-        let is_mine =
-            |run: &Run| !self.is_shared || self.rules.executors.contains_key(&run.executor);
-        let runs: Vec<Run> = runs.into_iter().filter(is_mine).collect();
-        let jobs = self.jobs_of(&runs).await?;
-        let begun = runs.iter().filter(|run| matches!(run.state, RunState::Running { .. }));
-        let begun: Vec<Execution> = begun.map(Run::execution).collect();
-        if !begun.is_empty() {
-            self.executor.end_leftovers(&begun);
-        }
-        let mut recovered = Recovered::default();
-        let mut step = Step::new(now, Arc::clone(&self.identity.node), Default::default(), None);
-        for job in jobs.values() {
-            step.learn(job);
-        }
-        for mut run in runs {
-            let (held_by, job) = (Arc::clone(&run.node), jobs.get(&run.job_id));
-            match run.state {
-                RunState::Running { started_at } => {
-                    let interruption = self.interruption(holder, &run);
-                    run =
-                        self.decide(&mut step, job, (run, started_at), (interruption, why)).await?;
-                    recovered.count(&run);
+/// Makes the ids of new runs greater than that of the newest run in the store. Returns when that run was created.
+pub(super) async fn follow_newest_run<S: Store>(
+    store: &S,
+    state: &mut SchedulerState,
+) -> Result<Option<Timestamp>, StoreError> {
+    let Some(run) = store.newest_run().await? else { return Ok(None) };
+    state.ids.follow(&run.id);
+    Ok(Some(run.created_at))
+}
+
+/// Decides about each run in flight of `holder`, which nobody executes any more: it waits on this node from now on, or is
+/// lost. `why` is the text for the ledger.
+pub(super) async fn recover<S: Store, X: Executor>(
+    store: &S,
+    executor: &mut X,
+    rules: &mut Rules,
+    state: &mut SchedulerState,
+    now: Timestamp,
+    holder: Holder<'_>,
+    why: &str,
+) -> Result<Recovered, StoreError> {
+    let mut runs = store.runs_in_flight(holder).await?;
+    // On a shared store, another node may have the pool that this one lacks.
+    runs.retain(|run| !state.is_shared || rules.executors.contains_key(&run.executor));
+    let jobs = jobs_of(store, &runs).await?;
+    let begun = runs.iter().filter(|run| matches!(run.state, RunState::Running { .. }));
+    let begun: Vec<Execution> = begun.map(Run::execution).collect();
+    if !begun.is_empty() {
+        executor.end_leftovers(&begun);
+    }
+    let mut recovered = Recovered::default();
+    let mut step = Step::new(now, Arc::clone(state.node()), None);
+    for job in jobs.values() {
+        step.add_loaded(job);
+    }
+    for mut run in runs {
+        let (held_by, job) = (Arc::clone(&run.node), jobs.get(&run.job_id));
+        match run.state {
+            RunState::Running { started_at } => {
+                let interruption = interruption(state, holder, &run);
+                let crashes = u32::from(interruption == Interruption::Death);
+                run.crashes = run.crashes.saturating_add(crashes);
+                match may_rerun(rules, job, &run, interruption) {
+                    Rerun::Yes => {
+                        step.end_attempt(&lost(run.clone(), started_at, now, why.to_owned()));
+                        run.retry_after_crash();
+                        recovered.rerun += 1;
+                    }
+                    Rerun::No(limit) => {
+                        let error = limit.unwrap_or_else(|| why.to_owned());
+                        run = lost(run, started_at, now, error);
+                        if let Some(job) = job.filter(|job| is_run_of(job, &run)) {
+                            let output = output_to_report(store, job, &run).await?;
+                            let context = &mut StepContext::new(&mut step, state, rules);
+                            complete::report_end(context, job, &run, &output);
+                        }
+                        recovered.lost += 1;
+                    }
                 }
-                RunState::Pending if run.node == self.identity.node => continue,
-                RunState::Pending => {}
-                // Its row was not understood: it ends as what it was read as.
-                RunState::Ended { .. } | RunState::Skipped { .. } => recovered.lost += 1,
             }
-            if !run.state.is_final() {
-                run.node = Arc::clone(&self.identity.node);
-            }
-            let run = Arc::new(run);
-            if run.state.is_final() {
-                step.ended.push(Arc::clone(&run));
-            }
-            step.note(Change::UpdateRun { run, held_by });
+            RunState::Pending if run.node == *state.node() => continue,
+            RunState::Pending => {}
+            // Its row was not understood: it ends as what it was read as.
+            RunState::Ended { .. } | RunState::Skipped { .. } => recovered.lost += 1,
         }
-        let changes = step.changes(|_| None);
-        if !changes.is_empty() {
-            // Also where the answer is lost, these runs may be this node's from now on.
-            self.is_stale = true;
-            self.store.commit(changes).await?;
+        if !run.state.is_final() {
+            run.node = Arc::clone(state.node());
         }
-        step.notes.iter().for_each(Note::log);
-        step.ended.iter().for_each(|run| log::ended(run));
-        step.beats.into_iter().for_each(|beat| self.executor.send_heartbeat(beat));
-        Ok(recovered)
-    }
-
-    /// Has a run that was interrupted wait again, or records it as lost.
-    async fn decide(
-        &mut self,
-        step: &mut Step,
-        job: Option<&Arc<Job>>,
-        (mut run, started_at): (Run, Timestamp),
-        (interruption, why): (Interruption, &str),
-    ) -> Result<Run, StoreError> {
-        run.crashes = run.crashes.saturating_add(interruption.crashes());
-        let limit = match self.may_rerun(job, &run, interruption) {
-            Rerun::Yes => {
-                step.end_attempt(&lost(run.clone(), started_at, step.now, why.to_owned()));
-                run.retry_after_crash();
-                return Ok(run);
-            }
-            Rerun::No(limit) => limit,
-        };
-        let run = lost(run, started_at, step.now, limit.unwrap_or_else(|| why.to_owned()));
-        self.create_loss_hooks(step, job, &run).await?;
-        Ok(run)
-    }
-
-    /// Creates the hook runs that report a lost run, with the output that it had written until its daemon died.
-    async fn create_loss_hooks(
-        &mut self,
-        step: &mut Step,
-        job: Option<&Arc<Job>>,
-        lost: &Run,
-    ) -> Result<(), StoreError> {
-        let Some(job) = job.filter(|job| is_of(job, lost)) else { return Ok(()) };
-        let is_told = job.policy.hooks.on_failure.is_some() || job.policy.heartbeat.is_some();
-        let output = if is_told {
-            self.store.load_output(&lost.id, lost.attempt).await?.unwrap_or_default()
-        } else {
-            Output::default()
-        };
-        let mut context = self.context(step);
-        context.create_end_hooks(job, lost, &output);
-        context.send_end_heartbeat(job, lost, &output);
-        Ok(())
-    }
-
-    fn interruption(&self, holder: Holder<'_>, run: &Run) -> Interruption {
-        let machine_of_run = machine(&run.node);
-        let is_here = machine_of_run.is_some() && machine_of_run == machine(&self.identity.node);
-        match holder {
-            Holder::Node(_) => Interruption::Stop,
-            Holder::Gone { .. } if is_here || !self.is_shared => Interruption::Death,
-            Holder::Gone { .. } => Interruption::Loss,
+        let run = Arc::new(run);
+        if run.state.is_final() {
+            step.ended.push(Arc::clone(&run));
         }
+        step.push(Change::UpdateRun { run, held_by });
     }
+    let changes = step.take_changes(|_| None);
+    if !changes.is_empty() {
+        // These runs may be this node's from now on, even if the answer is lost.
+        state.is_stale = true;
+        store.commit(changes).await?;
+    }
+    step.notes.iter().for_each(Note::log);
+    step.ended.iter().for_each(|run| log::run_ended(run));
+    step.heartbeats.into_iter().for_each(|heartbeat| executor.send_heartbeat(heartbeat));
+    Ok(recovered)
+}
 
-    /// Judges a run whose count of crashes has this interruption in it.
-    fn may_rerun(&self, job: Option<&Arc<Job>>, run: &Run, interruption: Interruption) -> Rerun {
-        let job = job.filter(|job| job.policy.on_crash == OnCrash::Rerun && is_of(job, run));
-        let Some(job) = job.filter(|_| self.rules.executors.contains_key(&run.executor)) else {
-            return Rerun::No(None);
-        };
-        let tried = job.policy.retry.map_or(0, |retry| retry.max_attempts);
-        match interruption {
-            Interruption::Death if run.crashes >= self.rules.max_crashes => {
-                let times = run.crashes;
-                let several = || format!("the daemon died {times} times while it ran");
-                Rerun::No((times > 1).then(several))
-            }
-            Interruption::Loss if run.attempt >= TAKEOVERS_MAX.max(tried) => {
-                let attempts = run.attempt;
-                Rerun::No(Some(format!(
-                    "its node was gone while it ran, after {attempts} attempts"
-                )))
-            }
-            Interruption::Stop | Interruption::Death | Interruption::Loss => Rerun::Yes,
-        }
+/// What a lost run had written until its daemon died, if a hook or a heartbeat reports it.
+async fn output_to_report<S: Store>(
+    store: &S,
+    job: &Job,
+    lost: &Run,
+) -> Result<Output, StoreError> {
+    if job.policy.hooks.on_failure.is_none() && job.policy.heartbeat.is_none() {
+        return Ok(Output::default());
     }
+    Ok(store.load_output(&lost.id, lost.attempt).await?.unwrap_or_default())
+}
 
-    pub(super) async fn jobs_of(
-        &self,
-        runs: &[Run],
-    ) -> Result<BTreeMap<JobId, Arc<Job>>, StoreError> {
-        let ids: BTreeSet<&JobId> = runs.iter().map(|run| &run.job_id).collect();
-        let ids: Vec<JobId> = ids.into_iter().cloned().collect();
-        if ids.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let jobs = self.store.load_jobs(&ids).await?;
-        Ok(jobs.into_iter().map(|job| (job.id.clone(), Arc::new(job))).collect())
+fn interruption(state: &SchedulerState, holder: Holder<'_>, run: &Run) -> Interruption {
+    let machine_of_run = machine(&run.node);
+    let is_here = machine_of_run.is_some() && machine_of_run == machine(state.node());
+    match holder {
+        Holder::Node(_) => Interruption::Stop,
+        Holder::Gone { .. } if is_here || !state.is_shared => Interruption::Death,
+        Holder::Gone { .. } => Interruption::Loss,
     }
+}
+
+/// Whether a run is executed again. Its count of crashes contains this interruption.
+fn may_rerun(
+    rules: &Rules,
+    job: Option<&Arc<Job>>,
+    run: &Run,
+    interruption: Interruption,
+) -> Rerun {
+    let job = job.filter(|job| job.policy.on_crash == OnCrash::Rerun && is_run_of(job, run));
+    let Some(job) = job.filter(|_| rules.executors.contains_key(&run.executor)) else {
+        return Rerun::No(None);
+    };
+    let max_attempts = job.policy.retry.map_or(0, |retry| retry.max_attempts);
+    match interruption {
+        Interruption::Death if run.crashes >= rules.max_crashes => {
+            let times = run.crashes;
+            let several = || format!("the daemon died {times} times while it ran");
+            Rerun::No((times > 1).then(several))
+        }
+        Interruption::Loss if run.attempt >= TAKEOVERS_MAX.max(max_attempts) => {
+            let attempts = run.attempt;
+            Rerun::No(Some(format!("its node was gone while it ran, after {attempts} attempts")))
+        }
+        Interruption::Stop | Interruption::Death | Interruption::Loss => Rerun::Yes,
+    }
+}
+
+/// The jobs of these runs, as the store has them.
+pub(super) async fn jobs_of<S: Store>(
+    store: &S,
+    runs: &[Run],
+) -> Result<BTreeMap<JobId, Arc<Job>>, StoreError> {
+    let ids: BTreeSet<&JobId> = runs.iter().map(|run| &run.job_id).collect();
+    let ids: Vec<JobId> = ids.into_iter().cloned().collect();
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let jobs = store.load_jobs(&ids).await?;
+    Ok(jobs.into_iter().map(|job| (job.id.clone(), Arc::new(job))).collect())
 }
 
 #[cfg(test)]

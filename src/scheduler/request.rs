@@ -1,4 +1,4 @@
-//! What can be asked of the scheduler, and what it answers.
+//! What can be requested of the scheduler, and its responses.
 
 use std::sync::Arc;
 
@@ -10,108 +10,96 @@ use crate::job::{Job, JobId};
 use crate::run::{Run, RunId};
 use crate::store::RunPart;
 
-/// What an added job does to one of the same id.
+/// What adding a job does to a job of the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// It is refused.
+    /// The new job is refused.
     Refuse,
-    /// It redefines it; the schedule goes on if the trigger is the same.
+    /// The job is redefined. Its schedule goes on if the trigger is the same.
     Redefine,
-    /// It redefines it, and says when it fires next.
+    /// The job is redefined, with its next run time.
     Reschedule,
 }
 
 /// A job to add.
 #[derive(Debug, Clone)]
 pub struct Addition {
-    /// The job, admitted.
     pub job: Box<Job>,
-    /// What happens if there is a job of that id.
     pub existing: Existing,
 }
 
-/// What adding a job did.
+/// The result of adding a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
-    /// There was none of that id.
     New,
-    /// The one of that id is redefined.
     Replaced,
 }
 
-/// A job of the file whose declaration is faulty.
+/// A job of the file whose declaration is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidDeclaration {
-    /// Its id; where the file gives it none, its number in the file stands in for it.
+    /// The job's id, or its number in the file if it has no id.
     pub id: JobId,
-    /// What is wrong with it, and where.
+    /// What is wrong, and where.
     pub reason: String,
 }
 
 /// A request that changes something.
 #[derive(Debug, Clone)]
 pub enum Request {
-    /// Add a job.
     Add(Addition),
-    /// Add jobs, in one transaction; one that is refused does not hold up the others.
+    /// Adds jobs in one transaction. If one is refused, the others are added.
     AddAll(Vec<Addition>),
-    /// Remove a job. A run of it that was started goes on.
+    /// Removes a job. Its running attempts go on.
     Remove(JobId),
-    /// Fire no more until resumed.
     Pause(JobId),
-    /// Fire again, from now on.
     Resume(JobId),
-    /// Run now, beside the schedule.
+    /// Runs a job now, in addition to its schedule.
     Run(JobId),
-    /// End a run before it ends by itself.
     Cancel {
-        /// Which one.
         run: RunId,
-        /// Why, for the ledger.
+        /// For the ledger.
         reason: Option<String>,
     },
-    /// Fire no job at all until resumed.
+    /// Pauses the scheduler as a whole.
     PauseAll,
-    /// Fire again; what fell due meanwhile is late.
+    /// Resumes the scheduler. Occurrences that were due meanwhile are late.
     ResumeAll,
-    /// Keep no longer what there is of runs that have ended, or these parts of them.
+    /// Deletes parts of runs that have ended.
     Prune {
-        /// Which runs.
         runs: Vec<RunId>,
-        /// What of each.
         parts: &'static [RunPart],
     },
-    /// Remove those of these jobs that are finished and have no run in flight. Others stay as they are.
+    /// Removes those of the jobs that are finished and have no run in flight.
     RemoveFinished(Vec<JobId>),
-    /// Judge by these rules from now on.
+    /// Replaces the rules that jobs are checked against.
     SetRules(Box<Rules>),
-    /// Look again at jobs that the file does not declare: one that it declared before is removed, one that another file
-    /// declares is left alone, any other one is judged by the rules.
+    /// Checks jobs that the file does not declare again: a job that it declared before is removed, a job of another file is
+    /// left alone, and any other job is checked against the rules.
     Review(Vec<JobId>),
-    /// Make these jobs of the file what the file says. One that another file declares is left alone, and named.
+    /// Defines jobs as the file declares them. A job that another file declares is left alone, and reported.
     Declare(Vec<Job>),
-    /// Break jobs of the file whose declarations are faulty: they keep their definitions, and do not fire. One that this
-    /// file did not declare before, but that exists, is left alone.
+    /// Breaks jobs of the file whose declarations are invalid: they keep their definitions, and do not fire. An existing job
+    /// that the file did not declare before is left alone.
     BreakDeclared(Vec<InvalidDeclaration>),
-    /// Fire from now on: the jobs of the file are declared.
+    /// Fires from now on, because the jobs of the file are declared.
     Begin,
 }
 
-/// Bytes of a job that cost as much time as one job more.
+/// Bytes of a job that cost as much time as another job.
 const BYTES_PER_WEIGHT: usize = 8 * 1024;
 
-/// How much work one job makes for a step, in jobs of usual size.
+/// The work of a step for one job, in jobs of usual size.
 pub(super) fn weight(job: &Job) -> usize {
     1 + job.bytes / BYTES_PER_WEIGHT
 }
 
 impl Request {
-    /// Whether it pauses or resumes the scheduler as a whole.
     pub(super) fn pauses_scheduler(&self) -> bool {
         matches!(self, Self::PauseAll | Self::ResumeAll)
     }
 
-    /// How much work it makes for a step, in jobs of usual size.
+    /// The work of a step for this request, in jobs of usual size.
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Add(addition) => weight(&addition.job),
@@ -120,41 +108,16 @@ impl Request {
             Self::RemoveFinished(ids) | Self::Review(ids) => ids.len(),
             Self::BreakDeclared(faults) => faults.len(),
             Self::Prune { runs, .. } => runs.len(),
-            Self::Remove(_)
-            | Self::Pause(_)
-            | Self::Resume(_)
-            | Self::Run(_)
-            | Self::Cancel { .. }
-            | Self::PauseAll
-            | Self::ResumeAll
-            | Self::SetRules(_)
-            | Self::Begin => 1,
+            _ => 1,
         }
     }
 
-    /// The run that it speaks of.
+    /// The run that the request names.
     pub(super) fn run(&self) -> Option<&RunId> {
-        match self {
-            Self::Cancel { run, .. } => Some(run),
-            Self::Add(_)
-            | Self::AddAll(_)
-            | Self::Remove(_)
-            | Self::Pause(_)
-            | Self::Resume(_)
-            | Self::Run(_)
-            | Self::PauseAll
-            | Self::ResumeAll
-            | Self::Prune { .. }
-            | Self::RemoveFinished(_)
-            | Self::SetRules(_)
-            | Self::Review(_)
-            | Self::Declare(_)
-            | Self::BreakDeclared(_)
-            | Self::Begin => None,
-        }
+        if let Self::Cancel { run, .. } = self { Some(run) } else { None }
     }
 
-    /// The jobs that it speaks of by their ids.
+    /// The jobs that the request names.
     pub(super) fn jobs(&self) -> Vec<&JobId> {
         match self {
             Self::Add(addition) => vec![&addition.job.id],
@@ -163,45 +126,34 @@ impl Request {
             Self::RemoveFinished(ids) | Self::Review(ids) => ids.iter().collect(),
             Self::Declare(jobs) => jobs.iter().map(|job| &job.id).collect(),
             Self::BreakDeclared(faults) => faults.iter().map(|fault| &fault.id).collect(),
-            Self::Cancel { .. }
-            | Self::PauseAll
-            | Self::ResumeAll
-            | Self::Prune { .. }
-            | Self::SetRules(_)
-            | Self::Begin => Vec::new(),
+            _ => Vec::new(),
         }
     }
 }
 
-/// What a request led to.
 #[derive(Debug, Clone)]
 pub enum Response {
     /// The job as it now is.
     Job(Arc<Job>),
-    /// The run that was made.
+    /// The new run.
     Run(Arc<Run>),
-    /// What became of each job that was to be added, in order.
+    /// The result of each addition, in order.
     Added(Vec<Result<Added, RequestError>>),
-    /// Since when the scheduler is paused; none if it is not.
+    /// Since when the scheduler is paused; `None` if it is not.
     Paused(Option<Timestamp>),
-    /// What was asked is done, and there is nothing more to say.
     Done,
-    /// What changed of the jobs of the file.
+    /// What has changed in the jobs of the file.
     Difference(Difference),
 }
 
-/// How the jobs of the file differ from those before.
+/// How the jobs of the file differ from those before. The lists contain ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Difference {
-    /// Ids that are new.
     pub added: Vec<String>,
-    /// Ids whose definition is another.
     pub changed: Vec<String>,
-    /// Ids that are gone.
     pub removed: Vec<String>,
-    /// How many are as they were.
     pub unchanged: usize,
-    /// Those that were left alone, because another file declares them.
+    /// Jobs that were left alone, because another file declares them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<Conflict>,
 }
@@ -212,7 +164,6 @@ pub struct Difference {
     "job \"{id}\" is declared by another file, whose source is \"{other}\"; the source of this file is \"{own}\""
 )]
 pub struct Conflict {
-    /// The job.
     pub id: String,
     /// The source of the file whose declaration counts.
     pub other: String,
@@ -234,75 +185,53 @@ impl Difference {
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// There is no such job.
     #[error("there is no job \"{0}\"")]
     NotFound(JobId),
-    /// The id is taken.
     #[error("a job \"{0}\" exists already (replace_existing, or --replace, redefines it)")]
     Exists(JobId),
-    /// There is no such run.
     #[error("there is no run \"{0}\"")]
     NoRun(String),
-    /// The run has ended.
     #[error("run \"{id}\" has ended: it is {state}")]
-    RunEnded {
-        /// The run.
-        id: String,
-        /// Its state.
-        state: &'static str,
-    },
-    /// The job is declared in a file, which is the truth for it.
+    RunEnded { id: String, state: &'static str },
+    /// Only the file that declares the job can change it.
     #[error("job \"{id}\" is declared in a file (source \"{file}\"): change it there and reload")]
     DeclaredInFile {
-        /// The job.
         id: JobId,
         /// The source of that file.
         file: Arc<str>,
     },
-    /// The job's state does not allow it.
     #[error("job \"{id}\" is {state}")]
     WrongState {
-        /// The job.
         id: JobId,
-        /// Its state, and what follows from it.
+        /// The state, and why it does not allow the request.
         state: String,
     },
-    /// As many runs as allowed are in flight.
     #[error("job \"{id}\" has {max_instances} run(s) in flight, which is its max_instances")]
-    Busy {
-        /// The job.
-        id: JobId,
-        /// Its limit.
-        max_instances: u32,
-    },
-    /// The pool's queue is full.
+    Busy { id: JobId, max_instances: u32 },
     #[error("the queue of executor \"{0}\" is full")]
     QueueFull(String),
-    /// The store could not be written; nothing has changed, as far as is known.
+    /// The store could not be written. As far as is known, nothing has changed.
     #[error("{0}")]
     Unavailable(String),
-    /// The database refuses a value of the request, and would refuse it again; nothing has changed.
+    /// The database refuses a value of the request, and would refuse it again. Nothing has changed.
     #[error("the database refuses a value of this request: {0}")]
     Rejected(String),
-    /// The daemon is about to end.
     #[error("the daemon is stopping")]
     Stopping,
-    /// The scheduler did not do what it promises: a fault of the program.
+    /// A fault of the program.
     #[error("internal error: {0}")]
     Internal(&'static str),
 }
 
-/// A request with the place for its answer.
+/// A request that waits for its answer.
 #[derive(Debug)]
 pub struct PendingRequest {
-    /// What is asked.
     pub request: Request,
-    /// Who waits for the answer. That nobody does any more changes nothing.
+    /// Receives the answer. A request is carried out even if nobody waits for it any more.
     pub reply: oneshot::Sender<Result<Response, RequestError>>,
 }
 
 impl PendingRequest {
-    /// A request whose answer goes to `reply`.
     pub fn new(request: Request, reply: oneshot::Sender<Result<Response, RequestError>>) -> Self {
         Self { request, reply }
     }

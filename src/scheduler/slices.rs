@@ -1,13 +1,12 @@
-//! Large requests, cut into slices that each are one transaction, so that jobs fire on time between
-//! two of them.
+//! Cuts large requests into slices. Each slice is one transaction, and jobs fire on time between two of them.
 
 use super::handle::Handle;
 use super::request::{Added, Addition, RequestError, weight};
 
-/// Work of one transaction of a batch, in jobs of usual size: it bounds how long the scheduler is busy with it.
+/// Work of one transaction of a batch, in jobs of usual size. It bounds for how long the scheduler is busy.
 const BATCH_WEIGHT: usize = 128;
 
-/// Cuts a list into pieces that weigh at most so much, or are a single item.
+/// Cuts a list into slices of at most `weight_max`. An item that weighs more is a slice of its own.
 pub(super) fn slices<T>(
     items: Vec<T>,
     weight_max: usize,
@@ -31,8 +30,8 @@ pub(super) fn slices<T>(
     slices
 }
 
-/// Adds jobs slice by slice, each in one transaction, so that jobs fire on time in between. If nothing could be added,
-/// all of it is refused; what is refused later is an error of each job that it concerns.
+/// Adds jobs slice by slice. An error of the first slice is returned as the error of the whole batch; a later one is the
+/// result of each job of its slice.
 pub async fn add_in_slices(
     handle: &Handle,
     additions: Vec<Addition>,
@@ -44,17 +43,17 @@ pub async fn add_in_slices(
         let count = slice.len();
         match handle.add_all(slice.clone()).await {
             Ok(results) => added.extend(results),
-            // The database refuses a value of one of them: the others are added without it.
+            // The database refuses a value of one of the jobs: the others are added without it.
             Err(RequestError::Rejected(_)) if count > 1 => waiting.extend(halves(slice)),
-            Err(refusal @ RequestError::Rejected(_)) => added.push(Err(refusal)),
-            Err(refusal) if added.is_empty() => return Err(refusal),
-            Err(refusal) => added.extend(vec![Err(refusal); count]),
+            Err(error @ RequestError::Rejected(_)) => added.push(Err(error)),
+            Err(error) if added.is_empty() => return Err(error),
+            Err(error) => added.extend(vec![Err(error); count]),
         }
     }
     Ok(added)
 }
 
-/// Cuts a list in two, the later half first: the order in which a stack gives the earlier one first.
+/// Halves a list. The later half comes first, so that a stack returns the earlier half first.
 pub(super) fn halves<T>(mut items: Vec<T>) -> [Vec<T>; 2] {
     let second = items.split_off(items.len() / 2);
     [second, items]

@@ -1,6 +1,5 @@
-//! A store whose calls are marked in the [`Pulse`] of the loop that makes them.
+//! A store that marks its calls in the [`Pulse`] of the loop, because a wait for the store is not a hang.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use super::pulse::Pulse;
@@ -12,7 +11,6 @@ use crate::store::{
     Change, Claim, ClusterView, Holder, InFlightCount, Node, ScheduledJob, Store, StoreError,
 };
 
-/// A store, and where its calls are marked.
 #[derive(Debug)]
 pub(super) struct WatchedStore<S> {
     pub(super) store: S,
@@ -24,105 +22,89 @@ impl<S: Store> Store for WatchedStore<S> {
         self.store.is_shared()
     }
 
-    fn load_jobs(
-        &self,
-        ids: &[JobId],
-    ) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send {
-        self.pulse.store_call(self.store.load_jobs(ids))
+    async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
+        self.pulse.store_call(self.store.load_jobs(ids)).await
     }
 
-    fn claim_jobs(
-        &self,
-        claim: Claim<'_>,
-    ) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send {
-        self.pulse.store_call(self.store.claim_jobs(claim))
+    async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
+        self.pulse.store_call(self.store.claim_jobs(claim)).await
     }
 
-    fn release_jobs(
+    async fn release_jobs(
         &self,
         node: &str,
-        executor: &str,
+        pool: &str,
         until: Timestamp,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.pulse.store_call(self.store.release_jobs(node, executor, until))
+    ) -> Result<(), StoreError> {
+        self.pulse.store_call(self.store.release_jobs(node, pool, until)).await
     }
 
-    fn runs_in_flight(
-        &self,
-        holder: Holder<'_>,
-    ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send {
-        self.pulse.store_call(self.store.runs_in_flight(holder))
+    async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
+        self.pulse.store_call(self.store.runs_in_flight(holder)).await
     }
 
-    fn load_runs(
-        &self,
-        ids: &[RunId],
-    ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send {
-        self.pulse.store_call(self.store.load_runs(ids))
+    async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
+        self.pulse.store_call(self.store.load_runs(ids)).await
     }
 
-    fn latest_skips(
+    async fn latest_skips(
         &self,
         jobs: &[Arc<Job>],
         reason: SkipReason,
-    ) -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send {
-        self.pulse.store_call(self.store.latest_skips(jobs, reason))
+    ) -> Result<Vec<Run>, StoreError> {
+        self.pulse.store_call(self.store.latest_skips(jobs, reason)).await
     }
 
-    fn load_output(
-        &self,
-        run_id: &RunId,
-        attempt: u32,
-    ) -> impl Future<Output = Result<Option<Output>, StoreError>> + Send {
-        self.pulse.store_call(self.store.load_output(run_id, attempt))
+    async fn load_output(&self, run: &RunId, attempt: u32) -> Result<Option<Output>, StoreError> {
+        self.pulse.store_call(self.store.load_output(run, attempt)).await
     }
 
-    fn count_in_flight_elsewhere(
+    async fn count_in_flight_elsewhere(
         &self,
         node: &str,
-    ) -> impl Future<Output = Result<Vec<(JobId, InFlightCount)>, StoreError>> + Send {
-        self.pulse.store_call(self.store.count_in_flight_elsewhere(node))
+    ) -> Result<Vec<(JobId, InFlightCount)>, StoreError> {
+        self.pulse.store_call(self.store.count_in_flight_elsewhere(node)).await
     }
 
-    fn heartbeat(
+    async fn heartbeat(
         &self,
         node: &str,
         started_at: Timestamp,
         now: Timestamp,
-    ) -> impl Future<Output = Result<ClusterView, StoreError>> + Send {
-        self.pulse.store_call(self.store.heartbeat(node, started_at, now))
+    ) -> Result<ClusterView, StoreError> {
+        self.pulse.store_call(self.store.heartbeat(node, started_at, now)).await
     }
 
-    fn remove_nodes(&self, dead: &[Node]) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.pulse.store_call(self.store.remove_nodes(dead))
+    async fn remove_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {
+        self.pulse.store_call(self.store.remove_nodes(dead)).await
     }
 
-    fn paused_since(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send {
-        self.pulse.store_call(self.store.paused_since())
+    async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.pulse.store_call(self.store.paused_since()).await
     }
 
-    fn recorded_time(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send {
-        self.pulse.store_call(self.store.recorded_time())
+    async fn recorded_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.pulse.store_call(self.store.recorded_time()).await
     }
 
-    fn newest_run(&self) -> impl Future<Output = Result<Option<Run>, StoreError>> + Send {
-        self.pulse.store_call(self.store.newest_run())
+    async fn newest_run(&self) -> Result<Option<Run>, StoreError> {
+        self.pulse.store_call(self.store.newest_run()).await
     }
 
-    fn scheduled_jobs(
+    async fn scheduled_jobs(
         &self,
         after: Option<&JobId>,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<ScheduledJob>, StoreError>> + Send {
-        self.pulse.store_call(self.store.scheduled_jobs(after, limit))
+    ) -> Result<Vec<ScheduledJob>, StoreError> {
+        self.pulse.store_call(self.store.scheduled_jobs(after, limit)).await
     }
 
-    /// The loop does not wait for this one: others do.
-    fn wait_for_hint(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.store.wait_for_hint()
+    /// Not marked, because the loop does not wait for it.
+    async fn wait_for_hint(&self) -> Result<(), StoreError> {
+        self.store.wait_for_hint().await
     }
 
-    fn commit(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), StoreError>> + Send {
-        self.pulse.store_call(self.store.commit(changes))
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        self.pulse.store_call(self.store.commit(changes)).await
     }
 }

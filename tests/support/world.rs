@@ -15,7 +15,7 @@ use punctual::output::{Line, Output, Stream};
 use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::declare::{Declaration, Occasion, declare};
-use punctual::scheduler::handle::{COMMAND_QUEUE, Handle};
+use punctual::scheduler::handle::{Handle, REQUEST_QUEUE};
 use punctual::scheduler::request::{
     Addition, Difference, Existing, PendingRequest, Request, RequestError, Response,
 };
@@ -457,14 +457,15 @@ impl World {
 
     /// Gives the scheduler to a loop of its own, which runs until the token is cancelled.
     pub fn serve(self) -> Served {
-        let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
+        let (commands_in, commands) = mpsc::channel(REQUEST_QUEUE);
         let handle = Handle::new(commands_in, self.scheduler.status());
         let (completions_in, completions) = mpsc::channel(1);
         let (hints_in, hints) = mpsc::channel(1);
         let shutdown = CancellationToken::new();
         let (_, outputs) = mpsc::channel(1);
         let shutdown_out = shutdown.clone();
-        let inlets = LoopInputs { commands, completions, hints, outputs, shutdown: shutdown_out };
+        let inlets =
+            LoopInputs { requests: commands, completions, hints, outputs, shutdown: shutdown_out };
         let drain = Drain { limit: std::time::Duration::ZERO, hurry: CancellationToken::new() };
         let serving = serve(self.scheduler, SystemClock, inlets, drain);
         Served {

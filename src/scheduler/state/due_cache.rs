@@ -1,6 +1,5 @@
-//! The near part of the schedule, in memory: for each pool the jobs that are due next, in order.
-//! The rest stays in the store until it is near, so that memory does not grow with the
-//! jobs, and an instant that is reached needs no question to the store.
+//! The jobs that are due next, in memory: for each pool its earliest jobs, in order. The rest stays in the store, so that
+//! memory does not grow with the number of jobs, and a job that falls due needs no query.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,40 +8,43 @@ use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
 use crate::store::CLAIM_BYTES;
 
-/// Jobs of a pool that are fetched at once. Twice as many are held at most.
+/// Jobs of a pool that are fetched at once. At most twice as many are cached.
 pub(crate) const CACHED_JOBS: usize = 1000;
 
-/// How far the held jobs are all that there are.
+/// How far the cached jobs are complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Coverage {
-    /// Nothing is known.
     #[default]
     Nothing,
-    /// Every job that is due before this instant is held.
+    /// Every job that is due before this instant is cached.
     Until(Timestamp),
-    /// Every job is held.
     All,
 }
 
-/// When the scheduler has to look again.
+/// When the next cached job is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NextDue {
-    /// At once: the store has to be asked.
+    /// The store has to be asked.
     Unknown,
-    /// At this instant; never, if nothing is due.
+    /// `None` if no job will be due.
     At(Option<Timestamp>),
 }
 
-/// What the store was asked for.
+/// Which jobs of a pool are fetched from the store.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FetchWindow {
-    /// Jobs that are due at or before this; all, if there is none.
+    /// Jobs that are due at or before this instant; all jobs if it is `None`.
     pub(crate) until: Option<Timestamp>,
-    /// At most this many.
+    /// Most jobs.
     pub(crate) limit: usize,
 }
 
-/// The jobs of one pool.
+impl Default for FetchWindow {
+    fn default() -> Self {
+        Self { until: None, limit: CACHED_JOBS }
+    }
+}
+
 #[derive(Debug, Default)]
 struct PoolCache {
     jobs: BTreeMap<(Timestamp, JobId), Arc<Job>>,
@@ -52,36 +54,34 @@ struct PoolCache {
     reach: Coverage,
 }
 
-/// The jobs that are due next.
 #[derive(Debug, Default)]
 pub(crate) struct DueCache {
     pools: BTreeMap<String, PoolCache>,
 }
 
 impl DueCache {
-    /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.pools.clear();
     }
 
-    /// Whether the store has to be asked before it is known what of a pool is due.
+    /// Whether the store has to be asked for the jobs of a pool that are due.
     pub(crate) fn needs_fetch(&self, pool: &str, now: Timestamp) -> bool {
-        self.pools.get(pool).is_none_or(|near| near.needs_fetch(now))
+        self.pools.get(pool).is_none_or(|pool| pool.needs_fetch(now))
     }
 
-    /// Takes up what the store has of a pool: its earliest jobs. Gives back those that cannot be read.
-    pub(crate) fn fill(&mut self, pool: &str, asked: FetchWindow, jobs: Vec<Job>) -> Vec<Job> {
-        let (near, unreadable) = PoolCache::of(asked, jobs);
-        self.pools.insert(pool.to_owned(), near);
+    /// Caches the earliest jobs of a pool. Returns those that cannot be read.
+    pub(crate) fn fill(&mut self, pool: &str, window: FetchWindow, jobs: Vec<Job>) -> Vec<Job> {
+        let (cache, unreadable) = PoolCache::of(window, jobs);
+        self.pools.insert(pool.to_owned(), cache);
         unreadable
     }
 
-    /// The held jobs of a pool that are due at `now`, earliest first.
+    /// The cached jobs of a pool that are due at `now`, earliest first.
     pub(crate) fn due_at(&self, pool: &str, now: Timestamp) -> impl Iterator<Item = &Arc<Job>> {
-        self.pools.get(pool).into_iter().flat_map(move |near| near.due_at(now))
+        self.pools.get(pool).into_iter().flat_map(move |pool| pool.due_at(now))
     }
 
-    /// When to look again, if these pools have room.
+    /// When the next job of these pools is due.
     pub(crate) fn next(&self, pools: &[String]) -> NextDue {
         let mut first = None;
         for pool in pools {
@@ -96,65 +96,64 @@ impl DueCache {
         NextDue::At(first)
     }
 
-    /// When the first of the held jobs is due.
+    /// When the first cached job is due.
     pub(crate) fn first_due(&self) -> Option<Timestamp> {
-        let firsts = self.pools.values().filter_map(|near| near.jobs.keys().next());
+        let firsts = self.pools.values().filter_map(|pool| pool.jobs.keys().next());
         firsts.map(|(due_at, _)| *due_at).min()
     }
 
-    /// Whether a job that is due then belongs to what is held.
+    /// Whether a job of a pool that is due at this instant belongs into the cache.
     pub(crate) fn reaches(&self, pool: &str, due_at: Timestamp) -> bool {
-        self.pools.get(pool).is_some_and(|near| near.reaches(due_at))
+        self.pools.get(pool).is_some_and(|pool| pool.reaches(due_at))
     }
 
-    /// A job is now this.
+    /// A job was written.
     pub(crate) fn put(&mut self, job: Arc<Job>) {
         self.remove(&job.id);
-        if let Some(near) = self.pools.get_mut(&job.executor) {
-            near.put(job);
+        if let Some(pool) = self.pools.get_mut(&job.executor) {
+            pool.put(job);
         }
     }
 
-    /// Jobs were read again: those that are held are this from now on.
-    pub(crate) fn renew<'a>(&mut self, jobs: impl Iterator<Item = &'a Arc<Job>>) {
+    /// Jobs were read again: updates those that are cached.
+    pub(crate) fn refresh<'a>(&mut self, jobs: impl Iterator<Item = &'a Arc<Job>>) {
         for job in jobs {
-            if self.pools.values().any(|near| near.due.contains_key(&job.id)) {
+            if self.pools.values().any(|pool| pool.due.contains_key(&job.id)) {
                 self.put(Arc::clone(job));
             }
         }
     }
 
-    /// A job is gone.
     pub(crate) fn remove(&mut self, id: &JobId) {
-        for near in self.pools.values_mut() {
-            near.remove(id);
+        for pool in self.pools.values_mut() {
+            pool.remove(id);
         }
     }
 }
 
 impl PoolCache {
-    fn of(asked: FetchWindow, jobs: Vec<Job>) -> (Self, Vec<Job>) {
+    fn of(window: FetchWindow, jobs: Vec<Job>) -> (Self, Vec<Job>) {
         let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
-        let is_all = jobs.len() < asked.limit && bytes < CLAIM_BYTES;
+        let is_all = jobs.len() < window.limit && bytes < CLAIM_BYTES;
         let (active, unreadable): (Vec<Job>, Vec<Job>) =
             jobs.into_iter().partition(|job| job.next().is_some());
         let last = active.iter().filter_map(|job| Some(job.next()?.due_at)).max();
         let reach = match last {
-            _ if is_all => asked.until.map_or(Coverage::All, Coverage::Until),
+            _ if is_all => window.until.map_or(Coverage::All, Coverage::Until),
             Some(last) => Coverage::Until(last),
             None => Coverage::Nothing,
         };
-        let mut near = Self { reach, ..Self::default() };
+        let mut cache = Self { reach, ..Self::default() };
         for job in active {
-            near.insert(Arc::new(job));
+            cache.insert(Arc::new(job));
         }
-        (near, unreadable)
+        (cache, unreadable)
     }
 
     fn needs_fetch(&self, now: Timestamp) -> bool {
         match self.reach {
             Coverage::Nothing => true,
-            // What is held comes first; it is due earlier.
+            // The cached jobs are due earlier than those in the store.
             Coverage::Until(until) => until <= now && self.due_at(now).next().is_none(),
             Coverage::All => false,
         }
@@ -206,14 +205,14 @@ impl PoolCache {
         self.jobs.insert((next.due_at, job.id.clone()), job);
     }
 
-    /// Lets go of the far half.
+    /// Drops the later half.
     fn shrink(&mut self) {
         let mut bytes = 0_usize;
-        let near = self.jobs.values().take_while(|job| {
+        let nearest = self.jobs.values().take_while(|job| {
             bytes = bytes.saturating_add(job.bytes);
             bytes <= CLAIM_BYTES
         });
-        let count = near.take(CACHED_JOBS).count();
+        let count = nearest.take(CACHED_JOBS).count();
         let Some(key) = self.jobs.keys().nth(count).cloned() else { return };
         for (_, id) in self.jobs.split_off(&key).into_keys() {
             self.due.remove(&id);

@@ -1,5 +1,144 @@
-//! What this process keeps in memory between steps. All of it can be rebuilt from the store.
+//! What this process keeps in memory between two steps. The store is the truth: all of this can be rebuilt from it, and
+//! is whenever a write may or may not have happened (`is_stale`).
+//!
+//! - [`capacity`]: what is in flight, per pool and per job, and so whether another run can be taken;
+//! - [`due_cache`]: the jobs that are due next;
+//! - [`executions`]: the attempts that this process executes, and completions that are not recorded yet;
+//! - [`overlap_rows`], [`clock`], [`bisection`]: what skipped overlaps, a corrected clock and a refused value need.
 
 pub(crate) mod bisection;
 pub(crate) mod capacity;
+pub(crate) mod clock;
 pub(crate) mod due_cache;
+pub(crate) mod executions;
+pub(crate) mod overlap_rows;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+
+use super::admission::Rules;
+use super::request::{PendingRequest, Request};
+use super::status::WriteCounts;
+use crate::clock::Timestamp;
+use crate::executor::Saving;
+use crate::job::{Job, JobId};
+use crate::run::RunIds;
+use bisection::Bisection;
+use capacity::Capacity;
+use clock::ClockWatch;
+use due_cache::DueCache;
+use executions::Executions;
+use overlap_rows::OverlapRows;
+
+/// Which node of a store this scheduler is.
+#[derive(Debug, Clone)]
+pub struct NodeIdentity {
+    /// The node's name, which no other node has or had before. A daemon's name is `MACHINE:PROCESS:NUMBER`; by it, a
+    /// daemon recognises earlier daemons of its machine.
+    pub node: Arc<str>,
+    /// When this process started.
+    pub started_at: Timestamp,
+    /// A number that no other node has. It keeps the ids of new runs apart.
+    pub seed: u64,
+    /// How long a node of a shared store may be silent before others take over its runs and jobs.
+    pub lease: TimeDelta,
+}
+
+/// Whether jobs fire and runs start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing fires or starts before the jobs of the file are declared.
+    Held,
+    Firing,
+    /// The daemon stops: nothing fires or starts any more.
+    Draining,
+}
+
+/// What a scheduler remembers between two steps.
+#[derive(Debug)]
+pub(crate) struct SchedulerState {
+    pub(crate) identity: NodeIdentity,
+    /// Whether other nodes may use the same store.
+    pub(crate) is_shared: bool,
+    pub(crate) ids: RunIds,
+    pub(crate) phase: Phase,
+    /// Since when no job fires, if the scheduler is paused as a whole.
+    pub(crate) paused_since: Option<Timestamp>,
+    /// Whether memory has to be rebuilt from the store: a write failed, or another node was faster.
+    pub(crate) is_stale: bool,
+    /// How many steps in a row failed because another node was faster.
+    pub(crate) conflicts: u32,
+    pub(crate) capacity: Capacity,
+    pub(crate) due_cache: DueCache,
+    pub(crate) executions: Executions,
+    pub(crate) overlap_rows: OverlapRows,
+    pub(crate) clock: ClockWatch,
+    pub(crate) bisection: Bisection,
+    /// Requests for the next step: those of a failed step, and the scheduler's own.
+    pub(crate) deferred: Vec<PendingRequest>,
+    /// Finished jobs to remove once none of their runs is in flight.
+    pub(crate) finished: BTreeSet<JobId>,
+    pub(crate) written: WriteCounts,
+    /// Which outputs of running attempts the next step saves, if any.
+    pub(crate) to_save: Option<Saving>,
+}
+
+impl SchedulerState {
+    pub(crate) fn new(identity: NodeIdentity, rules: &Rules, is_shared: bool) -> Self {
+        Self {
+            ids: RunIds::new(identity.seed),
+            identity,
+            is_shared,
+            phase: Phase::Firing,
+            paused_since: None,
+            is_stale: false,
+            conflicts: 0,
+            capacity: Capacity::new(&rules.executors, rules.max_crashes, is_shared),
+            due_cache: DueCache::default(),
+            executions: Executions::default(),
+            overlap_rows: OverlapRows::default(),
+            clock: ClockWatch::default(),
+            bisection: Bisection::default(),
+            deferred: Vec::new(),
+            finished: BTreeSet::new(),
+            written: WriteCounts::default(),
+            to_save: None,
+        }
+    }
+
+    pub(crate) fn node(&self) -> &Arc<str> {
+        &self.identity.node
+    }
+
+    /// Whether jobs may fire after these requests, in a step of a scheduler that is paused since `paused_since`.
+    pub(crate) fn will_fire(
+        &self,
+        paused_since: Option<Timestamp>,
+        requests: &[PendingRequest],
+    ) -> bool {
+        let ends_pause = |pending: &PendingRequest| matches!(pending.request, Request::ResumeAll);
+        self.phase == Phase::Firing && (paused_since.is_none() || requests.iter().any(ends_pause))
+    }
+
+    /// The cached jobs of these pools that are due, as many of each pool as one step takes.
+    pub(crate) fn due_jobs(
+        &self,
+        pools: &[String],
+        now: Timestamp,
+    ) -> impl Iterator<Item = &Arc<Job>> {
+        pools.iter().flat_map(move |pool| {
+            self.due_cache.due_at(pool, now).take(self.capacity.due_per_step(pool))
+        })
+    }
+
+    /// Remembers the finished jobs that these requests were to remove, because nobody asks for that again.
+    pub(crate) fn keep_removals<'a>(&mut self, requests: impl Iterator<Item = &'a Request>) {
+        for request in requests {
+            if let Request::RemoveFinished(ids) = request {
+                self.finished.extend(ids.iter().cloned());
+            }
+        }
+    }
+}

@@ -1,80 +1,175 @@
-//! What a step must know before it decides: how the other nodes stand, what is in flight, whether
-//! the scheduler is paused, and the jobs that are spoken of.
+//! First phase: reads from the store what a step must know before it decides. These are the jobs and runs that requests
+//! name, the jobs that are due, and the ledger rows that overlaps may extend.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::Step;
 use crate::clock::Timestamp;
 use crate::executor::Executor;
-use crate::job::{Job, JobId};
-use crate::run::{Execution, Run, RunId};
-use crate::scheduler::request::{PendingRequest, Request};
-use crate::scheduler::step::Step;
-use crate::scheduler::{Scheduler, not_of_input};
-use crate::store::{ScheduledJob, Store, StoreError};
+use crate::job::{Job, JobId, JobState};
+use crate::run::{Execution, RunId, SkipReason};
+use crate::scheduler::admission::Rules;
+use crate::scheduler::cluster::Cluster;
+use crate::scheduler::log::Note;
+use crate::scheduler::request::PendingRequest;
+use crate::scheduler::state::due_cache::FetchWindow;
+use crate::scheduler::state::{Phase, SchedulerState};
+use crate::store::{Claim, ScheduledJob, Store, StoreError};
 
-impl<S: Store, X: Executor> Scheduler<S, X> {
-    /// Brings memory up to date, and a step with the jobs that the commands speak of; and the jobs to look at, if the
-    /// clock was corrected.
-    pub(crate) async fn load(
-        &mut self,
-        now: Timestamp,
-        commands: &[PendingRequest],
-        executions: &[Execution],
-    ) -> Result<(Step, Option<Vec<ScheduledJob>>), StoreError> {
-        self.renew_lease_if_due(now).await.map_err(not_of_input)?;
-        self.resync_if_stale(now).await.map_err(not_of_input)?;
-        if commands.iter().any(|command| command.request.pauses_scheduler()) {
-            // Another node may have paused or resumed since the last meeting.
-            self.paused_since = self.store.paused_since().await?;
-        }
-        let known = (self.load_jobs(commands).await?, self.load_runs(commands).await?);
-        let page = self.watch_clock(now).await?;
-        let mut step = Step::new(now, Arc::clone(&self.identity.node), known, self.paused_since);
-        step.dated_back = self.clock.dated_back();
-        let ended = executions.iter().filter_map(|(run_id, _)| self.capacity.job_of(run_id));
-        let jobs: Vec<Arc<Job>> = ended.cloned().collect();
-        self.learn_failing(&mut step, jobs.iter()).await.map_err(not_of_input)?;
-        Ok((step, page))
+/// Jobs that one step looks at after a correction of the clock: a few milliseconds of its time.
+const CORRECTED_PER_STEP: usize = 200;
+
+/// An error of a step that no input of it has caused, so it is not reported as the rejection of a value.
+pub(crate) fn not_of_input(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Rejected(why) => StoreError::Unavailable(why),
+        error => error,
     }
+}
 
-    /// Reads those of the jobs whose hooks depend on whether they fail, as the store has them.
-    async fn learn_failing(
-        &self,
-        step: &mut Step,
-        jobs: impl Iterator<Item = &Arc<Job>>,
-    ) -> Result<(), StoreError> {
-        let jobs = jobs.filter(|job| job.policy.hooks.need_last_end());
-        let ids: BTreeSet<&JobId> = jobs.map(|job| &job.id).collect();
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<JobId> = ids.into_iter().cloned().collect();
-        for job in self.store.load_jobs(&ids).await? {
-            step.learn(&Arc::new(job));
-        }
-        Ok(())
+/// Starts a step with the jobs and runs that its requests name, and with the jobs whose hooks depend on how their last
+/// run ended.
+pub(crate) async fn start_step<S: Store>(
+    store: &S,
+    state: &mut SchedulerState,
+    now: Timestamp,
+    requests: &[PendingRequest],
+) -> Result<Step, StoreError> {
+    if requests.iter().any(|pending| pending.request.pauses_scheduler()) {
+        // Another node may have paused or resumed the scheduler since the lease was renewed.
+        state.paused_since = store.paused_since().await?;
     }
-
-    /// The runs that the commands speak of.
-    async fn load_runs(&self, commands: &[PendingRequest]) -> Result<Vec<Run>, StoreError> {
-        let ids = commands.iter().filter_map(|command| command.request.run());
-        let ids: BTreeSet<RunId> = ids.cloned().collect();
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
+    let mut step = Step::new(now, Arc::clone(state.node()), state.paused_since);
+    let ids: BTreeSet<JobId> =
+        requests.iter().flat_map(|pending| pending.request.jobs()).cloned().collect();
+    add_jobs(store, &mut step, ids).await?;
+    let ids: BTreeSet<RunId> =
+        requests.iter().filter_map(|pending| pending.request.run()).cloned().collect();
+    if !ids.is_empty() {
         let ids: Vec<RunId> = ids.into_iter().collect();
-        self.store.load_runs(&ids).await
+        step.add_loaded_runs(store.load_runs(&ids).await?);
     }
+    step.dated_back = state.clock.dated_back();
+    Ok(step)
+}
 
-    /// The jobs that the commands speak of.
-    async fn load_jobs(&self, commands: &[PendingRequest]) -> Result<Vec<Job>, StoreError> {
-        let requests = commands.iter().map(|command| &command.request);
-        let ids: BTreeSet<JobId> = requests.flat_map(Request::jobs).cloned().collect();
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ids: Vec<JobId> = ids.into_iter().collect();
-        self.store.load_jobs(&ids).await
+async fn add_jobs<S: Store>(
+    store: &S,
+    step: &mut Step,
+    ids: BTreeSet<JobId>,
+) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
     }
+    let ids: Vec<JobId> = ids.into_iter().collect();
+    for job in store.load_jobs(&ids).await? {
+        step.add_loaded(&Arc::new(job));
+    }
+    Ok(())
+}
+
+/// Adds the jobs of ended attempts whose hooks depend on whether the run before has failed.
+pub(crate) async fn load_failing<S: Store>(
+    store: &S,
+    state: &SchedulerState,
+    step: &mut Step,
+    executions: &[Execution],
+) -> Result<(), StoreError> {
+    let jobs = executions.iter().filter_map(|(run_id, _)| state.capacity.job_of(run_id));
+    let jobs = jobs.filter(|job| job.policy.hooks.need_last_end());
+    add_jobs(store, step, jobs.map(|job| job.id.clone()).collect()).await.map_err(not_of_input)
+}
+
+/// The next jobs to look at, if the clock was corrected.
+pub(crate) async fn load_corrected<S: Store>(
+    store: &S,
+    state: &mut SchedulerState,
+    cluster: Option<&Cluster>,
+    now: Timestamp,
+) -> Result<Option<Vec<ScheduledJob>>, StoreError> {
+    let nodes = cluster.map_or_else(Default::default, Cluster::nodes);
+    state.clock.observe(now, &state.identity.node, nodes);
+    if !state.clock.is_under_way() || state.phase == Phase::Draining {
+        return Ok(None);
+    }
+    store.scheduled_jobs(state.clock.looked_at(), CORRECTED_PER_STEP).await.map(Some)
+}
+
+/// Fills the cache with the jobs that are due, for each pool whose queue takes more runs.
+pub(crate) async fn load_due<S: Store, X: Executor>(
+    store: &S,
+    executor: &mut X,
+    rules: &Rules,
+    state: &mut SchedulerState,
+    cluster: Option<&Cluster>,
+    step: &mut Step,
+    requests: &[PendingRequest],
+) -> Result<(), StoreError> {
+    step.open_pools = state.capacity.open_pools();
+    if !state.will_fire(step.paused_since(), requests) {
+        return Ok(());
+    }
+    for pool in &step.open_pools.clone() {
+        if !state.due_cache.needs_fetch(pool, step.now) {
+            continue;
+        }
+        let window = match cluster {
+            Some(cluster) => cluster.window(rules, pool, step.now),
+            None => FetchWindow::default(),
+        };
+        let claim = Claim {
+            node: state.node(),
+            until: window.until.unwrap_or(Timestamp::MAX_UTC),
+            executors: std::slice::from_ref(pool),
+            limit: window.limit,
+            live: &cluster.map(Cluster::live).unwrap_or_default(),
+        };
+        let jobs = store.claim_jobs(claim).await?;
+        for job in &jobs {
+            executor.note_secrets(job);
+        }
+        for job in state.due_cache.fill(pool, window, jobs) {
+            mark_broken(step, job);
+        }
+    }
+    Ok(())
+}
+
+/// Marks a job that cannot be read as broken.
+fn mark_broken(step: &mut Step, job: Job) {
+    if step.writes(&job.id) {
+        return;
+    }
+    if let JobState::Broken { reason, .. } = &job.state {
+        step.notes.push(Note::Broken { job: job.id.clone(), reason: reason.clone() });
+        step.add_loaded(&Arc::new(job.clone()));
+        // Advancing a job leaves the part of its row that was not understood as it is.
+        step.advance(Job { updated_at: step.now, ..job });
+    }
+}
+
+/// Reads the ledger rows that overlaps of this step may extend.
+pub(crate) async fn load_overlap_rows<S: Store>(
+    store: &S,
+    state: &mut SchedulerState,
+    step: &Step,
+    requests: &[PendingRequest],
+) -> Result<(), StoreError> {
+    if !state.will_fire(step.paused_since(), requests) {
+        return Ok(());
+    }
+    let is_unknown = |job: &&Arc<Job>| {
+        !job.trigger.is_one_shot()
+            && !state.capacity.accepts_instance(job)
+            && state.overlap_rows.of(job).is_none()
+    };
+    let due = state.due_jobs(&step.open_pools, step.now);
+    let unknown: Vec<Arc<Job>> = due.filter(is_unknown).cloned().collect();
+    if !unknown.is_empty() {
+        for row in store.latest_skips(&unknown, SkipReason::Overlap).await? {
+            state.overlap_rows.remember(Arc::new(row));
+        }
+    }
+    Ok(())
 }

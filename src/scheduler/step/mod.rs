@@ -1,17 +1,20 @@
-//! One step of the scheduler, while it is being decided: the jobs as they will be, the ledger
-//! rows to write, the runs to start and the answers to give. Nothing of it is true before the
-//! store has committed it.
+//! One step of the scheduler while it is being decided: the jobs as they will be, the ledger rows to write, the runs to
+//! start and the answers to give. Nothing of it is true before the store has committed it.
+//!
+//! Each phase of a step is a file: [`load`] reads what the step must know, [`complete`] records ends, [`apply`] does what
+//! was requested, [`fire`] turns due occurrences into runs, [`start`] gives runs a worker, [`act`] starts, answers and
+//! logs after the commit. They share a [`context`].
 
+pub(crate) mod act;
 pub(crate) mod apply;
 pub(crate) mod complete;
+pub(crate) mod context;
 pub(crate) mod correct;
-pub(crate) mod declared;
+mod declared;
 pub(crate) mod fire;
 pub(crate) mod load;
-pub(crate) mod notify;
-pub(crate) mod outputs;
-pub(crate) mod overlap;
-pub(crate) mod redefine;
+mod redefine;
+pub(crate) mod start;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,27 +22,26 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use tokio::sync::oneshot;
 
+use super::admission::Rules;
+use super::log::Note;
+use super::request::{PendingRequest, Request, RequestError, Response};
+use super::state::clock::CorrectedPage;
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Heartbeat};
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Execution, Run, RunId, RunState};
-use crate::scheduler::admission::Rules;
-use crate::scheduler::log::Note;
-use crate::scheduler::request::{Request, RequestError, Response};
-use crate::scheduler::step::correct::CorrectedPage;
-use crate::store::Change;
+use crate::store::{Change, StoreError};
 use crate::trigger::Span;
 
-/// For how long an instant to which a definition was dated back has to be told apart from later ones.
+/// How long an instant to which a definition was dated back has to differ from later ones.
 const DATED_BACK_APART: TimeDelta = TimeDelta::seconds(1);
 
 /// What a step writes of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum JobWrite {
-    /// Nothing.
     #[default]
-    Not,
+    Nothing,
     /// Its place in the schedule.
     Advanced,
     /// All of it.
@@ -52,152 +54,116 @@ struct JobChange {
     before: Option<Arc<Job>>,
     /// Its revision is the one that it will have.
     after: Option<Arc<Job>>,
-    written: JobWrite,
+    write: JobWrite,
 }
 
-impl JobChange {
-    /// Says who holds the job, if it is written.
-    fn set_owner(&mut self, owner: impl Fn(&Job) -> Option<Arc<str>>) {
-        let Some(job) = self.after.as_mut().filter(|_| self.written != JobWrite::Not) else {
-            return;
-        };
-        let owner = owner(job);
-        if job.owner != owner {
-            Arc::make_mut(job).owner = owner;
-        }
-    }
-}
-
-/// An answer that is given once the step is committed.
+/// An answer to give once the step is committed.
 #[derive(Debug)]
 pub(crate) struct StepReply {
     pub(crate) to: oneshot::Sender<Result<Response, RequestError>>,
     pub(crate) answer: Result<Response, RequestError>,
 }
 
-/// What a step will do.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Step {
     pub(crate) now: Timestamp,
     node: Arc<str>,
     jobs: BTreeMap<JobId, JobChange>,
-    ledger: Vec<Change>,
-    /// Where in the ledger the rows are that this step adds.
-    added: BTreeMap<RunId, usize>,
+    /// Changes of everything but jobs.
+    changes: Vec<Change>,
+    /// The indexes in `changes` of the runs that this step inserts.
+    inserted: BTreeMap<RunId, usize>,
     /// Since when the scheduler is paused, as of this step.
     paused_since: Option<Timestamp>,
+    /// The pools whose queues take due runs.
+    pub(crate) open_pools: Vec<String>,
+    /// Runs to start, each with its pool.
     pub(crate) starts: Vec<(String, Assignment)>,
-    /// Runs that are asked to end, and why.
+    /// Runs to cancel, with the reason.
     pub(crate) cancels: Vec<(RunId, String)>,
     pub(crate) replies: Vec<StepReply>,
-    /// What was asked: it may have to be asked again.
-    pub(crate) asked: Vec<Request>,
+    /// The requests of this step: if it fails, they may have to be made again.
+    pub(crate) requests: Vec<Request>,
     /// The rules before this step, if it has changed them.
     pub(crate) former_rules: Option<Rules>,
     /// Jobs that fire in this step.
     pub(crate) fired: Vec<JobId>,
     /// Heartbeats to send.
-    pub(crate) beats: Vec<Heartbeat>,
+    pub(crate) heartbeats: Vec<Heartbeat>,
     /// Attempts whose end this step records.
     pub(crate) recorded: Vec<Execution>,
-    /// Outputs of runs that go on, which this step saves.
+    /// Outputs of running attempts that this step saves.
     pub(crate) saved: Vec<(Execution, Arc<Output>)>,
     /// Runs whose end this step records.
     pub(crate) ended: Vec<Arc<Run>>,
     /// The last instant to which a definition was dated back.
     pub(crate) dated_back: Option<Timestamp>,
-    /// Jobs that were looked at because the clock was corrected.
-    pub(crate) looked: Option<CorrectedPage>,
-    /// What the log tells once the step is committed.
+    /// The jobs that this step looks at because the clock was corrected.
+    pub(crate) corrected: Option<CorrectedPage>,
+    /// What to log once the step is committed.
     pub(crate) notes: Vec<Note>,
-    /// Runs that the requests speak of, as the store has them.
+    /// Runs that the requests name, as the store has them.
     runs: BTreeMap<RunId, Arc<Run>>,
 }
 
 impl Step {
-    /// A step of this node at `now` that knows these jobs and runs, of a scheduler that is paused since then or not.
-    pub(crate) fn new(
-        now: Timestamp,
-        node: Arc<str>,
-        (jobs, runs): (Vec<Job>, Vec<Run>),
-        paused_since: Option<Timestamp>,
-    ) -> Self {
-        let mut step = Self {
-            now,
-            node,
-            jobs: BTreeMap::new(),
-            ledger: Vec::new(),
-            added: BTreeMap::new(),
-            paused_since,
-            starts: Vec::new(),
-            cancels: Vec::new(),
-            replies: Vec::new(),
-            asked: Vec::new(),
-            former_rules: None,
-            fired: Vec::new(),
-            beats: Vec::new(),
-            recorded: Vec::new(),
-            saved: Vec::new(),
-            ended: Vec::new(),
-            dated_back: None,
-            looked: None,
-            notes: Vec::new(),
-            runs: runs.into_iter().map(|run| (run.id.clone(), Arc::new(run))).collect(),
-        };
-        for job in jobs {
-            step.learn(&Arc::new(job));
-        }
-        step
+    /// Starts a step of this node at `now`, of a scheduler that is paused since `paused_since`.
+    pub(crate) fn new(now: Timestamp, node: Arc<str>, paused_since: Option<Timestamp>) -> Self {
+        Self { now, node, paused_since, ..Self::default() }
     }
 
-    /// A job as it stands in this step.
+    /// A job as it will be after this step.
     pub(crate) fn job(&self, id: &JobId) -> Option<&Arc<Job>> {
         self.jobs.get(id)?.after.as_ref()
     }
 
-    /// The jobs that this step knows, as they stand.
+    /// The jobs that this step knows, as they will be after it.
     pub(crate) fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
-        self.jobs.values().filter_map(|entry| entry.after.as_ref())
+        self.jobs.values().filter_map(|change| change.after.as_ref())
     }
 
     /// Whether this step changes the job.
     pub(crate) fn writes(&self, id: &JobId) -> bool {
-        self.jobs.get(id).is_some_and(|entry| entry.written != JobWrite::Not)
+        self.jobs.get(id).is_some_and(|change| change.write != JobWrite::Nothing)
     }
 
-    /// Takes up a job that the store gave.
-    pub(crate) fn learn(&mut self, job: &Arc<Job>) {
-        let entry = JobChange {
+    /// Adds a job as the store has it. A job that the step knows already stays as it is.
+    pub(crate) fn add_loaded(&mut self, job: &Arc<Job>) {
+        self.jobs.entry(job.id.clone()).or_insert_with(|| JobChange {
             before: Some(Arc::clone(job)),
             after: Some(Arc::clone(job)),
-            ..JobChange::default()
-        };
-        self.jobs.entry(job.id.clone()).or_insert(entry);
+            write: JobWrite::Nothing,
+        });
     }
 
-    /// Makes a job this from now on.
+    /// Adds runs as the store has them.
+    pub(crate) fn add_loaded_runs(&mut self, runs: Vec<Run>) {
+        self.runs.extend(runs.into_iter().map(|run| (run.id.clone(), Arc::new(run))));
+    }
+
+    /// Defines a job.
     pub(crate) fn put(&mut self, job: Job) -> Arc<Job> {
         self.write(job, JobWrite::Defined)
     }
 
-    /// Gives a job another place in the schedule, and nothing else.
+    /// Changes the place of a job in the schedule, and nothing else.
     pub(crate) fn advance(&mut self, job: Job) -> Arc<Job> {
         self.write(job, JobWrite::Advanced)
     }
 
-    fn write(&mut self, job: Job, written: JobWrite) -> Arc<Job> {
-        let entry = self.jobs.entry(job.id.clone()).or_default();
-        // One that this step also removed is the same one to the store.
-        let stored = entry.before.as_ref().map(|before| (before.revision, before.created_at));
+    fn write(&mut self, job: Job, write: JobWrite) -> Arc<Job> {
+        let change = self.jobs.entry(job.id.clone()).or_default();
+        // A job that this step has removed and adds again is the same row to the store.
+        let stored = change.before.as_ref().map(|before| (before.revision, before.created_at));
         let (revision, created_at) = stored.unwrap_or((0, job.created_at));
         let job = Arc::new(Job { revision: revision + 1, created_at, ..job });
-        entry.after = Some(Arc::clone(&job));
-        entry.written = entry.written.max(written);
+        change.after = Some(Arc::clone(&job));
+        change.write = change.write.max(write);
         job
     }
 
-    /// An instant before this step that no other definition has: a microsecond before it, and one more for each. Steps can
-    /// follow each other within a microsecond, so that it is also before those of the last second.
+    /// An instant before this step that no other definition has: one microsecond earlier for each call. Steps can follow
+    /// each other within a microsecond, so it is also earlier than the instants given out in the last second.
     pub(crate) fn date_back(&mut self) -> Timestamp {
         let is_near =
             |last: &Timestamp| self.now.signed_duration_since(*last).abs() < DATED_BACK_APART;
@@ -207,49 +173,48 @@ impl Step {
         at
     }
 
-    /// Removes a job.
     pub(crate) fn delete(&mut self, id: &JobId) {
-        let entry = self.jobs.entry(id.clone()).or_default();
-        entry.after = None;
-        entry.written = JobWrite::Defined;
+        let change = self.jobs.entry(id.clone()).or_default();
+        change.after = None;
+        change.write = JobWrite::Defined;
     }
 
-    /// Since when the scheduler is paused.
+    /// Since when the scheduler is paused as a whole.
     pub(crate) fn paused_since(&self) -> Option<Timestamp> {
         self.paused_since
     }
 
-    /// Pauses the scheduler from now on, or resumes it.
+    /// Pauses the scheduler as a whole, or resumes it.
     pub(crate) fn set_paused(&mut self, paused: bool) {
         if self.paused_since.is_some() != paused {
             self.paused_since = Some(self.now).filter(|_| paused);
-            self.ledger.push(Change::SetPaused(self.paused_since));
+            self.changes.push(Change::SetPaused(self.paused_since));
         }
     }
 
-    /// Adds a change that is about no row of its own.
-    pub(crate) fn note(&mut self, change: Change) {
-        self.ledger.push(change);
+    /// Adds a change of something other than a job or a run.
+    pub(crate) fn push(&mut self, change: Change) {
+        self.changes.push(change);
     }
 
     /// Adds a row to the ledger.
     pub(crate) fn insert_run(&mut self, run: Arc<Run>) {
-        self.added.insert(run.id.clone(), self.ledger.len());
-        self.ledger.push(Change::InsertRun(run));
+        self.inserted.insert(run.id.clone(), self.changes.len());
+        self.changes.push(Change::InsertRun(run));
     }
 
-    /// Overwrites a row of the ledger. A row that this same step added is simply added as it now is.
+    /// Overwrites a row of the ledger. A row that this same step inserts is inserted as it now is.
     pub(crate) fn update_run(&mut self, run: Arc<Run>) {
-        let added = self.added.get(&run.id).and_then(|number| self.ledger.get_mut(*number));
-        if let Some(change) = added {
+        let inserted = self.inserted.get(&run.id).and_then(|index| self.changes.get_mut(*index));
+        if let Some(change) = inserted {
             *change = Change::InsertRun(run);
         } else {
             let held_by = Arc::clone(&self.node);
-            self.ledger.push(Change::UpdateRun { run, held_by });
+            self.changes.push(Change::UpdateRun { run, held_by });
         }
     }
 
-    /// Has a row of skipped occurrences take in those of `span`, and gives it back as it then is.
+    /// Extends a row of skipped occurrences by those of `span`. Returns the extended row.
     pub(crate) fn extend_skipped(&mut self, row: &Run, span: Span) -> Option<Arc<Run>> {
         let RunState::Skipped { reason, last_scheduled_at: former_last, count } = row.state else {
             return None;
@@ -257,32 +222,40 @@ impl Step {
         let (last_scheduled_at, count) = (span.last, count.saturating_add(span.count));
         let state = RunState::Skipped { reason, last_scheduled_at, count };
         let run = Arc::new(Run { state, ..row.clone() });
-        self.ledger.push(Change::ExtendSkipped { run: Arc::clone(&run), former_last });
+        self.changes.push(Change::ExtendSkipped { run: Arc::clone(&run), former_last });
         Some(run)
     }
 
-    /// A run that the store gave.
+    /// A run that a request names, as the store has it.
     pub(crate) fn run(&self, id: &RunId) -> Option<&Arc<Run>> {
         self.runs.get(id)
     }
 
-    /// Records an attempt that has ended and is not the last of its run.
+    /// Records the end of an attempt that is not the last of its run.
     pub(crate) fn end_attempt(&mut self, run: &Run) {
         if let Some(attempt) = run.last_attempt() {
-            self.ledger.push(Change::InsertAttempt(Arc::new(attempt)));
+            self.changes.push(Change::InsertAttempt(Arc::new(attempt)));
         }
     }
 
-    /// Everything that is to be written, in one transaction. `owner` says who holds a job from now on.
-    pub(crate) fn changes(&mut self, owner: impl Fn(&Job) -> Option<Arc<str>>) -> Vec<Change> {
-        let mut changes = Vec::with_capacity(self.jobs.len() + self.ledger.len());
-        for (id, entry) in &mut self.jobs {
-            entry.set_owner(&owner);
-            let change = match (&entry.before, &entry.after, entry.written) {
-                (_, _, JobWrite::Not) | (None, None, _) => continue,
+    /// Takes everything that is to be written in one transaction. `owner` is the node that holds a job from now on.
+    pub(crate) fn take_changes(&mut self, owner: impl Fn(&Job) -> Option<Arc<str>>) -> Vec<Change> {
+        let mut changes = Vec::with_capacity(self.jobs.len() + self.changes.len());
+        for (id, JobChange { before, after, write }) in &mut self.jobs {
+            if *write == JobWrite::Nothing {
+                continue;
+            }
+            if let Some(job) = after {
+                let owner = owner(job);
+                if job.owner != owner {
+                    Arc::make_mut(job).owner = owner;
+                }
+            }
+            let change = match (before, after, write) {
+                (None, None, _) => continue,
                 (None, Some(job), _) => Change::InsertJob(Arc::clone(job)),
                 (Some(_), Some(job), JobWrite::Advanced) => Change::AdvanceJob(Arc::clone(job)),
-                (Some(_), Some(job), JobWrite::Defined) => Change::UpdateJob(Arc::clone(job)),
+                (Some(_), Some(job), _) => Change::UpdateJob(Arc::clone(job)),
                 (Some(before), None, _) => {
                     let (revision, created_at) = (before.revision, before.created_at);
                     Change::DeleteJob { id: id.clone(), revision, created_at }
@@ -290,8 +263,8 @@ impl Step {
             };
             changes.push(change);
         }
-        changes.append(&mut self.ledger);
-        // Like changes share a statement: those of one kind follow each other, and keep their order.
+        changes.append(&mut self.changes);
+        // Changes of one kind share a statement, so they follow each other. They keep their order.
         changes.sort_by_key(|change| match change {
             Change::InsertJob(_) | Change::UpdateJob(_) | Change::DeleteJob { .. } => 0,
             Change::AdvanceJob(_) => 1,
@@ -310,10 +283,30 @@ impl Step {
         changes
     }
 
-    /// The jobs as they are now that the step has been written; none for one that is gone.
-    pub(crate) fn written(&mut self) -> impl Iterator<Item = (JobId, Option<Arc<Job>>)> + use<> {
+    /// Takes the jobs that a committed step has written; `None` for a job that it has removed.
+    pub(crate) fn take_written(
+        &mut self,
+    ) -> impl Iterator<Item = (JobId, Option<Arc<Job>>)> + use<> {
         let jobs = std::mem::take(&mut self.jobs).into_iter();
-        let written = jobs.filter(|(_, entry)| entry.written != JobWrite::Not);
-        written.map(|(id, entry)| (id, entry.after))
+        let written = jobs.filter(|(_, change)| change.write != JobWrite::Nothing);
+        written.map(|(id, change)| (id, change.after))
     }
+}
+
+/// What is left of a step that could not be committed.
+#[derive(Debug)]
+pub(crate) struct StepFailure {
+    pub(crate) error: StoreError,
+    /// Requests to make again: another node was faster, or the database refuses a value of the step.
+    pub(crate) requests: Vec<PendingRequest>,
+    /// Jobs that fired in the step.
+    pub(crate) fired: Vec<JobId>,
+    /// Attempts whose output it saved.
+    pub(crate) saved: Vec<Execution>,
+}
+
+/// Whether a run belongs to this job, and not to an earlier job of the same id.
+pub(crate) fn is_run_of(job: &Job, run: &Run) -> bool {
+    // A job that was added while the clock was ahead may have runs that are older than itself. They have its anchor.
+    run.anchor == job.anchor || run.created_at >= job.created_at
 }

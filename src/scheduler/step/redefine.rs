@@ -1,68 +1,95 @@
-//! What becomes of a job that is given another definition, or is removed. Its occurrences that have come and were
-//! neither run nor skipped yet are accounted for before its schedule ends.
+//! Redefines and removes jobs. Occurrences that were due and have no ledger row yet are accounted for before a schedule
+//! ends.
 
-use std::sync::Arc;
-
+use super::complete::withdraw;
+use super::context::{StepContext, recomputed_due, state_from};
 use crate::clock::Timestamp;
-use crate::job::{Former, Job, JobId, JobState};
+use crate::job::{Former, Job, JobId, JobState, Origin};
 use crate::run::SkipReason;
 use crate::scheduler::log::Note;
-use crate::scheduler::plan;
+use crate::scheduler::plan::{self, Skipped};
 use crate::scheduler::request::Response;
-use crate::scheduler::step::apply::StepContext;
 use crate::trigger::Span;
 
-impl StepContext<'_> {
-    /// Puts a job in the place of its former self. Where its schedule begins again, occurrences of the former one that were
-    /// due and have no row yet go on under the new trigger, if that fires at the same instants; else they become one row.
-    pub(crate) fn replace(&mut self, known: &Job, mut redefined: Job) -> Response {
-        let held_back = held_back(known, SkipReason::Redefined, self.step.now);
-        if let Some((first, reason)) = held_back.filter(|_| known.anchor != redefined.anchor) {
-            if reason == SkipReason::Redefined && goes_on(known, &redefined, first, self.step.now) {
-                let next = plan::due(&redefined.id, &redefined.trigger, first);
-                redefined.state = JobState::Active { next };
-            } else {
-                self.skip_since(known, first, reason);
-            }
-        }
-        let was_broken = matches!(known.state, JobState::Broken { .. });
-        if was_broken && known.anchor == redefined.anchor {
-            redefined.state = self.repaired_state(&redefined);
-        }
-        if was_broken {
-            self.step.notes.push(Note::Repaired { job: redefined.id.clone() });
-        }
-        self.put(redefined)
-    }
+/// Whether a job is finished and no file declares it: its id is free for a new job, and it can be removed. Runs of it that
+/// are still in flight go on, and count as instances of a new job of the id.
+pub(crate) fn is_replaceable(known: &Job) -> bool {
+    known.state == JobState::Finished && known.origin == Origin::Socket
+}
 
-    /// Removes a job. Its runs that wait, and its occurrences that have come, are recorded as skipped.
-    pub(crate) fn delete(&mut self, id: &JobId) {
-        if let Some(job) = self.step.job(id).cloned()
-            && let Some((first, reason)) = held_back(&job, SkipReason::Removed, self.step.now)
-        {
-            self.skip_since(&job, first, reason);
+/// Replaces the definition of a job. If its schedule begins again, former occurrences that were due and have no row yet live
+/// on under the new trigger, if it fires at the same instants; otherwise they become one skipped row.
+pub(crate) fn replace(context: &mut StepContext<'_>, known: &Job, mut redefined: Job) -> Response {
+    let held_back = held_back(known, SkipReason::Redefined, context.step.now);
+    if let Some((first, reason)) = held_back.filter(|_| known.anchor != redefined.anchor) {
+        if reason == SkipReason::Redefined && goes_on(known, &redefined, first, context.step.now) {
+            let next = plan::due(&redefined.id, &redefined.trigger, first);
+            redefined.state = JobState::Active { next };
+        } else {
+            skip_since(context, known, first, reason);
         }
-        for waiting in self.capacity.take_waiting(id) {
-            self.withdraw(waiting, SkipReason::Removed);
-        }
-        self.capacity.forget_job(id);
-        self.step.delete(id);
     }
+    let was_broken = matches!(known.state, JobState::Broken { .. });
+    if was_broken && known.anchor == redefined.anchor {
+        redefined.state = repaired_state(context, &redefined);
+    }
+    if was_broken {
+        context.step.notes.push(Note::Repaired { job: redefined.id.clone() });
+    }
+    context.put(redefined)
+}
 
-    /// Accounts for the occurrences since `from` that were held back.
-    pub(crate) fn skip_since(&mut self, job: &Job, from: Timestamp, reason: SkipReason) {
-        // What `next_run_time` named is no occurrence of the trigger, and accounted for by itself.
-        let named = (!job.trigger.matches(from)).then(|| Span::one(from));
-        let occurrences = job.trigger.occurrences(from, self.step.now);
-        for span in named.into_iter().chain(occurrences) {
-            let run = self.skipped_run(job, plan::Skipped { reason, span });
-            self.step.insert_run(Arc::new(run));
-        }
+/// Removes a job. Its waiting runs and its occurrences that were due are recorded as skipped.
+pub(crate) fn delete(context: &mut StepContext<'_>, id: &JobId) {
+    if let Some(job) = context.step.job(id).cloned()
+        && let Some((first, reason)) = held_back(&job, SkipReason::Removed, context.step.now)
+    {
+        skip_since(context, &job, first, reason);
+    }
+    for waiting in context.capacity.take_waiting(id) {
+        withdraw(context, waiting, SkipReason::Removed);
+    }
+    context.capacity.forget_job(id);
+    context.step.delete(id);
+}
+
+/// Records the occurrences since `from`, which were held back, as skipped.
+pub(crate) fn skip_since(
+    context: &mut StepContext<'_>,
+    job: &Job,
+    from: Timestamp,
+    reason: SkipReason,
+) {
+    // A time set by `next_run_time` may be no occurrence of the trigger, and then gets a row of its own.
+    let named = (!job.trigger.matches(from)).then(|| Span::one(from));
+    let occurrences = job.trigger.occurrences(from, context.step.now);
+    for span in named.into_iter().chain(occurrences) {
+        context.add_skipped(job, Skipped { reason, span });
     }
 }
 
-/// The first occurrence of a job that has come and has no row yet, and why it has none. `of_active` is the reason where
-/// the job is active, and the occurrence waits for its jitter, for its pool, or for the scheduler to be resumed.
+/// The state of a job that is no longer broken; `job` is in the state that it had before. The occurrences that it missed are
+/// recorded.
+pub(crate) fn repaired_state(context: &mut StepContext<'_>, job: &Job) -> JobState {
+    let now = context.step.now;
+    let held = match &job.state {
+        JobState::Active { next } => next.scheduled_at,
+        JobState::Broken { .. } if job.trigger.is_one_shot() => {
+            return state_from(job, job.trigger.first());
+        }
+        JobState::Broken { .. } => return state_from(job, job.trigger.next_after(now)),
+        JobState::Paused { .. } | JobState::Finished => return job.state.clone(),
+    };
+    // A one-shot is late, not missed. `held` is in the future if the clock was set back meanwhile.
+    if job.trigger.is_one_shot() || held > now {
+        return JobState::Active { next: recomputed_due(job, held) };
+    }
+    skip_since(context, job, held, SkipReason::Broken);
+    state_from(job, job.trigger.next_after(now))
+}
+
+/// The first occurrence of a job that was due and has no row yet, and why. `of_active` is the reason if the job is active:
+/// the occurrence waits for its jitter, for its pool, or for the end of a pause of the scheduler.
 fn held_back(job: &Job, of_active: SkipReason, now: Timestamp) -> Option<(Timestamp, SkipReason)> {
     let (first, reason) = match &job.state {
         JobState::Active { next } => (next.scheduled_at, of_active),
@@ -74,8 +101,8 @@ fn held_back(job: &Job, of_active: SkipReason, now: Timestamp) -> Option<(Timest
     (first <= now).then_some((first, reason))
 }
 
-/// Whether a new definition fires at exactly those instants that have come since `first` under the former one. It does
-/// not if it says itself when it fires next.
+/// Whether the new definition fires at exactly those instants since `first` at which the former one was due. A definition
+/// with a `next_run_time` does not.
 fn goes_on(known: &Job, redefined: &Job, first: Timestamp, now: Timestamp) -> bool {
     let Some(next) = redefined.next() else { return false };
     let is_named = redefined.trigger.next_from(redefined.anchor) != Some(next.scheduled_at);

@@ -258,7 +258,7 @@ async fn the_log_tells_of_a_step_once_it_is_committed_and_never_of_one_that_is_n
     assert!(world.try_reload(rules(), Vec::new(), at(49)).await.is_err());
     assert_eq!(log.take(), "");
     world.try_reload(rules(), Vec::new(), at(50)).await.unwrap();
-    assert_eq!(log.take().matches("whole again").count(), 1);
+    assert_eq!(log.take().matches("no longer broken").count(), 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
-//! What is in flight: how many workers each pool has busy, which runs wait for one, and how many
-//! runs each job has. Everything here can be rebuilt from the ledger; it is kept so that the
-//! scheduler need not ask.
+//! Whether another run can be taken: the runs in flight of each pool and of each job.
+//!
+//! A pool has worker slots and a queue of runs that wait for one. A job has up to `max_instances` instances, on all nodes
+//! together. Everything here can be rebuilt from the ledger; it is kept so that the scheduler need not ask.
 
 mod instances;
 mod slots;
@@ -12,61 +13,46 @@ use chrono::TimeDelta;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
+use crate::executor::PoolSettings;
 use crate::job::{Job, JobId, Overlap};
 use crate::run::{Execution, Run, RunId};
-use crate::scheduler::admission::Rules;
+use crate::scheduler::status::PoolStatus;
 use crate::store::InFlightCount;
 pub(crate) use instances::InstanceView;
 use instances::{Instances, is_instance};
 use slots::PoolSlots;
 pub(crate) use slots::WaitingRun;
 
-/// Runs of one job that wait in memory for an earlier one to end, so that one slow job does not fill its pool's queue.
+/// Most runs of one job that wait for an earlier one to end, so that one slow job does not fill its pool's queue.
 const WAITING_PER_JOB_MAX: u32 = 100;
 
-/// Due jobs of a pool that one step takes up, at least and at most; the next step follows at once. It keeps a
+/// Due jobs of a pool that one step takes, at least and at most. The next step follows at once. The limit keeps a
 /// transaction short.
 const DUE_PER_STEP_LEAST: usize = 64;
 const DUE_PER_STEP_MOST: usize = 500;
 
-/// A run that was started.
+/// A run that was started and has not ended.
 #[derive(Debug)]
 struct StartedRun {
     pool: String,
     job_id: JobId,
     is_instance: bool,
     is_suspect: bool,
-    /// By what it is tried again if it fails; nothing if its job is gone.
+    /// The job whose policy decides about another attempt; `None` if it was removed.
     job: Option<Arc<Job>>,
-    /// What it reports, if it is a hook run: its next attempt reports it again.
+    /// What a hook run reports: its next attempt reports it again.
     event: Option<Arc<Value>>,
 }
 
 /// What is known of a run that has ended.
 #[derive(Debug, Default)]
 pub(crate) struct FreedRun {
-    /// Its job as it is, unless that is gone.
+    /// The job as it is now; `None` if it was removed.
     pub(crate) job: Option<Arc<Job>>,
     /// What it reports, if it is a hook run.
     pub(crate) event: Option<Arc<Value>>,
 }
 
-/// How a pool is used.
-#[derive(Debug)]
-pub(crate) struct PoolUsage<'a> {
-    pub(crate) name: &'a str,
-    /// Workers that run something.
-    pub(crate) busy: usize,
-    pub(crate) max_workers: usize,
-    /// Runs that wait for a worker.
-    pub(crate) waiting: usize,
-    /// Runs that wait for their next attempt.
-    pub(crate) retrying: usize,
-    /// When the earliest of those that wait was due, if no worker is free.
-    pub(crate) waiting_since: Option<Timestamp>,
-}
-
-/// The pools' places and the jobs' instances.
 #[derive(Debug, Default)]
 pub(crate) struct Capacity {
     pools: BTreeMap<String, PoolSlots>,
@@ -75,26 +61,31 @@ pub(crate) struct Capacity {
     running: BTreeMap<RunId, StartedRun>,
     /// Deaths of the daemon after which a run is lost.
     max_crashes: u32,
-    /// Bisection that are running. This is at most one, except for runs that became suspects while they ran.
+    /// How many crash suspects run: at most one, except for runs that became suspects while they ran.
     suspects: usize,
-    /// Runs that only take a worker, and their pools.
+    /// Attempts that take a worker although their runs belong to another node, with their pools.
     abandoned: BTreeMap<Execution, String>,
-    /// Whether a run's time has come since runs were last started.
+    /// Whether a retry became due since runs were last started.
     has_new_due: bool,
 }
 
 impl Capacity {
-    /// An empty capacity with these pools. Where nodes share the work, no more of it waits here than soon gets a worker.
-    pub(crate) fn new(rules: &Rules, is_shared: bool) -> Self {
+    /// Nothing is in flight in these pools. On a shared store no more runs wait here than soon get a worker, so that the
+    /// nodes share the work.
+    pub(crate) fn new(
+        pools: &BTreeMap<String, PoolSettings>,
+        max_crashes: u32,
+        is_shared: bool,
+    ) -> Self {
         let mut capacity = Self { is_shared, ..Self::default() };
-        capacity.adapt(rules);
+        capacity.adapt(pools, max_crashes);
         capacity
     }
 
-    /// Adapts the pools to these rules. One that is gone has its place for as long as something runs in it.
-    pub(crate) fn adapt(&mut self, rules: &Rules) {
-        self.max_crashes = rules.max_crashes;
-        for (name, settings) in &rules.executors {
+    /// Adapts to new settings. A pool that is gone keeps its slots as long as something runs in it.
+    pub(crate) fn adapt(&mut self, pools: &BTreeMap<String, PoolSettings>, max_crashes: u32) {
+        self.max_crashes = max_crashes;
+        for (name, settings) in pools {
             match self.pools.get_mut(name) {
                 Some(slots) => slots.resize(settings.max_workers),
                 None => {
@@ -104,23 +95,20 @@ impl Capacity {
         }
     }
 
-    /// Due jobs of a pool to take up in one step: as many as can start, and some to wait. Fewer mean that the first of
-    /// many starts sooner.
+    /// How many due jobs of a pool one step takes: as many as can start, and some to wait. With fewer, the first of many
+    /// starts sooner.
     pub(crate) fn due_per_step(&self, pool: &str) -> usize {
         let free = self.pools.get(pool).map_or(0, PoolSlots::free);
         free.clamp(DUE_PER_STEP_LEAST, DUE_PER_STEP_MOST)
     }
 
-    /// Names of the pools that have room for another due run.
+    /// The names of the pools whose queues take another due run.
     pub(crate) fn open_pools(&self) -> Vec<String> {
-        self.pools
-            .iter()
-            .filter(|(_, slots)| slots.accepts_due_run())
-            .map(|(name, _)| name.clone())
-            .collect()
+        let open = self.pools.iter().filter(|(_, slots)| slots.accepts_due_run());
+        open.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Names of the other pools.
+    /// The names of the other pools.
     pub(crate) fn closed_pools(&self) -> Vec<String> {
         let closed = self.pools.iter().filter(|(_, slots)| !slots.accepts_due_run());
         closed.map(|(name, _)| name.clone()).collect()
@@ -131,43 +119,42 @@ impl Capacity {
         self.pools.get(pool).is_some_and(PoolSlots::accepts_due_run)
     }
 
-    /// Whether the pool's queue takes another run that someone asks for.
+    /// Whether the pool's queue takes another run that is not from the schedule: a manual run or a hook run.
     pub(crate) fn accepts_extra_run(&self, pool: &str) -> bool {
         self.pools.get(pool).is_some_and(PoolSlots::accepts_extra_run)
     }
 
-    /// Takes up what is in flight on other nodes.
-    pub(crate) fn set_other_nodes(&mut self, in_flight: Vec<(JobId, InFlightCount)>) {
-        self.instances.set_other_nodes(in_flight);
-    }
-
-    /// Whether another run of the job is within its `max_instances`, over all nodes.
+    /// Whether another run of the job stays within its `max_instances`, on all nodes together.
     pub(crate) fn has_free_instance(&self, job: &Job) -> bool {
         self.instances.has_free_instance(job)
     }
 
-    /// Whether another run of the job may be made now: it has an instance free, or may wait for one.
+    /// Whether another run of the job may be created now: it has a free instance, or may wait for one.
     pub(crate) fn accepts_instance(&self, job: &Job) -> bool {
-        let may_wait = self.instances.here(&job.id).waiting < WAITING_PER_JOB_MAX;
         self.has_free_instance(job)
             || match job.policy.overlap {
                 Overlap::Skip => false,
-                Overlap::Queue => may_wait,
+                Overlap::Queue => self.instances.here(&job.id).waiting < WAITING_PER_JOB_MAX,
                 Overlap::Replace => true,
             }
     }
 
-    /// The runs of a job that were started here, the oldest first, and how many there are on all nodes.
+    /// Sets what is in flight on other nodes.
+    pub(crate) fn set_other_nodes(&mut self, in_flight: Vec<(JobId, InFlightCount)>) {
+        self.instances.set_other_nodes(in_flight);
+    }
+
+    /// The runs of a job that were started here, the oldest first, and their number on all nodes.
     pub(crate) fn running_of(&self, job: &Job) -> (Vec<RunId>, usize) {
-        let is_of = |place: &StartedRun| place.is_instance && place.job_id == job.id;
-        let here = self.running.iter().filter(|(_, place)| is_of(place));
+        let is_of = |run: &StartedRun| run.is_instance && run.job_id == job.id;
+        let here = self.running.iter().filter(|(_, run)| is_of(run));
         let here: Vec<RunId> = here.map(|(run_id, _)| run_id.clone()).collect();
         let elsewhere = self.instances.running_elsewhere(&job.id);
         let all = here.len().saturating_add(usize::try_from(elsewhere).unwrap_or(usize::MAX));
         (here, all)
     }
 
-    /// Whether a run of the job is in flight, a hook run included.
+    /// Whether a run or a hook run of the job is in flight.
     pub(crate) fn has_in_flight(&self, id: &JobId) -> bool {
         self.instances.has_in_flight(id)
     }
@@ -177,176 +164,145 @@ impl Capacity {
         self.running.contains_key(run_id)
     }
 
-    /// The jobs of the runs that wait.
+    /// How many runs were started here and have not ended.
+    pub(crate) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// The job of a run that was started here, unless it was removed.
+    pub(crate) fn job_of(&self, run_id: &RunId) -> Option<&Arc<Job>> {
+        self.running.get(run_id)?.job.as_ref()
+    }
+
+    /// The jobs of all waiting runs.
     pub(crate) fn waiting_jobs(&self) -> BTreeSet<JobId> {
         let waiting = self.pools.values().flat_map(PoolSlots::waiting);
         waiting.map(|waiting| waiting.job.id.clone()).collect()
     }
 
-    /// Whether a run that may start only when it is known, of all nodes, that it may, waits for a worker, and its time
-    /// has just come.
-    pub(crate) fn newly_needs_cluster_check(&self) -> bool {
-        self.has_new_due && self.needs_cluster_check()
-    }
-
-    /// Whether a run waits that may start only when it is known, of all nodes, that it may.
+    /// Whether a run waits that may start only after a look at the other nodes.
     pub(crate) fn needs_cluster_check(&self) -> bool {
         self.pools.values().any(PoolSlots::needs_cluster_check)
     }
 
-    /// Runs that were started and have not ended.
-    pub(crate) fn running(&self) -> usize {
-        self.running.len()
+    /// The same, if a retry has just become due.
+    pub(crate) fn newly_needs_cluster_check(&self) -> bool {
+        self.has_new_due && self.needs_cluster_check()
     }
 
-    /// How each pool is used.
-    pub(crate) fn usage(&self) -> impl Iterator<Item = PoolUsage<'_>> {
-        self.pools.iter().map(|(name, slots)| {
-            let busy = slots.busy.min(slots.max_workers);
-            let (waiting, retrying) = slots.counts();
-            PoolUsage {
-                name,
-                busy,
-                max_workers: slots.max_workers,
-                waiting: waiting + slots.busy - busy,
-                retrying,
-                waiting_since: slots.waiting_since(),
-            }
-        })
+    /// Makes all waiting runs look at the other nodes before they start.
+    pub(crate) fn require_cluster_check(&mut self) {
+        self.pools.values_mut().for_each(PoolSlots::require_cluster_check);
     }
 
-    /// Has a run wait in its pool: for a worker, or for its time if it is tried again.
+    pub(crate) fn usage(&self) -> impl Iterator<Item = PoolStatus> {
+        self.pools.iter().map(|(name, slots)| slots.status(name))
+    }
+
+    /// Adds a waiting run to its pool. A retry waits for its time first.
     pub(crate) fn wait(&mut self, waiting: WaitingRun, now: Timestamp) {
         let Some(slots) = self.pools.get_mut(&waiting.run.executor) else { return };
         self.instances.wait(&waiting.run);
         slots.wait(waiting, now);
     }
 
-    /// Lets the runs queue whose time has come.
+    /// Moves retries that are due into the queues.
     pub(crate) fn queue_due_retries(&mut self, now: Timestamp) {
         for slots in self.pools.values_mut() {
             self.has_new_due |= slots.queue_due_retries(now);
         }
     }
 
-    /// When the first run that waits for its time is due.
+    /// When the first retry is due.
     pub(crate) fn next_retry(&self) -> Option<Timestamp> {
         self.pools.values().filter_map(PoolSlots::next_retry).min()
     }
 
-    /// Takes from the queues what can start: the first of each pool whose job may have another run.
-    pub(crate) fn take_startable(&mut self, known: InstanceView) -> Vec<WaitingRun> {
+    /// Takes from the queues the runs that can start. They take a worker from now on.
+    pub(crate) fn take_startable(&mut self, view: InstanceView) -> Vec<WaitingRun> {
         let mut startable = Vec::new();
         self.has_new_due = false;
-        for (name, slots) in &mut self.pools {
-            while let Some(waiting) = slots.take_startable(start_check(
-                (&self.instances, known),
-                (self.max_crashes, self.suspects),
-            )) {
-                let is_suspect = is_suspect(&waiting.run, self.max_crashes);
-                self.suspects += usize::from(is_suspect);
+        for slots in self.pools.values_mut() {
+            loop {
+                let may_start = |waiting: &WaitingRun| {
+                    let is_alone =
+                        self.suspects == 0 || !is_suspect(&waiting.run, self.max_crashes);
+                    is_alone && self.instances.may_start(waiting, view)
+                };
+                let Some(waiting) = slots.take_startable(may_start) else { break };
                 self.instances.end_waiting(&waiting.run);
                 self.instances.start(&waiting.run);
-                let place = StartedRun {
-                    pool: name.clone(),
-                    job_id: waiting.job.id.clone(),
-                    is_instance: is_instance(&waiting.run),
-                    is_suspect,
-                    job: Some(Arc::clone(&waiting.job)),
-                    event: waiting.event.clone(),
-                };
-                self.running.insert(waiting.run.id.clone(), place);
+                let started = started(&waiting.run, Some(&waiting), self.max_crashes);
+                self.suspects += usize::from(started.is_suspect);
+                self.running.insert(waiting.run.id.clone(), started);
                 startable.push(waiting);
             }
         }
         startable
     }
 
-    /// From now on, what waits has to look at the other nodes before it starts.
-    pub(crate) fn require_cluster_check(&mut self) {
-        self.pools.values_mut().for_each(PoolSlots::require_cluster_check);
+    /// Counts a run that was started before memory was rebuilt; `waiting` is `None` if its job is gone.
+    pub(crate) fn restore_started(&mut self, run: &Run, waiting: Option<&WaitingRun>) {
+        if let Some(slots) = self.pools.get_mut(&run.executor) {
+            slots.occupy();
+        }
+        self.instances.start(run);
+        let started = started(run, waiting, self.max_crashes);
+        self.suspects += usize::from(started.is_suspect);
+        self.running.insert(run.id.clone(), started);
     }
 
-    /// Counts a run that takes a worker and is no instance of its job any more.
+    /// Counts an attempt that takes a worker although its run belongs to another node.
     pub(crate) fn add_abandoned(&mut self, run: &Run) {
         if let Some(slots) = self.pools.get_mut(&run.executor) {
-            slots.busy += 1;
+            slots.occupy();
         }
         self.abandoned.insert(run.execution(), run.executor.clone());
     }
 
-    /// Frees the worker of such a run.
+    /// Frees the worker of such an attempt.
     pub(crate) fn remove_abandoned(&mut self, execution: &Execution) {
         if let Some(pool) = self.abandoned.remove(execution)
             && let Some(slots) = self.pools.get_mut(&pool)
         {
-            slots.busy = slots.busy.saturating_sub(1);
+            slots.free_worker(None);
         }
     }
 
-    /// Counts a run that is running already; `waiting` is none if its job is gone.
-    pub(crate) fn restore_started(&mut self, run: &Run, waiting: Option<&WaitingRun>) {
-        if let Some(slots) = self.pools.get_mut(&run.executor) {
-            slots.busy += 1;
-        }
-        self.instances.start(run);
-        let is_suspect = is_suspect(run, self.max_crashes);
-        self.suspects += usize::from(is_suspect);
-        let place = StartedRun {
-            pool: run.executor.clone(),
-            job_id: run.job_id.clone(),
-            is_instance: is_instance(run),
-            is_suspect,
-            job: waiting.map(|waiting| Arc::clone(&waiting.job)),
-            event: waiting.and_then(|waiting| waiting.event.clone()),
-        };
-        self.running.insert(run.id.clone(), place);
-    }
-
-    /// Frees the places of a run that has ended after so long, or that was taken from the queue and not started after
-    /// all.
+    /// Frees the worker and the instance of a run that has ended after `took`, or that was taken from the queue and not
+    /// started.
     pub(crate) fn free(&mut self, run_id: &RunId, took: Option<TimeDelta>) -> FreedRun {
-        let Some(place) = self.running.remove(run_id) else { return FreedRun::default() };
-        let StartedRun { pool, job_id, is_instance, is_suspect, job, event } = place;
+        let Some(started) = self.running.remove(run_id) else { return FreedRun::default() };
+        let StartedRun { pool, job_id, is_instance, is_suspect, job, event } = started;
         self.suspects = self.suspects.saturating_sub(usize::from(is_suspect));
         if let Some(slots) = self.pools.get_mut(&pool) {
-            slots.busy = slots.busy.saturating_sub(1);
-            if let Some(took) = took {
-                slots.note(took);
-            }
+            slots.free_worker(took);
         }
         self.instances.end(&job_id, is_instance);
         FreedRun { job, event }
     }
 
-    /// The job of a run that was started, unless it is gone.
-    pub(crate) fn job_of(&self, run_id: &RunId) -> Option<&Arc<Job>> {
-        self.running.get(run_id)?.job.as_ref()
-    }
-
-    /// Has runs of a job follow its new definition: those that wait, and those that may be tried again.
+    /// Makes runs of a job follow its new definition: those that wait, and those that may be retried.
     pub(crate) fn redefine(&mut self, job: &Arc<Job>) {
         let count = self.instances.here(&job.id);
         if count.waiting > 0 {
             self.pools.values_mut().for_each(|slots| slots.redefine(job));
         }
         if count.running > 0 {
-            let places = self.running.values_mut().filter(|place| place.job_id == job.id);
-            places
-                .filter_map(|place| place.job.as_mut())
-                .for_each(|known| *known = Arc::clone(job));
+            let runs = self.running.values_mut().filter(|run| run.job_id == job.id);
+            runs.filter_map(|run| run.job.as_mut()).for_each(|known| *known = Arc::clone(job));
         }
     }
 
-    /// A job is gone: what runs of it is not tried again.
+    /// A job was removed: its running attempts are not retried.
     pub(crate) fn forget_job(&mut self, job_id: &JobId) {
         if self.instances.here(job_id).running > 0 {
-            let places = self.running.values_mut().filter(|place| place.job_id == *job_id);
-            places.for_each(|place| place.job = None);
+            let runs = self.running.values_mut().filter(|run| run.job_id == *job_id);
+            runs.for_each(|run| run.job = None);
         }
     }
 
-    /// Takes a run out that waits.
+    /// Takes a waiting run out of its queue.
     pub(crate) fn take_run(&mut self, run_id: &RunId) -> Option<WaitingRun> {
         let mut pools = self.pools.values_mut();
         let waiting =
@@ -355,7 +311,7 @@ impl Capacity {
         Some(waiting)
     }
 
-    /// Takes the waiting runs of a job out of the queues.
+    /// Takes the waiting runs of a job out of the queues, but not its hook runs.
     pub(crate) fn take_waiting(&mut self, job_id: &JobId) -> Vec<WaitingRun> {
         if self.instances.here(job_id).waiting == 0 {
             return Vec::new();
@@ -371,19 +327,19 @@ impl Capacity {
     }
 }
 
-/// Says of a run that waits whether it may start.
-fn start_check(
-    (instances, known): (&Instances, InstanceView),
-    (max_crashes, suspects): (u32, usize),
-) -> impl Fn(&WaitingRun) -> bool {
-    move |waiting| {
-        let is_alone = suspects == 0 || !is_suspect(&waiting.run, max_crashes);
-        is_alone && instances.may_start(waiting, known)
+fn started(run: &Run, waiting: Option<&WaitingRun>, max_crashes: u32) -> StartedRun {
+    StartedRun {
+        pool: run.executor.clone(),
+        job_id: run.job_id.clone(),
+        is_instance: is_instance(run),
+        is_suspect: is_suspect(run, max_crashes),
+        job: waiting.map(|waiting| Arc::clone(&waiting.job)),
+        event: waiting.and_then(|waiting| waiting.event.clone()),
     }
 }
 
-/// Whether a run is lost with the next death of the daemon: a suspect. It is started only while no other suspect runs, so
-/// that the run that kills the daemon does not take the others with it once more.
+/// Whether a run is a crash suspect: it is lost with the next death of the daemon. A suspect is started only while no other
+/// one runs, so that the run that kills the daemon does not take the others with it.
 fn is_suspect(run: &Run, max_crashes: u32) -> bool {
     run.crashes > 0 && run.crashes.saturating_add(1) >= max_crashes
 }

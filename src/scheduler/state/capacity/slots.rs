@@ -1,4 +1,4 @@
-//! The places of one pool: its workers, the runs that wait for one, and those that wait for their time.
+//! One pool: its workers, the queue of runs that wait for one, and the retries that wait for their time.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,17 +12,19 @@ use crate::executor::{AHEAD_MAX, ExecutorKind, PoolSettings};
 use crate::job::{Job, OnCrash};
 use crate::run::Run;
 use crate::scheduler::hooks;
+use crate::scheduler::status::PoolStatus;
 
-/// Runs that wait in memory for a worker of one pool. What falls due beyond that waits in the store.
+/// Most runs of one pool that wait in memory for a worker. Jobs that are due beyond that wait in the store.
 const QUEUE_LIMIT: usize = 1000;
 
-/// Bytes of the definitions of the jobs whose runs wait in one pool. With more, the pool takes up nothing that is due.
+/// Bytes of the definitions of the jobs whose runs wait in one pool. With more, the pool takes no due job.
 const QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Runs of one pool that wait for their next attempt. While there are this many, the pool takes up nothing that is due.
+/// Runs of one pool that wait for their next attempt. While there are this many, the pool takes no due job.
 const RETRIES_LIMIT: usize = 10_000;
 
-/// How long a run that was handed over may have to wait for its worker, in microseconds, if runs take as long as usual.
+/// How long a run that was handed to the executor early may wait for a worker, in microseconds, if runs take as long as
+/// usual.
 const AHEAD_MICROS: u64 = 5000;
 
 /// A run that waits for a worker, or for an earlier run of its job to end.
@@ -30,36 +32,36 @@ const AHEAD_MICROS: u64 = 5000;
 pub(crate) struct WaitingRun {
     pub(crate) run: Arc<Run>,
     pub(crate) job: Arc<Job>,
-    /// Whether another node may start a run of its job before it: because it was made beyond `max_instances`, or has
-    /// waited since an earlier step. Then it may start only when it is known, of all nodes, that it may.
+    /// Whether another node may start a run of the job first, so that this run may start only after a look at all nodes: it
+    /// was created beyond `max_instances`, or has waited since an earlier step.
     pub(crate) needs_cluster_check: bool,
-    /// What it tells of, if it tells of another run.
+    /// What a hook run reports.
     pub(crate) event: Option<Arc<serde_json::Value>>,
 }
 
 /// The order in which runs get a worker: by priority, then by when they are due, then as they came.
 type Rank = (Reverse<i32>, Timestamp, u64);
 
-/// The places of one pool.
 #[derive(Debug)]
 pub(crate) struct PoolSlots {
-    pub(crate) max_workers: usize,
-    pub(crate) busy: usize,
+    max_workers: usize,
+    /// Runs that were handed to the executor.
+    busy: usize,
     queue: BTreeMap<Rank, WaitingRun>,
-    /// Runs that are tried again, by when.
+    /// Runs that wait for their next attempt, by when it is due.
     retries: BTreeMap<(Timestamp, u64), WaitingRun>,
     /// Bytes of the definitions of the jobs of all runs that wait.
     bytes: usize,
-    /// Counts the runs that came.
-    came: u64,
-    /// When it was last looked whose time has come.
-    woken_at: Option<Timestamp>,
-    /// Due runs that the queue takes from the schedule.
+    /// Counts the runs that arrived.
+    arrivals: u64,
+    /// When due retries were last moved into the queue.
+    checked_at: Option<Timestamp>,
+    /// Most runs in the queue for which it takes due runs.
     queue_limit: usize,
     is_shared: bool,
-    /// Whether runs can be handed over before a worker is free.
+    /// Whether runs can be handed over before a worker is free: threads take them from a queue of their own.
     takes_ahead: bool,
-    /// How long runs took lately, in microseconds.
+    /// Moving average of how long runs take, in microseconds.
     usual_micros: u64,
 }
 
@@ -71,19 +73,18 @@ impl PoolSlots {
             queue: BTreeMap::new(),
             retries: BTreeMap::new(),
             bytes: 0,
-            came: 0,
-            woken_at: None,
+            arrivals: 0,
+            checked_at: None,
             queue_limit: QUEUE_LIMIT,
             is_shared,
             takes_ahead: settings.kind == ExecutorKind::ThreadPool,
-            // Until it is known, a run is taken to be long.
+            // Until the average is known, runs count as long.
             usual_micros: AHEAD_MICROS,
         };
         slots.resize(settings.max_workers);
         slots
     }
 
-    /// From now on there are this many workers.
     pub(crate) fn resize(&mut self, max_workers: usize) {
         self.max_workers = max_workers;
         if self.is_shared {
@@ -91,8 +92,8 @@ impl PoolSlots {
         }
     }
 
-    /// Runs that may be handed over beyond the workers: as many as are done in a moment. Were it none, workers whose
-    /// runs are short would wait for the disk most of the time.
+    /// How many runs may be handed over beyond the number of workers: as many as are done in [`AHEAD_MICROS`]. Otherwise,
+    /// workers whose runs are short would wait for the disk most of the time.
     fn ahead(&self) -> usize {
         let per_worker = AHEAD_MICROS / self.usual_micros.max(1);
         let ahead = usize::try_from(per_worker).unwrap_or(usize::MAX).saturating_sub(1);
@@ -106,31 +107,38 @@ impl PoolSlots {
             && self.bytes < QUEUE_BYTES
     }
 
-    /// Whether the queue takes another run that someone asks for.
+    /// Whether the queue takes a manual run or a hook run.
     pub(crate) fn accepts_extra_run(&self) -> bool {
         self.queue.len() < QUEUE_LIMIT && self.bytes < QUEUE_BYTES
     }
 
-    /// Places for runs that can be handed over now.
+    /// How many runs can be handed over now.
     pub(crate) fn free(&self) -> usize {
         (self.max_workers + self.ahead()).saturating_sub(self.busy)
     }
 
-    /// A run has taken so long.
-    pub(crate) fn note(&mut self, took: TimeDelta) {
+    /// Counts a run that is executing already.
+    pub(crate) fn occupy(&mut self) {
+        self.busy += 1;
+    }
+
+    /// Frees the worker of a run that took this long, if it was executed at all.
+    pub(crate) fn free_worker(&mut self, took: Option<TimeDelta>) {
+        self.busy = self.busy.saturating_sub(1);
+        let Some(took) = took else { return };
         let micros = u64::try_from(took.num_microseconds().unwrap_or(i64::MAX)).unwrap_or(0);
-        // A long one counts at once, short ones have to be many.
+        // A long run counts at once; short runs have to be many.
         self.usual_micros = micros.max((7 * self.usual_micros.min(AHEAD_MICROS) + micros) / 8);
     }
 
-    /// Takes in a run. One that is tried again waits for its time first.
+    /// Adds a waiting run. A retry waits for its time first.
     pub(crate) fn wait(&mut self, waiting: WaitingRun, now: Timestamp) {
-        self.came += 1;
+        self.arrivals += 1;
         self.bytes = self.bytes.saturating_add(waiting.job.bytes);
         if is_early(&waiting, now) {
-            self.retries.insert((waiting.run.due_at, self.came), waiting);
+            self.retries.insert((waiting.run.due_at, self.arrivals), waiting);
         } else {
-            self.enqueue(waiting, self.came);
+            self.enqueue(waiting, self.arrivals);
         }
     }
 
@@ -139,38 +147,44 @@ impl PoolSlots {
         self.queue.insert(rank, waiting);
     }
 
-    /// Lets the runs queue whose time has come, and says whether there were any.
+    /// Moves retries that are due into the queue. Returns whether there were any.
     pub(crate) fn queue_due_retries(&mut self, now: Timestamp) -> bool {
-        let mut has_new_due = false;
-        if self.woken_at.replace(now).is_some_and(|before| now < before) {
-            // The clock was set back: what would have to wait until it is there again has waited long enough.
+        let mut has_moved = false;
+        if self.checked_at.replace(now).is_some_and(|before| now < before) {
+            // The clock was set back: retries that would wait much longer than planned are due.
             let retries = self.retries.extract_if(.., |_, waiting| !is_early(waiting, now));
             for ((_, came), waiting) in retries.collect::<Vec<_>>() {
                 self.enqueue(waiting, came);
-                has_new_due = true;
+                has_moved = true;
             }
         }
         while let Some(first) = self.retries.first_entry().filter(|first| first.key().0 <= now) {
             let ((_, came), waiting) = first.remove_entry();
             self.enqueue(waiting, came);
-            has_new_due = true;
+            has_moved = true;
         }
-        has_new_due
+        has_moved
     }
 
-    /// When the first of those that wait for their time is due.
     pub(crate) fn next_retry(&self) -> Option<Timestamp> {
         self.retries.keys().next().map(|(due_at, _)| *due_at)
     }
 
-    /// Runs that wait for a worker, and runs that wait for their time.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.queue.len(), self.retries.len())
+    pub(crate) fn status(&self, name: &str) -> PoolStatus {
+        let busy = self.busy.min(self.max_workers);
+        PoolStatus {
+            name: name.to_owned(),
+            busy,
+            max_workers: self.max_workers,
+            waiting: self.queue.len() + self.busy - busy,
+            retrying: self.retries.len(),
+            waiting_since: self.waiting_since(),
+        }
     }
 
-    /// When the earliest of the runs that wait for a worker was due, if no worker is free. With a free one, what waits
-    /// waits for something else, such as an earlier run of its job.
-    pub(crate) fn waiting_since(&self) -> Option<Timestamp> {
+    /// When the earliest of the waiting runs was due, if no worker is free. While one is free, runs wait for something else,
+    /// such as an earlier run of their job.
+    fn waiting_since(&self) -> Option<Timestamp> {
         if self.busy < self.max_workers {
             return None;
         }
@@ -185,23 +199,22 @@ impl PoolSlots {
         firsts.map(|(_, due_at, _)| due_at).min()
     }
 
-    /// All runs that wait.
+    /// The queue and the retries.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = &WaitingRun> {
         self.queue.values().chain(self.retries.values())
     }
 
-    /// Whether a run waits for a worker that may start only when it is known, of all nodes, that it may.
+    /// Whether a run in the queue may start only after a look at all nodes.
     pub(crate) fn needs_cluster_check(&self) -> bool {
         self.queue.values().any(|waiting| waiting.needs_cluster_check)
     }
 
-    /// From now on, what waits has to look at the other nodes before it starts.
     pub(crate) fn require_cluster_check(&mut self) {
         let all = self.queue.values_mut().chain(self.retries.values_mut());
         all.for_each(|waiting| waiting.needs_cluster_check = true);
     }
 
-    /// The first waiting run that may start, if there is a place for it.
+    /// Takes the first run in the queue that may start, if a worker is free for it.
     pub(crate) fn take_startable(
         &mut self,
         may_start: impl Fn(&WaitingRun) -> bool,
@@ -209,7 +222,7 @@ impl PoolSlots {
         if self.free() == 0 {
             return None;
         }
-        // Before a worker is free only what may be run again: else a crash would lose what had not begun.
+        // Ahead of a free worker, only runs that may be repeated: with the others, a crash would lose a run that had not begun.
         let is_ahead = self.busy >= self.max_workers;
         let may_start = |waiting: &&WaitingRun| {
             may_start(waiting) && (!is_ahead || waiting.job.policy.on_crash == OnCrash::Rerun)
@@ -221,7 +234,6 @@ impl PoolSlots {
         taken
     }
 
-    /// Takes out the waiting runs that are wanted.
     pub(crate) fn take(&mut self, is_wanted: impl Fn(&WaitingRun) -> bool) -> Vec<WaitingRun> {
         let queued = self.queue.extract_if(.., |_, waiting| is_wanted(waiting));
         let mut taken: Vec<WaitingRun> = queued.map(|(_, waiting)| waiting).collect();
@@ -232,10 +244,10 @@ impl PoolSlots {
         taken
     }
 
-    /// Has waiting runs of a job follow its new definition.
+    /// Makes waiting runs of a job follow its new definition.
     pub(crate) fn redefine(&mut self, job: &Arc<Job>) {
-        // A task of another executor could not run in the pool in which this one waits; and what tells of another run
-        // tells it as it was to be told then.
+        // A task of another executor cannot run in the pool in which the run waits. A hook run reports as it was defined
+        // when its subject ended.
         let follows = |waiting: &WaitingRun| {
             let is_of_job = waiting.job.id == job.id && waiting.run.executor == job.executor;
             is_of_job && waiting.event.is_none()
@@ -250,11 +262,11 @@ impl PoolSlots {
     }
 }
 
-/// Whether a run that is tried again has to wait for its time. One that would have to wait for longer than any delay
-/// of its job was put off before the clock was set back, or by another definition.
+/// Whether a retry has to wait for its time. A retry that would wait longer than any delay of its job was planned before the
+/// clock was set back, or by another definition, and need not.
 fn is_early(waiting: &WaitingRun, now: Timestamp) -> bool {
     let WaitingRun { run, job, .. } = waiting;
     let left = run.due_at.signed_duration_since(now);
-    let longest = hooks::retry(job, run).map_or(TimeDelta::zero(), |retry| retry.longest());
+    let longest = hooks::retry_policy(job, run).map_or(TimeDelta::zero(), |retry| retry.longest());
     run.attempt > 1 && left > TimeDelta::zero() && left <= longest
 }
