@@ -1,13 +1,14 @@
 //! An executor that only notes what it is given. Its executions live and die with their process,
 //! and end when the world says so.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Completion, Executor, Heartbeat, PoolSettings, Saving};
+use punctual::executor::{Assignment, Completion};
 use punctual::output::{Line, Output, Stream};
 use punctual::run::{Cost, Execution as Run, Outcome, RunId};
+
+use support::executor::{Fake, FakeExecutor};
 
 use crate::properties::Property;
 use crate::store::Shared;
@@ -52,14 +53,17 @@ pub(crate) fn written((run_id, attempt): &Run) -> Arc<Output> {
 pub(crate) type Workplace = Arc<Mutex<Vec<Execution>>>;
 
 /// The executor of one process.
+pub(crate) type SimExecutor = FakeExecutor<Executions>;
+
+/// What one process does with its executions.
 #[derive(Debug)]
-pub(crate) struct SimExecutor {
+pub(crate) struct Executions {
     pub(crate) node: Arc<str>,
     pub(crate) workplace: Workplace,
     pub(crate) shared: Arc<Mutex<Shared>>,
 }
 
-impl Executor for SimExecutor {
+impl Fake for Executions {
     fn start(&mut self, pool: &str, assignment: Assignment) {
         let mut shared = self.shared.lock().unwrap();
         let mut workplace = self.workplace.lock().unwrap();
@@ -82,19 +86,9 @@ impl Executor for SimExecutor {
         }
     }
 
-    fn unsaved_outputs(&mut self, _: Timestamp, _: Saving) -> Vec<(Run, Arc<Output>)> {
+    fn unsaved_outputs(&mut self) -> Vec<(Run, Arc<Output>)> {
         let workplace = self.workplace.lock().unwrap();
         let execution = |execution: &Execution| (execution.run_id.clone(), execution.attempt);
         workplace.iter().map(|run| (execution(run), written(&execution(run)))).collect()
     }
-
-    fn output_saved(&mut self, _: &Run, _: &Output, _: Timestamp) {}
-
-    fn send_heartbeat(&mut self, _: Heartbeat) {}
-
-    fn end_leftovers(&mut self, _: &[Run]) {}
-
-    fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
-
-    async fn stop(&mut self) {}
 }

@@ -16,12 +16,14 @@ use punctual::scheduler::handle::PoolStatus;
 use punctual::scheduler::request::{Addition, PendingRequest, Request, RequestError, Response};
 use punctual::scheduler::{NodeIdentity, Scheduler};
 use punctual::store::StoreError;
+use support::executor::FakeExecutor;
 use support::store::MemoryStore;
+use support::store::layered::Layered;
 use tokio::sync::oneshot;
 
-use crate::executor::{Execution, SimExecutor, Workplace};
+use crate::executor::{Execution, Executions, SimExecutor, Workplace};
 use crate::properties::Property;
-use crate::store::{POISON, Shared, SimStore};
+use crate::store::{POISON, Reach, Shared, SimStore};
 
 /// How long a node may be silent before others take over.
 pub(crate) const LEASE: TimeDelta = TimeDelta::seconds(10);
@@ -131,15 +133,15 @@ impl Node {
         self.workplace = Workplace::default();
         (self.starts_at, self.stop, self.failures) = (None, Stop::No, 0);
         let (node, shared) = (Arc::clone(&self.name), Arc::clone(&self.shared));
-        let executor = SimExecutor {
+        let executor = FakeExecutor(Executions {
             node,
             workplace: Arc::clone(&self.workplace),
             shared: Arc::clone(&shared),
-        };
+        });
         let node = Arc::clone(&self.name);
         let identity =
             NodeIdentity { node: Arc::clone(&node), started_at: now, seed, lease: LEASE };
-        let store = SimStore { inner: store.clone(), node, shared };
+        let store = Layered(Reach { inner: store.clone(), node, shared });
         let mut core = Box::new(Scheduler::new(store, executor, self.rules.clone(), identity));
         if self.rules.executors.is_empty() {
             self.shared.lock().unwrap().ledger.without_pools.insert(Arc::clone(&self.name));

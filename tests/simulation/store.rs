@@ -9,13 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use punctual::clock::Timestamp;
-use punctual::job::{Job, JobId};
-use punctual::output::Output;
-use punctual::run::{Run, RunId, SkipReason};
-use punctual::store::{
-    Change, Claim, ClusterView, Holder, InFlightCount, Node, ScheduledJob, Store, StoreError,
-};
+use punctual::job::Job;
+use punctual::store::{Change, Claim, ClusterView, Node, Store, StoreError};
 use support::store::MemoryStore;
+use support::store::faulty::Fault;
+use support::store::layered::{Layer, Layered};
 
 use crate::dice::Dice;
 use crate::ledger::{Ledger, words};
@@ -71,26 +69,20 @@ impl Shared {
     }
 }
 
-/// When a call fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// Nothing was done.
-    Before,
-    /// All was done, and the answer is lost.
-    After,
-}
-
 /// The store, as one process reaches it.
+pub(crate) type SimStore = Layered<Reach>;
+
+/// What happens to the calls of one process.
 #[derive(Debug, Clone)]
-pub(crate) struct SimStore {
+pub(crate) struct Reach {
     pub(crate) inner: MemoryStore,
     pub(crate) node: Arc<str>,
     pub(crate) shared: Arc<Mutex<Shared>>,
 }
 
-impl SimStore {
+impl Reach {
     /// One call: others may come before and after, never in its midst.
-    async fn call<T>(
+    async fn watched<T>(
         &self,
         what: &str,
         call: impl Future<Output = Result<T, StoreError>>,
@@ -147,15 +139,22 @@ impl Future for Yield {
     }
 }
 
-fn nothing<T>(_: &mut Shared, _: &T) {}
-
-impl Store for SimStore {
-    fn is_shared(&self) -> bool {
-        self.inner.is_shared()
+impl Layer for Reach {
+    fn store(&self) -> &MemoryStore {
+        &self.inner
     }
 
-    async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
-        self.call("load", self.inner.load_jobs(ids), nothing).await
+    async fn call<T: Send>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        self.watched(name, call, |_, _| ()).await
+    }
+
+    /// Another process's hint says nothing that a call would not find.
+    async fn wait_for_hint(&self) -> Result<(), StoreError> {
+        self.inner.wait_for_hint().await
     }
 
     async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
@@ -164,7 +163,7 @@ impl Store for SimStore {
             shared.note(|| format!("{} claims [{}]", self.node, ids.join(" ")));
             shared.ledger.claimed(&self.node, jobs);
         };
-        self.call("claim", self.inner.claim_jobs(claim), note).await
+        self.watched("claim", self.inner.claim_jobs(claim), note).await
     }
 
     async fn release_jobs(
@@ -177,39 +176,7 @@ impl Store for SimStore {
             shared.note(|| format!("{node} releases what is due until {until}"));
             shared.ledger.released(node, executor, until);
         };
-        self.call("release", self.inner.release_jobs(node, executor, until), learn).await
-    }
-
-    async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
-        self.call("in_flight", self.inner.runs_in_flight(holder), nothing).await
-    }
-
-    async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
-        self.call("load_runs", self.inner.load_runs(ids), nothing).await
-    }
-
-    async fn latest_skips(
-        &self,
-        jobs: &[Arc<Job>],
-        reason: SkipReason,
-    ) -> Result<Vec<Run>, StoreError> {
-        self.call("latest_skips", self.inner.latest_skips(jobs, reason), nothing).await
-    }
-
-    async fn load_output(
-        &self,
-        run_id: &RunId,
-        attempt: u32,
-    ) -> Result<Option<Output>, StoreError> {
-        self.call("load_output", self.inner.load_output(run_id, attempt), nothing).await
-    }
-
-    async fn count_in_flight_elsewhere(
-        &self,
-        node: &str,
-    ) -> Result<Vec<(JobId, InFlightCount)>, StoreError> {
-        self.call("count_in_flight_elsewhere", self.inner.count_in_flight_elsewhere(node), nothing)
-            .await
+        self.watched("release", self.inner.release_jobs(node, executor, until), learn).await
     }
 
     async fn heartbeat(
@@ -224,7 +191,8 @@ impl Store for SimStore {
             shared.note(|| format!("{} meets {count}, new: {}", self.node, meeting.is_new));
             knows = shared.ledger.writes;
         };
-        let meeting = self.call("meet", self.inner.heartbeat(node, started_at, now), learn).await?;
+        let meeting =
+            self.watched("meet", self.inner.heartbeat(node, started_at, now), learn).await?;
         self.shared.lock().unwrap().ledger.met(&self.node, knows, now);
         Ok(meeting)
     }
@@ -236,31 +204,7 @@ impl Store for SimStore {
                 shared.ledger.buried(&node.name);
             }
         };
-        self.call("bury", self.inner.remove_nodes(dead), learn).await
-    }
-
-    async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.call("paused_since", self.inner.paused_since(), nothing).await
-    }
-
-    async fn recorded_time(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.call("recorded_time", self.inner.recorded_time(), nothing).await
-    }
-
-    async fn newest_run(&self) -> Result<Option<Run>, StoreError> {
-        self.call("newest_run", self.inner.newest_run(), nothing).await
-    }
-
-    async fn scheduled_jobs(
-        &self,
-        after: Option<&JobId>,
-        limit: usize,
-    ) -> Result<Vec<ScheduledJob>, StoreError> {
-        self.call("scheduled_jobs", self.inner.scheduled_jobs(after, limit), nothing).await
-    }
-
-    async fn wait_for_hint(&self) -> Result<(), StoreError> {
-        self.inner.wait_for_hint().await
+        self.watched("bury", self.inner.remove_nodes(dead), learn).await
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
@@ -275,6 +219,6 @@ impl Store for SimStore {
             }
             shared.ledger.committed(&self.node, &written);
         };
-        self.call("commit", self.inner.commit(changes), learn).await
+        self.watched("commit", self.inner.commit(changes), learn).await
     }
 }

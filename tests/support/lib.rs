@@ -15,6 +15,7 @@
 pub mod audit;
 pub mod bench;
 pub mod commands;
+pub mod executor;
 pub mod jobs;
 pub mod load;
 pub mod port;

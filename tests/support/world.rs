@@ -1,18 +1,16 @@
 //! A world for the scheduler: a store that can fail, an executor that only notes, a crash.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use crate::store::MemoryStore;
 use chrono::TimeDelta;
 use punctual::clock::{SystemClock, Timestamp};
 use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, Heartbeat, HeartbeatEvent, PoolSettings, Saving,
+    Assignment, Completion, ExecutorKind, Heartbeat, HeartbeatEvent, PoolSettings, Saving,
 };
 use punctual::filter::RunFilter;
 use punctual::job::{Job, JobId};
 use punctual::output::{Line, Output, Stream};
-use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState, SkipReason};
+use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::declare::{Declaration, Occasion, declare};
 use punctual::scheduler::handle::{Handle, REQUEST_QUEUE};
@@ -21,150 +19,16 @@ use punctual::scheduler::request::{
 };
 use punctual::scheduler::serve::{Drain, LoopInputs, serve};
 use punctual::scheduler::{NodeIdentity, Scheduler};
-use punctual::store::{
-    Archive, Change, Claim, ClusterView, Holder, InFlightCount, Node, ScheduledJob, Store,
-    StoreError,
-};
+use punctual::store::{Archive, Change, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::executor::{Fake, FakeExecutor};
 use crate::jobs::{at, rules};
-
-/// When a write fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing is written.
-    Before,
-    /// All is written, and the answer is lost.
-    After,
-}
-
-/// A store whose next write can be made to fail.
-#[derive(Debug, Clone, Default)]
-pub struct FaultyStore {
-    inner: MemoryStore,
-    fault: Arc<Mutex<Option<Fault>>>,
-    /// How many jobs each commit writes.
-    commits: Arc<Mutex<Vec<usize>>>,
-    /// A text that it refuses to write, as a database does that cannot encode it.
-    refused: Arc<Mutex<Option<String>>>,
-}
-
-impl FaultyStore {
-    fn may_take(&self, text: &str) -> Result<(), StoreError> {
-        let refused = self.refused.lock().unwrap();
-        let is_refused = refused.as_ref().is_some_and(|refused| text.contains(refused));
-        if is_refused { Err(StoreError::Rejected("a text".to_owned())) } else { Ok(()) }
-    }
-}
-
-impl Store for FaultyStore {
-    fn is_shared(&self) -> bool {
-        self.inner.is_shared()
-    }
-
-    async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
-        self.inner.load_jobs(ids).await
-    }
-
-    async fn claim_jobs(&self, claim: Claim<'_>) -> Result<Vec<Job>, StoreError> {
-        self.inner.claim_jobs(claim).await
-    }
-
-    async fn release_jobs(
-        &self,
-        node: &str,
-        executor: &str,
-        until: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.inner.release_jobs(node, executor, until).await
-    }
-
-    async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
-        self.inner.runs_in_flight(holder).await
-    }
-
-    async fn load_runs(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
-        self.may_take(&format!("{ids:?}"))?;
-        self.inner.load_runs(ids).await
-    }
-
-    async fn latest_skips(
-        &self,
-        jobs: &[Arc<Job>],
-        reason: SkipReason,
-    ) -> Result<Vec<Run>, StoreError> {
-        self.inner.latest_skips(jobs, reason).await
-    }
-
-    async fn load_output(
-        &self,
-        run_id: &RunId,
-        attempt: u32,
-    ) -> Result<Option<Output>, StoreError> {
-        self.inner.load_output(run_id, attempt).await
-    }
-
-    async fn count_in_flight_elsewhere(
-        &self,
-        node: &str,
-    ) -> Result<Vec<(JobId, InFlightCount)>, StoreError> {
-        self.inner.count_in_flight_elsewhere(node).await
-    }
-
-    async fn heartbeat(
-        &self,
-        node: &str,
-        started_at: Timestamp,
-        now: Timestamp,
-    ) -> Result<ClusterView, StoreError> {
-        self.inner.heartbeat(node, started_at, now).await
-    }
-
-    async fn remove_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {
-        self.inner.remove_nodes(dead).await
-    }
-
-    async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.inner.paused_since().await
-    }
-
-    async fn recorded_time(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.inner.recorded_time().await
-    }
-
-    async fn newest_run(&self) -> Result<Option<Run>, StoreError> {
-        self.inner.newest_run().await
-    }
-
-    async fn scheduled_jobs(
-        &self,
-        after: Option<&JobId>,
-        limit: usize,
-    ) -> Result<Vec<ScheduledJob>, StoreError> {
-        self.inner.scheduled_jobs(after, limit).await
-    }
-
-    async fn wait_for_hint(&self) -> Result<(), StoreError> {
-        self.inner.wait_for_hint().await
-    }
-
-    async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        let is_of_job = |change: &&Change| {
-            matches!(change, Change::InsertJob(_) | Change::UpdateJob(_) | Change::DeleteJob { .. })
-        };
-        self.commits.lock().unwrap().push(changes.iter().filter(is_of_job).count());
-        for change in &changes {
-            self.may_take(&format!("{change:?}"))?;
-        }
-        let fault = self.fault.lock().unwrap().take();
-        if fault != Some(Fault::Before) {
-            self.inner.commit(changes).await?;
-        }
-        fault.map_or(Ok(()), |_| Err(StoreError::Unavailable("the disk is away".to_owned())))
-    }
-}
+use crate::store::MemoryStore;
+use crate::store::faulty::{Fault, Faults, FaultyStore};
+use crate::store::layered::Layered;
 
 /// An output that a run has written so far.
 type Unsaved = (Execution, Arc<Output>);
@@ -185,13 +49,15 @@ struct Notes {
 }
 
 /// An executor that only notes what it is given.
+pub type NotingExecutor = FakeExecutor<Noting>;
+
 #[derive(Debug)]
-pub struct NotingExecutor {
+pub struct Noting {
     notes: Notes,
     store: MemoryStore,
 }
 
-impl Executor for NotingExecutor {
+impl Fake for Noting {
     fn start(&mut self, _: &str, assignment: Assignment) {
         let id = assignment.run_id.clone();
         let mut reading = std::pin::pin!(self.store.run(&id.0));
@@ -207,11 +73,11 @@ impl Executor for NotingExecutor {
         self.notes.cancels.lock().unwrap().push((run_id.clone(), reason.to_owned()));
     }
 
-    fn unsaved_outputs(&mut self, _: Timestamp, _: Saving) -> Vec<(Execution, Arc<Output>)> {
+    fn unsaved_outputs(&mut self) -> Vec<(Execution, Arc<Output>)> {
         self.notes.unsaved.lock().unwrap().clone()
     }
 
-    fn output_saved(&mut self, execution: &Execution, output: &Output, _: Timestamp) {
+    fn output_saved(&mut self, execution: &Execution, output: &Output) {
         let mut unsaved = self.notes.unsaved.lock().unwrap();
         unsaved.retain(|(of, unsaved)| of != execution || unsaved.bytes > output.bytes);
     }
@@ -219,12 +85,6 @@ impl Executor for NotingExecutor {
     fn send_heartbeat(&mut self, beat: Heartbeat) {
         self.notes.beats.lock().unwrap().push(beat);
     }
-
-    fn end_leftovers(&mut self, _: &[Execution]) {}
-
-    fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
-
-    async fn stop(&mut self) {}
 }
 
 /// A scheduler whose loop runs.
@@ -239,7 +99,7 @@ pub struct Served {
 impl Served {
     /// Has jobs declared, as a start or a reload does.
     pub async fn declare(&self, jobs: Vec<Job>) -> Difference {
-        let store = &self.store.inner;
+        let store = &self.store.0.inner;
         let declaration = Declaration { jobs, ..Declaration::default() };
         let declared = declare(&self.handle, store, rules(1), declaration, Occasion::Reload).await;
         declared.unwrap().difference
@@ -247,7 +107,7 @@ impl Served {
 
     /// How many jobs each commit since the last look has written.
     pub fn jobs_per_commit(&self) -> Vec<usize> {
-        std::mem::take(&mut *self.store.commits.lock().unwrap())
+        std::mem::take(&mut *self.store.0.commits.lock().unwrap())
     }
 
     pub async fn stop(self) {
@@ -285,7 +145,7 @@ impl World {
         let threads = PoolSettings { kind: ExecutorKind::ThreadPool, max_workers: workers };
         rules.executors.insert("default".to_owned(), threads);
         let executor =
-            NotingExecutor { notes: world.notes.clone(), store: world.store.inner.clone() };
+            FakeExecutor(Noting { notes: world.notes.clone(), store: world.store.0.inner.clone() });
         let lease = TimeDelta::seconds(10);
         let identity = NodeIdentity { node: "threads".into(), started_at: at(0), seed: 99, lease };
         world.scheduler = Scheduler::new(world.store.clone(), executor, rules, identity);
@@ -295,7 +155,7 @@ impl World {
 
     /// A node on a store that several share, with a number that no other one has.
     pub async fn join(store: &MemoryStore, number: u64, workers: usize, now: Timestamp) -> Self {
-        let store = FaultyStore { inner: store.clone(), ..FaultyStore::default() };
+        let store = Layered(Faults { inner: store.clone(), ..Faults::default() });
         let notes = Notes::default();
         let scheduler = Self::scheduler(&store, &notes, workers, number);
         let (processes, completions) = (number + 1, Vec::new());
@@ -312,7 +172,7 @@ impl World {
         workers: usize,
         seed: u64,
     ) -> Scheduler<FaultyStore, NotingExecutor> {
-        let executor = NotingExecutor { notes: notes.clone(), store: store.inner.clone() };
+        let executor = FakeExecutor(Noting { notes: notes.clone(), store: store.0.inner.clone() });
         let identity = NodeIdentity {
             node: format!("node-{seed}").into(),
             started_at: at(0),
@@ -374,7 +234,7 @@ impl World {
     /// Puts a job into the store as an earlier version has left it there.
     pub async fn insert(&mut self, job: Job) {
         let job = Arc::new(Job { revision: 1, ..job });
-        self.store.inner.commit(vec![Change::InsertJob(job)]).await.unwrap();
+        self.store.0.inner.commit(vec![Change::InsertJob(job)]).await.unwrap();
     }
 
     pub async fn remove(&mut self, id: &str, now: Timestamp) {
@@ -404,7 +264,8 @@ impl World {
         now: Timestamp,
     ) -> Result<Difference, RequestError> {
         let executors: Vec<String> = rules.executors.keys().cloned().collect();
-        let mut others = self.store.inner.jobs_to_review(&executors, "", usize::MAX).await.unwrap();
+        let mut others =
+            self.store.0.inner.jobs_to_review(&executors, "", usize::MAX).await.unwrap();
         others.retain(|other| {
             !faulty.contains(&other.id) && jobs.iter().all(|job| job.id != other.id)
         });
@@ -518,11 +379,11 @@ impl World {
 
     /// From now on the store refuses every write, and every read of a run, that has this text in it.
     pub fn refuse_text(&mut self, text: &str) {
-        *self.store.refused.lock().unwrap() = Some(text.to_owned());
+        *self.store.0.refused.lock().unwrap() = Some(text.to_owned());
     }
 
     pub fn fail_next(&mut self, fault: Fault) {
-        *self.store.fault.lock().unwrap() = Some(fault);
+        *self.store.0.fault.lock().unwrap() = Some(fault);
     }
 
     /// The process dies, and another one comes up on the same store.
@@ -604,21 +465,21 @@ impl World {
     }
 
     pub async fn job(&self, id: &str) -> Option<Job> {
-        Archive::job(&self.store.inner, id).await.unwrap()
+        Archive::job(&self.store.0.inner, id).await.unwrap()
     }
 
     /// The rows of a job, the oldest first.
     pub async fn runs(&self, id: &str) -> Vec<Run> {
         let filter =
             RunFilter { job_id: Some(id.to_owned()), limit: 100_000, ..RunFilter::default() };
-        let mut runs = self.store.inner.runs(&filter).await.unwrap().rows;
+        let mut runs = self.store.0.inner.runs(&filter).await.unwrap().rows;
         runs.reverse();
         runs
     }
 
     /// The attempts of a run before its last one.
     pub async fn attempts(&self, id: &RunId) -> Vec<Attempt> {
-        self.store.inner.attempts(&id.0).await.unwrap()
+        self.store.0.inner.attempts(&id.0).await.unwrap()
     }
 
     /// The rows of a job, the oldest first, in a few words each.

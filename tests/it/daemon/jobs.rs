@@ -1,20 +1,15 @@
 //! The daemon as a real process, through its real socket.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use chrono::{TimeDelta, Timelike};
 use punctual::client::ClientError;
 use punctual::clock::{Clock, SystemClock, Timestamp};
-use punctual::executor::{Assignment, Executor, Heartbeat, PoolSettings, Saving};
-use punctual::output::Output;
-use punctual::run::{Execution, RunId};
 use punctual::scheduler::request::{Addition, Existing, PendingRequest, Request};
 use punctual::scheduler::{NodeIdentity, Scheduler};
 use punctual::store::sql::SqlStore;
 use rustix::process::Signal as Kill;
 use serde_json::{Value, json};
 use sqlx::Connection;
+use support::executor::{FakeExecutor, Forgetful};
 use support::{Home, ended, jobs, ledger, run_to_end, text};
 
 const NEVER: &str = "2100-01-01 00:00:00";
@@ -828,29 +823,13 @@ async fn a_run_that_is_replaced_is_ended_whatever_executes_it_and_the_newest_run
     assert!(daemon.stop().success());
 }
 
-/// An executor that does nothing of what it is given.
-#[derive(Debug)]
-struct Nobody;
-
-impl Executor for Nobody {
-    fn start(&mut self, _: &str, _: Assignment) {}
-    fn cancel(&mut self, _: &RunId, _: &str) {}
-    fn send_heartbeat(&mut self, _: Heartbeat) {}
-    fn end_leftovers(&mut self, _: &[Execution]) {}
-    fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
-    fn unsaved_outputs(&mut self, _: Timestamp, _: Saving) -> Vec<(Execution, Arc<Output>)> {
-        Vec::new()
-    }
-    fn output_saved(&mut self, _: &Execution, _: &Output, _: Timestamp) {}
-    async fn stop(&mut self) {}
-}
-
 /// Has jobs fire by a clock that is ahead, in a store that no daemon has open.
 async fn live_ahead(home: &Home, now: Timestamp, ahead: Timestamp, given: &[Value]) {
     let store = SqlStore::open_file(&home.path().join("punctual.db")).await.unwrap();
     let lease = TimeDelta::seconds(10);
     let identity = NodeIdentity { node: "ahead".into(), started_at: ahead, seed: 7, lease };
-    let mut scheduler = Scheduler::new(store.clone(), Nobody, jobs::rules(9), identity);
+    let mut scheduler =
+        Scheduler::new(store.clone(), FakeExecutor(Forgetful), jobs::rules(9), identity);
     scheduler.recover(now, "it died").await.unwrap();
     let add = |given: &Value| {
         let job = Box::new(jobs::job_at(given, now));

@@ -7,7 +7,8 @@ use punctual::scheduler::request::{Addition, Existing, Request};
 use serde_json::{Value, json};
 
 use support::jobs::{at, job, job_at};
-use support::world::{Fault, World};
+use support::store::faulty::Fault;
+use support::world::World;
 
 /// Twelve years, as a clock without a battery may be ahead.
 const AHEAD: i64 = 12 * 365 * 86_400;

@@ -8,7 +8,8 @@ use punctual::scheduler::request::{Addition, Existing, Request, RequestError, Re
 use serde_json::{Value, json};
 use support::jobs::{at, job, job_at};
 use support::store::MemoryStore;
-use support::world::{Fault, World};
+use support::store::faulty::Fault;
+use support::world::World;
 
 /// Two nodes with this many workers each, at the beginning.
 async fn two(workers: usize) -> (World, World) {

@@ -9,7 +9,8 @@ use punctual::scheduler::request::{Addition, Existing, Request, RequestError, Re
 use serde_json::{Value, json};
 use support::jobs::{self, at, job, job_at};
 use support::store::MemoryStore;
-use support::world::{Fault, World};
+use support::store::faulty::Fault;
+use support::world::World;
 
 fn failed() -> Outcome {
     let error = "no luck".to_owned();

@@ -11,7 +11,8 @@ use punctual::scheduler::request::{
 };
 use serde_json::{Value, json};
 use support::jobs::{self, at, job, job_at};
-use support::world::{Fault, World};
+use support::store::faulty::Fault;
+use support::world::World;
 use tokio_util::task::TaskTracker;
 
 #[tokio::test]

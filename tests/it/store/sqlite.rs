@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use punctual::clock::Timestamp;
-use punctual::executor::{Assignment, Executor, ExecutorKind, Heartbeat, PoolSettings, Saving};
+use punctual::executor::{ExecutorKind, PoolSettings};
 use punctual::filter::{JobFilter, Prunable, RunFilter};
 use punctual::job::{Definition, Due, Job, JobId, JobState, Origin, Overlap, PolicyInput};
-use punctual::output::Output;
-use punctual::run::{Cause, Cost, Execution, Outcome, Run, RunId, RunState};
+use punctual::run::{Cause, Cost, Outcome, Run, RunId, RunState};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::request::{PendingRequest, Request};
 use punctual::scheduler::{NodeIdentity, Scheduler};
@@ -21,6 +20,7 @@ use serde_json::json;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
+use support::executor::{FakeExecutor, Unused};
 use tokio::sync::oneshot;
 
 fn start() -> Timestamp {
@@ -101,13 +101,17 @@ async fn a_row_that_cannot_be_understood_is_broken_and_kept() {
 }
 
 /// A scheduler that looks at the jobs and runs nothing.
-fn scheduler(store: &SqlStore) -> Scheduler<SqlStore, Idle> {
+fn scheduler(store: &SqlStore) -> Scheduler<SqlStore, FakeExecutor<Unused>> {
     let lease = chrono::TimeDelta::seconds(10);
     let identity = NodeIdentity { node: "node".into(), started_at: start(), seed: 1, lease };
-    Scheduler::new(store.clone(), Idle, rules(), identity)
+    Scheduler::new(store.clone(), FakeExecutor(Unused), rules(), identity)
 }
 
-async fn ask(scheduler: &mut Scheduler<SqlStore, Idle>, now: Timestamp, request: Request) {
+async fn ask(
+    scheduler: &mut Scheduler<SqlStore, FakeExecutor<Unused>>,
+    now: Timestamp,
+    request: Request,
+) {
     let (reply, mut answer) = oneshot::channel();
     scheduler.tick(now, vec![PendingRequest::new(request, reply)], Vec::new()).await.unwrap();
     answer.try_recv().unwrap().unwrap();
@@ -470,38 +474,6 @@ async fn what_was_written_is_there_after_the_file_is_opened_again() {
         }
         store.close().await.unwrap();
     }
-}
-
-/// Runs nothing.
-#[derive(Debug)]
-struct Idle;
-
-impl Executor for Idle {
-    fn start(&mut self, _pool: &str, assignment: Assignment) {
-        unreachable!("{assignment:?} is not due");
-    }
-
-    fn cancel(&mut self, run_id: &RunId, _reason: &str) {
-        unreachable!("{run_id} was not started");
-    }
-
-    fn unsaved_outputs(&mut self, _: Timestamp, _: Saving) -> Vec<(Execution, Arc<Output>)> {
-        Vec::new()
-    }
-
-    fn output_saved(&mut self, execution: &Execution, _: &Output, _: Timestamp) {
-        unreachable!("{execution:?} was not started");
-    }
-
-    fn send_heartbeat(&mut self, beat: Heartbeat) {
-        unreachable!("{beat:?} has no run");
-    }
-
-    fn end_leftovers(&mut self, _: &[Execution]) {}
-
-    fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
-
-    async fn stop(&mut self) {}
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 //! It keeps the same promises as the SQL stores (one conformance suite runs on all), but nothing
 //! outlives the process.
 
+pub mod faulty;
+pub mod layered;
 mod prune;
 
 use std::collections::BTreeMap;
