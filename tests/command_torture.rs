@@ -17,10 +17,8 @@ use std::path::Path;
 use punctual::executor::kill_orphans;
 use punctual::run::{Execution, Outcome};
 use serde_json::{Value, json};
-use support::commands::{
-    Bench, Failure, cancelled, is_root, living, open_files, resident, shell, with,
-};
-use support::{Home, PATIENCE, left_out};
+use support::commands::{Bench, Failure, cancelled, living, open_files, resident, shell, with};
+use support::{Home, PATIENCE, is_root, left_out};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Open files and memory are those of the process: one test at a time counts them.

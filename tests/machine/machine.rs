@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use support::{PATIENCE, left_out, listen, program};
+use support::{PATIENCE, is_required, is_root, left_out, listen, program};
 
 /// Programs that machines need on the host, each with the Debian package that has it.
 const PROGRAMS: [(&str, &str); 3] = [
@@ -346,11 +346,10 @@ fn obstacle() -> Option<String> {
     if !is_root() && !succeeds(&mut as_root("true")) {
         return Some("neither root nor sudo without a password is there".to_owned());
     }
-    let required = std::env::var("PUNCTUAL_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
     for (program, package) in PROGRAMS {
         if !succeeds(Command::new(program).arg("--version")) {
             let why = format!("{program} is not installed (Debian package {package})");
-            assert!(!required, "{why}, and PUNCTUAL_REQUIRE_SERVERS asks for it");
+            assert!(!is_required(), "{why}, and PUNCTUAL_REQUIRE_SERVERS asks for it");
             return Some(why);
         }
     }
@@ -413,10 +412,6 @@ fn packages() -> &'static PathBuf {
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machine").join(name)
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 /// A program that root runs on the host.

@@ -148,10 +148,6 @@ pub fn cancelled() -> Outcome {
     Outcome::Cancelled { reason: "enough".to_owned() }
 }
 
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 /// Numbers of the processes that live and are of a run, as they say themselves.
 pub fn living((run_id, _): &Execution) -> Vec<i32> {
     let mark = format!("PUNCTUAL_RUN_ID={}", run_id.0);

@@ -384,6 +384,27 @@ impl Drop for Daemon {
     }
 }
 
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether a test fails, instead of being left out, when something that it needs is not installed.
+pub fn is_required() -> bool {
+    std::env::var("PUNCTUAL_REQUIRE_SERVERS").is_ok_and(|value| value == "1")
+}
+
+/// Whether a program is installed. If it is not, and is not required, a line says that its tests are left out.
+pub fn is_installed(program: impl AsRef<Path>) -> bool {
+    let program = program.as_ref();
+    let name = program.file_name().unwrap().display();
+    if Command::new(program).arg("--version").output().is_ok() {
+        return true;
+    }
+    assert!(!is_required(), "{name} is not installed, and PUNCTUAL_REQUIRE_SERVERS asks for it");
+    left_out(&format!("{name} is not installed, so nothing was tested against it"));
+    false
+}
+
 /// Says why a part of a test is left out.
 pub fn left_out(why: &str) {
     eprintln!("LEFT OUT: {why}");

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use punctual::client::Client;
 
-use support::{Daemon, Home, program, text};
+use support::{Daemon, Home, left_out, program, text};
 
 /// The program in an environment that names no folder for sockets.
 fn bare(home: &Home, arguments: &[&str]) -> Command {
@@ -201,7 +201,7 @@ fn machine() -> Option<Home> {
     let is_possible = rustix::process::geteuid().is_root()
         && bare(&home, &["--version"]).output().is_ok_and(|output| output.status.success());
     if !is_possible {
-        eprintln!("LEFT OUT: this user may not mount anything, so no other machine was made");
+        left_out("this user may not mount anything, so no other machine was made");
     }
     is_possible.then_some(home)
 }

@@ -10,6 +10,7 @@ use rustix::process::Signal as Kill;
 use serde_json::{Value, json};
 use sqlx::Connection;
 use support::executor::{FakeExecutor, Forgetful};
+use support::workers::{children_of, pid};
 use support::{Home, ended, jobs, ledger, run_to_end, text};
 
 const NEVER: &str = "2100-01-01 00:00:00";
@@ -96,20 +97,6 @@ async fn builtins_run_in_both_kinds_of_pools() {
     );
 }
 
-/// The processes that a daemon has started, and that have not ended.
-fn children_of(daemon: &support::Daemon) -> Vec<rustix::process::Pid> {
-    let threads = format!("/proc/{}/task", daemon.pid().as_raw_nonzero());
-    let threads = std::fs::read_dir(threads).unwrap();
-    let children = threads.flat_map(|thread| {
-        // A thread may end meanwhile.
-        let children = thread.unwrap().path().join("children");
-        let children = std::fs::read_to_string(children).unwrap_or_default();
-        let pids = children.split_whitespace().map(|pid| pid.parse().unwrap());
-        pids.filter_map(rustix::process::Pid::from_raw).collect::<Vec<_>>()
-    });
-    children.collect()
-}
-
 #[tokio::test]
 async fn a_worker_process_that_is_killed_costs_its_run_and_nothing_else() {
     let home = Home::new("[executors.processpool]\ntype = \"processpool\"\nmax_workers = 1\n");
@@ -128,9 +115,9 @@ async fn a_worker_process_that_is_killed_costs_its_run_and_nothing_else() {
     // A worker that dies before it has read its call costs nothing: then the next one is killed.
     let mut run = client.run_by_id(text(&run, "id")).await.unwrap();
     while text(&run, "state") == "running" || text(&run, "state") == "pending" {
-        for child in children_of(&daemon) {
+        for child in children_of(&daemon.pid().to_string()) {
             // It may have ended meanwhile.
-            rustix::process::kill_process(child, Kill::KILL).unwrap_or_default();
+            rustix::process::kill_process(pid(child), Kill::KILL).unwrap_or_default();
         }
         run = client.wait(text(&run, "id"), 1).await.unwrap();
     }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use punctual::client::Client;
 use serde_json::json;
-use support::{Daemon, Home, ended, run_to_end, text};
+use support::{Daemon, Home, ended, left_out, run_to_end, text};
 
 /// Failing runs whose lines are more than a pipe holds.
 const FAILING: usize = 400;
@@ -384,7 +384,7 @@ const WITH_JOURNAL: &str = r#"exec unshare --mount /bin/sh -c '
 fn with_journal() -> Option<(Home, UnixDatagram, std::fs::File)> {
     let mounting = std::process::Command::new("unshare").args(["--mount", "true"]).status();
     if !mounting.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: this needs a mount namespace");
+        left_out("this needs a mount namespace");
         return None;
     }
     let mut home = Home::new("").starting_by(WITH_JOURNAL);

@@ -9,10 +9,10 @@ use std::process::Command;
 use punctual::client::Client;
 use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
-use support::commands::{self, is_root, shell};
+use support::commands::{self, shell};
 use support::raw::Raw;
 use support::terminal::{screen, terminal};
-use support::{Home, ended, left_out, program, run_to_end, text};
+use support::{Home, ended, is_root, left_out, program, run_to_end, text};
 
 /// Adds a job that nobody but a test runs, and gives what a run of it writes.
 async fn output(client: &Client, id: &str, task: Value) -> String {

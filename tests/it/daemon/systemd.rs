@@ -7,7 +7,7 @@ use std::time::Duration;
 use punctual::scheduler::serve::STOP_MAX;
 use rustix::process::Signal as Kill;
 use sqlx::Connection;
-use support::{Daemon, Home, program};
+use support::{Daemon, Home, is_installed, program};
 use tokio::task::JoinSet;
 
 fn unit() -> String {
@@ -46,23 +46,9 @@ fn exposure(folder: &Path, unit: &str) -> f64 {
     last.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Whether the unit can be shown to systemd here. If not, a loud line says so.
-fn is_installed() -> bool {
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        let required = std::env::var("PUNCTUAL_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
-        assert!(
-            !required,
-            "systemd-analyze is not installed, and PUNCTUAL_REQUIRE_SERVERS asks for it"
-        );
-        eprintln!("LEFT OUT: systemd-analyze is not installed, so the unit was not verified");
-        return false;
-    }
-    true
-}
-
 #[test]
 fn systemd_finds_little_to_attack_in_the_unit() {
-    if !is_installed() {
+    if !is_installed("systemd-analyze") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -75,7 +61,7 @@ fn systemd_finds_little_to_attack_in_the_unit() {
 
 #[test]
 fn systemd_has_nothing_to_complain_of_in_the_unit() {
-    if !is_installed() {
+    if !is_installed("systemd-analyze") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -12,8 +12,8 @@ use punctual::job::Task;
 use punctual::output::Stream;
 use punctual::run::Outcome;
 use serde_json::{Value, json};
-use support::commands::{Bench, Failure, cancelled, is_root, living, occurrence, shell, with};
-use support::{Home, left_out, program, run_to_end, text};
+use support::commands::{Bench, Failure, cancelled, living, occurrence, shell, with};
+use support::{Home, is_root, left_out, program, run_to_end, text};
 
 /// Makes a command go through the shim, and changes nothing else.
 fn through_shim(task: Value) -> Value {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use punctual::clock::Timestamp;
 use punctual::job::{Due, Job, JobState};
 use punctual::run::{Run, RunState};
-use punctual::store::sql::{SqlStore, StoreUrl};
-use punctual::store::{Change, Claim, ClusterView, Holder, InFlightCount, Node, Store, StoreError};
+use punctual::store::sql::SqlStore;
+use punctual::store::{Change, Claim, ClusterView, Holder, InFlightCount, Node, Store};
 use serde_json::json;
 use support::jobs::{at, job, run};
 use support::servers::mariadb::MariaDbServer;
@@ -14,13 +14,12 @@ use support::servers::postgres::PostgresServer;
 use support::servers::{Kind, Server};
 use support::store::MemoryStore;
 
-/// Two nodes' own connections to a database on the server that the tests of this file share.
-async fn on_server<K: Kind>(servers: Option<&Server<K>>, name: &str) -> Option<[SqlStore; 2]> {
-    // A database's name is shorter than a sentence.
-    let name: String = name.chars().take(60).collect();
-    let place = StoreUrl::parse(&servers?.database(&name)).unwrap();
-    let first = SqlStore::open(&place).await.unwrap();
-    Some([first, SqlStore::open(&place).await.unwrap()])
+use super::{database, is_conflict, pools};
+
+/// The connections of two nodes to one database.
+async fn on_server<K: Kind>(server: Option<&Server<K>>, name: &str) -> Option<[SqlStore; 2]> {
+    let url = database(server, name)?;
+    Some([SqlStore::open(&url).await.unwrap(), SqlStore::open(&url).await.unwrap()])
 }
 
 /// Runs a test on each shared store, with the connections of two nodes.
@@ -63,10 +62,6 @@ on_every_shared_store! {
     a_run_on_another_node_can_be_asked_to_end
 }
 
-fn pools() -> Vec<String> {
-    vec!["default".to_owned()]
-}
-
 /// An active job that is due at this many seconds.
 fn due_job(id: &str, seconds: i64) -> Arc<Job> {
     let next = Due { scheduled_at: at(seconds), due_at: at(seconds) };
@@ -87,10 +82,6 @@ async fn claim<S: Store>(store: &S, node: &str, live: &[&str], limit: usize) -> 
 
 fn ids(jobs: &[Job]) -> Vec<&str> {
     jobs.iter().map(|job| job.id.as_str()).collect()
-}
-
-fn is_conflict(result: &Result<(), StoreError>) -> bool {
-    matches!(result, Err(StoreError::Conflict(_)))
 }
 
 fn held_by(node: &str, run: &Run) -> Run {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 
-use support::program;
+use support::{is_required, left_out, program};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -13,22 +13,18 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 ///
 /// Where they are not: installed if `PUNCTUAL_REQUIRE_SERVERS` is 1, else a loud line.
 static IS_READY: LazyLock<bool> = LazyLock::new(|| {
-    if std::env::var("PUNCTUAL_REQUIRE_SERVERS").is_ok_and(|value| value == "1") {
+    if is_required() {
         run("tests/apscheduler/setup.sh", &[]);
         return true;
     }
     let is_ready = Path::new(ROOT).join("target/apscheduler/stamp").exists();
     if !is_ready {
-        say_left_out();
+        left_out(
+            "tests/apscheduler/setup.sh was not run, so nothing was compared with APScheduler",
+        );
     }
     is_ready
 });
-
-fn say_left_out() {
-    eprintln!(
-        "LEFT OUT: tests/apscheduler/setup.sh was not run, so nothing was compared with APScheduler"
-    );
-}
 
 /// Runs a tool of this repository, which has to succeed. Its output is shown if it does not.
 fn run(tool: &str, arguments: &[&str]) {

@@ -9,7 +9,7 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod redis;
 
-use std::io::{BufRead, BufReader, PipeWriter};
+use std::io::{BufRead, BufReader, PipeWriter, Read};
 use std::marker::PhantomData;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -18,6 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
 use crate::port::Port;
+use crate::{is_installed, is_root};
 
 /// Removes a folder when all who hold its pipe are gone.
 const KEEP: &str = r#"cat; rm -rf "$1""#;
@@ -79,17 +80,7 @@ impl<K: Kind> Server<K> {
     ///
     /// Where none is installed: a failure if `PUNCTUAL_REQUIRE_SERVERS` is 1, else a loud line and none.
     pub fn start() -> Option<Self> {
-        let name = K::NAME;
-        if Command::new(K::program()).arg("--version").output().is_err() {
-            let required =
-                std::env::var("PUNCTUAL_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
-            assert!(!required, "{name} is not installed, and PUNCTUAL_REQUIRE_SERVERS asks for it");
-            eprintln!(
-                "LEFT OUT: {name} is not installed, so nothing was tested against a real {name}"
-            );
-            return None;
-        }
-        Some(Self::start_new())
+        is_installed(K::program()).then(Self::start_new)
     }
 
     fn start_new() -> Self {
@@ -228,20 +219,31 @@ impl Running {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(shell.stdout.take().unwrap());
+        let log = shell.stdout.take().unwrap();
         let running = Self { shell };
-        let mut said = String::new();
-        for line in (&mut log).lines() {
-            let line = line.unwrap();
-            said.push_str(&line);
-            said.push('\n');
-            if line.contains(K::READY) {
-                // What the server says later must not fill the pipe.
-                std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-                return running;
-            }
-        }
-        panic!("{} did not start:\n{said}", K::NAME);
+        wait_until_ready(log, K::READY, K::NAME);
+        running
+    }
+}
+
+/// Reads a server's log up to the line that says that it is ready. The rest is read as well, for it must not fill the pipe.
+fn wait_until_ready(log: impl Read + Send + 'static, ready: &str, name: &str) {
+    let mut log = BufReader::new(log);
+    let mut said = String::new();
+    while !said.contains(ready) {
+        assert!(log.read_line(&mut said).unwrap() > 0, "{name} did not start:\n{said}");
+    }
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+}
+
+/// A process that is killed when it is dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -256,10 +258,6 @@ impl Drop for Running {
 fn find(name: &str, folders: impl IntoIterator<Item = PathBuf>) -> PathBuf {
     let mut candidates = folders.into_iter().map(|folder| folder.join(name));
     candidates.find(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name))
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 /// A program of a server. As root it runs as the user for that, because nobody may get root through a

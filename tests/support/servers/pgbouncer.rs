@@ -1,12 +1,12 @@
 //! A connection pooler before a `PostgreSQL` server of the test's own.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::{Killed, Server, wait_until_ready};
+use crate::is_installed;
 use crate::port::Port;
-use crate::servers::Server;
 use crate::servers::postgres::Postgres;
 
 /// How it is set up.
@@ -23,7 +23,7 @@ pub enum Pooling {
 /// A running pooler. Dropping it ends it.
 pub struct PgBouncer {
     port: Port,
-    process: Child,
+    _process: Killed,
     _folder: TempDir,
 }
 
@@ -34,14 +34,7 @@ impl PgBouncer {
     pub fn start(server: &Server<Postgres>, pooling: Pooling) -> Option<Self> {
         let installed = std::path::Path::new("/usr/sbin/pgbouncer");
         let program = if installed.exists() { installed } else { "pgbouncer".as_ref() };
-        if Command::new(program).arg("--version").output().is_err() {
-            let required =
-                std::env::var("PUNCTUAL_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
-            assert!(
-                !required,
-                "pgbouncer is not installed, and PUNCTUAL_REQUIRE_SERVERS asks for it"
-            );
-            eprintln!("LEFT OUT: pgbouncer is not installed, so nothing was tested against it");
+        if !is_installed(program) {
             return None;
         }
         let folder = TempDir::new().unwrap();
@@ -70,25 +63,12 @@ impl PgBouncer {
         }
         command.arg(program).arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("process up") {
-            assert!(log.read_line(&mut said).unwrap() > 0, "pgbouncer did not start:\n{said}");
-        }
-        // What it says later must not fill the pipe.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Some(Self { port, process, _folder: folder })
+        wait_until_ready(process.stderr.take().unwrap(), "process up", "pgbouncer");
+        Some(Self { port, _process: Killed(process), _folder: folder })
     }
 
     /// Where a database is behind it.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port.number())
-    }
-}
-
-impl Drop for PgBouncer {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
     }
 }

@@ -9,10 +9,8 @@ use punctual::filter::{JobFilter, PAGE_BYTES, RunFilter};
 use punctual::job::{Due, Former, Job, JobId, JobState, Origin};
 use punctual::output::{Line, Output, Stream};
 use punctual::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
-use punctual::store::sql::{SqlStore, StoreUrl};
-use punctual::store::{
-    Archive, CLAIM_BYTES, Change, Claim, Holder, ReviewedJob, Store, StoreError,
-};
+use punctual::store::sql::SqlStore;
+use punctual::store::{Archive, CLAIM_BYTES, Change, Claim, Holder, ReviewedJob, Store};
 use retention::{
     a_run_counts_with_all_that_belongs_to_it,
     a_run_goes_with_all_that_belongs_to_it_once_it_has_ended,
@@ -30,6 +28,8 @@ use support::servers::postgres::PostgresServer;
 use support::servers::{Kind, Server};
 use support::store::MemoryStore;
 use tempfile::TempDir;
+
+use super::{database, is_conflict, pools};
 
 fn insert_job(job: &Job) -> Change {
     Change::InsertJob(Arc::new(Job { revision: 1, ..job.clone() }))
@@ -67,18 +67,9 @@ async fn in_flight<S: Store>(store: &S) -> Vec<Run> {
     store.runs_in_flight(Holder::Node("here")).await.unwrap()
 }
 
-fn is_conflict(result: Result<(), StoreError>) -> bool {
-    matches!(result, Err(StoreError::Conflict(_)))
-}
-
-fn pools() -> Vec<String> {
-    vec!["default".to_owned()]
-}
-
-/// A store in a database of its own, on the server that the tests of this file share.
-async fn on_server<K: Kind>(servers: Option<&Server<K>>, name: &str) -> Option<SqlStore> {
-    let url = servers?.database(name);
-    Some(SqlStore::open(&StoreUrl::parse(&url).unwrap()).await.unwrap())
+/// A store in a database of its own.
+async fn on_server<K: Kind>(server: Option<&Server<K>>, name: &str) -> Option<SqlStore> {
+    Some(SqlStore::open(&database(server, name)?).await.unwrap())
 }
 
 /// Runs a test on each server.
@@ -170,8 +161,8 @@ async fn a_row_of_skipped_occurrences_grows_only_from_where_it_was<S: Store + Ar
     store.commit(both.clone()).await.unwrap();
     assert_eq!(store.run(&a.id.0).await.unwrap(), Some(span(&a, 30, 3)));
     assert_eq!(store.run(&b.id.0).await.unwrap(), Some(span(&b, 30, 3)));
-    assert!(is_conflict(store.commit(both).await), "they have grown already");
-    assert!(is_conflict(store.commit(vec![extend(span(&running, 30, 3), 5)]).await));
+    assert!(is_conflict(&store.commit(both).await), "they have grown already");
+    assert!(is_conflict(&store.commit(vec![extend(span(&running, 30, 3), 5)]).await));
     assert_eq!(store.run(&a.id.0).await.unwrap(), Some(span(&a, 30, 3)));
     // The latest row of each job is found, if it is an overlap under the job's anchor.
     let jobs = ["a", "b", "c", "unknown"].map(|id| Arc::new(job(&json!({"id": id}))));
@@ -317,7 +308,7 @@ async fn attempts_of_a_run_are_kept_in_their_order<S: Store + Archive>(store: S)
     let change = |number| Change::InsertAttempt(Arc::new(attempt(number)));
     store.commit(vec![change(2), change(10), change(1)]).await.unwrap();
     assert_eq!(store.attempts(&id.0).await.unwrap(), [attempt(1), attempt(2), attempt(10)]);
-    assert!(is_conflict(store.commit(vec![change(2)]).await), "an attempt is one row");
+    assert!(is_conflict(&store.commit(vec![change(2)]).await), "an attempt is one row");
     assert_eq!(store.attempts("nothing").await.unwrap(), []);
 }
 
@@ -329,7 +320,7 @@ async fn a_write_on_an_old_revision_changes_nothing_at_all<S: Store + Archive>(s
     store.commit(vec![update_job(&renamed)]).await.unwrap();
     let stale = Job { name: "stale".to_owned(), ..read };
     let other = job(&json!({"id": "b"}));
-    assert!(is_conflict(store.commit(vec![insert_job(&other), update_job(&stale)]).await));
+    assert!(is_conflict(&store.commit(vec![insert_job(&other), update_job(&stale)]).await));
     let now = store.load_jobs(&[first.id, other.id]).await.unwrap();
     assert_eq!(now.len(), 1, "the other write of the transaction was undone");
     assert_eq!((now[0].name.as_str(), now[0].revision), ("renamed", 2));
@@ -338,10 +329,10 @@ async fn a_write_on_an_old_revision_changes_nothing_at_all<S: Store + Archive>(s
 async fn an_id_and_an_occurrence_are_taken_once<S: Store + Archive>(store: S) {
     let job = job(&json!({"id": "a"}));
     store.commit(vec![insert_job(&job)]).await.unwrap();
-    assert!(is_conflict(store.commit(vec![insert_job(&job)]).await));
+    assert!(is_conflict(&store.commit(vec![insert_job(&job)]).await));
     store.commit(vec![insert_run(&run("a", Some(at(5))))]).await.unwrap();
     assert!(
-        is_conflict(store.commit(vec![insert_run(&run("a", Some(at(5))))]).await),
+        is_conflict(&store.commit(vec![insert_run(&run("a", Some(at(5))))]).await),
         "the occurrence has its row"
     );
     store
@@ -354,9 +345,9 @@ async fn an_id_and_an_occurrence_are_taken_once<S: Store + Archive>(store: S) {
         let manual = Run { cause: Cause::Manual, ..run("a", None) };
         store.commit(vec![insert_run(&manual)]).await.unwrap();
     }
-    assert!(is_conflict(store.commit(vec![delete_job(&job.id, 2)]).await), "it is of revision 1");
+    assert!(is_conflict(&store.commit(vec![delete_job(&job.id, 2)]).await), "it is of revision 1");
     store.commit(vec![delete_job(&job.id, 1)]).await.unwrap();
-    assert!(is_conflict(store.commit(vec![delete_job(&job.id, 1)]).await), "it is gone");
+    assert!(is_conflict(&store.commit(vec![delete_job(&job.id, 1)]).await), "it is gone");
 }
 
 async fn what_is_due_comes_in_order_and_only_from_the_named_pools<S: Store + Archive>(store: S) {
@@ -589,7 +580,7 @@ async fn many_changes_are_written_all_or_none<S: Store + Archive>(store: S) {
     let renamed = |job: &Job, revision| Job { name: "new".to_owned(), revision, ..job.clone() };
     let mut updates: Vec<Change> = jobs.iter().map(|job| update_job(&renamed(job, 1))).collect();
     updates[70] = update_job(&renamed(&jobs[70], 5));
-    assert!(is_conflict(store.commit(updates.clone()).await));
+    assert!(is_conflict(&store.commit(updates.clone()).await));
     assert_eq!(store.job("j000").await.unwrap().unwrap().name, "j000", "not even the first");
     updates[70] = update_job(&renamed(&jobs[70], 1));
     updates.extend(runs.iter().map(|run| {
@@ -623,15 +614,15 @@ async fn a_conflict_in_writes_of_one_kind_changes_nothing_at_all<S: Store + Arch
     let jobs: Vec<Job> = (0..4).map(|number| job(&json!({"id": format!("j{number}")}))).collect();
     store.commit(vec![insert_job(&jobs[2])]).await.unwrap();
     let inserts: Vec<Change> = jobs.iter().map(insert_job).collect();
-    assert!(is_conflict(store.commit(inserts.clone()).await));
+    assert!(is_conflict(&store.commit(inserts.clone()).await));
     assert!(store.job("j0").await.unwrap().is_none());
     store.commit(vec![insert_job(&jobs[0])]).await.unwrap();
     let renamed = |job: &Job, revision| Job { name: "new".to_owned(), revision, ..job.clone() };
     let updates = [renamed(&jobs[0], 1), renamed(&jobs[2], 9)].map(|job| update_job(&job));
-    assert!(is_conflict(store.commit(updates.to_vec()).await));
+    assert!(is_conflict(&store.commit(updates.to_vec()).await));
     assert_eq!(store.job("j0").await.unwrap().unwrap().name, "j0");
     let runs = [Some(at(10)), Some(at(20)), Some(at(10)), None].map(|at| run("j0", at));
-    assert!(is_conflict(store.commit(runs.iter().map(insert_run).collect()).await));
+    assert!(is_conflict(&store.commit(runs.iter().map(insert_run).collect()).await));
     assert_eq!(in_flight(&store).await, []);
 }
 
@@ -644,7 +635,7 @@ async fn a_job_that_is_added_again_is_another_one<S: Store + Archive>(store: S) 
     let stale =
         [update_job(&old), Change::AdvanceJob(next(&old)), delete_job(&old.id, old.revision)];
     for change in stale {
-        assert!(is_conflict(store.commit(vec![change]).await));
+        assert!(is_conflict(&store.commit(vec![change]).await));
     }
     assert_eq!(store.job("a").await.unwrap().unwrap().name, "new");
     store.commit(vec![update_job(&Job { revision: 1, ..new })]).await.unwrap();
