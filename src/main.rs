@@ -1,12 +1,12 @@
-//! The `punctual` program: reads the command line and hands over.
+//! The `punctual` program: parses the command line and calls the command.
 
 use std::process::ExitCode;
 
 use punctual::cli::{CliArguments, Verb};
 use punctual::{cli, daemon};
 
-/// What is allocated by one thread is freed by another here, for every request and every run; this allocator does that
-/// in about two thirds of the time of the system's.
+/// For every request and every run, memory is allocated by one thread and freed by another. This allocator does that in
+/// about two thirds of the time of the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,10 +1,10 @@
-//! The jobs of a file, one by one: a fault of one of them is no fault of the others.
+//! The `[[jobs]]` of a file, judged one by one: a fault of one job does not affect the others.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::ConfigError;
+use super::error::ConfigError;
 use crate::invalid::Invalid;
 use crate::job::{Definition, JobId, new_id};
 
@@ -13,21 +13,14 @@ use crate::job::{Definition, JobId, new_id};
 pub struct FaultyJob {
     /// Its number in the file, from 0.
     pub number: usize,
-    /// Its id, if it has one that no job before it has.
+    /// Its id, if it has a valid one that no earlier job has.
     pub id: Option<JobId>,
     /// What is wrong with it.
     pub error: ConfigError,
 }
 
-/// The same without its place.
-pub(super) struct Faulty {
-    pub(super) number: usize,
-    pub(super) id: Option<JobId>,
-    pub(super) invalid: Invalid,
-}
-
-/// The first fault of each job among these, by its number and within it; and the first one that is of no job.
-pub(super) fn sort_out(faults: &[Invalid]) -> (BTreeMap<usize, Invalid>, Option<Invalid>) {
+/// Splits faults into the first one of each job, by the number of the job, and the first one that belongs to no job.
+pub(super) fn faults_by_job(faults: &[Invalid]) -> (BTreeMap<usize, Invalid>, Option<Invalid>) {
     let mut of_jobs = BTreeMap::new();
     for invalid in faults {
         match within_job(invalid) {
@@ -40,25 +33,27 @@ pub(super) fn sort_out(faults: &[Invalid]) -> (BTreeMap<usize, Invalid>, Option<
     (of_jobs, None)
 }
 
-/// A fault as its job sees it, with the number of that job.
+/// The number of the job that a fault belongs to, and the fault with its field relative to that job.
 fn within_job(invalid: &Invalid) -> Option<(usize, Invalid)> {
     let (number, field) = invalid.field.strip_prefix("jobs[")?.split_once(']')?;
     let field = field.strip_prefix('.').unwrap_or(field);
     Some((number.parse().ok()?, Invalid::new(field, invalid.message.clone())))
 }
 
-/// Reads the jobs of a file, some of which are known to be faulty.
+/// Reads the jobs of a file. `known_faults` has the jobs that contain values which JSON cannot represent, and `locate`
+/// adds the place to the fault of a job.
 pub(super) fn read(
     jobs: Vec<Value>,
-    mut known: BTreeMap<usize, Invalid>,
-) -> (Vec<(usize, Definition)>, Vec<Faulty>) {
+    mut known_faults: BTreeMap<usize, Invalid>,
+    locate: impl Fn(usize, Invalid) -> ConfigError,
+) -> (Vec<(usize, Definition)>, Vec<FaultyJob>) {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let (mut definitions, mut faulty) = (Vec::with_capacity(jobs.len()), Vec::new());
     for (number, job) in jobs.into_iter().enumerate() {
         let id = job.get("id").and_then(Value::as_str).and_then(|text| new_id(text).ok());
-        // The first one of an id has it, whether it is in order or not.
+        // An id belongs to the first job that has it, even if that job is faulty.
         let former = id.as_ref().and_then(|id| seen.get(id.as_str()).copied());
-        let read = known.remove(&number).map_or_else(|| definition(job), Err);
+        let read = known_faults.remove(&number).map_or_else(|| definition(job), Err);
         let read = read.and_then(|definition| match (&id, former) {
             (Some(id), Some(former)) => {
                 let message = format!("\"{id}\" is the id of jobs[{former}] already");
@@ -73,7 +68,7 @@ pub(super) fn read(
             Ok(definition) => definitions.push((number, definition)),
             Err(invalid) => {
                 let id = id.filter(|_| former.is_none());
-                faulty.push(Faulty { number, id, invalid });
+                faulty.push(FaultyJob { number, id, error: locate(number, invalid) });
             }
         }
     }
@@ -83,11 +78,11 @@ pub(super) fn read(
 fn definition(job: Value) -> Result<Definition, Invalid> {
     let definition = Definition::parse(job)?;
     match &definition.id {
-        None => return Err(Invalid::new("id", "missing: a declared job has an id")),
+        None => return Err(Invalid::new("id", "missing: a declared job must have an id")),
         Some(id) => new_id(id)?,
     };
     if definition.replace_existing {
-        let message = "has no meaning here: the file is the truth for the jobs that it declares";
+        let message = "not allowed here: the file always decides about the jobs that it declares";
         return Err(Invalid::new("replace_existing", message));
     }
     Ok(definition)

@@ -1,4 +1,4 @@
-//! `[mail]`: the server that takes mails.
+//! `[mail]`: the SMTP server that mails are sent through.
 
 use serde::Deserialize;
 
@@ -20,20 +20,20 @@ pub(super) struct MailTable {
 }
 
 impl MailTable {
-    /// Checks the table, and reads the password.
+    /// Checks the table, fills in the defaults and reads the password.
     pub(super) fn check(self, secrets: &mut Secrets) -> Result<MailSettings, Invalid> {
-        let refuse = |field: &str, why: &str| Err(Invalid::new(field, why).within("mail"));
+        let refuse = |field: &str, why: &str| Err(Invalid::new(format!("mail.{field}"), why));
         let local = MailSettings::local();
         let server = self.server.unwrap_or_else(|| local.server.clone());
         if server.is_empty() || server.contains(|letter: char| letter.is_control() || letter == ' ')
         {
             return refuse("server", "must be the name or the address of a mail server");
         }
-        let server = in_ascii(server).map_err(|invalid| invalid.within("mail"))?;
-        let is_here = server == local.server || matches!(server.as_str(), "127.0.0.1" | "::1");
+        let server = to_ascii(server).map_err(|invalid| invalid.within("mail"))?;
+        let is_local = server == local.server || matches!(server.as_str(), "127.0.0.1" | "::1");
         let security =
-            self.security.unwrap_or(if is_here { Security::None } else { Security::StartTls });
-        let usual = match security {
+            self.security.unwrap_or(if is_local { Security::None } else { Security::StartTls });
+        let default_port = match security {
             Security::None => local.port,
             Security::StartTls => 587,
             Security::Tls => 465,
@@ -44,31 +44,32 @@ impl MailTable {
         let from = self.from.unwrap_or(local.from);
         mailbox("from", &from).map_err(|invalid| invalid.within("mail"))?;
         let login = match (self.username, self.password) {
-            // A command that does not have the password sends no mail.
+            // Without the password, which only the service can read, this process is a command that sends no mail.
             (Some(user), Some(password)) => {
                 Some((user, secrets.read("mail.password", &password)?.unwrap_or_default()))
             }
             (None, None) => None,
-            (Some(_), None) => return refuse("password", "missing: a username needs one"),
-            (None, Some(_)) => return refuse("username", "missing: a password needs one"),
+            (Some(_), None) => return refuse("password", "missing: a username needs a password"),
+            (None, Some(_)) => return refuse("username", "missing: a password needs a username"),
         };
-        if login.is_some() && security == Security::None && !is_here {
+        if login.is_some() && security == Security::None && !is_local {
             return refuse(
                 "security",
-                "must not be \"none\" where a password is sent to another host",
+                "must not be \"none\" if a password is sent to another host",
             );
         }
-        Ok(MailSettings { server, port: self.port.unwrap_or(usual), security, from, login })
+        Ok(MailSettings { server, port: self.port.unwrap_or(default_port), security, from, login })
     }
 }
 
-/// The name as name servers and certificates have it.
-fn in_ascii(server: String) -> Result<String, Invalid> {
+/// The ASCII form (IDNA) of a host name, which DNS and certificates use.
+fn to_ascii(server: String) -> Result<String, Invalid> {
     if server.is_ascii() {
         return Ok(server);
     }
-    idna::domain_to_ascii_strict(&server)
-        .map_err(|error| Invalid::new("server", format!("\"{server}\" is no domain: {error}")))
+    idna::domain_to_ascii_strict(&server).map_err(|error| {
+        Invalid::new("server", format!("\"{server}\" is not a valid domain: {error}"))
+    })
 }
 
 #[cfg(test)]
@@ -76,8 +77,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_server_is_what_name_servers_have() {
-        let name = |server: &str| in_ascii(server.to_owned());
+    fn the_server_name_is_converted_to_ascii() {
+        let name = |server: &str| to_ascii(server.to_owned());
         assert_eq!(name("Mail.bücher.example").unwrap(), "mail.xn--bcher-kva.example");
         assert_eq!(name("Mail.example.org").unwrap(), "Mail.example.org");
         let invalid = name("ü..example").unwrap_err();

@@ -1,25 +1,26 @@
 //! `jobs.toml`: the settings of a daemon and the jobs that it declares.
 //!
-//! The file is read once into JSON, with the place of every key kept aside. It is then checked by
-//! the same code as what comes over the socket, and a fault's field leads back to file, line and
-//! key. Nothing is taken from a file that has a fault, unless that is the fault of one job: then the
-//! caller decides what becomes of the others.
+//! The file is read once into JSON, and the position of every key is kept ([`key_positions`]). It is then checked by the
+//! same code as requests on the control socket, and the field of a fault leads back to file, line and column. A file that
+//! has a fault is refused as a whole, unless the fault is within one job: then that job is listed in [`Config::faulty`],
+//! and the caller decides about the others.
 
+mod error;
 mod jobs;
+mod key_positions;
 mod mail;
-mod place;
+mod paths;
+mod range;
 mod retention;
 mod secrets;
 mod socket;
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -27,83 +28,44 @@ use crate::executor::{ExecutorKind, MailSettings, PoolSettings, WORKERS_MAX};
 use crate::file;
 use crate::invalid::{self, Invalid};
 use crate::job::{Definition, PolicyInput};
+use crate::retention::RetentionPolicy;
 use crate::secret::Text;
 use crate::zone::{DefaultZone, Zone};
+use key_positions::KeyPositions;
 use mail::MailTable;
-use place::Places;
+use paths::FILE_BYTES_MAX;
+use range::in_range;
 use retention::RetentionTable;
+use secrets::{SecretAccess, Secrets};
 
-use secrets::{Reader, Secrets};
-
+pub use error::ConfigError;
 pub use jobs::FaultyJob;
-pub use retention::{Budget, Keep, KeepFinished, Retention};
+pub use paths::{default_file, state_directory};
 pub use secrets::Hidden;
 pub use socket::{ClientSocket, client_socket, is_service_installed};
 
-/// The file in the current folder.
-const LOCAL_FILE: &str = "jobs.toml";
-/// The file of the machine, which the systemd unit uses.
-const SYSTEM_FILE: &str = "/etc/punctual/jobs.toml";
-/// A file in the folder for what must outlive the daemon.
+/// A file in the folder for files that must outlive the daemon.
 const DEFAULT_STORE_URL: &str = "sqlite://punctual.db";
-/// How long running work may go on after the daemon was asked to end; the systemd unit waits a little longer.
+/// How long runs may go on after the daemon was asked to stop. The systemd unit waits a little longer.
 const DRAIN_SECONDS: u32 = 30;
-/// Longest drain, in seconds: an hour.
-const DRAIN_SECONDS_MAX: u32 = 3600;
-/// Deaths of the daemon during one run after which that run is lost: it may be what kills the daemon.
+const DRAIN_SECONDS_RANGE: RangeInclusive<u32> = 0..=3600;
+/// A run during which the daemon has died this often is lost, because the run may be the cause.
 const MAX_CRASHES: u32 = 3;
 const MAX_CRASHES_RANGE: RangeInclusive<u32> = 1..=1000;
-/// How long a node may be silent: ten signs of life.
+/// How long a node may be silent. Ten heartbeats fit in.
 const LEASE_SECONDS: u32 = 10;
-/// Below three signs of life a busy machine would be taken for a dead one.
+/// With fewer than three heartbeats, a busy machine would be taken for a dead one.
 const LEASE_SECONDS_RANGE: RangeInclusive<u32> = 3..=3600;
-/// Bytes of the file: more than ten thousand jobs.
-const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Bytes of the name of a source: that of the longest path.
+/// `max_workers` of a pool that sets none.
+const MAX_WORKERS: usize = 10;
+/// Maximum length of the name of a source in bytes: that of the longest path.
 const SOURCE_BYTES_MAX: usize = 4096;
-/// Who may use the socket: its owner and its group.
+/// The owner and the group of the socket may use it.
 const SOCKET_MODE: u32 = 0o660;
-
-/// The file of a daemon that is given none: `jobs.toml` in the current folder, or `/etc/punctual/jobs.toml` if only that
-/// one is there. A file that is there and cannot be read is not passed over.
-pub fn default_file() -> PathBuf {
-    let is_missing = |file: &str| {
-        std::fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound)
-    };
-    let is_system = is_missing(LOCAL_FILE) && !is_missing(SYSTEM_FILE);
-    PathBuf::from(if is_system { SYSTEM_FILE } else { LOCAL_FILE })
-}
-
-/// A fault in the file, and its place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.line())]
-pub struct ConfigError {
-    /// The file, as it was named.
-    pub file: PathBuf,
-    /// Line and column, from 1, where they are known.
-    pub place: Option<(usize, usize)>,
-    /// What is wrong, and in which key.
-    pub invalid: Invalid,
-}
-
-impl ConfigError {
-    /// A fault of the file as a whole.
-    pub fn of_file(file: &Path, message: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), place: None, invalid: Invalid::new("", message) }
-    }
-
-    fn line(&self) -> String {
-        let file = self.file.display();
-        match self.place {
-            Some((line, column)) => format!("{file}:{line}:{column}: {}", self.invalid),
-            None => format!("{file}: {}", self.invalid),
-        }
-    }
-}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct ConfigFile {
     #[serde(default)]
     scheduler: SchedulerTable,
     #[serde(default)]
@@ -160,42 +122,35 @@ struct ControlTable {
 /// A checked configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// The zone of triggers that name none, and where it was found.
+    /// The zone of triggers that name none, and where the daemon found it.
     pub zone: DefaultZone,
-    /// Policies of jobs that give none.
+    /// Policies of jobs that set none.
     pub job_defaults: PolicyInput,
-    /// How long running work may go on after the daemon was asked to end.
+    /// How long runs may go on after the daemon was asked to stop.
     pub drain_limit: Duration,
-    /// The user of commands that name none; none for the daemon's own.
+    /// The user of commands that name none; `None` for the daemon's own.
     pub default_user: Option<String>,
-    /// Deaths of the daemon during one run after which that run is lost.
+    /// A run during which the daemon has died this often is lost.
     pub max_crashes: u32,
-    /// The store's URL.
     pub store_url: Hidden<String>,
-    /// How long a node of a shared store may be silent before others take over what it holds.
+    /// How long a node of a shared store may be silent before other nodes take over its jobs and runs.
     pub lease: TimeDelta,
-    /// The pools.
     pub executors: BTreeMap<String, PoolSettings>,
-    /// The control socket, if the file names one.
     socket: Option<PathBuf>,
-    /// Its mode.
     pub socket_mode: u32,
-    /// Users who may, as root may, have a daemon with root's rights run commands as any user.
+    /// Users who, like root, may make a daemon of root run commands as any user.
     pub trusted_users: Vec<String>,
-    /// What is kept of the ledger.
-    pub retention: Retention,
-    /// The server that takes mails.
+    pub retention: RetentionPolicy,
     pub mail: MailSettings,
     /// The table of the Toutiao application, if there is one.
     pub toutiao: Option<Hidden<Value>>,
-    /// The declared jobs that can be read, each with its number in the file.
+    /// The declared jobs that could be read, each with its number in the file.
     pub jobs: Vec<(usize, Definition)>,
-    /// Those that cannot.
+    /// The declared jobs that could not be read.
     pub faulty: Vec<FaultyJob>,
-    /// The source of its jobs, if the file names one.
     source: Option<String>,
     secrets: Secrets,
-    places: Places,
+    positions: KeyPositions,
 }
 
 impl Config {
@@ -204,64 +159,76 @@ impl Config {
         Self::parse(file, &text_of(file)?)
     }
 
-    /// The same, for a command that may lack secrets which only the service has.
+    /// Reads and checks a file for a command, which may be unable to read secrets that only the service can read.
     pub fn load_beside_the_service(file: &Path) -> Result<Self, ConfigError> {
-        Self::parse_by(Reader::Command, file, &text_of(file)?)
+        Self::parse_with(SecretAccess::Partial, file, &text_of(file)?)
     }
 
     /// Checks the text of a file.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        Self::parse_by(Reader::Service, file, text)
+        Self::parse_with(SecretAccess::All, file, text)
     }
 
-    fn parse_by(reader: Reader, file: &Path, text: &str) -> Result<Self, ConfigError> {
-        // As TOML allows: a line of a script must not end in a carriage return because the file was written elsewhere.
-        let (value, places) = place::read(file, &text.replace("\r\n", "\n"))?;
-        let fault = |invalid: Invalid| places.error(invalid);
-        let (of_jobs, of_file) = jobs::sort_out(&places.unusable);
-        if let Some(invalid) = of_file {
+    fn parse_with(access: SecretAccess, file: &Path, text: &str) -> Result<Self, ConfigError> {
+        // TOML allows this. Otherwise each line of a script would end in a carriage return if the file was written on
+        // Windows.
+        let (value, positions) = key_positions::read(file, &text.replace("\r\n", "\n"))?;
+        let fault = |invalid: Invalid| positions.error(invalid);
+        let (job_faults, file_fault) = jobs::faults_by_job(&positions.unusable);
+        if let Some(invalid) = file_fault {
             return Err(fault(invalid));
         }
-        let mut given: File = invalid::read(value).map_err(fault)?;
-        let (jobs, faulty) = jobs::read(std::mem::take(&mut given.jobs), of_jobs);
-        let mut config = settings(given, Secrets::read_by(reader)).map_err(fault)?;
-        config.jobs = jobs;
-        config.places = places;
-        config.faulty = faulty
-            .into_iter()
-            .map(|jobs::Faulty { number, id, invalid }| FaultyJob {
-                number,
-                id,
-                error: config.job_error(number, invalid),
-            })
-            .collect();
+        let mut given: ConfigFile = invalid::read(value).map_err(fault)?;
+        let jobs = std::mem::take(&mut given.jobs);
+        let mut config = settings(given, Secrets::new(access)).map_err(fault)?;
+        config.positions = positions;
+        let locate = |number, invalid| config.job_error(number, invalid);
+        let (jobs, faulty) = jobs::read(jobs, job_faults, locate);
+        (config.jobs, config.faulty) = (jobs, faulty);
         Ok(config)
     }
 
-    /// The source of the jobs that it declares: what the file says, else the file's absolute path. Links are not
-    /// followed: a file that is replaced by changing a link stays the same source.
+    /// The source of the jobs that this file declares: the one that the file names, else the absolute path of the file.
+    /// Symbolic links are not resolved, so a file that is deployed by changing a link stays the same source.
     pub fn source(&self) -> String {
-        let path = self.places.file();
+        let path = self.positions.file();
         let path = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         self.source.clone().unwrap_or_else(|| path().display().to_string())
     }
 
-    /// Whether the file itself says what its source is.
+    /// True if the file names its source.
     pub fn names_source(&self) -> bool {
         self.source.is_some()
     }
 
-    /// The place of a fault that was found in a checked file later on, such as an unknown builtin.
-    pub fn error(&self, invalid: Invalid) -> ConfigError {
-        self.places.error(self.secrets.hidden_in(invalid))
+    /// Where a client finds the daemon of this file, if the file names the socket.
+    pub fn socket(&self) -> Option<ClientSocket> {
+        Some(ClientSocket::new(self.socket.clone()?, None))
     }
 
-    /// Variables of the environment in which the file's secrets are, and which are nobody else's business.
+    /// Where the daemon listens: at the chosen path, else where the file says, else in the runtime folder of the
+    /// environment.
+    pub fn listens_at(&self, chosen: Option<PathBuf>) -> Result<PathBuf, Invalid> {
+        chosen.or_else(|| self.socket.clone()).map_or_else(socket::default_socket, Ok)
+    }
+
+    /// Adds the place in the file to a fault that was found later, such as an unknown builtin.
+    pub fn error(&self, invalid: Invalid) -> ConfigError {
+        self.positions.error(self.secrets.mask(invalid))
+    }
+
+    /// Adds the place in the file to a fault of the declared job with that number.
+    pub fn job_error(&self, number: usize, invalid: Invalid) -> ConfigError {
+        self.error(invalid.within(&format!("jobs[{number}]")))
+    }
+
+    /// The environment variables that hold the secrets of the file. No other process may see them.
     pub fn secret_variables(&self) -> &[String] {
         self.secrets.variables()
     }
 
-    /// The keys of secrets that only the service has, each with where it is. What they hold was not checked.
+    /// The secrets that only the service can read, which were not checked: the key, and a description of where the
+    /// secret is.
     pub fn missing_secrets(&self) -> &[(String, String)] {
         self.secrets.missing()
     }
@@ -278,8 +245,8 @@ impl Config {
         tables.into_iter().filter(|(_, same)| !same).map(|(name, _)| name.to_owned()).collect()
     }
 
-    /// The pools of a running daemon once it has read this: sizes change, and pools come. One that is gone, or of
-    /// another type, stays until the next start.
+    /// The pools of a running daemon after a reload of this configuration: pools may be resized and added. A pool that
+    /// was removed, or whose type was changed, stays as it is until the next start.
     pub fn resized(
         &self,
         running: &BTreeMap<String, PoolSettings>,
@@ -291,11 +258,6 @@ impl Config {
         }
         executors
     }
-
-    /// The place of a fault in the declared job of that number.
-    pub fn job_error(&self, number: usize, invalid: Invalid) -> ConfigError {
-        self.error(invalid.within(&format!("jobs[{number}]")))
-    }
 }
 
 fn text_of(file: &Path) -> Result<String, ConfigError> {
@@ -303,38 +265,37 @@ fn text_of(file: &Path) -> Result<String, ConfigError> {
         .map_err(|why| ConfigError::of_file(file, format!("cannot be read: {why}")))
 }
 
-fn settings(given: File, mut secrets: Secrets) -> Result<Config, Invalid> {
+fn settings(given: ConfigFile, mut secrets: Secrets) -> Result<Config, Invalid> {
     let zone = zone(given.scheduler.timezone.as_deref())?;
     let defaults = given.scheduler.job_defaults;
     defaults
         .complete(&PolicyInput::default())
         .map_err(|invalid| invalid.within("scheduler.job_defaults"))?;
-    let drain_seconds = given.scheduler.drain_seconds.unwrap_or(DRAIN_SECONDS);
-    if drain_seconds > DRAIN_SECONDS_MAX {
-        return Err(Invalid::new(
-            "scheduler.drain_seconds",
-            format!("at most {DRAIN_SECONDS_MAX}"),
-        ));
-    }
-    let max_crashes = given.scheduler.max_crashes.unwrap_or(MAX_CRASHES);
-    if !MAX_CRASHES_RANGE.contains(&max_crashes) {
-        let (least, most) = (MAX_CRASHES_RANGE.start(), MAX_CRASHES_RANGE.end());
-        let message = format!("must be between {least} and {most}");
-        return Err(Invalid::new("scheduler.max_crashes", message));
-    }
-    let lease_seconds = given.store.lease_seconds.unwrap_or(LEASE_SECONDS);
-    if !LEASE_SECONDS_RANGE.contains(&lease_seconds) {
-        let (least, most) = (LEASE_SECONDS_RANGE.start(), LEASE_SECONDS_RANGE.end());
-        let message = format!("must be between {least} and {most}");
-        return Err(Invalid::new("store.lease_seconds", message));
-    }
+    let drain_seconds = in_range(
+        "scheduler.drain_seconds",
+        given.scheduler.drain_seconds,
+        DRAIN_SECONDS,
+        &DRAIN_SECONDS_RANGE,
+    )?;
+    let max_crashes = in_range(
+        "scheduler.max_crashes",
+        given.scheduler.max_crashes,
+        MAX_CRASHES,
+        &MAX_CRASHES_RANGE,
+    )?;
+    let lease_seconds = in_range(
+        "store.lease_seconds",
+        given.store.lease_seconds,
+        LEASE_SECONDS,
+        &LEASE_SECONDS_RANGE,
+    )?;
     let store_url = given.store.url.unwrap_or_else(|| DEFAULT_STORE_URL.into());
     let store_url = secrets.read("store.url", &store_url)?;
     let store_url = store_url.unwrap_or_else(|| DEFAULT_STORE_URL.to_owned());
     let mut toutiao = given.toutiao;
     toutiao.as_mut().map_or(Ok(()), |table| secrets.resolve("toutiao", table))?;
     if secrets.missing().iter().any(|(key, _)| key.starts_with("toutiao.")) {
-        // It cannot be checked without its secrets.
+        // The table cannot be checked without its secrets.
         toutiao = None;
     }
     Ok(Config {
@@ -356,7 +317,7 @@ fn settings(given: File, mut secrets: Secrets) -> Result<Config, Invalid> {
         faulty: Vec::new(),
         source: given.scheduler.source.map(source).transpose()?,
         secrets,
-        places: Places::default(),
+        positions: KeyPositions::default(),
     })
 }
 
@@ -368,7 +329,7 @@ fn source(text: String) -> Result<String, Invalid> {
     Ok(text)
 }
 
-/// The zone of triggers that name none: the one that is given, else the machine's.
+/// The zone of triggers that name none: the given one, else the machine's.
 fn zone(given: Option<&str>) -> Result<DefaultZone, Invalid> {
     let field = "scheduler.timezone";
     let machine = |invalid: Invalid| {
@@ -381,7 +342,7 @@ fn zone(given: Option<&str>) -> Result<DefaultZone, Invalid> {
     Ok(DefaultZone { zone, source: "[scheduler] timezone".to_owned() })
 }
 
-/// The pools: those that are given, and `default` and `processpool` where they are not.
+/// The given pools, and the pools `default` and `processpool`, which always exist.
 fn executors(
     given: BTreeMap<String, ExecutorTable>,
 ) -> Result<BTreeMap<String, PoolSettings>, Invalid> {
@@ -393,11 +354,8 @@ fn executors(
         ),
     ]);
     for (name, table) in given {
-        let max_workers = table.max_workers.unwrap_or(10);
-        if !(1..=WORKERS_MAX).contains(&max_workers) {
-            let field = format!("executors.{name}.max_workers");
-            return Err(Invalid::new(field, format!("must be between 1 and {WORKERS_MAX}")));
-        }
+        let key = format!("executors.{name}.max_workers");
+        let max_workers = in_range(&key, table.max_workers, MAX_WORKERS, &(1..=WORKERS_MAX))?;
         executors.insert(name, PoolSettings { kind: table.kind, max_workers });
     }
     Ok(executors)
@@ -406,9 +364,4 @@ fn executors(
 fn socket_mode(text: &str) -> Result<u32, Invalid> {
     let refuse = || Invalid::new("control.mode", "must be an octal mode such as \"0660\"");
     u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(refuse)
-}
-
-/// The folder for what must outlive the daemon: systemd's, or where the daemon was started.
-pub fn state_directory() -> Result<PathBuf, Invalid> {
-    Ok(socket::usable_folder("STATE_DIRECTORY")?.unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Secrets in the configuration: read when the file is, and from then on used but never shown.
+//! Secrets in the configuration. They are read together with the file; afterwards they are used but never shown.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde_json::Value;
 use crate::invalid::Invalid;
 use crate::secret::{Secret, Text};
 
-/// What stands where a secret stood.
+/// Replaces a secret in messages.
 const MASK: &str = "***";
-/// Characters that a part of a secret has at least to be recognised in a message.
+/// Minimum number of characters of a part of a secret that is looked for in messages.
 const PART_CHARS_MIN: usize = 4;
 
-/// What is secret, or may have something secret in it: it is used, and not shown.
+/// A value that is or may contain a secret. Its `Debug` output hides it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Hidden<T>(pub T);
 
@@ -22,33 +22,33 @@ impl<T> fmt::Debug for Hidden<T> {
     }
 }
 
-/// Who reads the secrets of a file.
+/// Which secrets of a file a process can read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Reader {
-    /// The service, which has all of them.
+pub(super) enum SecretAccess {
+    /// All of them, as the service: one that cannot be read is a fault.
     #[default]
-    Service,
-    /// Another command. It goes on without those that only the service has.
-    Command,
+    All,
+    /// Perhaps not those of the service, as a command. It goes on without these.
+    Partial,
 }
 
 /// The secrets of a file.
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
-    reader: Reader,
-    /// Those that only the service has: the key, and the place in words.
+    access: SecretAccess,
+    /// Secrets that only the service can read: the key, and a description of where the secret is.
     missing: Vec<(String, String)>,
     texts: Hidden<Vec<String>>,
-    /// Variables of the environment that they came from.
+    /// The environment variables that hold secrets.
     variables: Vec<String>,
 }
 
 impl Secrets {
-    pub(super) fn read_by(reader: Reader) -> Self {
-        Self { reader, ..Self::default() }
+    pub(super) fn new(access: SecretAccess) -> Self {
+        Self { access, ..Self::default() }
     }
 
-    /// Reads a text that stands at this key. None if it is a secret that only the service has.
+    /// Reads the text at this key. Returns `None` if it is a secret that only the service can read.
     pub(super) fn read(&mut self, key: &str, text: &Text) -> Result<Option<String>, Invalid> {
         let secret = match text {
             Text::Plain(text) => return Ok(Some(text.clone())),
@@ -57,9 +57,9 @@ impl Secrets {
         if let Secret::Env(name) = secret {
             self.variables.push(name.clone());
         }
-        let read = match self.reader {
-            Reader::Service => secret.read().map(Some),
-            Reader::Command => secret.read_outside_service(),
+        let read = match self.access {
+            SecretAccess::All => secret.read().map(Some),
+            SecretAccess::Partial => secret.read_outside_service(),
         };
         let found = read.map_err(|error| Invalid::new(key, error.to_string()))?;
         match &found {
@@ -69,10 +69,10 @@ impl Secrets {
         Ok(found)
     }
 
-    /// Puts secrets in the place of what says where they are, wherever that stands in a table, and null in the place of
-    /// those that only the service has.
+    /// Replaces each reference to a secret in a table, at any depth, by the secret itself, or by null if only the service
+    /// can read it.
     pub(super) fn resolve(&mut self, key: &str, value: &mut Value) -> Result<(), Invalid> {
-        if let Some(secret) = place(value) {
+        if let Some(secret) = reference(value) {
             *value = self.read(key, &Text::Secret(secret))?.into();
             return Ok(());
         }
@@ -84,31 +84,31 @@ impl Secrets {
                 .iter_mut()
                 .enumerate()
                 .try_for_each(|(number, item)| self.resolve(&format!("{key}[{number}]"), item)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
-    /// The secrets that only the service has: the key, and the place in words.
+    /// Secrets that only the service can read: the key, and a description of where the secret is.
     pub(super) fn missing(&self) -> &[(String, String)] {
         &self.missing
     }
 
-    /// Variables of the environment that nobody else is to see.
+    /// The environment variables that hold secrets.
     pub(super) fn variables(&self) -> &[String] {
         &self.variables
     }
 
-    /// The same fault, without a secret that its message may quote.
-    pub(super) fn hidden_in(&self, invalid: Invalid) -> Invalid {
+    /// The same fault with the secrets removed from its message.
+    pub(super) fn mask(&self, invalid: Invalid) -> Invalid {
         let secrets = self.texts.0.iter().filter(|secret| !secret.is_empty());
         let message = secrets.fold(invalid.message, |message, secret| {
             let message = message.replace(secret.as_str(), MASK);
-            // What is wrong is often a part of it, and that is what is quoted.
+            // A parser often quotes only the part that is wrong.
             let rest = secret.split_once("://").map_or(secret.as_str(), |(_, rest)| rest);
             let mut parts = rest.split(|letter: char| !letter.is_alphanumeric());
             let is_quoted = |part: &str| {
-                let beginning: String = part.chars().take(PART_CHARS_MIN).collect();
-                beginning.chars().count() == PART_CHARS_MIN && message.contains(&beginning)
+                let start: String = part.chars().take(PART_CHARS_MIN).collect();
+                start.chars().count() == PART_CHARS_MIN && message.contains(&start)
             };
             if parts.any(is_quoted) {
                 format!("the secret does not fit here ({MASK})")
@@ -120,8 +120,8 @@ impl Secrets {
     }
 }
 
-/// Where a secret is, if that is all that stands here.
-fn place(value: &Value) -> Option<Secret> {
+/// The reference to a secret, if the value is nothing else.
+fn reference(value: &Value) -> Option<Secret> {
     let is_alone = value.as_object().is_some_and(|map| map.len() == 1);
     is_alone.then(|| serde_json::from_value(value.clone()).ok()).flatten()
 }
@@ -132,7 +132,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_secret_stands_in_the_place_of_its_place_and_in_no_message() {
+    fn a_secret_replaces_its_reference_and_appears_in_no_message() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("url");
         std::fs::write(&file, "redis://me:swordfish@host\n").unwrap();
@@ -150,7 +150,7 @@ mod tests {
             "unknown value swordfish".to_owned(),
         ];
         for message in quoted {
-            let told = secrets.hidden_in(Invalid::new("a.b", message)).to_string();
+            let told = secrets.mask(Invalid::new("a.b", message)).to_string();
             assert!(told.starts_with("a.b: ") && !told.contains("sword"), "{told}");
         }
         assert!(!format!("{secrets:?}").contains("sword"));

@@ -1,10 +1,11 @@
-//! Where the control socket is, for the daemon and for its clients: they look at the same places.
+//! Finds the control socket, for the daemon and for its clients.
 //!
-//! A daemon listens at the flag or `PUNCTUAL_SOCKET`, else at `[control] socket` of its file, else at `punctual.sock` in
-//! the runtime folder of the environment, or in the current folder if there is none. A client looks at the same places,
-//! with `jobs.toml` of the current folder as the file, and takes the first one that has a socket. Its last place is the
-//! socket of the machine: `[control] socket` of `/etc/punctual/jobs.toml`, or where the systemd unit has it. Another user
-//! may have put a socket into the current folder or `$XDG_RUNTIME_DIR`: only one of root's or the client's own is used.
+//! The daemon listens at `--socket` or `PUNCTUAL_SOCKET`, else at `[control] socket` of its file, else at
+//! `punctual.sock` in the runtime folder that the environment names, or else in the current folder. A client looks at
+//! the same places, with `jobs.toml` of the current folder as the file, and uses the first one that has a socket. Its
+//! last place is the socket of the machine: `[control] socket` of `/etc/punctual/jobs.toml`, or that of the systemd unit.
+//! Another user may have put a socket into the current folder or `$XDG_RUNTIME_DIR`, so one found there is used only if
+//! it belongs to root or to the client's own user.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,63 +13,53 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Config, FILE_BYTES_MAX, LOCAL_FILE, SYSTEM_FILE};
+use super::paths::{FILE_BYTES_MAX, LOCAL_FILE, SYSTEM_FILE, runtime_folder};
 use crate::file;
 use crate::invalid::Invalid;
 
-/// Name of the control socket in the folder that is found for it.
+/// Name of the control socket in a folder.
 const SOCKET_NAME: &str = "punctual.sock";
-/// Where the systemd unit has its socket.
+/// The socket of the systemd unit.
 const SYSTEM_SOCKET: &str = "/run/punctual/punctual.sock";
-/// Where the systemd unit is, by hand and by the package.
+/// Paths of the systemd unit: installed by hand, and by the package.
 const UNITS: [&str; 2] =
     ["/etc/systemd/system/punctual.service", "/usr/lib/systemd/system/punctual.service"];
 
-/// Where a client finds its daemon.
+/// Where a client expects the socket of its daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSocket {
-    /// The socket.
+    /// The path of the socket.
     pub path: PathBuf,
-    /// Users that the daemon there may run as; none if it may be any.
+    /// Users that the daemon there may run as; `None` allows any user.
     pub users: Option<Vec<u32>>,
-    /// Where else there is no socket, if none was found anywhere.
+    /// The other paths that were searched, if no socket was found anywhere.
     pub elsewhere: Option<String>,
 }
 
 impl ClientSocket {
-    fn new(path: impl Into<PathBuf>, users: Option<Vec<u32>>) -> Self {
+    pub(super) fn new(path: impl Into<PathBuf>, users: Option<Vec<u32>>) -> Self {
         Self { path: path.into(), users, elsewhere: None }
     }
 }
 
-/// Whether the daemon is installed here as a systemd service.
+/// True if the daemon is installed on this machine as a systemd service.
 pub fn is_service_installed() -> bool {
     UNITS.iter().any(|unit| Path::new(unit).exists())
 }
 
-impl Config {
-    /// The socket that a client of this file's daemon uses, if the file names one.
-    pub fn socket(&self) -> Option<ClientSocket> {
-        Some(ClientSocket::new(self.socket.clone()?, None))
-    }
-
-    /// Where the daemon listens: at the chosen path, else where the file says, else where the environment says.
-    pub fn listens_at(&self, chosen: Option<PathBuf>) -> Result<PathBuf, Invalid> {
-        if let Some(path) = chosen.or_else(|| self.socket.clone()) {
-            return Ok(path);
-        }
-        Ok(runtime_folder()?.map(|(folder, _)| folder).unwrap_or_default().join(SOCKET_NAME))
-    }
+/// Where a daemon listens if neither the command line nor its file names a socket.
+pub(super) fn default_socket() -> Result<PathBuf, Invalid> {
+    Ok(runtime_folder()?.map(|(folder, _)| folder).unwrap_or_default().join(SOCKET_NAME))
 }
 
-/// Where a client looks for a daemon if no path was chosen. The error says what is unusable.
+/// Finds the socket for a client that was given none. The error says which path cannot be used, and why.
 pub fn client_socket() -> Result<ClientSocket, Invalid> {
     if let Some(path) = configured_socket(LOCAL_FILE) {
         return Ok(ClientSocket::new(path, None));
     }
     let users = trusted_users();
     let own = runtime_folder()?.map(|(folder, is_service)| {
-        // The service manager makes the folder of a service, whose user may be another one.
+        // The folder of a service is made by systemd, and its daemon may run as any user.
         ClientSocket::new(folder.join(SOCKET_NAME), (!is_service).then(|| users.clone()))
     });
     let here = ClientSocket::new(SOCKET_NAME, Some(users));
@@ -76,17 +67,17 @@ pub fn client_socket() -> Result<ClientSocket, Invalid> {
     let system = ClientSocket::new(system.unwrap_or_else(|| SYSTEM_SOCKET.into()), None);
     let (mut foreign, mut empty) = (None, Vec::new());
     for place in own.iter().chain([&here, &system]) {
-        match place.look() {
-            Found::Usable => return Ok(place.clone()),
-            Found::Foreign(user) => foreign = foreign.or(Some((place.path.clone(), user))),
-            Found::Nothing => empty.push(place.path.as_path()),
+        match place.check() {
+            SocketCheck::Usable => return Ok(place.clone()),
+            SocketCheck::Foreign(user) => foreign = foreign.or(Some((place.path.clone(), user))),
+            SocketCheck::Missing => empty.push(place.path.as_path()),
         }
     }
     if let Some((path, user)) = foreign {
         let path = path.display();
         let message = format!(
-            "{path} belongs to user {user}, neither to root nor to you, and is not used (--socket {path} uses it all the same); \
-            there is none at {}",
+            "{path} belongs to user {user}, not to root or you, so it is not used (--socket {path} would use it); \
+             there is none at {}",
             listed(&empty)
         );
         return Err(Invalid::new("socket", message));
@@ -95,11 +86,11 @@ pub fn client_socket() -> Result<ClientSocket, Invalid> {
     Ok(ClientSocket { elsewhere, ..own.unwrap_or(here) })
 }
 
-/// Paths as a sentence has them, each one once and from the root.
+/// The absolute paths as a list in words, without repetitions.
 fn listed(paths: &[&Path]) -> String {
     let mut names: Vec<String> = Vec::new();
     for path in paths {
-        // A folder that is gone has no path from the root.
+        // This fails if the current folder was deleted.
         let path = std::path::absolute(path).unwrap_or_else(|_| (*path).to_owned());
         let name = path.display().to_string();
         if !names.contains(&name) {
@@ -113,41 +104,42 @@ fn listed(paths: &[&Path]) -> String {
     }
 }
 
-/// What a client sees at a place.
-enum Found {
+/// What a client finds at a path.
+enum SocketCheck {
     Usable,
-    /// Something of this user, who is not trusted there.
+    /// It belongs to this user, whom the client does not trust there.
     Foreign(u32),
-    Nothing,
+    Missing,
 }
 
 impl ClientSocket {
-    fn look(&self) -> Found {
+    fn check(&self) -> SocketCheck {
         let found = std::fs::symlink_metadata(&self.path);
         let is_hidden = |error: &std::io::Error| error.kind() == ErrorKind::PermissionDenied;
         match (found, &self.users) {
             (Ok(found), Some(users)) if !users.contains(&found.uid()) => {
-                Found::Foreign(found.uid())
+                SocketCheck::Foreign(found.uid())
             }
-            // Connecting tells who may see it.
-            (Err(error), None) if is_hidden(&error) => Found::Usable,
-            (Err(_), _) => Found::Nothing,
+            // The attempt to connect will give the right error.
+            (Err(error), None) if is_hidden(&error) => SocketCheck::Usable,
+            (Err(_), _) => SocketCheck::Missing,
             (Ok(_), _) => match std::fs::metadata(&self.path) {
-                Ok(target) if !target.file_type().is_socket() => Found::Nothing,
-                Err(error) if !is_hidden(&error) => Found::Nothing,
-                Ok(_) | Err(_) => Found::Usable,
+                Ok(target) if !target.file_type().is_socket() => SocketCheck::Missing,
+                Err(error) if !is_hidden(&error) => SocketCheck::Missing,
+                Ok(_) | Err(_) => SocketCheck::Usable,
             },
         }
     }
 }
 
-/// Users whose daemon may be found in a folder of the client: root, and the client's own.
+/// Users whose files and sockets a client trusts: root and the client's own user.
 fn trusted_users() -> Vec<u32> {
     vec![0, rustix::process::geteuid().as_raw()]
 }
 
+/// The only part of a configuration file that a client reads.
 #[derive(Deserialize)]
-struct Outline {
+struct FileOutline {
     control: Option<ControlOutline>,
 }
 
@@ -156,40 +148,13 @@ struct ControlOutline {
     socket: Option<PathBuf>,
 }
 
-/// `[control] socket` of a file of root's or the client's own. A file that cannot be read says nothing about it: that
-/// it is faulty is for the daemon and `check` to tell.
+/// `[control] socket` of a file, if it belongs to a trusted user. A faulty file counts as one without the key; the
+/// daemon and `punctual check` report its fault.
 fn configured_socket(file: &str) -> Option<PathBuf> {
     let owner = std::fs::metadata(file).ok()?.uid();
     if !trusted_users().contains(&owner) {
         return None;
     }
     let text = file::read_text(Path::new(file), FILE_BYTES_MAX).ok()?;
-    toml::from_str::<Outline>(&text).ok()?.control?.socket
-}
-
-/// The folder for sockets that the environment names, and whether it is that of a service.
-fn runtime_folder() -> Result<Option<(PathBuf, bool)>, Invalid> {
-    for (variable, is_service) in [("RUNTIME_DIRECTORY", true), ("XDG_RUNTIME_DIR", false)] {
-        if let Some(folder) = usable_folder(variable)? {
-            return Ok(Some((folder, is_service)));
-        }
-    }
-    Ok(None)
-}
-
-/// The folder that a variable names; none if the variable is not set or empty. systemd gives a list with colons where
-/// a unit has several folders, of which the first counts.
-pub(super) fn usable_folder(variable: &str) -> Result<Option<PathBuf>, Invalid> {
-    let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    let folder = std::env::split_paths(&value).next().unwrap_or_default();
-    let why = if !folder.is_absolute() {
-        "is not an absolute path"
-    } else if !folder.is_dir() {
-        "is not a folder"
-    } else {
-        return Ok(Some(folder));
-    };
-    Err(Invalid::new(variable, format!("\"{}\" {why}", folder.display())))
+    toml::from_str::<FileOutline>(&text).ok()?.control?.socket
 }

@@ -15,7 +15,7 @@ use super::listener::SocketPeer;
 use crate::job::JobId;
 use crate::run::{Run, RunId};
 use crate::scheduler::request::RequestError;
-use crate::server::Peer as _;
+use crate::server::PeerUser as _;
 use crate::user;
 
 /// The target under which control requests are logged.

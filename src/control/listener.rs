@@ -68,7 +68,7 @@ pub struct SocketPeer {
     stream: Arc<UnixStream>,
 }
 
-impl server::Peer for SocketPeer {
+impl server::PeerUser for SocketPeer {
     fn user(&self) -> Option<u32> {
         self.process.map(|process| process.uid())
     }

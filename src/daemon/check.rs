@@ -1,14 +1,14 @@
-//! `punctual check`: judges a file as a start would, and shows what a reload would change.
+//! `punctual check`: checks a file as a start would, and shows what a reload would change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::app::App;
-use super::files;
+use super::file_jobs::FileJobs;
+use super::settings;
+use super::startup_error::{refused, unusable};
 use crate::cli::{self, CliError, ClientArguments};
 use crate::client::{Client, ClientError};
 use crate::clock::{Clock, SystemClock};
@@ -18,10 +18,10 @@ use crate::job::{Job, JobId};
 use crate::printable::escaped;
 use crate::scheduler::request::Conflict;
 
-/// Rows of one page of the daemon's jobs.
+/// Number of jobs per request to the daemon.
 const PAGE: usize = 1000;
 
-/// Checks the file that was named, or the default one.
+/// Checks the given file, or the default one.
 pub fn check(file: Option<PathBuf>, arguments: &ClientArguments) -> ExitCode {
     let file = file.unwrap_or_else(config::default_file);
     arguments.output().report(run(&file, arguments))
@@ -34,32 +34,30 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), CliError> {
         cli::note(&format!("{key}: only the service has {place}, so {what} was not checked"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| CliError::Refused(error.to_string()))?;
-    let state =
-        config::state_directory().map_err(|invalid| CliError::Usage(invalid.to_string()))?;
-    let settings = files::toutiao_settings(&config)?;
-    let app = App::new(settings, &state, Arc::new(SystemClock), runtime.handle())
-        .map_err(|invalid| config.error(invalid.within("toutiao")))?;
-    // The daemon may have other privileges than the user who checks its file, and the same users and groups.
-    let rules = files::rules(&config, app.registry(), Privileges::unknown())?;
-    let declared = files::declared_jobs(&config, &rules, SystemClock.now())?;
-    // A start would refuse this too.
-    files::store_place(&config, &state)?;
-    if !declared.faulty.is_empty() {
-        let faults = declared.faulty.iter().map(|job| job.error.to_string());
+    let runtime = runtime.map_err(|error| refused(&error))?;
+    let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
+    let application = settings::application(&config, &state, runtime.handle())?;
+    // The daemon may have other privileges than the user who checks its file; users and groups are the same.
+    let rules = settings::rules(&config, application.registry(), Privileges::unknown())?;
+    let jobs = FileJobs::judge(&config, &rules, SystemClock.now())?;
+    // A start would refuse an invalid URL too.
+    settings::store_place(&config, &state)?;
+    if !jobs.faulty.is_empty() {
+        let faults = jobs.faulty.iter().map(|job| job.error.to_string());
         return Err(CliError::Faulty(faults.collect()));
     }
-    let jobs = declared.jobs;
+    let over = jobs.finished(SystemClock.now());
+    let jobs = jobs.valid;
     let stored = cli::client(arguments, config.socket())
-        .and_then(|client| Ok(runtime.block_on(Stored::read(&client, &config, &jobs))?));
+        .and_then(|client| Ok(runtime.block_on(DaemonJobs::read(&client, &config, &jobs))?));
     let (stored, why_not) = match stored {
         Ok(stored) => (Some(stored), String::new()),
         Err(CliError::Client(ClientError::Unreachable { .. })) => {
             (None, "no daemon is running".to_owned())
         }
-        // It waits for its store, for example, and the file is as right or wrong as ever.
+        // The daemon may be waiting for its store, which says nothing about the file.
         Err(CliError::Client(ClientError::Refused { status: 503, message, .. })) => (None, message),
-        // There may be one that cannot be asked.
+        // There may be a daemon that this user cannot ask.
         Err(why @ (CliError::Unreachable(_) | CliError::Client(ClientError::Denied { .. }))) => {
             (None, why.to_string())
         }
@@ -67,7 +65,6 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), CliError> {
     };
     let compared = stored.as_ref().map(|stored| compare(stored, &jobs));
     let conflicts = stored.map(|stored| stored.conflicts).unwrap_or_default();
-    let over = files::over(&jobs, SystemClock.now());
     let advice = jobs.iter().filter_map(|job| Some((job.id.clone(), job.task.advice()?)));
     let advice: Vec<(JobId, String)> = advice.collect();
     let warnings = over.iter().chain(&advice);
@@ -88,16 +85,16 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), CliError> {
     Err(CliError::Conflicts(conflicts.iter().map(ToString::to_string).collect()))
 }
 
-/// What the daemon has.
+/// The jobs of a running daemon that this file concerns.
 #[derive(Default)]
-struct Stored {
-    /// Its jobs, by id, that it has from its file or that are declared now.
+struct DaemonJobs {
+    /// By id, those that the daemon has from this file or that the file declares now.
     jobs: BTreeMap<String, Value>,
-    /// Those that are declared now and that another file declares.
+    /// Those that the file declares now and another file declares too.
     conflicts: Vec<Conflict>,
 }
 
-impl Stored {
+impl DaemonJobs {
     async fn read(client: &Client, config: &Config, declared: &[Job]) -> Result<Self, ClientError> {
         let declared: BTreeSet<&str> = declared.iter().map(|job| job.id.as_str()).collect();
         let own = source(client, config).await?;
@@ -133,7 +130,8 @@ impl Stored {
     }
 }
 
-/// The source of the file's jobs if this daemon had it: a file that names none has that of the daemon's own path.
+/// The source of the file's jobs. If the file names none, it is the path of the running daemon's file, which this file is
+/// to replace.
 async fn source(client: &Client, config: &Config) -> Result<String, ClientError> {
     if config.names_source() {
         return Ok(config.source());
@@ -143,7 +141,7 @@ async fn source(client: &Client, config: &Config) -> Result<String, ClientError>
     Ok(file.filter(|file| !file.is_empty()).map_or_else(|| config.source(), str::to_owned))
 }
 
-fn compare(Stored { jobs: stored, conflicts }: &Stored, declared: &[Job]) -> Value {
+fn compare(DaemonJobs { jobs: stored, conflicts }: &DaemonJobs, declared: &[Job]) -> Value {
     let is_left_alone = |job: &&Job| conflicts.iter().any(|other| other.id == job.id.as_str());
     let declared: Vec<&Job> = declared.iter().filter(|job| !is_left_alone(job)).collect();
     let is_same = |job: &Job, stored: &Value| {
@@ -167,7 +165,7 @@ fn view(file: &Path, jobs: usize, changes: Option<&Value>, why_not: &str) -> Str
     let mut lines = vec![format!("{} is valid: {jobs} jobs", escaped(&file.display().to_string()))];
     let Some(changes) = changes.and_then(Value::as_object) else {
         let why_not = escaped(why_not);
-        lines.push(format!("{why_not}, so it was not compared with what a daemon has"));
+        lines.push(format!("{why_not}, so the file was not compared with the jobs of a daemon"));
         return lines.join("\n");
     };
     for (word, ids) in changes {

@@ -1,5 +1,5 @@
-//! `serve --demo`: sample data, a handful of orders that expire within a minute, one repair of
-//! the statistics while one is watching, and a word on what to look at.
+//! `punctual serve --demo`: fills a database with sample data, places some orders that expire within a minute, prints what
+//! there is to try, and repairs the statistics while the user watches.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -12,16 +12,16 @@ use crate::client::{Client, ClientError};
 use crate::clock::Timestamp;
 use crate::toutiao::{Toutiao, demo};
 
-/// Orders that are placed at each start.
+/// Number of orders that are placed at each start.
 const ORDERS: u32 = 6;
-/// Time to read what has drifted before it is set right.
+/// Time for the user to look at the wrong counters before they are repaired.
 const BEFORE_REPAIR: Duration = Duration::from_secs(5);
-/// The job of the example file that repairs the statistics.
+/// The job of the demo's configuration that repairs the statistics.
 const REPAIR_JOB: &str = "fix-statistics";
-/// Seconds for which the repair is waited for.
+/// Maximum time to wait for the repair, in seconds.
 const REPAIR_SECONDS: u64 = 120;
 
-/// Fills the database, if it is empty, and places orders.
+/// Fills the database if it is empty, and places orders.
 pub(super) async fn prepare(
     toutiao: &Toutiao,
     client: &Client,
@@ -39,7 +39,7 @@ pub(super) async fn prepare(
             "sample data"
         );
     } else {
-        tracing::info!("the sample data is there already");
+        tracing::info!("the sample data exists already");
     }
     let orders = demo::place_orders(toutiao, client, ORDERS).await.context("the sample orders")?;
     for order in &orders {
@@ -49,16 +49,17 @@ pub(super) async fn prepare(
     Ok(())
 }
 
-/// Says what there is to look at, then repairs the statistics and shows what was corrected.
+/// Prints what there is to try, then repairs the statistics and prints what was corrected.
 pub(super) async fn show(client: Client, listen: Option<String>) {
     print(guide(client.socket(), listen.as_deref())).await;
     tokio::time::sleep(BEFORE_REPAIR).await;
     match repair(&client).await {
         Ok(output) => {
-            print(format!("\nStatistics, corrected just now by job {REPAIR_JOB}:\n{output}")).await;
+            print(format!("\nStatistics that job {REPAIR_JOB} has just corrected:\n{output}"))
+                .await;
         }
         Err(error) => {
-            tracing::warn!(%error, "the statistics were not repaired for the demonstration");
+            tracing::warn!(%error, "the statistics could not be repaired for the demo");
         }
     }
 }
@@ -90,16 +91,16 @@ fn guide(socket: &Path, listen: Option<&str>) -> String {
         "\nPunctual is running. In another terminal, in this folder (`punctual` is target/release/punctual):\n\n  \
          punctual list                                  the jobs, and when each is next due\n  \
          punctual runs                                  what ran, how late it started, how it ended\n  \
-         punctual logs {REPAIR_JOB}                   which counters were wrong, from what to what\n  \
+         punctual logs {REPAIR_JOB}                   which counters were wrong, and how they were corrected\n  \
          punctual add hello --every 5s -- /bin/echo hi  a job of your own\n  \
          curl --unix-socket {socket} http://punctual/v1/status\n{api}\n\
-         Within a minute: the counters are set right, and {ORDERS} orders expire, each at its time. Ctrl-C ends it.\n"
+         Within a minute the counters are corrected, and {ORDERS} orders expire, each at its own time. Ctrl-C stops the daemon.\n"
     )
 }
 
-/// Prints beside the daemon's own threads: standard output may be a pipe that nobody reads.
+/// Prints on a thread for blocking work, because stdout may be a pipe that nobody reads.
 async fn print(text: String) {
     let printing = move || writeln!(std::io::stdout(), "{text}");
-    // Where nobody reads, nothing needs to be said.
+    // An error means that nobody reads.
     drop(tokio::task::spawn_blocking(printing).await);
 }

@@ -1,32 +1,35 @@
-//! Composition: the only module that names concrete types. It builds the parts from the
-//! configuration, connects them, and takes them down in order.
+//! Composition: the only module that names concrete types. It builds the parts from the configuration, connects them,
+//! and closes them in order.
+//!
+//! [`lifecycle`] is `punctual serve` and goes through the phases of a daemon's life: [`settings`], [`start`] (with
+//! [`assembly`]), [`serve`](mod@serve) and [`stop`]. [`child`], [`check`](mod@check) and [`migrate`](mod@migrate) are the
+//! other commands that need concrete types. No other module imports this one, except `main`.
 
-mod app;
+mod application;
+mod assembly;
 mod check;
-mod core;
-mod declared;
+mod child;
+mod config_loader;
+mod context;
 mod demo;
-mod exec;
-mod files;
-mod frame;
-mod inherited;
-mod launch;
+mod file_jobs;
+mod lifecycle;
 mod logging;
 mod migrate;
-mod notify;
-mod retention;
-mod secrets;
+mod process_state;
+mod scheduler_thread;
+mod secret_variables;
 mod serve;
+mod service_manager;
+mod settings;
 mod signals;
-mod standing;
 mod start;
+mod startup_error;
+mod status_line;
 mod stop;
 mod watchdog;
-mod worker;
 
 pub use check::check;
-pub use exec::exec;
-pub use launch::launch;
+pub use child::{exec, launch, worker};
+pub use lifecycle::serve;
 pub use migrate::migrate;
-pub use serve::serve;
-pub use worker::worker;

@@ -1,68 +1,71 @@
-//! Signals: SIGTERM and SIGINT end the daemon, SIGHUP has it read the configuration again. All others that would end it
-//! do nothing: see [`super::inherited`].
+//! SIGTERM and SIGINT stop the daemon, SIGHUP reloads the configuration. All other signals that would end the process do
+//! nothing; see [`super::process_state`].
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::inherited::Inherited;
+use super::process_state::ProcessState;
+use super::startup_error::StartupError;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum SignalRequest {
     /// SIGTERM or SIGINT.
     Stop,
     /// SIGHUP.
     Reload,
 }
 
-/// Listens to signals.
+/// Receives the signals of the daemon.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    /// A reload was asked for while nobody could carry it out.
-    early_hangup: bool,
+    /// A reload was requested while the daemon could not carry it out.
+    pending_reload: bool,
 }
 
 impl Signals {
-    /// Listens from now on.
-    pub(super) fn new(inherited: &Inherited) -> std::io::Result<Self> {
+    pub(super) fn new(process: &ProcessState) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-            early_hangup: inherited.take_hangup(),
+            pending_reload: process.take_hangup(),
         })
     }
 
-    /// Awaits something, unless the daemon is asked to stop meanwhile: then there is none. A reload that is asked for
-    /// meanwhile is the next thing that is asked.
-    pub(super) async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+    /// Awaits `work`, and gives it up when a signal asks to stop: the error is then [`StartupError::Stopped`]. If a reload
+    /// is requested in the meantime, [`Self::next`] will return it.
+    pub(super) async fn unless_stopped<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, StartupError> {
         let mut work = std::pin::pin!(work);
-        let mut is_reload_asked = false;
+        let mut is_reload_requested = false;
         loop {
             tokio::select! {
                 done = &mut work => {
-                    self.early_hangup |= is_reload_asked;
-                    return Some(done);
+                    self.pending_reload |= is_reload_requested;
+                    return Ok(done);
                 }
-                asked = self.next() => match asked {
-                    Asked::Stop => return None,
-                    Asked::Reload => is_reload_asked = true,
+                request = self.next() => match request {
+                    SignalRequest::Stop => return Err(StartupError::Stopped),
+                    SignalRequest::Reload => is_reload_requested = true,
                 },
             }
         }
     }
 
-    /// The next one.
-    pub(super) async fn next(&mut self) -> Asked {
-        if std::mem::take(&mut self.early_hangup) {
-            return Asked::Reload;
+    /// Waits for the next request. Cancel-safe.
+    pub(super) async fn next(&mut self) -> SignalRequest {
+        if std::mem::take(&mut self.pending_reload) {
+            return SignalRequest::Reload;
         }
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.terminate.recv() => SignalRequest::Stop,
+            _ = self.interrupt.recv() => SignalRequest::Stop,
+            _ = self.hangup.recv() => SignalRequest::Reload,
         }
     }
 }

@@ -1,43 +1,56 @@
-//! The stop of the daemon: it asks the service manager for the time that the stop may take, and a second signal shortens
-//! it. It waits for the tasks that use the store, up to a limit, and then closes the store.
+//! Phase 4 of a daemon's life: the stop. No new run starts; runs in flight may end within the drain limit; what is left is
+//! recorded. Then the sockets and the store are closed, each within a limit.
+//!
+//! Meanwhile the service manager is asked for the time that this may take, and a second signal ends the wait for runs.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::core::Stopped;
-use super::notify;
-use super::signals::{Asked, Signals};
+use super::context::DaemonContext;
+use super::scheduler_thread::{RunningScheduler, SchedulerEnd};
+use super::service_manager;
+use super::signals::{SignalRequest, Signals};
+use super::startup_error::refused;
 use crate::cli::CliError;
+use crate::control::socket_watch::SocketGuard;
 use crate::scheduler::serve::{Drain, STOP_MAX};
 use crate::store::sql::SqlStore;
 
-/// How much more time the service manager is asked for, again and again.
+/// How much more time each request to the service manager asks for.
 const EXTENSION: Duration = Duration::from_secs(15);
 /// Time between two of these requests.
 const RENEWAL: Duration = Duration::from_secs(5);
-/// How long the doors, and what else runs beside the scheduler, may take to end: longer than they give their clients.
+/// Maximum time for the servers and the other tasks to end. It is longer than the time that servers give their clients.
 const HELPERS_LIMIT: Duration = Duration::from_secs(12);
-/// How long closing the store may take: a server that hangs must not hold up the end.
+/// Maximum time for closing the store: a database server that hangs must not delay the end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Has the scheduler stop.
-pub(super) fn begin(core: &CancellationToken) {
-    notify::stopping("waiting for runs to end");
-    tracing::info!("stopping: nothing more is started, runs in flight may end");
-    core.cancel();
+/// Stops the daemon. `ended` is how the scheduler ended, if it did so by itself. Returns the first error.
+pub(super) async fn stop(
+    context: DaemonContext,
+    store: SqlStore,
+    scheduler: RunningScheduler,
+    ended: Option<SchedulerEnd>,
+    socket_file: SocketGuard,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
+    service_manager::stopping("waiting for runs to end");
+    tracing::info!("stopping: no new run starts, runs in flight may end");
+    context.stop_scheduler.cancel();
+    let RunningScheduler { ended: ending, drain } = scheduler;
+    let end = async {
+        let ended = if let Some(ended) = ended { ended } else { ending.await };
+        // The socket file is removed first: a client that connects now finds no socket, instead of being refused.
+        drop(socket_file);
+        context.pulse.while_waiting(close(&context, &store, ended)).await
+    };
+    oversee(end, signals, &drain).await
 }
 
-/// Awaits the end of the daemon. Meanwhile the service manager is kept from killing it, as long as the end takes no
-/// longer than its parts may; and a second request to stop
-/// ends the waiting for runs.
-pub(super) async fn oversee<T>(
-    end: impl Future<Output = T>,
-    signals: &mut Signals,
-    drain: &Drain,
-) -> T {
+/// Awaits the end of the daemon. As long as it takes no longer than its phases may, the service manager is kept from
+/// killing the daemon. A second request to stop ends the wait for runs.
+async fn oversee<T>(end: impl Future<Output = T>, signals: &mut Signals, drain: &Drain) -> T {
     let mut end = std::pin::pin!(end);
     let until = Instant::now() + drain.limit + STOP_MAX + HELPERS_LIMIT + CLOSE_LIMIT;
     let mut renewal = tokio::time::interval(RENEWAL);
@@ -45,30 +58,30 @@ pub(super) async fn oversee<T>(
         tokio::select! {
             biased;
             ended = &mut end => return ended,
-            asked = signals.next() => {
-                if asked == Asked::Stop && !drain.hurry.is_cancelled() {
-                    tracing::info!("asked to stop again: what still runs is ended now");
+            request = signals.next() => {
+                if request == SignalRequest::Stop && !drain.hurry.is_cancelled() {
+                    tracing::info!("asked to stop again: runs in flight are ended now");
                     drain.hurry.cancel();
                 }
             }
             now = renewal.tick() => {
                 let left = until.saturating_duration_since(now);
                 if !left.is_zero() {
-                    notify::extend(EXTENSION.min(left));
+                    service_manager::extend_timeout(EXTENSION.min(left));
                 }
             }
         }
     }
 }
 
-/// Closes the doors, waits until everything that used the store has ended, and closes it. The first fault of the end is
-/// its result.
-pub(super) async fn close(
+/// Closes the servers, waits until every task that uses the store has ended, and closes the store.
+async fn close(
+    context: &DaemonContext,
     store: &SqlStore,
-    (tracker, doors): (TaskTracker, CancellationToken),
-    drained: Stopped,
+    ended: SchedulerEnd,
 ) -> Result<(), CliError> {
-    doors.cancel();
+    let tracker = &context.tracker;
+    context.stop_servers.cancel();
     tracker.close();
     if tokio::time::timeout(HELPERS_LIMIT, tracker.wait()).await.is_err() {
         tracing::warn!(
@@ -80,10 +93,9 @@ pub(super) async fn close(
         tracing::warn!("the store did not answer when it was closed");
         Ok(())
     });
-    let refused = |error: String| CliError::Refused(error);
-    let drained = drained.map_err(|error| refused(error.to_string()))?;
-    let drained = drained.map_err(|error| refused(format!("the timer failed: {error}")))?;
-    closed.map_err(|error| refused(error.to_string()))?;
+    let drained = ended.map_err(|error| refused(&error))?;
+    let drained = drained.map_err(|error| refused(&format!("the timer failed: {error}")))?;
+    closed.map_err(|error| refused(&error))?;
     let (interrupted, unrecorded) = (drained.interrupted, drained.unrecorded);
     tracing::info!(interrupted, unrecorded, "stopped");
     Ok(())

@@ -1,53 +1,53 @@
-//! The service manager's watchdog: it restarts a daemon from which it has not heard for `WatchdogSec=`.
+//! The service manager's watchdog, which restarts a daemon that has not sent a notification for `WatchdogSec=`.
 //!
-//! This daemon notifies it only while the scheduler's loop makes progress. A separate thread watches the loop and sends
-//! the notifications. The loop cannot send them itself: with SQLite it blocks inside of the store while the disk hangs,
-//! and a restart would not help then. In a frozen process this thread does not run either.
+//! A thread watches the scheduler's loop, and sends notifications only while the loop makes progress. The loop cannot
+//! send them itself: with SQLite it blocks inside the store while the disk hangs, and a restart would not help then. In a
+//! frozen process this thread does not run either.
 
 use std::io;
 use std::time::Duration;
 
-use super::notify;
+use super::service_manager;
 use crate::scheduler::pulse::{Pulse, PulseReading};
 
-/// The variables by which the service manager says that it has a watchdog.
+/// The environment variables by which the service manager announces its watchdog.
 const INTERVAL: &str = "WATCHDOG_USEC";
 const PROCESS: &str = "WATCHDOG_PID";
-/// How often the loop is checked within `WatchdogSec=`. With two checks, one that is late on a busy machine would be
-/// enough for a restart.
-const LOOKS: u32 = 4;
+/// How often the loop is checked within `WatchdogSec=`. With two checks, a single late one on a busy machine would cause a
+/// restart.
+const CHECKS: u32 = 4;
 
 /// A watchdog that the service manager has set for this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Watchdog {
-    /// The time after which the process is ended if it has said nothing.
+    /// The service manager kills the process if it gets no notification for this time.
     limit: Duration,
 }
 
 impl Watchdog {
-    /// The watchdog that the environment names, if it is for this process. What cannot be understood is logged: without
-    /// its signs of life the daemon would be restarted again and again.
-    fn of_environment() -> Option<Self> {
+    /// The watchdog that the environment announces, if it is for this process. Invalid variables are logged, because the
+    /// daemon would be restarted again and again without its notifications.
+    fn from_environment() -> Option<Self> {
         let variable =
             |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        let found = Self::read(variable(INTERVAL), variable(PROCESS), std::process::id());
+        let found = Self::parse(variable(INTERVAL), variable(PROCESS), std::process::id());
         found.unwrap_or_else(|why| {
-            tracing::error!("the watchdog of the service manager cannot be served: {why}");
+            tracing::error!("the watchdog of the service manager cannot be notified: {why}");
             None
         })
     }
 
-    fn read(
+    fn parse(
         interval: Option<String>,
         process: Option<String>,
-        me: u32,
+        own_id: u32,
     ) -> Result<Option<Self>, String> {
         let Some(interval) = interval else { return Ok(None) };
         let number = |name: &str, text: &str| {
-            text.parse::<u64>().map_err(|_| format!("{name} is no number: {text:?}"))
+            text.parse::<u64>().map_err(|_| format!("{name} is not a number: {text:?}"))
         };
         if let Some(process) = process
-            && number(PROCESS, &process)? != u64::from(me)
+            && number(PROCESS, &process)? != u64::from(own_id)
         {
             return Ok(None);
         }
@@ -57,27 +57,27 @@ impl Watchdog {
         }
     }
 
-    /// How often a loop that has nothing to do gives a sign of life.
+    /// Interval at which an idle loop must give a sign of life.
     fn interval(self) -> Duration {
-        self.limit / LOOKS
+        self.limit / CHECKS
     }
 
-    /// Tells the service manager, for as long as the process lives, that the loop with this pulse does.
+    /// Notifies the service manager while the loop with this pulse makes progress. Never returns.
     fn watch(self, pulse: &Pulse) {
-        let mut observer = Observer::default();
+        let mut observer = LoopObserver::default();
         loop {
-            if observer.lives(pulse.read()) {
-                notify::alive();
+            if observer.is_alive(pulse.read()) {
+                service_manager::watchdog();
             }
-            // It may return early; the next look then comes early, too.
+            // This may return early, which only makes the next check early.
             std::thread::park_timeout(self.interval());
         }
     }
 }
 
-/// The pulse of the scheduler's loop. If the service manager has a watchdog, a thread starts that serves it.
+/// Makes the pulse of the scheduler's loop. If the service manager has a watchdog, starts the thread that notifies it.
 pub(super) fn start() -> io::Result<Pulse> {
-    let Some(watchdog) = Watchdog::of_environment() else { return Ok(Pulse::default()) };
+    let Some(watchdog) = Watchdog::from_environment() else { return Ok(Pulse::default()) };
     let pulse = Pulse::new(Some(watchdog.interval()));
     let watched = pulse.clone();
     std::thread::Builder::new()
@@ -86,16 +86,16 @@ pub(super) fn start() -> io::Result<Pulse> {
     Ok(pulse)
 }
 
-/// Judges by its signs whether a loop lives.
+/// Decides from its signs of life whether a loop makes progress.
 #[derive(Debug, Default)]
-struct Observer {
-    /// The signs that were counted at the last look.
+struct LoopObserver {
+    /// The number of signs at the last check.
     beats: Option<u64>,
 }
 
-impl Observer {
-    /// Whether the loop has given a sign since the last look, or cannot because its thread is inside of the store.
-    fn lives(&mut self, sign: PulseReading) -> bool {
+impl LoopObserver {
+    /// True if the loop has given a sign since the last check, or cannot give one because its thread is inside the store.
+    fn is_alive(&mut self, sign: PulseReading) -> bool {
         let before = self.beats.replace(sign.beats);
         before != Some(sign.beats) || sign.is_in_store
     }
@@ -108,32 +108,32 @@ mod tests {
     use super::*;
 
     fn read(interval: &str, process: Option<&str>) -> Result<Option<Watchdog>, String> {
-        Watchdog::read(Some(interval.to_owned()), process.map(str::to_owned), 17)
+        Watchdog::parse(Some(interval.to_owned()), process.map(str::to_owned), 17)
     }
 
     #[test]
-    fn a_watchdog_is_served_if_it_is_for_this_process() {
+    fn a_watchdog_is_notified_if_it_is_for_this_process() {
         let three = Some(Watchdog { limit: Duration::from_secs(3) });
-        assert_eq!(Watchdog::read(None, Some("17".to_owned()), 17), Ok(None));
+        assert_eq!(Watchdog::parse(None, Some("17".to_owned()), 17), Ok(None));
         assert_eq!(read("3000000", None), Ok(three));
         assert_eq!(read("3000000", Some("17")), Ok(three));
         assert_eq!(read("3000000", Some("18")), Ok(None), "it is for the parent of this process");
         assert_eq!(read("0", None), Err("WATCHDOG_USEC is 0".to_owned()));
-        assert_eq!(read("3s", None), Err("WATCHDOG_USEC is no number: \"3s\"".to_owned()));
-        assert_eq!(read("3", Some("")), Err("WATCHDOG_PID is no number: \"\"".to_owned()));
+        assert_eq!(read("3s", None), Err("WATCHDOG_USEC is not a number: \"3s\"".to_owned()));
+        assert_eq!(read("3", Some("")), Err("WATCHDOG_PID is not a number: \"\"".to_owned()));
     }
 
     #[test]
-    fn a_loop_lives_while_it_gives_signs_or_is_inside_of_the_store() {
-        let mut observer = Observer::default();
+    fn a_loop_is_alive_while_it_gives_signs_or_is_inside_the_store() {
+        let mut observer = LoopObserver::default();
         let signs =
             [(0, false), (0, false), (1, false), (1, true), (1, true), (1, false), (9, false)];
-        let lives =
-            signs.map(|(beats, is_in_store)| observer.lives(PulseReading { beats, is_in_store }));
-        assert_eq!(lives, [true, false, true, true, true, false, true]);
+        let alive = signs
+            .map(|(beats, is_in_store)| observer.is_alive(PulseReading { beats, is_in_store }));
+        assert_eq!(alive, [true, false, true, true, true, false, true]);
     }
 
-    /// What a loop does between two looks: nothing, twice, and then something that takes time.
+    /// A loop that is stuck, then inside the store, then waits for something, then is stuck again.
     async fn live(pulse: &Pulse, tell: &mpsc::Sender<()>, stuck: &mpsc::Receiver<()>) {
         let wait = async || {
             tell.send(()).unwrap();
@@ -148,26 +148,26 @@ mod tests {
     const INTERVAL: Duration = Duration::from_millis(2);
 
     #[test]
-    fn a_loop_whose_thread_is_stuck_gives_no_sign_and_one_inside_of_the_store_is_spared() {
+    fn a_stuck_loop_is_not_alive_and_one_inside_the_store_is() {
         let pulse = Pulse::new(Some(INTERVAL));
         let (go_on, stuck) = mpsc::channel();
         let (tell, reached) = mpsc::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let of_loop = pulse.clone();
         let core = std::thread::spawn(move || runtime.block_on(live(&of_loop, &tell, &stuck)));
-        let looks = || {
-            let mut observer = Observer::default();
-            observer.lives(pulse.read());
+        let checks = || {
+            let mut observer = LoopObserver::default();
+            observer.is_alive(pulse.read());
             [(); 10].map(|()| {
                 std::thread::park_timeout(INTERVAL);
-                observer.lives(pulse.read())
+                observer.is_alive(pulse.read())
             })
         };
         reached.recv().unwrap();
-        assert_eq!(looks(), [false; 10], "the thread is stuck");
+        assert_eq!(checks(), [false; 10], "the thread is stuck");
         go_on.send(()).unwrap();
         reached.recv().unwrap();
-        assert_eq!(looks(), [true; 10], "the thread is inside of the store");
+        assert_eq!(checks(), [true; 10], "the thread is inside the store");
         let before = pulse.read().beats;
         go_on.send(()).unwrap();
         reached.recv().unwrap();

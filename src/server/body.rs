@@ -1,5 +1,5 @@
-//! Bodies of requests and answers, watched by the server: what a handler leaves of a request's body is read and
-//! dropped before the answer, so that clients which send all of it first get to see the answer.
+//! Bodies of requests and answers. What a handler leaves of a request's body is read and discarded before the answer is
+//! sent: many clients send the whole body before they read, and would otherwise never see the answer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,33 +11,33 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 
-use super::places::Place;
+use super::slots::ConnectionSlot;
 
-/// Bytes of a body that are read and dropped at most.
-const DROPPED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How long a body is read and dropped at most.
-const DROPPED_WITHIN: Duration = Duration::from_secs(10);
+/// Maximum bytes of a body that are read and discarded.
+const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Maximum time for which a body is read and discarded.
+const DISCARD_LIMIT: Duration = Duration::from_secs(10);
 
-/// The body of a request, lent to a handler. What the handler does not read comes back.
+/// The body of a request while a handler has it. The part that the handler does not read goes to [`UnreadBody`].
 #[derive(Debug)]
-pub(super) struct Lent {
-    /// None once it has been read to its end.
+pub(super) struct LentBody {
+    /// `None` once the body has been read to its end.
     body: Option<Incoming>,
-    back: Option<oneshot::Sender<Incoming>>,
-    place: Arc<Place>,
+    unread: Option<oneshot::Sender<Incoming>>,
+    slot: Arc<ConnectionSlot>,
 }
 
-/// The way back of a body.
-pub(super) struct Rest(oneshot::Receiver<Incoming>);
+/// Receives what a handler left unread of a [`LentBody`].
+pub(super) struct UnreadBody(oneshot::Receiver<Incoming>);
 
-impl Lent {
-    pub(super) fn new(body: Incoming, place: Arc<Place>) -> (Self, Rest) {
-        let (back, rest) = oneshot::channel();
-        (Self { body: Some(body), back: Some(back), place }, Rest(rest))
+impl LentBody {
+    pub(super) fn new(body: Incoming, slot: Arc<ConnectionSlot>) -> (Self, UnreadBody) {
+        let (unread, receiver) = oneshot::channel();
+        (Self { body: Some(body), unread: Some(unread), slot }, UnreadBody(receiver))
     }
 }
 
-impl HttpBody for Lent {
+impl HttpBody for LentBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -46,12 +46,10 @@ impl HttpBody for Lent {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = Pin::new(body).poll_frame(context);
-        let is_over = self.is_end_stream();
-        let frame = ready!(frame);
-        if is_over || !matches!(frame, Some(Ok(_))) {
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if self.is_end_stream() || !matches!(frame, Some(Ok(_))) {
             self.body = None;
-            self.place.set_busy();
+            self.slot.set_busy();
         }
         Poll::Ready(frame)
     }
@@ -65,73 +63,52 @@ impl HttpBody for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for LentBody {
     fn drop(&mut self) {
-        if let Some((body, back)) = self.body.take().zip(self.back.take()) {
-            drop(back.send(body));
+        if let Some((body, unread)) = self.body.take().zip(self.unread.take()) {
+            drop(unread.send(body));
         }
     }
 }
 
-impl Rest {
-    /// Reads and drops what was left, unless it `is_left` where it is. False if something is still there, because it is
-    /// too much or takes too long: the connection cannot be used again.
-    pub(super) async fn drop_it(mut self, is_left: bool) -> bool {
+impl UnreadBody {
+    /// Reads and discards the rest of the body, if `may_read`. Returns false if something is left, because the rest is too
+    /// large or takes too long: the connection cannot be used for another request then.
+    pub(super) async fn discard(mut self, may_read: bool) -> bool {
         let Ok(body) = self.0.try_recv() else { return true };
-        if is_left {
+        if !may_read {
             return false;
         }
-        tokio::time::timeout(DROPPED_WITHIN, read_and_drop(body)).await.unwrap_or(false)
+        tokio::time::timeout(DISCARD_LIMIT, read_to_end(body)).await.unwrap_or(false)
     }
 }
 
-async fn read_and_drop(mut body: Incoming) -> bool {
+async fn read_to_end(mut body: Incoming) -> bool {
     let mut bytes = 0_usize;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return false };
         bytes = bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
-        if bytes > DROPPED_BYTES_MAX {
+        if bytes > DISCARDED_BYTES_MAX {
             return false;
         }
     }
     true
 }
 
-/// The body of an answer that goes on for as long as there is news. Its connection is busy until it ends.
-#[derive(Debug)]
-pub(super) struct Following {
-    body: Body,
-    place: Arc<Place>,
+/// The body of an answer whose length is not known in advance, such as a followed output. Its connection counts as busy
+/// until the body is dropped.
+pub(super) fn streamed(body: Body, slot: Arc<ConnectionSlot>) -> Body {
+    let busy = BusyUntilDrop(slot);
+    Body::new(body.map_frame(move |frame| {
+        let _moved = &busy;
+        frame
+    }))
 }
 
-impl Following {
-    pub(super) fn new(body: Body, place: Arc<Place>) -> Self {
-        Self { body, place }
-    }
-}
+struct BusyUntilDrop(Arc<ConnectionSlot>);
 
-impl HttpBody for Following {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Following {
+impl Drop for BusyUntilDrop {
     fn drop(&mut self) {
-        self.place.set_idle();
+        self.0.set_idle();
     }
 }

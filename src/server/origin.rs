@@ -1,5 +1,6 @@
-//! Which requests over TCP may come from a browser. A page of a foreign site must not use the API through the browser
-//! of someone who can reach it: neither by sending requests to it, nor by letting a name of its own point to it.
+//! Decides which requests over TCP may come from a browser. A page of a foreign site must not use the API through the
+//! browser of someone who can reach it: neither by sending requests to it (CSRF), nor by pointing a host name of its own
+//! to the server's address (DNS rebinding).
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -7,35 +8,35 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::uri::{Authority, Uri};
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// The names under which a server may be addressed.
+/// The host names under which a server may be addressed.
 #[derive(Debug, Clone)]
 pub struct Hosts {
     listen: IpAddr,
     names: BTreeSet<String>,
 }
 
-/// A request that is not meant for this server, or comes from a page that is not its own.
+/// A request that is not meant for this server, or that a page of another site has sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForeignError {
     /// The header `Host` is missing, or does not name this server.
     #[error("the request is for the host \"{0}\", which is not a name of this server")]
     Host(String),
-    /// A browser says that a page of another site has sent the request.
+    /// The header `Origin`, which browsers send, names another site.
     #[error("the request comes from a page of {0}, which is not a name of this server")]
     Origin(String),
 }
 
 impl Hosts {
-    /// The address on which a server listens, the names of the loopback interface, and these names.
+    /// Allows the address on which the server listens, all loopback addresses, `localhost`, and `names`.
     pub fn new(listen: SocketAddr, names: impl IntoIterator<Item = String>) -> Self {
         let names = names.into_iter().chain(["localhost".to_owned()]);
         let names = names.map(|name| name.to_ascii_lowercase()).collect();
         Self { listen: listen.ip(), names }
     }
 
-    /// Checks who a request is for, and whose page has sent it.
+    /// Checks the headers `Host` and `Origin` of a request.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ForeignError> {
-        let host = only(headers, &header::HOST).unwrap_or_default();
+        let host = single_value(headers, &header::HOST).unwrap_or_default();
         let is_known = |authority: &Authority| self.is_known(authority.host());
         let authority = host.parse::<Authority>().ok().filter(is_known);
         let Some(authority) = authority.filter(|_| uri.authority().is_none_or(is_known)) else {
@@ -44,11 +45,12 @@ impl Hosts {
         if !headers.contains_key(header::ORIGIN) {
             return Ok(());
         }
-        let origin = only(headers, &header::ORIGIN).unwrap_or_default();
+        let origin = single_value(headers, &header::ORIGIN).unwrap_or_default();
         let from = origin.parse::<Uri>().ok().and_then(|uri| uri.authority().cloned());
-        // The page of another port of this machine is foreign, too, unless its name was configured.
+        // A page from another port of this machine is foreign too, unless its host name was configured.
         let is_own = |from: &Authority| {
-            *from == authority || self.names.contains(&plain(from.host())) && !is_local(from.host())
+            *from == authority
+                || self.names.contains(&normalized(from.host())) && !is_local(from.host())
         };
         match from {
             Some(from) if is_own(&from) => Ok(()),
@@ -58,34 +60,36 @@ impl Hosts {
 
     fn is_known(&self, host: &str) -> bool {
         match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            // An address cannot be pointed elsewhere, so that any of them is this server's if it listens on all.
+            // No DNS name is involved in an address, so if the server listens on all addresses, any of them is its own.
             Ok(address) => {
                 address.is_loopback() || address == self.listen || self.listen.is_unspecified()
             }
-            Err(_) => self.names.contains(&plain(host)),
+            Err(_) => self.names.contains(&normalized(host)),
         }
     }
 }
 
-/// A name as it is compared: the dot that may end it says nothing.
-fn plain(host: &str) -> String {
+/// A host name in lower case and without the dot that may end it.
+fn normalized(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
 fn is_local(host: &str) -> bool {
-    plain(host) == "localhost"
+    normalized(host) == "localhost"
 }
 
 /// The value of a header that is given once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
 
-/// Whether the headers say that the body is JSON. A page of another site can only send that if it is asked first.
+/// True if the headers declare a JSON body. A page of another site can send one only after a preflight request, which
+/// this server does not allow.
 pub fn is_json(headers: &HeaderMap) -> bool {
-    let kind = only(headers, &header::CONTENT_TYPE).and_then(|value| value.split(';').next());
+    let kind =
+        single_value(headers, &header::CONTENT_TYPE).and_then(|value| value.split(';').next());
     kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 

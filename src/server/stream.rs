@@ -1,5 +1,5 @@
-//! The connection under the HTTP protocol: writing without progress has a time limit, and refusals that the protocol
-//! sends by itself, without a body, get the body that the API documents.
+//! The byte stream below hyper's HTTP/1.1. It limits how long a write may make no progress, and it replaces the refusals
+//! that hyper sends by itself, which have no body, by ones with the body that the API documents.
 
 use std::io::{Error, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -7,27 +7,29 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::StatusCode;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::Wording;
+/// Makes the body of a refusal from its status and message, in the format of the API.
+pub type ErrorBody = fn(StatusCode, &str) -> Value;
 
-/// Statuses that the protocol sends by itself, for a request whose head cannot be read.
-const OF_PROTOCOL: [StatusCode; 3] = [
+/// Statuses that hyper sends by itself, for a request whose head it cannot parse.
+const HYPER_STATUSES: [StatusCode; 3] = [
     StatusCode::BAD_REQUEST,
     StatusCode::URI_TOO_LONG,
     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
 ];
 
-/// A complete answer that refuses a request and ends the connection.
-pub(super) fn refusal(wording: Wording, status: StatusCode) -> Vec<u8> {
+/// A complete response that refuses a request and closes the connection.
+pub(super) fn refusal(error_body: ErrorBody, status: StatusCode) -> Vec<u8> {
     let message = match status {
         StatusCode::URI_TOO_LONG => "the path and the query are too long",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the headers are too large",
         StatusCode::SERVICE_UNAVAILABLE => "all connections are in use",
         _ => "the request is not valid HTTP/1.1",
     };
-    let body = wording(status, message).to_string();
+    let body = error_body(status, message).to_string();
     let retry = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
     let length = body.len();
     format!(
@@ -36,29 +38,29 @@ pub(super) fn refusal(wording: Wording, status: StatusCode) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The status of a head that the protocol has written by itself: only those have no body.
-fn status_of_protocol(head: &[u8]) -> Option<StatusCode> {
+/// The status of a response that hyper has written by itself: only those have no body.
+fn hyper_status(head: &[u8]) -> Option<StatusCode> {
     let status = StatusCode::from_bytes(head.strip_prefix(b"HTTP/1.")?.get(2..5)?).ok()?;
     let is_empty = || head.windows(19).any(|part| part == b"content-length: 0\r\n");
-    (OF_PROTOCOL.contains(&status) && is_empty()).then_some(status)
+    (HYPER_STATUSES.contains(&status) && is_empty()).then_some(status)
 }
 
-/// A connection with a time limit for writing.
+/// A client's connection with a time limit for writing.
 #[derive(Debug)]
-pub(super) struct Stream<S> {
+pub(super) struct ClientStream<S> {
     inner: S,
-    /// How long a write may make no progress.
+    /// Maximum time that a write may make no progress.
     limit: Duration,
-    wording: Wording,
-    /// The time limit of the write that makes no progress.
+    error_body: ErrorBody,
+    /// The timer of a write that makes no progress.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// What is written instead of the protocol's own refusal, which is the last thing that is ever written.
-    instead: Vec<u8>,
+    /// Written in place of hyper's own refusal, after which hyper writes nothing more.
+    refusal: Vec<u8>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
-    pub(super) fn new(inner: S, limit: Duration, wording: Wording) -> Self {
-        Self { inner, limit, wording, stalled: None, instead: Vec::new() }
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
+    pub(super) fn new(inner: S, limit: Duration, error_body: ErrorBody) -> Self {
+        Self { inner, limit, error_body, stalled: None, refusal: Vec::new() }
     }
 
     fn within_limit<T>(
@@ -76,20 +78,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read its answer")))
     }
 
-    fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        while !self.instead.is_empty() {
-            let written = Pin::new(&mut self.inner).poll_write(context, &self.instead);
+    fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while !self.refusal.is_empty() {
+            let written = Pin::new(&mut self.inner).poll_write(context, &self.refusal);
             let written = ready!(self.within_limit(context, written))?;
             if written == 0 {
                 return Poll::Ready(Err(ErrorKind::WriteZero.into()));
             }
-            self.instead.drain(..written);
+            self.refusal.drain(..written);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -99,14 +101,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        if let Some(status) = status_of_protocol(bytes) {
-            self.instead = refusal(self.wording, status);
+        if let Some(status) = hyper_status(bytes) {
+            self.refusal = refusal(self.error_body, status);
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
@@ -133,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<std::io::Result<()>> {
-        ready!(self.poll_instead(context))?;
+        ready!(self.poll_refusal(context))?;
         Pin::new(&mut self.inner).poll_flush(context)
     }
 
@@ -141,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<std::io::Result<()>> {
-        ready!(self.poll_instead(context))?;
+        ready!(self.poll_refusal(context))?;
         Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }
@@ -153,9 +155,9 @@ mod tests {
     #[tokio::test]
     async fn a_write_without_progress_fails_and_one_with_progress_does_not() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let wording: Wording = |_, message| message.into();
+        let error_body: ErrorBody = |_, message| message.into();
         let (near, mut far) = tokio::io::duplex(100);
-        let mut stream = Stream::new(near, Duration::from_millis(50), wording);
+        let mut stream = ClientStream::new(near, Duration::from_millis(50), error_body);
         // A client that reads at all gets everything, however long that takes.
         for _ in 0..20 {
             let mut bytes = [0; 10];
@@ -169,16 +171,16 @@ mod tests {
     }
 
     #[test]
-    fn only_a_refusal_without_a_body_is_taken_for_the_protocols_own() {
+    fn only_a_refusal_without_a_body_is_one_of_hyper() {
         let own = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        assert_eq!(status_of_protocol(own), Some(StatusCode::BAD_REQUEST));
+        assert_eq!(hyper_status(own), Some(StatusCode::BAD_REQUEST));
         for other in [
             &b"HTTP/1.1 400 Bad Request\r\ncontent-length: 10\r\n\r\n"[..],
             b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             b"HTTP/1.1 4",
             b"content-length: 0\r\n",
         ] {
-            assert_eq!(status_of_protocol(other), None, "{}", String::from_utf8_lossy(other));
+            assert_eq!(hyper_status(other), None, "{}", String::from_utf8_lossy(other));
         }
     }
 }

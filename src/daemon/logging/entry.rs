@@ -1,5 +1,5 @@
-//! One entry of the log, made of an event: its text is one line, and its fields stand beside it for journald. Control
-//! characters are escaped and lengths are limited here, whichever field they came in.
+//! Turns a tracing event into an entry of the log: one line of text, and fields for journald. All control characters are
+//! escaped and all lengths are limited here, so callers may log any text.
 
 use std::fmt::{self, Write};
 
@@ -12,71 +12,70 @@ use tracing_subscriber::layer::Context;
 
 use crate::printable::escaped;
 
-/// Bytes of the text of an entry; the rest is cut off. journald cuts longer lines of a stream in two.
+/// Maximum length of the text in bytes; the rest is cut off. journald splits longer lines of a stream.
 const TEXT_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of the value of a field. So all fields of an entry fit into one datagram.
+/// Maximum length of a field's value in bytes, so that all fields of an entry fit into one datagram.
 const VALUE_BYTES_MAX: usize = 8 * 1024;
-/// What stands in place of what was cut off.
+/// Replaces text that was cut off.
 const CUT: char = '…';
 
-/// Who reads the log.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reader {
-    /// journald, which knows time and priority of each entry by itself.
+pub(super) enum LogFormat {
+    /// For journald, which stores the time and the priority of each entry itself.
     Journal,
-    /// A person, a file or another program: time and level stand in the text.
+    /// For a terminal or a file: the line begins with time and level.
     Plain,
 }
 
-/// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct LogEntry {
     pub(super) level: Level,
     /// One line, without its line break.
     pub(super) text: String,
-    /// What journald is told beside the text; none for a text that is not an event.
-    pub(super) details: Option<Details>,
+    /// For journald; `None` if the entry was not made from an event.
+    pub(super) fields: Option<JournalFields>,
 }
 
-/// What journald is told beside the text of an event.
+/// What journald stores beside the text of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Details {
+pub(super) struct JournalFields {
     pub(super) metadata: &'static Metadata<'static>,
-    pub(super) fields: Vec<(&'static str, String)>,
+    pub(super) values: Vec<(&'static str, String)>,
 }
 
-impl Entry {
-    /// An entry that is only a text.
-    pub(super) fn of_text(text: &str, level: Level) -> Self {
-        let mut line = Limited::new(TEXT_BYTES_MAX);
+impl LogEntry {
+    /// An entry without fields.
+    pub(super) fn from_text(text: &str, level: Level) -> Self {
+        let mut line = BoundedText::new(TEXT_BYTES_MAX);
         line.push(text.strip_suffix('\n').unwrap_or(text));
-        Self { level, text: line.text, details: None }
+        Self { level, text: line.text, fields: None }
     }
 
-    fn of_event(event: &Event<'_>, reader: Reader) -> Self {
+    fn from_event(event: &Event<'_>, format: LogFormat) -> Self {
         let metadata = event.metadata();
         let level = *metadata.level();
-        let mut fields = Fields { message: String::new(), fields: Vec::new() };
-        event.record(&mut fields);
-        let Fields { message, fields } = fields;
-        let mut line = Limited::new(TEXT_BYTES_MAX);
-        if reader == Reader::Plain {
-            // A clock that cannot be read leaves its place empty.
+        let mut visited = EventFields { message: String::new(), fields: Vec::new() };
+        event.record(&mut visited);
+        let EventFields { message, fields } = visited;
+        let mut line = BoundedText::new(TEXT_BYTES_MAX);
+        if format == LogFormat::Plain {
+            // If the clock cannot be read, the line has no time.
             SystemTime.format_time(&mut Writer::new(&mut line.text)).unwrap_or_default();
             line.push(&format!(" {level:>5} "));
         }
         line.push(&message);
         for (name, value) in &fields {
-            line.push(&format!(" {name}={}", value.shown()));
+            line.push(&format!(" {name}={}", value.quoted()));
         }
-        let details = (reader == Reader::Journal).then(|| Details {
+        let fields = (format == LogFormat::Journal).then(|| JournalFields {
             metadata,
-            fields: fields.iter().map(|(name, value)| (*name, value.plain())).collect(),
+            values: fields.iter().map(|(name, value)| (*name, value.plain())).collect(),
         });
-        Self { level, text: line.text, details }
+        Self { level, text: line.text, fields }
     }
 
-    /// The priority, as syslog(3) has it.
+    /// The priority as in syslog(3).
     pub(super) fn priority(&self) -> u8 {
         match self.level {
             Level::ERROR => 3,
@@ -86,42 +85,42 @@ impl Entry {
         }
     }
 
-    /// The line for standard error. journald reads the priority at its beginning.
-    pub(super) fn line(&self, reader: Reader) -> String {
-        match reader {
-            Reader::Journal => format!("<{}>{}\n", self.priority(), self.text),
-            Reader::Plain => format!("{}\n", self.text),
+    /// The line for stderr. journald reads the priority at its start.
+    pub(super) fn line(&self, format: LogFormat) -> String {
+        match format {
+            LogFormat::Journal => format!("<{}>{}\n", self.priority(), self.text),
+            LogFormat::Plain => format!("{}\n", self.text),
         }
     }
 
-    /// How much memory it takes, in bytes.
+    /// The memory that the entry takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let fields = self.details.iter().flat_map(|details| &details.fields);
-        let fields: usize =
-            fields.map(|(_, value)| value.len() + size_of::<(&str, String)>()).sum();
-        size_of::<Self>() + self.text.len() + fields
+        let values = self.fields.iter().flat_map(|fields| &fields.values);
+        let values: usize =
+            values.map(|(_, value)| value.len() + size_of::<(&str, String)>()).sum();
+        size_of::<Self>() + self.text.len() + values
     }
 }
 
-/// A text that is escaped, and cut off at a limit.
+/// A text that is cut off at a limit.
 #[derive(Debug)]
-struct Limited {
+struct BoundedText {
     text: String,
     limit: usize,
     is_cut: bool,
 }
 
-impl Limited {
+impl BoundedText {
     fn new(limit: usize) -> Self {
         Self { text: String::new(), limit, is_cut: false }
     }
 
-    /// Adds as much as there is room for, escaped.
+    /// Appends the escaped text, as far as there is room.
     fn push(&mut self, text: &str) {
         self.push_raw(&escaped(text));
     }
 
-    /// Adds as much as there is room for.
+    /// Appends the text, as far as there is room.
     fn push_raw(&mut self, text: &str) {
         if self.is_cut {
             return;
@@ -135,56 +134,56 @@ impl Limited {
     }
 }
 
-impl Write for Limited {
-    /// Fails once the text is cut off: the rest need not be formatted.
+impl Write for BoundedText {
+    /// Fails once the text is cut off, so that the rest is not formatted.
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.push_raw(text);
         if self.is_cut { Err(fmt::Error) } else { Ok(()) }
     }
 }
 
-/// The value of a field, as it was given, but cut off at the limit.
+/// The unescaped value of a field, cut off at the limit.
 #[derive(Debug)]
-struct Value(String);
+struct FieldValue(String);
 
-impl Value {
-    fn of(value: fmt::Arguments<'_>) -> Self {
-        let mut text = Limited::new(VALUE_BYTES_MAX);
-        // It fails only where the text was cut off.
+impl FieldValue {
+    fn format(value: fmt::Arguments<'_>) -> Self {
+        let mut text = BoundedText::new(VALUE_BYTES_MAX);
+        // This fails only if the text is cut off.
         text.write_fmt(value).unwrap_or_default();
         Self(text.text)
     }
 
-    /// One line, as journald is told it.
+    /// The escaped value, for journald.
     fn plain(&self) -> String {
-        let mut text = Limited::new(VALUE_BYTES_MAX);
+        let mut text = BoundedText::new(VALUE_BYTES_MAX);
         text.push(&self.0);
         text.text
     }
 
-    /// As it stands in the text of an entry: in quotes if it could be taken for the end of the value and for other fields.
-    fn shown(&self) -> String {
+    /// The value as it appears in the text of an entry: in quotes if it could be taken for several fields.
+    fn quoted(&self) -> String {
         let is_special = |letter: char| letter.is_whitespace() || matches!(letter, '=' | '"');
         if !self.0.is_empty() && !self.0.contains(is_special) {
             return self.plain();
         }
-        let quoted = format!("{:?}", self.0);
-        let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        let mut text = Limited::new(VALUE_BYTES_MAX);
+        let debug = format!("{:?}", self.0);
+        let inner = debug.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let mut text = BoundedText::new(VALUE_BYTES_MAX);
         text.push(inner.unwrap_or_default());
         format!("\"{}\"", text.text)
     }
 }
 
-/// The fields of an event, apart from its message.
+/// Collects the message and the other fields of an event.
 #[derive(Debug)]
-struct Fields {
+struct EventFields {
     message: String,
-    fields: Vec<(&'static str, Value)>,
+    fields: Vec<(&'static str, FieldValue)>,
 }
 
-impl Fields {
-    fn add(&mut self, field: &Field, value: Value) {
+impl EventFields {
+    fn add(&mut self, field: &Field, value: FieldValue) {
         match field.name() {
             "message" => self.message = value.plain(),
             name => self.fields.push((name, value)),
@@ -192,32 +191,32 @@ impl Fields {
     }
 }
 
-impl Visit for Fields {
+impl Visit for EventFields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, Value::of(format_args!("{value}")));
+        self.add(field, FieldValue::format(format_args!("{value}")));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, Value::of(format_args!("{value:?}")));
+        self.add(field, FieldValue::format(format_args!("{value:?}")));
     }
 }
 
-/// Turns each event into an entry, and passes it on.
+/// The tracing layer that turns each event into an entry and passes it to `sink`.
 #[derive(Debug)]
-pub(super) struct Entries<P> {
-    reader: Reader,
-    pass_on: P,
+pub(super) struct EntryLayer<P> {
+    format: LogFormat,
+    sink: P,
 }
 
-impl<P: Fn(Entry)> Entries<P> {
-    pub(super) fn new(reader: Reader, pass_on: P) -> Self {
-        Self { reader, pass_on }
+impl<P: Fn(LogEntry)> EntryLayer<P> {
+    pub(super) fn new(format: LogFormat, sink: P) -> Self {
+        Self { format, sink }
     }
 }
 
-impl<S: Subscriber, P: Fn(Entry) + 'static> Layer<S> for Entries<P> {
+impl<S: Subscriber, P: Fn(LogEntry) + 'static> Layer<S> for EntryLayer<P> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        (self.pass_on)(Entry::of_event(event, self.reader));
+        (self.sink)(LogEntry::from_event(event, self.format));
     }
 }
 
@@ -229,43 +228,46 @@ mod tests {
 
     use super::*;
 
-    /// The entries that are made of what `log` logs.
-    fn entries(reader: Reader, log: impl FnOnce()) -> Vec<Entry> {
+    /// The entries of the events that `log` emits.
+    fn entries(format: LogFormat, log: impl FnOnce()) -> Vec<LogEntry> {
         let made = Arc::new(Mutex::new(Vec::new()));
         let own = Arc::clone(&made);
-        let layer = Entries::new(reader, move |entry| own.lock().unwrap().push(entry));
+        let layer = EntryLayer::new(format, move |entry| own.lock().unwrap().push(entry));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         Arc::into_inner(made).unwrap().into_inner().unwrap()
     }
 
     #[test]
-    fn an_event_is_one_line_whatever_its_fields_hold() {
+    fn an_event_is_one_line_whatever_its_fields_contain() {
         let reason = "a\nERROR forged \u{1b}[31m\u{9b}\u{2028}\u{202e} ü\t\n";
-        let made = entries(Reader::Plain, || {
+        let made = entries(LogFormat::Plain, || {
             tracing::warn!(%reason, text = "b\n", path = %"/a\\b", number = 3, "cancel\nled");
         });
-        let line = made[0].line(Reader::Plain);
+        let line = made[0].line(LogFormat::Plain);
         let expected = "  WARN cancel\\nled reason=\"a\\nERROR forged \\u{1b}[31m\\u{9b}\\u{2028}\\u{202e} ü\\t\\n\" \
             text=\"b\\n\" path=/a\\b number=3\n";
         assert!(line.ends_with(expected) && line.starts_with("20"), "{line:?}");
-        assert_eq!(made[0].details, None);
+        assert_eq!(made[0].fields, None);
     }
 
     #[test]
     fn a_value_cannot_be_taken_for_other_fields() {
         let long = format!("{} uid=0", "\"".repeat(VALUE_BYTES_MAX));
-        let made = entries(Reader::Plain, || {
+        let made = entries(LogFormat::Plain, || {
             tracing::info!(job = %"x uid=0 user=root", a = %"", b = "", c = %"\"", d = %"\\ ", e = ?["f g"], uid = 7, "x");
             tracing::info!(job = %long, uid = 7, "x");
         });
         let expected = r#"x job="x uid=0 user=root" a="" b="" c="\"" d="\\ " e="[\"f g\"]" uid=7"#;
         assert!(made[0].text.ends_with(expected), "{}", made[0].text);
-        assert!(made[1].text.ends_with("…\" uid=7"), "a value that is cut off has its end");
+        assert!(
+            made[1].text.ends_with("…\" uid=7"),
+            "a value that is cut off has its closing quote"
+        );
     }
 
     #[test]
-    fn journald_is_told_priority_and_fields_and_no_time() {
-        let made = entries(Reader::Journal, || {
+    fn journald_gets_priority_and_fields_but_no_time() {
+        let made = entries(LogFormat::Journal, || {
             tracing::error!(job = %"a b", run = "r\n1", attempt = 2, error = ?Some(1), "x");
             tracing::warn!("x");
             tracing::info!("x");
@@ -273,29 +275,29 @@ mod tests {
             tracing::trace!("x");
         });
         assert_eq!(
-            made[0].line(Reader::Journal),
+            made[0].line(LogFormat::Journal),
             "<3>x job=\"a b\" run=\"r\\n1\" attempt=2 error=Some(1)\n"
         );
         let expected = [("job", "a b"), ("run", "r\\n1"), ("attempt", "2"), ("error", "Some(1)")];
         let expected = expected.map(|(name, value)| (name, value.to_owned()));
-        assert_eq!(made[0].details.as_ref().unwrap().fields, expected);
-        let priorities: Vec<u8> = made.iter().map(Entry::priority).collect();
+        assert_eq!(made[0].fields.as_ref().unwrap().values, expected);
+        let priorities: Vec<u8> = made.iter().map(LogEntry::priority).collect();
         assert_eq!(priorities, [3, 4, 6, 7, 7]);
     }
 
     #[test]
-    fn what_is_too_long_is_cut_off_at_a_character() {
+    fn long_text_is_cut_off_between_characters() {
         let long = "\u{1b}é".repeat(VALUE_BYTES_MAX);
         let made = entries(
-            Reader::Journal,
+            LogFormat::Journal,
             || tracing::warn!(a = %long, b = %long, c = %long, d = %long, e = %long, "x"),
         );
         let entry = &made[0];
         assert!(entry.text.len() <= TEXT_BYTES_MAX + CUT.len_utf8() && entry.text.ends_with(CUT));
-        for (_, value) in &entry.details.as_ref().unwrap().fields {
+        for (_, value) in &entry.fields.as_ref().unwrap().values {
             assert!(value.len() <= VALUE_BYTES_MAX + CUT.len_utf8() && value.ends_with(CUT));
         }
-        let text = Entry::of_text(&long, Level::ERROR).text;
+        let text = LogEntry::from_text(&long, Level::ERROR).text;
         assert!(text.len() <= TEXT_BYTES_MAX + CUT.len_utf8() && text.ends_with(CUT));
     }
 }

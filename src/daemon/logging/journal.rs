@@ -1,93 +1,88 @@
 //! journald's native protocol: each entry is one datagram with its text, its priority and its fields.
 //!
-//! The thread of the queue sends it, and may wait for journald. `tracing-journald` would send from the thread that logs,
-//! block it, and drop entries that cannot be sent without counting them.
+//! The thread of the queue sends it, so it may wait for journald. `tracing-journald` would block the thread that logs, and
+//! would drop entries that cannot be sent without counting them.
 
 use std::fmt::{Display, Write};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 
-use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with,
-};
-
-use super::entry::{Details, Entry, Reader};
+use super::entry::{JournalFields, LogEntry, LogFormat};
 
 /// Where journald receives entries.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// The value of `SYSLOG_IDENTIFIER=`, which `journalctl -t` searches.
+/// The value of `SYSLOG_IDENTIFIER=`, for `journalctl -t`.
 const IDENTIFIER: &str = "punctual";
 
-/// Bytes of the name of a field, as journald limits them.
+/// journald's maximum length of a field name in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Who reads standard error. systemd names the device and inode of its stream to journald; a variable that is only
-/// inherited names another one.
-pub(super) fn reader() -> Reader {
+/// The format for stderr. `JOURNAL_STREAM` has device and inode of systemd's stream to journald. If they are not those of
+/// stderr, the variable was only inherited.
+pub(super) fn stderr_format() -> LogFormat {
     let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
     let own = rustix::fs::fstat(io::stderr().as_fd());
     let is_journal = own.is_ok_and(|own| named == format!("{}:{}", own.st_dev, own.st_ino));
-    if is_journal { Reader::Journal } else { Reader::Plain }
+    if is_journal { LogFormat::Journal } else { LogFormat::Plain }
 }
 
-/// A way to send entries to journald.
+/// Sends entries to journald.
 #[derive(Debug)]
 pub(super) struct Journal {
-    socket: OwnedFd,
-    address: SocketAddrUnix,
+    socket: UnixDatagram,
+    path: PathBuf,
 }
 
 impl Journal {
-    /// The one of this machine.
+    /// The journal of this machine.
     pub(super) fn new() -> io::Result<Self> {
         Self::at(Path::new(SOCKET))
     }
 
     fn at(path: &Path) -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        Ok(Self { socket, address: SocketAddrUnix::new(path)? })
+        Ok(Self { socket: UnixDatagram::unbound()?, path: path.to_owned() })
     }
 
-    /// Sends an event, and waits while journald has no room. False if it cannot be sent: journald is gone, or this is
-    /// only a text.
+    /// Sends an event, and waits while journald has no room. Returns false if it was not sent, because journald is gone or
+    /// the entry has no fields.
     ///
-    /// A text is the last thing that a process says, and journald may find out too late which unit that process was in.
-    /// Of a line on standard error it always knows.
-    pub(super) fn send(&self, entry: &Entry) -> bool {
-        let Some(details) = &entry.details else { return false };
-        let datagram = datagram(entry, details);
+    /// An entry without fields is the last one of a process. journald may look up the unit of a datagram's sender only
+    /// after that process has ended; for a line on stderr it always knows the unit.
+    pub(super) fn send(&self, entry: &LogEntry) -> bool {
+        let Some(fields) = &entry.fields else { return false };
+        let datagram = datagram(entry, fields);
         loop {
-            match sendto(&self.socket, datagram.as_bytes(), SendFlags::NOSIGNAL, &self.address) {
-                Err(rustix::io::Errno::INTR) => {}
+            match self.socket.send_to(datagram.as_bytes(), &self.path) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 sent => return sent.is_ok(),
             }
         }
     }
 }
 
-/// An entry as journald reads it: a field a line. No value has a line break, since they are escaped.
-fn datagram(entry: &Entry, details: &Details) -> String {
-    let metadata = details.metadata;
-    let mut fields = format!(
+/// The datagram for journald: one field per line. Line breaks within values are escaped.
+fn datagram(entry: &LogEntry, fields: &JournalFields) -> String {
+    let metadata = fields.metadata;
+    let mut datagram = format!(
         "MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER={IDENTIFIER}\nPUNCTUAL_TARGET={}\n",
         entry.text,
         entry.priority(),
         metadata.target()
     );
     let mut add = |name: &str, value: &dyn Display| {
-        writeln!(fields, "{name}={value}").unwrap_or_default();
+        writeln!(datagram, "{name}={value}").unwrap_or_default();
     };
     if let Some((file, line)) = metadata.file().zip(metadata.line()) {
         add("CODE_FILE", &file);
         add("CODE_LINE", &line);
     }
-    for (name, value) in &details.fields {
+    for (name, value) in &fields.values {
         add(&field_name(name), value);
     }
-    fields
+    datagram
 }
 
 /// The name of a field in the journal: `PUNCTUAL_JOB` for `job`.
@@ -100,16 +95,14 @@ fn field_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixDatagram;
-
     use tracing::Level;
     use tracing_subscriber::layer::SubscriberExt;
 
-    use super::super::entry::Entries;
+    use super::super::entry::EntryLayer;
     use super::*;
 
     fn log_to(journal: Journal, log: impl FnOnce()) {
-        let layer = Entries::new(Reader::Journal, move |entry| assert!(journal.send(&entry)));
+        let layer = EntryLayer::new(LogFormat::Journal, move |entry| assert!(journal.send(&entry)));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
     }
 
@@ -152,19 +145,19 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_is_told_and_a_text_is_not_sent() {
+    fn a_failure_is_returned_and_an_entry_without_fields_is_not_sent() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let journal = Journal::at(&path).unwrap();
         let metadata =
             tracing::callsite!(name: "x", kind: tracing::metadata::Kind::EVENT, fields: a);
         let metadata = tracing::Callsite::metadata(metadata);
-        let details = Some(Details { metadata, fields: Vec::new() });
-        let event = Entry { level: Level::WARN, text: "x".to_owned(), details };
+        let fields = Some(JournalFields { metadata, values: Vec::new() });
+        let event = LogEntry { level: Level::WARN, text: "x".to_owned(), fields };
         assert!(!journal.send(&event), "journald is gone");
         let receiver = UnixDatagram::bind(&path).unwrap();
         assert!(journal.send(&event), "it is back");
         assert!(receiver.recv(&mut [0; 64]).unwrap() > 0);
-        assert!(!journal.send(&Entry::of_text("x", Level::ERROR)));
+        assert!(!journal.send(&LogEntry::from_text("x", Level::ERROR)));
     }
 }

@@ -1,14 +1,18 @@
-//! The program's own log: journald's entries under systemd, else lines on standard error.
+//! The program's own log: journald's native protocol under systemd, else lines on stderr.
 //!
-//! The daemon must go on whatever happens to its log. Nothing that logs waits: entries go through a bounded queue to a
-//! thread of its own ([`LogQueue`]), and an entry that cannot be written is counted and dropped.
+//! An event becomes an entry ([`entry`]), which goes through a bounded queue to a thread of its own ([`queue`]). The
+//! thread writes it to journald ([`journal`]) or stderr. [`directives`] reads the filter, [`reloadable_filter`] changes it
+//! while the daemon runs, and [`protected`] is what such a change may not hide.
+//!
+//! The daemon must go on whatever happens to its log: nothing that logs waits, and an entry that cannot be written is
+//! counted and dropped.
 
+mod directives;
 mod entry;
-mod floor;
 mod journal;
-mod level;
-mod levels;
+mod protected;
 mod queue;
+mod reloadable_filter;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write;
@@ -21,69 +25,69 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use self::entry::{Entries, Entry, Reader};
-use self::levels::Levels;
+use self::entry::{EntryLayer, LogEntry, LogFormat};
 use self::queue::LogQueue;
-use super::files::Demo;
+use self::reloadable_filter::ReloadableFilter;
 use crate::cli::{CliError, Console};
 use crate::control::log::LogFilter;
 
-/// How long the end of the process waits for the last entries to be written.
+/// Maximum time that the end of the process waits for the last entries to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// The log of a daemon. [`Log::end`] writes what is still queued.
+/// The log of a daemon. [`DaemonLog::end`] writes what is still queued.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct DaemonLog {
     queue: LogQueue,
-    levels: Levels,
+    filter: ReloadableFilter,
 }
 
-/// Begins to log what a daemon does, or ends with an exit code. A demonstration shows every run; a daemon shows those
-/// that went wrong.
-pub(super) fn start(demo: Demo, output: &Console) -> Result<Log, ExitCode> {
-    let reader = journal::reader();
-    let queue = LogQueue::start(reader).map_err(|error| {
+/// Starts the log of a daemon. If that fails, reports why and returns the exit code.
+pub(super) fn start(is_demo: bool, output: &Console) -> Result<DaemonLog, ExitCode> {
+    let format = journal::stderr_format();
+    let queue = LogQueue::start(format).map_err(|error| {
         let why = format!("the thread of the log could not be started: {error}");
         output.report(Err(CliError::Refused(why)))
     })?;
-    let levels = level::of_environment(demo).and_then(|start| Levels::new(demo, start));
-    let (levels, filter) = match levels {
-        Ok(started) => started,
+    let filter = directives::from_environment(is_demo)
+        .and_then(|directives| ReloadableFilter::new(is_demo, directives));
+    let (filter, layer) = match filter {
+        Ok(filter) => filter,
         Err(why) => return Err(end(&queue, &Err(CliError::Usage(why)), output)),
     };
     let own = queue.clone();
-    subscribe(registry().with(filter).with(Entries::new(reader, move |entry| own.push(entry))));
-    let log = Log { queue, levels };
-    log.take_panics();
+    subscribe(registry().with(layer).with(EntryLayer::new(format, move |entry| own.push(entry))));
+    let log = DaemonLog { queue, filter };
+    log.log_panics();
     Ok(log)
 }
 
-/// Begins to log in a worker process, whose standard error is the output of the run: each line is written at once, so
-/// that it keeps its place among those of the builtin.
+/// Starts the log of a worker process, whose stderr is the output of the run. Each line is written at once, so that it
+/// keeps its place among the lines of the builtin.
 pub(super) fn start_in_worker() {
-    // The daemon has refused a level that is not understood, and a worker has nobody to tell.
-    let filter = level::of_environment(Demo::No).and_then(|directives| level::filter(&directives));
-    let write = |entry: Entry| {
-        // Where the daemon is gone, the worker ends soon.
-        drop(std::io::stderr().write_all(entry.line(Reader::Plain).as_bytes()));
+    // The daemon has refused invalid directives already.
+    let filter =
+        directives::from_environment(false).and_then(|directives| directives::filter(&directives));
+    let write = |entry: LogEntry| {
+        // This fails only if the daemon is gone, and then the worker ends soon.
+        drop(std::io::stderr().write_all(entry.line(LogFormat::Plain).as_bytes()));
     };
-    subscribe(registry().with(filter.unwrap_or_default()).with(Entries::new(Reader::Plain, write)));
+    let layer = EntryLayer::new(LogFormat::Plain, write);
+    subscribe(registry().with(filter.unwrap_or_default()).with(layer));
 }
 
 fn subscribe(subscriber: impl Subscriber + Send + Sync) {
-    // Only a second start within one process can fail, and then the first one's log goes on.
+    // This fails only for a second log in one process. Then the first one stays in use.
     drop(subscriber.try_init());
 }
 
-impl Log {
-    /// The way to change what is logged.
+impl DaemonLog {
+    /// Changes what is logged.
     pub(super) fn filter(&self) -> Arc<dyn LogFilter> {
-        Arc::new(self.levels.clone())
+        Arc::new(self.filter.clone())
     }
 
-    /// Has a panic logged as an entry like any other: the hook of the standard library writes to standard error, and
-    /// waits for it.
-    fn take_panics(&self) {
+    /// Makes panics entries of the log. The standard library's own hook would block on stderr.
+    fn log_panics(&self) {
         let queue = self.queue.clone();
         std::panic::set_hook(Box::new(move |info| {
             let thread = std::thread::current();
@@ -93,12 +97,11 @@ impl Log {
             if trace.status() == BacktraceStatus::Captured {
                 text = format!("{text}\n{trace}");
             }
-            queue.push(Entry::of_text(&text, Level::ERROR));
+            queue.push(LogEntry::from_text(&text, Level::ERROR));
         }));
     }
 
-    /// Says why the daemon failed, if it did, writes what is queued as far as that is possible in a limited time, and
-    /// gives the exit code.
+    /// Logs why the daemon failed, if it did, writes the queued entries within a time limit, and returns the exit code.
     pub(super) fn end(self, result: &Result<(), CliError>, output: &Console) -> ExitCode {
         end(&self.queue, result, output)
     }
@@ -108,7 +111,7 @@ fn end(queue: &LogQueue, result: &Result<(), CliError>, output: &Console) -> Exi
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            queue.push_last(Entry::of_text(&output.worded(failure), Level::ERROR));
+            queue.push_last(LogEntry::from_text(&output.worded(failure), Level::ERROR));
             failure.exit_code()
         }
     };

@@ -1,5 +1,5 @@
-//! Entries of the log on their way to journald or standard error. Logging never waits: the queue has a bound, one thread
-//! empties it, and entries that do not fit or cannot be written are counted. The count is logged once entries can be
+//! The queue of log entries. Logging never waits: the queue is bounded, one thread writes its entries to journald or
+//! stderr, and entries that do not fit or cannot be written are counted. The count is logged as soon as entries can be
 //! written again.
 
 use std::collections::VecDeque;
@@ -12,48 +12,48 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tracing::Level;
 
-use super::entry::{Entry, Reader};
+use super::entry::{LogEntry, LogFormat};
 use super::journal::Journal;
 
-/// Bytes of entries that wait to be written; an entry beyond them is dropped.
+/// Maximum size of the queue in bytes. An entry that would exceed it is dropped.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The part of these bytes that only warnings and errors may use, so that a flood of other entries does not crowd them
-/// out.
+/// The part of the queue that is reserved for warnings and errors, so that a flood of other entries cannot displace them.
 const RESERVE: usize = BYTES_MAX / 8;
 
 #[derive(Debug, Default)]
-struct State {
-    entries: VecDeque<Entry>,
+struct QueueState {
+    entries: VecDeque<LogEntry>,
     bytes: usize,
-    /// Entries that were dropped because the queue was full, and whose number was not logged yet.
+    /// Entries dropped because the queue was full, since their number was last logged.
     dropped: u64,
     is_writing: bool,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct QueueInner {
+    state: Mutex<QueueState>,
     has_entries: Condvar,
     is_empty: Condvar,
 }
 
-/// The queue; clones share it.
+/// The queue. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LogQueue(Arc<Shared>);
+pub(super) struct LogQueue(Arc<QueueInner>);
 
 impl LogQueue {
-    /// A queue whose entries a thread writes for this reader, for as long as the process lives.
-    pub(super) fn start(reader: Reader) -> io::Result<Self> {
+    /// Makes a queue, and starts the thread that writes its entries until the process ends.
+    pub(super) fn start(format: LogFormat) -> io::Result<Self> {
         let queue = Self::default();
         let own = queue.clone();
-        let journal = if reader == Reader::Journal { Journal::new().ok() } else { None };
-        let writing = move || own.write_all(Out::new(io::stderr(), reader, journal), &tell_lost);
+        let journal = if format == LogFormat::Journal { Journal::new().ok() } else { None };
+        let writer = LogWriter::new(io::stderr(), format, journal);
+        let writing = move || own.write_all(writer, &log_lost);
         std::thread::Builder::new().name("punctual-log".to_owned()).spawn(writing)?;
         Ok(queue)
     }
 
     /// Adds an entry, or drops it if the queue is full.
-    pub(super) fn push(&self, entry: Entry) {
+    pub(super) fn push(&self, entry: LogEntry) {
         let bytes = entry.bytes();
         let limit = if entry.level <= Level::WARN { BYTES_MAX } else { BYTES_MAX - RESERVE };
         let mut state = self.lock();
@@ -65,12 +65,12 @@ impl LogQueue {
     }
 
     /// Adds the last entry of the process, even if the queue is full.
-    pub(super) fn push_last(&self, entry: Entry) {
+    pub(super) fn push_last(&self, entry: LogEntry) {
         let bytes = entry.bytes();
         self.add(self.lock(), entry, bytes);
     }
 
-    fn add(&self, mut state: MutexGuard<'_, State>, entry: Entry, bytes: usize) {
+    fn add(&self, mut state: MutexGuard<'_, QueueState>, entry: LogEntry, bytes: usize) {
         state.bytes += bytes;
         state.entries.push_back(entry);
         drop(state);
@@ -79,31 +79,31 @@ impl LogQueue {
 
     /// Waits until every entry is written, but no longer than `limit`.
     pub(super) fn finish(&self, limit: Duration) {
-        let is_pending = |state: &mut State| state.is_writing || !state.entries.is_empty();
+        let is_pending = |state: &mut QueueState| state.is_writing || !state.entries.is_empty();
         let waited = self.0.is_empty.wait_timeout_while(self.lock(), limit, is_pending);
-        // Nobody reads: the entries are lost, and the end does not wait for them.
+        // After a timeout nobody reads the log, so the rest of the entries is lost.
         drop(waited);
     }
 
-    /// Writes entries as they come. `tell` logs how many were lost.
-    fn write_all(&self, mut out: Out<impl Write + AsFd>, tell: &dyn Fn(u64)) {
+    /// Writes entries as they come. `log_lost` logs how many were lost. Never returns.
+    fn write_all(&self, mut writer: LogWriter<impl Write + AsFd>, log_lost: &dyn Fn(u64)) {
         loop {
-            out.write(&self.next());
+            writer.write(&self.next());
             let mut state = self.lock();
-            // Not at each entry that finds a place while the queue is full: that would fill it with reports.
+            // While the queue is nearly full, a report for each entry that fits would fill it again.
             let has_room = state.bytes <= BYTES_MAX / 2;
             let dropped =
-                if has_room && out.works { std::mem::take(&mut state.dropped) } else { 0 };
+                if has_room && writer.works { std::mem::take(&mut state.dropped) } else { 0 };
             drop(state);
-            let lost = dropped + if out.works { std::mem::take(&mut out.lost) } else { 0 };
+            let lost = dropped + if writer.works { std::mem::take(&mut writer.lost) } else { 0 };
             if lost > 0 {
-                tell(lost);
+                log_lost(lost);
             }
         }
     }
 
-    /// Waits for an entry. The one before it has been written.
-    fn next(&self) -> Entry {
+    /// Waits for the next entry. The previous one counts as written.
+    fn next(&self) -> LogEntry {
         let mut state = self.lock();
         loop {
             state.is_writing = false;
@@ -117,44 +117,44 @@ impl LogQueue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn tell_lost(lines: u64) {
-    tracing::warn!(lines, "lines of the log were lost, because they could not be written");
+fn log_lost(lines: u64) {
+    tracing::warn!(lines, "lines of the log were lost because they could not be written");
 }
 
-/// Where entries are written, and how that goes.
+/// Writes entries, and remembers whether that works.
 #[derive(Debug)]
-struct Out<W> {
-    /// Standard error: for everything that journald does not take as a datagram.
+struct LogWriter<W> {
+    /// stderr, for everything that journald does not accept as a datagram.
     stream: W,
-    reader: Reader,
+    format: LogFormat,
     journal: Option<Journal>,
-    /// Whether the last entry was written.
+    /// True if the last entry was written.
     works: bool,
-    /// Whether a part of a line stands there without its end.
+    /// True if the stream ends in an incomplete line.
     is_torn: bool,
-    /// Entries that could not be written, and whose number was not logged yet.
+    /// Entries that could not be written, since their number was last logged.
     lost: u64,
 }
 
-impl<W: Write + AsFd> Out<W> {
-    fn new(stream: W, reader: Reader, journal: Option<Journal>) -> Self {
-        Self { stream, reader, journal, works: false, is_torn: false, lost: 0 }
+impl<W: Write + AsFd> LogWriter<W> {
+    fn new(stream: W, format: LogFormat, journal: Option<Journal>) -> Self {
+        Self { stream, format, journal, works: false, is_torn: false, lost: 0 }
     }
 
-    fn write(&mut self, entry: &Entry) {
+    fn write(&mut self, entry: &LogEntry) {
         if self.journal.as_ref().is_some_and(|journal| journal.send(entry)) {
             self.works = true;
         } else {
-            self.write_line(&entry.line(self.reader));
+            self.write_line(&entry.line(self.format));
         }
     }
 
-    /// Writes a line. An error loses that line and nothing else: the disk may have room again for the next one.
+    /// Writes a line. An error loses only this line: the disk may have room for the next one.
     fn write_line(&mut self, line: &str) {
         let text = if self.is_torn { format!("\n{line}") } else { line.to_owned() };
         let mut rest = text.as_bytes();
@@ -162,7 +162,7 @@ impl<W: Write + AsFd> Out<W> {
             match self.stream.write(rest) {
                 Ok(written @ 1..) => rest = rest.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Another process has made this file non-blocking.
+                // Another process has made the file non-blocking.
                 Err(error)
                     if error.kind() == ErrorKind::WouldBlock && wait_for_room(&self.stream) => {}
                 Ok(0) | Err(_) => break,
@@ -178,7 +178,7 @@ impl<W: Write + AsFd> Out<W> {
     }
 }
 
-/// Waits until something can be written. False if that cannot be waited for.
+/// Waits until the stream is writable. Returns false if waiting is not possible.
 fn wait_for_room(to: &impl AsFd) -> bool {
     let polled = poll(&mut [PollFd::new(to, PollFlags::OUT)], None);
     polled.is_ok() || polled == Err(Errno::INTR)
@@ -191,32 +191,32 @@ mod tests {
 
     use super::*;
 
-    fn entry(level: Level, text: &str) -> Entry {
-        Entry::of_text(text, level)
+    fn entry(level: Level, text: &str) -> LogEntry {
+        LogEntry::from_text(text, level)
     }
 
     #[test]
-    fn an_entry_that_does_not_fit_is_dropped_and_counted_when_entries_can_be_written_again() {
+    fn entries_that_do_not_fit_are_counted_when_entries_can_be_written_again() {
         let queue = LogQueue::default();
         let error = entry(Level::ERROR, &"x".repeat(1000));
         let sent = BYTES_MAX / 1000;
         (0..sent).for_each(|_| queue.push(error.clone()));
         queue.finish(Duration::from_millis(1));
         let (reader, writer) = io::pipe().unwrap();
-        let (told_in, told) = mpsc::channel();
+        let (lost_sender, lost) = mpsc::channel();
         let own = queue.clone();
         std::thread::spawn(move || {
-            let out = Out::new(writer, Reader::Plain, None);
-            own.write_all(out, &move |lost| told_in.send(lost).unwrap());
+            let writer = LogWriter::new(writer, LogFormat::Plain, None);
+            own.write_all(writer, &move |lost| lost_sender.send(lost).unwrap());
         });
         let mut read = BufReader::new(reader).lines();
         let kept = BYTES_MAX / error.bytes();
         assert!(read.by_ref().take(kept).all(|line| line.unwrap().len() == 1000));
-        assert_eq!(told.recv().unwrap(), u64::try_from(sent - kept).unwrap());
+        assert_eq!(lost.recv().unwrap(), u64::try_from(sent - kept).unwrap());
         queue.push_last(entry(Level::ERROR, "last"));
         queue.finish(Duration::from_mins(1));
         assert_eq!(read.next().unwrap().unwrap(), "last");
-        assert!(told.try_recv().is_err(), "they are told once");
+        assert!(lost.try_recv().is_err(), "the count is logged once");
     }
 
     #[test]
@@ -235,12 +235,13 @@ mod tests {
         let path = folder.path().join("log");
         let file = std::fs::File::create(&path).unwrap();
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut out = Out { is_torn: true, ..Out::new(full, Reader::Plain, None) };
-        out.write(&entry(Level::WARN, "lost"));
-        assert!(!out.works && out.is_torn && out.lost == 1);
-        out.stream = file;
-        out.write(&entry(Level::WARN, "kept"));
-        assert!(out.works && !out.is_torn);
+        let mut writer =
+            LogWriter { is_torn: true, ..LogWriter::new(full, LogFormat::Plain, None) };
+        writer.write(&entry(Level::WARN, "lost"));
+        assert!(!writer.works && writer.is_torn && writer.lost == 1);
+        writer.stream = file;
+        writer.write(&entry(Level::WARN, "kept"));
+        assert!(writer.works && !writer.is_torn);
         assert_eq!(std::fs::read_to_string(path).unwrap(), "\nkept\n");
     }
 }

@@ -34,6 +34,6 @@ pub async fn serve(
     };
     let hosts = Hosts::new(address, toutiao.settings().host_names());
     let router = router(ApiState { toutiao, client }, hosts);
-    let wording = |_, message: &str| ToutiaoApiError::body(message);
-    server::serve(listener, router, (LIMITS, wording), shutdown).await;
+    let error_body = |_, message: &str| ToutiaoApiError::body(message);
+    server::serve(listener, router, LIMITS, error_body, shutdown).await;
 }

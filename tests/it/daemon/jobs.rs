@@ -908,5 +908,5 @@ async fn a_service_manager_that_does_not_read_holds_up_nothing() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), Kill::TERM).unwrap();
     assert!(daemon.wait().unwrap().success());
     let log = std::fs::read_to_string(home.log()).unwrap();
-    assert!(log.contains("the service manager could not be told"), "{log}");
+    assert!(log.contains("the service manager could not be notified"), "{log}");
 }

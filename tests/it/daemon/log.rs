@@ -319,9 +319,9 @@ fn a_filter_that_is_not_understood_is_refused_in_the_same_words_everywhere() {
     let mut home = Home::new("");
     let daemon = home.start();
     let cases = [
-        ("foo", "\"foo\" is no level"),
-        (",", "\"\" is no level"),
-        ("3", "\"3\" is no level"),
+        ("foo", "\"foo\" is not a level"),
+        (",", "\"\" is not a level"),
+        ("3", "\"3\" is not a level"),
         ("punctaul=debug", "there is no module \"punctaul\""),
         ("punctual::stoer=debug", "there is no module \"punctual::stoer\""),
     ];

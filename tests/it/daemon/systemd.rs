@@ -271,7 +271,7 @@ fn a_watchdog_of_another_process_is_not_served_and_one_that_cannot_be_is_told() 
 
     home.set("WATCHDOG_PID", "none");
     let daemon = home.start();
-    home.log_with("WATCHDOG_PID is no number");
+    home.log_with("WATCHDOG_PID is not a number");
     assert!(daemon.stop().success());
 }
 

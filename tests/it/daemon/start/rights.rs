@@ -93,7 +93,7 @@ async fn migrates(url: &str) {
     is_refused(&app, "the tables of punctual are not there, and its user may not change it");
     is_refused(&app, "run `punctual migrate` as a user who may");
     let (code, said) = migrate(&app, &["--check"]);
-    assert!(code == 1 && said.contains("the tables of punctual are not there"), "{said}");
+    assert!(code == 1 && said.contains("the tables of punctual do not exist"), "{said}");
     let (code, said) = migrate(&app, &[]);
     assert!(code == 1 && said.contains("as a user who may"), "{said}");
 
@@ -128,7 +128,7 @@ fn a_file_is_migrated_and_its_daemon_is_not_disturbed() {
     let other = home.path().canonicalize().unwrap().join("other.db");
     for more in [&["--check"][..], &[]] {
         let (code, said) = home.fails(&[&["migrate", "--url-file", "url"], more].concat());
-        let missing = format!("there is no file {}: a daemon makes", other.display());
+        let missing = format!("there is no file {}: a daemon creates", other.display());
         assert!(code == 1 && said.contains(&missing), "{said}");
         assert!(!other.exists(), "only a daemon makes its file");
     }
@@ -227,7 +227,7 @@ async fn an_older_schema_is_brought_to_this_version_and_a_newer_one_is_refused()
     let (code, said) = migrate(&reader, &["--check"]);
     assert!(code == 1 && said.contains("has schema version 1"), "{said}");
     let (code, said) = migrate(&url, &[]);
-    assert!(code == 0 && said.contains("brought the schema from version 1 to"), "{said}");
+    assert!(code == 0 && said.contains("migrated the schema from version 1 to"), "{said}");
     assert_eq!(migrate(&url, &["--check"]).0, 0);
     server
         .sql("older", "insert into _sqlx_migrations values (99, 'later', now(), true, '\\x00', 0)");

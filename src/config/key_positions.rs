@@ -1,4 +1,4 @@
-//! From TOML to JSON, and from a field back to its place in the text.
+//! Reads TOML into JSON, and finds the place of a field in the text again.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,23 +8,23 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::ConfigError;
+use super::error::ConfigError;
 use crate::invalid::Invalid;
 
-/// Where every key of a file stands.
+/// The position of every key of a file.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct KeyPositions {
     file: PathBuf,
-    /// Byte offset of each line's beginning.
+    /// Byte offset of the start of each line.
     lines: Vec<usize>,
     /// Byte offset of each key, by its path, such as `jobs[0].trigger.hour`.
     keys: BTreeMap<String, usize>,
-    /// Values that JSON does not have; null stands in for each.
+    /// Values that JSON cannot represent. Each was replaced by null.
     pub(super) unusable: Vec<Invalid>,
 }
 
-impl Places {
-    /// A fault with its place: that of its field, or of the nearest key around it.
+impl KeyPositions {
+    /// Adds the place of a fault: that of its field, or else of the nearest key that contains it.
     pub(super) fn error(&self, invalid: Invalid) -> ConfigError {
         let mut path = invalid.field.as_str();
         let offset = loop {
@@ -43,7 +43,7 @@ impl Places {
         }
     }
 
-    /// The file, as it was named.
+    /// The path of the file, as it was given.
     pub(super) fn file(&self) -> &Path {
         &self.file
     }
@@ -55,34 +55,34 @@ impl Places {
     }
 }
 
-/// Reads a file's text into JSON, and notes where everything stands.
-pub(super) fn read(file: &Path, text: &str) -> Result<(Value, Places), ConfigError> {
+/// Reads the text of a file into JSON, and records the position of every key.
+pub(super) fn read(file: &Path, text: &str) -> Result<(Value, KeyPositions), ConfigError> {
     let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
     let lines = std::iter::once(0).chain(breaks).collect();
-    let mut places = Places { file: file.to_owned(), lines, ..Places::default() };
+    let mut positions = KeyPositions { file: file.to_owned(), lines, ..KeyPositions::default() };
     let table = DeTable::parse(text).map_err(|error| {
-        let place = error.span().map(|Range { start, .. }| places.line_and_column(start));
+        let place = error.span().map(|Range { start, .. }| positions.line_and_column(start));
         let invalid = Invalid::new("", format!("not TOML: {}", error.message()));
         ConfigError { file: file.to_owned(), place, invalid }
     })?;
-    let value = from_table(table.get_ref(), "", &mut places);
-    Ok((value, places))
+    let value = from_table(table.get_ref(), "", &mut positions);
+    Ok((value, positions))
 }
 
-fn from_table(table: &DeTable<'_>, path: &str, places: &mut Places) -> Value {
+fn from_table(table: &DeTable<'_>, path: &str, positions: &mut KeyPositions) -> Value {
     let mut map = Map::new();
     for (key, value) in table {
         let name: &str = key.get_ref();
         let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        places.keys.insert(path.clone(), key.span().start);
-        map.insert(name.to_owned(), from_value(value, &path, places));
+        positions.keys.insert(path.clone(), key.span().start);
+        map.insert(name.to_owned(), from_value(value, &path, positions));
     }
     Value::Object(map)
 }
 
-fn from_value(value: &Spanned<DeValue<'_>>, path: &str, places: &mut Places) -> Value {
+fn from_value(value: &Spanned<DeValue<'_>>, path: &str, positions: &mut KeyPositions) -> Value {
     let mut refuse = |why: &str| {
-        places.unusable.push(Invalid::new(path, why));
+        positions.unusable.push(Invalid::new(path, why));
         Value::Null
     };
     match value.get_ref() {
@@ -101,12 +101,12 @@ fn from_value(value: &Spanned<DeValue<'_>>, path: &str, places: &mut Places) -> 
             let mut list = Vec::with_capacity(items.len());
             for (number, item) in items.iter().enumerate() {
                 let path = format!("{path}[{number}]");
-                places.keys.insert(path.clone(), item.span().start);
-                list.push(from_value(item, &path, places));
+                positions.keys.insert(path.clone(), item.span().start);
+                list.push(from_value(item, &path, positions));
             }
             Value::Array(list)
         }
-        DeValue::Table(table) => from_table(table, path, places),
+        DeValue::Table(table) => from_table(table, path, positions),
     }
 }
 
@@ -115,9 +115,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_has_its_place() {
+    fn every_key_has_its_position() {
         let text = "[a]\nb = 1\n\n[[jobs]]\nid = \"x\"\ntrigger = { type = \"cron\", hour = 3 }\n";
-        let (value, places) = read(Path::new("f.toml"), text).unwrap();
+        let (value, positions) = read(Path::new("f.toml"), text).unwrap();
         assert_eq!(value["jobs"][0]["trigger"]["hour"], 3);
         let cases = [
             ("a.b", Some((2, 1))),
@@ -128,12 +128,12 @@ mod tests {
             ("nothing", None),
         ];
         for (field, place) in cases {
-            assert_eq!(places.error(Invalid::new(field, "x")).place, place, "{field}");
+            assert_eq!(positions.error(Invalid::new(field, "x")).place, place, "{field}");
         }
     }
 
     #[test]
-    fn what_is_not_toml_is_refused_at_its_place() {
+    fn invalid_toml_is_refused_with_its_position() {
         let error = read(Path::new("f.toml"), "a = 1\nb = = 2\n").unwrap_err();
         assert_eq!(error.place.map(|(line, _)| line), Some(2));
         assert!(error.to_string().starts_with("f.toml:2:"), "{error}");

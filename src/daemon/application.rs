@@ -1,5 +1,5 @@
-//! The application beside the scheduler: its builtins in the registry, its HTTP API, its sample
-//! data. Nothing of it is opened before it is needed.
+//! The application that runs in the daemon's process: its builtins are in the registry, and it has an HTTP API. Its
+//! database and counters are opened when they are first used.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,72 +19,70 @@ use crate::task::builtin::Registry;
 use crate::task::standard;
 use crate::toutiao::{self, Toutiao, ToutiaoError, ToutiaoSettings};
 
-/// What a worker process is told first.
+/// What a worker process needs to build the same application.
 #[derive(Debug, Serialize, Deserialize)]
-struct Hello {
+struct WorkerSettings {
     toutiao: ToutiaoSettings,
     state_directory: std::path::PathBuf,
 }
 
 /// Toutiao, and the registry with all builtins.
 #[derive(Debug)]
-pub(super) struct App {
+pub(super) struct Application {
     toutiao: Toutiao,
     registry: Registry,
-    hello: Value,
+    worker_settings: Value,
 }
 
-impl App {
-    /// Builds the registry. `runtime` drives what builtins wait for. The fault of a setting names its field.
+impl Application {
+    /// Builds the application and its registry. `runtime` drives the futures that builtins block on. An error names the
+    /// faulty field of the settings.
     pub(super) fn new(
         settings: ToutiaoSettings,
         state_directory: &Path,
         clock: Arc<dyn Clock>,
         runtime: &Handle,
     ) -> Result<Self, Invalid> {
-        let hello =
-            Hello { toutiao: settings.clone(), state_directory: state_directory.to_owned() };
-        let hello =
-            serde_json::to_value(hello).map_err(|error| Invalid::new("", error.to_string()))?;
+        let toutiao = settings.clone();
+        let worker_settings =
+            WorkerSettings { toutiao, state_directory: state_directory.to_owned() };
+        let worker_settings = serde_json::to_value(worker_settings)
+            .map_err(|error| Invalid::new("", error.to_string()))?;
         let toutiao =
             Toutiao::new(settings, state_directory, clock).map_err(|error| match error {
                 ToutiaoError::Settings(invalid) => invalid,
-                ToutiaoError::Database(_) | ToutiaoError::Counters(_) => {
-                    Invalid::new("", error.to_string())
-                }
+                other => Invalid::new("", other.to_string()),
             })?;
         let mut registry = Registry::default();
         standard::register(&mut registry);
         toutiao.register(&mut registry, runtime);
-        Ok(Self { toutiao, registry, hello })
+        Ok(Self { toutiao, registry, worker_settings })
     }
 
-    /// Builds it in a worker process, from what the daemon told.
-    pub(super) fn from_hello(
-        hello: Value,
+    /// Builds the application in a worker process from [`Self::worker_settings`] of the daemon.
+    pub(super) fn from_settings(
+        settings: Value,
         clock: Arc<dyn Clock>,
         runtime: &Handle,
     ) -> anyhow::Result<Self> {
-        let hello: Hello = serde_json::from_value(hello)?;
-        Ok(Self::new(hello.toutiao, &hello.state_directory, clock, runtime)?)
+        let WorkerSettings { toutiao, state_directory } = serde_json::from_value(settings)?;
+        Ok(Self::new(toutiao, &state_directory, clock, runtime)?)
     }
 
-    /// All builtins.
     pub(super) fn registry(&self) -> Registry {
         self.registry.clone()
     }
 
-    /// What a worker process is told first.
-    pub(super) fn worker_hello(&self) -> &Value {
-        &self.hello
+    /// What a worker process needs to build the same application.
+    pub(super) fn worker_settings(&self) -> &Value {
+        &self.worker_settings
     }
 
-    /// The application itself.
     pub(super) fn toutiao(&self) -> &Toutiao {
         &self.toutiao
     }
 
-    /// Starts the HTTP API, if it has an address.
+    /// Starts the HTTP API, if the settings have an address for it.
     pub(super) async fn serve(
         &self,
         tracker: &TaskTracker,

@@ -1,7 +1,7 @@
-//! The status of the daemon in one line, for the service manager: `systemctl status` shows it.
+//! The status of the daemon in one line, which `systemctl status` shows.
 //!
-//! The line follows the steps of the scheduler and what the daemon has noted. Nothing wakes up for it while nothing
-//! happens.
+//! The line is updated after steps of the scheduler and when a condition changes. While nothing happens, nothing wakes up
+//! for it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::notify;
+use super::service_manager;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::control::condition::{
     Condition, ConditionKind, ConditionSources, ReportedConditions, conditions,
@@ -22,46 +22,48 @@ use crate::scheduler::handle::{Handle, Status};
 use crate::scheduler::request::Conflict;
 use crate::zone::Zone;
 
-/// The shortest time between two lines.
+/// Minimum time between two updates.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The pause between two counts of the jobs, as a multiple of the time that a count takes.
+/// Pause between two counts of the jobs, as a multiple of the time that a count takes.
 const COUNT_PAUSE_FACTOR: u32 = 20;
-/// How old a count may be where other daemons change the same jobs.
+/// Maximum age of a count if other daemons change the same jobs.
 const COUNT_AGE: Duration = Duration::from_mins(1);
-/// Characters of a line. A message to systemd has at most 4 KiB.
+/// Maximum length of the line in characters. A message to systemd has at most 4 KiB.
 const LINE_CHARS: usize = 1000;
 
-/// How many jobs are in each state.
-type Counts = Vec<(String, u64)>;
+/// The number of jobs in each state.
+type JobCounts = Vec<(String, u64)>;
 
-/// What a line is made of.
+/// Makes and sends the status line.
 #[derive(Debug, Clone)]
-pub(super) struct Standing {
+pub(super) struct StatusLine {
     handle: Handle,
     history: History,
     noted: ReportedConditions,
     rules: watch::Receiver<Arc<Rules>>,
     /// Where the daemon listens.
     socket: PathBuf,
-    /// How many jobs are in each state, as last counted.
-    jobs: Arc<Mutex<Option<Counts>>>,
-    /// The line that was sent last.
+    /// The last count.
+    jobs: Arc<Mutex<Option<JobCounts>>>,
+    /// The last line that was sent.
     sent: Arc<Mutex<String>>,
 }
 
-/// A count of the jobs.
+/// When the jobs were last counted.
 #[derive(Debug, Clone, Copy)]
 struct Counted {
-    /// The changes of jobs that this daemon had written before.
+    /// The number of changes of jobs that this daemon had written by then.
     changes: u64,
     at: Instant,
-    /// When they may be counted again.
+    /// When the jobs may be counted again.
     again_at: Instant,
 }
 
-impl Standing {
+impl StatusLine {
     pub(super) fn new(
-        (handle, history, noted): (Handle, History, ReportedConditions),
+        handle: Handle,
+        history: History,
+        noted: ReportedConditions,
         rules: watch::Receiver<Arc<Rules>>,
         socket: PathBuf,
     ) -> Self {
@@ -72,11 +74,11 @@ impl Standing {
     /// Notifies the service manager that the daemon is ready, with the status line.
     pub(super) fn ready(&self) {
         let line = self.line(&self.handle.status());
-        notify::ready(&line);
+        service_manager::ready(&line);
         self.is_new(line);
     }
 
-    /// Notes which jobs of the file another file declares.
+    /// Notes the jobs of the file that another file declares.
     pub(super) fn declared(&self, conflicts: &[Conflict]) {
         let Some(first) = conflicts.first() else {
             return self.noted.clear(ConditionKind::Conflict);
@@ -88,7 +90,7 @@ impl Standing {
         self.noted.set(Condition::new(ConditionKind::Conflict, &message, None));
     }
 
-    /// Notes how a reload has ended, and tells the service manager that the daemon is ready again.
+    /// Notes the result of a reload, and notifies the service manager that the daemon is ready again.
     pub(super) fn reloaded(&self, error: Option<&String>) {
         match error {
             None => self.noted.clear(ConditionKind::Reload),
@@ -104,7 +106,7 @@ impl Standing {
         self.ready();
     }
 
-    /// Tells the service manager whenever the line changes, until the scheduler has ended.
+    /// Sends the line whenever it changes, until the scheduler has ended.
     pub(super) async fn follow(self) {
         let (mut steps, mut notes) = (self.handle.steps(), self.noted.changes());
         let mut counted = None;
@@ -114,7 +116,7 @@ impl Standing {
             let again_at = self.count(&status, &mut counted).await;
             let line = self.line(&status);
             if self.is_new(line.clone()) {
-                notify::status(&line);
+                service_manager::status(&line);
             }
             tokio::time::sleep(PAUSE).await;
             let count_again = async {
@@ -125,14 +127,14 @@ impl Standing {
             };
             tokio::select! {
                 changed = steps.changed() => if changed.is_err() { return },
-                // The sender is one of this very object's fields.
+                // The sender is a field of `self`, so this cannot fail.
                 _ = notes.changed() => {}
                 () = count_again => {}
             }
         }
     }
 
-    /// Whether this line differs from the one that was sent last; then it counts as sent.
+    /// True if the line differs from the last one that was sent. It counts as sent from now on.
     fn is_new(&self, line: String) -> bool {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = *sent != line;
@@ -140,7 +142,7 @@ impl Standing {
         is_new
     }
 
-    /// Counts the jobs if that may give another result than before. Says when to do so, if it is too early now.
+    /// Counts the jobs if their numbers may have changed. If it is too early for that, returns when to count them.
     async fn count(&self, status: &Status, counted: &mut Option<Counted>) -> Option<Instant> {
         let now = Instant::now();
         let changes = status.written.jobs;
@@ -153,7 +155,7 @@ impl Standing {
                 return Some(last.again_at);
             }
         }
-        // Once the store is back, a step says so.
+        // The step that finds the store available again will cause a count.
         if status.store_error.is_some() {
             return None;
         }
@@ -185,7 +187,7 @@ impl Standing {
     }
 }
 
-/// What is wrong, and what the scheduler does.
+/// The conditions, and what the scheduler does.
 fn sentence(
     status: &Status,
     jobs: Option<&[(String, u64)]>,
@@ -193,9 +195,9 @@ fn sentence(
     zone: &Zone,
 ) -> String {
     let local = |at: Timestamp| zone.to_fixed(at).format("%Y-%m-%d %H:%M:%S %:z");
-    // A stop has words of its own.
-    let told = found.iter().filter(|condition| condition.kind != ConditionKind::Stopping);
-    let mut parts: Vec<String> = told
+    // The last part of the line tells of a stop.
+    let shown = found.iter().filter(|condition| condition.kind != ConditionKind::Stopping);
+    let mut parts: Vec<String> = shown
         .map(|Condition { message, since, .. }| match since {
             Some(since) => format!("{message} (since {})", local(*since)),
             None => message.clone(),
@@ -228,15 +230,15 @@ mod tests {
         Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap()
     }
 
-    fn told(status: &Status, found: &[Condition]) -> String {
+    fn line(status: &Status, found: &[Condition]) -> String {
         let jobs = [("active".to_owned(), 11), ("broken".to_owned(), 1)];
         sentence(status, Some(&jobs), found, &Zone::parse("+01:00").unwrap())
     }
 
     #[test]
-    fn the_line_says_what_is_done_and_what_is_wrong_in_local_time() {
+    fn the_line_shows_conditions_and_progress_in_local_time() {
         let mut status = Status { running: 3, next_due: Some(at(60)), ..Status::default() };
-        assert_eq!(told(&status, &[]), "12 jobs, 3 running, next due 2027-01-15 09:01:00 +01:00");
+        assert_eq!(line(&status, &[]), "12 jobs, 3 running, next due 2027-01-15 09:01:00 +01:00");
         let one = [("active".to_owned(), 1)];
         assert_eq!(sentence(&Status::default(), Some(&one), &[], &Zone::utc()), "1 job, 0 running");
         assert_eq!(sentence(&Status::default(), None, &[], &Zone::utc()), "0 running");
@@ -250,28 +252,28 @@ mod tests {
             ),
         ];
         assert_eq!(
-            told(&status, &found),
+            line(&status, &found),
             "the store is unavailable: gone; the scheduler was paused by uid 7: no job fires \
              (since 2027-01-15 09:00:00 +01:00); 12 jobs, 3 running"
         );
     }
 
     #[test]
-    fn the_line_of_a_stop_says_what_it_waits_for() {
+    fn the_line_of_a_stop_says_what_the_daemon_waits_for() {
         let stopping = Condition::new(ConditionKind::Stopping, "the daemon is stopping", None);
         let away = Condition::new(ConditionKind::Store, "gone", None);
-        let told = |running, found: &[Condition]| {
-            told(&Status { draining: true, running, ..Status::default() }, found)
+        let line = |running, found: &[Condition]| {
+            line(&Status { draining: true, running, ..Status::default() }, found)
         };
-        assert_eq!(told(2, std::slice::from_ref(&stopping)), "waiting for 2 runs to end");
-        assert_eq!(told(1, &[stopping, away]), "gone; waiting for 1 run to end");
-        assert_eq!(told(0, &[]), "stopping");
+        assert_eq!(line(2, std::slice::from_ref(&stopping)), "waiting for 2 runs to end");
+        assert_eq!(line(1, &[stopping, away]), "gone; waiting for 1 run to end");
+        assert_eq!(line(0, &[]), "stopping");
     }
 
     #[test]
     fn the_line_is_bounded() {
         let long = Condition::new(ConditionKind::Store, &"ä".repeat(2 * LINE_CHARS), None);
-        let line = told(&Status::default(), &vec![long; 9]);
+        let line = line(&Status::default(), &vec![long; 9]);
         assert_eq!(line.chars().count(), LINE_CHARS + 1);
         assert!(line.ends_with('…'));
     }

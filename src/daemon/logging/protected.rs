@@ -1,38 +1,38 @@
-//! What a request may not hide: the audit lines, warnings and errors that the filter of the start shows. Everyone who may
-//! send control requests could otherwise switch off the record of them.
+//! The part of the log that a request may not hide: the audit lines, warnings and errors that the filter of the start
+//! shows. Otherwise everyone who may send control requests could turn off the record of these requests.
 
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::control::audit;
 
-/// Directives, read: a level for everything, and levels for modules.
+/// Parsed directives: a general level, and levels of modules.
 #[derive(Debug)]
 struct Directives<'a> {
     general: LevelFilter,
-    of_modules: Vec<(&'a str, LevelFilter)>,
+    modules: Vec<(&'a str, LevelFilter)>,
 }
 
 impl<'a> Directives<'a> {
-    /// Reads directives whose levels are known to be understood.
-    fn read(text: &'a str) -> Self {
-        let mut read = Self { general: LevelFilter::OFF, of_modules: Vec::new() };
+    /// Parses directives that are known to be valid.
+    fn parse(text: &'a str) -> Self {
+        let mut parsed = Self { general: LevelFilter::OFF, modules: Vec::new() };
         for part in text.split(',') {
             match part.split_once('=') {
-                Some((module, level)) => read.of_modules.push((module, of_word(level))),
-                None => read.general = of_word(part),
+                Some((module, level)) => parsed.modules.push((module, parse_level(level))),
+                None => parsed.general = parse_level(part),
             }
         }
-        read
+        parsed
     }
 
-    /// The level that holds for a module: that of the longest name with which its own begins, as in `EnvFilter`.
+    /// The level of a module: that of the longest prefix of its name, as in `EnvFilter`.
     fn level(&self, module: &str) -> LevelFilter {
-        let of_it = self.of_modules.iter().filter(|(name, _)| module.starts_with(name));
-        of_it.max_by_key(|(name, _)| name.len()).map_or(self.general, |(_, level)| *level)
+        let matching = self.modules.iter().filter(|(name, _)| module.starts_with(name));
+        matching.max_by_key(|(name, _)| name.len()).map_or(self.general, |(_, level)| *level)
     }
 
-    /// The least that a change must leave of a module; none stands for all modules that are not named.
-    fn floor(&self, module: Option<&str>) -> LevelFilter {
+    /// The minimum level that a change must leave to a module. `None` stands for all modules that are not named.
+    fn minimum(&self, module: Option<&str>) -> LevelFilter {
         match module {
             Some(audit::TARGET) => self.level(audit::TARGET),
             Some(module) => self.level(module).min(LevelFilter::WARN),
@@ -41,22 +41,24 @@ impl<'a> Directives<'a> {
     }
 }
 
-fn of_word(level: &str) -> LevelFilter {
+fn parse_level(level: &str) -> LevelFilter {
     level.parse().unwrap_or(LevelFilter::OFF)
 }
 
-/// The directives that a change makes hold. A part of what is given that would hide too much is refused by name; a module
-/// that is not named keeps what it needs of the start.
+/// Limits a change to what may be hidden. `given` is the text of the request, and `directives` are the complete directives
+/// that follow from it. A part of the request that would hide too much is refused by name; modules that the request does
+/// not name keep their minimum level.
 ///
-/// It is enough to look at the names in both filters: every other module has the levels of one of them in both.
-pub(super) fn held(start_text: &str, given: &str, directives: &str) -> Result<String, String> {
-    let start = Directives::read(start_text);
+/// Only the names that occur in the two filters need to be checked, since every other module has the level of one of them
+/// in both.
+pub(super) fn protect(start_text: &str, given: &str, directives: &str) -> Result<String, String> {
+    let start = Directives::parse(start_text);
     for part in given.split(',').map(str::trim) {
         let (module, level) = match part.split_once('=') {
             Some((module, level)) => (Some(module), level),
             None => (None, part),
         };
-        if of_word(level) < start.floor(module) {
+        if parse_level(level) < start.minimum(module) {
             let hidden = match module {
                 Some(audit::TARGET) => "control requests",
                 _ => "warnings or errors",
@@ -67,25 +69,24 @@ pub(super) fn held(start_text: &str, given: &str, directives: &str) -> Result<St
             ));
         }
     }
-    let asked = Directives::read(directives);
-    let is_named = |module: &str| given.split(',').filter_map(named).any(|name| name == module);
-    let of_start = start.of_modules.iter().map(|(module, _)| *module);
-    let of_start = of_start.filter(|module| *module != audit::TARGET);
-    let kept = of_start
-        .chain([audit::TARGET])
-        .filter(|module| !is_named(module) && asked.level(module) < start.floor(Some(module)));
-    let kept: Vec<_> = kept.map(|module| (module, start.floor(Some(module)))).collect();
-    Ok(with_kept(directives, &kept))
+    let requested = Directives::parse(directives);
+    let is_named = |module: &str| given.split(',').filter_map(module_of).any(|name| name == module);
+    let modules = start.modules.iter().map(|(module, _)| *module);
+    let modules = modules.filter(|module| *module != audit::TARGET).chain([audit::TARGET]);
+    let minimums = modules.map(|module| (module, start.minimum(Some(module))));
+    let kept = minimums
+        .filter(|(module, minimum)| !is_named(module) && requested.level(module) < *minimum);
+    Ok(with_levels(directives, &kept.collect::<Vec<_>>()))
 }
 
-/// The module that a part is for.
-fn named(part: &str) -> Option<&str> {
+/// The module that a part of the directives is for; `None` for the general level.
+fn module_of(part: &str) -> Option<&str> {
     part.trim().split_once('=').map(|(module, _)| module)
 }
 
-/// The directives, with the levels of these modules in place of their own.
-fn with_kept(directives: &str, kept: &[(&str, LevelFilter)]) -> String {
-    let is_kept = |part: &str| kept.iter().any(|(module, _)| named(part) == Some(*module));
+/// The directives with the levels of some modules replaced or added.
+fn with_levels(directives: &str, kept: &[(&str, LevelFilter)]) -> String {
+    let is_kept = |part: &str| kept.iter().any(|(module, _)| module_of(part) == Some(*module));
     let mut parts = directives.split(',');
     let general = parts.next().into_iter().map(str::to_owned);
     let own = parts.filter(|part| !is_kept(part)).map(str::to_owned);
@@ -96,12 +97,11 @@ fn with_kept(directives: &str, kept: &[(&str, LevelFilter)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::files::Demo;
-    use crate::daemon::logging::level::directives;
+    use crate::daemon::logging::directives::directives;
 
-    fn held_since(start: &str, given: &str) -> Result<String, String> {
-        let read = |text| directives(Demo::No, text).unwrap();
-        held(&read(start), given, &read(given))
+    fn protected(start: &str, given: &str) -> Result<String, String> {
+        let complete = |text| directives(false, text).unwrap();
+        protect(&complete(start), given, &complete(given))
     }
 
     #[test]
@@ -118,13 +118,13 @@ mod tests {
             ("error,ledger=debug", "ledger=error", "\"ledger=error\" would hide"),
             ("info", "sqlx=off", "\"sqlx=off\" would hide"),
         ] {
-            let error = held_since(start, given).unwrap_err();
+            let error = protected(start, given).unwrap_err();
             assert!(error.contains(named) && error.contains("PUNCTUAL_LOG"), "{start}: {error}");
         }
     }
 
     #[test]
-    fn what_is_not_named_keeps_what_it_needs_of_the_start() {
+    fn a_module_that_is_not_named_keeps_its_minimum() {
         let drivers = "sqlx=error,sqlx_core=error";
         for (start, given, held) in [
             ("info", "warn", format!("warn,audit=info,{drivers}")),
@@ -141,7 +141,7 @@ mod tests {
             ),
             ("sqlx=debug", "debug", "debug,sqlx=warn,sqlx_core=error".to_owned()),
         ] {
-            let shown = held_since(start, given).unwrap_or_else(|error| panic!("{start}: {error}"));
+            let shown = protected(start, given).unwrap_or_else(|error| panic!("{start}: {error}"));
             assert_eq!(shown, held, "{start}");
         }
     }

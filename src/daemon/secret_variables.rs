@@ -1,5 +1,5 @@
-//! Which variables of the daemon's environment the stored jobs name as secrets. All jobs are looked at once after the
-//! start, page by page, through the store's readers; commands wait for that, since they must not inherit these.
+//! Finds out which variables of the daemon's environment are secrets of stored jobs. After the start all jobs are read
+//! once, page by page, through the store's readers. Commands wait for that, because they must not inherit secrets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use crate::executor::SecretVariables;
 use crate::filter::{JobFilter, PAGE_LIMIT};
 use crate::store::{Archive, StoreError};
 
-/// Time until the store is asked again when it could not be read.
+/// Pause after a failed read of the store.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Looks at all jobs, and says when that is done.
+/// Reads all jobs, and then marks `secrets` as complete.
 pub(super) async fn learn(archive: Arc<dyn Archive>, secrets: SecretVariables) {
     let mut filter = JobFilter { limit: PAGE_LIMIT, ..JobFilter::default() };
     loop {
@@ -27,7 +27,7 @@ pub(super) async fn learn(archive: Arc<dyn Archive>, secrets: SecretVariables) {
     secrets.complete();
 }
 
-/// Looks at one page; the answer is where the next one begins, if there is one.
+/// Reads one page. Returns the id after which the next page begins, if there is one.
 async fn learn_page(
     archive: &dyn Archive,
     secrets: &SecretVariables,
