@@ -212,7 +212,7 @@ impl ExplainInputs<'_> {
         let policy = &self.job.policy;
         match reason {
             SkipReason::Missed => {
-                let grace = policy.misfire_grace.map(duration).unwrap_or_default();
+                let grace = policy.misfire_grace_time.map(duration).unwrap_or_default();
                 format!("it could not start within its misfire_grace_time (now {grace})")
             }
             SkipReason::Coalesced => {

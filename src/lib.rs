@@ -33,4 +33,5 @@ pub mod task;
 pub mod toutiao;
 pub mod trigger;
 pub mod user;
+mod words;
 pub mod zone;

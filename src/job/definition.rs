@@ -1,12 +1,14 @@
-//! A job as it is given: by a client, or in `jobs.toml`. Same keys, same checks.
+//! What a client may write about a job: the keys, and the bounds of id, labels and texts. Trigger and task are kept as
+//! JSON here; [`super::admission`] compiles them. The policy options are described in `policy.rs`.
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::JobId;
-use super::policy::{PolicyInput, given, given_value};
+use super::policy::{
+    CoalesceInput, Given, OnCrash, OnFinish, Overlap, PolicyInput, TaskInput, given, policy_options,
+};
 use super::retry::RetryInput;
-use super::rules::{Coalesce, OnCrash, OnFinish, Overlap};
 use crate::invalid::{self, Invalid};
 use crate::json;
 use crate::secret::Text;
@@ -18,68 +20,59 @@ const WORD_BYTES_MAX: usize = 255;
 /// Bytes of a description.
 const DESCRIPTION_BYTES_MAX: usize = 16 * 1024;
 
-/// A job's definition, not yet compiled.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(clippy::option_option, reason = "null says \"no limit\", absence says \"the default\"")]
-pub struct Definition {
-    /// The id; a new unique one where none is given.
-    pub id: Option<String>,
-    /// A name for people.
-    pub name: Option<String>,
-    /// When it is due.
-    #[serde(deserialize_with = "json::deserialize_strict")]
-    pub trigger: Value,
-    /// What it does.
-    #[serde(deserialize_with = "json::deserialize_strict")]
-    pub task: Value,
-    /// The pool; the one that fits the task where none is given.
-    pub executor: Option<String>,
-    #[serde(default, deserialize_with = "given")]
-    misfire_grace_time: Option<Option<f64>>,
-    coalesce: Option<Coalesce>,
-    max_instances: Option<u32>,
-    overlap: Option<Overlap>,
-    on_crash: Option<OnCrash>,
-    #[serde(default, deserialize_with = "given")]
-    max_runs: Option<Option<u64>>,
-    #[serde(default, deserialize_with = "given")]
-    timeout: Option<Option<f64>>,
-    #[serde(default, deserialize_with = "given")]
-    retry: Option<Option<RetryInput>>,
-    priority: Option<i32>,
-    #[serde(default, deserialize_with = "given_value")]
-    on_failure: Option<Option<Value>>,
-    on_failure_once: Option<bool>,
-    #[serde(default, deserialize_with = "given_value")]
-    on_recovery: Option<Option<Value>>,
-    #[serde(default, deserialize_with = "given_value")]
-    on_success: Option<Option<Value>>,
-    #[serde(default, deserialize_with = "given_value")]
-    on_missed: Option<Option<Value>>,
-    #[serde(default, deserialize_with = "given")]
-    heartbeat: Option<Option<Text>>,
-    #[serde(default, deserialize_with = "given")]
-    on_finish: Option<Option<OnFinish>>,
-    /// When it runs first, whatever the trigger says; null starts it paused.
-    #[serde(default, deserialize_with = "given")]
-    pub next_run_time: Option<Option<String>>,
-    /// Whether it starts paused.
-    #[serde(default)]
-    pub paused: bool,
-    /// Labels.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// Free text.
-    #[serde(default)]
-    pub description: String,
-    /// Whether a job of the same id is redefined rather than refused.
-    #[serde(default)]
-    pub replace_existing: bool,
+/// Defines [`Definition`]: its own keys, and those of the policy options.
+macro_rules! define_definition {
+    ($(
+        $(#[$attribute:meta])*
+        $key:ident: $input:ty => $value:ty = $default:expr, $check:expr;
+    )+) => {
+        /// A job as a client or `jobs.toml` gives it: the same keys and the same checks. Admission compiles it into a
+        /// [`Job`](super::Job).
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Definition {
+            /// The id. None: a new unique one.
+            pub id: Option<String>,
+            /// A name for people. None: the id.
+            pub name: Option<String>,
+            /// When the job is due.
+            #[serde(deserialize_with = "json::deserialize_strict")]
+            pub trigger: Value,
+            /// What the job does.
+            #[serde(deserialize_with = "json::deserialize_strict")]
+            pub task: Value,
+            /// The pool that runs it. None: one that can run the task.
+            pub executor: Option<String>,
+            $(#[serde(default, deserialize_with = "given")] $key: Given<$input>,)+
+            /// When the job runs first, whatever the trigger says. Null: it starts paused.
+            #[serde(default, deserialize_with = "given")]
+            pub next_run_time: Given<String>,
+            /// Whether the job starts paused.
+            #[serde(default)]
+            pub paused: bool,
+            /// Labels to select jobs by.
+            #[serde(default)]
+            pub tags: Vec<String>,
+            /// Free text.
+            #[serde(default)]
+            pub description: String,
+            /// Whether this redefines a job of the same id, which is an error otherwise.
+            #[serde(default)]
+            pub replace_existing: bool,
+        }
+
+        impl Definition {
+            /// The policy options that were given.
+            pub fn policy(&self) -> PolicyInput {
+                PolicyInput { $($key: self.$key.clone(),)+ }
+            }
+        }
+    };
 }
+policy_options!(define_definition);
 
 impl Definition {
-    /// Reads JSON text that is in order, as nearly all is. None says that it is not: [`Definition::parse`] tells why.
+    /// Reads JSON text that has no fault, as nearly all has. None: [`Definition::parse`] finds the fault, more slowly.
     pub fn read(text: &[u8]) -> Option<Self> {
         json::check_integers(text).ok()?;
         let definition: Self = serde_json::from_slice(text).ok()?;
@@ -98,28 +91,6 @@ impl Definition {
         let definition: Self = invalid::read(value)?;
         definition.check_words()?;
         Ok(definition)
-    }
-
-    /// The policies that were given.
-    pub fn policy(&self) -> PolicyInput {
-        PolicyInput {
-            misfire_grace_time: self.misfire_grace_time,
-            coalesce: self.coalesce,
-            max_instances: self.max_instances,
-            overlap: self.overlap,
-            on_crash: self.on_crash,
-            max_runs: self.max_runs,
-            timeout: self.timeout,
-            retry: self.retry,
-            priority: self.priority,
-            on_failure: self.on_failure.clone(),
-            on_failure_once: self.on_failure_once,
-            on_recovery: self.on_recovery.clone(),
-            on_success: self.on_success.clone(),
-            on_missed: self.on_missed.clone(),
-            heartbeat: self.heartbeat.clone(),
-            on_finish: self.on_finish,
-        }
     }
 
     fn check_words(&self) -> Result<(), Invalid> {

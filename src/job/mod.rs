@@ -5,21 +5,17 @@
 
 mod definition;
 mod equivalence;
-mod hooks;
 mod json;
 mod policy;
 mod retry;
-mod rules;
 mod seconds;
 mod task;
 mod view;
 
 pub use definition::{Definition, new_id};
-pub use hooks::Hooks;
 pub use json::Json;
-pub use policy::{Policy, PolicyInput};
+pub use policy::{Coalesce, OnCrash, OnFinish, Overlap, Policy, PolicyInput};
 pub use retry::Retry;
-pub use rules::{Coalesce, OnCrash, OnFinish, Overlap};
 pub use task::{
     Builtin, CORES_PERIOD, Command, HttpBody, HttpCall, Mail, MemorySize, Program, RUN_VARIABLES,
     ReportForm, ResourceLimits, Task, mailbox, parse_url,
@@ -231,7 +227,7 @@ pub struct Job {
 impl Job {
     /// The variables of the daemon's environment that it names as secrets.
     pub fn secret_variables(&self) -> Vec<&str> {
-        let hooks = self.policy.hooks.tasks().map(|(_, task)| task);
+        let hooks = self.policy.hooks().map(|(_, task)| task);
         let tasks = std::iter::once(&self.task).chain(hooks);
         let heartbeat = self.policy.heartbeat.as_ref().and_then(crate::secret::Text::variable);
         tasks.flat_map(|task| task.secret_variables()).chain(heartbeat).collect()
@@ -336,7 +332,7 @@ impl Job {
     /// Whether this job fails and goes on to do so with the definition of `new`. A definition without a hook that depends
     /// on it does not learn of the end of the outage.
     pub fn still_fails(&self, new: &Self) -> bool {
-        self.is_failing && new.policy.hooks.need_last_end()
+        self.is_failing && new.policy.needs_last_outcome()
     }
 
     /// Whether `new` defines the same job as this one, in the same words.

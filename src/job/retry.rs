@@ -1,42 +1,45 @@
-//! How often a run is tried, and how long it is waited in between.
+//! The retry policy: how many attempts a run has, and the backoff between them.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use serde_json::Number;
 
 use super::seconds;
 use crate::invalid::Invalid;
 
-/// Attempts of a run, at most.
+/// The most attempts that a run can have.
 const ATTEMPTS_MAX: u32 = 100;
-/// Longest delay, in seconds: 30 days.
+/// The longest delay, in seconds: 30 days.
 const DELAY_SECONDS_MAX: f64 = 2_592_000.0;
-/// Largest factor from one delay to the next.
+/// The largest factor from one delay to the next.
 const BACKOFF_MAX: f64 = 100.0;
+// What applies where a part is not given.
 const DELAY: f64 = 1.0;
 const BACKOFF: f64 = 2.0;
 const MAX_DELAY: f64 = 3600.0;
 const JITTER: f64 = 0.1;
 
-/// When a run whose attempt has failed is tried again.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Whether and when a run whose attempt failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Retry {
-    /// Attempts in all.
+    /// The number of attempts, including the first one.
     pub max_attempts: u32,
-    /// Before the second attempt.
+    /// The delay before the second attempt.
+    #[serde(serialize_with = "seconds::serialize")]
     pub delay: TimeDelta,
-    /// By what each further delay is longer.
+    /// The factor by which each further delay is longer.
     pub backoff: f64,
-    /// No delay is longer than this.
+    /// The upper bound of all delays, before jitter.
+    #[serde(serialize_with = "seconds::serialize")]
     pub max_delay: TimeDelta,
-    /// The part of a delay by which it may be longer, by chance: so that what failed together is not tried together.
+    /// The fraction by which chance may lengthen a delay, so that runs that failed together are not all tried again at
+    /// the same time.
     pub jitter: f64,
 }
 
-/// The same as it is given.
+/// A retry policy as it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RetryInput {
+pub(super) struct RetryInput {
     max_attempts: u32,
     delay: Option<f64>,
     backoff: Option<f64>,
@@ -44,19 +47,9 @@ pub struct RetryInput {
     jitter: Option<f64>,
 }
 
-/// The same as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ShownRetry {
-    max_attempts: u32,
-    delay: Option<Number>,
-    backoff: f64,
-    max_delay: Option<Number>,
-    jitter: f64,
-}
-
 impl RetryInput {
-    /// Completed with the defaults.
-    pub fn complete(self) -> Result<Retry, Invalid> {
+    /// Checks the parts and completes them with their defaults. None: a run has one attempt.
+    pub(super) fn check(self) -> Result<Option<Retry>, Invalid> {
         if !(1..=ATTEMPTS_MAX).contains(&self.max_attempts) {
             let message = format!("must be between 1 and {ATTEMPTS_MAX}");
             return Err(Invalid::new("max_attempts", message));
@@ -70,25 +63,15 @@ impl RetryInput {
             return Err(Invalid::new("backoff", message));
         }
         if !(0.0..=1.0).contains(&jitter) {
-            return Err(Invalid::new("jitter", "must be between 0 and 1: a part of the delay"));
+            return Err(Invalid::new("jitter", "must be between 0 and 1: a fraction of the delay"));
         }
-        Ok(Retry { max_attempts: self.max_attempts, delay, backoff, max_delay, jitter })
+        let retry = Retry { max_attempts: self.max_attempts, delay, backoff, max_delay, jitter };
+        Ok(Some(retry).filter(|retry| retry.max_attempts > 1))
     }
 }
 
 impl Retry {
-    /// As it is shown.
-    pub fn shown(&self) -> ShownRetry {
-        ShownRetry {
-            max_attempts: self.max_attempts,
-            delay: seconds::shown(self.delay),
-            backoff: self.backoff,
-            max_delay: seconds::shown(self.max_delay),
-            jitter: self.jitter,
-        }
-    }
-
-    /// The delay after an attempt of that number; `chance` is between 0 and 1.
+    /// The delay after the attempt of this number. `chance`, between 0 and 1, chooses the jitter.
     pub fn delay_after(&self, attempt: u32, chance: f64) -> TimeDelta {
         let most = self.max_delay.as_seconds_f64();
         let steps = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
@@ -97,7 +80,7 @@ impl Retry {
         seconds::delta(delay)
     }
 
-    /// No delay is longer than this, whatever chance does.
+    /// The longest delay that there can be, jitter included.
     pub fn longest(&self) -> TimeDelta {
         self.delay_after(u32::MAX, 1.0).max(self.delay + self.delay)
     }
@@ -110,7 +93,7 @@ mod tests {
     use serde_json::json;
 
     fn retry(given: serde_json::Value) -> Result<Retry, Invalid> {
-        invalid::read::<RetryInput>(given)?.complete()
+        invalid::read::<RetryInput>(given)?.check().map(Option::unwrap)
     }
 
     #[test]

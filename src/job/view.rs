@@ -1,13 +1,13 @@
-//! A job as the contract shows it, written without a detour: thousands of answers a second are jobs.
+//! The view of a job: the JSON that answers show. It is serialized from borrowed fields without building a value first,
+//! because thousands of answers a second are jobs.
 
 use serde::{Serialize, Serializer};
-use serde_json::{Number, Value};
+use serde_json::Value;
 
-use super::policy::Options;
-use super::{Coalesce, Job, JobId, JobState, OnCrash, Origin, Overlap, Task};
+use super::{Job, JobId, JobState, Origin, Policy, Task};
 use crate::clock::{Timestamp, rfc3339};
 
-/// The part that a definition decides.
+/// The part of a job that its definition decides.
 #[derive(Debug, Serialize)]
 pub struct DefinitionView<'a> {
     id: &'a JobId,
@@ -15,19 +15,13 @@ pub struct DefinitionView<'a> {
     trigger: &'a Value,
     task: &'a Task,
     executor: &'a str,
-    misfire_grace_time: Option<Number>,
-    coalesce: Coalesce,
-    max_instances: u32,
-    overlap: Overlap,
-    on_crash: OnCrash,
-    max_runs: Option<u64>,
     #[serde(flatten)]
-    options: Options<'a>,
+    policy: &'a Policy,
     tags: &'a [String],
     description: &'a str,
 }
 
-/// All of it.
+/// A whole job: its definition and its state.
 #[derive(Debug, Serialize)]
 pub struct JobView<'a> {
     #[serde(flatten)]
@@ -43,7 +37,7 @@ pub struct JobView<'a> {
     updated_at: Instant,
 }
 
-/// An instant as the contract shows it.
+/// An instant as the contract shows it: RFC 3339 in UTC, with microseconds.
 #[derive(Debug)]
 struct Instant(Timestamp);
 
@@ -53,7 +47,7 @@ impl Serialize for Instant {
     }
 }
 
-/// Counts what is written.
+/// A writer that only counts bytes.
 struct ByteCounter(usize);
 
 impl std::io::Write for ByteCounter {
@@ -76,13 +70,7 @@ impl Job {
             trigger: self.trigger.spec(),
             task: &self.task,
             executor: &self.executor,
-            misfire_grace_time: self.policy.misfire_grace_seconds(),
-            coalesce: self.policy.coalesce,
-            max_instances: self.policy.max_instances,
-            overlap: self.policy.overlap,
-            on_crash: self.policy.on_crash,
-            max_runs: self.policy.max_runs,
-            options: self.policy.options(),
+            policy: &self.policy,
             tags: &self.tags,
             description: &self.description,
         }

@@ -218,7 +218,7 @@ impl Rules {
     }
 
     fn check_hooks(&self, policy: &Policy) -> Result<(), Invalid> {
-        for (name, task) in policy.hooks.tasks() {
+        for (name, task) in policy.hooks() {
             let checked = self.check_task(task).and_then(|()| self.executor_for(None, task));
             checked.map_err(|invalid| invalid.within(name))?;
         }
@@ -298,7 +298,7 @@ fn tasks<'a>(task: &'a Task, policy: &'a Policy) -> impl Iterator<Item = (&'stat
 }
 
 fn hooks(policy: &Policy) -> impl Iterator<Item = (&'static str, &Task)> {
-    policy.hooks.tasks().map(|(name, task)| (name, &**task))
+    policy.hooks().map(|(name, task)| (name, &**task))
 }
 
 /// Warnings about a job that is accepted.
@@ -308,7 +308,7 @@ pub fn warnings(job: &Job, now: Timestamp) -> Vec<String> {
 
 /// Why a job that was added will not run, though it is accepted: its only occurrence is already too late.
 fn why_missed(job: &Job, now: Timestamp) -> Option<String> {
-    let (next, grace) = (job.next()?, job.policy.misfire_grace?);
+    let (next, grace) = (job.next()?, job.policy.misfire_grace_time?);
     let is_late = now.signed_duration_since(next.due_at) > grace;
     if !is_late || job.trigger.next_after(now.max(next.scheduled_at)).is_some() {
         return None;

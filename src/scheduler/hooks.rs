@@ -26,12 +26,12 @@ const REPORT_RETRY: Retry = Retry {
 
 /// The task that a job has for an event.
 pub(super) fn task(job: &Job, event: Event) -> Option<&Arc<Task>> {
-    let hooks = &job.policy.hooks;
+    let policy = &job.policy;
     match event {
-        Event::Success => hooks.on_success.as_ref(),
-        Event::Failure => hooks.on_failure.as_ref(),
-        Event::Recovery => hooks.on_recovery.as_ref(),
-        Event::Missed => hooks.on_missed.as_ref(),
+        Event::Success => policy.on_success.as_ref(),
+        Event::Failure => policy.on_failure.as_ref(),
+        Event::Recovery => policy.on_recovery.as_ref(),
+        Event::Missed => policy.on_missed.as_ref(),
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn retry_policy(job: &Job, run: &Run) -> Option<Retry> {
             let task = task(job, *event)?;
             let is_message = matches!(**task, Task::Mail(_) | Task::Http(_));
             let is_of_outage = matches!(event, Event::Failure | Event::Recovery);
-            let is_only_report = job.policy.hooks.on_failure_once && is_of_outage;
+            let is_only_report = job.policy.on_failure_once && is_of_outage;
             (is_message || is_only_report).then_some(REPORT_RETRY)
         }
     }

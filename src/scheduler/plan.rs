@@ -141,7 +141,7 @@ fn keep_all(job: &Job, due: Span, now: Timestamp) -> Plan {
 
 /// Splits occurrences into those that are too late to run and the rest. The late ones come first.
 fn split_missed(job: &Job, span: Span, now: Timestamp) -> (Option<Skipped>, Option<Span>) {
-    let Some(grace) = job.policy.misfire_grace else { return (None, Some(span)) };
+    let Some(grace) = job.policy.misfire_grace_time else { return (None, Some(span)) };
     let Some(oldest) = now.checked_sub_signed(grace) else { return (None, Some(span)) };
     let occurrences = |from, to| job.trigger.occurrences(from, to);
     let mut missed = occurrences(span.first, before(oldest).min(span.last));
@@ -159,7 +159,7 @@ fn split_missed(job: &Job, span: Span, now: Timestamp) -> (Option<Skipped>, Opti
 
 /// Whether an occurrence that was due at `due_at` is too late to start at `now`.
 pub(crate) fn is_missed(job: &Job, due_at: Timestamp, now: Timestamp) -> bool {
-    job.policy.misfire_grace.is_some_and(|grace| now.signed_duration_since(due_at) > grace)
+    job.policy.misfire_grace_time.is_some_and(|grace| now.signed_duration_since(due_at) > grace)
 }
 
 /// An occurrence with its jitter. The jitter depends on the job and the instant only, so that every node and every start

@@ -178,7 +178,7 @@ async fn output_to_report<S: Store>(
     job: &Job,
     lost: &Run,
 ) -> Result<Output, StoreError> {
-    if job.policy.hooks.on_failure.is_none() && job.policy.heartbeat.is_none() {
+    if job.policy.on_failure.is_none() && job.policy.heartbeat.is_none() {
         return Ok(Output::default());
     }
     Ok(store.load_output(&lost.id, lost.attempt).await?.unwrap_or_default())

@@ -384,7 +384,7 @@ impl Ledger {
         let in_time = |job: &&Arc<Job>| {
             // What had begun before is not missed.
             let judged = run.scheduled_at.is_some() && run.attempt == 1;
-            let grace = job.policy.misfire_grace.filter(|_| judged);
+            let grace = job.policy.misfire_grace_time.filter(|_| judged);
             grace.is_none_or(|grace| view.now - run.due_at <= grace)
         };
         let is_in_time = versions.is_empty() || versions.iter().any(in_time);

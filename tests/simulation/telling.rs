@@ -38,7 +38,7 @@ impl Ledger {
                 self.failing.remove(&job.id);
             }
             let Change::UpdateJob(job) = change else { continue };
-            if !job.policy.hooks.need_last_end() {
+            if !job.policy.needs_last_outcome() {
                 self.failing.remove(&job.id);
             } else if !job.is_failing && self.may_be_another(job) {
                 self.failing
@@ -73,7 +73,7 @@ impl Ledger {
     /// Notes how a run has ended. Says whether its job was failing before; none if that cannot be known.
     fn note_end(&mut self, run: &Run, event: Event, versions: &[Arc<Job>]) -> Option<bool> {
         let before = self.failing.get(&run.job_id).copied().unwrap_or(Some(false));
-        let needs = |job: &Arc<Job>| job.policy.hooks.need_last_end();
+        let needs = |job: &Arc<Job>| job.policy.needs_last_outcome();
         let is_noted = versions.is_empty() || versions.iter().any(needs);
         if event != Event::Missed && is_noted {
             let is_known = !versions.is_empty() && versions.iter().all(needs);
@@ -115,12 +115,12 @@ impl Ledger {
 
 /// Whether a job tells an event of a run, by whether it was failing before.
 fn tells(job: &Job, event: Event, was_failing: bool) -> bool {
-    let hooks = &job.policy.hooks;
+    let policy = &job.policy;
     match event {
-        Event::Success => hooks.on_success.is_some(),
-        Event::Failure => hooks.on_failure.is_some() && !(hooks.on_failure_once && was_failing),
-        Event::Recovery => hooks.on_recovery.is_some() && was_failing,
-        Event::Missed => hooks.on_missed.is_some(),
+        Event::Success => policy.on_success.is_some(),
+        Event::Failure => policy.on_failure.is_some() && !(policy.on_failure_once && was_failing),
+        Event::Recovery => policy.on_recovery.is_some() && was_failing,
+        Event::Missed => policy.on_missed.is_some(),
     }
 }
 

@@ -182,9 +182,9 @@ fn create_end_hooks(context: &mut StepContext<'_>, job: &Arc<Job>, run: &Run, ou
         Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Lost { .. } => Event::Failure,
         Outcome::Cancelled { .. } => return,
     };
-    let policy = &job.policy.hooks;
+    let policy = &job.policy;
     let was_failing =
-        policy.need_last_end() && update_is_failing(context, run, event == Event::Failure);
+        policy.needs_last_outcome() && update_is_failing(context, run, event == Event::Failure);
     if event == Event::Failure && policy.on_failure_once && was_failing {
         return;
     }
@@ -201,7 +201,7 @@ fn update_is_failing(context: &mut StepContext<'_>, run: &Run, fails: bool) -> b
     let Some(job) = context.step.job(&run.job_id) else { return false };
     // A job that was not understood stays in the store as it is.
     let is_writable = is_run_of(job, run) && job.unreadable.is_none();
-    if !is_writable || !job.policy.hooks.need_last_end() {
+    if !is_writable || !job.policy.needs_last_outcome() {
         return false;
     }
     let job = Arc::clone(job);

@@ -78,13 +78,13 @@ pub(super) fn job(to: &mut impl Bind, job: &Job) {
     to.text(Some(&json(job.trigger.spec())));
     to.text(Some(&json(&*job.task)));
     to.text(Some(&job.executor));
-    to.integer(policy.misfire_grace.and_then(|grace| grace.num_microseconds()));
+    to.integer(policy.misfire_grace_time.and_then(|grace| grace.num_microseconds()));
     to.text(Some(policy.coalesce.word()));
     to.integer(Some(i64::from(policy.max_instances)));
     to.text(Some(policy.overlap.word()));
     to.text(Some(policy.on_crash.word()));
     to.integer(policy.max_runs.map(count));
-    let options = (!policy.is_plain()).then(|| json(&policy.options()));
+    let options = policy.to_stored();
     to.text(options.as_deref());
     to.text(Some(&json(&job.tags)));
     to.text(Some(&job.description));

@@ -8,10 +8,8 @@ use serde_json::Value;
 
 use super::row_reader::RowReader;
 use super::value::SqlRow;
-use crate::invalid;
 use crate::job::{
-    Coalesce, Due, Former, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy, PolicyInput,
-    Task,
+    Coalesce, Due, Former, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy, Task,
 };
 use crate::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
 use crate::store::{Node, ReviewedJob, StoreError};
@@ -167,25 +165,29 @@ fn job_state(columns: &mut RowReader<'_>) -> JobState {
 
 /// Reads the policies.
 fn policy(columns: &mut RowReader<'_>) -> Policy {
-    let plain = Policy {
-        misfire_grace: misfire_grace(columns),
-        coalesce: columns.word(Coalesce::parse, Coalesce::default()),
+    let default = Policy::default();
+    let columns_only = Policy {
+        misfire_grace_time: misfire_grace(columns),
+        coalesce: columns.word(Coalesce::parse, default.coalesce),
         max_instances: columns.number::<NonZeroInstances>(NonZeroInstances(1)).0,
-        overlap: columns.word(Overlap::parse, Overlap::default()),
-        on_crash: columns.word(OnCrash::parse, OnCrash::default()),
+        overlap: columns.word(Overlap::parse, default.overlap),
+        on_crash: columns.word(OnCrash::parse, default.on_crash),
         max_runs: columns.number_option(),
-        ..Policy::default()
+        ..default
     };
-    let Some(options) = columns.text_option() else { return plain };
-    let given = invalid::read::<PolicyInput>(parse_json(&options));
-    let options = given.and_then(|given| given.complete(&PolicyInput::default()));
-    match options {
-        Ok(Policy { timeout, retry, priority, hooks, heartbeat, on_finish, .. }) => {
-            Policy { timeout, retry, priority, hooks, heartbeat, on_finish, ..plain }
-        }
+    match Policy::from_stored(columns.text_option().as_deref()) {
+        Ok(stored) => Policy {
+            misfire_grace_time: columns_only.misfire_grace_time,
+            coalesce: columns_only.coalesce,
+            max_instances: columns_only.max_instances,
+            overlap: columns_only.overlap,
+            on_crash: columns_only.on_crash,
+            max_runs: columns_only.max_runs,
+            ..stored
+        },
         Err(invalid) => {
             columns.refuse(&invalid.to_string());
-            plain
+            columns_only
         }
     }
 }
