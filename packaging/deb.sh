@@ -20,9 +20,9 @@ put() { # MODE SOURCE TARGET
     install -D -m "$1" "$2" "$root$3"
 }
 put 755 "$binary" /usr/bin/punctual
-# Symbols stay, so that a panic names its place.
+# The symbols stay, so that a panic shows function names.
 strip --strip-debug "$root/usr/bin/punctual"
-# The program describes its own command line.
+# The program generates its manual pages and completions.
 "$root/usr/bin/punctual" man "$root/usr/share/man/man1" >"$scratch/pages"
 gzip -9n "$root"/usr/share/man/man1/*
 for shell in bash zsh fish; do
@@ -69,5 +69,5 @@ for script in postinst prerm postrm; do
 done
 package=punctual_${version}_$architecture.deb
 dpkg-deb --root-owner-group --build "$root" "$folder/.$package"
-# Who installs it meanwhile never sees half of it.
+# The rename is atomic, so nobody can install an incomplete package.
 mv "$folder/.$package" "$folder/$package"

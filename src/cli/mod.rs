@@ -4,6 +4,7 @@
 mod add;
 mod arguments;
 mod call;
+mod check;
 mod columns;
 mod command;
 mod console;
@@ -26,6 +27,7 @@ pub use arguments::{
     ClientCommand, CommandArguments, LogLevelArguments, LogsArguments, MigrateArguments,
     RunsArguments, ServeArguments, Verb, parse,
 };
+pub use check::view_of_check;
 pub use console::{Console, note, report};
 pub use error::CliError;
 pub use generate::{completions, man};

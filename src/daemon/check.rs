@@ -1,4 +1,5 @@
-//! `punctual check`: checks a file as a start would, and shows what a reload would change.
+//! `punctual check`: checks a file as a start would, and finds out what a reload would change. It is here rather than in
+//! `cli` because it needs the builtins of the application and the rules of the scheduler; `cli` renders the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,6 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::executor::Privileges;
 use crate::job::{Job, JobId};
-use crate::printable::escaped;
 use crate::scheduler::request::Conflict;
 
 /// Number of jobs per request to the daemon.
@@ -71,13 +71,12 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), CliError> {
     let warnings: Vec<Value> =
         warnings.map(|(id, why)| json!({"job": id, "warning": why})).collect();
     let answer = json!({
-        "file": file, "jobs": jobs.len(), "changes": compared, "warnings": warnings, "conflicts": conflicts,
+        "file": file.display().to_string(), "jobs": jobs.len(), "changes": compared, "warnings": warnings, "conflicts": conflicts,
     });
     arguments.output().show(&answer, |answer| {
         let over = over.iter().map(|(id, why)| format!("{id} will be finished: {why}"));
         let advice = advice.iter().map(|(id, why)| format!("{id}: {why}"));
-        let warnings = over.chain(advice).map(|text| format!("\nwarning: {}", escaped(&text)));
-        view(file, jobs.len(), answer.get("changes"), &why_not) + &warnings.collect::<String>()
+        cli::view_of_check(answer, &why_not, over.chain(advice))
     })?;
     if conflicts.is_empty() {
         return Ok(());
@@ -159,24 +158,4 @@ fn compare(DaemonJobs { jobs: stored, conflicts }: &DaemonJobs, declared: &[Job]
         .filter(|id| declared.iter().all(|job| job.id.as_str() != *id))
         .collect::<Vec<_>>();
     json!({"added": added, "changed": changed, "removed": removed})
-}
-
-fn view(file: &Path, jobs: usize, changes: Option<&Value>, why_not: &str) -> String {
-    let mut lines = vec![format!("{} is valid: {jobs} jobs", escaped(&file.display().to_string()))];
-    let Some(changes) = changes.and_then(Value::as_object) else {
-        let why_not = escaped(why_not);
-        lines.push(format!("{why_not}, so the file was not compared with the jobs of a daemon"));
-        return lines.join("\n");
-    };
-    for (word, ids) in changes {
-        let ids: Vec<&str> =
-            ids.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        if !ids.is_empty() {
-            lines.push(format!("a reload would have {word}: {}", escaped(&ids.join(", "))));
-        }
-    }
-    if lines.len() == 1 {
-        lines.push("a reload would change no job".to_owned());
-    }
-    lines.join("\n")
 }

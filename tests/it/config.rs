@@ -341,7 +341,7 @@ fn the_file_of_the_repository_declares_no_job_and_opens_no_port() {
     let is_example = |line: &&str| line.starts_with('#') && !line.starts_with("# ");
     let example = text.lines().filter(is_example).filter_map(|line| line.strip_prefix('#'));
     home.write_config(&example.flat_map(|line| [line, "\n"]).collect::<String>());
-    assert!(home.ok(&["check"]).starts_with("jobs.toml is valid: 1 jobs\n"));
+    assert!(home.ok(&["check"]).starts_with("jobs.toml is valid: 1 job\n"));
 }
 
 #[test]

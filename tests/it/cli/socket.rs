@@ -324,7 +324,7 @@ fn where_the_folder_has_no_file_the_machines_file_is_used() {
         trigger = { type = \"cron\", hour = 3 }\ntask = { type = \"builtin\", name = \"noop\" }\n";
     std::fs::write(home.path().join("etc/jobs.toml"), text).unwrap();
     let check = || String::from_utf8(bare(&home, &["check"]).output().unwrap().stdout).unwrap();
-    assert!(check().starts_with("/etc/punctual/jobs.toml is valid: 1 jobs\n"), "{}", check());
+    assert!(check().starts_with("/etc/punctual/jobs.toml is valid: 1 job\n"), "{}", check());
     let mut daemon = bare(&home, &["serve"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
     let mut log: Vec<String> = Vec::new();

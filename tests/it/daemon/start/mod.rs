@@ -92,7 +92,7 @@ async fn is_waited_for<K: Kind>() {
         json!({"file": file, "source": file, "jobs": 1, "faulty": 0, "faults": []})
     );
     assert_eq!((&shown["jobs"], &shown["running"]), (&json!(null), &json!(0)));
-    assert!(home.ok(&["check"]).contains("is valid: 1 jobs"));
+    assert!(home.ok(&["check"]).contains("is valid: 1 job"));
 
     server.start_again();
     daemon.wait_for("READY=1");
