@@ -18,6 +18,7 @@ pub mod commands;
 pub mod executor;
 pub mod jobs;
 pub mod load;
+pub mod pools;
 pub mod port;
 pub mod raw;
 pub mod servers;

@@ -12,7 +12,8 @@ use punctual::job::Task;
 use punctual::output::Stream;
 use punctual::run::Outcome;
 use serde_json::{Value, json};
-use support::commands::{Bench, Failure, cancelled, living, occurrence, shell, with};
+use support::commands::{cancelled, living, occurrence, shell, with};
+use support::pools::{Bench, Failure};
 use support::{Home, is_root, left_out, program, run_to_end, text};
 
 /// Makes a command go through the shim, and changes nothing else.
@@ -33,7 +34,7 @@ fn refused(error: &str) -> Failure {
 
 #[tokio::test]
 async fn arguments_arrive_as_they_are_and_a_shell_is_used_only_if_it_is_asked_for() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let words = json!({"type": "command", "argv": ["printf", "%s\n", "$HOME", "a  b", "", "*"]});
     let script = shell("printf '%s\n' \"$0\" | tr h H; exit 0");
     for change in [|task: Value| task, through_shim] {
@@ -47,7 +48,7 @@ async fn arguments_arrive_as_they_are_and_a_shell_is_used_only_if_it_is_asked_fo
 async fn a_command_has_its_variables_its_folder_and_its_input() {
     let home = Home::new("");
     let folder = home.path().canonicalize().unwrap();
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let given = json!({
         "env": {"A": "b = c", "EMPTY": ""}, "cwd": folder.to_str().unwrap(), "stdin": "first\nsecond",
     });
@@ -71,7 +72,7 @@ async fn a_command_has_its_variables_its_folder_and_its_input() {
 
 #[tokio::test]
 async fn an_input_need_not_be_read() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let full = "x".repeat(64 * 1024);
     for script in ["exit 0", "exec <&-; exit 0", "head -c 1 > /dev/null"] {
         let task = with(shell(script), json!({"stdin": full}));
@@ -90,7 +91,7 @@ async fn secrets_are_read_for_the_run_and_hidden_in_what_it_writes() {
     let token = home.path().join("token");
     std::fs::write(&token, "swordfish\n").unwrap();
     let place = json!({"file": token});
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let given = json!({"env": {"TOKEN": place, "OPEN": "sesame"}, "stdin": place});
     let task = with(shell("echo $OPEN ${#TOKEN} $TOKEN; cat"), given);
     for task in [task.clone(), through_shim(task.clone())] {
@@ -118,7 +119,7 @@ async fn a_secret_that_does_not_come_can_be_given_up() {
     let pipe = home.signal("pipe").path;
     // Nobody writes, and the end of this reader is not seen: reading blocks.
     let task = with(shell("true"), json!({"env": {"A": {"file": pipe}}}));
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let execution = bench.start(&task);
     bench.cancel(&execution);
     assert_eq!(bench.ended().await.outcome, cancelled());
@@ -128,7 +129,7 @@ async fn a_secret_that_does_not_come_can_be_given_up() {
 async fn both_outputs_are_told_apart_and_come_while_the_command_runs() {
     let home = Home::new("");
     let gate = home.signal("gate");
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let live = bench.live();
     let task =
         shell(&format!("echo out; echo err >&2; read x < {}; echo late", gate.path.display()));
@@ -149,7 +150,7 @@ async fn both_outputs_are_told_apart_and_come_while_the_command_runs() {
 
 #[tokio::test]
 async fn a_run_knows_what_it_is() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let script = "echo $PUNCTUAL_JOB_ID,$PUNCTUAL_RUN_ID,$PUNCTUAL_ATTEMPT,$PUNCTUAL_SCHEDULED_AT,\
         ${PUNCTUAL_EVENT-none},$TRACEPARENT; cat";
     for task in [shell(script), through_shim(shell(script))] {
@@ -168,7 +169,7 @@ async fn a_run_knows_what_it_is() {
 
 #[tokio::test]
 async fn a_run_that_tells_of_an_event_reads_it_unless_it_has_an_input_of_its_own() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let event = json!({
         "event": "failure", "host": "web1", "job": {"id": "backup"}, "output": "no space\n",
         "run": {"id": "x", "state": "failed", "error": "exit code 1", "exit_code": 1, "attempt": 2},
@@ -200,7 +201,7 @@ async fn a_run_that_tells_of_an_event_reads_it_unless_it_has_an_input_of_its_own
 
 #[tokio::test]
 async fn a_command_is_set_up_as_it_was_asked_for_and_nothing_of_that_leaks() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let given = json!({
         "umask": "0137", "nice": 7, "limits": {"memory": "1G", "cpu": 77, "files": 55},
     });
@@ -219,7 +220,7 @@ async fn a_command_runs_as_the_user_and_in_the_group_that_it_names() {
     if !is_root() {
         return left_out("another user can be tested by root only");
     }
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let script = "id -u; id -g; echo $HOME $USER $LOGNAME; touch made; stat -c %a made";
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
@@ -268,7 +269,7 @@ async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
     } else {
         std::os::unix::fs::symlink(program(), &shim).unwrap();
     }
-    let mut bench = Bench::with_shim(&shim);
+    let mut bench = Bench::commands_through(&shim);
     let lacks = "this daemon lacks CAP_SETUID, CAP_SETGID, CAP_KILL, and cannot run and end commands of another user; \
         see \"Jobs as other users\" in OPERATIONS.md";
     let lacks_group = "this daemon lacks CAP_SETGID, and cannot run a command in another group; \
@@ -299,7 +300,7 @@ async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
 
 #[tokio::test]
 async fn exit_codes_mean_what_is_said_of_them() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     for change in [|task: Value| task, through_shim] {
         let codes = json!({"success_codes": [0, 3], "no_retry_codes": [64, 1]});
         let exit = |code: i32| change(with(shell(&format!("exit {code}")), codes.clone()));
@@ -319,7 +320,7 @@ async fn exit_codes_mean_what_is_said_of_them() {
 #[tokio::test]
 async fn a_run_says_what_it_has_cost() {
     const ALLOCATED: u64 = 512 << 20;
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let burn = bench.run(&shell("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")).await;
     assert!(burn.cost.cpu_micros.unwrap() > 1000, "{:?}", burn.cost);
     assert!(burn.finished_at > burn.started_at);
@@ -335,7 +336,7 @@ async fn a_run_says_what_it_has_cost() {
 
 #[tokio::test]
 async fn what_a_command_leaves_behind_lives_on_and_does_not_hold_up_its_end() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     for (script, ended) in [
         ("setsid sleep 600 < /dev/null > /dev/null 2>&1 & echo left", true),
         // This one holds the outputs open.
@@ -360,7 +361,7 @@ async fn what_a_command_leaves_behind_lives_on_and_does_not_hold_up_its_end() {
 
 #[tokio::test]
 async fn a_command_leads_a_session_of_its_own_and_has_no_terminal_and_the_usual_signals() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let script = "set -- $(cat /proc/$$/stat); [ $$ = $5 ] && [ $$ = $6 ] && echo leads; \
         (exec < /dev/tty) 2>&1 | grep -o 'No such device.*'; \
         grep -E '^Sig(Blk|Ign)' /proc/$$/status | cut -f2 | sed s/0000000180000000/0000000000000000/ | sort -u";
@@ -376,7 +377,7 @@ async fn a_command_leads_a_session_of_its_own_and_has_no_terminal_and_the_usual_
 async fn what_a_command_leaves_behind_can_write_for_as_long_as_it_lives() {
     let home = Home::new("");
     let (mut written, gate) = (home.signal("written"), home.signal("gate"));
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let (to, from) = (written.path.display(), gate.path.display());
     let left = format!("(read x < {from}; seq 100000; echo \"wrote $?\" > {to}) & echo left");
     let execution = bench.start(&shell(&left));
@@ -390,7 +391,7 @@ async fn what_a_command_leaves_behind_can_write_for_as_long_as_it_lives() {
 
 #[tokio::test]
 async fn variables_of_a_command_have_no_effect_before_it_begins() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     // With this variable the loader tells of each program that it starts: it must be the command alone.
     let env = json!({"LD_SHOW_AUXV": "1"});
     let mut cases = vec![json!({"nice": 1, "env": env})];
@@ -411,7 +412,7 @@ async fn a_command_of_another_user_gets_little_of_the_daemons_environment() {
     if !is_root() {
         return left_out("another user can be tested by root only");
     }
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let task = with(shell("env | cut -d= -f1"), json!({"user": "nobody", "env": {"MINE": "1"}}));
     let output = bench.output(&task).await;
     let names: Vec<&str> = output.lines().collect();
@@ -429,7 +430,7 @@ async fn a_command_of_another_user_gets_little_of_the_daemons_environment() {
 async fn whoever_is_left_of_a_group_when_its_leader_has_ended_may_clean_up_too() {
     let home = Home::new("");
     let (mut ready, gate) = (home.signal("ready"), home.signal("gate"));
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let (ready_path, gate_path) = (ready.path.display(), gate.path.display());
     // A process that has just been forked still has the trap of its parent: only after `exec` it can be ended.
     let child = format!(
@@ -453,7 +454,7 @@ async fn whoever_is_left_of_a_group_when_its_leader_has_ended_may_clean_up_too()
 
 #[tokio::test]
 async fn a_command_that_takes_too_long_is_ended_with_all_that_belongs_to_it() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let task = shell("setsid sleep 600 & sleep 600 & echo begun; wait");
     for task in [task.clone(), through_shim(task)] {
         let mut assignment = bench.assignment(&task);
@@ -473,10 +474,10 @@ async fn a_shim_that_ends_before_it_could_do_anything_is_no_command_that_ended_s
     let folder = tempfile::tempdir().unwrap();
     let shim = folder.path().join("shim");
     executable(&shim, "#!/bin/sh\nexit 0\n");
-    let mut bench = Bench::with_shim(&shim);
+    let mut bench = Bench::commands_through(&shim);
     let failure = bench.failure(&through_shim(shell("true"))).await;
     assert!(failure.error.contains("could not be started") && failure.exit_code.is_none());
-    let mut bench = Bench::with_shim(&folder.path().join("missing"));
+    let mut bench = Bench::commands_through(&folder.path().join("missing"));
     let failure = bench.failure(&through_shim(shell("true"))).await;
     assert!(failure.error.contains("could not be started"), "{failure:?}");
 }
