@@ -11,12 +11,6 @@ pub fn shell(script: &str) -> Value {
 }
 
 /// A command with more keys.
-pub fn with(mut task: Value, more: Value) -> Value {
-    let Value::Object(more) = more else { panic!("{more}") };
-    task.as_object_mut().unwrap().extend(more);
-    task
-}
-
 pub fn cancelled() -> Outcome {
     Outcome::Cancelled { reason: "enough".to_owned() }
 }

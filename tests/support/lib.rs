@@ -15,6 +15,7 @@
 pub mod audit;
 pub mod bench;
 pub mod commands;
+pub mod definitions;
 pub mod executor;
 pub mod jobs;
 pub mod load;

@@ -12,7 +12,8 @@ use punctual::job::Task;
 use punctual::output::Stream;
 use punctual::run::Outcome;
 use serde_json::{Value, json};
-use support::commands::{cancelled, living, occurrence, shell, with};
+use support::commands::{cancelled, living, occurrence, shell};
+use support::definitions::{by_hand, with};
 use support::pools::{Bench, Failure};
 use support::{Home, is_root, left_out, program, run_to_end, text};
 
@@ -560,13 +561,6 @@ impl Drop for Cgroup {
     }
 }
 
-/// A job that runs only when a test asks for it.
-fn on_request(id: &str, task: Value) -> Value {
-    let mut job = json!({"id": id, "trigger": {"type": "date", "run_date": "2100-01-01"}});
-    job["task"] = task;
-    job
-}
-
 /// Runs a job to its end; the run, and what it wrote.
 async fn run_and_read(client: &Client, id: &str) -> (Value, String) {
     let run = run_to_end(client, id).await;
@@ -606,7 +600,7 @@ async fn nothing_escapes_from_the_cgroup_of_a_run_that_is_ended() {
     let mut ready = home.signal("ready");
     let look = format!("cat /proc/self/cgroup > {}; sleep 600", ready.path.display());
     let script = format!("{} {look}", escape("trap \"\" TERM;", &pid));
-    let job = on_request("slow", with(shell(&script), json!({"kill_grace": 0.1})));
+    let job = by_hand("slow", with(shell(&script), json!({"kill_grace": 0.1})));
     client.add(&job).await.unwrap();
     let run = client.run("slow").await.unwrap();
     let mut line = ready.next().await;
@@ -631,7 +625,7 @@ async fn what_a_command_leaves_in_its_cgroup_is_told_with_the_run_and_ended_with
     let daemon = home.start();
     let (client, pid) = (home.client(), home.path().join("pid"));
     let leaver = shell(&format!("{} exit 3", escape("", &pid)));
-    client.add(&on_request("leaver", leaver)).await.unwrap();
+    client.add(&by_hand("leaver", leaver)).await.unwrap();
     let (run, output) = run_and_read(&client, "leaver").await;
     let end = (text(&run, "state"), &run["exit_code"]);
     assert_eq!(end, ("failed", &json!(3)), "the end of the command itself counts");
@@ -639,7 +633,7 @@ async fn what_a_command_leaves_in_its_cgroup_is_told_with_the_run_and_ended_with
     assert!(!lives(&read_pid(&pid)), "it lives on");
     // What soon ends by itself may do so.
     let script = "(setsid sh -c 'sleep 0.1; echo last words') & exit 0";
-    client.add(&on_request("hasty", shell(script))).await.unwrap();
+    client.add(&by_hand("hasty", shell(script))).await.unwrap();
     let (run, output) = run_and_read(&client, "hasty").await;
     assert_eq!((text(&run, "state"), &*output), ("succeeded", "last words\n"));
     // What does not end when asked to is killed, also if it hides in a cgroup of its own.
@@ -647,7 +641,7 @@ async fn what_a_command_leaves_in_its_cgroup_is_told_with_the_run_and_ended_with
     let hide = format!("mkdir {own}/inner && echo $$ > {own}/inner/cgroup.procs;");
     let script = format!("{hide} {} true", escape("trap \"\" TERM;", &pid));
     let stubborn = with(shell(&script), json!({"kill_grace": 0.1}));
-    client.add(&on_request("stubborn", stubborn)).await.unwrap();
+    client.add(&by_hand("stubborn", stubborn)).await.unwrap();
     let (run, output) = run_and_read(&client, "stubborn").await;
     assert_eq!(text(&run, "state"), "succeeded", "{run} {output}");
     assert!(output.contains("ending 1 process"), "{output}");
@@ -664,13 +658,13 @@ async fn one_process_starts_command_after_command_in_its_cgroup_and_is_replaced_
     let home = cgroup.home();
     let daemon = home.start();
     let client = home.client();
-    client.add(&on_request("parent", shell("echo $PPID"))).await.unwrap();
+    client.add(&by_hand("parent", shell("echo $PPID"))).await.unwrap();
     let (_, first) = run_and_read(&client, "parent").await;
     assert!(cgroup.processes().contains(&first.trim().to_owned()), "it is not the daemon: {first}");
     for _ in 0..5 {
         assert_eq!(run_and_read(&client, "parent").await.1, first, "it is the same");
     }
-    client.add(&on_request("killer", shell("kill -9 $PPID; sleep 600"))).await.unwrap();
+    client.add(&by_hand("killer", shell("kill -9 $PPID; sleep 600"))).await.unwrap();
     let (run, _) = run_and_read(&client, "killer").await;
     let expected = "the command could not be waited for: the launcher has ended: \
         ended by signal 9 (SIGKILL)";
@@ -704,10 +698,10 @@ async fn a_process_that_a_command_has_spoilt_starts_no_other_commands() {
         "prlimit --pid $PPID --nofile=3:3".to_owned(),
         format!("for to in ../main ..; do echo $PPID > {own}/../$to/cgroup.procs && exit 0; done"),
     ];
-    client.add(&on_request("after", shell("cat /proc/self/cgroup"))).await.unwrap();
+    client.add(&by_hand("after", shell("cat /proc/self/cgroup"))).await.unwrap();
     for (number, spoiler) in spoilers.iter().enumerate() {
         let id = number.to_string();
-        client.add(&on_request(&id, shell(spoiler))).await.unwrap();
+        client.add(&by_hand(&id, shell(spoiler))).await.unwrap();
         let (run, output) = run_and_read(&client, &id).await;
         assert_eq!(text(&run, "state"), "succeeded", "{output}");
         let (run, output) = run_and_read(&client, "after").await;
@@ -725,7 +719,7 @@ async fn a_daemon_that_is_killed_takes_along_what_is_in_the_cgroups_of_its_comma
     let (client, mut ready) = (home.client(), home.signal("ready"));
     let pid = home.path().join("pid");
     let script = format!("{} echo > {}; sleep 600", escape("", &pid), ready.path.display());
-    let mut job = on_request("long", shell(&script));
+    let mut job = by_hand("long", shell(&script));
     job["on_crash"] = json!("lose");
     client.add(&job).await.unwrap();
     client.run("long").await.unwrap();
@@ -749,8 +743,7 @@ async fn a_limit_that_no_controller_enforces_is_refused_by_its_field() {
     let _daemon = home.start_in(&[("PUNCTUAL_CGROUP", "0")]);
     for (field, limit) in [("total_memory", 8_388_608), ("processes", 10), ("cores", 2)] {
         let task = with(shell("true"), json!({"limits": {field: limit}}));
-        let refused =
-            home.client().add(&on_request("limited", task)).await.unwrap_err().to_string();
+        let refused = home.client().add(&by_hand("limited", task)).await.unwrap_err().to_string();
         assert!(
             refused.contains(&format!("task.limits.{field}: cannot be enforced here")),
             "{refused}"

@@ -11,7 +11,6 @@ use punctual::job::JobId;
 use punctual::run::RunId;
 use punctual::secret::{Secret, Text};
 use punctual::task::builtin::Registry;
-use serde_json::Value;
 use support::pools::no_worker;
 use support::web::{Step, Web, answer};
 use tokio::sync::{Semaphore, mpsc};

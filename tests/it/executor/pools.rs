@@ -9,6 +9,7 @@ use punctual::run::{Outcome, RunId};
 use punctual::task::builtin::{Args, BuiltinFunction, Call, Registry, TaskError};
 use punctual::task::standard;
 use serde_json::{Value, json};
+use support::definitions::{builtin, shell};
 use support::pools::Bench;
 use support::{Home, PATIENCE};
 use tokio::io::AsyncReadExt;
@@ -105,14 +106,6 @@ impl Held {
         let read = tokio::time::timeout(PATIENCE, reading).await.expect("a process is left over");
         assert_eq!(read.unwrap(), 0);
     }
-}
-
-fn shell(script: &str) -> Value {
-    json!({"type": "command", "argv": ["/bin/sh", "-c", script]})
-}
-
-fn builtin(name: &str, args: Value) -> Value {
-    json!({"type": "builtin", "name": name, "args": args})
 }
 
 /// A command that holds `held`, has a child of its own, tells that it is `ready`, and waits.
