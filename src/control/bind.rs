@@ -38,12 +38,12 @@ fn process(id: Option<i32>) -> String {
 
 /// Identifies a file, whatever its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileId {
+struct Inode {
     device: u64,
     inode: u64,
 }
 
-impl FileId {
+impl Inode {
     fn of(path: &Path) -> std::io::Result<Self> {
         let found = std::fs::symlink_metadata(path)?;
         Ok(Self { device: found.dev(), inode: found.ino() })
@@ -54,13 +54,13 @@ impl FileId {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    id: FileId,
+    id: Inode,
 }
 
 impl SocketFile {
     /// Whether the file still is at its path. The socket has to be open, since its inode can be reused otherwise.
     pub(super) fn is_there(&self) -> bool {
-        FileId::of(&self.path).is_ok_and(|found| found == self.id)
+        Inode::of(&self.path).is_ok_and(|found| found == self.id)
     }
 }
 
@@ -118,14 +118,14 @@ fn listen(folder: &Path, mode: u32) -> std::io::Result<(UnixListener, SocketFile
             Err(error) => return Err(error.into()),
         }
     };
-    let file = SocketFile { id: FileId::of(&path)?, path };
+    let file = SocketFile { id: Inode::of(&path)?, path };
     std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(mode))?;
     rustix::net::listen(socket.as_fd(), BACKLOG)?;
     Ok((UnixListener::from_std(socket.into())?, file))
 }
 
 /// The socket that a dead daemon has left at a path; none if nothing is there.
-fn stale_socket(path: &Path) -> Result<Option<FileId>, BindError> {
+fn stale_socket(path: &Path) -> Result<Option<Inode>, BindError> {
     let fail = |error| BindError::Io(path.to_owned(), error);
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -135,7 +135,7 @@ fn stale_socket(path: &Path) -> Result<Option<FileId>, BindError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fail(error)),
     }
-    let found = FileId::of(path).map_err(fail)?;
+    let found = Inode::of(path).map_err(fail)?;
     match connect(path) {
         Err(Errno::CONNREFUSED) => Ok(Some(found)),
         Err(Errno::NOENT) => Ok(None),
@@ -186,14 +186,14 @@ fn rename_new(from: &Path, to: &Path) -> std::io::Result<bool> {
 }
 
 /// Replaces a dead daemon's socket; false if another file is there by now.
-fn replace(from: &Path, to: &Path, dead: FileId) -> std::io::Result<bool> {
+fn replace(from: &Path, to: &Path, dead: Inode) -> std::io::Result<bool> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
         Ok(()) => {}
         Err(Errno::NOENT) => return Ok(false),
         Err(Errno::INVAL) => return std::fs::rename(from, to).map(|()| true),
         Err(error) => return Err(error.into()),
     }
-    if FileId::of(from)? == dead {
+    if Inode::of(from)? == dead {
         std::fs::remove_file(from)?;
         return Ok(true);
     }

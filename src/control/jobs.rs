@@ -13,7 +13,7 @@ use super::Api;
 use super::audit::Caller;
 use super::error::{ApiError, JsonAnswer};
 use super::request::{
-    JobChange, JobPath, NoInput, QueryParams, RawBody, check_state, check_text, definition,
+    JobAction, JobPath, NoInput, QueryParams, RawBody, check_state, check_text, definition,
     page_limit,
 };
 use crate::clock::{Timestamp, rfc3339};
@@ -146,23 +146,23 @@ pub(super) async fn explain(
     Ok(Json(explanation.to_value(&job)))
 }
 
-pub(super) async fn remove(JobChange { api, caller, id }: JobChange) -> JsonAnswer {
+pub(super) async fn remove(JobAction { api, caller, id }: JobAction) -> JsonAnswer {
     let change = caller.begin("remove").of_job(&id);
     Ok(Json(change.finish(api.handle.remove(id).await)?.to_value()))
 }
 
-pub(super) async fn pause(JobChange { api, caller, id }: JobChange) -> JsonAnswer {
+pub(super) async fn pause(JobAction { api, caller, id }: JobAction) -> JsonAnswer {
     let change = caller.begin("pause").of_job(&id);
     Ok(Json(change.finish(api.handle.pause(id).await)?.to_value()))
 }
 
-pub(super) async fn resume(JobChange { api, caller, id }: JobChange) -> JsonAnswer {
+pub(super) async fn resume(JobAction { api, caller, id }: JobAction) -> JsonAnswer {
     let change = caller.begin("resume").of_job(&id);
     Ok(Json(change.finish(api.handle.resume(id).await)?.to_value()))
 }
 
 pub(super) async fn run(
-    JobChange { api, caller, id }: JobChange,
+    JobAction { api, caller, id }: JobAction,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let change = caller.begin("run").of_job(&id);
     let run = change.finish_with_run(api.handle.run(id).await)?;

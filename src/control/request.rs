@@ -195,13 +195,13 @@ impl<S: Send + Sync> FromRequestParts<S> for JobPath {
 }
 
 /// A request that changes one job and has no other input.
-pub(super) struct JobChange {
+pub(super) struct JobAction {
     pub(super) api: Api,
     pub(super) caller: Caller,
     pub(super) id: JobId,
 }
 
-impl FromRequest<Api> for JobChange {
+impl FromRequest<Api> for JobAction {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {

@@ -182,21 +182,21 @@ impl PoolExecutor {
         executor
     }
 
-    fn with_commands(self, change: impl FnOnce(CommandRunner) -> CommandRunner) -> Self {
-        let commands = Arc::new(change(Arc::unwrap_or_clone(self.commands)));
-        Self { commands, ..self }
+    fn with_commands(mut self, change: impl FnOnce(&mut CommandRunner)) -> Self {
+        change(Arc::make_mut(&mut self.commands));
+        self
     }
 
     /// Sets the program through which commands are started where necessary, for a process that is not `punctual` itself.
     #[must_use]
     pub fn with_shim(self, program: impl Into<PathBuf>) -> Self {
-        self.with_commands(|commands| commands.through(program.into()))
+        self.with_commands(|commands| commands.shim = program.into())
     }
 
     /// Sets the variables of the daemon that commands do not inherit and outputs do not show.
     #[must_use]
     pub fn keeping_secrets(self, secrets: SecretVariables) -> Self {
-        self.with_commands(|commands| commands.keeping_secrets(secrets))
+        self.with_commands(|commands| commands.secrets = secrets)
     }
 
     /// Sets the mailer.
@@ -208,20 +208,20 @@ impl PoolExecutor {
     /// Sets the user of commands that name none; `None` for the user of this process.
     #[must_use]
     pub fn running_as(self, user: Option<String>) -> Self {
-        self.with_commands(|commands| commands.running_as(user))
+        self.with_commands(|commands| commands.default_user = user)
     }
 
     /// Sets the limit of open files of commands. Default: the limit of the daemon.
     #[must_use]
     pub fn limiting_files(self, files: Rlimit) -> Self {
-        self.with_commands(|commands| commands.limiting_files(files))
+        self.with_commands(|commands| commands.files = Some(files))
     }
 
     /// Sets the file in which running commands are recorded. Commands that a crashed daemon has left in it are ended now,
     /// which may block for moments.
     #[must_use]
     pub fn noting_commands(self, file: &Path) -> Self {
-        self.with_commands(|commands| commands.noting(file))
+        self.with_commands(|commands| commands.record_in(file))
     }
 
     fn apply(&mut self, settings: &BTreeMap<String, PoolSettings>) {

@@ -36,8 +36,8 @@ const NAMES_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) struct Cgroups {
     folder: PathBuf,
-    /// Enabled in the cgroups of commands.
-    controllers: Controllers,
+    /// Enabled in the cgroups of commands, to limit whole runs.
+    pub(super) controllers: Controllers,
     next_number: AtomicU64,
     /// Keeps the folder locked.
     _lock: File,
@@ -46,7 +46,8 @@ pub(super) struct Cgroups {
 /// The cgroup of a command and of the launcher that starts it.
 #[derive(Debug)]
 pub(super) struct Cgroup {
-    folder: PathBuf,
+    /// The launcher enters it by itself.
+    pub(super) folder: PathBuf,
     parent: Arc<Cgroups>,
 }
 
@@ -101,10 +102,6 @@ impl Cgroups {
         Ok(())
     }
 
-    pub(super) fn controllers(&self) -> Controllers {
-        self.controllers
-    }
-
     pub(super) fn create(self: &Arc<Self>) -> io::Result<Cgroup> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.join(number.to_string());
@@ -121,11 +118,6 @@ impl Drop for Cgroups {
 }
 
 impl Cgroup {
-    /// Its folder, which its launcher enters.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// Kills everything in it.
     pub(super) fn kill(&self) {
         kill(&self.folder);
@@ -368,7 +360,7 @@ mod tests {
         let cgroup = cgroups(base.path(), "cpu memory pids").create().unwrap();
         let given = json!({"total_memory": "64M", "processes": 10, "cores": 1.5, "files": 7});
         cgroup.limit(&crate::invalid::read(given).unwrap()).unwrap();
-        let read = |file: &str| fs::read_to_string(cgroup.folder().join(file)).unwrap();
+        let read = |file: &str| fs::read_to_string(cgroup.folder.join(file)).unwrap();
         assert_eq!(read("memory.max"), "67108864");
         assert_eq!(read("pids.max"), "11", "the launcher is one of them");
         assert_eq!(read("cpu.max"), "150000 100000");
@@ -376,8 +368,8 @@ mod tests {
         other.next_number.store(1, Ordering::Relaxed);
         let other = other.create().unwrap();
         other.limit(&ResourceLimits::default()).unwrap();
-        assert_eq!(fs::read_dir(other.folder()).unwrap().count(), 0, "nothing is limited");
-        fs::remove_dir(other.folder()).unwrap();
+        assert_eq!(fs::read_dir(&other.folder).unwrap().count(), 0, "nothing is limited");
+        fs::remove_dir(&other.folder).unwrap();
         let (field, _) =
             other.limit(&crate::invalid::read(json!({"cores": 1})).unwrap()).unwrap_err();
         assert_eq!(field, "cores");
@@ -389,7 +381,7 @@ mod tests {
         let cgroup = cgroups(base.path(), "memory").create().unwrap();
         assert_eq!(cgroup.oom_kills(), 0);
         let events = "low 0\nhigh 0\nmax 34\noom 5\noom_kill 4\noom_group_kill 0\n";
-        fs::write(cgroup.folder().join("memory.events"), events).unwrap();
+        fs::write(cgroup.folder.join("memory.events"), events).unwrap();
         assert_eq!(cgroup.oom_kills(), 4);
     }
 
@@ -399,7 +391,7 @@ mod tests {
         let cgroup = cgroups(base.path(), "").create().unwrap();
         let cases = [("7\n", true), ("", false), ("8\n", false), ("7\n8\n", false)];
         for (processes, is_usable) in cases {
-            fs::write(cgroup.folder().join("cgroup.procs"), processes).unwrap();
+            fs::write(cgroup.folder.join("cgroup.procs"), processes).unwrap();
             assert_eq!(cgroup.holds_only(Pid::from_raw(7).unwrap()), is_usable, "{processes:?}");
         }
     }

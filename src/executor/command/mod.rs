@@ -13,7 +13,6 @@
 
 mod cgroup;
 mod delegation;
-mod drain;
 mod environment;
 mod error;
 mod launcher;

@@ -28,7 +28,7 @@ static OWN_PEAK: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub(super) struct Process {
     /// The id of the process, of its group and of its session. The kernel reuses it once the process has been reaped.
-    pid: Pid,
+    pub(super) pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
     is_reaped: bool,
     is_own_child: bool,
@@ -92,11 +92,6 @@ impl Process {
             self.exited().await?;
             tokio::task::yield_now().await;
         }
-    }
-
-    /// Its id, which is also that of its group and of its session.
-    pub(super) fn pid(&self) -> Pid {
-        self.pid
     }
 
     /// Sends a signal to its whole group. It is no error if nothing of the group is left.

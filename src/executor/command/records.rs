@@ -4,6 +4,7 @@
 //! The file has one slot for each command: the id of its process, which is also the id of its session, and its start time.
 //! The daemon keeps the file locked. Its content is of no use after a crash of the machine, so it is never synced.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -26,14 +27,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(super) struct CommandRecords {
     path: PathBuf,
     file: File,
-    slots: Mutex<RecordSlots>,
-}
-
-#[derive(Debug)]
-struct RecordSlots {
-    free: Vec<u64>,
-    /// The first slot that has never been used.
-    next: u64,
+    /// The slots in use.
+    used: Mutex<BTreeSet<u64>>,
 }
 
 /// The slot of a running command. Dropping it clears the slot.
@@ -67,8 +62,8 @@ impl CommandRecords {
             tracing::warn!(processes = ended, "ended commands whose daemon died");
         }
         file.set_len(0)?;
-        let slots = Mutex::new(RecordSlots { free: Vec::new(), next: 1 });
-        let records = Self { path: path.to_owned(), file, slots };
+        let used = Mutex::default();
+        let records = Self { path: path.to_owned(), file, used };
         records.write(0, boot_id.trim())?;
         Ok(records)
     }
@@ -77,12 +72,10 @@ impl CommandRecords {
     pub(super) fn note(&self, pid: Pid) -> Option<CommandRecord<'_>> {
         let ProcessId { started, .. } = ProcessId::of(pid)?;
         let slot = {
-            let mut slots = self.slots();
-            slots.free.pop().unwrap_or_else(|| {
-                let slot = slots.next;
-                slots.next += 1;
-                slot
-            })
+            let mut used = self.used();
+            let slot = (1..).find(|slot| !used.contains(slot))?;
+            used.insert(slot);
+            slot
         };
         let record = CommandRecord { slot, records: self };
         match self.write(slot, &format!("{} {started}", pid.as_raw_pid())) {
@@ -100,8 +93,8 @@ impl CommandRecords {
         self.file.write_all_at(line.as_bytes(), slot.saturating_mul(bytes))
     }
 
-    fn slots(&self) -> MutexGuard<'_, RecordSlots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn used(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,7 +112,7 @@ impl Drop for CommandRecord<'_> {
         if let Err(error) = self.records.write(self.slot, "") {
             tracing::debug!(%error, "the record of a command could not be cleared");
         }
-        self.records.slots().free.push(self.slot);
+        self.records.used().remove(&self.slot);
     }
 }
 

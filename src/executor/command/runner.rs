@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rustix::process::Rlimit;
 
 use super::delegation::Controllers;
-use super::drain::Drains;
 use super::environment::{self, Environment};
 use super::error::CommandStartError;
 use super::launcher::{Launcher, LauncherPool, LauncherProgram};
+use super::output::Drains;
 use super::records::CommandRecords;
 use crate::executor::secret_variables::SecretVariables;
 use crate::executor::shortage::is_shortage;
@@ -18,15 +18,15 @@ use crate::job::{Command, ResourceLimits};
 #[derive(Debug, Clone)]
 pub(crate) struct CommandRunner {
     /// This program, which acts as the shim and as the launcher of commands.
-    pub(super) shim: PathBuf,
+    pub(crate) shim: PathBuf,
     /// The user of commands that name none; if none is given, the daemon's own.
-    pub(super) default_user: Option<String>,
+    pub(crate) default_user: Option<String>,
     /// Variables of the daemon that only commands get that name them.
     pub(crate) secrets: SecretVariables,
     /// Variables of the daemon that commands get, unless `secrets` withholds them.
     pub(super) inherited: Environment,
     /// The limit of open files of a command, if that is not the daemon's own limit.
-    pub(super) files: Option<Rlimit>,
+    pub(crate) files: Option<Rlimit>,
     /// Start commands in cgroups of their own; none if the daemon may not make cgroups.
     launchers: Option<Arc<LauncherPool>>,
     pub(super) records: Option<Arc<CommandRecords>>,
@@ -47,32 +47,12 @@ impl CommandRunner {
         }
     }
 
-    /// Uses another program as the shim and as the launcher.
-    pub(crate) fn through(self, shim: PathBuf) -> Self {
-        Self { shim, ..self }
-    }
-
-    /// Sets the user of commands that name none.
-    pub(crate) fn running_as(self, default_user: Option<String>) -> Self {
-        Self { default_user, ..self }
-    }
-
-    /// Withholds these variables of the daemon from commands that do not name them.
-    pub(crate) fn keeping_secrets(self, secrets: SecretVariables) -> Self {
-        Self { secrets, ..self }
-    }
-
-    /// Sets the limit of open files of commands.
-    pub(crate) fn limiting_files(self, files: Rlimit) -> Self {
-        Self { files: Some(files), ..self }
-    }
-
     /// Records the running commands in this file, after killing those that a dead daemon has left in it.
-    pub(crate) fn noting(self, file: &Path) -> Self {
-        let records = CommandRecords::open(file).map(Arc::new).inspect_err(|error| {
+    pub(crate) fn record_in(&mut self, file: &Path) {
+        let records = CommandRecords::open(file).inspect_err(|error| {
             tracing::warn!(%error, file = %file.display(), "running commands are not recorded, so some may not be found after a crash");
         });
-        Self { records: records.ok(), ..self }
+        self.records = records.ok().map(Arc::new);
     }
 
     /// A launcher that starts the command in a cgroup of its own; none if the daemon may not make one. That is an error
@@ -83,7 +63,8 @@ impl CommandRunner {
     ) -> Result<Option<Launcher>, CommandStartError> {
         let limits = command.limits.as_ref();
         let launchers = self.launchers.as_ref();
-        let controllers = launchers.map_or_else(Controllers::default, |pool| pool.controllers());
+        let controllers =
+            launchers.map_or_else(Controllers::default, |pool| pool.cgroups.controllers);
         if let Some(limits) = limits {
             controllers.check(limits).map_err(|invalid| {
                 CommandStartError::permanent(invalid.within("limits").to_string())

@@ -63,7 +63,7 @@ impl RunningCommand<'_> {
             }
             if Instant::now() >= deadline {
                 tracing::warn!(
-                    pid = self.process.pid().as_raw_pid(),
+                    pid = self.process.pid.as_raw_pid(),
                     run = %self.execution.0.0,
                     "a command did not end when asked to, and is killed"
                 );
@@ -92,7 +92,7 @@ impl RunningCommand<'_> {
             tracing::warn!(
                 %error,
                 signal = signal.as_raw(),
-                pid = self.process.pid().as_raw_pid(),
+                pid = self.process.pid.as_raw_pid(),
                 run = %self.execution.0.0,
                 "a command cannot be signalled (that of another user needs CAP_KILL)"
             );
@@ -119,9 +119,9 @@ impl RunningCommand<'_> {
 
     /// Whether another process than the command itself lives in its session or cgroup.
     async fn has_others(&self) -> bool {
-        let session = self.process.pid();
+        let session = self.process.pid;
         if let Some(launcher) = &self.launcher {
-            return !launcher.cgroup.others(&[launcher.pid(), session]).is_empty();
+            return !launcher.cgroup.others(&[launcher.pid, session]).is_empty();
         }
         let search = move || orphans::has_others(session);
         self.services.clients.blocking.run(search).await.unwrap_or(false)
@@ -129,7 +129,7 @@ impl RunningCommand<'_> {
 
     /// Kills processes of the run that have left its group.
     async fn kill_escaped(&self) {
-        let (execution, session) = (self.execution.clone(), self.process.pid());
+        let (execution, session) = (self.execution.clone(), self.process.pid);
         let killing = move || orphans::kill_run(&execution, session);
         match self.services.clients.blocking.run(killing).await {
             Ok(0) => {}
@@ -210,7 +210,7 @@ impl RunningCommand<'_> {
         let Some(mut launcher) = self.launcher.take() else { return };
         if launcher.is_alive() && !grace.is_zero() {
             self.wait_until_alone(&mut launcher, LEFT_LIMIT).await;
-            let left = launcher.cgroup.others(&[launcher.pid()]);
+            let left = launcher.cgroup.others(&[launcher.pid]);
             if !left.is_empty() {
                 self.report_left_behind(&left);
                 launcher.cgroup.terminate(&left);

@@ -60,7 +60,7 @@ pub(super) async fn start<'a>(
             return Err(start_error(error, &program, block.is_some()));
         }
     };
-    let record = runner.records.as_ref().and_then(|records| records.note(process.pid()));
+    let record = runner.records.as_ref().and_then(|records| records.note(process.pid));
     let outputs = CommandOutput::new(pipes, &context.log, &*services.clock);
     let execution = assignment.execution();
     Ok(RunningCommand { execution, process, outputs, block, launcher, record, runner, services })

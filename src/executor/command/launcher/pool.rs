@@ -20,7 +20,6 @@ use tokio_util::task::TaskTracker;
 
 use super::protocol::{LauncherReply, LauncherRequest, receive, send};
 use crate::executor::command::cgroup::{Cgroup, Cgroups};
-use crate::executor::command::delegation::Controllers;
 use crate::executor::command::process::{Process, SpawnError, readable};
 use crate::executor::command::spawn::Spawn;
 use crate::executor::exit_status::describe_exit;
@@ -43,7 +42,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct LauncherPool {
-    cgroups: Arc<Cgroups>,
+    pub(crate) cgroups: Arc<Cgroups>,
     idle: Mutex<IdleLaunchers>,
     runtime: Handle,
     /// The tasks that supervise launchers, each until its cgroup is removed.
@@ -70,7 +69,8 @@ pub(crate) struct LauncherProgram {
 #[derive(Debug)]
 pub(crate) struct Launcher {
     socket: AsyncFd<OwnedFd>,
-    pid: Pid,
+    /// Its process id. It is the only process in its cgroup that does not belong to a command.
+    pub(crate) pid: Pid,
     pub(crate) cgroup: Arc<Cgroup>,
     /// How its process ended, in words, once it has.
     end: watch::Receiver<Option<String>>,
@@ -108,11 +108,6 @@ impl LauncherPool {
         let cgroups = Arc::new(Cgroups::find()?);
         let (idle, supervisors) = (Mutex::default(), TaskTracker::new());
         Some(Arc::new(Self { cgroups, idle, runtime: Handle::current(), supervisors }))
-    }
-
-    /// The controllers that enforce limits of a run.
-    pub(crate) fn controllers(&self) -> Controllers {
-        self.cgroups.controllers()
     }
 
     fn lock(&self) -> MutexGuard<'_, IdleLaunchers> {
@@ -201,7 +196,7 @@ impl LauncherPool {
         let process = process.inspect_err(|_| remove(&cgroup))?;
         let (end_in, end) = watch::channel(None);
         let (held, released) = oneshot::channel();
-        let pid = process.pid();
+        let pid = process.pid;
         let supervision = supervise(process, end_in, released, Arc::clone(&cgroup));
         self.supervisors.spawn_on(supervision, &self.runtime);
         let mut launcher = Launcher {
@@ -215,7 +210,7 @@ impl LauncherPool {
             oom_kills_before: 0,
             idle_since: Instant::now(),
         };
-        let (folder, files) = (launcher.cgroup.folder().to_owned(), program.files);
+        let (folder, files) = (launcher.cgroup.folder.clone(), program.files);
         let entered =
             launcher.request(&LauncherRequest::Enter { folder, files }, &[], READY_LIMIT).await?;
         if entered == LauncherReply::Entered { Ok(launcher) } else { Err(unexpected_reply()) }
@@ -255,11 +250,6 @@ impl IdleLaunchers {
 }
 
 impl Launcher {
-    /// The process id of the launcher, which is the only process in its cgroup that does not belong to the command.
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
-    }
-
     /// Starts a command in the launcher's cgroup.
     pub(crate) async fn start(&mut self, spawn: &Spawn) -> Result<Process, SpawnError> {
         // Keeps a descriptor free for the pidfd.
@@ -396,7 +386,7 @@ async fn supervise(
 
 fn remove(cgroup: &Cgroup) {
     if let Err(error) = cgroup.remove() {
-        tracing::warn!(%error, folder = %cgroup.folder().display(), "a cgroup could not be removed");
+        tracing::warn!(%error, folder = %cgroup.folder.display(), "a cgroup could not be removed");
     }
 }
 
