@@ -31,8 +31,8 @@ struct BatchBody<'a> {
     jobs: Vec<&'a RawValue>,
 }
 
-/// A job that was admitted, with its warnings, or refused.
-type Admitted = Result<(JobId, Vec<String>), ApiError>;
+/// The id of a job that was admitted and its warnings, or why it was refused.
+type Admission = Result<(JobId, Vec<String>), ApiError>;
 
 pub(super) async fn add(
     State(api): State<Api>,
@@ -47,16 +47,16 @@ pub(super) async fn add(
     let by = caller.clone();
     let admitting = tokio::task::spawn_blocking(move || admit_all(&read, &rules, now, &by));
     let admitted = admitting.await.map_err(|error| ApiError::unavailable(error.to_string()))?;
-    let (admitted, additions) = admitted?;
+    let (admissions, additions) = admitted?;
     let change = caller.begin("add-batch");
     let added = match add_in_slices(&api.handle, additions).await {
         Ok(added) => added,
         Err(refusal) => return Err(change.refused(refusal)),
     };
-    change.counting(counts(admitted.len(), &added)).done();
+    change.counting(counts(admissions.len(), &added)).done();
     let mut added = added.into_iter();
     drop(body);
-    let results = admitted.into_iter().map(|admitted| match admitted {
+    let results = admissions.into_iter().map(|admission| match admission {
         Ok((id, warnings)) => result(&id, &warnings, added.next()),
         Err(error) => refused(&Value::Null, &error),
     });
@@ -74,7 +74,7 @@ fn admit_all(
     rules: &Rules,
     now: Timestamp,
     caller: &Caller,
-) -> Result<(Vec<Admitted>, Vec<Addition>), ApiError> {
+) -> Result<(Vec<Admission>, Vec<Addition>), ApiError> {
     let batch: BatchBody<'_> = serde_json::from_slice(body).map_err(|error| {
         ApiError::unreadable(format!("the body is no {{\"jobs\": […]}}: {error}"))
     })?;
@@ -82,14 +82,14 @@ fn admit_all(
         return Err(Invalid::new("jobs", format!("at most {JOBS_MAX} jobs")).into());
     }
     let mut additions = Vec::with_capacity(batch.jobs.len());
-    let admitted = batch.jobs.into_iter().map(|given| {
+    let admissions = batch.jobs.into_iter().map(|given| {
         let addition = admit(definition(given.get().as_bytes())?, rules, now, caller)?;
         let admitted = (addition.job.id.clone(), warnings(&addition.job, now));
         additions.push(addition);
         Ok(admitted)
     });
-    let admitted = admitted.collect();
-    Ok((admitted, additions))
+    let admissions = admissions.collect();
+    Ok((admissions, additions))
 }
 
 fn result(id: &JobId, warnings: &[String], added: Option<Result<Added, RequestError>>) -> Value {

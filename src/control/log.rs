@@ -16,7 +16,7 @@ use super::request::{JSON_BYTES_MAX, NoInput, RawBody, json as read_json};
 use crate::clock::{Timestamp, rfc3339};
 use crate::invalid::{self, Invalid};
 
-/// The longest time limit of a filter: a week. A change that shall last longer belongs into the configuration.
+/// The longest time limit of a filter: a week. Beyond that, a restart of the daemon would end the filter anyway.
 const LIMIT_SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
