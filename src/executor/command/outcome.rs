@@ -3,14 +3,13 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use rustix::process::Signal;
+
 use super::shim::{SharedBlock, ShimResult};
 use crate::executor::exit_status::describe_exit;
 use crate::executor::run::failed;
 use crate::job::{Command, MemorySize};
 use crate::run::Outcome;
-
-/// The number of the signal by which the kernel ends a process when there is no memory.
-const KILL: i32 = 9;
 
 /// The outcome of a command that ended by itself. `block` tells a shim that did not become the command from a command
 /// that ended with the same exit code.
@@ -47,8 +46,8 @@ fn of_status(status: ExitStatus, command: &Command) -> Outcome {
 pub(super) fn out_of_memory(outcome: Outcome, limit: Option<&MemorySize>) -> Outcome {
     let Outcome::Failed { error, exit_code, signal, permanent } = outcome else { return outcome };
     let limit = limit_in_words(limit);
-    // Without exit code and signal, it was the command's launcher that was killed.
-    let is_itself = exit_code.is_none() && signal.is_none_or(|signal| signal == KILL);
+    // The kernel uses SIGKILL. Without exit code and signal, it was the command's launcher that was killed.
+    let is_itself = exit_code.is_none() && signal.is_none_or(|it| it == Signal::KILL.as_raw());
     let error = if is_itself {
         format!("killed: out of memory{limit}")
     } else {
