@@ -1,29 +1,67 @@
-//! Once, at one instant: `run_date`, or the moment at which the trigger was defined.
+//! `date`: one instant, which is `run_date` or, without it, the instant of the definition.
 
+use serde_json::Value;
+
+use super::schedule::{Schedule, Span};
 use super::spec::SpecReader;
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
+use crate::zone::Zone;
 
-/// A single instant.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Date {
     at: Timestamp,
-    /// Whether that is the moment of its definition.
-    is_now: bool,
+    /// Whether `at` is the instant of the definition.
+    is_anchored: bool,
 }
 
 impl Date {
-    pub(super) fn parse(given: &mut SpecReader, anchor: Timestamp) -> Result<Self, Invalid> {
-        let given = given.instant("run_date")?;
-        Ok(Self { at: given.unwrap_or(anchor), is_now: given.is_none() })
+    pub(super) fn parse(spec: &mut SpecReader) -> Result<Self, Invalid> {
+        let run_date = spec.instant("run_date")?;
+        Ok(Self { at: run_date.unwrap_or(spec.anchor()), is_anchored: run_date.is_none() })
+    }
+}
+
+impl Schedule for Date {
+    fn first(&self, _zone: &Zone) -> Option<Timestamp> {
+        Some(self.at)
     }
 
-    /// Whether another one means the same.
-    pub(super) fn is_like(self, other: Self) -> bool {
-        self.is_now == other.is_now && (self.is_now || self.at == other.at)
+    fn end(&self) -> Option<Timestamp> {
+        Some(self.at)
     }
 
-    pub(super) fn at(self) -> Timestamp {
-        self.at
+    fn next_from(&self, _zone: &Zone, at: Timestamp) -> Option<Timestamp> {
+        Some(self.at).filter(|run| *run >= at)
+    }
+
+    fn last_until(&self, _zone: &Zone, at: Timestamp) -> Option<Timestamp> {
+        Some(self.at).filter(|run| *run <= at)
+    }
+
+    fn matches(&self, _zone: &Zone, at: Timestamp) -> bool {
+        self.at == at
+    }
+
+    fn occurrences(&self, _zone: &Zone, first: Timestamp, _to: Timestamp) -> Option<Span> {
+        Some(Span::one(first))
+    }
+
+    fn is_like(&self, other: &dyn Schedule) -> bool {
+        other.downcast::<Self>().is_some_and(|other| {
+            self.is_anchored == other.is_anchored && (self.is_anchored || self.at == other.at)
+        })
+    }
+
+    fn describe(&self, _spec: &Value, zone: &Zone) -> String {
+        format!("at {}", zone.to_fixed(self.at).format("%Y-%m-%d %H:%M:%S %:z"))
+    }
+
+    fn is_one_shot(&self) -> bool {
+        true
+    }
+
+    fn is_whole_seconds(&self) -> bool {
+        self.at.timestamp_subsec_micros() == 0
     }
 }

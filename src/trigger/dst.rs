@@ -1,39 +1,38 @@
-//! What becomes of a reading of the wall clock that it skips in spring, or shows twice in autumn.
+//! Readings of the wall clock that it skips when it is set forward (a gap), or shows twice when it is set back (a
+//! fold).
 
 use chrono::{NaiveDateTime, TimeDelta};
 
-use super::spec::SpecReader;
 use crate::clock::Timestamp;
-use crate::invalid::Invalid;
 use crate::zone::{Local, Zone};
 
-/// Longest change of the clock that cron(8) takes for summer time. A longer one corrects the clock, and the new time
-/// counts as it is.
-const CRON_CHANGE_MAX: TimeDelta = TimeDelta::hours(3);
+/// The longest change of the clock that cron(8) takes for summer time. A longer one is a correction of the clock, after
+/// which the new time counts as it is.
+const SUMMER_TIME_MAX: TimeDelta = TimeDelta::hours(3);
 
-/// What happens to a reading that the clock skips.
+/// What happens to an occurrence whose reading is in a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GapPolicy {
     /// It does not exist.
     Skip,
-    /// It is the first instant after the gap.
+    /// It moves to the first instant after the gap.
     Shift,
-    /// The same as `Shift` in a gap of at most three hours, else the same as `Skip`.
+    /// `Shift` in a gap of at most [`SUMMER_TIME_MAX`], else `Skip`.
     ShiftInSummerTime,
 }
 
-/// What happens to a reading that the clock shows twice.
+/// What happens to an occurrence whose reading is in a fold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FoldPolicy {
-    /// It happens twice.
+    /// It exists twice.
     Both,
-    /// It happens the first time only.
+    /// It exists the first time only.
     First,
-    /// The same as `First` in a fold of at most three hours, else the same as `Both`.
+    /// `First` in a fold of at most [`SUMMER_TIME_MAX`], else `Both`.
     FirstInSummerTime,
 }
 
-/// A trigger's choice.
+/// How a trigger treats changes of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DstPolicy {
     pub(super) gap: GapPolicy,
@@ -41,43 +40,28 @@ pub(super) struct DstPolicy {
 }
 
 impl DstPolicy {
-    /// What cron(8) does with a job of a fixed minute and hour.
+    /// What cron(8) does with a job that has a fixed minute and hour.
     pub(super) const CRON_FIXED: Self =
         Self { gap: GapPolicy::ShiftInSummerTime, fold: FoldPolicy::FirstInSummerTime };
     /// What cron(8) does with a job that has a `*` in its minute or hour.
     pub(super) const CRON_WILDCARD: Self = Self { gap: GapPolicy::Skip, fold: FoldPolicy::Both };
 
-    /// Whether a reading in a gap of this length is the first instant after it.
+    /// Whether a reading in a gap of this length moves to the first instant after it.
     pub(super) fn shifts(self, length: TimeDelta) -> bool {
         match self.gap {
             GapPolicy::Skip => false,
             GapPolicy::Shift => true,
-            GapPolicy::ShiftInSummerTime => length <= CRON_CHANGE_MAX,
+            GapPolicy::ShiftInSummerTime => length <= SUMMER_TIME_MAX,
         }
     }
 
-    /// Whether a reading in a fold of this length happens twice.
+    /// Whether a reading that stands for the instants `first` and `second` exists twice.
     pub(super) fn repeats(self, first: Timestamp, second: Timestamp) -> bool {
         match self.fold {
             FoldPolicy::Both => true,
             FoldPolicy::First => false,
-            FoldPolicy::FirstInSummerTime => second.signed_duration_since(first) > CRON_CHANGE_MAX,
+            FoldPolicy::FirstInSummerTime => second.signed_duration_since(first) > SUMMER_TIME_MAX,
         }
-    }
-
-    /// Reads `dst_gap` and `dst_fold`; `self` is what holds where they are not given.
-    pub(super) fn or_given(self, given: &mut SpecReader) -> Result<Self, Invalid> {
-        let gap = match given.word("dst_gap", &["skip", "shift"])? {
-            Some("shift") => GapPolicy::Shift,
-            Some(_) => GapPolicy::Skip,
-            None => self.gap,
-        };
-        let fold = match given.word("dst_fold", &["both", "first"])? {
-            Some("first") => FoldPolicy::First,
-            Some(_) => FoldPolicy::Both,
-            None => self.fold,
-        };
-        Ok(Self { gap, fold })
     }
 
     /// The instants of a reading, in order.
@@ -97,41 +81,41 @@ impl DstPolicy {
     }
 }
 
-/// Readings of a trigger that the clock skips at one change.
+/// The occurrences of a trigger whose readings are in one gap of its zone's clock.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DstGap {
-    /// The zone whose clock it is.
     pub zone: Zone,
-    /// The first of them.
+    /// The reading of the first of these occurrences.
     pub first: NaiveDateTime,
-    /// How many there are.
+    /// The number of these occurrences.
     pub count: u64,
-    /// What the clock skips: from this reading.
+    /// The first reading that the clock skips.
     pub from: NaiveDateTime,
-    /// To this one, which it shows next.
+    /// The reading that it shows after the gap.
     pub until: NaiveDateTime,
-    /// The instant at which it goes on.
+    /// The first instant after the gap.
     pub resumes: Timestamp,
-    /// Whether the trigger fires at that instant instead, and would not otherwise.
+    /// Whether the trigger fires at `resumes` in place of these occurrences, and would not fire then otherwise.
     pub shifted: bool,
 }
 
-/// Readings that the clock skipped: from the first, to before the last.
+/// The readings that a clock skips when it is set forward.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClockGap {
+    /// The first skipped reading.
     pub(super) from: NaiveDateTime,
+    /// The reading after the gap.
     pub(super) until: NaiveDateTime,
-    /// The instant at which the clock goes on.
+    /// The first instant after the gap.
     pub(super) resumes: Timestamp,
 }
 
 impl ClockGap {
-    /// By how much the clock was set forward.
     pub(super) fn length(self) -> TimeDelta {
         self.until - self.from
     }
 
-    /// What a trigger misses of them: `count` readings from `first` on, for which it may fire when the clock resumes.
+    /// The `count` occurrences of a trigger in this gap, the first of which is at `first`.
     pub(super) fn of_trigger(
         self,
         zone: &Zone,
@@ -144,7 +128,7 @@ impl ClockGap {
     }
 }
 
-/// The readings that the clock skips at an instant, if it does.
+/// The gap that ends at an instant, if there is one.
 pub(super) fn gap_at(zone: &Zone, at: Timestamp) -> Option<ClockGap> {
     let before = zone.to_local(at.checked_sub_signed(TimeDelta::seconds(1))?);
     let from = before.checked_add_signed(TimeDelta::seconds(1))?;
@@ -152,7 +136,7 @@ pub(super) fn gap_at(zone: &Zone, at: Timestamp) -> Option<ClockGap> {
     (from < until).then_some(ClockGap { from, until, resumes: at })
 }
 
-/// The gaps of a zone's clock with `from < instant <= to`, in order.
+/// The gaps that end within `from < instant <= to`, in order.
 pub(super) fn gaps(zone: &Zone, from: Timestamp, to: Timestamp) -> impl Iterator<Item = ClockGap> {
     let next = move |at: &Timestamp| zone.transition_after(*at);
     std::iter::successors(next(&from), next)

@@ -1,13 +1,12 @@
-//! Small sets of small numbers, as the bits of a word: what a calendar field allows.
+//! Sets of numbers below 64, as the bits of a word. They hold the values that a calendar field allows.
 
-use super::expression::Item;
+use super::field_parser::Item;
 
-/// The members of a field's ranges.
+/// The values of all ranges among a field's items.
 pub(super) fn from_items(items: &[Item]) -> u64 {
     items.iter().flat_map(Item::values).fold(0, |bits, value| bits | 1 << value)
 }
 
-/// Whether a number is a member.
 pub(super) fn has(set: u64, value: u32) -> bool {
     set.checked_shr(value).unwrap_or(0) & 1 == 1
 }
@@ -24,7 +23,7 @@ pub(super) fn last(set: u64, until: u32) -> Option<u32> {
     (rest != 0).then(|| rest.ilog2())
 }
 
-/// How many members of a set are below `limit`.
+/// The number of members below `limit`.
 pub(super) fn count_below(set: u64, limit: u32) -> u64 {
     u64::from((set & !u64::MAX.checked_shl(limit).unwrap_or(0)).count_ones())
 }

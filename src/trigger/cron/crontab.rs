@@ -1,15 +1,14 @@
-//! Vixie crontab expressions: five fields from the minute on, six with the second first, seven
-//! with the year last, or a nickname such as `@daily`.
+//! Parses crontab(5) expressions: five fields from minute to weekday, six with a leading second, seven with a trailing
+//! year, or a nickname such as `@daily`.
 //!
-//! The `cron` crate reads the values, names and numbers alike; weekdays are spelled for it, which
-//! it counts from Sunday as 1, and crontab(5) from Sunday as 0 or 7. Lists, ranges and steps are
-//! read here, because here a range may go over the end (`fri-mon`, `22-2`).
+//! Unlike in a `cron` trigger, a range may wrap around (`fri-mon`, `22-2`). The parser counts weekdays from Sunday as 1,
+//! which crontab(5) has as 0 or 7 and the compiled fields as 6.
 
-use cron::{Schedule, TimeUnitSpec};
+use chrono::{Month, Weekday};
 
-use super::expression::{ITEMS_MAX, Item};
+use super::field_hints;
+use super::field_parser::{ITEMS_MAX, Item};
 use super::fields::CronFields;
-use super::mistake;
 use crate::invalid::quoted;
 use crate::zone::whole;
 
@@ -24,11 +23,9 @@ const NICKNAMES: [(&str, &str); 7] = [
     ("@hourly", "0 * * * *"),
 ];
 
-/// Years, which the crate ends too early, at 2100.
 const FIRST_YEAR: u32 = 1970;
 const LAST_YEAR: u32 = 9999;
 
-/// A field, in the order in which the crate has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Second,
@@ -56,7 +53,7 @@ impl Unit {
         }
     }
 
-    /// The crate's smallest and largest number.
+    /// The smallest and the largest value.
     fn range(self) -> (u32, u32) {
         match self {
             Self::Second | Self::Minute => (0, 59),
@@ -68,7 +65,7 @@ impl Unit {
         }
     }
 
-    /// What can be written, for a person.
+    /// The accepted values, for an error message.
     fn expected(self) -> String {
         let (min, max) = if self == Self::Weekday { (0, 7) } else { self.range() };
         let names = match self {
@@ -79,86 +76,63 @@ impl Unit {
         format!("{} is {min} to {max}{names}", self.name())
     }
 
-    /// What an item of the crate's language stands for, in its numbers.
-    fn read(self, item: &str) -> Option<Vec<u32>> {
-        let fields = UNITS.map(|unit| if unit == self { item } else { "*" });
-        let schedule: Schedule = fields.join(" ").parse().ok()?;
-        Some(match self {
-            Self::Second => schedule.seconds().iter().collect(),
-            Self::Minute => schedule.minutes().iter().collect(),
-            Self::Hour => schedule.hours().iter().collect(),
-            Self::Day => schedule.days_of_month().iter().collect(),
-            Self::Month => schedule.months().iter().collect(),
-            Self::Weekday => schedule.days_of_week().iter().collect(),
-            // Years are read as they are.
-            Self::Year => return None,
-        })
-    }
-
-    /// A single number or name, in the crate's numbers.
+    /// Parses a single number or name.
     fn value(self, text: &str) -> Option<u32> {
-        let spelled = match (self, whole(text)) {
-            (Self::Year, year) => {
-                return year.filter(|year| (FIRST_YEAR..=LAST_YEAR).contains(year));
+        let (min, max) = self.range();
+        match (self, whole(text)) {
+            // Sunday is 0 or 7 in crontab(5).
+            (Self::Weekday, Some(number)) => (number <= 7).then_some(number % 7 + 1),
+            (_, Some(number)) => Some(number).filter(|number| (min..=max).contains(number)),
+            (Self::Month, None) => Some(text.parse::<Month>().ok()?.number_from_month()),
+            (Self::Weekday, None) => {
+                let name = text.to_lowercase();
+                let name = match name.as_str() {
+                    "tues" => "tue",
+                    "thurs" => "thu",
+                    other => other,
+                };
+                Some(name.parse::<Weekday>().ok()?.number_from_sunday())
             }
-            // Sunday is 0 or 7 here, and 1 there.
-            (Self::Weekday, Some(number @ 0..=7)) => (number % 7 + 1).to_string(),
-            (Self::Weekday, Some(_)) => return None,
-            (_, _) => text.to_owned(),
-        };
-        if !spelled.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return None;
-        }
-        match self.read(&spelled)?.as_slice() {
-            [value] => Some(*value),
-            [..] => None,
+            (_, None) => None,
         }
     }
 
-    /// The crate's numbers as ours: its weekdays begin with Sunday as 1, ours with Monday as 0.
-    fn ours(self, value: u32) -> u32 {
+    /// Converts a value into one of [`CronFields`], whose weekdays begin with Monday as 0.
+    fn to_field_value(self, value: u32) -> u32 {
         if self == Self::Weekday { (value + 5) % 7 } else { value }
     }
 }
 
-/// Why an expression cannot be read.
+/// Why an expression cannot be parsed.
 struct CrontabError {
     why: String,
-    /// At which column, counted from 0.
+    /// The column, counted from 0.
     at: usize,
-    /// What to write instead, for a mistake that is known.
-    instead: String,
+    /// What to write instead, if the mistake is a known one; appended to the message.
+    hint: String,
 }
 
 impl CrontabError {
     fn new(why: String, at: usize) -> Self {
-        Self { why, at, instead: String::new() }
+        Self { why, at, hint: String::new() }
     }
 
-    /// The same fault, of a text that begins `by` columns later.
-    fn moved(self, by: usize) -> Self {
+    /// The same error in a text that begins `by` columns earlier.
+    fn shifted(self, by: usize) -> Self {
         Self { at: self.at + by, ..self }
     }
 }
 
-/// An expression that was read.
+/// A parsed expression.
 #[derive(Debug)]
 pub(super) struct Expression {
     pub(super) fields: CronFields,
-    /// Whether the minute or the hour has a `*`: cron(8) then goes by the clock alone when that is changed.
+    /// Whether the minute or the hour has a `*`. This decides how cron(8) treats changes of the clock.
     pub(super) has_wildcard_time: bool,
 }
 
-/// Reads an expression. The error says what to write instead, if the mistake is a known one.
+/// Parses an expression. The error says what is wrong and where.
 pub(super) fn parse(text: &str) -> Result<Expression, String> {
-    read(text).map_err(|fault| match mistake::of_expression(text.trim()) {
-        Some(instead) => format!("{}: {instead}", quoted(text.trim())),
-        None => fault,
-    })
-}
-
-/// The same; the error only says what is wrong.
-pub(super) fn read(text: &str) -> Result<Expression, String> {
     let trimmed = text.trim();
     if trimmed.starts_with('@') {
         let nickname = NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(trimmed));
@@ -166,7 +140,7 @@ pub(super) fn read(text: &str) -> Result<Expression, String> {
             let known = NICKNAMES.map(|(name, _)| name).join(", ");
             return Err(format!("{}: unknown nickname (known: {known})", quoted(text)));
         };
-        return read(meaning);
+        return parse(meaning);
     }
     let words = words(text);
     let units = match words.len() {
@@ -190,8 +164,8 @@ pub(super) fn read(text: &str) -> Result<Expression, String> {
     };
     let field = |wanted: Unit| {
         let (word, column) = word_of(wanted);
-        let items = items(wanted, word).map_err(|CrontabError { why, at, instead }| {
-            format!("{}: {why}, at column {}{instead}", quoted(text), column + at + 1)
+        let items = items(wanted, word).map_err(|CrontabError { why, at, hint }| {
+            format!("{}: {why}, at column {}{hint}", quoted(text), column + at + 1)
         })?;
         Ok::<_, String>((items, word.starts_with(['*', '?'])))
     };
@@ -201,14 +175,14 @@ pub(super) fn read(text: &str) -> Result<Expression, String> {
     let (seconds, _) = field(Unit::Second)?;
     let weeks = vec![Item::Range { first: 1, last: 53, step: 1 }];
     let fields = CronFields::new(&[years, months, days, weeks, weekdays, hours, minutes, seconds]);
-    // Only if both are restricted, one of them is enough: so it is written in crontab(5).
+    // If both the day and the weekday are restricted, one of them is enough, as crontab(5) says.
     let fields = if any_day || any_weekday { fields } else { fields.with_either_day() };
     let has_wildcard_time =
         [Unit::Minute, Unit::Hour].iter().any(|unit| word_of(*unit).0.contains('*'));
     Ok(Expression { fields, has_wildcard_time })
 }
 
-/// The words of a text, each with the column at which it begins.
+/// The words of a text, each with its column.
 fn words(text: &str) -> Vec<(&str, usize)> {
     let mut column = 0;
     let mut words = Vec::new();
@@ -221,28 +195,28 @@ fn words(text: &str) -> Vec<(&str, usize)> {
     words
 }
 
-/// Reads a field: a list with commas.
+/// Parses a field: a list with commas.
 fn items(unit: Unit, text: &str) -> Result<Vec<Item>, CrontabError> {
     let (mut items, mut column) = (Vec::new(), 0);
     for (number, part) in text.split(',').enumerate() {
         if number >= ITEMS_MAX {
             return Err(CrontabError::new(format!("more than {ITEMS_MAX} items"), column));
         }
-        items.extend(item(unit, part).map_err(|fault| fault.moved(column))?);
+        items.extend(item(unit, part).map_err(|error| error.shifted(column))?);
         column += part.chars().count() + 1;
     }
     Ok(items)
 }
 
-/// Reads `*`, `a`, `a-b`, each with `/step` or without.
+/// Parses `*`, `a` or `a-b`, with or without `/step`.
 fn item(unit: Unit, text: &str) -> Result<Vec<Item>, CrontabError> {
     let (range, step) =
         text.split_once('/').map_or((text, None), |(range, step)| (range, Some(step)));
     let step_at = range.chars().count() + 1;
     let (min, max) = unit.range();
     if range == "*" || (range == "?" && matches!(unit, Unit::Day | Unit::Weekday)) {
-        let step = self::step(step, unit, (min, max - min + 1), step_at)?;
-        return Ok(weekday_or_range(unit, (min, max), step));
+        let step = self::step(step, unit, min, max - min + 1, step_at)?;
+        return Ok(self::range(unit, min, max, step));
     }
     let (first, last) =
         range.split_once('-').map_or((range, None), |(first, last)| (first, Some(last)));
@@ -250,35 +224,38 @@ fn item(unit: Unit, text: &str) -> Result<Vec<Item>, CrontabError> {
     let first_value = value(unit, first, 0)?;
     let is_seven = |text: &str| unit == Unit::Weekday && whole(text) == Some(7);
     let last_value = match (last, step) {
-        // As the end of a range 7 comes after 6, also for one that begins with Sunday.
+        // As the end of a range, 7 comes after 6, even if the range begins with Sunday.
         (Some(last), _) if is_seven(last) && first_value == min && !is_seven(first) => max,
         (Some(last), _) => value(unit, last, last_at)?,
         (None, Some(_)) if !is_seven(first) => max,
         (None, _) => first_value,
     };
     if first_value <= last_value {
-        let step = self::step(step, unit, (first_value, last_value - first_value + 1), step_at)?;
-        return Ok(weekday_or_range(unit, (first_value, last_value), step));
+        let step = self::step(step, unit, first_value, last_value - first_value + 1, step_at)?;
+        return Ok(self::range(unit, first_value, last_value, step));
     }
     if unit == Unit::Year {
         return Err(CrontabError::new(format!("the range {range} goes backwards"), 0));
     }
-    let over_the_end: Vec<u32> = (first_value..=max).chain(min..=last_value).collect();
-    let width = u32::try_from(over_the_end.len()).unwrap_or(u32::MAX);
-    let step = self::step(step, unit, (first_value, width), step_at)?;
+    let wrapped: Vec<u32> = (first_value..=max).chain(min..=last_value).collect();
+    let width = u32::try_from(wrapped.len()).unwrap_or(u32::MAX);
+    let step = self::step(step, unit, first_value, width, step_at)?;
     let step = usize::try_from(step).unwrap_or(1);
-    Ok(over_the_end.into_iter().step_by(step).map(|value| single(unit.ours(value))).collect())
+    Ok(wrapped.into_iter().step_by(step).map(|value| single(unit.to_field_value(value))).collect())
 }
 
 fn single(value: u32) -> Item {
     Item::Range { first: value, last: value, step: 1 }
 }
 
-/// A range in the crate's numbers as ours.
-fn weekday_or_range(unit: Unit, (first, last): (u32, u32), step: u32) -> Vec<Item> {
+/// Converts a range of values.
+fn range(unit: Unit, first: u32, last: u32, step: u32) -> Vec<Item> {
     if unit == Unit::Weekday {
         let by = usize::try_from(step).unwrap_or(1);
-        return (first..=last).step_by(by).map(|value| single(unit.ours(value))).collect();
+        return (first..=last)
+            .step_by(by)
+            .map(|value| single(unit.to_field_value(value)))
+            .collect();
     }
     vec![Item::Range { first, last, step }]
 }
@@ -290,16 +267,17 @@ fn value(unit: Unit, text: &str, at: usize) -> Result<u32, CrontabError> {
     unit.value(text).ok_or_else(|| CrontabError {
         why: format!("unknown {} ({})", quoted(text), unit.expected()),
         at,
-        instead: mistake::of_value(text).to_owned(),
+        hint: field_hints::for_value(text).to_owned(),
     })
 }
 
-/// A step over this many values from the first one on. A larger one than there are values would be taken for what it is
-/// not.
+/// Parses the step of a range of `values` values that begins with `first`. A step that is larger than the range would
+/// not mean what it seems to say, so it is refused.
 fn step(
     text: Option<&str>,
     unit: Unit,
-    (first, values): (u32, u32),
+    first: u32,
+    values: u32,
     at: usize,
 ) -> Result<u32, CrontabError> {
     let Some(text) = text else { return Ok(1) };
@@ -308,7 +286,7 @@ fn step(
         Some(step) => {
             let (min, max) = unit.range();
             let is_whole_range = first == min && values == max - min + 1;
-            // As people write it: the crate has Sunday as 1.
+            // The message has the number that crontab(5) gives a weekday.
             let first = if unit == Unit::Weekday { (first + 6) % 7 } else { first };
             let too_large = step > values;
             Err(CrontabError {
@@ -316,8 +294,8 @@ fn step(
                     "the step {step} is not between 1 and {values}, the values of its range"
                 ),
                 at,
-                instead: if too_large {
-                    mistake::of_step(unit.name(), first, step, is_whole_range)
+                hint: if too_large {
+                    field_hints::for_step(unit.name(), first, step, is_whole_range)
                 } else {
                     String::new()
                 },

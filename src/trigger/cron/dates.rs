@@ -1,26 +1,25 @@
 //! The dates that the fields year, month, day, week and `day_of_week` allow.
 //!
-//! [`Dates::matches`] judges a single date; the searches lay the fields over a whole month at
-//! once. The two are written apart from each other on purpose: tests hold one against the other.
+//! [`Dates::matches`] decides on a single date; the searches compute the matching days of a whole month at once. The two
+//! are implemented independently on purpose, so that tests can check one against the other.
 
 use chrono::{Datelike, NaiveDate};
 
 use super::bits;
-use super::expression::Item;
+use super::field_parser::Item;
 use super::years::Years;
 
-/// Every ISO week: 1 to 53.
+/// A set of all ISO weeks, 1 to 53.
 const EVERY_WEEK: u64 = ((1 << 53) - 1) << 1;
-/// Bits 0, 7, 14, 21, 28 and 35: a week's pattern times this is repeated over a month.
+/// Bits 0, 7, 14, 21, 28 and 35. Multiplying the bits of a week by it repeats them over a month.
 const EVERY_SEVENTH: u64 = 0x8_1020_4081;
-/// Years that a search tries one by one before it asks which kinds of year can match at all.
+/// The number of years that a search tries one by one before it finds out which kinds of year can match at all.
 const YEARS_ONE_BY_ONE: usize = 8;
-/// Years that between them are of every kind.
+/// A range that has a year of every kind.
 const YEARS_OF_EVERY_KIND: std::ops::Range<i32> = 2000..2400;
 /// The last year of the calendar.
 const LAST_YEAR: i32 = 9999;
 
-/// Dates.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Dates {
     years: Years,
@@ -37,7 +36,7 @@ pub(super) struct Dates {
 }
 
 impl Dates {
-    /// Dates from what the fields year, month, day, week and `day_of_week` allow.
+    /// Compiles the items of the fields year, month, day, week and `day_of_week`.
     pub(super) fn new([years, months, days, weeks, weekdays]: [&[Item]; 5]) -> Self {
         let nth = |of: u32| {
             days.iter().fold(0, |bits, item| match *item {
@@ -64,7 +63,7 @@ impl Dates {
         }
     }
 
-    /// The same, where a date matches if its day or its weekday does.
+    /// The same dates, but a date matches if its day or its weekday matches, instead of both.
     pub(super) fn with_either_day(self) -> Self {
         Self { either_day: true, ..self }
     }
@@ -93,12 +92,12 @@ impl Dates {
             && bits::has(self.weeks, date.iso_week().week())
     }
 
-    /// Whether the month that a date is in has it.
+    /// Whether a date is among the matching days of its month. Means the same as [`Dates::matches`].
     pub(super) fn contains(&self, date: NaiveDate) -> bool {
         bits::has(self.days_of(date.year(), date.month()), date.day())
     }
 
-    /// How many there are with `from <= date < until`.
+    /// The number of matching dates with `from <= date < until`.
     pub(super) fn count(&self, from: NaiveDate, until: NaiveDate) -> u64 {
         let (mut year, mut month, mut count) = (from.year(), from.month(), 0);
         while (year, month) <= (until.year(), until.month()) {
@@ -115,7 +114,7 @@ impl Dates {
         count
     }
 
-    /// The first at or after `from`.
+    /// The first matching date at or after `from`.
     pub(super) fn next(&self, from: NaiveDate) -> Option<NaiveDate> {
         let years =
             (from.year().max(self.years.first())..=LAST_YEAR).filter(|at| self.years.has(*at));
@@ -129,7 +128,7 @@ impl Dates {
         })
     }
 
-    /// The last at or before `until`.
+    /// The last matching date at or before `until`.
     pub(super) fn last_until(&self, until: NaiveDate) -> Option<NaiveDate> {
         let years = self.years.first()..=until.year().min(LAST_YEAR);
         self.search_years(years.rev().filter(|at| self.years.has(*at)), |year| {
@@ -142,8 +141,8 @@ impl Dates {
         })
     }
 
-    /// Searches the years one by one; if the first few have nothing, only those of a kind that can have something, so
-    /// that a rare date is found, and an impossible one given up, without a walk through ten thousand years.
+    /// Searches the first few years one by one, and then only the years of a kind that can have a match. So a rare date is
+    /// found, and the search for an impossible one ends, without trying ten thousand years.
     fn search_years(
         &self,
         mut years: impl Iterator<Item = i32>,
@@ -160,7 +159,7 @@ impl Dates {
         years.filter(|year| bits::has(kinds, kind_of_year(*year))).find_map(search)
     }
 
-    /// Which kinds of year have a matching date, as bits.
+    /// The set of the kinds of year that have a matching date.
     fn kinds_of_year_that_match(&self) -> u64 {
         let (mut seen, mut matching) = (0_u64, 0_u64);
         for year in YEARS_OF_EVERY_KIND {
@@ -177,7 +176,7 @@ impl Dates {
         (1..=12).any(|month| bits::has(self.months, month) && self.days_in(year, month) != 0)
     }
 
-    /// The matching days of a month, as bits.
+    /// The set of matching days of a month.
     fn days_of(&self, year: i32, month: u32) -> u64 {
         if !bits::has(self.months, month) || !self.years.has(year) {
             return 0;
@@ -185,7 +184,7 @@ impl Dates {
         self.days_in(year, month)
     }
 
-    /// The same for a month and a year that are known to match.
+    /// The set of matching days of a month that is known to match, like its year.
     fn days_in(&self, year: i32, month: u32) -> u64 {
         let Some(first) = NaiveDate::from_ymd_opt(year, month, 1) else { return 0 };
         let last = days_in_month(year, month);
@@ -196,7 +195,7 @@ impl Dates {
         if self.last_day {
             days |= 1 << last;
         }
-        // The week's pattern, laid over the month so that the weekday of day 1 comes to day 1.
+        // Repeats the week over the month and shifts it so that the weekday of day 1 is at bit 1.
         let on_weekdays = ((self.weekdays * EVERY_SEVENTH) >> first_weekday << 1) & in_month;
         days = if self.either_day { days | on_weekdays } else { days & on_weekdays };
         if self.weeks != EVERY_WEEK {
@@ -205,7 +204,7 @@ impl Dates {
         days
     }
 
-    /// The days of a month that are in a matching ISO week, week by week.
+    /// The set of days of a month that are in a matching ISO week.
     fn days_in_weeks(&self, first: NaiveDate, last: u32) -> u64 {
         let (mut days, mut day) = (0, 1);
         while let Some(date) = first.with_day(day).filter(|_| day <= last) {
@@ -218,12 +217,12 @@ impl Dates {
         days
     }
 
-    /// Days such as the third Friday or the last one, in a month that begins and ends so.
+    /// The set of days such as the third Friday or the last Friday, in a month with this first weekday and last day.
     fn weekdays_of_month(&self, first_weekday: u32, last: u32) -> u64 {
         if self.last_weekdays == 0 && self.nth_weekdays == [0; 7] {
             return 0;
         }
-        // Day 1 + (w - first weekday) mod 7 is the first such weekday of the month.
+        // The day of the month that is its first such weekday.
         let first_of = |weekday: u32| 1 + (weekday + 7 - first_weekday) % 7;
         let mut days = 0;
         for (nth, weekday) in self.nth_weekdays.iter().zip(0..) {
@@ -239,15 +238,15 @@ impl Dates {
     }
 }
 
-/// What a year's calendar depends on, ISO weeks included: its first weekday, whether it has a leap day, and whether
-/// the year before it had one.
+/// The kind of a year, which determines its calendar including the ISO weeks: its first weekday, whether it has a leap
+/// day, and whether the year before had one.
 fn kind_of_year(year: i32) -> u32 {
     let first = NaiveDate::from_ymd_opt(year, 1, 1);
     let first_weekday = first.map_or(0, |first| first.weekday().num_days_from_monday());
     first_weekday + 7 * u32::from(is_leap(year)) + 14 * u32::from(is_leap(year - 1))
 }
 
-/// The day of a date, if it lies in that month.
+/// The day of a date, if the date is in this month.
 fn day_in(date: NaiveDate, year: i32, month: u32) -> Option<u32> {
     ((year, month) == (date.year(), date.month())).then(|| date.day())
 }

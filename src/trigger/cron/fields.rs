@@ -1,16 +1,16 @@
-//! The eight calendar fields, compiled into sets of bits, and the search over them in civil time.
+//! The eight calendar fields, compiled into sets of bits, and the search for readings of the clock that match them.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use serde_json::Value;
 
 use super::bits;
 use super::dates::Dates;
-use super::expression::{FieldShape, Item, MONTHS, WEEKDAYS, parse};
+use super::field_parser::{FieldShape, Item, MONTHS, WEEKDAYS, parse};
 use super::times::Times;
 use crate::invalid::Invalid;
 use crate::trigger::spec::SpecReader;
 
-/// The fields, the coarsest first.
+/// The names of the fields, from the coarsest to the finest.
 pub(super) const FIELD_NAMES: [&str; 8] =
     ["year", "month", "day", "week", "day_of_week", "hour", "minute", "second"];
 
@@ -25,15 +25,16 @@ const SHAPES: [FieldShape; 8] = [
     FieldShape { name: "second", min: 0, max: 59, names: &[] },
 ];
 
-/// What the fields allow.
+/// The sets of values that the fields allow.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct CronFields {
     dates: Dates,
     times: Times,
 }
 
-fn given_text(given: &mut SpecReader, name: &'static str) -> Result<Option<String>, Invalid> {
-    match given.take(name) {
+/// Reads the text of a field, which may also be given as a number.
+fn field_text(spec: &mut SpecReader, name: &'static str) -> Result<Option<String>, Invalid> {
+    match spec.take(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(Value::Number(number)) if number.is_u64() => Ok(Some(number.to_string())),
@@ -44,16 +45,15 @@ fn given_text(given: &mut SpecReader, name: &'static str) -> Result<Option<Strin
 }
 
 impl CronFields {
-    /// Reads the fields. One that is not given is `*` where it is coarser than the finest one given, else its
-    /// minimum; `week` and `day_of_week` are `*`.
-    pub(super) fn parse(given: &mut SpecReader) -> Result<Self, Invalid> {
+    /// Reads the fields. An absent field is `*` if it is coarser than the finest one given, else its minimum; an absent
+    /// `week` or `day_of_week` is always `*`.
+    pub(super) fn parse(spec: &mut SpecReader) -> Result<Self, Invalid> {
         let mut texts = Vec::new();
         for name in FIELD_NAMES {
-            texts.push(given_text(given, name)?);
+            texts.push(field_text(spec, name)?);
         }
         let Some(finest) = texts.iter().rposition(Option::is_some) else {
-            // A field that is misspelt is the likelier fault.
-            given.refuse_unknown()?;
+            spec.refuse_unknown()?;
             let known = FIELD_NAMES.join(", ");
             return Err(Invalid::new(
                 "",
@@ -70,7 +70,7 @@ impl CronFields {
         Ok(Self::new(&sets))
     }
 
-    /// The fields from what each of them allows, in the order of [`FIELD_NAMES`].
+    /// Compiles the items of the fields, in the order of [`FIELD_NAMES`].
     pub(super) fn new(sets: &[Vec<Item>]) -> Self {
         let set = |number: usize| sets.get(number).map(Vec::as_slice).unwrap_or_default();
         let dates = Dates::new([set(0), set(1), set(2), set(3), set(4)]);
@@ -78,12 +78,12 @@ impl CronFields {
         Self { dates, times: Times { hours, minutes, seconds } }
     }
 
-    /// The same fields, where a date matches if its day or its weekday does.
+    /// The same fields, but a date matches if its day or its weekday matches, instead of both.
     pub(super) fn with_either_day(self) -> Self {
         Self { dates: self.dates.with_either_day(), ..self }
     }
 
-    /// Whether every field matches a reading.
+    /// Whether a reading matches every field.
     pub(super) fn matches(&self, at: NaiveDateTime) -> bool {
         self.dates.matches(at.date()) && self.times.matches(at.time())
     }
@@ -110,7 +110,7 @@ impl CronFields {
         Some(self.dates.last_until(latest.date().pred_opt()?)?.and_time(self.times.last()?))
     }
 
-    /// How many readings match with `from <= reading < until`.
+    /// The number of matching readings with `from <= reading < until`.
     pub(super) fn count(&self, from: NaiveDateTime, until: NaiveDateTime) -> u64 {
         if from >= until {
             return 0;
@@ -119,7 +119,7 @@ impl CronFields {
             if self.dates.contains(at.date()) { self.times.count_before(at.time()) } else { 0 }
         };
         let whole_days = self.dates.count(from.date(), until.date());
-        // Days from the first one on, less what lies before on it, plus what lies before on the last one.
+        // All matches of the days, minus those before `from` on its day, plus those before `until` on its day.
         (whole_days * self.times.in_a_day() + before(until)).saturating_sub(before(from))
     }
 }

@@ -4,7 +4,6 @@ use chrono::{NaiveTime, Timelike};
 
 use super::bits;
 
-/// Times of day.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Times {
     pub(super) hours: u64,
@@ -19,22 +18,20 @@ impl Times {
             && bits::has(self.seconds, time.second())
     }
 
-    /// How many there are in a day.
+    /// The number of matching times in a day.
     pub(super) fn in_a_day(self) -> u64 {
         u64::from(self.hours.count_ones() * self.minutes.count_ones() * self.seconds.count_ones())
     }
 
-    /// The first of a day.
     pub(super) fn first(self) -> Option<NaiveTime> {
         self.next(NaiveTime::MIN)
     }
 
-    /// The last of a day.
     pub(super) fn last(self) -> Option<NaiveTime> {
         self.last_until(NaiveTime::from_hms_opt(23, 59, 59)?)
     }
 
-    /// The first at or after `from`.
+    /// The first matching time at or after `from`.
     pub(super) fn next(self, from: NaiveTime) -> Option<NaiveTime> {
         let (hour, minute, second) = (from.hour(), from.minute(), from.second());
         let first_minute = bits::next(self.minutes, 0)?;
@@ -52,7 +49,7 @@ impl Times {
         NaiveTime::from_hms_opt(bits::next(self.hours, hour + 1)?, first_minute, first_second)
     }
 
-    /// The last at or before `until`.
+    /// The last matching time at or before `until`.
     pub(super) fn last_until(self, until: NaiveTime) -> Option<NaiveTime> {
         let (hour, minute, second) = (until.hour(), until.minute(), until.second());
         let last_minute = bits::last(self.minutes, 59)?;
@@ -72,7 +69,7 @@ impl Times {
         NaiveTime::from_hms_opt(hour, last_minute, last_second)
     }
 
-    /// How many lie before `time`.
+    /// The number of matching times before `time`.
     pub(super) fn count_before(self, time: NaiveTime) -> u64 {
         let (minutes, seconds) =
             (u64::from(self.minutes.count_ones()), u64::from(self.seconds.count_ones()));

@@ -1,18 +1,16 @@
-//! The years that a pattern allows: a few ranges as they are, many as a set of bits.
+//! The years that a pattern allows.
 
-use super::expression::Item;
+use super::field_parser::Item;
 
 /// The first year of the calendar; the last is 9999.
 const FIRST_YEAR: u32 = 1970;
-/// All of them.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
-/// Words of 64 bits that hold them all.
+/// The number of words of 64 bits that hold a bit for each year.
 const WORDS: usize = 126;
-/// Ranges that are looked through; more are laid over each other once, so that a long list costs no more than a short
-/// one.
+/// The largest number of ranges that are checked one by one. A longer list becomes a set of bits, so that it costs no
+/// more than a short one.
 const RANGES_MAX: usize = 4;
 
-/// Years.
 #[derive(Debug, Clone)]
 pub(super) enum Years {
     Ranges(Vec<Item>),
@@ -31,23 +29,22 @@ impl Years {
             return Self::Ranges(items.to_vec());
         }
         let mut set = Box::new([0_u64; WORDS]);
-        for (word, bit) in items.iter().flat_map(Item::values).filter_map(place) {
+        for (word, bit) in items.iter().flat_map(Item::values).filter_map(bit_of) {
             set.get_mut(word).into_iter().for_each(|word| *word |= bit);
         }
         Self::Set(set)
     }
 
-    /// Whether a year is one of them.
     pub(super) fn has(&self, year: i32) -> bool {
         let Ok(year) = u32::try_from(year) else { return false };
         match self {
             Self::Ranges(items) => items.iter().any(|item| allows(item, year)),
-            Self::Set(set) => place(year)
+            Self::Set(set) => bit_of(year)
                 .is_some_and(|(word, bit)| set.get(word).is_some_and(|word| word & bit != 0)),
         }
     }
 
-    /// The first of them.
+    /// A year before which none is allowed.
     pub(super) fn first(&self) -> i32 {
         let first = match self {
             Self::Ranges(items) => items.iter().filter_map(|item| item.values().next()).min(),
@@ -57,8 +54,8 @@ impl Years {
     }
 }
 
-/// The word that holds a year, and its bit.
-fn place(year: u32) -> Option<(usize, u64)> {
+/// The number of the word that has a year's bit, and the bit.
+fn bit_of(year: u32) -> Option<(usize, u64)> {
     let number = usize::try_from(year.checked_sub(FIRST_YEAR)?).ok()?;
     Some((number / 64, 1 << (number % 64)))
 }
