@@ -1,20 +1,19 @@
-//! Instants, and the one place that reads the machine's clock.
+//! Instants, and the only place that reads the machine's clock.
 //!
-//! Everything else takes time as an argument, so that tests and simulations can choose it.
-//! An instant is a [`Timestamp`] in whole microseconds UTC: what the store holds, what the
-//! contract shows and what a comparison means never differ by a fraction that got lost.
+//! All other code takes the time as an argument, so that tests and simulations can choose it. An instant is a [`Timestamp`]
+//! in whole microseconds UTC everywhere: in the store, in the API and in comparisons. So they never differ by a lost
+//! fraction.
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 
 /// An instant in UTC, in whole microseconds.
 pub type Timestamp = DateTime<Utc>;
 
-/// Microseconds in a second.
 pub const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// Tells what time it is.
+/// A source of the current time.
 pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
-    /// The present instant, cut to whole microseconds.
+    /// The current instant, truncated to whole microseconds.
     fn now(&self) -> Timestamp;
 }
 
@@ -29,12 +28,12 @@ impl Clock for SystemClock {
     }
 }
 
-/// An instant as the contract shows it: RFC 3339 in UTC with microseconds.
+/// An instant in the form of the API: RFC 3339 in UTC with microseconds.
 pub fn rfc3339(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// A duration in at most two units: `1h 5m`, `340ms`, `12µs`.
+/// A duration for people, in at most two units: `1h 5m`, `340ms`, `12µs`.
 pub fn duration_words(duration: TimeDelta) -> String {
     let micros = duration.num_microseconds().map_or(u64::MAX, i64::unsigned_abs);
     let (millis, seconds) = (micros / 1000, micros / 1_000_000);

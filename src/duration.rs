@@ -1,11 +1,11 @@
-//! Durations as people write them: numbers with units, such as `90min`, `1h 30m` or `1.5d`.
+//! Parses durations as people write them: numbers with units, such as `90min`, `1h 30m` or `1.5d`.
 
 use chrono::TimeDelta;
 
 use crate::clock::MICROS_PER_SECOND;
 use crate::invalid::quoted;
 
-/// Spellings of each unit, and its length in microseconds.
+/// The spellings of each unit, and its length in microseconds.
 const UNITS: [(&[&str], i64); 7] = [
     (&["w", "week", "weeks"], 7 * 24 * 3600 * MICROS_PER_SECOND),
     (&["d", "day", "days"], 24 * 3600 * MICROS_PER_SECOND),
@@ -15,10 +15,10 @@ const UNITS: [(&[&str], i64); 7] = [
     (&["ms", "msec", "msecs", "millisecond", "milliseconds"], MICROS_PER_SECOND / 1000),
     (&["us", "µs", "usec", "usecs", "microsecond", "microseconds"], 1),
 ];
-/// What is accepted, for error messages.
+/// Examples of what is accepted, for error messages.
 const EXAMPLES: &str = "examples: 10s, 90min, 1h 30m, 2 days, 500ms";
 
-/// Reads a duration. A number without a unit is seconds, but only if it stands alone.
+/// Parses a duration. A number without a unit is a number of seconds, but only if there is nothing else.
 pub fn parse_duration(text: &str) -> Result<TimeDelta, String> {
     let refuse = |why: &str| {
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
@@ -54,7 +54,7 @@ pub fn parse_duration(text: &str) -> Result<TimeDelta, String> {
     Ok(TimeDelta::microseconds(micros.ok_or_else(|| refuse("it is too long"))?))
 }
 
-/// The length of a unit. Case matters in one letter only: `M` is often meant as months.
+/// The length of a unit. Upper and lower case mean the same, but `M` is refused because it often stands for months.
 fn unit(word: &str) -> Result<i64, String> {
     let lower = word.to_lowercase();
     let found = UNITS.iter().find(|(spellings, _)| spellings.contains(&lower.as_str()));
@@ -77,7 +77,7 @@ fn unit(word: &str) -> Result<i64, String> {
 )]
 fn scale(number: f64, factor: i64) -> Option<i64> {
     let micros = (number * factor as f64).round();
-    // 2^53: up to there every whole number is exact.
+    // 2^53: doubles represent every whole number up to there.
     (micros <= 9_007_199_254_740_992.0).then_some(micros as i64)
 }
 

@@ -1,5 +1,5 @@
-//! Reading a file that somebody named: it must be a regular one of a bounded size. A pipe has to be waited for, a
-//! device may have no end, and a large file would fill the memory.
+//! Reads a file that a user named. Only a regular file of a bounded size is read, because a pipe can block, a device may
+//! have no end, and a large file would fill the memory.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -8,9 +8,9 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Reads a regular file of UTF-8 text with at most this many bytes. The error does not name the file.
+/// Reads a regular file of UTF-8 text with at most `bytes_max` bytes. The error does not contain the path.
 pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
-    // Opening a pipe would wait for a writer.
+    // Without NONBLOCK, opening a pipe would wait for a writer.
     let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let file = file.map_err(|error| error.to_string())?;
@@ -25,7 +25,7 @@ pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let mut text = String::new();
     let read = file.take(bytes_max + 1).read_to_string(&mut text);
     read.map_err(|error| error.to_string())?;
-    // Files of /proc have no length, and another one may grow while it is read.
+    // A file of /proc has no length, and another file may grow while it is read.
     if u64::try_from(text.len()).is_ok_and(|length| length > bytes_max) {
         return Err(too_large());
     }

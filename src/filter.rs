@@ -1,77 +1,69 @@
-//! Which rows a reader wants: jobs, or rows of the ledger, page by page; and which of these nobody has to keep.
+//! Filters for pages of jobs and runs, and for the rows that retention removes.
 
 use crate::clock::Timestamp;
 
-/// Rows of one page, at most.
+/// The largest number of rows on a page.
 pub const PAGE_LIMIT: usize = 1000;
 
-/// Bytes at which a page ends: the row with which they are reached is its last one.
+/// A page ends with the row that reaches this number of bytes.
 pub const PAGE_BYTES: usize = 1024 * 1024;
 
-/// Which jobs to list, in the order of their ids.
+/// Selects jobs, in the order of their ids. Conditions that are `None` do not apply.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// Only in this state.
     pub state: Option<String>,
-    /// Only with this tag.
     pub tag: Option<String>,
-    /// Only ids that begin so.
+    /// The beginning of the id.
     pub prefix: Option<String>,
-    /// Only ids after this one.
+    /// The last id of the page before.
     pub after: Option<String>,
-    /// Rows of the page.
     pub limit: usize,
 }
 
-/// Which runs to list, the newest first.
+/// Selects runs, the newest first. Conditions that are `None` do not apply.
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
-    /// Only of this job.
     pub job_id: Option<String>,
-    /// Only in this state.
     pub state: Option<String>,
-    /// Not those of hooks, which tell of another run.
+    /// Whether to leave out hook runs.
     pub without_hooks: bool,
-    /// Only of this occurrence, or of a span that it is in.
+    /// An occurrence that the run is for, or that is in the span of a skipped row.
     pub occurrence: Option<Timestamp>,
-    /// Only made at or after this instant.
+    /// The earliest instant of the run's creation.
     pub since: Option<Timestamp>,
-    /// Only ids before this one.
+    /// The last id of the page before, which is larger than those of this page.
     pub before: Option<String>,
-    /// Rows of the page.
     pub limit: usize,
 }
 
-/// A page of finished jobs that have no run in flight, in the order in which they finished.
+/// Selects finished jobs without runs in flight, in the order in which they finished.
 #[derive(Debug, Clone, Copy)]
 pub struct FinishedJobs<'a> {
-    /// Only jobs that finished before this.
+    /// Jobs that finished before this instant.
     pub before: Timestamp,
-    /// Only jobs after the one that finished then and has this id.
+    /// Jobs after the one that finished at this instant and has this id.
     pub after: (Timestamp, &'a str),
-    /// Rows of the page.
     pub limit: usize,
 }
 
-/// A kind of rows of the ledger. Each is counted by itself, so that many rows of one kind never push out the few of
-/// another.
+/// A class of rows of the ledger for retention. Each class is counted separately, so that many rows of one class never
+/// displace the few rows of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetentionClass {
     /// Runs of a job that succeeded or were cancelled.
     Runs,
     /// Runs of a job that failed, timed out or were lost.
     Errors,
-    /// Runs of hooks, however they ended.
+    /// Hook runs, however they ended.
     Hooks,
     /// Occurrences that were skipped.
     Skipped,
 }
 
 impl RetentionClass {
-    /// All of them.
     pub const ALL: [Self; 4] = [Self::Runs, Self::Errors, Self::Hooks, Self::Skipped];
 
-    /// The states of its rows, all of which are final.
+    /// The states of its rows. All of them are final.
     pub fn states(self) -> &'static [&'static str] {
         match self {
             Self::Runs => &["succeeded", "cancelled"],
@@ -81,12 +73,12 @@ impl RetentionClass {
         }
     }
 
-    /// Whether its rows are runs of hooks; otherwise none of them is.
+    /// Whether its rows are hook runs. No other class has hook runs.
     pub fn is_of_hooks(self) -> bool {
         self == Self::Hooks
     }
 
-    /// The states of which a job's newest run is always kept: its last success, or its last failure.
+    /// The newest run of a job in one of these states is always kept: its last success, or its last failure.
     pub fn always_kept(self) -> &'static [&'static str] {
         match self {
             Self::Runs => &["succeeded"],
@@ -96,52 +88,31 @@ impl RetentionClass {
     }
 }
 
-/// Which rows of the ledger need not be kept. Only those are meant to which nothing more will happen, and never the last
-/// success and the last failure of a job that exists.
+/// Selects rows of the ledger that retention may remove. They are always final, and never the last success or the last
+/// failure of an existing job.
 #[derive(Debug, Clone, Copy)]
 pub enum Prunable<'a> {
-    /// Runs of a kind that ended before an instant, in the order of their ids.
+    /// Runs of a class that ended before an instant, in the order of their ids.
     Ended {
-        /// Whether ids tell when their runs were made. They do not for as long as the newest id is of a time that has not
-        /// come, because the clock was ahead.
+        /// Whether ids show when their runs were created. They do not while the newest id is from the future, because the
+        /// clock was ahead.
         ids_tell_time: bool,
-        /// Of this kind.
         kind: RetentionClass,
-        /// Before this.
         before: Timestamp,
-        /// Only ids after this one.
+        /// The last id of the page before.
         after: &'a str,
     },
-    /// Runs that ended before an instant and whose output is kept, in the order of their ids.
+    /// Runs that ended before an instant and still have an output, in the order of their ids.
     WithOutput {
-        /// Whether ids tell when their runs were made.
         ids_tell_time: bool,
-        /// Before this.
         before: Timestamp,
-        /// Only ids after this one.
+        /// The last id of the page before.
         after: &'a str,
     },
-    /// The newest run of a job that is not among this many newest ones of its kind.
-    FirstBeyond {
-        /// Of this job.
-        job_id: &'a str,
-        /// Of this kind.
-        kind: RetentionClass,
-        /// How many are kept.
-        keep: usize,
-    },
-    /// Runs of all jobs and kinds that are not newer than this one, in the order of their ids.
-    Oldest {
-        /// The newest of them.
-        last: &'a str,
-    },
-    /// Runs of a job and a kind that are not newer than this one, in any order.
-    UpTo {
-        /// Of this job.
-        job_id: &'a str,
-        /// Of this kind.
-        kind: RetentionClass,
-        /// The newest of them.
-        last: &'a str,
-    },
+    /// The newest run of a job after the `keep` newest ones of its class.
+    FirstBeyond { job_id: &'a str, kind: RetentionClass, keep: usize },
+    /// Runs of all jobs and classes that are not newer than `last`, in the order of their ids.
+    Oldest { last: &'a str },
+    /// Runs of a job and a class that are not newer than `last`, in any order.
+    UpTo { job_id: &'a str, kind: RetentionClass, last: &'a str },
 }

@@ -1,92 +1,78 @@
-//! Times as people write them: a date with a time of day and an offset, and, where the present is
-//! known, also a time of day alone, a day such as `tomorrow`, or a distance from now.
+//! Parses times as people write them: a date with an optional time of day and offset. Where the current time is known, also
+//! a time of day alone, a day such as `tomorrow`, or a distance from now.
 
-use chrono::{Datelike, Days, NaiveDate, NaiveTime, SubsecRound, TimeDelta};
+use chrono::{Datelike, Month, NaiveDate, NaiveTime, SubsecRound, TimeDelta};
 
 use crate::clock::Timestamp;
 use crate::duration::parse_duration;
 use crate::invalid::quoted;
 use crate::zone::{Zone, parse_offset, whole};
 
-/// What is accepted everywhere, for error messages.
+/// Examples of what is accepted everywhere, for error messages.
 const EXAMPLES: &str = "2026-11-06, 2026-11-06 16:30 or 2026-11-06T16:30:05+08:00";
-/// Names of the months, for messages.
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
 
-/// In which direction a time of day without a date is looked for.
+/// How a time that depends on the current time is completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Toward {
-    /// The next one; `yesterday` is refused.
+    /// A time of day alone is the next one; `yesterday` is refused.
     Future,
-    /// The last one; a duration alone is a distance back.
+    /// A time of day alone is the last one; a duration alone is a distance back.
     Past,
 }
 
-/// Reads a time that means the same whenever it is read: `Y-m-d` with an optional time of day `H:M[:S[.f]]` after a
-/// space or a `T`, and an optional offset `Z`, `UTC`, `±HH:MM`, `±HHMM` or `±HH`. Without an offset it is read in
-/// `zone`. It is cut to whole microseconds.
+/// Parses a time that does not depend on the current time: `Y-m-d` with an optional time of day `H:M[:S[.f]]` after a space
+/// or a `T`, and an optional offset `Z`, `UTC`, `±HH:MM`, `±HHMM` or `±HH`. Without an offset the time is in `zone`. The
+/// result is truncated to whole microseconds.
 pub fn parse_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
     parse_exact_instant(text, zone).map(|at| at.trunc_subsecs(6))
 }
 
-/// The same with all digits of the fraction that are written.
+/// Parses the same as [`parse_instant`], but keeps all digits of the fraction.
 pub fn parse_exact_instant(text: &str, zone: &Zone) -> Result<Timestamp, String> {
-    let written = ParsedTime::read(text).map_err(|why| not_a_time(text, &why))?;
-    let Day::Date(date) = written.day else { return Err(relative(text)) };
-    written.on(date, zone).ok_or_else(|| not_a_time(text, "the years are 1 to 9999"))
+    let parsed = ParsedTime::parse(text).map_err(|why| not_a_time(text, &why))?;
+    let Day::Date(date) = parsed.day else { return Err(relative(text)) };
+    parsed.on(date, zone).ok_or_else(|| not_a_time(text, "the years are 1 to 9999"))
 }
 
-/// Reads the date of the same: as it is written, or the one that an instant with an offset has in `zone`.
+/// Parses the same as [`parse_instant`] and returns the date: as it is written or, if there is an offset, the date of the
+/// instant in `zone`.
 pub fn parse_date(text: &str, zone: &Zone) -> Result<NaiveDate, String> {
-    let written = ParsedTime::read(text).map_err(|why| not_a_time(text, &why))?;
-    match (written.day, written.offset_seconds) {
+    let parsed = ParsedTime::parse(text).map_err(|why| not_a_time(text, &why))?;
+    match (parsed.day, parsed.offset_seconds) {
         (Day::Date(date), None) => Ok(date),
         (Day::Date(_), Some(_)) => Ok(zone.to_local(parse_exact_instant(text, zone)?).date()),
         (Day::FromToday(_) | Day::Nearest, _) => Err(relative(text)),
     }
 }
 
-/// Reads a date without a time of day.
+/// Parses a date without a time of day.
 pub fn parse_bare_date(text: &str) -> Option<NaiveDate> {
     parse_day(text.trim()).ok()
 }
 
-/// Reads a time that may depend on the present: all of [`parse_instant`], and `now`, `+30m`, `-1h`, `2h ago`,
-/// `16:30`, `today`, `tomorrow 10:00`, `yesterday`.
+/// Parses a time that may depend on the current time: everything that [`parse_instant`] accepts, and `now`, `+30m`, `-1h`,
+/// `2h ago`, `16:30`, `today`, `tomorrow 10:00`, `yesterday`.
 pub fn parse_moment(
     text: &str,
     zone: &Zone,
     now: Timestamp,
     toward: Toward,
 ) -> Result<Timestamp, String> {
-    if let Some(at) = distance(text.trim(), now, toward) {
+    if let Some(at) = parse_distance(text.trim(), now, toward) {
         return at.ok().filter(|at| is_in_calendar(*at)).ok_or_else(|| too_far(text));
     }
-    let written = ParsedTime::read(text).map_err(|why| not_a_moment(text, &why))?;
-    let today = match written.offset_seconds {
+    let parsed = ParsedTime::parse(text).map_err(|why| not_a_moment(text, &why))?;
+    let today = match parsed.offset_seconds {
         Some(seconds) => now.naive_utc().checked_add_signed(TimeDelta::seconds(seconds.into())),
         None => Some(zone.to_local(now)),
     };
     let today = today.ok_or_else(|| too_far(text))?.date();
     let on = |days: i64| {
         let day = today.checked_add_signed(TimeDelta::days(days));
-        day.and_then(|day| written.on(day, zone)).ok_or_else(|| too_far(text))
+        day.and_then(|day| parsed.on(day, zone)).ok_or_else(|| too_far(text))
     };
-    let at = match (written.day, toward) {
-        (Day::Date(date), _) => written.on(date, zone).ok_or_else(|| too_far(text))?,
+    let at = match (parsed.day, toward) {
+        (Day::Date(date), _) => parsed.on(date, zone).ok_or_else(|| too_far(text))?,
         (Day::FromToday(-1), Toward::Future) => {
             return Err(not_a_moment(text, "it is in the past"));
         }
@@ -97,22 +83,27 @@ pub fn parse_moment(
     Ok(at.trunc_subsecs(6))
 }
 
-/// Whether a text is a time only together with the present.
+/// Whether a text is a time that depends on the current time.
 pub fn is_relative(text: &str, toward: Toward) -> bool {
     let (zone, now) = (Zone::utc(), Timestamp::default());
     parse_instant(text, &zone).is_err() && parse_moment(text, &zone, now, toward).is_ok()
 }
 
-/// Whether an instant lies in the years 1 to 9999, which is as far as its written form goes.
+/// Whether an instant is in the years 1 to 9999, which can be written in the usual form.
 pub fn is_in_calendar(at: Timestamp) -> bool {
     (1..=9999).contains(&at.year())
 }
 
-/// An instant that is further away than can be counted.
+/// The error of a distance that leads beyond the range of instants.
 struct OutOfRange;
 
-/// Reads `now`, `+30m`, `in 30m`, `-1h`, `1h ago`; toward the past also `1h`. None if the text is none of these.
-fn distance(text: &str, now: Timestamp, toward: Toward) -> Option<Result<Timestamp, OutOfRange>> {
+/// Parses `now`, `+30m`, `in 30m`, `-1h` or `1h ago`, and toward the past also `1h`. `None` if the text has none of these
+/// forms.
+fn parse_distance(
+    text: &str,
+    now: Timestamp,
+    toward: Toward,
+) -> Option<Result<Timestamp, OutOfRange>> {
     if text.eq_ignore_ascii_case("now") {
         return Some(Ok(now));
     }
@@ -148,28 +139,26 @@ fn relative(text: &str) -> String {
     format!("{text} is not a time: it depends on the day on which it is read (expected {EXAMPLES})")
 }
 
-/// The day of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Day {
     Date(NaiveDate),
-    /// This many days after today.
+    /// A number of days after today.
     FromToday(i64),
-    /// Not written: the next or the last day on which the clock shows the time.
+    /// No day is written: the next or the last day on which the clock shows the time of day.
     Nearest,
 }
 
-/// A time as it is written.
 #[derive(Debug, Clone, Copy)]
 struct ParsedTime {
     day: Day,
     time: NaiveTime,
-    /// The distance from UTC, if that is written too.
+    /// The offset from UTC, if it is written.
     offset_seconds: Option<i32>,
 }
 
 impl ParsedTime {
-    /// Reads a text; the error is empty if there is no more to say than that it is not a time.
-    fn read(text: &str) -> Result<Self, String> {
+    /// Parses a text. The error is empty if there is nothing to say except that it is not a time.
+    fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let first = text.split_whitespace().next().unwrap_or_default();
         let days = match first.to_lowercase().as_str() {
@@ -195,7 +184,7 @@ impl ParsedTime {
         Ok(Self { day, time, offset_seconds })
     }
 
-    /// The instant on a day, if it is in the calendar.
+    /// The instant on a date, if it is in the calendar.
     fn on(&self, date: NaiveDate, zone: &Zone) -> Option<Timestamp> {
         let reading = date.and_time(self.time);
         let at = match self.offset_seconds {
@@ -208,7 +197,7 @@ impl ParsedTime {
     }
 }
 
-/// Reads `Y-m-d`.
+/// Parses `Y-m-d`.
 fn parse_day(text: &str) -> Result<NaiveDate, String> {
     let mut parts = text.splitn(3, '-');
     let mut number = |digits: std::ops::RangeInclusive<usize>| {
@@ -219,23 +208,16 @@ fn parse_day(text: &str) -> Result<NaiveDate, String> {
     if year == 0 {
         return Err("the years are 1 to 9999".to_owned());
     }
-    let Some(name) =
-        month.checked_sub(1).and_then(|at| MONTHS.get(usize::try_from(at).unwrap_or(usize::MAX)))
-    else {
-        return Err(format!("the month is 1 to 12, not {month}"));
-    };
+    let named = u8::try_from(month).ok().and_then(|month| Month::try_from(month).ok());
+    let named = named.ok_or_else(|| format!("the month is 1 to 12, not {month}"))?;
     let year = i32::try_from(year).map_err(|_| String::new())?;
-    if let Some(date) = NaiveDate::from_ymd_opt(year, month, day) {
-        return Ok(date);
-    }
-    let first = NaiveDate::from_ymd_opt(year, month, 1).ok_or_else(String::new)?;
-    let next = first.checked_add_months(chrono::Months::new(1)).ok_or_else(String::new)?;
-    let last = next.checked_sub_days(Days::new(1)).ok_or_else(String::new)?.day();
-    let of_year = if month == 2 { format!(" in {year}") } else { String::new() };
-    Err(format!("{name} has {last} days{of_year}"))
+    NaiveDate::from_ymd_opt(year, month, day).ok_or_else(|| {
+        let of_year = if month == 2 { format!(" in {year}") } else { String::new() };
+        format!("{} has {} days{of_year}", named.name(), named.num_days(year).unwrap_or_default())
+    })
 }
 
-/// Reads `H:M[:S[.f]]` and what may follow it: an offset. A fraction is one, so `.5` is half a second.
+/// Parses `H:M[:S[.f]]` with an optional offset. The digits after the point are a fraction, so `.5` is half a second.
 fn parse_clock(text: &str) -> Result<(NaiveTime, Option<i32>), String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != ':' && c != '.');
     let (clock, offset) = text.split_at(end.unwrap_or(text.len()));
@@ -262,11 +244,11 @@ fn parse_clock(text: &str) -> Result<(NaiveTime, Option<i32>), String> {
         Some(_) => return Err("a fraction of a second has 1 to 9 digits".to_owned()),
     };
     let time = NaiveTime::from_hms_nano_opt(hour, minute, second, nanos);
-    Ok((time.ok_or_else(String::new)?, clock_offset(offset.trim())?))
+    Ok((time.ok_or_else(String::new)?, parse_clock_offset(offset.trim())?))
 }
 
-/// Reads the offset after a time of day.
-fn clock_offset(text: &str) -> Result<Option<i32>, String> {
+/// Parses the offset after a time of day.
+fn parse_clock_offset(text: &str) -> Result<Option<i32>, String> {
     let digits = text.get(1..).unwrap_or_default();
     let spelled = match (text, digits.len()) {
         ("", _) => return Ok(None),

@@ -1,4 +1,4 @@
-//! What is wrong with an input, and where: the one error of every check of something given.
+//! The error of every check of an input: what is wrong, and in which field.
 
 use std::fmt::Display;
 
@@ -7,29 +7,28 @@ use serde_json::Value;
 
 use crate::printable::shortened;
 
-/// A value that was refused: the field that holds it, and why.
+/// An invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.sentence())]
 pub struct Invalid {
-    /// Path of the field, such as `trigger.hour`; empty for the input as a whole.
+    /// The path of the field, such as `trigger.hour`; empty for the input as a whole.
     pub field: String,
-    /// What is wrong, for a person, without the field's name.
+    /// What is wrong, for people, without the name of the field.
     pub message: String,
 }
 
-/// Characters of a message, or of a field's name: what is quoted of a hostile input has an end.
+/// The largest number of characters of a message or a field's name, because they may quote a hostile input.
 const MESSAGE_CHARS_MAX: usize = 500;
-/// Characters of a text that is quoted in a message.
+/// The largest number of characters of a quoted text.
 const QUOTE_CHARS_MAX: usize = 80;
 
 impl Invalid {
-    /// An error at `field`.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         let cut = |text: String| shortened(&text, MESSAGE_CHARS_MAX).into_owned();
         Self { field: cut(field.into()), message: cut(message.into()) }
     }
 
-    /// The same error, seen from the object that holds it under `parent`.
+    /// The same error in an object whose field `parent` holds the input.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
         let field = match (parent.is_empty(), self.field.is_empty()) {
@@ -49,22 +48,22 @@ impl Invalid {
     }
 }
 
-/// A text as it is quoted in a message: its beginning, if it is long.
+/// Quotes a text for a message. A long text is shortened to its beginning.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", shortened(text, QUOTE_CHARS_MAX))
 }
 
-/// Reads a JSON value into a type; an error names the path of the field that is wrong.
+/// Deserializes a JSON value. An error names the field.
 pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, Invalid> {
     serde_path_to_error::deserialize(value).map_err(|error| at_path(&error))
 }
 
-/// An error of a reader that follows where it reads.
+/// Converts an error of `serde_path_to_error`.
 pub fn at_path<E: Display>(error: &serde_path_to_error::Error<E>) -> Invalid {
     Invalid::new(field_at(error.path()), error.inner().to_string())
 }
 
-/// The field at a path; empty for the input as a whole.
+/// The field of a path; empty for the input as a whole.
 pub fn field_at(path: &serde_path_to_error::Path) -> String {
     let path = path.to_string();
     if path == "." { String::new() } else { path }

@@ -1,6 +1,6 @@
-//! JSON as clients send it, read without changing anything: a key that is given twice, an integer that does not fit
-//! into 64 bits and a value that is nested too deeply are refused, where a plain parser would take the last key, round
-//! the integer, or fail later when the value is written into a larger one.
+//! Parses JSON of clients strictly. It refuses a duplicate key, an integer that does not fit into 64 bits, and a value that
+//! is nested too deeply. A plain parser would take the last key, round the integer, or fail later when the value becomes
+//! part of a larger one.
 
 use std::fmt;
 
@@ -9,27 +9,27 @@ use serde_json::{Map, Value};
 
 use crate::invalid::{self, Invalid};
 
-/// Levels of a value. Half of what the parser of every reader takes, since answers, hook facts and messages to worker
-/// processes hold a value a few levels down.
+/// The largest number of nested levels. It is half of what parsers accept, because responses, facts of hooks and messages to
+/// worker processes contain a value a few levels down.
 pub const DEPTH_MAX: usize = 64;
-/// Digits of an integer that certainly fits into 64 bits.
+/// The number of digits up to which every integer fits into 64 bits.
 const SAFE_DIGITS: usize = 18;
 
-/// No integer that 64 bits hold is beyond this.
+/// Every larger number is an integer that does not fit into 64 bits.
 const LARGE: f64 = 9_223_372_036_854_775_807.0;
 
-/// Why a text was not read.
+/// Why a text was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     /// It is not JSON.
     #[error("{0}")]
     Syntax(String),
-    /// It is JSON that would not be kept as it was given.
+    /// It is JSON that would not be preserved.
     #[error(transparent)]
     Refused(#[from] Invalid),
 }
 
-/// Reads a value.
+/// Parses a value.
 pub fn read(text: &[u8]) -> Result<Value, JsonError> {
     let large = check_integers(text).err();
     let mut deserializer = serde_json::Deserializer::from_slice(text);
@@ -53,7 +53,7 @@ pub fn read(text: &[u8]) -> Result<Value, JsonError> {
     }
 }
 
-/// Reads a value as a part of a larger text, for `#[serde(deserialize_with)]`. The caller looks for large integers with
+/// Parses a value that is part of a larger text, for `#[serde(deserialize_with)]`. The caller checks the whole text with
 /// [`check_integers`].
 pub fn deserialize_strict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
     Strict { levels: DEPTH_MAX, has_large: false }.deserialize(deserializer)
@@ -63,7 +63,7 @@ fn too_deep() -> String {
     format!("a value has at most {DEPTH_MAX} levels")
 }
 
-/// Refuses a JSON text with an integer that 64 bits do not hold.
+/// Refuses a JSON text with an integer that does not fit into 64 bits.
 pub fn check_integers(text: &[u8]) -> Result<(), Invalid> {
     let (mut rest, mut is_negative) = (text, false);
     while let Some((first, after)) = rest.split_first() {
@@ -85,7 +85,7 @@ pub fn check_integers(text: &[u8]) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// What follows a string whose first quote has been read.
+/// The text after a string whose first quote has been read.
 fn after_string(mut rest: &[u8]) -> &[u8] {
     while let Some(end) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
         let is_escape = rest.get(end) == Some(&b'\\');
@@ -114,10 +114,11 @@ fn check_number(number: &[u8], is_negative: bool) -> Result<(), Invalid> {
     ))
 }
 
-/// Reads a value of at most this many levels.
+/// Deserializes a value with at most this number of levels.
 struct Strict {
     levels: usize,
-    /// Whether the text has an integer that 64 bits do not hold: the first one is an error, which names its place.
+    /// Whether the text has an integer that does not fit into 64 bits. Then the first such number is an error, so that the
+    /// error names its field.
     has_large: bool,
 }
 

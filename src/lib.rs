@@ -28,6 +28,7 @@ pub mod run;
 pub mod scheduler;
 pub mod secret;
 pub mod server;
+pub mod splitmix;
 pub mod store;
 pub mod task;
 pub mod toutiao;

@@ -1,5 +1,5 @@
-//! The next times of a trigger, without any job: one question and answer, as JSON, for the
-//! command line, for scripts and for the control socket alike.
+//! The next times of a trigger without a job. A request is JSON, and so is its result; the command line, its `--batch` and
+//! the control socket share them.
 
 use chrono::{SubsecRound, TimeDelta};
 use serde::Deserialize;
@@ -12,17 +12,16 @@ use crate::json::{self, JsonError};
 use crate::trigger::{DstGap, Trigger};
 use crate::zone::Zone;
 
-/// Times in one answer, at most.
+/// The largest number of times in one preview.
 pub const TIMES_MAX: usize = 10_000;
-/// Times in an answer for which no count was given.
+/// The default number of times.
 const TIMES_DEFAULT: usize = 10;
-/// Changes of the clock that an answer tells of, at most.
+/// The largest number of gaps of the clock in one preview.
 const GAPS_MAX: usize = 100;
 
-/// What is asked.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Question {
+struct PreviewRequest {
     trigger: Value,
     #[serde(default)]
     after: Option<String>,
@@ -35,43 +34,42 @@ struct Question {
 /// The next times of a trigger.
 #[derive(Debug)]
 pub struct Preview {
-    /// The trigger, compiled.
     pub trigger: Trigger,
-    /// Its next times; fewer than asked for if there are no more.
+    /// The next times; fewer than requested if there are no more.
     pub times: Vec<Timestamp>,
-    /// From when on it was looked for them.
+    /// The beginning of the previewed time.
     from: Timestamp,
-    /// Up to when: the last of them, or the trigger's end if that came first.
+    /// Its end: the last time or, if there are no more times, the trigger's end.
     until: Timestamp,
 }
 
 impl Preview {
-    /// Answers `{"trigger", "after", "inclusive", "count"}`. Without `after` the times begin at the trigger's own
-    /// start, or now where it has none. A trigger that never fires has no times; a job with it is refused.
-    pub fn answer(question: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
-        Self::answer_while(question, zone, now, || true)
+    /// Reads `{"trigger", "after", "inclusive", "count"}`. Without `after` the times begin at the trigger's start, or now if
+    /// it has no start. A trigger that never fires has no times here, although a job with it is refused.
+    pub fn new(request: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
+        Self::new_while(request, zone, now, || true)
     }
 
-    /// The same, for as long as it may go on.
-    pub fn answer_while(
-        question: Value,
+    /// The same as [`Preview::new`], but gives up as soon as `may_go_on` returns false.
+    pub fn new_while(
+        request: Value,
         zone: &Zone,
         now: Timestamp,
         may_go_on: impl Fn() -> bool,
     ) -> Result<Self, Invalid> {
-        let question: Question = invalid::read(question)?;
-        let count = question.count.unwrap_or(TIMES_DEFAULT);
+        let request: PreviewRequest = invalid::read(request)?;
+        let count = request.count.unwrap_or(TIMES_DEFAULT);
         if count > TIMES_MAX {
             return Err(Invalid::new("count", format!("at most {TIMES_MAX}")));
         }
-        let trigger = Trigger::compile(&question.trigger, zone, now)
+        let trigger = Trigger::compile(&request.trigger, zone, now)
             .map_err(|invalid| invalid.within("trigger"))?;
         let after =
-            question.after.map(|text| parse_exact_instant(&text, trigger.zone())).transpose();
+            request.after.map(|text| parse_exact_instant(&text, trigger.zone())).transpose();
         let after = after.map_err(|why| Invalid::new("after", why))?;
         let mut next = match after {
-            // Finer than a microsecond is between two instants.
-            Some(after) if question.inclusive.unwrap_or(false) => {
+            // A time that is finer than a microsecond is between two instants.
+            Some(after) if request.inclusive.unwrap_or(false) => {
                 let floor = after.trunc_subsecs(6);
                 if floor < after { trigger.next_after(floor) } else { trigger.next_from(after) }
             }
@@ -97,14 +95,14 @@ impl Preview {
         Ok(Self { trigger, times, from, until })
     }
 
-    /// The same for a person or a program that sees the question beside the answer: a fault is named by the trigger's
-    /// type, as in `cron.hour`.
-    pub fn answer_by_type(question: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
-        let kind = question.pointer("/trigger/type").and_then(Value::as_str).map(str::to_owned);
-        Self::answer(question, zone, now).map_err(|invalid| by_type(invalid, kind.as_deref()))
+    /// The same as [`Preview::new`], but an error names the trigger's type, as in `cron.hour`. For people, who do not see the
+    /// JSON form.
+    pub fn new_by_type(request: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
+        let kind = request.pointer("/trigger/type").and_then(Value::as_str).map(str::to_owned);
+        Self::new(request, zone, now).map_err(|invalid| by_type(invalid, kind.as_deref()))
     }
 
-    /// The readings meanwhile that the clock skips.
+    /// The occurrences in the previewed time that the clock skips.
     pub fn dst_gaps(&self) -> Vec<DstGap> {
         self.trigger.dst_gaps(self.from, self.until, GAPS_MAX)
     }
@@ -114,8 +112,8 @@ impl Preview {
         self.trigger.jitter() > TimeDelta::zero()
     }
 
-    /// The times as JSON: RFC 3339 with the offset of the trigger's zone. With jitter, also the latest instant to which
-    /// it may delay each of them.
+    /// The times as JSON: RFC 3339 with the offset of the trigger's zone. With jitter, also the latest instant to which it
+    /// may delay each of them.
     pub fn to_value(&self) -> Value {
         let zone = self.trigger.zone();
         let shown = |at: Timestamp| local_rfc3339(zone, at);
@@ -130,7 +128,7 @@ impl Preview {
 
 fn local_rfc3339(zone: &Zone, at: Timestamp) -> String {
     let local = zone.to_fixed(at);
-    // RFC 3339 has no seconds in an offset, as some zones had until 1972.
+    // RFC 3339 has no seconds in an offset; some zones had them until 1972.
     let whole = local.offset().local_minus_utc() % 60 == 0;
     let shown = if whole { local } else { at.fixed_offset() };
     shown.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, false)
@@ -144,19 +142,19 @@ fn by_type(invalid: Invalid, kind: Option<&str>) -> Invalid {
     }
 }
 
-/// Answers one line of `preview --batch`: `{"op":"preview",…}` or `{"op":"validate","trigger":…}`.
+/// Handles one line of `preview --batch`: `{"op":"preview",…}` or `{"op":"validate","trigger":…}`.
 pub fn batch_line(line: &str, zone: &Zone, now: Timestamp) -> Value {
-    answer_line(line, zone, now).unwrap_or_else(|invalid| json!({ "error": invalid.to_string() }))
+    handle_line(line, zone, now).unwrap_or_else(|invalid| json!({ "error": invalid.to_string() }))
 }
 
-fn answer_line(line: &str, zone: &Zone, now: Timestamp) -> Result<Value, Invalid> {
+fn handle_line(line: &str, zone: &Zone, now: Timestamp) -> Result<Value, Invalid> {
     let mut value: Value = json::read(line.as_bytes()).map_err(|error| match error {
         JsonError::Refused(invalid) => invalid,
         JsonError::Syntax(error) => Invalid::new("", error),
     })?;
     let map = value.as_object_mut().ok_or_else(|| Invalid::new("", "expected an object"))?;
     match map.remove("op").as_ref().and_then(Value::as_str) {
-        Some("preview") => Ok(Preview::answer_by_type(value, zone, now)?.to_value()),
+        Some("preview") => Ok(Preview::new_by_type(value, zone, now)?.to_value()),
         Some("validate") => {
             if let Some(key) = map.keys().find(|key| *key != "trigger") {
                 return Err(Invalid::new(key.as_str(), "unknown key of a validation"));

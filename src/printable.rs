@@ -1,15 +1,14 @@
-//! Foreign text in a line-based format: whatever could begin a new line or command a terminal is shown escaped.
+//! Escapes text from outside for logs and terminals, so that it can neither begin a new line nor control a terminal.
 
 use std::borrow::Cow;
 
-/// Whether a character does something other than stand in its place: control characters, line and paragraph
-/// separators, and those that change the direction of the text.
+/// Control characters, line and paragraph separators, and characters that change the direction of the text.
 fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text with every control character as Rust writes it: `\n`, `\u{1b}`.
+/// Escapes every control character as Rust does: `\n`, `\u{1b}`.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
         return Cow::Borrowed(text);
@@ -25,7 +24,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// The text, or its first `limit` characters and a `…` if it is longer.
+/// Shortens a text to `limit` characters. A shortened text ends with `…`.
 pub fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
     match text.char_indices().nth(limit) {
         Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
@@ -33,7 +32,7 @@ pub fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
     }
 }
 
-/// JSON text with every control character in its strings as `\u001b`: it means the same.
+/// Escapes every control character in the strings of a JSON text, as `\u001b`. The text means the same.
 pub fn escaped_json(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
         return Cow::Borrowed(text);
@@ -45,8 +44,8 @@ pub fn escaped_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escape).collect())
 }
 
-/// A line of a program's output for a terminal: escaped, except for tabs, its line ending, and colours, which end with
-/// the line.
+/// Escapes a line of a program's output for a terminal, except for tabs, the line break and colours. Colours end with the
+/// line.
 pub fn with_colors(line: &str) -> String {
     let text = line.trim_end_matches(['\n', '\r']);
     let ending = if line.ends_with('\n') { "\n" } else { "" };
@@ -69,7 +68,7 @@ pub fn with_colors(line: &str) -> String {
     shown + no_color + ending
 }
 
-/// The escape sequence for a colour at the beginning of a text: `ESC [ digits m`.
+/// The escape sequence for a colour, `ESC [ digits m`, with which a text begins.
 fn color(text: &str) -> Option<&str> {
     let parameters = text.strip_prefix("\u{1b}[")?;
     let end = parameters.find(|letter: char| !letter.is_ascii_digit() && !";:".contains(letter))?;

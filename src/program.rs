@@ -1,10 +1,9 @@
-//! How this program starts itself: the arguments by which a daemon's helper processes know what they are.
+//! The subcommands with which the daemon starts this program again, as one of its helper processes.
 
-/// The name of the program.
 pub const NAME: &str = "punctual";
-/// Makes it a worker, which runs builtins.
+/// A worker process, which runs builtins.
 pub const WORKER: &str = "worker";
-/// Makes it a shim, which sets users and limits on itself and becomes a command.
+/// The shim, which sets user and limits on itself and then becomes the command.
 pub const SHIM: &str = "exec";
-/// Makes it a launcher, which starts commands in a cgroup.
+/// A launcher, which starts commands in its cgroup.
 pub const LAUNCHER: &str = "launch";

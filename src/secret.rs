@@ -1,5 +1,5 @@
-//! A text that may be secret: given as it is, or by where it is found. What is secret is read when it is needed,
-//! and never kept: the store, the log and every answer hold its place only.
+//! Texts that may be secret. A secret is given by its source: a variable, a file or a credential. It is read when it is
+//! needed and never kept; the store, the log and every response contain only its source.
 
 use std::fmt;
 use std::path::Path;
@@ -8,31 +8,29 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::file;
 
-/// Bytes of a secret.
+/// The largest size of a secret in a file.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
-/// Where systemd has the credentials of the service while it runs, for root.
+/// The folder in which root finds the credentials of the running systemd service.
 const CREDENTIALS_OF_THE_SERVICE: &str = "/run/credentials/punctual.service";
 
-/// Where a secret is found.
+/// The source of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Secret {
-    /// In this variable of the daemon's environment.
+    /// A variable of the daemon's environment.
     Env(String),
-    /// In this file; a line break at its end does not belong to it.
+    /// A file. A line break at its end is not part of the secret.
     File(String),
-    /// In the credential of this name, as systemd's `LoadCredential=` hands it over.
+    /// A credential of systemd's `LoadCredential=`.
     Credential(String),
 }
 
-/// A text, or where a secret one is found.
+/// A text, or the source of a secret.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Text {
-    /// The text itself.
     Plain(String),
-    /// Where it is found.
     Secret(Secret),
 }
 
@@ -63,7 +61,7 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// A secret that could not be read; it names the place and not the content.
+/// A secret could not be read. The error contains its source and never its content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the secret in {place} cannot be read: {why}")]
 pub struct SecretError {
@@ -72,7 +70,7 @@ pub struct SecretError {
 }
 
 impl Secret {
-    /// Where it is, in words.
+    /// The source in words.
     pub fn place(&self) -> String {
         match self {
             Self::Env(name) => format!("the environment variable {name}"),
@@ -81,7 +79,7 @@ impl Secret {
         }
     }
 
-    /// Reads it. It never falls back to anything else.
+    /// Reads the secret from its source, and from nowhere else.
     pub fn read(&self) -> Result<String, SecretError> {
         let failed = |why: String| SecretError { place: self.place(), why };
         match self {
@@ -95,7 +93,7 @@ impl Secret {
         }
     }
 
-    /// The same, for a command that is not started by the service manager. None if only the service has the secret.
+    /// Reads the secret in a command that the service manager has not started. `None` if only the service can read it.
     pub fn read_outside_service(&self) -> Result<Option<String>, SecretError> {
         match self {
             Self::Env(name) if std::env::var_os(name).is_none() => Ok(None),
@@ -129,7 +127,7 @@ fn read_file(path: &Path) -> Result<String, String> {
 }
 
 impl Text {
-    /// The text. If it is secret, `found` gets it too, so that the caller can hide it.
+    /// Reads the text. A secret is also added to `found`, so that the caller can mask it.
     pub fn read(&self, found: &mut Vec<String>) -> Result<String, SecretError> {
         match self {
             Self::Plain(text) => Ok(text.clone()),
@@ -141,7 +139,7 @@ impl Text {
         }
     }
 
-    /// The variable of the environment that it is found in, if it is secret and found in one.
+    /// The environment variable that is the source of the secret, if it is one.
     pub fn variable(&self) -> Option<&str> {
         match self {
             Self::Secret(Secret::Env(name)) => Some(name),
@@ -149,7 +147,7 @@ impl Text {
         }
     }
 
-    /// The text, if it is not secret.
+    /// The text, unless it is secret.
     pub fn plain(&self) -> Option<&str> {
         match self {
             Self::Plain(text) => Some(text),
@@ -170,7 +168,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_text_is_given_as_it_is_or_by_its_place_and_shown_as_it_was_given() {
+    fn a_text_is_plain_or_has_a_source_and_is_shown_as_given() {
         let cases = [
             json!("plain"),
             json!({"env": "NAME"}),
@@ -187,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_read_when_it_is_needed_and_told_to_whoever_hides_it() {
+    fn a_secret_is_read_when_it_is_needed_and_returned_for_masking() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, "s3cret\n").unwrap();

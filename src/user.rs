@@ -1,8 +1,8 @@
-//! Names of users, as this machine knows them.
+//! Looks up users of this machine.
 
 use nix::unistd::{Uid, User};
 
-/// The name of the user with this number; none if it has none. The lookup may go over the network, and blocks.
+/// The name of the user with this number, if it has one. The lookup blocks and may use the network.
 pub fn name_of(uid: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }

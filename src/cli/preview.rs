@@ -67,7 +67,7 @@ fn show(
         "inclusive": after.is_none(),
         "count": given.count,
     });
-    let preview = Preview::answer_by_type(question, zone, *now)
+    let preview = Preview::new_by_type(question, zone, *now)
         .map_err(|invalid| CliError::Usage(invalid.to_string()))?;
     let why = match after {
         Some(_) => preview.trigger.never_fires_reason(),

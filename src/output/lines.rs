@@ -1,5 +1,5 @@
-//! Lines of an output in little memory: their text in one piece, and a stamp for each group of lines that were written
-//! at the same time to the same stream.
+//! Stores lines compactly: their text in one string, and one stamp for each group of lines that were written at the same
+//! time to the same stream.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{Line, Stream};
 use crate::clock::Timestamp;
 
-/// When and where some lines that follow each other were written.
+/// The time and the stream of a group of successive lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     at: Timestamp,
@@ -16,39 +16,36 @@ struct Stamp {
     lines: u32,
 }
 
-/// Lines in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lines {
-    /// Each line with its line break.
+    /// The text of all lines, each with a line break.
     text: String,
     stamps: VecDeque<Stamp>,
     count: usize,
-    /// The numbers of those that have no line break of their own, in their order.
+    /// The numbers of the lines that were written without a line break, in order.
     open: VecDeque<usize>,
 }
 
 impl Lines {
-    /// How many lines there are.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The text of all lines, each with its line break.
+    /// The text of all lines, each with a line break.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Stamps that are kept: at most one for each line.
+    /// The number of stamps, at most one for each line.
     pub fn stamps(&self) -> usize {
         self.stamps.len()
     }
 
-    /// Adds a line. A line break within its text begins another line.
+    /// Adds a line. A line break in its text begins another line.
     pub fn push(&mut self, at: Timestamp, stream: Stream, text: &str) {
         for line in text.split('\n') {
             self.text.push_str(line);
@@ -63,7 +60,7 @@ impl Lines {
         }
     }
 
-    /// Adds a line that may have no line break.
+    /// Adds a line that may be open.
     pub fn push_line(&mut self, line: &Line) {
         self.push(line.at, line.stream, &line.text);
         if line.is_open {
@@ -71,7 +68,7 @@ impl Lines {
         }
     }
 
-    /// Takes lines from the front until the rest is within these limits; returns how many.
+    /// Removes lines from the front until the rest is within the limits. Returns their number.
     pub fn shorten(&mut self, bytes: usize, stamps: usize) -> usize {
         let (mut cut, mut lines) = (0, 0);
         while self.text.len() - cut > bytes || self.stamps.len() > stamps {
@@ -93,12 +90,11 @@ impl Lines {
         lines
     }
 
-    /// The lines, in their order.
     pub fn iter(&self) -> impl Iterator<Item = Line> + '_ {
         self.since_line(0)
     }
 
-    /// The lines from the one of that number on.
+    /// The lines from this number on, counted from 0.
     pub fn since(&self, number: usize) -> Vec<Line> {
         self.since_line(number).collect()
     }
@@ -125,11 +121,11 @@ impl FromIterator<Line> for Lines {
     }
 }
 
-/// A group of lines as the store keeps it: microseconds since the group before, stream, number of lines.
+/// The stored form of a stamp: microseconds since the stamp before, stream, number of lines.
 #[derive(Serialize, Deserialize)]
 struct StoredStamp(i64, Stream, u32);
 
-/// Lines as the store keeps them.
+/// The stored form of lines.
 #[derive(Serialize, Deserialize)]
 struct StoredLines<'a> {
     text: std::borrow::Cow<'a, str>,
@@ -154,7 +150,7 @@ impl Serialize for Lines {
 
 impl<'de> Deserialize<'de> for Lines {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// As it is written now, and as earlier versions wrote it: microseconds, stream and text of each line.
+        /// The current form, and that of earlier versions: microseconds, stream and text of each line.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Either {

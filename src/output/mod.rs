@@ -1,7 +1,7 @@
-//! What a run has written, line by line: when, and by which of its two streams.
+//! The output of a run: its lines, each with its time and its stream.
 //!
-//! What is kept has a bound, whatever a run writes: its beginning, which says what it set out to do, and its end,
-//! which says what became of it. What was cut between them is counted.
+//! The kept output is bounded, however much a run writes. It consists of the beginning, which shows what the run was going
+//! to do, and the end, which shows how it went. The lines between them are only counted.
 
 mod lines;
 
@@ -11,58 +11,55 @@ use crate::clock::Timestamp;
 
 pub use lines::Lines;
 
-/// Bytes of a line; a longer one is kept as several.
+/// The largest size of a line. A longer line is kept as several.
 pub const LINE_BYTES: usize = 8 * 1024;
-/// Bytes of text, with a line break for each line, that are kept from the beginning.
+/// Bytes of the text that are kept from the beginning, including a line break for each line.
 pub const HEAD_BYTES: usize = 16 * 1024;
-/// The same from the end: enough for a stack trace and what led to it.
+/// Bytes of the text that are kept from the end: enough for a stack trace and what led to it.
 pub const TAIL_BYTES: usize = 48 * 1024;
-/// Stamps that are kept from the beginning. Lines of a stream that were written at once share one, so this only
-/// bounds lines that are very short and come one by one.
+/// Time stamps that are kept from the beginning. Lines of one stream that were written at the same time share a stamp, so
+/// this only limits very short lines that are written one by one.
 pub const HEAD_STAMPS: usize = 4 * 1024;
-/// The same from the end.
+/// Time stamps that are kept from the end.
 pub const TAIL_STAMPS: usize = 12 * 1024;
 
-/// Bytes of a stamp in a store, roughly.
+/// The approximate size of a stamp in the store.
 const STAMP_BYTES: usize = 20;
 
-/// Which of its streams a run wrote to.
+/// The stream that a line was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
-    /// Standard output; what a builtin says.
+    /// Standard output, or the messages of a builtin.
     Stdout,
-    /// Standard error.
     Stderr,
 }
 
 /// A line of an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// When it was complete.
+    /// When the line was complete.
     pub at: Timestamp,
-    /// Where it was written.
     pub stream: Stream,
-    /// Its text, without the line break.
+    /// The text without its line break.
     pub text: String,
-    /// Whether it has no line break: the rest of a long line follows in the same stream, or nothing does.
+    /// Whether the line has no line break, because the rest of a long line follows in the same stream, or because the
+    /// stream ends.
     pub is_open: bool,
 }
 
-/// What is kept of an output.
+/// The kept output of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Output {
-    /// Its first lines.
     pub head: Lines,
-    /// Lines after those that are not kept.
+    /// The number of lines between `head` and `tail` that are not kept.
     pub cut: u64,
-    /// Its last lines.
     pub tail: Lines,
-    /// Bytes that were written in all.
+    /// The number of bytes that were written in total.
     pub bytes: u64,
 }
 
-/// The kept lines as the store keeps them.
+/// The stored form of the kept lines.
 #[derive(Serialize, Deserialize)]
 struct StoredOutput<L> {
     head: L,
@@ -71,23 +68,21 @@ struct StoredOutput<L> {
 }
 
 impl Output {
-    /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Bytes that the kept lines take in a store, roughly.
+    /// The approximate size of the kept lines in the store.
     pub fn kept_bytes(&self) -> usize {
         let bytes = |lines: &Lines| lines.text().len() + lines.stamps() * STAMP_BYTES;
         bytes(&self.head) + bytes(&self.tail)
     }
 
-    /// The kept lines, in their order.
     pub fn lines(&self) -> impl Iterator<Item = Line> + '_ {
         self.head.iter().chain(self.tail.iter())
     }
 
-    /// The last lines of those that are kept, at most this many, in their order.
+    /// The last `count` kept lines, in order.
     pub fn last_lines(&self, count: usize) -> Vec<Line> {
         let skipped = (self.head.len() + self.tail.len()).saturating_sub(count);
         let mut lines = self.head.since(skipped);
@@ -95,7 +90,7 @@ impl Output {
         lines
     }
 
-    /// The text, and in its midst what was cut.
+    /// The text, with a note in place of the lines that are not kept.
     pub fn text(&self) -> String {
         let cut = match self.cut {
             0 => String::new(),
@@ -104,13 +99,12 @@ impl Output {
         [self.head.text(), &cut, self.tail.text()].concat()
     }
 
-    /// The kept lines as JSON text.
     pub fn to_json(&self) -> String {
         let stored = StoredOutput { head: &self.head, cut: self.cut, tail: &self.tail };
         serde_json::to_string(&stored).unwrap_or_default()
     }
 
-    /// Reads what [`Output::to_json`] has written; none if it did not.
+    /// Parses the result of [`Output::to_json`].
     pub fn from_json(text: &str, bytes: u64) -> Option<Self> {
         let StoredOutput { head, cut, tail } = serde_json::from_str(text).ok()?;
         Some(Self { head, cut, tail, bytes })

@@ -1,25 +1,24 @@
-//! Why a run exists, or why an occurrence has none.
+//! Why a run exists, or why an occurrence was skipped.
 
 use super::RunId;
 
-/// What may happen to a job's runs that other tasks can be told of.
+/// An event of a job for which a hook can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Event {
     /// A run has succeeded.
     Success,
-    /// A run has failed, timed out, or was lost, and is not tried again.
+    /// A run has failed, timed out or was lost, and there is no further attempt.
     Failure,
-    /// A run has succeeded after one that failed.
+    /// A run has succeeded after one that has failed.
     Recovery,
-    /// An occurrence was too late to run.
+    /// Occurrences were too late to run.
     Missed,
 }
 
 impl Event {
-    /// All of them.
     pub const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::Recovery, Self::Missed];
 
-    /// The word that the store keeps and that the task is told.
+    /// The word that the store uses and that the hook's task is given.
     pub fn word(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -29,7 +28,7 @@ impl Event {
         }
     }
 
-    /// The key of the hook that is run for it.
+    /// The key of the hook in a job's definition.
     pub fn hook(self) -> &'static str {
         match self {
             Self::Success => "on_success",
@@ -39,7 +38,6 @@ impl Event {
         }
     }
 
-    /// The event of that word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.word() == word)
     }
@@ -50,19 +48,14 @@ impl Event {
 pub enum Cause {
     /// Its occurrence fell due.
     Schedule,
-    /// Someone asked for it.
+    /// A client requested it.
     Manual,
-    /// Something happened to another run of the job, and this one tells of it.
-    Event {
-        /// What.
-        event: Event,
-        /// To which run.
-        subject: RunId,
-    },
+    /// It is a hook run, for an event of the run `subject`.
+    Event { event: Event, subject: RunId },
 }
 
 impl Cause {
-    /// The word that the contract shows.
+    /// The word that the API shows.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Schedule => "schedule",
@@ -72,31 +65,31 @@ impl Cause {
     }
 }
 
-/// Why an occurrence was not run.
+/// Why an occurrence was skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
     /// It was later than `misfire_grace_time` allows.
     Missed,
-    /// Another occurrence that fell due with it was run for it.
+    /// Another occurrence that was due at the same time was run in its place.
     Coalesced,
-    /// `max_instances` runs of the job were in flight.
+    /// As many runs of the job as `max_instances` allows were in flight.
     Overlap,
     /// The job was paused.
     Paused,
     /// The job was broken.
     Broken,
-    /// It was planned by a clock that was ahead, and the schedule continues from an earlier time.
+    /// It was planned while the clock was ahead, and the schedule continues from an earlier time.
     ClockSet,
     /// The job got another trigger, or another `next_run_time`, before it ran.
     Redefined,
     /// The job was removed before it ran.
     Removed,
-    /// As many runs waited in its pool as may.
+    /// The queue of its pool was full.
     ExecutorFull,
 }
 
 impl SkipReason {
-    /// The word that the store keeps and the contract shows.
+    /// The word that the store and the API use.
     pub fn word(self) -> &'static str {
         match self {
             Self::Missed => "missed",
@@ -111,7 +104,6 @@ impl SkipReason {
         }
     }
 
-    /// The reason of that word.
     pub fn parse(word: &str) -> Option<Self> {
         [
             Self::Missed,

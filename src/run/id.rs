@@ -1,11 +1,12 @@
-//! Ids of runs: they sort by time, and no two nodes make the same.
+//! Run ids. They sort by time, and no two nodes generate the same id.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
+use crate::splitmix::SplitMix64;
 
-/// A run's id: a UUID of version 7, so that ids sort by time. It stays the same over all attempts.
+/// The id of a run: a UUID of version 7, so that ids sort by time. It is the same for all attempts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RunId(pub Arc<str>);
 
@@ -16,14 +17,14 @@ impl fmt::Display for RunId {
 }
 
 impl RunId {
-    /// Reads an id as it is shown: a UUID in lower case with hyphens. None if the text is anything else.
+    /// Parses an id as it is shown: a UUID in lower case with hyphens.
     pub fn parse(text: &str) -> Option<Self> {
         let id = uuid::Uuid::try_parse(text).ok()?;
         let mut buffer = uuid::Uuid::encode_buffer();
         (id.hyphenated().encode_lower(&mut buffer) == text).then(|| Self(text.into()))
     }
 
-    /// Where ids that are made at or after an instant begin: those of runs that were made before it are smaller.
+    /// A lower bound of all ids that are generated at or after an instant. Earlier ids are smaller.
     pub fn first_at(at: Timestamp) -> Self {
         let millis = u64::try_from(at.timestamp_millis()).unwrap_or(0);
         let id = uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid();
@@ -31,25 +32,26 @@ impl RunId {
     }
 }
 
-/// Makes run ids: rising, also when the clock is set back, and reproducible from a seed.
+/// Generates run ids. They increase even if the clock is set back, and are reproducible from a seed.
 #[derive(Debug)]
 pub struct RunIds {
-    random: u64,
+    /// Keeps the ids of several nodes apart.
+    random: SplitMix64,
     counter: u32,
     /// The time of the latest id, in milliseconds.
     millis: u64,
 }
 
-/// The greatest value of the counter, which has 26 bits.
+/// The largest value of the counter, which has 26 bits.
 const COUNTER_MAX: u32 = (1 << 26) - 1;
 
 impl RunIds {
-    /// Ids that differ from those of any other seed.
+    /// Generates ids that differ from those of every other seed.
     pub fn new(seed: u64) -> Self {
-        Self { random: seed, counter: 0, millis: 0 }
+        Self { random: SplitMix64::new(seed), counter: 0, millis: 0 }
     }
 
-    /// Makes ids greater than this one from now on, also if it was made by a clock that was ahead.
+    /// Makes all later ids greater than this one, even if the clock was ahead when it was generated.
     pub fn follow(&mut self, id: &RunId) {
         let time = uuid::Uuid::parse_str(&id.0).ok().and_then(|id| id.get_timestamp());
         let millis = time.map(|time| {
@@ -59,26 +61,21 @@ impl RunIds {
         self.millis = self.millis.max(millis.map_or(0, |millis| millis + 1));
     }
 
-    /// The next id, made at `now`. Its time is that of the id before it if the clock shows an earlier one: the order of
-    /// ids is the order in which they were made.
+    /// The next id, generated at `now`. If the clock has been set back, it contains the time of the id before, so that the
+    /// ids still sort in the order of their generation.
     pub fn next(&mut self, now: Timestamp) -> RunId {
         let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0);
         self.counter = if self.counter < COUNTER_MAX { self.counter + 1 } else { 0 };
-        // With the clock behind, the counter alone tells one id from the next.
+        // If the clock has been set back, only the counter makes the ids increase.
         let first = if self.counter == 0 { self.millis + 1 } else { self.millis };
         self.millis = millis.max(first);
-        // splitmix64: enough to keep the ids of several nodes apart.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        // The version takes 4 bits of the first byte and the variant 2 bits of the third: the counter
-        // of 26 bits goes around them.
+        // The UUID's version takes 4 bits of the first byte, and its variant 2 bits of the third. The 26 bits of the
+        // counter are placed around them.
         let mut bytes = [0; 10];
         let counter =
             u64::from((self.counter >> 14) & 0x0fff) << 16 | u64::from(self.counter & 0x3fff);
-        let parts = counter.to_be_bytes().into_iter().skip(4).chain(mixed.to_be_bytes());
+        let parts =
+            counter.to_be_bytes().into_iter().skip(4).chain(self.random.next().to_be_bytes());
         bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
         let id = uuid::Builder::from_unix_timestamp_millis(self.millis, &bytes).into_uuid();
         RunId(id.to_string().into())
@@ -121,7 +118,7 @@ mod tests {
             made.windows(2).all(|pair| pair[0] < pair[1]),
             "the counter begins again: {made:?}"
         );
-        // What is no id of this kind is not followed.
+        // An id of another kind is ignored.
         ids.follow(&RunId("run-000001".into()));
     }
 }

@@ -1,15 +1,15 @@
-//! A row of the ledger: the execution of an occurrence, or the reason why it was skipped.
+//! Runs: the rows of the ledger. A row is the run of an occurrence, or the reason why occurrences were skipped.
 //!
-//! Every legal transition is a function here; nothing else changes a run's state:
+//! Every legal transition is a function of [`Run`], and nothing else changes a run's state:
 //! `pending → running → succeeded | failed | timed_out | cancelled | lost`, `running → pending` as
 //! the next attempt after a failure or a crash, `pending → skipped | cancelled`.
 
 mod cause;
 mod id;
 mod outcome;
-mod shown;
 mod signal;
 mod trace;
+mod view;
 
 pub use cause::{Cause, Event, SkipReason};
 pub use id::{Execution, RunId, RunIds};
@@ -22,40 +22,33 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::job::JobId;
 
-/// Where a run stands.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunState {
-    /// It waits for a place in its executor, or for an earlier run of its job.
+    /// It waits for a worker of its pool, or for an earlier run of its job.
     Pending,
-    /// It was started.
     Running {
-        /// When.
         started_at: Timestamp,
     },
-    /// It has ended.
     Ended {
-        /// When its last attempt was started.
+        /// The start of the last attempt.
         started_at: Timestamp,
-        /// When it ended.
         finished_at: Timestamp,
-        /// How.
         outcome: Outcome,
-        /// What its last attempt cost.
+        /// The cost of the last attempt.
         cost: Cost,
     },
     /// It was not run.
     Skipped {
-        /// Why.
         reason: SkipReason,
         /// The last occurrence that this row stands for.
         last_scheduled_at: Timestamp,
-        /// How many occurrences it stands for.
+        /// The number of occurrences that this row stands for.
         count: u64,
     },
 }
 
 impl RunState {
-    /// The state's word.
+    /// The word that the store and the API use.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -65,7 +58,7 @@ impl RunState {
         }
     }
 
-    /// Whether nothing more will come.
+    /// Whether the state is final.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Ended { .. } | Self::Skipped { .. })
     }
@@ -74,39 +67,35 @@ impl RunState {
 /// A row of the ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// Its id.
     pub id: RunId,
-    /// The job that it belongs to.
     pub job_id: JobId,
-    /// The job's anchor when it was made.
+    /// The job's anchor when the run was created.
     pub anchor: Timestamp,
-    /// Why it exists.
     pub cause: Cause,
-    /// The occurrence; none for a manual run.
+    /// The occurrence; `None` for a manual run.
     pub scheduled_at: Option<Timestamp>,
-    /// When it is to start: the occurrence with its jitter, when it was asked for, or after the delay of a retry.
+    /// When it should start: the occurrence with its jitter, the instant of a manual request, or the end of the delay of a
+    /// retry.
     pub due_at: Timestamp,
-    /// 1 for the first attempt.
+    /// The number of the current attempt, from 1.
     pub attempt: u32,
-    /// How often the daemon has died while it was executed.
+    /// How often the daemon has crashed while it was running.
     pub crashes: u32,
-    /// The pool in which it runs.
+    /// The name of its pool.
     pub executor: String,
-    /// The node that holds it: it waits there, runs there, or ended there.
+    /// The node on which it waits, runs or has ended.
     pub node: Arc<str>,
-    /// When this row was made.
     pub created_at: Timestamp,
-    /// Where it stands.
     pub state: RunState,
 }
 
 impl Run {
-    /// The attempt that it is in.
+    /// The current attempt.
     pub fn execution(&self) -> Execution {
         (self.id.clone(), self.attempt)
     }
 
-    /// The last occurrence that this row stands for; none if it stands for none.
+    /// The last occurrence that this row stands for; `None` for a manual run.
     pub fn last_scheduled_at(&self) -> Option<Timestamp> {
         match &self.state {
             RunState::Skipped { last_scheduled_at, .. } => {
@@ -124,13 +113,12 @@ impl Run {
         self.scheduled_at.zip(last).is_some_and(|(first, last)| first <= at && at <= last)
     }
 
-    /// Starts a waiting run.
+    /// Starts a pending run.
     pub fn start(&mut self, now: Timestamp) {
-        debug_assert_eq!(self.state, RunState::Pending, "only a waiting run is started");
+        debug_assert_eq!(self.state, RunState::Pending, "only a pending run is started");
         self.state = RunState::Running { started_at: now };
     }
 
-    /// Ends a run.
     pub fn end(
         &mut self,
         started_at: Timestamp,
@@ -138,18 +126,18 @@ impl Run {
         outcome: Outcome,
         cost: Cost,
     ) {
-        // A clock that was set back must not make a run end before it began.
+        // If the clock has been set back, a run must not end before it began.
         let finished_at = finished_at.max(started_at);
         self.state = RunState::Ended { started_at, finished_at, outcome, cost };
     }
 
-    /// Cancels a waiting run: it ends without having begun.
+    /// Cancels a pending run. It ends without having started.
     pub fn cancel_pending(&mut self, now: Timestamp, reason: String) {
         debug_assert_eq!(self.state, RunState::Pending, "a run that was started ends by itself");
         self.end(now, now, Outcome::Cancelled { reason }, Cost::default());
     }
 
-    /// Skips a waiting run. One that was begun before cannot have been skipped: it is cancelled.
+    /// Skips a pending run. A run that had an earlier attempt is cancelled instead, because it was not skipped.
     pub fn skip(&mut self, now: Timestamp, reason: SkipReason) {
         if self.attempt > 1 {
             let reason = format!("not tried again: {}", reason.word());
@@ -159,7 +147,7 @@ impl Run {
         self.state = RunState::Skipped { reason, last_scheduled_at, count: 1 };
     }
 
-    /// Puts a run that was in flight at a crash back into the queue, as the next attempt.
+    /// Makes a run that was in flight during a crash pending again. If it was running, this is the next attempt.
     pub fn retry_after_crash(&mut self) {
         if matches!(self.state, RunState::Running { .. }) {
             self.attempt = self.attempt.saturating_add(1);
@@ -167,14 +155,14 @@ impl Run {
         self.state = RunState::Pending;
     }
 
-    /// Puts a run whose attempt has ended back into the queue, for another one at `due_at`.
+    /// Makes a run whose attempt has ended pending again, for the next attempt at `due_at`.
     pub fn retry(&mut self, due_at: Timestamp) {
         self.attempt = self.attempt.saturating_add(1);
         self.due_at = due_at;
         self.state = RunState::Pending;
     }
 
-    /// The attempt in which it has ended.
+    /// The attempt in which the run has ended.
     pub fn last_attempt(&self) -> Option<Attempt> {
         let RunState::Ended { started_at, finished_at, outcome, cost } = &self.state else {
             return None;

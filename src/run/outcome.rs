@@ -1,4 +1,4 @@
-//! How an execution ended, and what it cost.
+//! How an attempt ended, and what it cost.
 
 use std::sync::Arc;
 
@@ -8,46 +8,43 @@ use serde_json::Value;
 use super::RunId;
 use crate::clock::Timestamp;
 
-/// How an execution ended.
+/// How an attempt ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// It did its work.
     Succeeded {
-        /// What a builtin answered.
+        /// The result of a builtin.
         result: Option<Value>,
-        /// A command's exit code: 0.
+        /// The exit code of a command.
         exit_code: Option<i32>,
     },
-    /// It failed.
     Failed {
-        /// What went wrong.
         error: String,
-        /// A command's exit code, unless a signal ended it.
+        /// The exit code of a command, unless a signal ended it.
         exit_code: Option<i32>,
         /// The signal that ended a command or a worker process.
         signal: Option<i32>,
-        /// Whether the task said that trying again cannot help.
+        /// Whether a retry cannot help, as the task said.
         permanent: bool,
     },
-    /// Someone ended it before it ended by itself.
+    /// It was cancelled before it ended by itself.
     Cancelled {
-        /// Who or what, and why, in words.
+        /// Who cancelled it and why, in words.
         reason: String,
     },
-    /// It took longer than it may, and was ended.
+    /// It exceeded its timeout.
     TimedOut {
-        /// How long it may take, in words.
+        /// The timeout, in words.
         error: String,
     },
-    /// Nobody knows: its daemon died, or stopped waiting, while it ran.
+    /// The outcome is unknown, because its daemon crashed or stopped waiting while it ran.
     Lost {
-        /// When that was found, in words.
+        /// When that was discovered, in words.
         error: String,
     },
 }
 
 impl Outcome {
-    /// The state's word.
+    /// The word of the run's state.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Succeeded { .. } => "succeeded",
@@ -59,30 +56,24 @@ impl Outcome {
     }
 }
 
-/// What an execution cost beside its time.
+/// The resources that an attempt used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Time on processors, in microseconds: its own, and that of the processes that it has waited for.
+    /// CPU time in microseconds, including that of the processes that it has waited for.
     pub cpu_micros: Option<u64>,
-    /// The most memory that it, or a process that it has waited for, had at a time, in bytes.
+    /// The peak memory in bytes of one process: its own, or one that it has waited for.
     pub peak_memory: Option<u64>,
 }
 
-/// An attempt that was not the last one of its run.
+/// An attempt that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
-    /// Of which run.
     pub run_id: RunId,
-    /// 1 for the first.
+    /// The number of the attempt, from 1.
     pub number: u32,
-    /// Where it was executed.
     pub node: Arc<str>,
-    /// When it was started.
     pub started_at: Timestamp,
-    /// When it ended.
     pub finished_at: Timestamp,
-    /// How.
     pub outcome: Outcome,
-    /// What it cost.
     pub cost: Cost,
 }

@@ -1,9 +1,9 @@
-//! The trace that a run is, so that whatever its task calls can be found by the run's id.
+//! The trace context of a run, so that the calls of its task can be found by the run's id.
 
-/// The W3C's `traceparent` of an attempt of a run: the run is the trace, and the attempt is the span.
+/// The W3C `traceparent` of an attempt. The run is the trace, and the attempt is the span.
 pub fn traceparent(run_id: &str, attempt: u32) -> String {
     let id: String = run_id.chars().filter(char::is_ascii_hexdigit).collect();
-    // The span must be another one for each attempt, and not zero: the random half of the id, with the attempt.
+    // The span must differ for each attempt and must not be zero. It is the random half of the id plus the attempt.
     let random = id.get(16..32).and_then(|half| u64::from_str_radix(half, 16).ok());
     let span = random.unwrap_or(1).wrapping_add(u64::from(attempt));
     format!("00-{id:0>32}-{:016x}-01", span.max(1))

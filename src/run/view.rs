@@ -1,4 +1,4 @@
-//! A run and its attempts as the contract shows them.
+//! The JSON forms of runs and attempts in the API.
 
 use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
@@ -7,7 +7,6 @@ use super::{Attempt, Cause, Cost, Outcome, Run, RunState};
 use crate::clock::{Timestamp, rfc3339};
 
 impl Run {
-    /// The run as the contract shows it.
     pub fn to_value(&self) -> Value {
         let subject = match &self.cause {
             Cause::Event { subject, .. } => Some(&*subject.0),
@@ -44,7 +43,7 @@ impl Run {
                 map.insert("started_at".to_owned(), rfc3339(*started_at).into());
             }
             RunState::Ended { started_at, finished_at, outcome, cost } => {
-                set_end(map, (*started_at, *finished_at), outcome, *cost);
+                set_end(map, *started_at, *finished_at, outcome, *cost);
             }
             RunState::Skipped { reason, last_scheduled_at, count } => {
                 map.insert("reason".to_owned(), reason.word().into());
@@ -58,23 +57,23 @@ impl Run {
 }
 
 impl Attempt {
-    /// The attempt as the contract shows it.
     pub fn to_value(&self) -> Value {
         let mut map = Map::from_iter([
             ("attempt".to_owned(), json!(self.number)),
             ("node".to_owned(), json!(&*self.node)),
             ("state".to_owned(), json!(self.outcome.word())),
         ]);
-        set_end(&mut map, (self.started_at, self.finished_at), &self.outcome, self.cost);
+        set_end(&mut map, self.started_at, self.finished_at, &self.outcome, self.cost);
         map.remove("result");
         Value::Object(map)
     }
 }
 
-/// Sets what is known of an execution that has ended.
+/// Sets the keys of an attempt that has ended.
 fn set_end(
     map: &mut Map<String, Value>,
-    (started_at, finished_at): (Timestamp, Timestamp),
+    started_at: Timestamp,
+    finished_at: Timestamp,
     outcome: &Outcome,
     cost: Cost,
 ) {
@@ -98,13 +97,8 @@ fn set_end(
             set("error", error.as_str().into());
         }
     }
-    set("wall_time", seconds(finished_at.signed_duration_since(started_at)).into());
+    set("wall_time", finished_at.signed_duration_since(started_at).as_seconds_f64().into());
     let cpu = cost.cpu_micros.and_then(|micros| i64::try_from(micros).ok());
-    set("cpu_time", json!(cpu.map(TimeDelta::microseconds).map(seconds)));
+    set("cpu_time", json!(cpu.map(TimeDelta::microseconds).map(|cpu| cpu.as_seconds_f64())));
     set("peak_memory", json!(cost.peak_memory));
-}
-
-/// Seconds, with their fraction.
-fn seconds(duration: TimeDelta) -> f64 {
-    duration.as_seconds_f64()
 }
