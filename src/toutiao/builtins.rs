@@ -1,4 +1,4 @@
-//! The builtins: what jobs of this application call by name.
+//! The builtins that jobs of this application call by name.
 
 use std::time::Duration;
 
@@ -12,33 +12,33 @@ use crate::clock::rfc3339;
 use crate::invalid::Invalid;
 use crate::task::builtin::{Args, BuiltinFunction, Call, Registry, TaskError};
 
-/// The longest settle time that makes sense: a repair must not sleep half the night.
+/// The longest settle time. A repair should not sleep half the night.
 const MAX_SETTLE_SECONDS: f64 = 60.0;
 
-/// Ids of expired orders that a result names.
+/// The largest number of expired orders whose ids are in a result.
 const MAX_IDS: usize = 100;
 
-/// Batches of one sweep: 500 orders each. What is beyond them waits for the next sweep.
+/// The largest number of batches in one sweep, of 500 orders each. The next sweep expires the rest.
 const MAX_BATCHES: u32 = 1_000;
 
 pub(super) fn register(toutiao: &Toutiao, registry: &mut Registry, runtime: &Handle) {
-    let context = ToutiaoRuntime { toutiao: toutiao.clone(), runtime: runtime.clone() };
-    registry.register(FixStatistics(context.clone()));
-    registry.register(Expire(context.clone()));
-    registry.register(ExpireOverdue(context));
+    let app = BlockingToutiao { toutiao: toutiao.clone(), runtime: runtime.clone() };
+    registry.register(FixStatistics(app.clone()));
+    registry.register(Expire(app.clone()));
+    registry.register(ExpireOverdue(app));
 }
 
-/// What every builtin stands on.
+/// The application, for builtins, which run on threads that may block.
 #[derive(Debug, Clone)]
-struct ToutiaoRuntime {
+struct BlockingToutiao {
     toutiao: Toutiao,
     runtime: Handle,
 }
 
-impl ToutiaoRuntime {
-    /// Blocks until the work is done, or the run is cancelled: then the work is dropped where it stands, which does no
-    /// more harm than a crash does.
-    fn finish<T, E: Into<TaskError>>(
+impl BlockingToutiao {
+    /// Blocks until the work is done or the run is cancelled. A cancel drops the work where it is, which does no more harm
+    /// than a crash.
+    fn block_on<T, E: Into<TaskError>>(
         &self,
         call: &Call,
         work: impl Future<Output = Result<T, E>>,
@@ -76,12 +76,12 @@ impl From<Invalid> for TaskError {
     }
 }
 
-/// Makes the counters equal to what they count.
-struct FixStatistics(ToutiaoRuntime);
+/// Makes the counters equal to the rows that they count.
+struct FixStatistics(BlockingToutiao);
 
 impl FixStatistics {
     fn settle(args: &Args) -> Result<Duration, Invalid> {
-        known(args, &["settle_seconds"])?;
+        refuse_unknown(args, &["settle_seconds"])?;
         let Some(given) = args.get("settle_seconds") else { return Ok(statistics::SETTLE_DEFAULT) };
         given
             .as_f64()
@@ -102,12 +102,12 @@ impl BuiltinFunction for FixStatistics {
     }
 
     fn check(&self, args: &Args) -> Result<(), Invalid> {
-        Self::settle(args).map(|_| ())
+        Self::settle(args).map(drop)
     }
 
     fn run(&self, call: &Call) -> Result<Value, TaskError> {
         let settle = Self::settle(&call.args)?;
-        let report = self.0.finish(call, statistics::repair(&self.0.toutiao, settle))?;
+        let report = self.0.block_on(call, statistics::repair(&self.0.toutiao, settle))?;
         for line in report.lines() {
             call.say(&line);
         }
@@ -118,12 +118,12 @@ impl BuiltinFunction for FixStatistics {
     }
 }
 
-/// Expires one order, at the end of its time.
-struct Expire(ToutiaoRuntime);
+/// Expires one order when its time is up.
+struct Expire(BlockingToutiao);
 
 impl Expire {
     fn order_id(args: &Args) -> Result<i64, Invalid> {
-        known(args, &["order_id"])?;
+        refuse_unknown(args, &["order_id"])?;
         let given = args.get("order_id").ok_or_else(|| Invalid::new("order_id", "is missing"))?;
         let id = given.as_i64().or_else(|| given.as_str().and_then(|text| text.parse().ok()));
         id.filter(|id| *id > 0)
@@ -137,7 +137,7 @@ impl Expire {
             return Ok((true, OrderStatus::Expired.name()));
         }
         let Some(order) = database.order(id).await? else {
-            // The job is registered before its order is written, and a crash may come in between.
+            // The job is registered before its order is written; there may have been a crash in between.
             call.say(&format!("there is no order {id}; nothing to do"));
             return Ok((false, "unknown"));
         };
@@ -163,18 +163,18 @@ impl BuiltinFunction for Expire {
     }
 
     fn check(&self, args: &Args) -> Result<(), Invalid> {
-        Self::order_id(args).map(|_| ())
+        Self::order_id(args).map(drop)
     }
 
     fn run(&self, call: &Call) -> Result<Value, TaskError> {
         let id = Self::order_id(&call.args)?;
-        let (expired, status) = self.0.finish(call, self.expire(id, call))?;
+        let (expired, status) = self.0.block_on(call, self.expire(id, call))?;
         Ok(json!({"order_id": id.to_string(), "expired": expired, "status": status}))
     }
 }
 
-/// Expires every order whose time is up: those whose job was never registered or got lost.
-struct ExpireOverdue(ToutiaoRuntime);
+/// Expires every order whose time is up. It finds those whose job was never registered or was lost.
+struct ExpireOverdue(BlockingToutiao);
 
 impl ExpireOverdue {
     async fn sweep(&self) -> Result<(usize, Vec<i64>), DatabaseError> {
@@ -199,19 +199,19 @@ impl BuiltinFunction for ExpireOverdue {
     }
 
     fn check(&self, args: &Args) -> Result<(), Invalid> {
-        known(args, &[])
+        refuse_unknown(args, &[])
     }
 
     fn run(&self, call: &Call) -> Result<Value, TaskError> {
-        known(&call.args, &[])?;
-        let (count, first) = self.0.finish(call, self.sweep())?;
+        refuse_unknown(&call.args, &[])?;
+        let (count, first) = self.0.block_on(call, self.sweep())?;
         call.say(&format!("{count} overdue orders have expired"));
         let ids: Vec<String> = first.iter().map(ToString::to_string).collect();
         Ok(json!({"expired": count, "order_ids": ids, "complete": ids.len() == count}))
     }
 }
 
-fn known(args: &Map<String, Value>, names: &[&str]) -> Result<(), Invalid> {
+fn refuse_unknown(args: &Map<String, Value>, names: &[&str]) -> Result<(), Invalid> {
     match args.keys().find(|name| !names.contains(&name.as_str())) {
         Some(name) if names.is_empty() => {
             Err(Invalid::new(name, "is unknown: this builtin takes no arguments"))

@@ -1,16 +1,16 @@
-//! The statistics that are counted: their names, and the keys under which they are published.
+//! The statistics: their names, and the keys under which their counters are published.
 //!
-//! What each counts is SQL, and stands with the other SQL. Readings are not among them: the
-//! counter is their only record, so there is nothing to repair it from.
+//! The rows that each of them counts are defined in [`super::sql`]. Readings are not among them: the counter is their only
+//! record, so it cannot be repaired.
 
-/// The keys that count readings: of an article, and of an author (an old version wrote those
-/// under an empty name). No repair may ever touch them.
+/// The keys that count readings of an article and of an author; an old version wrote the latter under an empty name. No
+/// repair may change them.
 pub const READING_KEYS: [&str; 3] = [ARTICLE_READING_KEY, "count:user:arts:reading", ""];
 
-/// How often each article was read.
+/// The key that counts how often each article was read.
 pub const ARTICLE_READING_KEY: &str = "count:art:reading";
 
-/// One statistic, in the order in which they are repaired.
+/// A statistic. They are repaired in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
     /// Approved articles of a user.
@@ -38,7 +38,6 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// All of them.
     pub const ALL: [Self; 11] = [
         Self::UserArticles,
         Self::ArticleCollecting,
@@ -53,7 +52,7 @@ impl Metric {
         Self::UserLiked,
     ];
 
-    /// Its name in settings and reports.
+    /// The name in settings and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::UserArticles => "user_articles",
@@ -70,7 +69,7 @@ impl Metric {
         }
     }
 
-    /// Its key, unless the settings give another.
+    /// The key, unless the settings give another one.
     pub fn default_key(self) -> &'static str {
         match self {
             Self::UserArticles => "count:user:arts",
@@ -80,7 +79,7 @@ impl Metric {
             Self::ArticleLikes => "count:art:liking",
             Self::CommentLikes => "count:comm:liking",
             Self::ArticleComments => "count:art:comm",
-            // The members are comments in spite of the key: existing readers know it so.
+            // The members are comments, in spite of the key; existing readers know it by this name.
             Self::CommentReplies => "count:art:reply",
             Self::UserFollowings => "count:user:followings",
             Self::UserFollowers => "count:user:followers",

@@ -1,11 +1,12 @@
-//! Toutiao: the news application that is the scheduler's first user.
+//! Toutiao: a news application, the first user of the scheduler.
 //!
-//! It brings builtins that repair its statistics and expire its unpaid orders, and a small HTTP
-//! API. To the scheduler it is an ordinary application: its API registers a job for each order
-//! through the control socket like any other client, and it keeps its data to itself.
+//! It provides builtins (`builtins`) that repair its statistics and expire its unpaid orders, and a small HTTP API
+//! (`api`). Articles, users and orders are rows of an SQL database (`sql`); the statistics are counters (`counters`),
+//! in Redis or in a file. To the scheduler it is an ordinary application: the API registers a job for each order through
+//! the control socket, like any other client, and no other module uses its data.
 //!
-//! [`Toutiao`] is a handle that opens nothing before it is needed, so that a worker process which
-//! runs other builtins never touches these files, and a check of a configuration neither.
+//! [`Toutiao`] opens nothing before it is needed. So neither a worker process that runs other builtins nor a check of a
+//! configuration touches its files.
 
 pub mod api;
 mod builtins;
@@ -32,21 +33,21 @@ use counters::{CounterError, Counters};
 use snowflake::Snowflake;
 use sql::{DatabaseError, ToutiaoDatabase};
 
-/// Why the application did not do what was asked.
+/// Why an operation of the application failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ToutiaoError {
-    /// The settings are wrong: nothing works until they are corrected.
+    /// The settings are wrong. Nothing works until they are corrected.
     #[error(transparent)]
     Settings(#[from] Invalid),
-    /// The tables failed; it may work later.
+    /// The database failed. The operation may succeed later.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The counters failed; it may work later.
+    /// The counters failed. The operation may succeed later.
     #[error(transparent)]
     Counters(#[from] CounterError),
 }
 
-/// The application: a handle that is cheap to clone.
+/// A handle to the application, which is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Toutiao {
     inner: Arc<Inner>,
@@ -64,7 +65,7 @@ struct Inner {
 }
 
 impl Toutiao {
-    /// Checks the settings, and opens nothing yet. Relative paths are those under `state_dir`.
+    /// Checks the settings without opening anything. Relative paths are relative to `state_dir`.
     pub fn new(
         settings: ToutiaoSettings,
         state_dir: &Path,
@@ -83,7 +84,7 @@ impl Toutiao {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Checks the settings, and opens and migrates the tables and the counters.
+    /// Checks the settings, and opens and migrates the database and the counters.
     pub async fn open(
         settings: ToutiaoSettings,
         state_dir: &Path,
@@ -95,18 +96,17 @@ impl Toutiao {
         Ok(toutiao)
     }
 
-    /// Adds the application's builtins, which open what they need when they first run. `runtime`
-    /// drives their input and output; they themselves run on threads that may block.
+    /// Adds the application's builtins. They open what they need when they first run. `runtime` drives their I/O; the
+    /// builtins themselves run on threads that may block.
     pub fn register(&self, registry: &mut Registry, runtime: &Handle) {
         builtins::register(self, registry, runtime);
     }
 
-    /// The settings.
     pub fn settings(&self) -> &ToutiaoSettings {
         &self.inner.settings
     }
 
-    /// The tables, opened at the first call.
+    /// The database, opened at the first call.
     pub async fn database(&self) -> Result<&ToutiaoDatabase, DatabaseError> {
         self.inner
             .database
@@ -124,7 +124,7 @@ impl Toutiao {
         self.inner.clock.now()
     }
 
-    fn fresh_id(&self) -> i64 {
-        self.inner.ids.fresh()
+    fn new_id(&self) -> i64 {
+        self.inner.ids.next()
     }
 }

@@ -1,9 +1,8 @@
 //! Orders: placed, then paid or expired, never both.
 //!
-//! Each order has a job of its own that expires it on time. The job is registered before the
-//! order is written: a crash in between leaves a job without an order, which does nothing, and
-//! never an order without a job. Should the scheduler not answer, the order is accepted all the
-//! same, and the sweep over what is overdue expires it a little later.
+//! Each order has a job of its own that expires it on time. The job is registered before the order is written, so a crash
+//! in between leaves a job without an order, which does nothing, and never an order without a job. If the scheduler does
+//! not respond, the order is accepted all the same, and the sweep of overdue orders expires it a little later.
 
 use std::time::Duration;
 
@@ -14,29 +13,26 @@ use super::{Toutiao, ToutiaoError};
 use crate::client::{Client, ClientError};
 use crate::clock::{Timestamp, rfc3339};
 
-/// Name of the builtin that expires one order.
+/// The name of the builtin that expires one order.
 pub(super) const EXPIRE: &str = "orders.expire";
 
-/// How long an order waits for the scheduler. Its customer waits too, and the sweep is there.
+/// How long the placement of an order waits for the scheduler. The customer waits too, and the sweep is a fallback.
 const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where an order stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderStatus {
-    /// It waits for its payment.
+    /// It has not been paid yet.
     Pending,
-    /// It was paid in time.
     Paid,
-    /// It was not.
+    /// It was not paid in time.
     Expired,
-    /// It was withdrawn.
     Cancelled,
 }
 
 impl OrderStatus {
     const ALL: [Self; 4] = [Self::Pending, Self::Paid, Self::Expired, Self::Cancelled];
 
-    /// Its name in the table and in answers.
+    /// The name in the database and in responses.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -46,54 +42,45 @@ impl OrderStatus {
         }
     }
 
-    /// The status of that name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.name() == name)
     }
 }
 
-/// An order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// Id.
     pub id: i64,
-    /// Who ordered.
     pub user_id: i64,
-    /// Price in fen.
+    /// The price in fen.
     pub amount: i64,
-    /// Where it stands.
     pub status: OrderStatus,
-    /// When it was placed.
     pub created_at: Timestamp,
-    /// Until when it must be paid.
+    /// The end of the time for payment.
     pub expires_at: Timestamp,
-    /// When it was paid.
     pub paid_at: Option<Timestamp>,
 }
 
-/// What is ordered.
+/// An order to be placed.
 #[derive(Debug, Clone, Copy)]
 pub struct NewOrder {
-    /// Who orders.
     pub user_id: i64,
-    /// Price in fen, above zero.
+    /// The price in fen, above zero.
     pub amount: i64,
-    /// How long it may wait for its payment; none: as the settings say.
+    /// How long it may wait for its payment; the settings' time if `None`.
     pub expires_in: Option<TimeDelta>,
 }
 
-/// How an attempt to pay ended.
+/// The result of a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payment {
-    /// The order is paid now.
     Accepted(Order),
-    /// The order could not be paid any more; it is as given.
+    /// The order can no longer be paid.
     Refused(Order),
-    /// There is no such order.
+    /// The order does not exist.
     Unknown,
 }
 
-/// Places an order.
+/// Places an order and registers the job that expires it.
 pub async fn place(
     toutiao: &Toutiao,
     client: &Client,
@@ -104,7 +91,7 @@ pub async fn place(
         .expires_in
         .unwrap_or_else(|| TimeDelta::minutes(toutiao.settings().order_minutes.into()));
     let order = Order {
-        id: toutiao.fresh_id(),
+        id: toutiao.new_id(),
         user_id: new.user_id,
         amount: new.amount,
         status: OrderStatus::Pending,
@@ -126,7 +113,7 @@ pub async fn place(
     Ok(order)
 }
 
-/// Pays an order, if it is still time; its job is removed then.
+/// Pays an order if it has not expired, and then removes its job.
 pub async fn pay(toutiao: &Toutiao, client: &Client, id: i64) -> Result<Payment, ToutiaoError> {
     let database = toutiao.database().await?;
     let paid = database.pay_order(id, toutiao.now()).await?;
@@ -151,10 +138,10 @@ async fn register_job(client: &Client, order: &Order) -> Result<(), String> {
         "task": {"type": "builtin", "name": EXPIRE, "args": {"order_id": order.id.to_string()}},
         "tags": ["orders"],
     });
-    in_time(client.add(&job)).await.map(|_| ())
+    with_timeout(client.add(&job)).await.map(|_| ())
 }
 
-// A job that is left over finds nothing to do, so a failure is worth a line and no more.
+/// A job that remains does nothing, so a failure is only logged.
 async fn remove_job(client: &Client, order_id: i64) {
     let removal = async {
         match client.remove(&job_id(order_id)).await {
@@ -162,7 +149,7 @@ async fn remove_job(client: &Client, order_id: i64) {
             _ => Ok(Value::Null),
         }
     };
-    if let Err(error) = in_time(removal).await {
+    if let Err(error) = with_timeout(removal).await {
         tracing::warn!(
             order = order_id,
             %error,
@@ -171,7 +158,9 @@ async fn remove_job(client: &Client, order_id: i64) {
     }
 }
 
-async fn in_time(call: impl Future<Output = Result<Value, ClientError>>) -> Result<Value, String> {
+async fn with_timeout(
+    call: impl Future<Output = Result<Value, ClientError>>,
+) -> Result<Value, String> {
     match tokio::time::timeout(SCHEDULER_TIMEOUT, call).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("the scheduler gave no answer in {} s", SCHEDULER_TIMEOUT.as_secs())),

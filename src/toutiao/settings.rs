@@ -1,4 +1,4 @@
-//! What the application is told by its section of the configuration, and the checks of it.
+//! The `[toutiao]` section of the configuration, and its checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,36 +8,36 @@ use serde::{Deserialize, Serialize};
 use super::metric::{Metric, READING_KEYS};
 use crate::invalid::{Invalid, quoted};
 
-/// Where the tables are when nothing else is said: a file in the state directory.
+/// The default database: a file in the state directory.
 pub const DEFAULT_DATABASE_URL: &str = "sqlite://toutiao.db";
 
-/// The scheme of the only kind of database that is known so far.
+/// The scheme of the only supported kind of database.
 const SQLITE_SCHEME: &str = "sqlite://";
 
-/// Minutes that an order may wait for its payment at most: a day, as for an order that asks for it.
+/// The longest time that an order may wait for its payment: a day, as in the API.
 const MAX_ORDER_MINUTES: u32 = 24 * 60;
 
-/// The largest worker id: five bits of data centre and five of worker.
+/// The largest worker id, which has ten bits.
 const MAX_WORKER_ID: u16 = 1023;
 
 /// The `[toutiao]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ToutiaoSettings {
-    /// Address of the HTTP API, such as `127.0.0.1:8000`; without it there is no API.
+    /// The address of the HTTP API, such as `127.0.0.1:8000`. There is no API if it is absent.
     pub listen: Option<String>,
-    /// Names under which clients reach the API, such as `shop.example`, beside its address and `localhost`. Requests
-    /// for other hosts, and from web pages of other hosts, are refused.
+    /// Host names under which clients reach the API, such as `shop.example`, in addition to its address and `localhost`.
+    /// Requests for other hosts, and from web pages of other hosts, are refused.
     pub hosts: Vec<String>,
-    /// The database of the tables; without it, [`DEFAULT_DATABASE_URL`].
+    /// The URL of the database; [`DEFAULT_DATABASE_URL`] if it is absent.
     pub database_url: Option<String>,
-    /// The Redis that holds the counters; without it they are kept in a file.
+    /// The Redis server that holds the counters. They are kept in a file if it is absent.
     pub redis: Option<RedisSettings>,
-    /// Minutes after which an unpaid order expires.
+    /// Minutes after which an unpaid order expires; 30 by default.
     pub order_minutes: u32,
-    /// The ten bits of this process in the ids that it gives: data centre and worker.
+    /// The ten bits of this process in the ids that it generates: data centre and worker.
     pub worker_id: u16,
-    /// Keys of counters that are called differently, by the metric's name.
+    /// Keys of counters that differ from the default, by the metric's name.
     pub keys: BTreeMap<String, String>,
 }
 
@@ -64,7 +64,7 @@ pub struct RedisSettings {
 }
 
 impl std::fmt::Debug for RedisSettings {
-    // The URL may hold a password, and settings end up in logs.
+    // The URL may contain a password, and settings may be logged.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let host = self.url.rsplit_once('@').map_or(self.url.as_str(), |(_, host)| host);
         formatter.debug_struct("RedisSettings").field("host", &host).finish_non_exhaustive()
@@ -94,7 +94,7 @@ impl ToutiaoSettings {
         self.check_keys()
     }
 
-    /// The names under which the API may be addressed: those that were configured, and the one that it listens on.
+    /// The host names under which the API may be addressed: the configured ones, and the one that it listens on.
     pub fn host_names(&self) -> Vec<String> {
         let listen = self.listen.as_deref().and_then(|listen| listen.rsplit_once(':'));
         let listen = listen.map(|(host, _)| host.to_owned()).filter(|host| is_host_name(host));
@@ -106,7 +106,7 @@ impl ToutiaoSettings {
         self.keys.get(metric.name()).map_or(metric.default_key(), String::as_str)
     }
 
-    /// The file of the tables; a relative path is one under `state_dir`.
+    /// The file of the database. A relative path is relative to `state_dir`.
     pub(super) fn database_path(&self, state_dir: &Path) -> Result<PathBuf, Invalid> {
         let url = self.database_url.as_deref().unwrap_or(DEFAULT_DATABASE_URL);
         let refuse = |message: &str| Err(Invalid::new("database_url", message));
@@ -122,8 +122,8 @@ impl ToutiaoSettings {
         Ok(state_dir.join(path))
     }
 
-    // Two metrics under one key would undo each other at every repair, and the readings are
-    // recorded nowhere else: a repair of their key would destroy them.
+    /// Two metrics under one key would undo each other at every repair. A repair of the readings would destroy them, because
+    /// they are recorded nowhere else.
     fn check_keys(&self) -> Result<(), Invalid> {
         for (name, key) in &self.keys {
             let field = format!("keys.{name}");

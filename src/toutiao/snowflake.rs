@@ -1,24 +1,24 @@
-//! Ids of the application: 63 bits that sort by time, given without asking a database.
+//! Ids of the application: 63 bits that sort by time and are generated without a database.
 //!
-//! From the top: 41 bits of milliseconds since the epoch of this scheme, 10 bits of data centre
-//! and worker, 12 bits of sequence within the millisecond. They exceed 2^53, so they travel as
-//! strings wherever a reader may take numbers for doubles.
+//! From the highest bit: 41 bits of milliseconds since the epoch of this scheme, 10 bits of data centre and worker, 12 bits
+//! of sequence within the millisecond. They exceed 2^53, so they are sent as strings where a reader may take numbers for
+//! doubles.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Clock;
 
-/// The instant from which milliseconds are counted: 2010-11-04T01:42:54.657Z.
+/// The epoch: 2010-11-04T01:42:54.657Z.
 const EPOCH_MILLIS: i64 = 1_288_834_974_657;
 
-/// The last millisecond that 41 bits can hold; ids stop sorting by time in the year 2080.
+/// The largest number of milliseconds in 41 bits. Ids stop sorting by time in the year 2080.
 const MAX_ELAPSED_MILLIS: i64 = (1 << 41) - 1;
 
 const WORKER_SHIFT: u32 = 12;
 const TIME_SHIFT: u32 = 22;
 const MAX_SEQUENCE: i64 = (1 << WORKER_SHIFT) - 1;
 
-/// Gives ids, each once, from any thread.
+/// Generates unique ids, from any thread.
 #[derive(Debug)]
 pub struct Snowflake {
     worker: i64,
@@ -26,7 +26,7 @@ pub struct Snowflake {
     last: Mutex<Last>,
 }
 
-/// The last id that was given, without its worker.
+/// The last id, without its worker.
 #[derive(Debug)]
 struct Last {
     millis: i64,
@@ -34,18 +34,17 @@ struct Last {
 }
 
 impl Snowflake {
-    /// Ids of this worker; only the lower ten bits of `worker_id` count.
+    /// Only the lower ten bits of `worker_id` are used.
     pub fn new(worker_id: u16, clock: Arc<dyn Clock>) -> Self {
         let last = Last { millis: EPOCH_MILLIS - 1, sequence: MAX_SEQUENCE };
         Self { worker: i64::from(worker_id & 0x3ff), clock, last: Mutex::new(last) }
     }
 
-    /// An id that was not given before.
+    /// The next id.
     ///
-    /// A clock that goes back, and a millisecond whose sequence is used up, are answered the same
-    /// way: by counting on from the last id, a little ahead of the clock. Waiting for the clock
-    /// could take for ever.
-    pub fn fresh(&self) -> i64 {
+    /// If the clock has been set back, or the sequence of a millisecond is used up, the ids count on from the last one, a
+    /// little ahead of the clock. Waiting for the clock could take forever.
+    pub fn next(&self) -> i64 {
         let now = self.clock.now().timestamp_millis();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if now > last.millis {
@@ -86,21 +85,21 @@ mod tests {
     #[test]
     fn ids_are_laid_out_as_they_always_were() {
         let (ids, hand) = ids_at(1_553_600_000_000, (1 << 5) | 2);
-        assert_eq!(ids.fresh(), 1_110_505_004_856_385_536);
-        assert_eq!(ids.fresh(), 1_110_505_004_856_385_537);
+        assert_eq!(ids.next(), 1_110_505_004_856_385_536);
+        assert_eq!(ids.next(), 1_110_505_004_856_385_537);
         hand.0.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(ids.fresh(), 1_110_505_004_856_385_536 + (1 << 22), "the sequence starts again");
+        assert_eq!(ids.next(), 1_110_505_004_856_385_536 + (1 << 22), "the sequence starts again");
     }
 
     #[test]
     fn a_clock_that_goes_back_or_stands_still_gives_rising_ids() {
         let (ids, hand) = ids_at(1_553_600_000_000, 0);
-        let mut last = ids.fresh();
+        let mut last = ids.next();
         for step in 0..10_000 {
             if step == 5_000 {
                 hand.0.fetch_sub(3_600_000, Ordering::Relaxed);
             }
-            let id = ids.fresh();
+            let id = ids.next();
             assert!(id > last);
             last = id;
         }
@@ -111,7 +110,7 @@ mod tests {
         let (ids, _hand) = ids_at(1_553_600_000_000, 1023);
         let all: Vec<i64> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..5_000).map(|_| ids.fresh()).collect::<Vec<_>>()))
+                .map(|_| scope.spawn(|| (0..5_000).map(|_| ids.next()).collect::<Vec<_>>()))
                 .collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });

@@ -1,12 +1,12 @@
-//! Reads the arguments of a request one by one, so that an error names the one that is wrong.
+//! Reads the arguments of a request one by one, so that an error names the argument that is wrong.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
-use axum::http::Uri;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
@@ -14,10 +14,10 @@ use super::response::ToutiaoApiError;
 use crate::invalid::Invalid;
 use crate::json::{self, JsonError};
 
-/// Bytes of a request's body at most.
+/// The largest body of a request.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
 
-/// How long a body may take to arrive, once its head is there.
+/// How long a body may take to arrive after its head.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The arguments that have not been read yet.
@@ -26,20 +26,24 @@ pub(super) struct RequestArguments(Map<String, Value>);
 
 impl RequestArguments {
     /// Reads a body that is a JSON object.
-    pub(super) async fn of_body(body: Body) -> Result<Self, ToutiaoApiError> {
+    pub(super) async fn from_body(body: Body) -> Result<Self, ToutiaoApiError> {
         let collected =
             tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT_BYTES).collect())
                 .await
-                .map_err(|_| ToutiaoApiError::too_slow())?;
+                .map_err(|_| {
+                    let message = "The request did not arrive in time.";
+                    ToutiaoApiError::new(StatusCode::REQUEST_TIMEOUT, message)
+                })?;
         let bytes = match collected {
             Ok(collected) => collected.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
-                return Err(ToutiaoApiError::too_large());
+                let message = "The request is too large.";
+                return Err(ToutiaoApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
             }
             Err(_) => return Err(ToutiaoApiError::bad_request("The body could not be read.")),
         };
         match json::read(&bytes) {
-            Ok(Value::Object(given)) => Ok(Self(given)),
+            Ok(Value::Object(arguments)) => Ok(Self(arguments)),
             Ok(_) => Err(ToutiaoApiError::bad_request("The body must be a JSON object.")),
             Err(JsonError::Refused(invalid)) => Err(invalid.into()),
             Err(JsonError::Syntax(error)) => {
@@ -48,32 +52,31 @@ impl RequestArguments {
         }
     }
 
-    /// Reads a query, in which everything is text: what is a whole number counts as one.
-    pub(super) fn of_query(uri: &Uri) -> Result<Self, ToutiaoApiError> {
+    /// Reads the query of a URL. Its values are text; one that is a whole number counts as a number.
+    pub(super) fn from_query(uri: &Uri) -> Result<Self, ToutiaoApiError> {
         let Query(pairs): Query<Vec<(String, String)>> = Query::try_from_uri(uri)
             .map_err(|_| ToutiaoApiError::bad_request("The query could not be read."))?;
-        let mut given = Map::new();
+        let mut arguments = Map::new();
         for (name, text) in pairs {
             let value = text.parse::<i64>().map_or(Value::String(text), Value::from);
-            if given.insert(name.clone(), value).is_some() {
+            if arguments.insert(name.clone(), value).is_some() {
                 return Err(Invalid::new(name, "is given twice").into());
             }
         }
-        Ok(Self(given))
+        Ok(Self(arguments))
     }
 
-    /// A whole number that must be there.
+    /// Reads a required whole number.
     pub(super) fn whole(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<i64, Invalid> {
-        self.whole_if_given(name, range)?.ok_or_else(|| Invalid::new(name, "is missing"))
+        self.optional_whole(name, range)?.ok_or_else(|| Invalid::new(name, "is missing"))
     }
 
-    /// A whole number that may be absent or null.
-    pub(super) fn whole_if_given(
+    /// Reads a whole number that may be absent or null.
+    pub(super) fn optional_whole(
         &mut self,
         name: &str,
         range: RangeInclusive<i64>,
     ) -> Result<Option<i64>, Invalid> {
-        // Order does not matter for what is left: only its first name is told.
         let value = match self.0.swap_remove(name) {
             None | Some(Value::Null) => return Ok(None),
             Some(value) => value,
@@ -88,7 +91,7 @@ impl RequestArguments {
         }
     }
 
-    /// Refuses what was given and not read.
+    /// Refuses arguments that have not been read.
     pub(super) fn finish(self) -> Result<(), Invalid> {
         match self.0.keys().next() {
             Some(name) => Err(Invalid::new(name, "is unknown")),

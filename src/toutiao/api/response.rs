@@ -1,4 +1,4 @@
-//! The envelope of every answer, and the one place where failures become status codes.
+//! The envelope of every response, and the one place where errors become status codes.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,21 +7,19 @@ use serde_json::{Value, json};
 
 use crate::invalid::Invalid;
 use crate::toutiao::ToutiaoError;
+use crate::toutiao::counters::CounterError;
+use crate::toutiao::sql::DatabaseError;
 
-/// A good answer: its data goes into the envelope.
+/// A successful response.
 #[derive(Debug)]
 pub(super) struct DataResponse {
-    status: StatusCode,
-    data: Value,
+    pub(super) status: StatusCode,
+    pub(super) data: Value,
 }
 
 impl DataResponse {
     pub(super) fn ok(data: Value) -> Self {
         Self { status: StatusCode::OK, data }
-    }
-
-    pub(super) fn created(data: Value) -> Self {
-        Self { status: StatusCode::CREATED, data }
     }
 }
 
@@ -31,7 +29,7 @@ impl IntoResponse for DataResponse {
     }
 }
 
-/// A failure: a status, and a text or the argument that is wrong.
+/// An error response. Its message is a text, or an object that names the wrong argument.
 #[derive(Debug)]
 pub(super) struct ToutiaoApiError {
     status: StatusCode,
@@ -39,22 +37,8 @@ pub(super) struct ToutiaoApiError {
 }
 
 impl ToutiaoApiError {
-    fn new(status: StatusCode, message: &str) -> Self {
+    pub(super) fn new(status: StatusCode, message: &str) -> Self {
         Self { status, message: message.into() }
-    }
-
-    /// The body of the answer.
-    pub(super) fn body(message: impl Into<Value>) -> Value {
-        json!({"message": message.into()})
-    }
-
-    pub(super) fn forbidden(message: &str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, message)
-    }
-
-    pub(super) fn not_json() -> Self {
-        let message = "The body must be JSON, and the header Content-Type say application/json.";
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
 
     pub(super) fn bad_request(message: &str) -> Self {
@@ -64,21 +48,20 @@ impl ToutiaoApiError {
     pub(super) fn not_found(message: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }
+}
 
-    pub(super) fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here.")
-    }
+/// The body of an error response.
+pub(super) fn error_body(message: impl Into<Value>) -> Value {
+    json!({"message": message.into()})
+}
 
-    pub(super) fn conflict(message: &str) -> Self {
-        Self::new(StatusCode::CONFLICT, message)
-    }
-
-    pub(super) fn too_slow() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "The request did not arrive in time.")
-    }
-
-    pub(super) fn too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "The request is too large.")
+impl IntoResponse for ToutiaoApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(error_body(self.message))).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 
@@ -91,29 +74,22 @@ impl From<Invalid> for ToutiaoApiError {
     }
 }
 
-impl<E: Into<ToutiaoError>> From<E> for Unavailable {
-    fn from(error: E) -> Self {
-        Self(error.into())
-    }
-}
-
-/// A failure of what the API stands on. The details are for the log, not for the client.
-#[derive(Debug)]
-pub(super) struct Unavailable(ToutiaoError);
-
-impl From<Unavailable> for ToutiaoApiError {
-    fn from(Unavailable(error): Unavailable) -> Self {
+/// The details are logged and not sent to the client.
+impl From<ToutiaoError> for ToutiaoApiError {
+    fn from(error: ToutiaoError) -> Self {
         tracing::error!(%error, "a request failed");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "The service is not available at the moment.")
     }
 }
 
-impl IntoResponse for ToutiaoApiError {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, Json(Self::body(self.message))).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+impl From<DatabaseError> for ToutiaoApiError {
+    fn from(error: DatabaseError) -> Self {
+        ToutiaoError::from(error).into()
+    }
+}
+
+impl From<CounterError> for ToutiaoApiError {
+    fn from(error: CounterError) -> Self {
+        ToutiaoError::from(error).into()
     }
 }

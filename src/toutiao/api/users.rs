@@ -1,4 +1,4 @@
-//! A user over HTTP: the row of the table, with the counters of the user beside it.
+//! Users over HTTP: the row of the table, with the user's counters.
 
 use axum::Router;
 use axum::extract::State;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::ApiState;
 use super::arguments::RequestArguments;
-use super::response::{DataResponse, ToutiaoApiError, Unavailable};
+use super::response::{DataResponse, ToutiaoApiError};
 use crate::toutiao::Toutiao;
 use crate::toutiao::counters::{CounterError, Member, Score};
 use crate::toutiao::metric::Metric;
@@ -17,16 +17,14 @@ pub(super) fn router() -> Router<ApiState> {
     Router::new().route("/v1_0/user", get(show))
 }
 
-async fn show(State(shared): State<ApiState>, uri: Uri) -> Result<DataResponse, ToutiaoApiError> {
-    let mut arguments = RequestArguments::of_query(&uri)?;
+async fn show(State(state): State<ApiState>, uri: Uri) -> Result<DataResponse, ToutiaoApiError> {
+    let mut arguments = RequestArguments::from_query(&uri)?;
     let id = arguments.whole("user_id", 1..=i64::MAX)?;
     arguments.finish()?;
-    let toutiao = &shared.toutiao;
-    let database = toutiao.database().await.map_err(Unavailable::from)?;
-    let Some(user) = database.user(id).await.map_err(Unavailable::from)? else {
+    let Some(user) = state.toutiao.database().await?.user(id).await? else {
         return Err(ToutiaoApiError::not_found("The user does not exist."));
     };
-    let count = async |metric| count(toutiao, metric, id).await.map_err(Unavailable::from);
+    let count = async |metric| count(&state.toutiao, metric, id).await;
     Ok(DataResponse::ok(json!({
         "id": user.id,
         "name": user.name,

@@ -1,7 +1,7 @@
-//! Counters in a file of their own: for those who have no Redis.
+//! Counters in an SQLite file, for a system without Redis.
 //!
-//! A file rather than memory, because worker processes share it with the daemon, and because the
-//! readings have no other record.
+//! They are in a file rather than in memory because worker processes share them with the daemon, and because the readings
+//! have no other record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +12,6 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use super::{CHUNK_MEMBERS, Correction, CounterError, Cursor, Member, MemberPage, Score};
 use crate::toutiao::sql::{BEGIN, open_file};
 
-/// Counters in a file.
 #[derive(Debug, Clone)]
 pub struct Embedded {
     pool: SqlitePool,
@@ -122,7 +121,7 @@ async fn read(
     let mut query = QueryBuilder::<Sqlite>::new("select member, score from counter where zset = ");
     query.push_bind(key).push(" and member in (");
     push_members(&mut query, members);
-    // Not kept as prepared statements, here and below: the text differs with the number of members.
+    // These statements are not kept prepared, here and below: their text depends on the number of members.
     let rows: Vec<(Vec<u8>, i64)> =
         query.build_query_as().persistent(false).fetch_all(connection).await?;
     Ok(rows.into_iter().map(|(member, score)| (Member(member), score)).collect())
@@ -160,7 +159,7 @@ async fn write(
     Ok(())
 }
 
-// The closing bracket is part of it; a member that is named twice is asked for once.
+/// Appends the members, each once, and the closing bracket.
 fn push_members<'member>(
     query: &mut QueryBuilder<Sqlite>,
     members: impl Iterator<Item = &'member Member>,

@@ -1,8 +1,8 @@
-//! Where the statistics are published: sorted sets of members with scores.
+//! The counters in which the statistics are published: sorted sets of members with scores.
 //!
-//! Readers and writers of the application use them all the time, so nothing here replaces a set
-//! as a whole. A repair changes single members, each only if it still has the score that the
-//! repair has seen; an increment that came in between makes it look again.
+//! Readers and writers of the application use them all the time, so no operation replaces a set as a whole. A repair
+//! changes single members, each only if it still has the score that the repair has seen. If an increment came in between,
+//! the repair looks again.
 
 mod embedded;
 mod redis;
@@ -15,16 +15,16 @@ pub use self::redis::Redis;
 use super::settings::RedisSettings;
 use super::sql::DatabaseError;
 
-/// Members that are read or corrected by one command at most, so that no command holds others up.
+/// The largest number of members that one command reads or corrects, so that no command delays others.
 pub const CHUNK_MEMBERS: usize = 500;
 
-/// Name of the file of embedded counters, in the state directory.
+/// The file of embedded counters, in the state directory.
 const EMBEDDED_FILE: &str = "counters.db";
 
-/// Why the counters did not do what was asked.
+/// Why an operation on the counters failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CounterError {
-    /// Redis failed or cannot be reached.
+    /// Redis failed or is unreachable.
     #[error("redis: {0}")]
     Redis(#[from] ::redis::RedisError),
     /// The file of embedded counters failed.
@@ -38,17 +38,16 @@ impl From<sqlx::Error> for CounterError {
     }
 }
 
-/// A member of a set: an id in decimal, or whatever else got in there.
+/// A member of a set: an id in decimal, or anything else that was written into the set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member(Vec<u8>);
 
 impl Member {
-    /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The id that it is, if it is one as the application writes it.
+    /// The id, if the member is an id as the application writes it.
     pub fn id(&self) -> Option<i64> {
         let text = str::from_utf8(&self.0).ok()?;
         text.parse().ok().filter(|id: &i64| id.to_string() == text)
@@ -73,17 +72,16 @@ impl fmt::Display for Member {
     }
 }
 
-/// The score of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Score {
-    /// A whole number that a double can hold exactly.
+    /// A whole number that a double represents exactly.
     Whole(i64),
-    /// Anything else that a set can hold, as it was written: `2.5`, `inf`, `1e+300`.
+    /// Anything else that a set can hold, as it is written: `2.5`, `inf`, `1e+300`.
     Odd(String),
 }
 
 impl Score {
-    /// The count to show: whole, and never below zero.
+    /// The count to show, which is whole and never negative.
     pub fn shown(&self) -> i64 {
         match self {
             Self::Whole(count) => (*count).max(0),
@@ -103,42 +101,37 @@ impl fmt::Display for Score {
     }
 }
 
-/// Some members of a set, and where to go on; the same member may be on two pages.
+/// Some members of a set, and where the next page begins. The same member may be on two pages.
 #[derive(Debug)]
 pub struct MemberPage {
-    /// The members, with their scores.
     pub entries: Vec<(Member, Score)>,
-    /// What to ask the next page with; none after the last.
+    /// Where the next page begins; `None` on the last one.
     pub next: Option<Cursor>,
 }
 
-/// A place between two pages.
+/// The position between two pages.
 #[derive(Debug, Clone)]
 pub struct Cursor(Vec<u8>);
 
-/// A change of one member, which takes place only if its score is still the one that was seen.
+/// A change of one member, which is made only if its score is still the one that was seen.
 #[derive(Debug, Clone)]
 pub struct Correction {
-    /// The member.
     pub member: Member,
-    /// The score that was seen; none if it was absent.
+    /// The score that was seen; `None` if the member was absent.
     pub from: Option<Score>,
-    /// The new score; a member with zero is removed.
+    /// The new score. A member with zero is removed.
     pub to: i64,
 }
 
-/// The counters, wherever they are.
+/// The counters, in a file or in Redis.
 #[derive(Debug, Clone)]
 pub enum Counters {
-    /// In a file of this program.
     Embedded(Embedded),
-    /// In Redis.
     Redis(Redis),
 }
 
 impl Counters {
-    /// Opens the counters of these settings. A Redis that is down is no error yet: the connection
-    /// is made when it is needed.
+    /// Opens the counters. A Redis server that is down is not an error yet, because it is connected to when needed.
     pub async fn open(
         redis: Option<&RedisSettings>,
         state_dir: &Path,
@@ -149,7 +142,7 @@ impl Counters {
         }
     }
 
-    /// A page of all members of a set. A member that is there all the time is on some page.
+    /// A page of the members of a set. A member that is in the set during the whole traversal is on some page.
     pub async fn page(
         &self,
         key: &str,
@@ -161,7 +154,7 @@ impl Counters {
         }
     }
 
-    /// The scores of some members, in their order; none for one that is absent.
+    /// The scores of some members, in their order; `None` for an absent member.
     pub async fn scores(
         &self,
         key: &str,
@@ -177,7 +170,7 @@ impl Counters {
         Ok(scores)
     }
 
-    /// Adds to the score of a member; an absent one starts from zero.
+    /// Adds to the score of a member. An absent member starts from zero.
     pub async fn add(&self, key: &str, member: &Member, by: i64) -> Result<(), CounterError> {
         match self {
             Self::Embedded(counters) => counters.add(key, member, by).await,
@@ -185,7 +178,7 @@ impl Counters {
         }
     }
 
-    /// Makes the corrections; the answer tells, in their order, which of them took place.
+    /// Makes the corrections. Returns which of them were made, in their order.
     pub async fn correct(
         &self,
         key: &str,
@@ -201,7 +194,7 @@ impl Counters {
         Ok(done)
     }
 
-    /// How many members a set has.
+    /// The number of members of a set.
     pub async fn size(&self, key: &str) -> Result<u64, CounterError> {
         match self {
             Self::Embedded(counters) => counters.size(key).await,

@@ -1,4 +1,4 @@
-//! Counters in Redis, where the application's other processes read and increment them.
+//! Counters in Redis, where other processes of the application read and increment them.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use redis::{Client, Script};
 
 use super::{CHUNK_MEMBERS, Correction, CounterError, Cursor, Member, MemberPage, Score};
 
-/// How long to wait for a connection, and for an answer. A chunk takes milliseconds.
+/// How long to wait for a connection, and for a response. A chunk takes milliseconds.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Attempts to connect beyond the first, for a server that restarts just now.
+/// The number of further attempts to connect, for a server that is restarting.
 const CONNECTION_RETRIES: usize = 2;
 
-/// The largest whole number up to which a double skips none; scores are doubles.
+/// The largest number up to which doubles represent every whole number. Scores are doubles.
 const MAX_EXACT: i64 = 1 << 53;
 
-/// Corrects members one by one, each if its score is still the one that was seen (empty: absent).
-/// Runs as one step of the server, so no increment can come between the look and the change.
-/// Numbers are compared besides texts because one score can be written in two ways (0 and -0).
+/// Corrects members one by one, each only if its score is still the one that was seen (empty if it was absent). The server
+/// runs a script atomically, so no increment can come between the comparison and the change. Scores are compared both as
+/// texts and as numbers, because one score can be written in two ways (0 and -0).
 const CORRECT: &str = r"
 local function same(score, seen)
     if score == seen then return true end
@@ -44,7 +44,6 @@ end
 return done
 ";
 
-/// Counters in Redis.
 #[derive(Clone)]
 pub struct Redis {
     manager: ConnectionManager,
@@ -58,7 +57,7 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// A connection that is made, and made again, when it is needed.
+    /// Connects, and reconnects, when needed.
     pub(super) fn new(url: &str) -> Result<Self, CounterError> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECTION_TIMEOUT))
@@ -90,7 +89,7 @@ impl Redis {
         Ok(MemberPage { entries, next })
     }
 
-    // A pipeline of single reads, because the command for many at once came with Redis 6.2.
+    /// Sends a pipeline of single reads, because the command for many members requires Redis 6.2.
     pub(super) async fn scores(
         &self,
         key: &str,

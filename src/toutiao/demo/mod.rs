@@ -1,9 +1,8 @@
-//! Something to look at: a small news site with readers and orders, and counters that have
-//! drifted from what they count, so that the first repair has something to do.
+//! A demonstration: a small news site with readers and orders, whose counters differ from their rows in some places, so
+//! that the first repair has something to do.
 
-mod content;
 mod random;
-mod words;
+mod sample;
 
 use std::collections::BTreeSet;
 
@@ -11,37 +10,37 @@ use chrono::TimeDelta;
 use serde::Serialize;
 
 use self::random::Random;
+use self::sample::SampleRows;
 use super::counters::{Correction, Counters, Member};
 use super::metric::{ARTICLE_READING_KEY, Metric};
 use super::orders::{self, NewOrder, Order};
-use super::sql::{SeedRows, ToutiaoDatabase};
+use super::sql::ToutiaoDatabase;
 use super::{Toutiao, ToutiaoError};
 use crate::client::Client;
 use crate::clock::Timestamp;
 
-/// The same site every time.
+/// The seed of all choices, so that the site is the same every time.
 const SEED: u64 = 2019;
 
-/// Per metric: members with a wrong score, members that are absent, and members that count nothing.
+/// Per metric, the number of members with a wrong score, of members that are absent, and of members without rows.
 const DRIFTED: usize = 30;
 const MISSING: usize = 5;
 const EXTRA: i64 = 4;
 
-/// Ids of members that count nothing: far above the users of the demonstration, far below its
-/// articles and comments.
+/// The first id of the members without rows: far above the ids of the users, far below those of articles and comments.
 const FIRST_EXTRA_ID: i64 = 9_000_000;
 
-/// Orders of the demonstration expire while one is watching: seconds from placing them.
+/// The orders expire while one is watching: seconds from their placement.
 const SHORTEST_WAIT_SECONDS: i64 = 10;
 const LONGEST_WAIT_SECONDS: i64 = 55;
 
-/// Users who order something in the demonstration.
+/// The number of users who order something.
 const BUYERS: u32 = 100;
 
-/// What was filled in.
+/// The numbers of rows that were written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Whether anything was: not if there were users already.
+    /// Whether rows were written. None are if there are users already.
     pub filled: bool,
     pub users: usize,
     pub follows: usize,
@@ -50,42 +49,42 @@ pub struct Summary {
     pub attitudes: usize,
     pub comments: usize,
     pub comment_likes: usize,
-    /// Counters that were left wrong, over all metrics.
+    /// The number of counters of all metrics that were left wrong.
     pub drifted: usize,
 }
 
-/// Fills the tables and the counters, if there is no user yet. The tables are filled at once: if
-/// it is killed they are empty or full, and what counters lack then, the repair adds.
+/// Fills the tables and the counters, if there is no user yet. The tables are filled in one transaction: after a crash
+/// they are empty or full, and the repair adds the counters that are missing then.
 pub async fn fill(toutiao: &Toutiao, now: Timestamp) -> Result<Summary, ToutiaoError> {
     let mut random = Random::new(SEED);
-    let content = content::content(&mut random, now, || toutiao.fresh_id());
+    let sample = SampleRows::generate(&mut random, now, || toutiao.new_id());
     let database = toutiao.database().await?;
-    if !database.seed(&content).await? {
+    if !database.seed(&sample.tables()).await? {
         return Ok(Summary::default());
     }
     let counters = toutiao.counters().await?;
     let mut drifted = 0;
     for metric in Metric::ALL {
-        let truth = all_counts(database, metric).await?;
-        let (scores, wrong) = drift(&mut random, truth);
+        let counts = all_counts(database, metric).await?;
+        let (scores, wrong) = drift(&mut random, counts);
         set(counters, toutiao.settings().key(metric), scores).await?;
         drifted += wrong;
     }
-    set(counters, ARTICLE_READING_KEY, readings(&mut random, &content)).await?;
+    set(counters, ARTICLE_READING_KEY, readings(&mut random, &sample.article_ids)).await?;
     Ok(Summary {
         filled: true,
-        users: content.users.len(),
-        follows: content.relations.len(),
-        articles: content.articles.len(),
-        collections: content.collections.len(),
-        attitudes: content.attitudes.len(),
-        comments: content.comments.len(),
-        comment_likes: content.comment_likings.len(),
+        users: sample.users.rows.len(),
+        follows: sample.relations.rows.len(),
+        articles: sample.articles.rows.len(),
+        collections: sample.collections.rows.len(),
+        attitudes: sample.attitudes.rows.len(),
+        comments: sample.comments.rows.len(),
+        comment_likes: sample.comment_likings.rows.len(),
         drifted,
     })
 }
 
-/// Places unpaid orders that expire within a minute, on the way of every other order.
+/// Places unpaid orders that expire within a minute, as the API does.
 pub async fn place_orders(
     toutiao: &Toutiao,
     client: &Client,
@@ -121,14 +120,14 @@ async fn all_counts(
     }
 }
 
-// The truth, made wrong in some places; also how many.
-fn drift(random: &mut Random, truth: Vec<(i64, i64)>) -> (Vec<(i64, i64)>, usize) {
-    let places: BTreeSet<usize> =
-        (0..DRIFTED + MISSING).map(|_| random.below(truth.len())).collect();
-    let mut scores = Vec::with_capacity(truth.len());
+/// Makes some of the scores wrong. Returns them with the number of wrong ones.
+fn drift(random: &mut Random, counts: Vec<(i64, i64)>) -> (Vec<(i64, i64)>, usize) {
+    let chosen: BTreeSet<usize> =
+        (0..DRIFTED + MISSING).map(|_| random.below(counts.len())).collect();
+    let mut scores = Vec::with_capacity(counts.len());
     let mut missing = 0;
-    for (place, (id, count)) in truth.into_iter().enumerate() {
-        if !places.contains(&place) {
+    for (number, (id, count)) in counts.into_iter().enumerate() {
+        if !chosen.contains(&number) {
             scores.push((id, count));
         } else if missing < MISSING {
             missing += 1;
@@ -138,26 +137,22 @@ fn drift(random: &mut Random, truth: Vec<(i64, i64)>) -> (Vec<(i64, i64)>, usize
             scores.push((id, wrong));
         }
     }
-    // One of them below zero: what a decrement of an absent member leaves behind.
+    // One of them is negative, as after a decrement of an absent member.
     let extra = (0..EXTRA).map(|number| {
         (FIRST_EXTRA_ID + number, if number == 0 { -1 } else { random.between(1, 5) })
     });
     scores.extend(extra);
-    (scores, places.len() + usize::try_from(EXTRA).unwrap_or(0))
+    (scores, chosen.len() + usize::try_from(EXTRA).unwrap_or(0))
 }
 
-fn readings(random: &mut Random, content: &SeedRows) -> Vec<(i64, i64)> {
-    let most = content.articles.len().saturating_mul(4);
-    content
-        .articles
-        .iter()
-        .map(|article| {
-            (article.id, i64::try_from(random.popular(most)).unwrap_or(0).saturating_add(1))
-        })
-        .collect()
+fn readings(random: &mut Random, article_ids: &[i64]) -> Vec<(i64, i64)> {
+    let most = article_ids.len().saturating_mul(4);
+    let count =
+        |random: &mut Random| i64::try_from(random.popular(most)).unwrap_or(0).saturating_add(1);
+    article_ids.iter().map(|id| (*id, count(random))).collect()
 }
 
-// Only where nothing is yet: counters that are in use already are not touched.
+/// Sets scores of absent members. Counters that are already in use are not changed.
 async fn set(counters: &Counters, key: &str, scores: Vec<(i64, i64)>) -> Result<(), ToutiaoError> {
     let corrections: Vec<Correction> = scores
         .into_iter()

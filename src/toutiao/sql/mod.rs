@@ -1,7 +1,7 @@
-//! The application's tables: every statement of SQL that reads or changes them is below here.
+//! The application's database. Every SQL statement that reads or changes it is in this folder.
 //!
-//! Statements are lower case and plain, so that other databases can take them over with other
-//! placeholders. Time is always a parameter: SQL never asks the database for it.
+//! The statements are plain SQL, so that other databases can use them with other placeholders. Time is always a parameter;
+//! the database is never asked for it.
 
 mod orders;
 mod seed;
@@ -20,78 +20,53 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
-pub use seed::{ArticleRow, CommentRow, MarkRow, RelationRow, SeedRows, UserRow};
+pub use seed::{SeedTable, SeedValue};
 pub use users::User;
 
-/// Rows of one statement at most: far below the bound parameters that any database takes.
+/// The largest number of rows in one statement: far below the number of bound parameters that any database accepts.
 pub(super) const CHUNK_ROWS: usize = 500;
 
-/// Connections to one file. It has one writer at a time; the others are for readers.
+/// Connections to one file. It has one writer at a time; the other connections serve readers.
 const MAX_CONNECTIONS: u32 = 8;
 
-/// How long a writer waits for another one, and a caller for a connection.
+/// How long a writer waits for another one, and a caller waits for a connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time until a file that another process opens is tried again.
-const TURN_PAUSE: Duration = Duration::from_millis(10);
+/// The time until opening is tried again while another process opens a file.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Mode of a new file.
+/// The mode of a new file.
 const MODE: u32 = 0o640;
 
-/// The start of a transaction that reads before it writes: it takes the write lock at once,
-/// because a lock that is taken later fails without waiting when another writer was faster.
+/// Begins a transaction that reads before it writes. It takes the write lock at once, because taking it later fails
+/// without waiting if another writer was faster.
 pub(super) const BEGIN: &str = "begin immediate";
 
-/// Why a database did not do what was asked.
+/// Why an operation of the database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// The directory of the file cannot be made, or not be opened.
+    /// The directory of the file cannot be created or opened.
     #[error("cannot use the directory {}: {source}", .path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file cannot be opened.
+    Directory { path: PathBuf, source: std::io::Error },
     #[error("cannot open {}: {source}", .path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// What the database said.
-        source: sqlx::Error,
-    },
-    /// The tables cannot be brought up to date.
+    Open { path: PathBuf, source: sqlx::Error },
     #[error("cannot migrate {}: {source}", .path.display())]
-    Migrate {
-        /// The file.
-        path: PathBuf,
-        /// What the database said.
-        source: MigrateError,
-    },
-    /// A statement failed; it may work later.
+    Migrate { path: PathBuf, source: MigrateError },
+    /// A statement failed. It may succeed later.
     #[error("the database failed: {0}")]
     Statement(#[from] sqlx::Error),
-    /// A row holds what this program never writes.
+    /// A row has a value that this program never writes.
     #[error("row {id} of {table} cannot be read: {reason}")]
-    Unreadable {
-        /// The table.
-        table: &'static str,
-        /// The row's key.
-        id: i64,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Unreadable { table: &'static str, id: i64, reason: String },
 }
 
-/// The application's tables.
 #[derive(Debug, Clone)]
 pub struct ToutiaoDatabase {
     pool: SqlitePool,
 }
 
 impl ToutiaoDatabase {
-    /// Opens the tables in a file, and creates or migrates them.
+    /// Opens a database file, and creates or migrates its tables.
     pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
         let pool =
             open_file(path, include_str!("../../../migrations/toutiao/sqlite/0001_init.sql"))
@@ -100,7 +75,7 @@ impl ToutiaoDatabase {
     }
 }
 
-/// Opens a durable file and brings its tables up to date.
+/// Opens an SQLite file durably, and creates or migrates its tables with the statements `init`.
 pub(super) async fn open_file(
     path: &Path,
     init: &'static str,
@@ -109,7 +84,7 @@ pub(super) async fn open_file(
     let directory = directory.unwrap_or(Path::new(".")).to_owned();
     let unusable = |source| DatabaseError::Directory { path: directory.clone(), source };
     tokio::fs::create_dir_all(&directory).await.map_err(unusable)?;
-    let turn = take_turn(&directory).await.map_err(unusable)?;
+    let lock = lock_directory(&directory).await.map_err(unusable)?;
     create(path)
         .map_err(|error| DatabaseError::Open { path: path.to_owned(), source: error.into() })?;
     let options = SqliteConnectOptions::new()
@@ -126,26 +101,25 @@ pub(super) async fn open_file(
     migrate(&pool, init)
         .await
         .map_err(|source| DatabaseError::Migrate { path: path.to_owned(), source })?;
-    drop(turn);
+    drop(lock);
     Ok(pool)
 }
 
-/// Waits until nobody else opens a file of this directory; the turn ends with the handle. A new file is changed to WAL
-/// when it is opened, and SQLite refuses that, without any waiting, while another process has the file open to do the
-/// same.
-async fn take_turn(directory: &Path) -> std::io::Result<File> {
+/// Waits until no other process opens a file of this directory. The lock ends with the returned handle. A new file is
+/// changed to WAL when it is opened, and SQLite refuses that without waiting while another process does the same.
+async fn lock_directory(directory: &Path) -> std::io::Result<File> {
     let handle = File::open(directory)?;
     loop {
         match handle.try_lock() {
             Ok(()) => return Ok(handle),
-            Err(TryLockError::WouldBlock) => tokio::time::sleep(TURN_PAUSE).await,
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }
 }
 
-/// Creates the file, if there is none, so that not everybody may read it. SQLite gives the same mode to the files
-/// beside it.
+/// Creates the file if it does not exist, with a mode that not everybody can read. SQLite gives its other files the same
+/// mode.
 fn create(path: &Path) -> std::io::Result<()> {
     let mut options = File::options();
     match options.write(true).create_new(true).mode(MODE).open(path) {
@@ -154,14 +128,14 @@ fn create(path: &Path) -> std::io::Result<()> {
     }
 }
 
-// All in one transaction that holds the write lock: worker processes open the same file at the
-// same moment, and only one of them may create its tables.
+/// Migrates in one transaction that holds the write lock: worker processes may open the same file at the same moment, and
+/// only one of them may create the tables.
 async fn migrate(pool: &SqlitePool, init: &'static str) -> Result<(), MigrateError> {
     let first =
         Migration::new(1, Cow::Borrowed("init"), MigrationType::Simple, init.into_sql_str(), false);
     let migrator = Migrator::with_migrations(vec![first]);
     let mut transaction = pool.begin_with(BEGIN).await?;
-    // The direct form, because futures of the other one are not `Send` for every lifetime.
+    // `run` is not used because its future is not `Send` for every lifetime.
     migrator.run_direct(None, &mut *transaction, false).await?;
     transaction.commit().await?;
     Ok(())

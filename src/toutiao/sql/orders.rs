@@ -1,5 +1,5 @@
-//! Statements about orders. Who wins a race between payment and expiry is decided by one
-//! conditional update each: both name the status that they start from and the instant.
+//! Statements on orders. Payment and expiry are one conditional update each, which names the expected status and the
+//! instant. So if both happen at the same time, exactly one of them takes effect.
 
 use sqlx::QueryBuilder;
 
@@ -7,11 +7,10 @@ use super::{BEGIN, CHUNK_ROWS, DatabaseError, ToutiaoDatabase};
 use crate::clock::Timestamp;
 use crate::toutiao::orders::{Order, OrderStatus};
 
-/// A row of `orders`, in the order of its columns.
+/// A row of `orders`, in the order of the columns.
 type OrderRow = (i64, i64, i64, String, i64, i64, Option<i64>);
 
 impl ToutiaoDatabase {
-    /// Writes a new order.
     pub async fn insert_order(&self, order: &Order) -> Result<(), DatabaseError> {
         sqlx::query(
             "insert into orders (id, user_id, amount, status, created_at, expires_at, paid_at) \
@@ -29,7 +28,6 @@ impl ToutiaoDatabase {
         Ok(())
     }
 
-    /// One order.
     pub async fn order(&self, id: i64) -> Result<Option<Order>, DatabaseError> {
         let row: Option<OrderRow> = sqlx::query_as(
             "select id, user_id, amount, status, created_at, expires_at, paid_at from orders where id = ?",
@@ -37,10 +35,10 @@ impl ToutiaoDatabase {
         .bind(id)
         .fetch_optional(&self.pool)
         .await?;
-        row.map(read).transpose()
+        row.map(order).transpose()
     }
 
-    /// Marks an order as paid if it waits for payment and has not expired at `now`; tells whether it was so.
+    /// Marks an order as paid if it is pending and has not expired at `now`. Returns whether it did.
     pub async fn pay_order(&self, id: i64, now: Timestamp) -> Result<bool, DatabaseError> {
         let done = sqlx::query(
             "update orders set status = 'paid', paid_at = ? where id = ? and status = 'pending' and expires_at > ?",
@@ -53,7 +51,7 @@ impl ToutiaoDatabase {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Marks an order as expired if it waits for payment and its time is up at `now`; tells whether it was so.
+    /// Marks an order as expired if it is pending and its time is up at `now`. Returns whether it did.
     pub async fn expire_order(&self, id: i64, now: Timestamp) -> Result<bool, DatabaseError> {
         let done = sqlx::query(
             "update orders set status = 'expired' where id = ? and status = 'pending' and expires_at <= ?",
@@ -65,8 +63,8 @@ impl ToutiaoDatabase {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Marks the orders that have waited longest beyond their time as expired, a batch of them.
-    /// An empty answer means that none is left.
+    /// Marks a batch of overdue orders as expired, those that are overdue longest. Returns their ids; none are left if it
+    /// is empty.
     pub async fn expire_overdue_orders(&self, now: Timestamp) -> Result<Vec<i64>, DatabaseError> {
         let mut transaction = self.pool.begin_with(BEGIN).await?;
         let overdue: Vec<(i64,)> = sqlx::query_as(
@@ -93,7 +91,7 @@ impl ToutiaoDatabase {
     }
 }
 
-fn read(row: OrderRow) -> Result<Order, DatabaseError> {
+fn order(row: OrderRow) -> Result<Order, DatabaseError> {
     let (id, user_id, amount, status, created_at, expires_at, paid_at) = row;
     let unreadable = |reason: String| DatabaseError::Unreadable { table: "orders", id, reason };
     let instant = |micros: i64| {
@@ -104,7 +102,7 @@ fn read(row: OrderRow) -> Result<Order, DatabaseError> {
         id,
         user_id,
         amount,
-        status: OrderStatus::named(&status)
+        status: OrderStatus::from_name(&status)
             .ok_or_else(|| unreadable(format!("unknown status \"{status}\"")))?,
         created_at: instant(created_at)?,
         expires_at: instant(expires_at)?,

@@ -1,7 +1,7 @@
-//! What each metric counts.
+//! The rows that each metric counts.
 //!
-//! A metric is one grouped count; it is asked either page by page over all members, or for some
-//! members by name. Members that count nothing have no row.
+//! A metric is one grouped count, which is read either page by page for all members or for some members. Members without
+//! rows are absent.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use sqlx::{QueryBuilder, Sqlite};
 use super::{CHUNK_ROWS, DatabaseError, ToutiaoDatabase};
 use crate::toutiao::metric::Metric;
 
-/// Where a metric's rows are.
+/// The rows of a metric.
 struct CountSource {
-    /// The column that names the member.
+    /// The column of the member.
     member: &'static str,
-    /// Tables, and which of their rows count.
+    /// The tables, and a condition on their rows.
     rows: &'static str,
 }
 
@@ -23,7 +23,7 @@ fn source(metric: Metric) -> CountSource {
         Metric::UserArticles => ("user_id", "news_article_basic where status = 2"),
         Metric::ArticleCollecting => ("article_id", "news_collection where is_deleted = 0"),
         Metric::UserCollecting => ("user_id", "news_collection where is_deleted = 0"),
-        // A withdrawn attitude is null, which equals neither.
+        // A withdrawn attitude is null, which is neither 0 nor 1.
         Metric::ArticleDislikes => ("article_id", "news_attitude where attitude = 0"),
         Metric::ArticleLikes => ("article_id", "news_attitude where attitude = 1"),
         Metric::CommentLikes => ("comment_id", "news_comment_liking where is_deleted = 0"),
@@ -52,7 +52,7 @@ impl CountSource {
 }
 
 impl ToutiaoDatabase {
-    /// The counts of the next members above `after`, in order; an empty page is the end.
+    /// The counts of the next members above `after`, in order. An empty page is the end.
     pub async fn counts_after(
         &self,
         metric: Metric,
@@ -68,7 +68,7 @@ impl ToutiaoDatabase {
         Ok(query.build_query_as().fetch_all(&self.pool).await?)
     }
 
-    /// The counts of some members, those above zero.
+    /// The counts of those of these members that have rows.
     pub async fn counts_of(
         &self,
         metric: Metric,
@@ -83,7 +83,7 @@ impl ToutiaoDatabase {
                 list.push_bind(*id);
             }
             query.push(format!(") group by {}", source.member));
-            // Not kept as a prepared statement: the text differs with the number of ids.
+            // The statement is not kept prepared: its text depends on the number of ids.
             let rows: Vec<(i64, i64)> =
                 query.build_query_as().persistent(false).fetch_all(&self.pool).await?;
             counts.extend(rows);

@@ -1,29 +1,23 @@
-//! Statements about users.
+//! Statements on users.
 
 use super::{DatabaseError, ToutiaoDatabase};
 
-/// What is shown of a user.
+/// A user, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Id.
     pub id: i64,
-    /// Nickname.
     pub name: String,
-    /// Key of the portrait.
+    /// The key of the portrait.
     pub photo: Option<String>,
-    /// Whether this is a media account.
     pub is_media: bool,
-    /// A line about the user.
     pub introduction: Option<String>,
-    /// What the account is certified as.
     pub certificate: Option<String>,
 }
 
-/// A row of `user_basic`, as far as it is read.
+/// The columns of `user_basic` that are read.
 type UserColumns = (i64, String, Option<String>, i64, Option<String>, Option<String>);
 
 impl ToutiaoDatabase {
-    /// One user.
     pub async fn user(&self, id: i64) -> Result<Option<User>, DatabaseError> {
         let row: Option<UserColumns> = sqlx::query_as(
             "select user_id, user_name, profile_photo, is_media, introduction, certificate \
@@ -42,7 +36,7 @@ impl ToutiaoDatabase {
         }))
     }
 
-    /// Some users' ids, in order.
+    /// The lowest ids of users, in order.
     pub async fn user_ids(&self, limit: u32) -> Result<Vec<i64>, DatabaseError> {
         let rows: Vec<(i64,)> =
             sqlx::query_as("select user_id from user_basic order by user_id limit ?")

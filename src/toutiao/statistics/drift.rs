@@ -1,44 +1,43 @@
-//! When is a difference between a counter and its rows an error, and when only an increment that
-//! is under way?
+//! Decides whether a difference between a counter and its rows is an error, or only an increment that is still on its
+//! way.
 //!
-//! The application commits a row first and increments the counter a moment later, so a difference
-//! proves nothing by itself. Correcting one that was under way would count it twice. Hence a
-//! difference counts as an error only if
+//! The application commits a row first and increments the counter a moment later, so a difference alone proves nothing.
+//! Correcting one whose increment is on its way would count it twice. Hence a difference is an error only if
 //!
-//! - neither the score nor the rows have moved between two looks that are a settle time apart:
-//!   an increment would have arrived by then; or
-//! - it was the same at many looks in a row although both moved: increments under way come and
-//!   go, so the difference of a busy but correct counter is soon seen to change or to vanish.
+//! - neither the score nor the rows have changed between two observations that are a settle time apart: an increment would
+//!   have arrived by then; or
+//! - it was the same in many observations in a row although both changed: increments come and go, so the difference of a
+//!   busy but correct counter soon changes or vanishes.
 //!
-//! The reverse holds too: an increment under way can hide a counter that is too high. So a
-//! counter that moves must look right more than once before it counts as right.
+//! The reverse holds too: an increment that is on its way can hide a counter that is too high. So a counter that changes
+//! must look right more than once before it counts as right.
 //!
-//! Everything else is looked at again. Pure: looks come in, verdicts go out.
+//! Every other member is observed again. This is pure: observations come in, verdicts go out.
 
 use crate::toutiao::counters::Score;
 
-/// Looks in a row that must show the same difference when the member never rests. Each look falls
-/// on another moment; that as many increments are under way at all of them is beyond chance. It is
-/// more than it takes to believe that a member is right: a counter that is left wrong is seen again
-/// by the next repair, one that is made wrong harms a reader now.
-const WRONG_LOOKS: u32 = 8;
+/// The number of observations in a row that must show the same difference if the member changes all the time. It is very
+/// unlikely that equally many increments are on their way at each of these moments. The number is larger than
+/// [`RIGHT_OBSERVATIONS`], because a counter that is left wrong is found by the next repair, while one that is made wrong
+/// misleads readers at once.
+const WRONG_OBSERVATIONS: u32 = 8;
 
-/// Looks in a row that must show no difference when the member never rests.
-const RIGHT_LOOKS: u32 = 3;
+/// The number of observations in a row that must show no difference if the member changes all the time.
+const RIGHT_OBSERVATIONS: u32 = 3;
 
-/// One look at a member: its score, and what its rows count.
+/// An observation of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Observation {
-    /// The score; none if it is absent.
+    /// The score; `None` if the member is absent.
     pub score: Option<Score>,
-    /// What SQL counts.
+    /// The number of its rows.
     pub count: i64,
     /// Whether the score was the same before and after the rows were counted.
     pub steady: bool,
 }
 
 impl Observation {
-    /// Whether the counter is as it should be: the count, or absent for zero.
+    /// Whether the score is the number of rows, or the member is absent because it has none.
     pub(super) fn is_right(&self) -> bool {
         match &self.score {
             None => self.count == 0,
@@ -47,6 +46,7 @@ impl Observation {
         }
     }
 
+    /// The difference, if the score is a whole number.
     fn drift(&self) -> Option<i64> {
         match &self.score {
             None => Some(self.count),
@@ -67,39 +67,42 @@ pub(super) enum Verdict {
     Unsettled,
 }
 
-/// What is known of a member that looked wrong.
+/// What is known about a member that looked wrong.
 #[derive(Debug, Clone)]
 pub(super) struct Suspicion {
     last: Observation,
+    /// The number of latest observations with the same difference.
     agreeing: u32,
 }
 
 impl Suspicion {
-    /// Starts with the look at which it looked wrong.
+    /// Begins with the observation in which it looked wrong.
     pub(super) fn new(first: Observation) -> Self {
         Self { agreeing: u32::from(first.steady), last: first }
     }
 
-    /// Adds a look, a settle time after the one before.
-    pub(super) fn judge(&mut self, look: Observation) -> Verdict {
-        let unmoved = look.steady && look.score == self.last.score && look.count == self.last.count;
-        let same = look.drift().is_some_and(|drift| Some(drift) == self.last.drift());
-        self.agreeing = match (look.steady, same) {
+    /// Adds an observation, a settle time after the one before.
+    pub(super) fn judge(&mut self, observation: Observation) -> Verdict {
+        let steady = observation.steady;
+        let unmoved =
+            steady && observation.score == self.last.score && observation.count == self.last.count;
+        let same = observation.drift().is_some_and(|drift| Some(drift) == self.last.drift());
+        self.agreeing = match (steady, same) {
             (true, true) => self.agreeing + 1,
             (true, false) => 1,
             (false, _) => 0,
         };
-        let (verdict, looks) = if look.is_right() {
-            (Verdict::Right, RIGHT_LOOKS)
+        let (verdict, required) = if observation.is_right() {
+            (Verdict::Right, RIGHT_OBSERVATIONS)
         } else {
-            (Verdict::Wrong, WRONG_LOOKS)
+            (Verdict::Wrong, WRONG_OBSERVATIONS)
         };
-        let decided = unmoved || self.agreeing >= looks;
-        self.last = look;
+        let decided = unmoved || self.agreeing >= required;
+        self.last = observation;
         if decided { verdict } else { Verdict::Unsettled }
     }
 
-    /// The latest look.
+    /// The latest observation.
     pub(super) fn last(&self) -> &Observation {
         &self.last
     }

@@ -9,28 +9,27 @@ use crate::toutiao::counters::{CHUNK_MEMBERS, Correction, Counters, Member, Scor
 use crate::toutiao::metric::Metric;
 use crate::toutiao::sql::ToutiaoDatabase;
 
-/// Members of one metric that are under suspicion at a time. It bounds the memory of a repair
-/// of counters that are lost altogether: what is beyond it is found by the next survey.
+/// The largest number of suspects of one metric at a time. It bounds the memory of a repair after the loss of all
+/// counters; the next survey finds the rest.
 const MAX_SUSPECTS: usize = 100_000;
 
-/// The rows and the counters that they are compared with.
+/// The rows, and the counters that are compared with them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backends<'a> {
     pub database: &'a ToutiaoDatabase,
     pub counters: &'a Counters,
 }
 
-/// The repair of one metric, as far as it has come.
+/// The progress of the repair of one metric. A failure ends it.
 #[derive(Debug)]
 pub(super) struct MetricRepair {
     metric: Metric,
     key: String,
     suspects: BTreeMap<Member, Suspicion>,
-    members: u64,
     corrected: u64,
     examples: Vec<Example>,
-    /// Whether the latest survey ended early because there were too many suspects.
-    cut: bool,
+    /// Whether the latest survey ended early because it found too many suspects.
+    incomplete: bool,
     failure: Option<ToutiaoError>,
 }
 
@@ -40,86 +39,77 @@ impl MetricRepair {
             metric,
             key: key.to_owned(),
             suspects: BTreeMap::new(),
-            members: 0,
             corrected: 0,
             examples: Vec::new(),
-            cut: false,
+            incomplete: false,
             failure: None,
         }
     }
 
-    /// Whether there is something to look at again.
     pub(super) fn has_suspects(&self) -> bool {
         self.failure.is_none() && !self.suspects.is_empty()
     }
 
     /// Whether another survey is needed.
-    pub(super) fn is_cut(&self) -> bool {
-        self.failure.is_none() && self.cut
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.failure.is_none() && self.incomplete
     }
 
-    /// Looks at every member once, and keeps those that look wrong.
+    /// Observes every member once, and keeps those that look wrong as suspects.
     pub(super) async fn survey(&mut self, backends: Backends<'_>) {
         if self.failure.is_none() {
             self.suspects.clear();
-            let surveyed = self.survey_both(backends).await;
+            let surveyed = self.survey_all(backends).await;
             self.failure = surveyed.err();
         }
     }
 
-    /// Looks at the suspects again, and corrects those that are wrong.
-    pub(super) async fn look_again(&mut self, backends: Backends<'_>) {
+    /// Observes the suspects again, and corrects those that are wrong.
+    pub(super) async fn observe_suspects(&mut self, backends: Backends<'_>) {
         let members: Vec<Member> = self.suspects.keys().cloned().collect();
         for chunk in members.chunks(CHUNK_MEMBERS) {
             if self.failure.is_none() {
-                let settled = self.settle(backends, chunk).await;
-                self.failure = settled.err();
+                let judged = self.judge(backends, chunk).await;
+                self.failure = judged.err();
             }
         }
     }
 
-    /// Counts the members at the end.
-    pub(super) async fn finish(&mut self, backends: Backends<'_>) {
-        if self.failure.is_none() {
-            match backends.counters.size(&self.key).await {
-                Ok(size) => self.members = size,
-                Err(error) => self.failure = Some(error.into()),
-            }
-        }
-    }
-
-    pub(super) fn into_report(self) -> Result<MetricReport, String> {
+    /// Ends the repair. The error names the metric.
+    pub(super) async fn finish(self, backends: Backends<'_>) -> Result<MetricReport, String> {
+        let metric = self.metric.name();
+        let fail = |why: String| Err(format!("{metric} ({}): {why}", self.key));
         if let Some(error) = self.failure {
-            return Err(format!("{} ({}): {error}", self.metric.name(), self.key));
+            return fail(error.to_string());
         }
-        if self.cut {
-            return Err(format!(
-                "{} ({}): too much to correct in one run",
-                self.metric.name(),
-                self.key
-            ));
+        let members = match backends.counters.size(&self.key).await {
+            Ok(members) => members,
+            Err(error) => return fail(error.to_string()),
+        };
+        if self.incomplete {
+            return fail("too much to correct in one run".to_owned());
         }
         Ok(MetricReport {
-            metric: self.metric.name(),
+            metric,
             key: self.key,
-            members: self.members,
+            members,
             corrected: self.corrected,
             unsettled: self.suspects.len(),
             examples: self.examples,
         })
     }
 
-    // From both backends, because either may lack what the other has. Each page is compared at once,
-    // so that no side is ever in memory as a whole.
-    async fn survey_both(&mut self, backends: Backends<'_>) -> Result<(), ToutiaoError> {
-        self.cut = true;
+    /// Goes through the counters and through the rows, because either may lack what the other has. Each page is compared
+    /// at once, so that neither side is ever in memory as a whole.
+    async fn survey_all(&mut self, backends: Backends<'_>) -> Result<(), ToutiaoError> {
+        self.incomplete = true;
         let mut cursor = None;
         loop {
             let page = backends.counters.page(&self.key, cursor.as_ref()).await?;
             let (members, scores): (Vec<_>, Vec<_>) =
                 page.entries.into_iter().map(|(member, score)| (member, Some(score))).unzip();
             let counts = self.counts(backends, &members).await?;
-            self.suspect(members, scores, &counts);
+            self.add_suspects(members, scores, &counts);
             if self.suspects.len() >= MAX_SUSPECTS {
                 return Ok(());
             }
@@ -136,25 +126,25 @@ impl MetricRepair {
             let members: Vec<Member> = counts.iter().map(|(id, _)| Member::from(*id)).collect();
             let scores = backends.counters.scores(&self.key, &members).await?;
             let counts: Vec<i64> = counts.into_iter().map(|(_, count)| count).collect();
-            self.suspect(members, scores, &counts);
+            self.add_suspects(members, scores, &counts);
             if self.suspects.len() >= MAX_SUSPECTS {
                 return Ok(());
             }
         }
-        self.cut = false;
+        self.incomplete = false;
         Ok(())
     }
 
-    fn suspect(&mut self, members: Vec<Member>, scores: Vec<Option<Score>>, counts: &[i64]) {
+    fn add_suspects(&mut self, members: Vec<Member>, scores: Vec<Option<Score>>, counts: &[i64]) {
         for ((member, score), count) in members.into_iter().zip(scores).zip(counts) {
-            let look = Observation { score, count: *count, steady: true };
-            if !look.is_right() {
-                self.suspects.insert(member, Suspicion::new(look));
+            let observation = Observation { score, count: *count, steady: true };
+            if !observation.is_right() {
+                self.suspects.insert(member, Suspicion::new(observation));
             }
         }
     }
 
-    // What SQL counts for each member; a member that is no id has no rows.
+    /// The number of rows of each member. A member that is not an id has no rows.
     async fn counts(
         &self,
         backends: Backends<'_>,
@@ -167,7 +157,9 @@ impl MetricRepair {
         Ok(members.iter().map(count).collect())
     }
 
-    async fn settle(
+    /// Observes some suspects. The scores are read before and after the rows are counted: if a score moved meanwhile,
+    /// the observation is not steady.
+    async fn judge(
         &mut self,
         backends: Backends<'_>,
         members: &[Member],
@@ -178,13 +170,13 @@ impl MetricRepair {
         let mut corrections = Vec::new();
         for (((member, before), count), after) in members.iter().zip(before).zip(counts).zip(after)
         {
-            let look = Observation { steady: before == after, score: after, count };
-            let Some(trail) = self.suspects.get_mut(member) else { continue };
-            match trail.judge(look) {
+            let observation = Observation { steady: before == after, score: after, count };
+            let Some(suspicion) = self.suspects.get_mut(member) else { continue };
+            match suspicion.judge(observation) {
                 Verdict::Unsettled => {}
                 Verdict::Right => drop(self.suspects.remove(member)),
                 Verdict::Wrong => {
-                    let Observation { score, count, .. } = trail.last().clone();
+                    let Observation { score, count, .. } = suspicion.last().clone();
                     corrections.push(Correction { member: member.clone(), from: score, to: count });
                 }
             }
@@ -192,7 +184,8 @@ impl MetricRepair {
         self.correct(backends, &corrections).await
     }
 
-    // A correction that did not take place was overtaken by an increment: it stays a suspect.
+    /// Makes the corrections. A member that an increment has changed in the meantime is not corrected and stays a
+    /// suspect.
     async fn correct(
         &mut self,
         backends: Backends<'_>,
@@ -203,11 +196,8 @@ impl MetricRepair {
             self.suspects.remove(&correction.member);
             self.corrected += 1;
             if self.examples.len() < EXAMPLES {
-                self.examples.push(Example::new(
-                    &correction.member,
-                    correction.from.as_ref(),
-                    correction.to,
-                ));
+                let Correction { member, from, to } = correction;
+                self.examples.push(Example::new(member, from.as_ref(), *to));
             }
         }
         Ok(())

@@ -1,20 +1,19 @@
-//! What a repair has found and done: lines for a person, JSON for a program.
+//! The result of a repair: lines for a person, JSON for a program.
 
 use serde::Serialize;
 
-use super::repair::MetricRepair;
 use crate::toutiao::counters::{Member, Score};
 
-/// Corrections that are shown of one metric: in the result, and as lines.
+/// The number of corrections per metric that the result names, and that appear as lines.
 pub(super) const EXAMPLES: usize = 10;
 const EXAMPLE_LINES: usize = 5;
 
 /// What a repair of all metrics has done.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
-    /// Each metric that was repaired, in order.
+    /// The metrics that were repaired, in their order.
     pub metrics: Vec<MetricReport>,
-    /// Members that were corrected, over all metrics.
+    /// The number of corrected members of all metrics.
     pub corrected: u64,
     /// The metrics that could not be repaired, and why.
     #[serde(skip)]
@@ -24,28 +23,25 @@ pub struct Report {
 /// What the repair of one metric has done.
 #[derive(Debug, Clone, Serialize)]
 pub struct MetricReport {
-    /// The metric's name.
     pub metric: &'static str,
-    /// Its key.
     pub key: String,
-    /// Members that it has now.
+    /// The number of members after the repair.
     pub members: u64,
-    /// Members that were corrected.
+    /// The number of corrected members.
     pub corrected: u64,
-    /// Members that never rested long enough to be judged; the next repair sees them again.
+    /// The number of members that changed too often to be judged. The next repair looks at them again.
     pub unsettled: usize,
-    /// Some of the corrections.
+    /// The first corrections.
     pub examples: Vec<Example>,
 }
 
-/// One correction.
+/// A correction.
 #[derive(Debug, Clone, Serialize)]
 pub struct Example {
-    /// The member.
     pub member: String,
-    /// Its score before: a number, or a text if it was no whole number, or null if it was absent.
+    /// The score before: a number, a text if it was not a whole number, or null if the member was absent.
     pub from: serde_json::Value,
-    /// Its score now; 0 means that it was removed.
+    /// The score after; 0 means that the member was removed.
     pub to: i64,
 }
 
@@ -72,28 +68,25 @@ impl MetricReport {
             "{} ({}): {} members, {} corrected",
             self.metric, self.key, self.members, self.corrected
         );
-        let rest =
+        let unsettled =
             format!("  {} change all the time and are left for the next run", self.unsettled);
-        let rest = (self.unsettled > 0).then_some(rest);
+        let unsettled = (self.unsettled > 0).then_some(unsettled);
         std::iter::once(head)
-            .chain(rest)
+            .chain(unsettled)
             .chain(self.examples.iter().take(EXAMPLE_LINES).map(Example::line))
     }
 }
 
 impl Report {
-    pub(super) fn new(repairs: Vec<MetricRepair>) -> Self {
-        let mut report = Self { metrics: Vec::new(), corrected: 0, failures: Vec::new() };
-        for repair in repairs {
-            match repair.into_report() {
-                Ok(metric) => {
-                    report.corrected += metric.corrected;
-                    report.metrics.push(metric);
-                }
-                Err(failure) => report.failures.push(failure),
+    /// Adds the result of one metric.
+    pub(super) fn add(&mut self, result: Result<MetricReport, String>) {
+        match result {
+            Ok(metric) => {
+                self.corrected += metric.corrected;
+                self.metrics.push(metric);
             }
+            Err(failure) => self.failures.push(failure),
         }
-        report
     }
 
     /// The report for a person.
