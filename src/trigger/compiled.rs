@@ -161,7 +161,7 @@ impl Trigger {
     }
 
     /// The longest delay that jitter can give to the occurrence at `at`.
-    pub(super) fn jitter_at(&self, at: Timestamp) -> TimeDelta {
+    pub fn jitter_at(&self, at: Timestamp) -> TimeDelta {
         self.jitter + self.schedule.member_jitter_at(at)
     }
 
