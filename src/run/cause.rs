@@ -4,7 +4,7 @@ use super::RunId;
 
 /// An event of a job for which a hook can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Event {
+pub enum HookEvent {
     /// A run has succeeded.
     Success,
     /// A run has failed, timed out or was lost, and there is no further attempt.
@@ -15,7 +15,7 @@ pub enum Event {
     Missed,
 }
 
-impl Event {
+impl HookEvent {
     pub const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::Recovery, Self::Missed];
 
     /// The word that the store uses and that the hook's task is given.
@@ -51,7 +51,7 @@ pub enum Cause {
     /// A client requested it.
     Manual,
     /// It is a hook run, for an event of the run `subject`.
-    Event { event: Event, subject: RunId },
+    Event { event: HookEvent, subject: RunId },
 }
 
 impl Cause {

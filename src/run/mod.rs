@@ -11,7 +11,7 @@ mod signal;
 mod trace;
 mod view;
 
-pub use cause::{Cause, Event, SkipReason};
+pub use cause::{Cause, HookEvent, SkipReason};
 pub use id::{Execution, RunId, RunIds};
 pub use outcome::{Attempt, Cost, Outcome};
 pub use signal::describe_signal;

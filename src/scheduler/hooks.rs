@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::job::{Job, Retry, Task};
 use crate::output::{Line, Output};
-use crate::run::{Cause, Event, Run};
+use crate::run::{Cause, HookEvent, Run};
 
 /// Timeout of a hook run.
 pub(super) const HOOK_TIMEOUT: Duration = Duration::from_mins(1);
@@ -25,13 +25,13 @@ const REPORT_RETRY: Retry = Retry {
 };
 
 /// The task that a job has for an event.
-pub(super) fn task(job: &Job, event: Event) -> Option<&Arc<Task>> {
+pub(super) fn task(job: &Job, event: HookEvent) -> Option<&Arc<Task>> {
     let policy = &job.policy;
     match event {
-        Event::Success => policy.on_success.as_ref(),
-        Event::Failure => policy.on_failure.as_ref(),
-        Event::Recovery => policy.on_recovery.as_ref(),
-        Event::Missed => policy.on_missed.as_ref(),
+        HookEvent::Success => policy.on_success.as_ref(),
+        HookEvent::Failure => policy.on_failure.as_ref(),
+        HookEvent::Recovery => policy.on_recovery.as_ref(),
+        HookEvent::Missed => policy.on_missed.as_ref(),
     }
 }
 
@@ -43,7 +43,7 @@ pub(super) fn retry_policy(job: &Job, run: &Run) -> Option<Retry> {
         Cause::Event { event, .. } => {
             let task = task(job, *event)?;
             let is_message = matches!(**task, Task::Mail(_) | Task::Http(_));
-            let is_of_outage = matches!(event, Event::Failure | Event::Recovery);
+            let is_of_outage = matches!(event, HookEvent::Failure | HookEvent::Recovery);
             let is_only_report = job.policy.on_failure_once && is_of_outage;
             (is_message || is_only_report).then_some(REPORT_RETRY)
         }
@@ -63,7 +63,7 @@ pub(super) fn output_tail(output: &Output) -> String {
 }
 
 /// What a hook run is given: the event, the host, the job, the run that it reports, and the end of that run's output.
-pub(super) fn event(job: &Job, event: Event, subject: &Run, output: &str) -> Value {
+pub(super) fn event(job: &Job, event: HookEvent, subject: &Run, output: &str) -> Value {
     json!({
         "event": event.word(),
         "host": host_of(&subject.node),

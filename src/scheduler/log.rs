@@ -7,7 +7,7 @@ use tracing::field::{DisplayValue, display};
 
 use crate::clock::Timestamp;
 use crate::job::JobId;
-use crate::run::{Cause, Event, Outcome, Run, RunId, RunState, SkipReason};
+use crate::run::{Cause, HookEvent, Outcome, Run, RunId, RunState, SkipReason};
 
 /// The target of log lines about runs.
 const TARGET: &str = "ledger";
@@ -27,7 +27,7 @@ pub(crate) enum Note {
     /// An attempt has failed, and another one follows.
     Retried { run: Box<Run>, at: Timestamp },
     /// No pool can run a hook.
-    NoPoolForHook { job: JobId, event: Event, subject: RunId, why: String },
+    NoPoolForHook { job: JobId, event: HookEvent, subject: RunId, why: String },
 }
 
 impl Note {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use punctual::job::Job;
-use punctual::run::{Event, Outcome, Run, RunState, SkipReason};
+use punctual::run::{HookEvent, Outcome, Run, RunState, SkipReason};
 use punctual::store::Change;
 
 use crate::ledger::{Ledger, is_event};
@@ -21,8 +21,8 @@ impl Ledger {
                 continue;
             }
             self.is_told(node, run, (event, was_failing), &versions);
-            if event == Event::Success {
-                self.is_told(node, run, (Event::Recovery, was_failing), &versions);
+            if event == HookEvent::Success {
+                self.is_told(node, run, (HookEvent::Recovery, was_failing), &versions);
             }
         }
     }
@@ -71,13 +71,13 @@ impl Ledger {
     }
 
     /// Notes how a run has ended. Says whether its job was failing before; none if that cannot be known.
-    fn note_end(&mut self, run: &Run, event: Event, versions: &[Arc<Job>]) -> Option<bool> {
+    fn note_end(&mut self, run: &Run, event: HookEvent, versions: &[Arc<Job>]) -> Option<bool> {
         let before = self.failing.get(&run.job_id).copied().unwrap_or(Some(false));
         let needs = |job: &Arc<Job>| job.policy.needs_last_outcome();
         let is_noted = versions.is_empty() || versions.iter().any(needs);
-        if event != Event::Missed && is_noted {
+        if event != HookEvent::Missed && is_noted {
             let is_known = !versions.is_empty() && versions.iter().all(needs);
-            let fails = is_known.then_some(event == Event::Failure);
+            let fails = is_known.then_some(event == HookEvent::Failure);
             self.failing.insert(run.job_id.clone(), fails);
         }
         before
@@ -87,7 +87,7 @@ impl Ledger {
         &self,
         node: &Arc<str>,
         run: &Run,
-        (event, was_failing): (Event, Option<bool>),
+        (event, was_failing): (HookEvent, Option<bool>),
         versions: &[Arc<Job>],
     ) {
         let before =
@@ -104,8 +104,8 @@ impl Ledger {
         let is_told = self.told.contains(&(run.id.clone(), event.word()));
         let holds = if is_told { told.contains(&true) } else { !must || was_gone };
         let property = match event {
-            Event::Success | Event::Missed => Property::ToldOnce,
-            Event::Failure | Event::Recovery => Property::Outages,
+            HookEvent::Success | HookEvent::Missed => Property::ToldOnce,
+            HookEvent::Failure | HookEvent::Recovery => Property::Outages,
         };
         property.holds(holds, || {
             format!("{event:?} of {run:?}: {is_told}, was failing: {was_failing:?}")
@@ -114,23 +114,23 @@ impl Ledger {
 }
 
 /// Whether a job tells an event of a run, by whether it was failing before.
-fn tells(job: &Job, event: Event, was_failing: bool) -> bool {
+fn tells(job: &Job, event: HookEvent, was_failing: bool) -> bool {
     let policy = &job.policy;
     match event {
-        Event::Success => policy.on_success.is_some(),
-        Event::Failure => policy.on_failure.is_some() && !(policy.on_failure_once && was_failing),
-        Event::Recovery => policy.on_recovery.is_some() && was_failing,
-        Event::Missed => policy.on_missed.is_some(),
+        HookEvent::Success => policy.on_success.is_some(),
+        HookEvent::Failure => policy.on_failure.is_some() && !(policy.on_failure_once && was_failing),
+        HookEvent::Recovery => policy.on_recovery.is_some() && was_failing,
+        HookEvent::Missed => policy.on_missed.is_some(),
     }
 }
 
 /// What the end of a run is to those who want to be told.
-fn event_of(run: &Run) -> Option<Event> {
+fn event_of(run: &Run) -> Option<HookEvent> {
     match &run.state {
-        RunState::Skipped { reason: SkipReason::Missed, .. } => Some(Event::Missed),
-        RunState::Ended { outcome: Outcome::Succeeded { .. }, .. } => Some(Event::Success),
+        RunState::Skipped { reason: SkipReason::Missed, .. } => Some(HookEvent::Missed),
+        RunState::Ended { outcome: Outcome::Succeeded { .. }, .. } => Some(HookEvent::Success),
         RunState::Ended { outcome, .. } if !matches!(outcome, Outcome::Cancelled { .. }) => {
-            Some(Event::Failure)
+            Some(HookEvent::Failure)
         }
         RunState::Pending
         | RunState::Running { .. }

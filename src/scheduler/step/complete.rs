@@ -11,7 +11,7 @@ use super::{Step, is_run_of};
 use crate::executor::{Completion, Executor, Heartbeat, HeartbeatEvent};
 use crate::job::Job;
 use crate::output::Output;
-use crate::run::{Cause, Event, Execution, Outcome, Run, RunId, RunState, SkipReason};
+use crate::run::{Cause, Execution, HookEvent, Outcome, Run, RunId, RunState, SkipReason};
 use crate::scheduler::admission::Rules;
 use crate::scheduler::log::Note;
 use crate::scheduler::request::{RequestError, Response};
@@ -178,19 +178,21 @@ fn create_end_hooks(context: &mut StepContext<'_>, job: &Arc<Job>, run: &Run, ou
     }
     let RunState::Ended { outcome, .. } = &run.state else { return };
     let event = match outcome {
-        Outcome::Succeeded { .. } => Event::Success,
-        Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Lost { .. } => Event::Failure,
+        Outcome::Succeeded { .. } => HookEvent::Success,
+        Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Lost { .. } => {
+            HookEvent::Failure
+        }
         Outcome::Cancelled { .. } => return,
     };
     let policy = &job.policy;
     let was_failing =
-        policy.needs_last_outcome() && update_is_failing(context, run, event == Event::Failure);
-    if event == Event::Failure && policy.on_failure_once && was_failing {
+        policy.needs_last_outcome() && update_is_failing(context, run, event == HookEvent::Failure);
+    if event == HookEvent::Failure && policy.on_failure_once && was_failing {
         return;
     }
     create_hook_run(context, job, event, run, Some(output));
-    if event == Event::Success && was_failing {
-        create_hook_run(context, job, Event::Recovery, run, Some(output));
+    if event == HookEvent::Success && was_failing {
+        create_hook_run(context, job, HookEvent::Recovery, run, Some(output));
     }
 }
 
@@ -215,7 +217,7 @@ fn update_is_failing(context: &mut StepContext<'_>, run: &Run, fails: bool) -> b
 pub(crate) fn create_hook_run(
     context: &mut StepContext<'_>,
     job: &Arc<Job>,
-    event: Event,
+    event: HookEvent,
     subject: &Run,
     output: Option<&Output>,
 ) {

@@ -11,7 +11,7 @@ use super::Step;
 use super::complete;
 use super::context::StepContext;
 use crate::job::{Job, JobState, Overlap};
-use crate::run::{Cause, Event, Run, RunState, SkipReason};
+use crate::run::{Cause, HookEvent, Run, RunState, SkipReason};
 use crate::scheduler::admission::Rules;
 use crate::scheduler::log::Note;
 use crate::scheduler::plan::{self, InstanceLimit, Plan, Skipped};
@@ -60,7 +60,7 @@ fn fire(step: &mut Step, state: &mut SchedulerState, rules: &mut Rules, job: &Ar
         if let Some(run) = skip(context, job, skipped)
             && skipped.reason == SkipReason::Missed
         {
-            complete::create_hook_run(context, job, Event::Missed, &run, None);
+            complete::create_hook_run(context, job, HookEvent::Missed, &run, None);
         }
     }
     let run_count = job.run_count.saturating_add(u64::try_from(runs.len()).unwrap_or(0));

@@ -9,7 +9,7 @@ use super::complete;
 use super::context::StepContext;
 use crate::executor::{Assignment, HeartbeatEvent};
 use crate::job::Job;
-use crate::run::{Cause, Event, Run, SkipReason};
+use crate::run::{Cause, HookEvent, Run, SkipReason};
 use crate::scheduler::admission::Rules;
 use crate::scheduler::hooks::{self, HOOK_TIMEOUT};
 use crate::scheduler::plan;
@@ -52,7 +52,7 @@ fn start(context: &mut StepContext<'_>, waiting: WaitingRun) -> Option<Arc<Run>>
         context.capacity.free(&run.id, None);
         Arc::make_mut(&mut run).skip(now, SkipReason::Missed);
         context.step.update_run(Arc::clone(&run));
-        complete::create_hook_run(context, &job, Event::Missed, &run, None);
+        complete::create_hook_run(context, &job, HookEvent::Missed, &run, None);
         return None;
     }
     // A hook run is no instance of its job. The job may be removed by now, and must not come back.

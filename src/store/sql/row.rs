@@ -11,7 +11,7 @@ use super::value::SqlRow;
 use crate::job::{
     Coalesce, Due, Former, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy, Task,
 };
-use crate::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
+use crate::run::{Attempt, Cause, Cost, HookEvent, Outcome, Run, RunId, RunState, SkipReason};
 use crate::store::{Node, ReviewedJob, StoreError};
 use crate::trigger::Trigger;
 use crate::zone::Zone;
@@ -242,7 +242,7 @@ fn cause(columns: &mut RowReader<'_>) -> Cause {
     };
     let cause = columns.word(plain, Cause::Manual);
     let event = columns.text_option();
-    let known = event.as_deref().map(Event::parse);
+    let known = event.as_deref().map(HookEvent::parse);
     if known == Some(None) {
         columns.refuse(&format!("\"{}\"", event.unwrap_or_default()));
     }

@@ -8,7 +8,7 @@ use punctual::clock::Timestamp;
 use punctual::filter::{JobFilter, PAGE_BYTES, RunFilter};
 use punctual::job::{Due, Former, Job, JobId, JobState, Origin};
 use punctual::output::{Line, Output, Stream};
-use punctual::run::{Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunState, SkipReason};
+use punctual::run::{Attempt, Cause, Cost, HookEvent, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::sql::SqlStore;
 use punctual::store::{Archive, CLAIM_BYTES, Change, Claim, Holder, ReviewedJob, Store};
 use retention::{
@@ -265,7 +265,7 @@ async fn a_run_survives_in_every_state<S: Store + Archive>(store: S) {
         assert_eq!(store.load_runs(std::slice::from_ref(&run.id)).await.unwrap(), [run]);
     }
     let subject = run("j", None).id;
-    for event in Event::ALL {
+    for event in HookEvent::ALL {
         let cause = Cause::Event { event, subject: subject.clone() };
         let telling = Run { cause, ..run("j", None) };
         store.commit(vec![insert_run(&telling)]).await.unwrap();

@@ -6,7 +6,7 @@ use punctual::clock::Timestamp;
 use punctual::filter::{FinishedJobs, Prunable, RetentionClass};
 use punctual::job::{Job, JobState};
 use punctual::run::{
-    Attempt, Cause, Cost, Event, Outcome, Run, RunId, RunIds, RunState, SkipReason,
+    Attempt, Cause, Cost, HookEvent, Outcome, Run, RunId, RunIds, RunState, SkipReason,
 };
 use punctual::store::{ATTEMPT_BYTES, Archive, Change, RUN_BYTES, RunPart, Store};
 use serde_json::json;
@@ -232,7 +232,7 @@ pub(super) async fn each_kind_of_rows_is_counted_by_itself<S: Store + Archive>(s
     let make = &mut RunIds::new(7);
     let success = made(make, "a", 1, succeeded(1));
     let hook = |run: Run, subject: &Run| {
-        let cause = Cause::Event { event: Event::Success, subject: subject.id.clone() };
+        let cause = Cause::Event { event: HookEvent::Success, subject: subject.id.clone() };
         Run { cause, scheduled_at: None, ..run }
     };
     let [first_hook, failed_hook] =
@@ -271,7 +271,7 @@ where
     let runs: Vec<Run> =
         (1..).zip(states).map(|(second, state)| made(make, "a", second, state)).collect();
     let hook = Run {
-        cause: Cause::Event { event: Event::Failure, subject: runs[1].id.clone() },
+        cause: Cause::Event { event: HookEvent::Failure, subject: runs[1].id.clone() },
         scheduled_at: None,
         ..made(make, "a", 7, succeeded(7))
     };
