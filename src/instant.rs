@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_depends_on_the_present_is_read_where_the_present_is_known() {
+    fn a_time_that_depends_on_the_current_time_is_only_parsed_with_it() {
         let cases = [
             ("now", "2026-11-29T09:24:44Z", "2026-11-29T09:24:44Z"),
             ("+30m", "2026-11-29T09:54:44Z", "2026-11-29T09:54:44Z"),

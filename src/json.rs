@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plain_parser_keeps_is_read_alike() {
+    fn what_a_plain_parser_preserves_is_parsed_the_same() {
         let text = r#"{"a": [1, -2, 2.5, 1e300, true, null, "é\"\\ 99999999999999999999"], "b": {"c": {}},
             "most": 18446744073709551615, "least": -9223372036854775808, "float": 99999999999999999999.5}"#;
         let plain: Value = serde_json::from_str(text).unwrap();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_given_twice_is_refused_by_its_name_and_place() {
+    fn a_duplicate_key_is_refused_with_its_name_and_field() {
         let invalid = refused(r#"{"id": "a", "trigger": {"hour": 1, "hour": 2}}"#);
         assert!(invalid.message.contains("the key \"hour\" is given twice"), "{invalid}");
         assert!(invalid.field.starts_with("trigger"), "{invalid}");

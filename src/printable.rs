@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_keeps_its_colours_and_commands_no_terminal() {
+    fn an_output_keeps_its_colours_and_cannot_control_a_terminal() {
         let cases = [
             ("plain é\tx\n", "plain é\tx\n"),
             ("ends\r\n", "ends\n"),

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_were_written_at_once_share_a_stamp() {
+    fn lines_that_were_written_at_the_same_time_share_a_stamp() {
         let mut lines = Lines::default();
         for number in 0..10 {
             lines.push(at(number / 5), Stream::Stdout, &number.to_string());
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_stored_in_little_more_than_their_text_and_what_does_not_fit_together_is_refused() {
+    fn stored_lines_are_hardly_larger_than_their_text_and_inconsistent_ones_are_refused() {
         let mut lines = Lines::default();
         (0..8192).for_each(|number| lines.push(at(0), Stream::Stdout, &format!("{number:05}")));
         let stored = serde_json::to_string(&lines).unwrap();

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_is_stored_and_read_alike_and_says_what_was_cut() {
+    fn an_output_survives_storage_and_notes_what_was_cut() {
         let output = Output {
             head: [line(1, Stream::Stdout, "begin \"quoted\"")].into_iter().collect(),
             cut: 7,

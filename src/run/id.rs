@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn run_ids_rise_and_are_of_version_7() {
+    fn run_ids_increase_and_are_of_version_7() {
         let mut ids = RunIds::new(1);
         let now = Timestamp::from_timestamp_micros(1_800_000_000_000_000).unwrap();
         let made: Vec<RunId> = (0..40_000).map(|_| ids.next(now)).collect();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn run_ids_rise_when_the_clock_is_set_back_also_in_another_process() {
+    fn run_ids_increase_after_the_clock_was_set_back_also_in_another_process() {
         let at = |seconds| Timestamp::from_timestamp(seconds, 0).unwrap();
         let mut ids = RunIds::new(1);
         let ahead = ids.next(at(2_160_000_000));

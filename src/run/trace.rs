@@ -14,7 +14,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempts_are_spans_of_the_trace_that_their_run_is() {
+    fn attempts_are_spans_and_their_run_is_the_trace() {
         let id = "01a21304-f52b-7000-8001-ce5eac4a728a";
         assert_eq!(traceparent(id, 1), "00-01a21304f52b70008001ce5eac4a728a-8001ce5eac4a728b-01");
         assert_ne!(traceparent(id, 1), traceparent(id, 2));

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_laid_out_as_they_always_were() {
+    fn the_layout_of_ids_is_unchanged() {
         let (ids, hand) = ids_at(1_553_600_000_000, (1 << 5) | 2);
         assert_eq!(ids.next(), 1_110_505_004_856_385_536);
         assert_eq!(ids.next(), 1_110_505_004_856_385_537);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_or_stands_still_gives_rising_ids() {
+    fn ids_increase_even_if_the_clock_goes_back_or_stops() {
         let (ids, hand) = ids_at(1_553_600_000_000, 0);
         let mut last = ids.next();
         for step in 0..10_000 {

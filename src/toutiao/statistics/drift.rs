@@ -112,46 +112,50 @@ impl Suspicion {
 mod tests {
     use super::*;
 
-    fn look(score: i64, count: i64) -> Observation {
+    fn seen(score: i64, count: i64) -> Observation {
         Observation { score: Some(Score::Whole(score)), count, steady: true }
     }
 
-    fn verdicts(looks: &[Observation]) -> Vec<Verdict> {
-        let mut trail = Suspicion::new(looks[0].clone());
-        looks[1..].iter().map(|look| trail.judge(look.clone())).collect()
+    fn verdicts(observations: &[Observation]) -> Vec<Verdict> {
+        let mut suspicion = Suspicion::new(observations[0].clone());
+        observations[1..].iter().map(|observation| suspicion.judge(observation.clone())).collect()
     }
 
     #[test]
-    fn a_difference_that_rests_is_an_error() {
+    fn a_difference_that_does_not_change_is_an_error() {
         let odd = Observation { score: Some(Score::Odd("2.5".to_owned())), count: 2, steady: true };
         let absent = Observation { score: None, count: 4, steady: true };
-        for look in [look(5, 3), look(0, 0), look(-1, 0), odd, absent] {
-            assert_eq!(verdicts(&[look.clone(), look.clone()]), [Verdict::Wrong], "{look:?}");
+        for observation in [seen(5, 3), seen(0, 0), seen(-1, 0), odd, absent] {
+            assert_eq!(
+                verdicts(&[observation.clone(), observation.clone()]),
+                [Verdict::Wrong],
+                "{observation:?}"
+            );
         }
     }
 
     #[test]
-    fn an_increment_under_way_is_not_an_error() {
+    fn an_increment_on_its_way_is_not_an_error() {
         let expect = [Verdict::Unsettled, Verdict::Right];
-        assert_eq!(verdicts(&[look(5, 6), look(6, 6), look(6, 6)]), expect);
+        assert_eq!(verdicts(&[seen(5, 6), seen(6, 6), seen(6, 6)]), expect);
         let gone = Observation { score: None, count: 0, steady: true };
-        assert_eq!(verdicts(&[look(0, 0), gone.clone(), gone]), expect);
+        assert_eq!(verdicts(&[seen(0, 0), gone.clone(), gone]), expect);
     }
 
     #[test]
     fn a_busy_member_is_wrong_only_if_its_difference_stays() {
-        let steadily_wrong: Vec<_> = (0..8).map(|step| look(step, step + 2)).collect();
+        let steadily_wrong: Vec<_> = (0..8).map(|step| seen(step, step + 2)).collect();
         let verdicts_of_wrong = verdicts(&steadily_wrong);
         assert_eq!(verdicts_of_wrong[..6], [Verdict::Unsettled; 6]);
         assert_eq!(verdicts_of_wrong[6..], [Verdict::Wrong]);
-        let busy = [look(1, 2), look(3, 4), look(5, 6), look(7, 9), look(9, 10), look(12, 13)];
+        let busy = [seen(1, 2), seen(3, 4), seen(5, 6), seen(7, 9), seen(9, 10), seen(12, 13)];
         assert_eq!(verdicts(&busy), [Verdict::Unsettled; 5]);
     }
 
     #[test]
     fn a_busy_member_that_is_too_high_is_not_right_because_an_increment_hides_it() {
         let hidden_once =
-            [look(5, 3), look(7, 7), look(9, 7), look(11, 11), look(13, 13), look(15, 15)];
+            [seen(5, 3), seen(7, 7), seen(9, 7), seen(11, 11), seen(13, 13), seen(15, 15)];
         let expect = [
             Verdict::Unsettled,
             Verdict::Unsettled,
@@ -163,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn a_look_during_which_the_score_moved_proves_nothing() {
-        let moving = Observation { steady: false, ..look(5, 3) };
-        assert_eq!(verdicts(&[look(5, 3), moving.clone(), moving]), [Verdict::Unsettled; 2]);
+    fn an_observation_during_which_the_score_changed_proves_nothing() {
+        let moving = Observation { steady: false, ..seen(5, 3) };
+        assert_eq!(verdicts(&[seen(5, 3), moving.clone(), moving]), [Verdict::Unsettled; 2]);
     }
 }
