@@ -16,6 +16,9 @@ macro_rules! words {
         }
 
         impl $name {
+            /// All variants, in their order.
+            pub const ALL: [Self; Self::WORDS.len()] = [$(Self::$variant),+];
+
             /// The words of all variants.
             pub const WORDS: &'static [&'static str] = &[$($word),+];
 

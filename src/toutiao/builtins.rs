@@ -134,14 +134,14 @@ impl Expire {
         let database = self.0.toutiao.database().await?;
         if database.expire_order(id, self.0.toutiao.now()).await? {
             call.say(&format!("order {id} has expired"));
-            return Ok((true, OrderStatus::Expired.name()));
+            return Ok((true, OrderStatus::Expired.word()));
         }
         let Some(order) = database.order(id).await? else {
             // The job is registered before its order is written; there may have been a crash in between.
             call.say(&format!("there is no order {id}; nothing to do"));
             return Ok((false, "unknown"));
         };
-        let status = order.status.name();
+        let status = order.status.word();
         call.say(&match order.status {
             OrderStatus::Pending => {
                 format!(

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{Toutiao, ToutiaoError};
 use crate::client::{Client, ClientError};
 use crate::clock::{Timestamp, rfc3339};
+use crate::words::words;
 
 /// The name of the builtin that expires one order.
 pub(super) const EXPIRE: &str = "orders.expire";
@@ -19,31 +20,15 @@ pub(super) const EXPIRE: &str = "orders.expire";
 /// How long the placement of an order waits for the scheduler. The customer waits too, and the sweep is a fallback.
 const SCHEDULER_TIMEOUT: Duration = Duration::from_secs(5);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OrderStatus {
-    /// It has not been paid yet.
-    Pending,
-    Paid,
-    /// It was not paid in time.
-    Expired,
-    Cancelled,
-}
-
-impl OrderStatus {
-    const ALL: [Self; 4] = [Self::Pending, Self::Paid, Self::Expired, Self::Cancelled];
-
-    /// The name in the database and in responses.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Paid => "paid",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.name() == name)
+words! {
+    /// The status of an order. Its word is used in the database and in responses.
+    pub enum OrderStatus {
+        /// It has not been paid yet.
+        Pending = "pending",
+        Paid = "paid",
+        /// It was not paid in time.
+        Expired = "expired",
+        Cancelled = "cancelled",
     }
 }
 

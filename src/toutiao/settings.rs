@@ -103,7 +103,7 @@ impl ToutiaoSettings {
 
     /// The key of a metric's counters.
     pub fn key(&self, metric: Metric) -> &str {
-        self.keys.get(metric.name()).map_or(metric.default_key(), String::as_str)
+        self.keys.get(metric.word()).map_or(metric.default_key(), String::as_str)
     }
 
     /// The file of the database. A relative path is relative to `state_dir`.
@@ -127,8 +127,8 @@ impl ToutiaoSettings {
     fn check_keys(&self) -> Result<(), Invalid> {
         for (name, key) in &self.keys {
             let field = format!("keys.{name}");
-            if !Metric::ALL.iter().any(|metric| metric.name() == name) {
-                let known = Metric::ALL.map(Metric::name).join(", ");
+            if Metric::parse(name).is_none() {
+                let known = Metric::WORDS.join(", ");
                 return Err(Invalid::new(field, format!("unknown metric (known: {known})")));
             }
             if key.is_empty() || key.len() > 255 {
@@ -145,7 +145,7 @@ impl ToutiaoSettings {
         for metric in Metric::ALL {
             let key = self.key(metric);
             if !taken.insert(key) {
-                let field = format!("keys.{}", metric.name());
+                let field = format!("keys.{}", metric.word());
                 return Err(Invalid::new(
                     field,
                     format!("\"{key}\" is the key of another metric too"),

@@ -118,7 +118,9 @@ fn tells(job: &Job, event: HookEvent, was_failing: bool) -> bool {
     let policy = &job.policy;
     match event {
         HookEvent::Success => policy.on_success.is_some(),
-        HookEvent::Failure => policy.on_failure.is_some() && !(policy.on_failure_once && was_failing),
+        HookEvent::Failure => {
+            policy.on_failure.is_some() && !(policy.on_failure_once && was_failing)
+        }
         HookEvent::Recovery => policy.on_recovery.is_some() && was_failing,
         HookEvent::Missed => policy.on_missed.is_some(),
     }

@@ -76,7 +76,7 @@ fn to_value(order: &Order) -> Value {
         "id_str": order.id.to_string(),
         "user_id": order.user_id,
         "amount": order.amount,
-        "status": order.status.name(),
+        "status": order.status.word(),
         "created_at": rfc3339(order.created_at),
         "expires_at": rfc3339(order.expires_at),
         "paid_at": order.paid_at.map(rfc3339),

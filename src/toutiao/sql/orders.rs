@@ -19,7 +19,7 @@ impl ToutiaoDatabase {
         .bind(order.id)
         .bind(order.user_id)
         .bind(order.amount)
-        .bind(order.status.name())
+        .bind(order.status.word())
         .bind(order.created_at.timestamp_micros())
         .bind(order.expires_at.timestamp_micros())
         .bind(order.paid_at.map(|at| at.timestamp_micros()))
@@ -102,7 +102,7 @@ fn order(row: OrderRow) -> Result<Order, DatabaseError> {
         id,
         user_id,
         amount,
-        status: OrderStatus::from_name(&status)
+        status: OrderStatus::parse(&status)
             .ok_or_else(|| unreadable(format!("unknown status \"{status}\"")))?,
         created_at: instant(created_at)?,
         expires_at: instant(expires_at)?,

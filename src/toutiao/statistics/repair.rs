@@ -77,7 +77,7 @@ impl MetricRepair {
 
     /// Ends the repair. The error names the metric.
     pub(super) async fn finish(self, backends: Backends<'_>) -> Result<MetricReport, String> {
-        let metric = self.metric.name();
+        let metric = self.metric.word();
         let fail = |why: String| Err(format!("{metric} ({}): {why}", self.key));
         if let Some(error) = self.failure {
             return fail(error.to_string());

@@ -307,7 +307,7 @@ async fn of_payment_and_expiry_exactly_one_wins() {
     assert_eq!(won.iter().map(|(id, _, _)| *id).collect::<Vec<_>>(), (1..41).collect::<Vec<_>>());
     for (id, status, _) in won {
         let order = site.toutiao.database().await.unwrap().order(id).await.unwrap().unwrap();
-        assert_eq!(order.status.name(), status);
+        assert_eq!(order.status.word(), status);
         assert_eq!(order.paid_at.is_some(), status == "paid");
     }
 }
