@@ -43,6 +43,7 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor, Saving};
+use crate::job::Job;
 use crate::run::Execution;
 use crate::store::{Holder, ScheduledJob, Store, StoreError};
 use admission::Rules;
@@ -133,7 +134,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// The store has sent a hint: another node has changed something, or the store of this single node may be lost.
     pub fn hint(&mut self) {
         match &mut self.cluster {
-            Some(cluster) => cluster.hint(),
+            Some(cluster) => cluster.peers.hint(),
             None => self.state.is_stale = true,
         }
     }
@@ -192,14 +193,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             let suspected = self.state.bisection.suspect_firing(&fired, why);
             suspected.or_else(|error| self.after_failure(error))?;
         } else {
-            self.state.bisection.begin(StepInputs { requests, executions });
+            self.state.bisection.groups.push_back(StepInputs { requests, executions });
         }
         Ok(Some(now))
     }
 
     /// Makes a step of the next group of inputs alone, and then fires the jobs that are due.
     async fn try_group(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let Some(group) = self.state.bisection.next_group() else { return Ok(Some(now)) };
+        let Some(group) = self.state.bisection.groups.pop_front() else { return Ok(Some(now)) };
         let executions = group.executions.clone();
         if let Err(failure) = self.step(now, group, StepKind::InputsOnly).await {
             let StepFailure { error, requests, .. } = failure;
@@ -209,7 +210,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
                 bisection.divide(group, &why, &mut executions.completions);
                 self.state.is_stale = true;
             } else {
-                bisection.retry_group(group);
+                bisection.groups.push_front(group);
                 if let Err(error) = self.after_failure(error) {
                     self.state.bisection.refuse_requests(&error);
                     return Err(error);
@@ -238,7 +239,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     fn doubt_memory(&mut self) {
         self.state.is_stale = true;
         if let Some(cluster) = &mut self.cluster {
-            cluster.hint();
+            cluster.peers.hint();
         }
     }
 
@@ -279,7 +280,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             fire::fire_due(&mut step, &mut self.state, &mut self.rules);
             start::start_waiting(&mut step, &mut self.state, &mut self.rules, view);
         }
-        let mut changes = step.take_changes(|job| self.cluster.as_ref()?.owner(&self.state, job));
+        let owner =
+            |job: &Job| self.cluster.as_ref().and_then(|_| cluster::owner(&self.state, job));
+        let mut changes = step.take_changes(owner);
         let has_time = self.state.clock.record(now, &mut changes);
         let mut written = self.state.written;
         written.count(&changes);
@@ -314,7 +317,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         requests: &[PendingRequest],
         executions: &[Execution],
     ) -> Result<(Step, Option<Vec<ScheduledJob>>), StoreError> {
-        if self.cluster.as_ref().is_some_and(|cluster| cluster.is_due(now)) {
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.peers.is_due(now)) {
             self.renew_lease(now).await.map_err(not_of_input)?;
             self.recover_gone(now, NODE_GONE).await.map_err(not_of_input)?;
         }

@@ -30,16 +30,16 @@ impl Publisher {
             status.next_due = state.due_cache.first_due();
             status.running = state.capacity.running();
             status.paused_since = state.paused_since;
-            status.clock = state.clock.correction();
+            status.clock = state.clock.correction;
             status.written = state.written;
             status.store_error = None;
             status.draining = state.phase == Phase::Draining;
             status.pools.clear();
             status.pools.extend(state.capacity.usage());
             if let Some(cluster) = cluster
-                && status.nodes != cluster.nodes()
+                && status.nodes != cluster.peers.nodes()
             {
-                status.nodes = cluster.nodes().to_vec();
+                status.nodes = cluster.peers.nodes().to_vec();
             }
         });
     }
@@ -74,7 +74,7 @@ pub(super) fn next_wake(
     cluster: Option<&Cluster>,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let lease = cluster.and_then(Cluster::next_renewal);
+    let lease = cluster.and_then(|cluster| cluster.peers.next_renewal());
     // In a pause its end is what to wait for, and while no queue takes more runs, a completion.
     let is_held = state.paused_since.is_some() || state.phase != Phase::Firing;
     let due = match state.due_cache.next(&state.capacity.open_pools()) {

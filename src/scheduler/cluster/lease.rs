@@ -63,7 +63,7 @@ pub(crate) async fn give_up<S: Store>(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     renew(cluster, store, rules, state, now).await?;
-    let me = cluster.nodes().iter().filter(|node| *node.name == **state.node());
+    let me = cluster.peers.nodes().iter().filter(|node| *node.name == **state.node());
     let me: Vec<Node> = me.cloned().collect();
     store.remove_nodes(&me).await
 }

@@ -2,7 +2,7 @@
 //! and calls nothing of this folder.
 //!
 //! A node renews its lease every second ([`lease`]), and takes over what expired nodes held. It takes jobs of the store a
-//! few seconds before they are due ([`Cluster::window`]), and before a run may exceed `max_instances` it asks what the other
+//! few seconds before they are due ([`fetch_window`]), and before a run may exceed `max_instances` it asks what the other
 //! nodes run ([`view`]). What it believes about other nodes ([`peers`]) only saves time: every write is guarded by the
 //! revision of the job or by the node that holds the run.
 
@@ -20,7 +20,6 @@ use super::state::due_cache::{CACHED_JOBS, FetchWindow};
 use crate::clock::Timestamp;
 use crate::job::Job;
 use crate::run::RunId;
-use crate::store::Node;
 use peers::Peers;
 
 /// How far ahead a node takes jobs of a shared store: long enough that a job is there in time, and short enough that the
@@ -31,7 +30,7 @@ const CLAIM_JOBS: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    peers: Peers,
+    pub(crate) peers: Peers,
     /// Runs of this node that another node asks to cancel, with the reason, since the last step.
     cancel_requests: Vec<(RunId, String)>,
     /// Whether the lease was renewed since the last step, so that the step looks at what the other nodes have changed.
@@ -44,48 +43,29 @@ impl Cluster {
         Self { peers: Peers::new(lease), cancel_requests: Vec::new(), has_renewed: false }
     }
 
-    /// Renews the lease in the next step, because another node has changed something.
-    pub(crate) fn hint(&mut self) {
-        self.peers.hint();
-    }
-
-    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
-        self.peers.is_due(now)
-    }
-
-    /// When the lease has to be renewed; `None` before the first time.
-    pub(crate) fn next_renewal(&self) -> Option<Timestamp> {
-        self.peers.next_renewal()
-    }
-
-    /// The live nodes, including this one.
-    pub(crate) fn nodes(&self) -> &[Node] {
-        self.peers.nodes()
-    }
-
     /// The names of the live nodes.
     pub(crate) fn live(&self) -> Vec<String> {
-        self.nodes().iter().map(|node| node.name.clone()).collect()
-    }
-
-    /// Which jobs of a pool this node takes.
-    pub(crate) fn window(&self, rules: &Rules, pool: &str, now: Timestamp) -> FetchWindow {
-        let workers = rules.executors.get(pool).map_or(0, |pool| pool.max_workers);
-        FetchWindow {
-            until: now.checked_add_signed(CLAIM_AHEAD),
-            limit: workers.saturating_mul(4).clamp(CLAIM_JOBS, CACHED_JOBS),
-        }
-    }
-
-    /// The node that holds a job from now on: this one, if it has the job in memory.
-    pub(crate) fn owner(&self, state: &SchedulerState, job: &Job) -> Option<Arc<str>> {
-        let due_at = job.next()?.due_at;
-        let holds = state.due_cache.reaches(&job.executor, due_at);
-        holds.then(|| Arc::clone(state.node()))
+        self.peers.nodes().iter().map(|node| node.name.clone()).collect()
     }
 
     /// Takes the runs that other nodes have asked this one to cancel.
     pub(crate) fn take_cancel_requests(&mut self) -> Vec<(RunId, String)> {
         std::mem::take(&mut self.cancel_requests)
     }
+}
+
+/// Which jobs of a pool this node takes.
+pub(crate) fn fetch_window(rules: &Rules, pool: &str, now: Timestamp) -> FetchWindow {
+    let workers = rules.executors.get(pool).map_or(0, |pool| pool.max_workers);
+    FetchWindow {
+        until: now.checked_add_signed(CLAIM_AHEAD),
+        limit: workers.saturating_mul(4).clamp(CLAIM_JOBS, CACHED_JOBS),
+    }
+}
+
+/// The node that holds a job from now on: this one, if it has the job in memory.
+pub(crate) fn owner(state: &SchedulerState, job: &Job) -> Option<Arc<str>> {
+    let due_at = job.next()?.due_at;
+    let holds = state.due_cache.reaches(&job.executor, due_at);
+    holds.then(|| Arc::clone(state.node()))
 }

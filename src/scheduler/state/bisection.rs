@@ -45,7 +45,7 @@ impl StepInputs {
 #[derive(Debug, Default)]
 pub(crate) struct Bisection {
     /// Groups of inputs, in order. One of them holds a value that the database refuses.
-    groups: VecDeque<StepInputs>,
+    pub(crate) groups: VecDeque<StepInputs>,
     /// Attempts whose texts have been replaced.
     replaced: BTreeSet<Execution>,
     /// Attempts whose output is not saved while they run, because it is refused.
@@ -93,11 +93,6 @@ impl Bisection {
         self.jobs.retain(|id, _| !ids.contains(id));
     }
 
-    /// Begins to try these inputs in parts.
-    pub(crate) fn begin(&mut self, inputs: StepInputs) {
-        self.groups.push_back(inputs);
-    }
-
     /// Adds inputs that have arrived meanwhile, after all that wait.
     pub(crate) fn add<'a>(
         &mut self,
@@ -111,15 +106,6 @@ impl Bisection {
         if inputs.len() > 0 {
             self.groups.push_back(inputs);
         }
-    }
-
-    pub(crate) fn next_group(&mut self) -> Option<StepInputs> {
-        self.groups.pop_front()
-    }
-
-    /// Tries a group again before all others.
-    pub(crate) fn retry_group(&mut self, group: StepInputs) {
-        self.groups.push_front(group);
     }
 
     /// Does not save the outputs of these attempts while they run: one of the outputs is refused. They are saved with the

@@ -47,13 +47,14 @@ pub(crate) struct ClockWatch {
     recorded: Option<Timestamp>,
     /// The latest instant that this process has seen.
     seen: Option<Timestamp>,
-    correction: Option<ClockCorrection>,
+    /// The last correction that this process has found.
+    pub(crate) correction: Option<ClockCorrection>,
     /// The last job that the correction has looked at.
-    looked_at: Option<JobId>,
+    pub(crate) looked_at: Option<JobId>,
     /// Whether the log says already that another node's clock is ahead.
     has_warned: bool,
     /// The last instant to which a definition was dated back.
-    dated_back: Option<Timestamp>,
+    pub(crate) dated_back: Option<Timestamp>,
 }
 
 impl ClockWatch {
@@ -65,19 +66,9 @@ impl ClockWatch {
         former > self.recorded
     }
 
-    /// The last correction that this process has found.
-    pub(crate) fn correction(&self) -> Option<ClockCorrection> {
-        self.correction
-    }
-
     /// Whether a correction still has jobs to look at.
     pub(crate) fn is_under_way(&self) -> bool {
         self.correction.is_some_and(|correction| !correction.is_done)
-    }
-
-    /// The last job that the correction has looked at.
-    pub(crate) fn looked_at(&self) -> Option<&JobId> {
-        self.looked_at.as_ref()
     }
 
     /// Takes note of the time of a step, and begins a correction if one is needed.
@@ -110,11 +101,6 @@ impl ClockWatch {
         }
         changes.push(Change::RecordTime(now));
         true
-    }
-
-    /// The last instant to which a definition was dated back.
-    pub(crate) fn dated_back(&self) -> Option<Timestamp> {
-        self.dated_back
     }
 
     /// A step is committed: with the page that it has looked at, and with the current time if `has_time`.

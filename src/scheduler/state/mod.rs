@@ -3,17 +3,15 @@
 //!
 //! - [`capacity`]: what is in flight, per pool and per job, and so whether another run can be taken;
 //! - [`due_cache`]: the jobs that are due next;
-//! - [`executions`]: the attempts that this process executes, and completions that are not recorded yet;
-//! - [`overlap_rows`], [`clock`], [`bisection`]: what skipped overlaps, a corrected clock and a refused value need.
+//! - [`Executions`]: the attempts that this process executes, and completions that are not recorded yet;
+//! - [`OverlapRows`], [`clock`], [`bisection`]: what skipped overlaps, a corrected clock and a refused value need.
 
 pub(crate) mod bisection;
 pub(crate) mod capacity;
 pub(crate) mod clock;
 pub(crate) mod due_cache;
-pub(crate) mod executions;
-pub(crate) mod overlap_rows;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -22,15 +20,16 @@ use super::admission::Rules;
 use super::request::{PendingRequest, Request};
 use super::status::WriteCounts;
 use crate::clock::Timestamp;
-use crate::executor::Saving;
+use crate::executor::{Completion, Saving};
 use crate::job::{Job, JobId};
-use crate::run::RunIds;
+use crate::run::{Execution, Run, RunId, RunIds};
 use bisection::Bisection;
 use capacity::Capacity;
 use clock::ClockWatch;
 use due_cache::DueCache;
-use executions::Executions;
-use overlap_rows::OverlapRows;
+
+/// Most rows that are remembered. A row that is not remembered is read from the store when it is needed.
+const REMEMBERED_MAX: usize = 10_000;
 
 /// Which node of a store this scheduler is.
 #[derive(Debug, Clone)]
@@ -140,5 +139,63 @@ impl SchedulerState {
                 self.finished.extend(ids.iter().cloned());
             }
         }
+    }
+}
+
+/// The attempts that this process executes.
+#[derive(Debug, Default)]
+pub(crate) struct Executions {
+    /// Attempts that were started here and whose end is not in the ledger.
+    pub(crate) started: BTreeMap<Execution, Arc<Run>>,
+    /// Attempts that still run here although another node has taken the run over.
+    pub(crate) abandoned: BTreeMap<Execution, Arc<Run>>,
+    /// Completions that are not in the ledger yet. One that arrives twice counts once.
+    pub(crate) completions: BTreeMap<Execution, Completion>,
+}
+
+impl Executions {
+    /// Keeps completions until a step has recorded them.
+    pub(crate) fn add_completions(&mut self, completions: Vec<Completion>) {
+        for completion in completions {
+            self.completions.entry(completion.execution()).or_insert(completion);
+        }
+    }
+
+    /// How many attempts were started here and have not ended.
+    pub(crate) fn in_progress(&self) -> usize {
+        let started = self.started.keys();
+        started.filter(|execution| !self.completions.contains_key(*execution)).count()
+    }
+}
+
+/// The latest ledger row of skipped overlaps of each job, so that the next overlap extends the row instead of adding one.
+/// The rows are as the store had them or as they were written. If another node has changed a row since, extending it is a
+/// conflict, and then all rows are forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct OverlapRows {
+    rows: BTreeMap<JobId, Arc<Run>>,
+}
+
+impl OverlapRows {
+    pub(crate) fn remember(&mut self, row: Arc<Run>) {
+        if self.rows.len() >= REMEMBERED_MAX {
+            self.rows.clear();
+        }
+        self.rows.insert(row.job_id.clone(), row);
+    }
+
+    /// The row that an overlap of this job may extend.
+    pub(crate) fn of(&self, job: &Job) -> Option<&Arc<Run>> {
+        self.rows.get(&job.id).filter(|row| row.anchor == job.anchor)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.rows.clear();
+    }
+
+    /// Forgets rows that are deleted from the ledger.
+    pub(crate) fn forget(&mut self, deleted: &[RunId]) {
+        let deleted: BTreeSet<&RunId> = deleted.iter().collect();
+        self.rows.retain(|_, row| !deleted.contains(&row.id));
     }
 }

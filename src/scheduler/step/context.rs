@@ -9,9 +9,8 @@ use crate::run::{Cause, Run, RunIds, RunState};
 use crate::scheduler::admission::Rules;
 use crate::scheduler::plan::{self, Skipped};
 use crate::scheduler::request::{RequestError, Response};
-use crate::scheduler::state::SchedulerState;
 use crate::scheduler::state::capacity::Capacity;
-use crate::scheduler::state::overlap_rows::OverlapRows;
+use crate::scheduler::state::{OverlapRows, SchedulerState};
 
 #[derive(Debug)]
 pub(crate) struct StepContext<'a> {

@@ -10,7 +10,7 @@ use crate::executor::Executor;
 use crate::job::{Job, JobId, JobState};
 use crate::run::{Execution, RunId, SkipReason};
 use crate::scheduler::admission::Rules;
-use crate::scheduler::cluster::Cluster;
+use crate::scheduler::cluster::{Cluster, fetch_window};
 use crate::scheduler::log::Note;
 use crate::scheduler::request::PendingRequest;
 use crate::scheduler::state::due_cache::FetchWindow;
@@ -50,7 +50,7 @@ pub(crate) async fn start_step<S: Store>(
         let ids: Vec<RunId> = ids.into_iter().collect();
         step.add_loaded_runs(store.load_runs(&ids).await?);
     }
-    step.dated_back = state.clock.dated_back();
+    step.dated_back = state.clock.dated_back;
     Ok(step)
 }
 
@@ -88,12 +88,12 @@ pub(crate) async fn load_corrected<S: Store>(
     cluster: Option<&Cluster>,
     now: Timestamp,
 ) -> Result<Option<Vec<ScheduledJob>>, StoreError> {
-    let nodes = cluster.map_or_else(Default::default, Cluster::nodes);
+    let nodes = cluster.map_or(&[][..], |cluster| cluster.peers.nodes());
     state.clock.observe(now, &state.identity.node, nodes);
     if !state.clock.is_under_way() || state.phase == Phase::Draining {
         return Ok(None);
     }
-    store.scheduled_jobs(state.clock.looked_at(), CORRECTED_PER_STEP).await.map(Some)
+    store.scheduled_jobs(state.clock.looked_at.as_ref(), CORRECTED_PER_STEP).await.map(Some)
 }
 
 /// Fills the cache with the jobs that are due, for each pool whose queue takes more runs.
@@ -115,7 +115,7 @@ pub(crate) async fn load_due<S: Store, X: Executor>(
             continue;
         }
         let window = match cluster {
-            Some(cluster) => cluster.window(rules, pool, step.now),
+            Some(_) => fetch_window(rules, pool, step.now),
             None => FetchWindow::default(),
         };
         let claim = Claim {
