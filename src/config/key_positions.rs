@@ -14,7 +14,8 @@ use crate::invalid::Invalid;
 /// The position of every key of a file.
 #[derive(Debug, Default)]
 pub(super) struct KeyPositions {
-    file: PathBuf,
+    /// The path of the file, as it was given.
+    pub(super) file: PathBuf,
     /// Byte offset of the start of each line.
     lines: Vec<usize>,
     /// Byte offset of each key, by its path, such as `jobs[0].trigger.hour`.
@@ -41,11 +42,6 @@ impl KeyPositions {
             place: offset.map(|offset| self.line_and_column(offset)),
             invalid,
         }
-    }
-
-    /// The path of the file, as it was given.
-    pub(super) fn file(&self) -> &Path {
-        &self.file
     }
 
     fn line_and_column(&self, offset: usize) -> (usize, usize) {

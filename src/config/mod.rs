@@ -5,18 +5,17 @@
 //! has a fault is refused as a whole, unless the fault is within one job: then that job is listed in [`Config::faulty`],
 //! and the caller decides about the others.
 
+mod bounded;
 mod error;
 mod jobs;
 mod key_positions;
 mod mail;
 mod paths;
-mod range;
 mod retention;
 mod secrets;
 mod socket;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,10 +30,10 @@ use crate::job::{Definition, PolicyInput};
 use crate::retention::RetentionPolicy;
 use crate::secret::Text;
 use crate::zone::{DefaultZone, Zone};
+use bounded::Bounded;
 use key_positions::KeyPositions;
 use mail::MailTable;
 use paths::FILE_BYTES_MAX;
-use range::in_range;
 use retention::RetentionTable;
 use secrets::{SecretAccess, Secrets};
 
@@ -47,17 +46,13 @@ pub use socket::{ClientSocket, client_socket, is_service_installed};
 /// A file in the folder for files that must outlive the daemon.
 const DEFAULT_STORE_URL: &str = "sqlite://punctual.db";
 /// How long runs may go on after the daemon was asked to stop. The systemd unit waits a little longer.
-const DRAIN_SECONDS: u32 = 30;
-const DRAIN_SECONDS_RANGE: RangeInclusive<u32> = 0..=3600;
+const DRAIN_SECONDS: Bounded<u32> = Bounded { default: 30, min: 0, max: 3600 };
 /// A run during which the daemon has died this often is lost, because the run may be the cause.
-const MAX_CRASHES: u32 = 3;
-const MAX_CRASHES_RANGE: RangeInclusive<u32> = 1..=1000;
-/// How long a node may be silent. Ten heartbeats fit in.
-const LEASE_SECONDS: u32 = 10;
-/// With fewer than three heartbeats, a busy machine would be taken for a dead one.
-const LEASE_SECONDS_RANGE: RangeInclusive<u32> = 3..=3600;
-/// `max_workers` of a pool that sets none.
-const MAX_WORKERS: usize = 10;
+const MAX_CRASHES: Bounded<u32> = Bounded { default: 3, min: 1, max: 1000 };
+/// How long a node may be silent. By default ten heartbeats fit in; with fewer than three, a busy machine would be taken for
+/// a dead one.
+const LEASE_SECONDS: Bounded<u32> = Bounded { default: 10, min: 3, max: 3600 };
+const MAX_WORKERS: Bounded<usize> = Bounded { default: 10, min: 1, max: WORKERS_MAX };
 /// Maximum length of the name of a source in bytes: that of the longest path.
 const SOURCE_BYTES_MAX: usize = 4096;
 /// The owner and the group of the socket may use it.
@@ -191,7 +186,7 @@ impl Config {
     /// The source of the jobs that this file declares: the one that the file names, else the absolute path of the file.
     /// Symbolic links are not resolved, so a file that is deployed by changing a link stays the same source.
     pub fn source(&self) -> String {
-        let path = self.positions.file();
+        let path = &self.positions.file;
         let path = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         self.source.clone().unwrap_or_else(|| path().display().to_string())
     }
@@ -224,13 +219,13 @@ impl Config {
 
     /// The environment variables that hold the secrets of the file. No other process may see them.
     pub fn secret_variables(&self) -> &[String] {
-        self.secrets.variables()
+        &self.secrets.variables
     }
 
     /// The secrets that only the service can read, which were not checked: the key, and a description of where the
     /// secret is.
     pub fn missing_secrets(&self) -> &[(String, String)] {
-        self.secrets.missing()
+        &self.secrets.missing
     }
 
     /// Names of the tables that differ in `new` and that a running daemon cannot change.
@@ -271,30 +266,16 @@ fn settings(given: ConfigFile, mut secrets: Secrets) -> Result<Config, Invalid> 
     defaults
         .complete(&PolicyInput::default())
         .map_err(|invalid| invalid.within("scheduler.job_defaults"))?;
-    let drain_seconds = in_range(
-        "scheduler.drain_seconds",
-        given.scheduler.drain_seconds,
-        DRAIN_SECONDS,
-        &DRAIN_SECONDS_RANGE,
-    )?;
-    let max_crashes = in_range(
-        "scheduler.max_crashes",
-        given.scheduler.max_crashes,
-        MAX_CRASHES,
-        &MAX_CRASHES_RANGE,
-    )?;
-    let lease_seconds = in_range(
-        "store.lease_seconds",
-        given.store.lease_seconds,
-        LEASE_SECONDS,
-        &LEASE_SECONDS_RANGE,
-    )?;
+    let drain_seconds =
+        DRAIN_SECONDS.check("scheduler.drain_seconds", given.scheduler.drain_seconds)?;
+    let max_crashes = MAX_CRASHES.check("scheduler.max_crashes", given.scheduler.max_crashes)?;
+    let lease_seconds = LEASE_SECONDS.check("store.lease_seconds", given.store.lease_seconds)?;
     let store_url = given.store.url.unwrap_or_else(|| DEFAULT_STORE_URL.into());
     let store_url = secrets.read("store.url", &store_url)?;
     let store_url = store_url.unwrap_or_else(|| DEFAULT_STORE_URL.to_owned());
     let mut toutiao = given.toutiao;
     toutiao.as_mut().map_or(Ok(()), |table| secrets.resolve("toutiao", table))?;
-    if secrets.missing().iter().any(|(key, _)| key.starts_with("toutiao.")) {
+    if secrets.missing.iter().any(|(key, _)| key.starts_with("toutiao.")) {
         // The table cannot be checked without its secrets.
         toutiao = None;
     }
@@ -355,7 +336,7 @@ fn executors(
     ]);
     for (name, table) in given {
         let key = format!("executors.{name}.max_workers");
-        let max_workers = in_range(&key, table.max_workers, MAX_WORKERS, &(1..=WORKERS_MAX))?;
+        let max_workers = MAX_WORKERS.check(&key, table.max_workers)?;
         executors.insert(name, PoolSettings { kind: table.kind, max_workers });
     }
     Ok(executors)

@@ -37,10 +37,10 @@ pub(super) enum SecretAccess {
 pub(super) struct Secrets {
     access: SecretAccess,
     /// Secrets that only the service can read: the key, and a description of where the secret is.
-    missing: Vec<(String, String)>,
+    pub(super) missing: Vec<(String, String)>,
     texts: Hidden<Vec<String>>,
     /// The environment variables that hold secrets.
-    variables: Vec<String>,
+    pub(super) variables: Vec<String>,
 }
 
 impl Secrets {
@@ -86,16 +86,6 @@ impl Secrets {
                 .try_for_each(|(number, item)| self.resolve(&format!("{key}[{number}]"), item)),
             _ => Ok(()),
         }
-    }
-
-    /// Secrets that only the service can read: the key, and a description of where the secret is.
-    pub(super) fn missing(&self) -> &[(String, String)] {
-        &self.missing
-    }
-
-    /// The environment variables that hold secrets.
-    pub(super) fn variables(&self) -> &[String] {
-        &self.variables
     }
 
     /// The same fault with the secrets removed from its message.

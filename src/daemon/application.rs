@@ -29,9 +29,10 @@ struct WorkerSettings {
 /// Toutiao, and the registry with all builtins.
 #[derive(Debug)]
 pub(super) struct Application {
-    toutiao: Toutiao,
-    registry: Registry,
-    worker_settings: Value,
+    pub(super) toutiao: Toutiao,
+    pub(super) registry: Registry,
+    /// What a worker process needs to build the same application.
+    pub(super) worker_settings: Value,
 }
 
 impl Application {
@@ -59,7 +60,7 @@ impl Application {
         Ok(Self { toutiao, registry, worker_settings })
     }
 
-    /// Builds the application in a worker process from [`Self::worker_settings`] of the daemon.
+    /// Builds the application in a worker process from the `worker_settings` of the daemon.
     pub(super) fn from_settings(
         settings: Value,
         clock: Arc<dyn Clock>,
@@ -67,19 +68,6 @@ impl Application {
     ) -> anyhow::Result<Self> {
         let WorkerSettings { toutiao, state_directory } = serde_json::from_value(settings)?;
         Ok(Self::new(toutiao, &state_directory, clock, runtime)?)
-    }
-
-    pub(super) fn registry(&self) -> Registry {
-        self.registry.clone()
-    }
-
-    /// What a worker process needs to build the same application.
-    pub(super) fn worker_settings(&self) -> &Value {
-        &self.worker_settings
-    }
-
-    pub(super) fn toutiao(&self) -> &Toutiao {
-        &self.toutiao
     }
 
     /// Starts the HTTP API, if the settings have an address for it.

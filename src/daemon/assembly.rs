@@ -67,16 +67,16 @@ impl Parts {
         let mailer = Mailer::new(config.mail.clone());
         let mut pools = PoolExecutor::new(
             &config.executors,
-            settings.application.registry(),
+            settings.application.registry.clone(),
             Arc::new(SystemClock),
             completion_sender,
-            &WorkerProgram::own(settings.application.worker_settings().clone()),
+            &WorkerProgram::own(settings.application.worker_settings.clone()),
         )
         .running_as(config.default_user.clone())
         .keeping_secrets(secrets.clone())
         .mailing(mailer.clone())
         .noting_commands(&commands_file(&context.socket));
-        if let Some(limit) = process.inherited_file_limit() {
+        if let Some(limit) = process.file_limit {
             pools = pools.limiting_files(limit);
         }
         pools.load_certificates();
@@ -126,7 +126,7 @@ impl Parts {
         let (reload_sender, reloads) = mpsc::channel(RELOAD_QUEUE);
         let retention = watch::Sender::new(config.retention);
         let archive: Arc<dyn Archive> = Arc::new(store.clone());
-        let noted = startup.noted();
+        let noted = startup.noted.clone();
         let history = History::new(Arc::clone(&archive), handle.clone(), live.clone());
         let status_line = StatusLine::new(
             handle.clone(),

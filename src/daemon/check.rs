@@ -38,7 +38,7 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), CliError> {
     let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
     let application = settings::application(&config, &state, runtime.handle())?;
     // The daemon may have other privileges than the user who checks its file; users and groups are the same.
-    let rules = settings::rules(&config, application.registry(), Privileges::unknown())?;
+    let rules = settings::rules(&config, application.registry.clone(), Privileges::unknown())?;
     let jobs = FileJobs::judge(&config, &rules, SystemClock.now())?;
     // A start would refuse an invalid URL too.
     settings::store_place(&config, &state)?;

@@ -25,7 +25,7 @@ fn run_worker() -> anyhow::Result<()> {
     executor::serve_worker::<anyhow::Error>(|settings| {
         // The application opens only what the builtins that run need.
         let clock = Arc::new(SystemClock);
-        Ok(Application::from_settings(settings, clock, runtime.handle())?.registry())
+        Ok(Application::from_settings(settings, clock, runtime.handle())?.registry)
     })
 }
 

@@ -132,7 +132,7 @@ async fn start_application(
     let stop = context.stop_servers.clone();
     application.serve(&context.tracker, client.clone(), stop).await?;
     if is_demo {
-        let toutiao = application.toutiao();
+        let toutiao = &application.toutiao;
         demo::prepare(toutiao, &client, SystemClock.now()).await?;
         context.spawn_until_end(demo::show(client, toutiao.settings().listen.clone()));
     }

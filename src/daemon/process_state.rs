@@ -30,8 +30,8 @@ const FIRST_FILE: i32 = 3;
 /// What the rest of the program has to know about the inherited state.
 #[derive(Debug, Default)]
 pub(super) struct ProcessState {
-    /// The inherited limit of open files, if it was raised.
-    file_limit: Option<Rlimit>,
+    /// The inherited limit of open files, if it was raised. Commands get it.
+    pub(super) file_limit: Option<Rlimit>,
     /// True if SIGHUP was received before [`super::signals`] handled it.
     hangup: Arc<AtomicBool>,
     /// What could not be set. The log starts later.
@@ -87,12 +87,9 @@ impl ProcessState {
             return;
         }
         let raised = Rlimit { current: before.maximum, maximum: before.maximum };
-        match setrlimit(Resource::Nofile, raised) {
-            Ok(()) => self.file_limit = Some(before),
-            Err(error) => {
-                self.faults.push(format!("the limit of open files cannot be raised: {error}"));
-            }
-        }
+        let raised = setrlimit(Resource::Nofile, raised);
+        self.file_limit = raised.is_ok().then_some(before);
+        self.note("the limit of open files cannot be raised", raised);
     }
 
     /// Logs what could not be set.
@@ -100,11 +97,6 @@ impl ProcessState {
         for fault in &self.faults {
             tracing::warn!("inherited state: {fault}");
         }
-    }
-
-    /// The limit of open files that commands get, if it is not the daemon's own.
-    pub(super) fn inherited_file_limit(&self) -> Option<Rlimit> {
-        self.file_limit
     }
 
     /// True if SIGHUP was received since the last call.

@@ -37,7 +37,7 @@ impl DaemonSettings {
         let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
         let application = application(&config, &state, &Handle::current())?;
         let privileges = Privileges::of_this_process();
-        let rules = rules(&config, application.registry(), privileges)?;
+        let rules = rules(&config, application.registry.clone(), privileges)?;
         let store = store_place(&config, &state)?;
         let jobs = FileJobs::judge(&config, &rules, SystemClock.now())?;
         let (jobs, faults) = (jobs.count(), jobs.declaration().faults);

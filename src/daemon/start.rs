@@ -39,8 +39,8 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Startup {
     stage: watch::Sender<StartStage>,
-    /// Says that the daemon is starting, until the last stage is reached.
-    noted: ReportedConditions,
+    /// Conditions that parts of the daemon report. One of them says that the daemon is starting.
+    pub(super) noted: ReportedConditions,
     /// When the service manager will be told that the daemon is ready; `None` once it was.
     ready_at: Option<Instant>,
 }
@@ -173,11 +173,6 @@ impl Startup {
             }
             signals.unless_stopped(tokio::time::sleep(PAUSE)).await?;
         }
-    }
-
-    /// Where the conditions of the daemon are noted that requests show.
-    pub(super) fn noted(&self) -> ReportedConditions {
-        self.noted.clone()
     }
 
     /// The store is open: requests about the daemon are answered from now on.

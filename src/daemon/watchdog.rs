@@ -19,12 +19,12 @@ const CHECKS: u32 = 4;
 
 /// A watchdog that the service manager has set for this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Watchdog {
+struct SystemdWatchdog {
     /// The service manager kills the process if it gets no notification for this time.
     limit: Duration,
 }
 
-impl Watchdog {
+impl SystemdWatchdog {
     /// The watchdog that the environment announces, if it is for this process. Invalid variables are logged, because the
     /// daemon would be restarted again and again without its notifications.
     fn from_environment() -> Option<Self> {
@@ -77,7 +77,7 @@ impl Watchdog {
 
 /// Makes the pulse of the scheduler's loop. If the service manager has a watchdog, starts the thread that notifies it.
 pub(super) fn start() -> io::Result<Pulse> {
-    let Some(watchdog) = Watchdog::from_environment() else { return Ok(Pulse::default()) };
+    let Some(watchdog) = SystemdWatchdog::from_environment() else { return Ok(Pulse::default()) };
     let pulse = Pulse::new(Some(watchdog.interval()));
     let watched = pulse.clone();
     std::thread::Builder::new()
@@ -107,14 +107,14 @@ mod tests {
 
     use super::*;
 
-    fn read(interval: &str, process: Option<&str>) -> Result<Option<Watchdog>, String> {
-        Watchdog::parse(Some(interval.to_owned()), process.map(str::to_owned), 17)
+    fn read(interval: &str, process: Option<&str>) -> Result<Option<SystemdWatchdog>, String> {
+        SystemdWatchdog::parse(Some(interval.to_owned()), process.map(str::to_owned), 17)
     }
 
     #[test]
     fn a_watchdog_is_notified_if_it_is_for_this_process() {
-        let three = Some(Watchdog { limit: Duration::from_secs(3) });
-        assert_eq!(Watchdog::parse(None, Some("17".to_owned()), 17), Ok(None));
+        let three = Some(SystemdWatchdog { limit: Duration::from_secs(3) });
+        assert_eq!(SystemdWatchdog::parse(None, Some("17".to_owned()), 17), Ok(None));
         assert_eq!(read("3000000", None), Ok(three));
         assert_eq!(read("3000000", Some("17")), Ok(three));
         assert_eq!(read("3000000", Some("18")), Ok(None), "it is for the parent of this process");
