@@ -1,16 +1,16 @@
-//! Commands under the unit that is shipped: what they run in, and what is left of them.
+//! Commands under the shipped unit: their cgroups, their limits, and how they end.
 
 use crate::machine::{Machine, NEVER};
 use support::left_out;
 
-/// A job's script: it tells its cgroup, and leaves a process behind that has forked twice and has a session of its own. It
-/// ends once that process is one which sleeps.
+/// A job's script: it prints its cgroup and leaves a process behind that has forked twice and has a session of its own. The
+/// script ends when that process has become `sleep`.
 const LEAVER: &str = "sed -n s/^0:://p /proc/self/cgroup; \
     setsid sh -c 'sleep 600 & echo $! > /var/lib/punctual/left' > /dev/null 2>&1; \
     until grep -q sleep /proc/$(cat /var/lib/punctual/left)/comm; do :; done";
 
 #[test]
-fn a_command_has_a_cgroup_and_what_it_leaves_there_is_told_and_ended_with_its_run() {
+fn a_command_has_a_cgroup_and_the_processes_that_it_leaves_there_are_named_and_ended() {
     let Some(machine) = Machine::installed() else { return };
     let add = ["punctual", "add", "leaver", "--at", NEVER, "--shell", "--"];
     machine.ok(&[&add[..], &[LEAVER]].concat());
@@ -36,7 +36,7 @@ fn a_command_has_a_cgroup_and_what_it_leaves_there_is_told_and_ended_with_its_ru
 }
 
 #[test]
-fn a_command_ends_with_a_daemon_that_is_killed_and_the_next_daemon_starts_it_again() {
+fn a_command_ends_when_its_daemon_is_killed_and_the_next_daemon_reruns_it() {
     let Some(machine) = Machine::installed() else { return };
     let script = "echo $$ > /var/lib/punctual/pid; exec sleep 600";
     machine.ok(&[
@@ -63,7 +63,7 @@ fn a_command_ends_with_a_daemon_that_is_killed_and_the_next_daemon_starts_it_aga
 }
 
 #[test]
-fn the_limits_of_a_whole_run_hold_where_the_kernel_has_the_controllers() {
+fn the_limits_of_a_whole_run_apply_where_the_kernel_has_the_controllers() {
     let Some(machine) = Machine::installed() else { return };
     let controllers = "cat /sys/fs/cgroup/system.slice/punctual.service/cgroup.controllers || true";
     let controllers = machine.shell(controllers);
@@ -81,7 +81,7 @@ fn the_limits_of_a_whole_run_hold_where_the_kernel_has_the_controllers() {
         printed.contains("failed") && printed.contains("killed: out of memory (limit 64 MiB)"),
         "{printed}"
     );
-    // A script that goes on after that says it in its output.
+    // A script that survives such a kill reports it in its output.
     let (succeeded, printed) = machine.run_job(&memory, &format!("{hog}; true"));
     assert!(succeeded, "{printed}");
     assert!(
@@ -91,7 +91,7 @@ fn the_limits_of_a_whole_run_hold_where_the_kernel_has_the_controllers() {
     let (succeeded, printed) =
         machine.run_job(&["--processes", "10"], "for each in $(seq 20); do sleep 1 & done; wait");
     assert!(!succeeded && printed.contains("Cannot fork"), "{printed}");
-    // Half a core for three seconds by the clock, and not much more.
+    // It got half a core for three seconds, and not much more.
     let spin = "timeout 3 sh -c 'while :; do :; done'; times";
     let (_, printed) = machine.run_job(&["--cores", "0.5"], spin);
     // The second line has the time of the shell's children.

@@ -1,10 +1,10 @@
-//! The service beside a `PostgreSQL` on the same host: over a reboot, and while the database is away.
+//! The service with a `PostgreSQL` store on the same host: over a reboot, and while the database is away.
 
 use serde_json::json;
 
 use crate::machine::{Machine, UNIT};
 
-/// An installation whose daemon has its store in the machine's `PostgreSQL`.
+/// A machine whose daemon has its store in the machine's own `PostgreSQL`.
 fn with_database(drain_seconds: u32) -> Option<Machine> {
     let machine = Machine::installed()?;
     let url = machine.postgres();
@@ -17,7 +17,7 @@ fn with_database(drain_seconds: u32) -> Option<Machine> {
     Some(machine)
 }
 
-/// Whether the daemon has its store.
+/// True if the daemon has opened its store.
 fn is_ready(machine: &Machine) -> bool {
     let socket = "/run/punctual/punctual.sock";
     let ready = ["curl", "--fail", "--silent", "--unix-socket", socket, "http://punctual/readyz"];
@@ -25,7 +25,7 @@ fn is_ready(machine: &Machine) -> bool {
 }
 
 #[test]
-fn a_reboot_lets_work_end_and_record_it_before_the_database_stops() {
+fn at_a_reboot_runs_end_and_are_recorded_before_the_database_stops() {
     let Some(mut machine) = with_database(30) else { return };
     let started = machine.pipe("started");
     machine.add("long", &[], &format!("echo $$ > {started}; sleep 2; echo all of it"));
@@ -45,7 +45,7 @@ fn a_reboot_lets_work_end_and_record_it_before_the_database_stops() {
     let journal = machine.journal();
     assert!(journal.contains("Deactivated successfully"), "{journal}");
     assert!(!journal.contains("the store failed"), "{journal}");
-    // What is due goes on.
+    // Due jobs run again.
     let node = format!(":{}:", machine.property("MainPID"));
     machine.wait_until("the job runs again", |machine| {
         let runs = machine.json(&["runs", "tick", "--state", "succeeded"]);
@@ -54,7 +54,7 @@ fn a_reboot_lets_work_end_and_record_it_before_the_database_stops() {
 }
 
 #[test]
-fn a_stop_while_the_database_is_away_ends_work_in_order_and_is_no_failure() {
+fn a_stop_while_the_database_is_away_ends_runs_in_order_and_is_no_failure() {
     let Some(machine) = with_database(1) else { return };
     let (said, asked) = machine.start_work_that_notes_a_request_to_end();
     machine.ok(&["systemctl", "stop", "postgresql@15-main"]);
@@ -70,7 +70,7 @@ fn a_stop_while_the_database_is_away_ends_work_in_order_and_is_no_failure() {
 }
 
 #[test]
-fn a_boot_without_the_database_is_not_held_up_and_the_daemon_goes_on_when_it_comes() {
+fn a_boot_without_the_database_is_not_delayed_and_the_daemon_starts_when_it_comes() {
     let Some(mut machine) = with_database(1) else { return };
     machine.ok(&["punctual", "add", "tick", "--every", "1s", "--", "/bin/true"]);
     machine.shell("systemctl disable --now --quiet postgresql 2>/dev/null");
@@ -92,7 +92,7 @@ fn a_boot_without_the_database_is_not_held_up_and_the_daemon_goes_on_when_it_com
 }
 
 #[test]
-fn a_start_that_the_database_refuses_fails_at_once_and_is_not_tried_again() {
+fn a_start_that_the_database_refuses_fails_at_once_and_is_not_repeated() {
     let Some(machine) = with_database(1) else { return };
     let config = "/etc/punctual/jobs.toml";
     machine.shell(&format!("sed -i s,/punctual?,/nowhere?, {config}"));
@@ -104,7 +104,7 @@ fn a_start_that_the_database_refuses_fails_at_once_and_is_not_tried_again() {
     let journal = machine.journal();
     assert!(journal.contains("database \"nowhere\" does not exist"), "{journal}");
 
-    // One that is away is no reason to fail, and neither holds up the command.
+    // A database that is away is not a failure, and does not delay the command either.
     machine.shell(&format!("sed -i s,host=/run/postgresql,host=/run/nothing, {config}"));
     machine.ok(&["systemctl", "start", UNIT]);
     assert_eq!(machine.property("ActiveState"), "active");
@@ -114,7 +114,7 @@ fn a_start_that_the_database_refuses_fails_at_once_and_is_not_tried_again() {
 }
 
 #[test]
-fn a_store_without_rights_and_a_missing_credential_end_the_start_for_good() {
+fn missing_rights_or_a_missing_credential_end_the_start_without_a_restart() {
     const RIGHTS: &str = "the user of the daemon must be able to write to the file";
     let Some(machine) = Machine::installed() else { return };
     let fails = |status: &str| {
@@ -131,7 +131,7 @@ fn a_store_without_rights_and_a_missing_credential_end_the_start_for_good() {
         let said = format!("cannot open {store}: Permission denied ({RIGHTS}");
         assert!(machine.journal().contains(&said), "{change}: {}", machine.journal());
     }
-    // The file may be written, and what SQLite keeps beside it may not.
+    // The file is writable, but the files that SQLite keeps beside it are not.
     let config = |path: &str| {
         machine.write("/etc/punctual/jobs.toml", &format!("[store]\nurl = \"sqlite://{path}\"\n"));
     };
@@ -148,7 +148,7 @@ fn a_store_without_rights_and_a_missing_credential_end_the_start_for_good() {
     machine.drop_in("secret", "[Service]\nLoadCredential=store-url:/etc/punctual/missing\n");
     fails("243");
 
-    // Root reads the credential of the running service, for `migrate` and `check`.
+    // Root can read the credential of the running service, for `migrate` and `check`.
     machine.write("/etc/punctual/missing", &format!("sqlite://{store}"));
     let config = "[store]\nurl = { credential = \"store-url\" }\n";
     machine.write("/etc/punctual/jobs.toml", config);

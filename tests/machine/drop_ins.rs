@@ -1,14 +1,14 @@
-//! The drop-ins that are shipped as examples: each is installed as its head says, and opens what it is for.
+//! The drop-ins that are shipped as examples: each is installed with the commands in its head, and allows what it is for.
 
 use crate::machine::{Machine, NEVER};
 
-/// Where the package has the drop-ins.
+/// The folder of the drop-ins in the package.
 const EXAMPLES: &str = "/usr/share/doc/punctual/examples";
 
-/// What the commands in the head of a drop-in begin with.
+/// The prefix of commands in the head of a drop-in.
 const COMMAND: &str = "#   $ ";
 
-/// Installs a drop-in with the commands that stand in its head.
+/// Installs a drop-in with the commands in its head.
 fn install(machine: &Machine, name: &str) {
     let text = machine.ok(&["cat", &format!("{EXAMPLES}/{name}.conf")]);
     let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(COMMAND)).collect();
@@ -19,7 +19,7 @@ fn install(machine: &Machine, name: &str) {
     assert!(machine.property("DropInPaths").contains(&format!("{name}.conf")));
 }
 
-/// What a job prints that succeeds.
+/// Runs a job, which has to succeed, and returns its output.
 fn output(machine: &Machine, options: &[&str], script: &str) -> String {
     let (succeeded, printed) = machine.run_job(options, script);
     assert!(succeeded, "{printed}");
@@ -37,11 +37,11 @@ fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
 
     install(&machine, "other-users");
 
-    // Only the three capabilities are there.
+    // The daemon has only the three capabilities.
     let capabilities =
         "sed -n 's/^CapEff:\\s*//p' /proc/$(systemctl show -P MainPID punctual)/status";
     assert_eq!(machine.shell(capabilities), "00000000000000e0\n");
-    // A job that names no user keeps its folder. It cannot change or read the daemon's files, and is no threat to it.
+    // A job that names no user keeps its folder. It can neither read nor change the daemon's files, nor kill the daemon.
     let shown = machine.ok(&["punctual", "run", "kept", "--wait"]);
     assert!(shown.starts_with("still here\n"), "{shown}");
     assert_eq!(
@@ -58,7 +58,7 @@ fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
         assert!(!succeeded, "{attack}: {printed}");
     }
 
-    // A job of a person has the rights, the home and the groups of that person.
+    // A job with a `user` has the rights, the home and the groups of that user.
     let anna = ["--user", "anna"];
     let seen =
         output(&machine, &anna, "id -un; id -Gn; pwd; echo $HOME; echo text > file; cat ~/file");
@@ -66,7 +66,7 @@ fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
     let owner = machine.ok(&["stat", "--format=%U", "/home/anna/file"]);
     assert_eq!(owner, "anna\n");
     assert!(!machine.run_job(&anna, "cat /etc/shadow").0);
-    // Its program is looked for with the rights of that person.
+    // Its program is searched for with the rights of that user.
     machine.shell(
         "install -d -o anna -m 700 /home/anna/bin
          printf '#!/bin/sh\\necho mine; pwd\\n' | install -o anna -m 700 /dev/stdin /home/anna/bin/own",
@@ -77,14 +77,14 @@ fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
             .concat());
     let printed = machine.ok(&["punctual", "run", "own", "--wait"]);
     assert!(printed.starts_with("mine\n/home/anna/bin\n"), "{printed}");
-    // It is asked to end before it is ended.
+    // It gets SIGTERM before it is killed.
     let asked = "trap 'echo asked; exit 1' TERM; sleep 600 & wait";
     let (_, printed) = machine.run_job(&["--user", "anna", "--timeout", "1"], asked);
     assert!(printed.starts_with("asked\n") && printed.contains("timed_out"), "{printed}");
-    // Root manages services.
+    // A job of root can manage services.
     assert_eq!(output(&machine, &["--user", "root"], "systemctl restart dbus; pwd"), "/root");
 
-    // A stop, too, asks the processes of others to end.
+    // A stop, too, sends SIGTERM to processes of other users.
     let short = "[scheduler]\ndefault_user = \"punctual\"\ndrain_seconds = 0\n";
     machine.write("/etc/punctual/jobs.toml", short);
     machine.ok(&["systemctl", "restart", "punctual"]);
@@ -98,7 +98,7 @@ fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
     assert_eq!(machine.property("Result"), "success");
     assert_eq!(machine.ok(&["cat", "/home/anna/asked"]), "asked\n");
 
-    // The way back keeps the jobs.
+    // Removing the drop-in keeps the jobs.
     let text = machine.ok(&["cat", &format!("{EXAMPLES}/other-users.conf")]);
     let back =
         text.split("The way back: ").nth(1).and_then(|text| text.split(". Jobs with").next());
@@ -106,16 +106,16 @@ fn with_a_drop_in_each_command_runs_as_the_user_of_its_job() {
     assert_eq!(machine.property("User"), "punctual");
     assert!(machine.ok(&["punctual", "list"]).contains("kept"));
 
-    // Nothing of it is left after a purge.
+    // A purge leaves nothing behind.
     machine.ok(&["dpkg", "--purge", "punctual"]);
     assert_eq!(machine.shell("ls -d /var/lib/punctual* || true"), "");
 }
 
 #[test]
-fn with_a_drop_in_members_of_the_group_get_no_rights_of_others() {
+fn with_a_drop_in_members_of_the_group_get_no_rights_of_other_users() {
     let Some(machine) = Machine::installed() else { return };
     machine.shell("useradd --create-home --groups punctual anna");
-    // Without rights of its own the daemon accepts a secret that it cannot read from everyone, and fails to read it.
+    // A daemon without special rights accepts a secret that it cannot read from every user, and fails to read it.
     machine.shell("echo swordfish | install -m 600 /dev/stdin /root/word");
     let secret =
         ["--secret-env", "WORD=file:/root/word", "--shell", "--", "echo $WORD | cut -c 1-5"];
@@ -132,12 +132,12 @@ fn with_a_drop_in_members_of_the_group_get_no_rights_of_others() {
 
     install(&machine, "other-users");
 
-    // What it could read now is only for those who may have it, whenever the job was added.
+    // Now the daemon could read it, but gives it only to users who may have it, even if the job is older.
     let (_, printed) = machine.run_to_end("thief");
     assert!(printed.contains("task.env.WORD: only root and the users in"), "{printed}");
     assert!(machine.ok(&["punctual", "run", "trusted", "--wait"]).starts_with("sword\n"));
 
-    // They may have commands run as themselves and as the default user, and as nobody else.
+    // Members may run commands as themselves and as the default user, and as no other user.
     let add = |options: &[&str]| {
         let add = ["punctual", "add", "own", "--replace", "--at", NEVER];
         machine.run_as("anna", &[&add[..], options, &["--", "id", "-un"]].concat())
@@ -169,7 +169,7 @@ fn with_a_drop_in_jobs_write_to_the_named_folders() {
     assert!(!machine.run_job(&[], "touch /srv/file").0);
 }
 
-/// Waits until the mailbox of root has a mail with this text.
+/// Waits until the mailbox of root contains this text.
 fn wait_for_mail(machine: &Machine, text: &str) {
     machine.wait_until(&format!("a mail with {text:?} is delivered"), |machine| {
         let mailbox = machine.run(&["cat", "/var/mail/root"]).stdout;
@@ -189,14 +189,14 @@ fn with_a_drop_in_jobs_send_mail_through_the_local_postfix() {
 
     assert_eq!(output(&machine, &[], send), "");
     wait_for_mail(&machine, "Subject: backup\n");
-    // With other users, the user has to be in the group: its commands have no groups of the daemon.
+    // Together with other-users.conf, the user has to be in the group, because its commands do not get the daemon's groups.
     machine.write("/etc/punctual/jobs.toml", "[scheduler]\ndefault_user = \"punctual\"\n");
     install(&machine, "other-users");
     assert!(!machine.run_job(&[], send).0);
     machine.shell("rm -f /var/mail/root; usermod --append --groups postdrop punctual");
     assert_eq!(output(&machine, &[], send), "");
     wait_for_mail(&machine, "Subject: backup\n");
-    // The mail of a failed run arrives, too.
+    // The mail about a failed run arrives, too.
     let hook = ["--on-failure", "sendmail root"];
     machine.run_job(&hook, "echo no space; exit 7");
     wait_for_mail(&machine, "no space");
@@ -220,7 +220,7 @@ fn a_task_of_type_mail_needs_no_drop_in() {
 #[test]
 fn with_a_drop_in_jobs_reach_docker() {
     let Some(machine) = Machine::installed() else { return };
-    // Something with the rights of Docker's socket that answers.
+    // A stand-in for Docker's daemon, with the same rights on its socket.
     machine.shell("groupadd docker");
     let socket = "[Socket]\nListenStream=/run/docker.sock\nSocketMode=0660\nSocketGroup=docker\nAccept=yes\n";
     machine.write("/etc/systemd/system/docker.socket", socket);

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::machine::Machine;
 
 #[test]
-fn members_of_the_group_use_the_daemon_and_a_stranger_is_told_what_is_missing() {
+fn members_of_the_group_use_the_daemon_and_other_users_get_the_reason() {
     let Some(machine) = Machine::installed() else { return };
     machine.ok(&["useradd", "--create-home", "--groups", "punctual", "anna"]);
     machine.ok(&["useradd", "--create-home", "bert"]);
@@ -24,14 +24,14 @@ fn members_of_the_group_use_the_daemon_and_a_stranger_is_told_what_is_missing() 
     let said = String::from_utf8(refused.stderr).unwrap();
     let expected = "permission denied on /run/punctual/punctual.sock: join group punctual";
     assert!(refused.status.code() == Some(3) && said.contains(expected), "{said}");
-    // Neither does a stranger see what belongs to the daemon.
+    // Such a user cannot see the daemon's files either.
     for path in ["/var/lib/punctual/punctual.db", "/run/punctual/punctual.sock"] {
         assert!(!machine.run_as("bert", &["stat", path]).status.success(), "{path}");
     }
 }
 
 #[test]
-fn while_the_service_is_stopped_a_client_names_its_socket_and_how_to_look_at_it() {
+fn while_the_service_is_stopped_a_client_names_its_socket_and_unit() {
     let Some(machine) = Machine::installed() else { return };
     machine.ok(&["systemctl", "stop", "punctual"]);
     let (code, said) = machine.fails(&["punctual", "list"]);
@@ -70,7 +70,7 @@ fn a_reload_applies_the_file_and_a_faulty_one_changes_nothing() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_is_active_again_and_leaves_no_process_behind() {
+fn a_killed_daemon_is_restarted_and_leaves_no_process_behind() {
     let Some(machine) = Machine::installed() else { return };
     let started = machine.pipe("started");
     let script = format!("setsid sleep 600 & echo $$ > {started}; exec sleep 600");
@@ -90,7 +90,7 @@ fn a_daemon_that_is_killed_is_active_again_and_leaves_no_process_behind() {
 }
 
 #[test]
-fn a_stop_lets_running_work_end_and_the_unit_is_not_failed() {
+fn a_stop_lets_runs_end_and_the_unit_is_not_failed() {
     let Some(machine) = Machine::installed() else { return };
     let started = machine.pipe("started");
     machine.add("long", &[], &format!("echo $$ > {started}; sleep 2; echo all of it"));
@@ -111,7 +111,7 @@ fn a_stop_lets_running_work_end_and_the_unit_is_not_failed() {
 }
 
 #[test]
-fn work_that_outlasts_the_drain_is_asked_to_end_and_runs_again_at_the_next_start() {
+fn a_run_that_outlasts_the_drain_gets_sigterm_and_runs_again_at_the_next_start() {
     let Some(machine) = Machine::installed() else { return };
     machine.write("/etc/punctual/jobs.toml", "[scheduler]\ndrain_seconds = 1\n");
     machine.ok(&["systemctl", "restart", "punctual"]);

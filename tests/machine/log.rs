@@ -1,16 +1,16 @@
-//! The log in the journal: entries are found by priority, job and target, and reasons of a failed start by the unit.
+//! The log in the journal: entries can be found by priority, job and target, and the reason of a failed start by the unit.
 
 use serde_json::Value;
 
 use crate::machine::{Machine, UNIT};
 
-/// The entries of the journal that match.
+/// The matching entries of the journal.
 fn entries(machine: &Machine, matches: &[&str]) -> Vec<Value> {
     let printed = machine.ok(&[&["journalctl", "--quiet", "--output=json"], matches].concat());
     printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Waits for entries that match, and gives the first one.
+/// Waits for matching entries, and returns the first one.
 fn entry(machine: &Machine, matches: &[&str]) -> Value {
     machine.wait_until(&format!("{matches:?}"), |machine| !entries(machine, matches).is_empty());
     entries(machine, matches).swap_remove(0)
@@ -45,7 +45,7 @@ fn the_journal_has_priorities_and_fields() {
         assert_eq!(failed[field], value, "{field}: {failed}");
     }
     assert!(failed["PUNCTUAL_ERROR"].as_str().unwrap().contains('1'), "{failed}");
-    // journald comes back with a new socket.
+    // After a restart journald has a new socket.
     machine.ok(&["systemctl", "restart", "systemd-journald"]);
     machine.ok(&["punctual", "pause", "backup"]);
     entry(&machine, &["PUNCTUAL_ACTION=pause", "_TRANSPORT=journal"]);
@@ -59,7 +59,7 @@ fn the_journal_has_priorities_and_fields() {
 }
 
 #[test]
-fn a_failed_start_is_an_error_of_the_unit() {
+fn a_failed_start_is_logged_as_an_error_of_the_unit() {
     let Some(machine) = Machine::installed() else { return };
     machine.drop_in("log", "[Service]\nEnvironment=PUNCTUAL_LOG=foo\n");
     machine.fails(&["systemctl", "restart", UNIT]);

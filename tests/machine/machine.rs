@@ -1,7 +1,7 @@
-//! Machines of the test's own: a real systemd in a container, without a network, where this program can be installed.
+//! A test's own machine: a real systemd in a container without a network, in which this program can be installed.
 //!
-//! The root filesystem is made once (`image.sh`) and kept in the target folder. A machine starts from it, has what it
-//! writes in memory, and boots in less than a second. It ends with its [`Machine`], however the test process ends.
+//! The root filesystem is made once (`image.sh`) and kept in the target folder. A machine starts from it, keeps its writes in
+//! memory, and boots in less than a second. It ends with its [`Machine`], even if the test process is killed.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -27,7 +27,7 @@ const PROGRAMS: [(&str, &str); 3] = [
     ("dpkg-shlibdeps", "dpkg-dev"),
 ];
 
-/// Succeeds where the kernel allows what a machine is made of.
+/// Succeeds if the kernel allows the namespaces and mounts of a machine.
 const PROBE: &str = r#"
 set -e
 cd "$(mktemp -d)"
@@ -39,20 +39,20 @@ mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay root
 umount root
 "#;
 
-/// The environment of what is run in a machine.
+/// The environment of commands in a machine.
 const ENVIRONMENT: [&str; 3] = [
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME=/root",
     "LANG=C.UTF-8",
 ];
 
-/// Time between two looks at a condition while the machine logs nothing.
+/// Time between two checks of a condition while the machine logs nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Lines of the journal that a test shows when it fails.
+/// Number of journal lines that a failing test shows.
 const LOG_LINES: &str = "60";
 
-/// When a job is due that runs by hand only.
+/// The due time of a job that only runs by hand.
 pub(crate) const NEVER: &str = "2100-01-01T00:00:00Z";
 
 /// The unit of the daemon.
@@ -60,11 +60,11 @@ pub(crate) const UNIT: &str = "punctual.service";
 
 /// A booted machine. Dropping it ends it at once, as a power cut would.
 pub(crate) struct Machine {
-    /// The shell that runs it, until its input ends.
+    /// The shell that runs the machine until its stdin ends.
     shell: Child,
-    /// What the container says: that it has booted, and which process of the host is its first.
+    /// The container's messages: that it has booted, and the host's id of its first process.
     messages: mpsc::Receiver<Vec<String>>,
-    /// The socket that this comes from.
+    /// The socket of these messages.
     listening: UnixDatagram,
     folder: PathBuf,
     /// The machine's first process, as the host sees it.
@@ -74,7 +74,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// Boots a machine that has this program's package in `/packages`, but not installed.
     ///
-    /// None, with a loud line, where neither root nor sudo is there, or the kernel does not allow it.
+    /// Returns `None` and prints the reason if there is neither root nor sudo, or the kernel does not allow it.
     pub(crate) fn boot() -> Option<Self> {
         if !is_possible() {
             return None;
@@ -114,7 +114,7 @@ impl Machine {
         self.wait_until("the daemon runs", |machine| machine.property("ActiveState") == "active");
     }
 
-    /// Waits until all of the machine has started.
+    /// Waits until the machine has booted completely.
     fn wait_for_boot(&mut self) {
         self.leader = self.message("X_NSPAWN_LEADER_PID=").parse().unwrap();
         self.message("READY=1");
@@ -124,7 +124,7 @@ impl Machine {
         assert_eq!(state.trim(), "running", "{}", failed());
     }
 
-    /// Waits until the container says a line that begins so, and gives the rest of it.
+    /// Waits for a message with this prefix, and returns the rest of it.
     fn message(&self, start: &str) -> String {
         loop {
             let said = self.messages.recv_timeout(PATIENCE).unwrap_or_else(|error| {
@@ -136,36 +136,36 @@ impl Machine {
         }
     }
 
-    /// Reboots the machine, and waits until it has started again. What it has written stays.
+    /// Reboots the machine, and waits until it has booted. Its files stay.
     pub(crate) fn reboot(&mut self) {
         // The connection to the machine may end before the answer comes.
         drop(self.run(&["systemctl", "reboot"]));
         self.wait_for_boot();
     }
 
-    /// What a command gives that root runs in the machine.
+    /// The result of a command that root runs in the machine.
     pub(crate) fn run(&self, command: &[&str]) -> Output {
         self.command(command).output().unwrap()
     }
 
-    /// What a command prints that root runs in the machine, which has to succeed.
+    /// The output of a command that root runs in the machine, which has to succeed.
     pub(crate) fn ok(&self, command: &[&str]) -> String {
         succeeded(&mut self.command(command))
     }
 
-    /// The exit code and the complaint of a command that root runs in the machine, which has to fail.
+    /// The exit code and the stderr of a command that root runs in the machine, which has to fail.
     pub(crate) fn fails(&self, command: &[&str]) -> (i32, String) {
         let output = self.run(command);
         assert!(!output.status.success(), "{command:?} succeeded");
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
 
-    /// What a shell script prints that root runs in the machine, which has to succeed.
+    /// The output of a shell script that root runs in the machine, which has to succeed.
     pub(crate) fn shell(&self, script: &str) -> String {
         self.ok(&["sh", "-e", "-c", script])
     }
 
-    /// What a command gives that another user runs in the machine.
+    /// The result of a command that another user runs in the machine.
     pub(crate) fn run_as(&self, user: &str, command: &[&str]) -> Output {
         self.run(&[&["runuser", "-u", user, "--"], command].concat())
     }
@@ -195,7 +195,7 @@ impl Machine {
         entering
     }
 
-    /// Writes a file of the machine, and makes the folder that it is in.
+    /// Writes a file in the machine, and makes its folder.
     pub(crate) fn write(&self, path: &str, text: &str) {
         let script = r#"mkdir -p "$(dirname "$1")" && cat >"$1""#;
         let mut writing = self.command(&["sh", "-c", script, "sh", path]);
@@ -204,7 +204,7 @@ impl Machine {
         assert!(child.wait().unwrap().success(), "{path}");
     }
 
-    /// Writes a drop-in of the daemon's unit, as `systemctl edit` does. The next start has it.
+    /// Writes a drop-in of the daemon's unit, as `systemctl edit` does. It takes effect at the next start.
     pub(crate) fn drop_in(&self, name: &str, text: &str) {
         self.write(&format!("/etc/systemd/system/{UNIT}.d/{name}.conf"), text);
         self.ok(&["systemctl", "daemon-reload"]);
@@ -216,12 +216,12 @@ impl Machine {
         self.ok(&show).trim().to_owned()
     }
 
-    /// What the journal has of the daemon and of systemd about it since the machine was made.
+    /// The journal of the daemon's unit since the machine was made.
     pub(crate) fn journal(&self) -> String {
         self.ok(&["journalctl", "--quiet", "--no-pager", "--output=short-precise", "--unit", UNIT])
     }
 
-    /// Waits until this holds. It is looked at whenever the machine logs something, and each second.
+    /// Waits until the condition is true. It is checked whenever the machine logs something, and each second.
     pub(crate) fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         let mut following = self
@@ -232,7 +232,7 @@ impl Machine {
             .unwrap();
         let lines = BufReader::new(following.stdout.take().unwrap()).lines();
         let (wake, woken) = sync_channel(1);
-        // It ends with the process that it reads from. A line that finds another one waiting has nothing to add.
+        // The thread ends with the process that it reads from. If the queue is full, a check is pending already.
         let reader = std::thread::spawn(move || {
             let is_heard = |_: &String| wake.try_send(()) != Err(TrySendError::Disconnected(()));
             lines.map_while(Result::ok).take_while(is_heard).for_each(drop);
@@ -246,50 +246,50 @@ impl Machine {
         reader.join().unwrap();
     }
 
-    /// Waits until the service manager has started another daemon than the one with this process id.
+    /// Waits until systemd has started another daemon than the one with this process id.
     pub(crate) fn wait_for_another_daemon(&self, before: &str) {
         self.wait_until("another daemon runs", |machine| {
-            // The process id comes first: a state that is read after it is the state of that process, or of a later one.
+            // The process id is read first: a state that is read later belongs to that process or to a later one.
             let daemon = machine.property("MainPID");
             daemon != before && daemon != "0" && machine.property("SubState") == "running"
         });
     }
 
-    /// Makes a named pipe, through which jobs tell what they do.
+    /// Makes a named pipe, through which jobs report what they do.
     pub(crate) fn pipe(&self, name: &str) -> String {
         let path = format!("/var/lib/punctual/{name}");
         self.ok(&["mkfifo", "--mode=666", &path]);
         path
     }
 
-    /// Waits until somebody writes to a named pipe, and gives the line.
+    /// Waits for a line on a named pipe, and returns it.
     pub(crate) fn line(&self, pipe: &str) -> String {
         let patience = PATIENCE.as_secs().to_string();
         self.ok(&["timeout", &patience, "head", "--lines=1", pipe]).trim().to_owned()
     }
 
-    /// Adds a job that runs a shell script when it is told to.
+    /// Adds a job that runs a shell script, and only by hand.
     pub(crate) fn add(&self, id: &str, options: &[&str], script: &str) {
         let add = ["punctual", "add", id, "--at", NEVER];
         self.ok(&[&add[..], options, &["--shell", "--", script]].concat());
     }
 
-    /// Runs a shell script as a job with these options. Gives whether the run succeeded, and what `run --wait` printed.
+    /// Runs a shell script as a job with these options. Returns whether the run succeeded, and the output of `run --wait`.
     pub(crate) fn run_job(&self, options: &[&str], script: &str) -> (bool, String) {
         let add = ["punctual", "add", "probe", "--replace", "--at", NEVER];
         self.ok(&[&add[..], options, &["--shell", "--", script]].concat());
         self.run_to_end("probe")
     }
 
-    /// Runs a job. Gives whether the run succeeded, and what `run --wait` printed.
+    /// Runs a job. Returns whether the run succeeded, and the output of `run --wait`.
     pub(crate) fn run_to_end(&self, id: &str) -> (bool, String) {
         let run = self.run(&["punctual", "run", id, "--wait"]);
         let printed = [run.stdout, run.stderr].concat();
         (run.status.success(), String::from_utf8(printed).unwrap())
     }
 
-    /// Starts job `long`, which runs until it is asked to end, and waits until it runs. Gives the pipe to which each run
-    /// writes `run`, and the file to which one that is asked to end writes `asked`.
+    /// Starts job `long`, which runs until it gets SIGTERM, and waits until it runs. Returns the pipe to which each run writes
+    /// `run`, and the file to which a run that gets SIGTERM writes `asked`.
     pub(crate) fn start_work_that_notes_a_request_to_end(&self) -> (String, &'static str) {
         let said = self.pipe("said");
         let asked = "/var/lib/punctual/asked";
@@ -302,14 +302,14 @@ impl Machine {
         (said, asked)
     }
 
-    /// Starts the machine's `PostgreSQL`, also at each boot, and gives the URL of a database of the daemon's user.
+    /// Starts the machine's `PostgreSQL`, also at each boot, and returns the URL of a database of the daemon's user.
     pub(crate) fn postgres(&self) -> &'static str {
         self.shell(
             "systemctl enable --now --quiet postgresql 2>&1
              runuser -u postgres -- createuser punctual
              runuser -u postgres -- createdb --owner=punctual --encoding=UTF8 --template=template0 punctual",
         );
-        // Who connects on the same host is known by the kernel, and needs no password.
+        // Peer authentication needs no password.
         "postgres://punctual@localhost/punctual?host=/run/postgresql"
     }
 
@@ -331,7 +331,7 @@ impl Drop for Machine {
     }
 }
 
-/// Whether machines can be had here. If not, a loud line says why.
+/// True if this host can run machines. If not, prints the reason.
 fn is_possible() -> bool {
     static POSSIBLE: OnceLock<bool> = OnceLock::new();
     *POSSIBLE.get_or_init(|| {
@@ -341,7 +341,7 @@ fn is_possible() -> bool {
     })
 }
 
-/// Why no machine can be had here. What is not installed is an error if `PUNCTUAL_REQUIRE_SERVERS` is 1.
+/// Why this host cannot run machines. A missing program is an error if `PUNCTUAL_REQUIRE_SERVERS` is 1.
 fn obstacle() -> Option<String> {
     if !is_root() && !succeeds(&mut as_root("true")) {
         return Some("neither root nor sudo without a password is there".to_owned());
@@ -361,21 +361,21 @@ fn obstacle() -> Option<String> {
     })
 }
 
-/// Where what machines need is kept.
+/// The folder for the root filesystem and the packages.
 fn cache() -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("machine");
     std::fs::create_dir_all(&path).unwrap();
     path
 }
 
-/// Held while one of the test programs makes what they share.
+/// A lock that is held while a test program makes what the programs share.
 fn lock() -> File {
     let file = File::create(cache().join("lock")).unwrap();
     file.lock().unwrap();
     file
 }
 
-/// The root filesystem of a machine, which is made if it is not there.
+/// The root filesystem of machines, which is made if it does not exist.
 fn image() -> PathBuf {
     let recipe = std::fs::read_to_string(script("image.sh")).unwrap();
     let release = std::fs::read_to_string("/etc/os-release").unwrap();
@@ -402,7 +402,7 @@ fn packages() -> &'static PathBuf {
             let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/deb.sh");
             let mut building = Command::new(build);
             building.arg(program()).arg(&path);
-            // It is read once or twice: packing it would take longer.
+            // The package is read once or twice, so compressing it would take longer.
             building.env("REVISION", revision).env("DPKG_DEB_COMPRESSOR_TYPE", "none");
             succeeded(&mut building);
         }
@@ -414,7 +414,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machine").join(name)
 }
 
-/// A program that root runs on the host.
+/// A command that root runs on the host.
 fn as_root(program: &str) -> Command {
     if is_root() {
         return Command::new(program);
@@ -428,7 +428,7 @@ fn succeeds(command: &mut Command) -> bool {
     command.output().is_ok_and(|output| output.status.success())
 }
 
-/// Runs a command, which has to succeed, and gives what it printed.
+/// Runs a command, which has to succeed, and returns its output.
 fn succeeded(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -437,7 +437,7 @@ fn succeeded(command: &mut Command) -> String {
     printed
 }
 
-/// Ends a process of the host with its group, which may run as root.
+/// Kills the process group of a child, which may run as root.
 fn end(child: &mut Child) {
     succeeded(as_root("kill").args(["--", &format!("-{}", child.id())]));
     child.wait().expect("a child is waited for once");

@@ -4,10 +4,10 @@
 //! `let Some(machine) = Machine::installed() else { return };`. It then has a machine of its own with the package
 //! installed and the daemon running; `Machine::boot()` leaves the installation to the test. Commands run inside with
 //! `machine.ok(&["systemctl", "status", "punctual"])`, as other users with `machine.run_as("anna", …)`. Nothing
-//! sleeps: `machine.wait_until("it is active again", |machine| …)` looks again whenever the machine logs something.
-//! A machine costs about two seconds, so what does not disturb each other shares one.
+//! sleeps: `machine.wait_until("it is active again", |machine| …)` checks again whenever the machine logs something.
+//! A machine costs about two seconds, so checks that do not disturb each other share one.
 //!
-//! A program of its own, because a booted system is heavy and takes most of a machine.
+//! It is a program of its own, because a booted system is heavy and takes most of a machine.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

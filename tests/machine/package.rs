@@ -1,4 +1,4 @@
-//! The Debian package: what an installation starts, what an upgrade keeps, and what a removal leaves.
+//! The Debian package: what an installation starts, what an upgrade keeps, and what a removal leaves behind.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -19,18 +19,18 @@ fn an_installation_starts_the_daemon_and_enables_it() {
     assert_eq!(machine.ok(&["dpkg", "--verify", "punctual"]), "");
     let user = machine.ok(&["getent", "passwd", "punctual"]);
     assert!(user.ends_with(":/var/lib/punctual:/usr/sbin/nologin\n"), "{user}");
-    // All that it depends on is there, and its version is that of the program.
+    // All dependencies are installed, and the package has the version of the program.
     let version = machine.ok(&["punctual", "--version"]);
     let package =
         machine.ok(&["dpkg-query", "--show", "--showformat", "punctual ${Version}", "punctual"]);
     assert_eq!(package, format!("{}-1", version.trim()));
     let unresolved = machine.shell("ldd /usr/bin/punctual | grep 'not found' || true");
     assert_eq!(unresolved, "");
-    // Nothing runs that nobody has asked for, and no port is open.
+    // There are no jobs, and no port is open.
     assert_eq!(machine.json(&["list"])["jobs"], json!([]));
     let listening = machine.shell("tail -n +2 /proc/net/tcp /proc/net/tcp6 | grep ' 0A ' || true");
     assert_eq!(listening, "");
-    // systemd has nothing to complain of in the unit, and finds little to attack in it (30 stands for 3.0).
+    // systemd finds no fault in the unit, and rates its exposure below 3.0 (30).
     assert_eq!(machine.shell("systemd-analyze verify punctual.service 2>&1"), "");
     machine.ok(&[
         "systemd-analyze",
@@ -39,10 +39,10 @@ fn an_installation_starts_the_daemon_and_enables_it() {
         "--no-pager",
         "punctual.service",
     ]);
-    // The administrator's secrets are for root only.
+    // Only root can read the administrator's secrets.
     let mode = machine.ok(&["stat", "--format=%a %U", "/etc/punctual/credentials"]);
     assert_eq!(mode, "700 root\n");
-    // The documented check for a monitor tells a user without access from a daemon that does not answer.
+    // The documented check for a monitor distinguishes a user without access from a daemon that does not answer.
     let document = include_str!("../../docs/OPERATIONS.md");
     let script = document.split("```sh\n").find(|text| text.contains("# check_punctual")).unwrap();
     let script = script.split("```").next().unwrap();
@@ -78,14 +78,14 @@ fn an_installation_has_manual_pages_and_completions() {
     let zsh = machine.ok(&["head", "--lines=1", "/usr/share/zsh/vendor-completions/_punctual"]);
     assert_eq!(zsh, "#compdef punctual\n");
     machine.ok(&["test", "-s", "/usr/share/fish/vendor_completions.d/punctual.fish"]);
-    // They can be read by all.
+    // All users can read them.
     let modes = "find /usr/share -type f -path '*punctual*' -not -perm 644";
     assert_eq!(machine.shell(modes), "");
 }
 
 #[test]
 fn an_upgrade_under_load_loses_no_run_and_repeats_none() {
-    // Ten runs a second, until the daemon has been replaced and has run some of them.
+    // Ten runs per second, until the daemon has been replaced and the new one has run some of them.
     const RUNS_MAX: u64 = 900;
     let Some(machine) = Machine::installed() else { return };
     let started = machine.pipe("started");
@@ -120,7 +120,7 @@ fn an_upgrade_under_load_loses_no_run_and_repeats_none() {
     let after = machine.property("MainPID");
     assert_ne!(after, before);
     assert_eq!(machine.property("ActiveState"), "active");
-    // What ran was given the time to end.
+    // The old daemon let its runs end.
     let long = &machine.json(&["runs", "long"])["runs"][0];
     assert_eq!((&long["state"], &long["attempt"]), (&json!("succeeded"), &json!(1)), "{long}");
     assert!(machine.ok(&["punctual", "logs", "long"]).contains("all of it"));
@@ -160,17 +160,17 @@ fn machine_time(milliseconds: u64) -> String {
 #[test]
 fn an_upgrade_keeps_what_the_administrator_has_decided() {
     let Some(machine) = Machine::installed() else { return };
-    // A file that was changed stays.
+    // A changed file is kept.
     let faulty = "[nothing]\n";
     machine.write("/etc/punctual/jobs.toml", faulty);
-    // A daemon that cannot start with it does not leave the package half installed.
+    // If the daemon cannot start with it, the package is not left half installed.
     let upgrade = machine.shell(&format!("{UPGRADE} 2>&1"));
     assert!(upgrade.contains("punctual.service did not restart"), "{upgrade}");
     assert_eq!(machine.ok(&["cat", "/etc/punctual/jobs.toml"]), faulty);
     let status = machine.ok(&["dpkg-query", "--show", "--showformat=${Status}", "punctual"]);
     assert_eq!(status, "install ok installed");
     assert_eq!(machine.property("ActiveState"), "failed");
-    // A unit that was disabled is not enabled again.
+    // A disabled unit stays disabled.
     machine.ok(&["systemctl", "disable", "punctual"]);
     machine.shell("dpkg --install --force-confold /packages/punctual_*-1_*.deb");
     assert_eq!(machine.property("UnitFileState"), "disabled");
@@ -204,7 +204,7 @@ fn a_removal_keeps_jobs_and_settings_and_a_purge_leaves_nothing() {
 }
 
 #[test]
-fn a_purge_succeeds_where_the_user_or_a_folder_is_in_use() {
+fn a_purge_succeeds_if_the_user_or_a_folder_is_in_use() {
     let Some(mut machine) = Machine::installed() else { return };
     machine.ok(&["systemd-run", "--quiet", "--uid=punctual", "sleep", "600"]);
     // A mount point cannot be removed.
@@ -221,14 +221,14 @@ fn a_purge_succeeds_where_the_user_or_a_folder_is_in_use() {
     assert!(!status.contains("ok installed") && !status.contains("config-files"), "{status}");
     assert!(machine.ok(&["getent", "passwd", "punctual"]).starts_with("punctual:"));
     assert_eq!(machine.shell("ls -d /etc/punctual || true"), "");
-    // The user that is left is used again. A drop-in that is there before the package finds the home of the user.
+    // The remaining user is used again. A drop-in that was installed before the package works with the user's home.
     machine.shell("umount /var/lib/punctual/mounted && rm -r /var/lib/punctual");
     machine.drop_in("other-users", include_str!("../../systemd/drop-ins/other-users.conf"));
     machine.install();
     let (_, printed) =
         machine.run_job(&["--user", "punctual"], "pwd; echo text > file; cat ~/file");
     assert!(printed.starts_with("/var/lib/punctual\ntext\n"), "{printed}");
-    // It is made again at each boot.
+    // The home is made again at each boot.
     machine.shell("systemctl stop punctual && rm -r /var/lib/punctual");
     machine.reboot();
     assert_eq!(machine.property("ActiveState"), "active");

@@ -1,13 +1,13 @@
-//! The sandbox of the shipped unit: what a job sees in it, what it refuses, and the settings that open it.
+//! The sandbox of the shipped unit: what a job sees in it, what it denies, and the settings that open it.
 
 use std::collections::BTreeSet;
 
 use crate::machine::{Machine, NEVER};
 
-/// The document whose table says what a job sees, and what changes that.
+/// Its table "What a job sees" lists the restrictions and the settings that change them.
 const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
 
-/// What jobs do. Each has to succeed.
+/// Scripts of ordinary jobs. Each has to succeed.
 const ALLOWED: [&str; 17] = [
     "perl -MIO::Socket -e 'IO::Socket::INET->new(Listen => 1) or die'",
     "echo one | tr a-z A-Z | grep -q ONE",
@@ -28,7 +28,7 @@ const ALLOWED: [&str; 17] = [
     "curl --silent --unix-socket /run/punctual/punctual.sock http://punctual/healthz",
 ];
 
-/// What the sandbox keeps away. Each has to fail.
+/// Scripts that the sandbox denies. Each has to fail.
 const REFUSED: [&str; 9] = [
     "touch /etc/new",
     "touch /usr/bin/new",
@@ -42,7 +42,7 @@ const REFUSED: [&str; 9] = [
 ];
 
 #[test]
-fn ordinary_jobs_work_in_the_sandbox_and_what_it_keeps_away_is_refused() {
+fn ordinary_jobs_work_in_the_sandbox_and_others_are_denied() {
     let Some(machine) = Machine::installed() else { return };
     let allowed =
         ALLOWED.map(|script| format!("({script}) || echo 'PROBE failed: {}'", quoted(script)));
@@ -59,13 +59,13 @@ fn ordinary_jobs_work_in_the_sandbox_and_what_it_keeps_away_is_refused() {
     let unexpected: Vec<&str> = said.lines().filter(|line| line.starts_with("PROBE")).collect();
     assert!(unexpected.is_empty(), "{unexpected:?}\n{said}");
 
-    // So do worker processes.
+    // Worker processes work, too.
     let builtin = ["--builtin", "noop", "--executor", "processpool"];
     machine.ok(&[&["punctual", "add", "builtin", "--at", NEVER], &builtin[..]].concat());
     machine.ok(&["punctual", "run", "builtin", "--wait"]);
 }
 
-/// What a job sees, each with a script that succeeds if it does.
+/// What a job sees, each with a script that succeeds if the job sees it.
 const SEEN: [(&str, &str); 12] = [
     (
         "of what systemd gives to the daemon, it has the names of folders",
@@ -99,7 +99,7 @@ const SEEN: [(&str, &str); 12] = [
     ),
 ];
 
-/// Settings of the unit, each line of which is in the document, and a script that fails without them.
+/// Settings of the unit, and a script that fails without them. The document has each line of the settings.
 const OPENED: [(&str, &str); 13] = [
     ("ProtectProc=invisible", "! ps -p 1"),
     ("ReadWritePaths=/srv/backup", "touch /srv/backup/file"),
@@ -126,7 +126,7 @@ const OPENED: [(&str, &str); 13] = [
 ];
 
 #[test]
-fn a_job_sees_what_the_document_says_and_each_setting_in_it_opens_what_it_names() {
+fn a_job_sees_what_the_document_says_and_each_setting_opens_what_it_should() {
     let Some(machine) = Machine::installed() else { return };
     machine.shell(
         "useradd --create-home anna && chmod 755 /home/anna
@@ -150,7 +150,7 @@ fn a_job_sees_what_the_document_says_and_each_setting_in_it_opens_what_it_names(
         let (succeeded, printed) = machine.run_job(&[], denied);
         assert!(!succeeded && printed.contains("Access denied"), "{denied}: {printed}");
     }
-    // What is in the private folders goes with the daemon; the home stays.
+    // A restart of the daemon empties the private folders; the home stays.
     let leave = "touch ~/left /tmp/left /var/tmp/left";
     assert!(machine.run_job(&[], leave).0);
     machine.ok(&["systemctl", "restart", "punctual"]);
@@ -173,7 +173,7 @@ fn a_job_sees_what_the_document_says_and_each_setting_in_it_opens_what_it_names(
     }
 }
 
-/// All that a command has in its environment.
+/// All environment variables of a command.
 const VARIABLES: [&str; 14] = [
     "CONFIGURATION_DIRECTORY",
     "HOME",
@@ -191,7 +191,7 @@ const VARIABLES: [&str; 14] = [
     "USER",
 ];
 
-/// What the service manager gives to the daemon alone.
+/// Variables that systemd gives to the daemon alone.
 const DAEMONS_OWN: [&str; 9] = [
     "CREDENTIALS_DIRECTORY",
     "INVOCATION_ID",
@@ -205,11 +205,11 @@ const DAEMONS_OWN: [&str; 9] = [
 ];
 
 #[test]
-fn nothing_that_the_service_manager_gives_to_the_daemon_reaches_a_command() {
+fn nothing_that_systemd_gives_to_the_daemon_reaches_a_command() {
     let Some(machine) = Machine::installed() else { return };
     machine.shell("echo secret >/etc/punctual/credentials/token");
     machine.drop_in("secret", "[Service]\nLoadCredential=token:/etc/punctual/credentials/token\n");
-    // It hands over a socket, as descriptor 3.
+    // systemd passes a socket to the daemon as descriptor 3.
     machine
         .write("/etc/systemd/system/punctual.socket", "[Socket]\nListenStream=/run/handed-over\n");
     machine.shell("systemctl daemon-reload && systemctl stop punctual && systemctl start punctual.socket punctual");
@@ -223,16 +223,16 @@ fn nothing_that_the_service_manager_gives_to_the_daemon_reaches_a_command() {
     assert!(succeeded, "{printed}");
     let printed: Vec<&str> = printed.lines().filter(|line| !line.starts_with("run ")).collect();
     assert_eq!(names(&printed.join("\n")), VARIABLES.map(str::to_owned).into());
-    // The fourth is the folder that is listed.
+    // Descriptor 3 is the folder that `ls` lists.
     assert_eq!(machine.ok(&["cat", "/var/lib/punctual/fds"]), "0\n1\n2\n3\n");
 }
 
-/// The names of variables, one in each line.
+/// The names of the variables in `env` output.
 fn names(lines: &str) -> BTreeSet<String> {
     lines.lines().map(|line| line.split_once('=').unwrap().0.to_owned()).collect()
 }
 
-/// As text within single quotes.
+/// Escapes a script for use within single quotes.
 fn quoted(script: &str) -> String {
     script.replace('\'', r"'\''")
 }

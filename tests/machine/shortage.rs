@@ -1,16 +1,16 @@
-//! A shortage that passes: while the system has no thread and no process to give, nothing hangs, and nothing is left of it.
+//! A shortage that passes: while the system refuses new threads and processes, nothing hangs, and afterwards all is as before.
 
 use std::process::{Child, Stdio};
 
 use crate::machine::{Machine, NEVER};
 
-/// Requests at a time: more than there are threads that wait for work.
+/// Number of concurrent requests: more than there are idle threads.
 const REQUESTS: usize = 32;
 
-/// A reader that gets no answer for this long fails.
+/// A reader that gets no answer within this time fails.
 const HUNG: &str = "60";
 
-/// Reads from the store with many clients at once, each of which has to be answered.
+/// Reads from the store with many clients at once. Each of them must get an answer.
 fn read_at_once(machine: &Machine) {
     let start = |_| -> Child {
         let mut command = machine.command(&["timeout", HUNG, "punctual", "runs"]);
@@ -22,7 +22,7 @@ fn read_at_once(machine: &Machine) {
     }
 }
 
-/// The limit of processes and threads of the daemon's user; beyond it the daemon gets none. It takes the same user to set it.
+/// Shows or sets limits of the daemon with `prlimit`, as its own user, since only that user may.
 fn limit(machine: &Machine, daemon: &str, options: &[&str]) -> String {
     let prlimit = ["runuser", "-u", "punctual", "--", "prlimit", "--pid", daemon];
     machine.ok(&[&prlimit[..], options].concat()).trim().to_owned()

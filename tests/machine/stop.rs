@@ -1,4 +1,4 @@
-//! How the daemon ends under a real systemd, when it is asked to and when a job kills it.
+//! How the daemon ends under systemd: when it is stopped, and when a job kills it.
 
 use super::machine::{Machine, UNIT};
 
@@ -16,7 +16,7 @@ fn a_job_that_kills_its_daemon_is_lost_after_three_deaths_and_the_unit_is_active
         &[],
         "kill -9 $(systemctl show --property=MainPID --value punctual); sleep 60",
     );
-    // The daemon may be gone before it answers.
+    // The daemon may die before it answers.
     drop(machine.run(&["punctual", "run", "poison"]));
     machine.wait_until("the daemon has died three times and is back", |machine| {
         machine.property("NRestarts") == "3" && machine.property("ActiveState") == "active"
@@ -24,7 +24,7 @@ fn a_job_that_kills_its_daemon_is_lost_after_three_deaths_and_the_unit_is_active
     let (state, error) = state_of_last_run(&machine, "poison");
     assert_eq!((state.as_str(), error.as_str()), ("lost", "the daemon died 3 times while it ran"));
     assert_eq!(machine.property("StartLimitIntervalUSec"), "0");
-    // However often it dies, it is started again.
+    // systemd restarts it however often it dies.
     for restarts in 4..=8 {
         machine.ok(&["systemctl", "kill", "--signal=KILL", "--kill-whom=main", UNIT]);
         machine.wait_until("it is back", |machine| {

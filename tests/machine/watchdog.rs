@@ -1,10 +1,10 @@
-//! The service manager's watchdog: who is restarted, and who is not.
+//! The watchdog of systemd: which daemons it restarts, and which it does not.
 
 use crate::machine::Machine;
 
-/// The watchdog of these tests, in seconds. It is no shorter, because a busy machine may hold up a healthy daemon for a second.
+/// `WatchdogSec=` of these tests. It is not shorter, because a busy machine may delay a healthy daemon for a second.
 const WATCHDOG: u32 = 3;
-/// The seconds of a wait that a watchdog which is not served would not survive.
+/// Seconds of a wait that a daemon would not survive if it did not notify the watchdog.
 const OUTLASTS: u32 = 2 * WATCHDOG + 1;
 
 /// Restarts the daemon with a short watchdog.
@@ -43,7 +43,7 @@ fn a_daemon_that_is_idle_or_drains_is_not_restarted() {
     let daemon = machine.property("MainPID");
     machine.add("long", &[], &outlasts_the_watchdog(&over));
     machine.ok(&["punctual", "run", "long"]);
-    // The daemon has nothing to do meanwhile.
+    // In the meantime the daemon has nothing to do.
     machine.line(&over);
     assert_eq!((machine.property("MainPID"), machine.property("NRestarts")), (daemon, "0".into()));
     let status = machine.property("StatusText");
@@ -76,12 +76,12 @@ fn a_daemon_whose_database_hangs_or_is_away_is_not_restarted() {
     assert_eq!(machine.property("MainPID"), daemon);
     machine.shell("pkill -CONT -u postgres");
     machine.wait_until("the end of the run is recorded", |machine| {
-        // While the database does not answer, neither does the daemon.
+        // While the database does not answer, the daemon does not answer either.
         let runs = machine.try_json(&["runs", "long"]);
         runs.is_some_and(|runs| runs["runs"][0]["state"] == "succeeded")
     });
 
-    // A start that waits for its database lives, too.
+    // A start that waits for its database is not restarted either.
     machine.ok(&["systemctl", "stop", "punctual", "postgresql"]);
     machine.ok(&["systemctl", "start", "punctual"]);
     let waiting = machine.property("MainPID");
