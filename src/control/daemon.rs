@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::audit::Caller;
 use super::condition::ConditionKind;
 use super::error::{ApiError, JsonAnswer};
-use super::request::{JsonBody, NoInput, QueryParams};
+use super::request::{JSON_BYTES_MAX, NoInput, QueryParams, RawBody, json as parse_json};
 use super::status::StatusReport;
 use super::{Api, ReloadRequest, health};
 use crate::invalid::Invalid;
@@ -41,9 +41,14 @@ pub(super) async fn status(State(api): State<Api>, _: NoInput) -> Json<Value> {
     Json(report.to_value(api.clock.now()))
 }
 
-pub(super) async fn preview(State(api): State<Api>, JsonBody(body): JsonBody) -> JsonAnswer {
+pub(super) async fn preview(
+    State(api): State<Api>,
+    RawBody(body): RawBody<JSON_BYTES_MAX>,
+) -> JsonAnswer {
+    let question = parse_json(&body)?;
+    drop(body);
     let zone = api.rules.borrow().zone.zone.clone();
-    let preview = api.previews.compute(body, zone, api.clock.now()).await?;
+    let preview = api.previews.compute(question, zone, api.clock.now()).await?;
     Ok(Json(preview.to_value()))
 }
 

@@ -60,19 +60,6 @@ impl<const MAX: usize> FromRequest<Api> for RawBody<MAX> {
     }
 }
 
-/// A JSON body, in a request without a query.
-#[derive(Debug)]
-pub(super) struct JsonBody(pub(super) Value);
-
-impl FromRequest<Api> for JsonBody {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
-        let RawBody(bytes) = RawBody::<JSON_BYTES_MAX>::from_request(request, api).await?;
-        json(&bytes).map(Self)
-    }
-}
-
 /// The query, in a request without a body.
 #[derive(Debug)]
 pub(super) struct QueryParams<T>(pub(super) T);

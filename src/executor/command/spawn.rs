@@ -108,6 +108,14 @@ pub(super) fn kernel_environment(
     env.into_iter().map(entry).collect()
 }
 
+/// The stdin of a command: a text, or nothing.
+pub(super) fn stdin_file(text: Option<&str>) -> io::Result<File> {
+    match text {
+        Some(text) => memory_file("punctual-input", text.as_bytes()),
+        None => File::open("/dev/null"),
+    }
+}
+
 /// A file in memory with this content, to be read from its start. Unlike a pipe, all of it is written at once, whether
 /// or not the process that gets the file reads it.
 pub(super) fn memory_file(name: &str, content: &[u8]) -> io::Result<File> {

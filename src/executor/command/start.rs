@@ -1,7 +1,6 @@
 //! How the daemon starts a command: directly, or through the shim if its definition wants what only the shim can set;
 //! in a cgroup, by a launcher, where the daemon has one.
 
-use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use super::process::{Process, SpawnError};
 use super::runner::CommandRunner;
 use super::running::RunningCommand;
 use super::shim::{SharedBlock, ShimRequest};
-use super::spawn::{Spawn, explain, memory_file};
+use super::spawn::{Spawn, explain, stdin_file};
 use crate::executor::assignment::Assignment;
 use crate::executor::run::ExecutorServices;
 use crate::executor::shortage::is_shortage;
@@ -112,11 +111,7 @@ fn prepare(
             (program, spawn, Some(block))
         } else {
             let program = inputs.find_program(name, command.cwd.as_deref())?;
-            let stdin = match inputs.stdin {
-                Some(text) => memory_file("punctual-input", text.as_bytes()),
-                None => File::open("/dev/null"),
-            };
-            let stdin = stdin.map_err(of_daemon)?.into();
+            let stdin = stdin_file(inputs.stdin.as_deref()).map_err(of_daemon)?.into();
             let spawn = Spawn::new(&program, &argv, env, [stdin, stdout, stderr]);
             (program, spawn, None)
         };

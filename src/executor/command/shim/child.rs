@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::{CString, NulError, OsStr, OsString};
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +18,7 @@ use crate::executor::command::environment::{SHELL, find_in_path};
 use crate::executor::command::error::CommandStartError;
 use crate::executor::command::privileges::Privileges;
 use crate::executor::command::run_as::{RunAs, RunAsError};
-use crate::executor::command::spawn::{explain, kernel_environment, memory_file};
+use crate::executor::command::spawn::{explain, kernel_environment, stdin_file};
 
 /// Seconds between SIGXCPU, which a command can handle, and SIGKILL, once its CPU time is used up.
 const CPU_GRACE: u64 = 1;
@@ -46,9 +45,10 @@ fn become_command(request: &ShimRequest) -> Result<Infallible, CommandStartError
     if let Some(mask) = request.umask {
         umask(Mode::from_raw_mode(mask));
     }
-    take_input(request.stdin.as_deref()).map_err(|error| {
-        CommandStartError::transient(format!("the input cannot be set up: {error}"))
-    })?;
+    // The stdin of the command replaces the request.
+    stdin_file(request.stdin.as_deref()).and_then(|file| Ok(dup2_stdin(file)?)).map_err(
+        |error| CommandStartError::transient(format!("the input cannot be set up: {error}")),
+    )?;
     if let (None, Some(soft)) = (request.files, request.soft_files) {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum })
@@ -92,15 +92,6 @@ fn become_command(request: &ShimRequest) -> Result<Infallible, CommandStartError
     limit("memory", Resource::As, request.memory, 0)?;
     let Err(error) = execve(&program, &image.argv, &image.env);
     Err(failed(error.into()))
-}
-
-/// Replaces the request on stdin by the stdin of the command.
-fn take_input(text: Option<&str>) -> io::Result<()> {
-    let file = match text {
-        Some(text) => memory_file("punctual-input", text.as_bytes())?,
-        None => File::open("/dev/null")?,
-    };
-    Ok(dup2_stdin(file)?)
 }
 
 /// A program, its arguments and its environment as `execve` takes them. Unlike `execvp`, this does not let a shell try
