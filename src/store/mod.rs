@@ -1,10 +1,12 @@
-//! Where jobs and the ledger are kept: the seam between the core and a database.
+//! The store keeps jobs and the ledger of their runs: the seam between the scheduler and a database.
 //!
-//! The core decides, a store remembers. [`Store::commit`] takes everything that one step of the
-//! scheduler decided and writes it in one transaction, so that a job is never advanced without
-//! its ledger row. Every write says what it is based on: a job's revision, the node that holds a
-//! run. So the same core is right alone on a file and with other nodes on a server.
-//! [`Archive`] is for readers and never waits for the writer.
+//! The scheduler decides, a store remembers. [`Store::commit`] takes every [`Change`] that one step of the scheduler has
+//! decided and writes them in one transaction, so that a job never moves on in its schedule without its row in the ledger.
+//! Every change says what it is based on: the revision of a job, the node that holds a run. So the same scheduler is right
+//! alone on a file and with other nodes on a server.
+//!
+//! [`Store`] is for the scheduler and sees what was committed last. [`Archive`] is for everybody else and never waits for
+//! the connection that writes.
 
 pub mod sql;
 
@@ -44,14 +46,13 @@ pub enum StoreError {
 pub enum Change {
     /// A new job of revision 1; its id must be free.
     InsertJob(Arc<Job>),
-    /// A job as it is from now on, if its stored revision is the one before, and it was added at the same time: a job
-    /// that was removed and added again begins to count again.
+    /// The new state of a job, if its stored revision is the one before, and it was added at the same instant: a job that
+    /// was removed and added again counts its revisions from 1.
     UpdateJob(Arc<Job>),
-    /// The same where only its place in the schedule is another: state, next occurrence, count of runs, owner.
+    /// The same where only its place in the schedule has changed: state, next occurrence, count of runs, owner.
     AdvanceJob(Arc<Job>),
-    /// A job goes, if its revision is still this; its ledger stays.
+    /// Deletes a job, if its revision is still this; its ledger stays.
     DeleteJob {
-        /// Which one.
         id: JobId,
         /// The revision that was read.
         revision: i64,
@@ -60,160 +61,131 @@ pub enum Change {
     },
     /// A new row of the ledger; its occurrence must have none yet.
     InsertRun(Arc<Run>),
-    /// A row of the ledger as it is from now on, if it has not ended and is held by a node of this name.
+    /// The new state of a run, if it has not ended and is still held by this node.
     UpdateRun {
-        /// The row.
         run: Arc<Run>,
-        /// The node that holds it until now.
+        /// The node that has held it until now.
         held_by: Arc<str>,
     },
-    /// A row of skipped occurrences takes in the occurrences that follow it, if the last one that it stands for is still
+    /// A row of skipped occurrences is extended to the occurrences that follow it, if its last occurrence is still
     /// `former_last`.
     ExtendSkipped {
-        /// The row as it is from now on.
+        /// The new state of the row.
         run: Arc<Run>,
-        /// The last occurrence that it has stood for until now.
+        /// Its last occurrence until now.
         former_last: Timestamp,
     },
     /// An attempt that was not the last one of its run; it must have no row yet.
     InsertAttempt(Arc<Attempt>),
-    /// What an attempt has written.
-    PutOutput {
-        /// The run.
-        run_id: RunId,
-        /// Which of its attempts.
-        attempt: u32,
-        /// What is kept of it.
-        output: Arc<Output>,
-    },
-    /// What an attempt has written so far. Nothing is written if this node does not run it any more.
+    /// The output of an attempt that has ended.
+    PutOutput { run_id: RunId, attempt: u32, output: Arc<Output> },
+    /// The output of a running attempt so far. Nothing is written if this node does not run it any more.
     SavePartialOutput {
-        /// The run.
         run_id: RunId,
-        /// Which of its attempts.
         attempt: u32,
-        /// What is kept of it so far.
         output: Arc<Output>,
         /// The node that runs it.
         held_by: Arc<str>,
     },
-    /// Runs of a job that were started on other nodes are to end; those find out when they meet.
+    /// Asks the other nodes to cancel their running runs of a job. They learn it with their next heartbeat.
     CancelJobRuns {
-        /// Of which job.
         job_id: JobId,
-        /// Why.
         reason: String,
-        /// The node whose runs are not meant.
+        /// The node whose runs are not cancelled.
         except_node: Arc<str>,
     },
-    /// A run that is in flight is to end; a node that holds it finds out when it meets the others.
-    CancelRun {
-        /// Which one.
-        run_id: RunId,
-        /// Why.
-        reason: String,
-    },
+    /// Asks the node that holds a run to cancel it. It learns that with its next heartbeat.
+    CancelRun { run_id: RunId, reason: String },
     /// Since when the scheduler is paused; none if it is not.
     SetPaused(Option<Timestamp>),
     /// A step was written at this instant, by the clock of its node.
     RecordTime(Timestamp),
-    /// A run that has ended is no longer kept, or a part of it. One that is gone already, or has not ended, stays as
-    /// it is.
-    Prune {
-        /// Which one.
-        run_id: RunId,
-        /// What of it.
-        part: RunPart,
-    },
+    /// Deletes a run that has ended, or a part of it. A run that has not ended is left alone.
+    Prune { run_id: RunId, part: RunPart },
 }
 
-/// What is kept of a run.
+/// A part of what is kept of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunPart {
-    /// What its attempts have written.
+    /// The outputs of its attempts.
     Outputs,
     /// The attempts before its last one.
     Attempts,
-    /// Its row. The other parts go before it.
+    /// Its row in the ledger. The other parts must be deleted before it.
     Row,
 }
 
 impl RunPart {
-    /// All of them, in the order in which they go.
+    /// All parts, in the order in which they are deleted.
     pub const ALL: [Self; 3] = [Self::Outputs, Self::Attempts, Self::Row];
 }
 
-/// Which jobs a node wants to hold: what nobody else holds.
+/// The jobs that a node wants to hold. It gets those that no other living node holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
-    /// Who.
     pub node: &'a str,
-    /// Active jobs that are due at or before this.
+    /// Active jobs that are due at or before this instant.
     pub until: Timestamp,
-    /// Of these executors.
+    /// Only jobs of these executors.
     pub executors: &'a [String],
-    /// At most this many, the earliest first.
+    /// The maximum number of jobs; the earliest come first.
     pub limit: usize,
-    /// The nodes that are alive: what one of the others holds is not free.
+    /// The nodes that are alive.
     pub live: &'a [String],
 }
 
-/// Runs in flight, by the node that holds them.
+/// Selects runs in flight by the node that holds them.
 #[derive(Debug, Clone, Copy)]
 pub enum Holder<'a> {
     /// This node.
     Node(&'a str),
-    /// A node that the store does not know any more, or on a store of one node any other; this one is not meant. That
-    /// is judged when the runs are read: who has come meanwhile is known before it holds any.
+    /// Nodes that the store does not know any more, or, on a store of one node, any other node. This is decided when the
+    /// runs are read: a node that has joined meanwhile is known before it holds a run.
     Gone {
-        /// Who asks.
+        /// The node that asks, whose own runs are not selected.
         but: &'a str,
     },
 }
 
-/// Runs of one job that are in flight on other nodes.
+/// How many runs of one job are in flight on other nodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InFlightCount {
-    /// Those that were started.
     pub running: u32,
-    /// Those that wait.
     pub waiting: u32,
 }
 
 /// A node, as the store knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Its name.
     pub name: String,
-    /// Counts its signs of life. Others judge by whether this changes, not by its clock.
+    /// Counts its heartbeats. Other nodes judge by whether this changes, not by its clock.
     pub beat: i64,
     /// When it started, by its own clock.
     pub started_at: Timestamp,
-    /// Its last sign of life, by its own clock.
+    /// Its last heartbeat, by its own clock.
     pub seen_at: Timestamp,
 }
 
-/// What a node finds when it gives a sign of life.
+/// What a node learns with its heartbeat.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClusterView {
-    /// Whether the others had given this node up, or did not know it yet.
+    /// True if the store did not know this node, since it has just started or other nodes have removed it.
     pub is_new: bool,
-    /// All nodes, this one among them.
+    /// All nodes, including this one.
     pub nodes: Vec<Node>,
     /// Since when the scheduler is paused.
     pub paused_since: Option<Timestamp>,
     /// The instant of the last [`Change::RecordTime`].
     pub recorded_time: Option<Timestamp>,
-    /// Runs on this node that another one has asked to end, and why.
+    /// Runs on this node that another node wants to be cancelled, with the reasons.
     pub cancel_requests: Vec<(RunId, String)>,
 }
 
 /// A job with its place in the ledger.
 #[derive(Debug, Clone)]
 pub struct ScheduledJob {
-    /// The job.
     pub job: Job,
-    /// The last of its occurrences that has a row under its anchor.
+    /// The last of its occurrences since its anchor that has a row in the ledger.
     pub last: Option<Timestamp>,
 }
 
@@ -226,13 +198,13 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     fn load_jobs(&self, ids: &[JobId])
     -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
 
-    /// Takes jobs that are due, earliest first, up to [`CLAIM_BYTES`]. On a store of one node that is only a reading.
+    /// Takes jobs that are due, the earliest first, up to [`CLAIM_BYTES`]. On a store of one node this only reads.
     fn claim_jobs(
         &self,
         claim: Claim<'_>,
     ) -> impl Future<Output = Result<Vec<Job>, StoreError>> + Send;
 
-    /// Gives jobs of this executor that are due at or before an instant to any node that wants them.
+    /// Releases the jobs of a node and an executor that are due at or before an instant, so that any node can claim them.
     fn release_jobs(
         &self,
         node: &str,
@@ -250,7 +222,7 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     fn load_runs(&self, ids: &[RunId])
     -> impl Future<Output = Result<Vec<Run>, StoreError>> + Send;
 
-    /// For each of these jobs the row of its latest occurrence under its anchor, where that row is a skip of this reason.
+    /// For each of these jobs the row of its latest occurrence since its anchor, if that row is a skip of this reason.
     fn latest_skips(
         &self,
         jobs: &[Arc<Job>],
@@ -264,13 +236,13 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         attempt: u32,
     ) -> impl Future<Output = Result<Option<Output>, StoreError>> + Send;
 
-    /// How many runs of each job are in flight on nodes other than this; those that tell of others do not count.
+    /// How many runs of each job are in flight on other nodes than this. Runs of hooks do not count.
     fn count_in_flight_elsewhere(
         &self,
         node: &str,
     ) -> impl Future<Output = Result<Vec<(JobId, InFlightCount)>, StoreError>> + Send;
 
-    /// A sign of life: the node is known from now on.
+    /// Sends a heartbeat of a node, which the store knows from then on.
     fn heartbeat(
         &self,
         node: &str,
@@ -278,7 +250,7 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<ClusterView, StoreError>> + Send;
 
-    /// Forgets nodes whose beat is still this: those that are dead, and the node itself when it leaves.
+    /// Removes nodes whose count of heartbeats is still this: dead nodes, and the node itself when it leaves.
     fn remove_nodes(&self, dead: &[Node]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Since when the scheduler is paused, if it is.
@@ -297,36 +269,34 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<ScheduledJob>, StoreError>> + Send;
 
-    /// Returns when there may be something to see: another node has said so, or the store is no longer the one that was
-    /// opened. That it does not return says nothing.
+    /// Returns when another node has sent a hint that something has changed, or when the store is no longer the one that
+    /// was opened. Hints may be lost, so silence means nothing.
     fn wait_for_hint(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Writes all changes, or none.
     fn commit(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
-/// An estimate of the bytes that a run takes beside its texts, with its entries in the indexes.
+/// An estimate of the bytes that a run takes without its texts, with its entries in the indexes.
 pub const RUN_BYTES: u64 = 500;
-/// The same of an attempt or an output.
+/// The same estimate for an attempt or an output.
 pub const ATTEMPT_BYTES: u64 = 200;
 
-/// Bytes of definitions at which a claim ends: the job with which they are reached is its last one. So jobs that are
-/// few and large take no more memory than many small ones.
+/// A claim ends with the job with which the definitions reach this many bytes. So a few large jobs take no more memory
+/// than many small ones.
 pub const CLAIM_BYTES: usize = 8 * 1024 * 1024;
 
-/// Rows of a page.
+/// A page of rows.
 #[derive(Debug, Clone, Default)]
 pub struct Rows<T> {
-    /// The rows.
     pub rows: Vec<T>,
     /// Whether the page ended before its limit, because it reached [`PAGE_BYTES`](crate::filter::PAGE_BYTES).
     pub is_cut: bool,
 }
 
-/// A job that a start or a reload looks at.
+/// A job that is reviewed at a start or a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReviewedJob {
-    /// The job.
     pub id: JobId,
     /// Whether a file declares it.
     pub is_declared: bool,
@@ -341,7 +311,7 @@ impl ReviewedJob {
     }
 }
 
-/// A future of a reading.
+/// The future of a read.
 pub type ReadFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// What readers need of a store.
@@ -364,8 +334,8 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
     /// The output of an attempt of a run, if it wrote any.
     fn output<'a>(&'a self, run_id: &'a str, attempt: u32) -> ReadFuture<'a, Option<Output>>;
 
-    /// The jobs that a start or a reload looks at: those that a file declared, those that are broken, and those whose
-    /// executor is none of these; a page in the order of their ids, after one of them.
+    /// The jobs that are reviewed at a start or a reload: those that a file declares, those that are broken, and those whose
+    /// executor is none of these. A page in the order of their ids, after this id.
     fn jobs_to_review<'a>(
         &'a self,
         executors: &'a [String],
@@ -376,7 +346,7 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
     /// A page of runs that need not be kept.
     fn prunable<'a>(&'a self, which: Prunable<'a>, limit: usize) -> ReadFuture<'a, Vec<RunId>>;
 
-    /// Jobs with more rows in the ledger than this, in the order of their ids, after one of them.
+    /// Jobs with more rows in the ledger than this, in the order of their ids, after this id.
     fn crowded_jobs<'a>(
         &'a self,
         rows: usize,
@@ -385,7 +355,7 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
     ) -> ReadFuture<'a, Vec<String>>;
 
     /// The ended runs older than this one, the newest first, each with the bytes that it takes with its attempts and
-    /// outputs. The number is an estimate: what its texts take, and a constant for each row.
+    /// outputs. The number is an estimate: the bytes of its texts, and a constant for each row.
     fn run_sizes<'a>(
         &'a self,
         before: Option<&'a str>,
@@ -395,7 +365,7 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
     /// A page of finished jobs.
     fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> ReadFuture<'a, Vec<Job>>;
 
-    /// When the newest job finished that is not among this many newest finished ones; none if there is no such job.
+    /// When the newest finished job beyond this many finished; none if there are not more finished jobs than that.
     fn finished_beyond(&self, keep: usize) -> ReadFuture<'_, Option<Timestamp>>;
 
     /// How many jobs are in each state.

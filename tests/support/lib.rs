@@ -15,11 +15,9 @@
 pub mod audit;
 pub mod bench;
 pub mod commands;
-pub mod definitions;
 pub mod executor;
 pub mod jobs;
 pub mod load;
-pub mod pools;
 pub mod port;
 pub mod raw;
 pub mod servers;

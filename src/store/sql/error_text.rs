@@ -1,33 +1,18 @@
-//! Why a database server cannot be used, in words for a person, and whether waiting helps. The words leave out what
-//! only a developer of the server or of a library understands: lines of its source, links into its manual.
+//! Says why a database cannot be used, in words for a person, and whether waiting helps. The words leave out what only a
+//! developer of the server or of a library understands: lines of its source, links into its manual.
 
 use std::io;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use rustls::CertificateError;
-use sqlx::error::DatabaseError;
-use sqlx::mysql::MySqlDatabaseError;
-
-use super::url::StoreUrl;
+use super::dialect::Dialect;
 use crate::store::StoreError;
+use rustls::CertificateError;
 
-/// How long a connection is waited for: a server that is away is tried again by the core.
+/// How long to wait for a connection. The scheduler tries a server that is away again.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// `PostgreSQL`'s codes, or how they begin, of a server that cannot be used now: starting, stopping, out of
-/// connections, memory or disk, taking no writes, a lock that is held, a fault of its own.
-const POSTGRES_PASSES: [&str; 8] = ["57", "53", "08", "25006", "55P03", "40", "58", "XX"];
-/// `MySQL`'s and `MariaDB`'s numbers of the same. Before the handshake they come without a code.
-const MYSQL_PASSES: [u16; 24] = [
-    1021, 1040, 1041, 1047, 1053, 1129, 1135, 1152, 1153, 1154, 1155, 1156, 1157, 1158, 1159, 1160,
-    1161, 1203, 1205, 1213, 1226, 1290, 1792, 1836,
-];
-/// `PostgreSQL`'s codes of a right that the user lacks; one who may not use a schema does not see it, either.
-const POSTGRES_DENIED: [&str; 2] = ["42501", "3F000"];
-/// The same of `MySQL` and `MariaDB`: of a database, a table, a column, an operation.
-const MYSQL_DENIED: [u16; 4] = [1044, 1142, 1143, 1227];
-/// Kinds of errors of a file that is not opened until somebody changes it or its rights.
+/// Kinds of errors of a file that last until somebody changes the file or its rights.
 const FILE_LASTS: [ErrorKind; 5] = [
     ErrorKind::AlreadyExists,
     ErrorKind::PermissionDenied,
@@ -35,7 +20,7 @@ const FILE_LASTS: [ErrorKind; 5] = [
     ErrorKind::IsADirectory,
     ErrorKind::NotADirectory,
 ];
-/// Kinds of errors of the system that are told by their name.
+/// Kinds of errors of the system whose name says enough.
 const CLEAR: [ErrorKind; 7] = [
     ErrorKind::ConnectionRefused,
     ErrorKind::ConnectionReset,
@@ -45,34 +30,70 @@ const CLEAR: [ErrorKind; 7] = [
     ErrorKind::TimedOut,
     ErrorKind::BrokenPipe,
 ];
-/// How the system says that a host name leads nowhere.
+/// The beginning of the system's error for a host name that cannot be resolved.
 const UNRESOLVED: &str = "failed to lookup address information: ";
 
-/// An error that ends a start.
-pub(super) fn refuse(place: &StoreUrl, error: &str) -> StoreError {
-    StoreError::Refused(format!("{place}: {error}"))
+/// The database that an error is about.
+#[derive(Debug, Clone)]
+pub(super) struct ErrorContext {
+    /// Its URL without a password.
+    pub(super) url: String,
+    pub(super) dialect: &'static dyn Dialect,
+    /// Whether its server is reached through a socket of this machine, which is not there until the server is.
+    pub(super) is_at_socket: bool,
 }
 
-/// Turns a failed connection into an error: unavailable if it may succeed later, refused if it never will.
-pub(super) fn unreachable(place: &StoreUrl, error: &sqlx::Error) -> StoreError {
-    let message = format!("{place}: {}", words(error));
-    if may_pass(place, error) {
-        return StoreError::Unavailable(message);
+impl ErrorContext {
+    /// An error that ends a start.
+    pub(super) fn refuse(&self, error: &str) -> StoreError {
+        StoreError::Refused(format!("{}: {error}", self.url))
     }
-    StoreError::Refused(message)
+
+    /// An error that may pass.
+    pub(super) fn unavailable(&self, error: &str) -> StoreError {
+        StoreError::Unavailable(format!("{}: {error}", self.url))
+    }
+
+    /// Turns a failed connection into an error: unavailable if it may succeed later, refused if it never will.
+    pub(super) fn unreachable(&self, error: &sqlx::Error) -> StoreError {
+        let message = words(self.dialect, error);
+        if self.may_pass(error) { self.unavailable(&message) } else { self.refuse(&message) }
+    }
+
+    /// Whether a connection that could not be made may be made later, without anybody changing the settings, the
+    /// certificate or the rights.
+    fn may_pass(&self, error: &sqlx::Error) -> bool {
+        use CertificateError as Invalid;
+        if let Some(error) = error.as_database_error() {
+            return self.dialect.is_one_of(error, &self.dialect.errors().passing);
+        }
+        let sqlx::Error::Io(error) = error else {
+            return matches!(
+                error,
+                sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
+            );
+        };
+        if let Some(error) = tls_error(error) {
+            // A machine that starts may not know the time yet.
+            return matches!(
+                error,
+                rustls::Error::InvalidCertificate(
+                    Invalid::NotValidYet | Invalid::NotValidYetContext { .. }
+                )
+            );
+        }
+        // Of a connection over the network, only a file that the URL names is not found.
+        self.is_at_socket || error.kind() != ErrorKind::NotFound
+    }
 }
 
-/// Why, in words.
-pub(super) fn words(error: &sqlx::Error) -> String {
+/// An error of sqlx in words.
+pub(super) fn words(dialect: &dyn Dialect, error: &sqlx::Error) -> String {
     if let Some(error) = error.as_database_error() {
-        return if is_mysql(error).is_some() {
-            error.to_string()
-        } else {
-            error.message().to_owned()
-        };
+        return dialect.error_text(error);
     }
     if let sqlx::Error::Io(error) = error {
-        return words_of_io(error);
+        return io_error_text(error);
     }
     if let sqlx::Error::Tls(error) = error {
         return format!("TLS: {error}");
@@ -86,9 +107,9 @@ pub(super) fn words(error: &sqlx::Error) -> String {
     error.to_string()
 }
 
-fn words_of_io(error: &io::Error) -> String {
-    if let Some(error) = tls(error) {
-        return words_of_tls(error);
+fn io_error_text(error: &io::Error) -> String {
+    if let Some(error) = tls_error(error) {
+        return tls_error_text(error);
     }
     let text = error.to_string();
     if let Some(why) = text.strip_prefix(UNRESOLVED) {
@@ -107,89 +128,46 @@ fn words_of_io(error: &io::Error) -> String {
     without_number(error)
 }
 
-/// What the system says, without the number of its error.
+/// The system's text of an error, without its number.
 pub(super) fn without_number(error: &io::Error) -> String {
     error.to_string().split(" (os error ").next().unwrap_or_default().to_owned()
 }
 
-fn words_of_tls(error: &rustls::Error) -> String {
-    use CertificateError as Fault;
+fn tls_error_text(error: &rustls::Error) -> String {
+    use CertificateError as Invalid;
     let rustls::Error::InvalidCertificate(fault) = error else { return format!("TLS: {error}") };
-    if matches!(fault, Fault::UnknownIssuer) {
+    if matches!(fault, Invalid::UnknownIssuer) {
         return "the server's certificate comes from an issuer that is not trusted here \
             (sslrootcert=FILE in the URL names one for PostgreSQL, ssl-ca=FILE for MySQL)"
             .to_owned();
     }
-    if matches!(fault, Fault::Expired | Fault::ExpiredContext { .. }) {
+    if matches!(fault, Invalid::Expired | Invalid::ExpiredContext { .. }) {
         return format!("the server's certificate has expired: {fault}");
     }
-    if matches!(fault, Fault::NotValidForName | Fault::NotValidForNameContext { .. }) {
+    if matches!(fault, Invalid::NotValidForName | Invalid::NotValidForNameContext { .. }) {
         return format!("the server's certificate is for another host: {fault}");
     }
     format!("the server's certificate cannot be accepted: {fault}")
 }
 
-/// The fault of TLS that an error of a connection carries.
-fn tls(error: &io::Error) -> Option<&rustls::Error> {
+/// The TLS error that an error of a connection carries.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-fn is_mysql(error: &dyn DatabaseError) -> Option<&MySqlDatabaseError> {
-    error.try_downcast_ref()
-}
-
-/// Whether a connection that could not be made may be made later, without anybody changing the settings, the
-/// certificate or the rights.
-pub(super) fn may_pass(place: &StoreUrl, error: &sqlx::Error) -> bool {
-    use CertificateError as Fault;
-    if let Some(error) = error.as_database_error() {
-        return is_mysql(error).map_or_else(
-            || is_one_of(error, &POSTGRES_PASSES),
-            |error| MYSQL_PASSES.contains(&error.number()),
-        );
-    }
-    let sqlx::Error::Io(error) = error else {
-        return matches!(
-            error,
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed
-        );
-    };
-    if let Some(error) = tls(error) {
-        // A machine that starts may not know the time yet.
-        return matches!(
-            error,
-            rustls::Error::InvalidCertificate(
-                Fault::NotValidYet | Fault::NotValidYetContext { .. }
-            )
-        );
-    }
-    // Of a connection over the network, only a file that the URL names is not found.
-    place.is_at_a_socket() || error.kind() != ErrorKind::NotFound
-}
-
-/// Whether a file that the system does not open stays like that until somebody changes it or its rights.
+/// Whether the error of a file lasts until somebody changes the file or its rights.
 pub(super) fn file_lasts(error: &io::Error) -> bool {
     FILE_LASTS.contains(&error.kind())
-}
-
-/// Whether the user of the database lacks a right.
-pub(super) fn is_denied(error: &dyn DatabaseError) -> bool {
-    is_mysql(error).map_or_else(
-        || is_one_of(error, &POSTGRES_DENIED),
-        |error| MYSQL_DENIED.contains(&error.number()),
-    )
-}
-
-fn is_one_of(error: &dyn DatabaseError, beginnings: &[&str]) -> bool {
-    error.code().is_some_and(|code| beginnings.iter().any(|start| code.starts_with(start)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::sql::dialect::postgres::Postgres;
 
-    fn place() -> StoreUrl {
-        StoreUrl::parse("postgres://me@db.example/jobs").unwrap()
+    fn context(is_at_socket: bool) -> ErrorContext {
+        let url = "postgres://me@db.example/jobs".to_owned();
+        ErrorContext { url, dialect: &Postgres, is_at_socket }
     }
 
     fn io(kind: ErrorKind, text: &str) -> sqlx::Error {
@@ -224,10 +202,13 @@ mod tests {
             ),
         ];
         for (error, expected) in cases {
-            assert_eq!(words(&error), expected);
+            assert_eq!(words(&Postgres, &error), expected);
         }
-        assert!(words(&certificate(CertificateError::UnknownIssuer)).contains("not trusted here"));
-        assert!(words(&certificate(CertificateError::Expired)).contains("has expired"));
+        assert!(
+            words(&Postgres, &certificate(CertificateError::UnknownIssuer))
+                .contains("not trusted here")
+        );
+        assert!(words(&Postgres, &certificate(CertificateError::Expired)).contains("has expired"));
     }
 
     #[test]
@@ -239,7 +220,7 @@ mod tests {
             certificate(CertificateError::NotValidYet),
             sqlx::Error::PoolTimedOut,
         ] {
-            assert!(may_pass(&place(), &error), "{error:?}");
+            assert!(context(false).may_pass(&error), "{error:?}");
         }
         for error in [
             certificate(CertificateError::UnknownIssuer),
@@ -249,9 +230,9 @@ mod tests {
             io(ErrorKind::NotFound, "no such file: the one of sslrootcert"),
             sqlx::Error::Configuration("keys".into()),
         ] {
-            assert!(!may_pass(&place(), &error), "{error:?}");
+            assert!(!context(false).may_pass(&error), "{error:?}");
         }
-        let socket = StoreUrl::parse("postgres://me@%2Frun%2Fpostgresql/jobs").unwrap();
-        assert!(may_pass(&socket, &io(ErrorKind::NotFound, "")), "its server has not started yet");
+        let refused = io(ErrorKind::NotFound, "");
+        assert!(context(true).may_pass(&refused), "its server has not started yet");
     }
 }

@@ -1,57 +1,58 @@
-//! The columns of a row, read by name and in order. A value that cannot be understood spoils its own
-//! row only: it is noted, with its column, and something harmless stands in for it.
-
-use crate::clock::Timestamp;
+//! Reads the values of a row, column by column. A value that cannot be understood does not stop the reading: the first
+//! fault is kept with the name of its column, and a harmless value takes the place of the faulty one. The caller marks
+//! the job as broken, or the run as lost, with this fault as the reason.
 
 use super::value::{Cell, SqlRow};
+use crate::clock::Timestamp;
 
-/// Characters of a value that are shown in a note.
+/// Characters of a faulty value that are shown.
 const SHOWN_MAX: usize = 100;
 
-/// A row, and the names of its columns in their order.
+/// A row that is being read. [`Self::start_column`] names the column whose value is read next.
 #[derive(Debug)]
-pub(super) struct RowReader<'n> {
+pub(super) struct RowReader {
     row: SqlRow,
-    names: std::str::Split<'n, &'static str>,
-    name: &'n str,
+    column: &'static str,
     /// The first value that was not understood.
     fault: Option<String>,
-    /// The same of a column that tells this row from others.
+    /// The first one of a column that changes use to find this row. Such a row cannot be written.
     key_fault: Option<String>,
 }
 
-impl<'n> RowReader<'n> {
-    /// A row of a statement that selects these columns, with a comma and a space between them.
-    pub(super) fn new(row: SqlRow, names: &'n str) -> Self {
-        Self { row, names: names.split(", "), name: "", fault: None, key_fault: None }
+impl RowReader {
+    pub(super) fn new(row: SqlRow) -> Self {
+        Self { row, column: "", fault: None, key_fault: None }
     }
 
-    /// What was not understood so far.
+    pub(super) fn start_column(&mut self, name: &'static str) {
+        self.column = name;
+    }
+
+    /// The first fault so far.
     pub(super) fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
     }
 
-    /// Why a change cannot name this row.
+    /// The first fault so far of a column that changes use to find this row.
     pub(super) fn key_fault(&self) -> Option<&str> {
         self.key_fault.as_deref()
     }
 
-    /// Notes that the column that was read last is not understood.
+    /// Notes that the value of the current column is not understood.
     pub(super) fn refuse(&mut self, shown: &str) {
         if self.fault.is_none() {
             let shown: String = shown.chars().take(SHOWN_MAX).collect();
-            let name = self.name;
+            let name = self.column;
             self.fault = Some(format!("the store's column {name} is not understood: {shown}"));
         }
     }
 
-    fn next(&mut self) -> Cell {
-        self.name = self.names.next().unwrap_or_default();
-        self.row.next()
+    fn refuse_word(&mut self, word: &str) {
+        self.refuse(&format!("\"{word}\""));
     }
 
     pub(super) fn text_option(&mut self) -> Option<String> {
-        match self.next() {
+        match self.row.next() {
             Cell::Null => None,
             Cell::Text(text) => Some(text),
             Cell::Integer(number) => {
@@ -65,7 +66,7 @@ impl<'n> RowReader<'n> {
         }
     }
 
-    /// Text that must be there; else an empty one stands in.
+    /// Text that must be there; an empty text stands in for a faulty one.
     pub(super) fn text(&mut self) -> String {
         let text = self.text_option();
         text.unwrap_or_else(|| {
@@ -75,11 +76,11 @@ impl<'n> RowReader<'n> {
     }
 
     pub(super) fn integer_option(&mut self) -> Option<i64> {
-        match self.next() {
+        match self.row.next() {
             Cell::Null => None,
             Cell::Integer(number) => Some(number),
             Cell::Text(shown) | Cell::Other(shown) => {
-                self.refuse(&format!("\"{shown}\""));
+                self.refuse_word(&shown);
                 None
             }
         }
@@ -95,13 +96,25 @@ impl<'n> RowReader<'n> {
         fitting
     }
 
-    /// The same where it must be there; else `instead` stands in.
+    /// A number that must be there; `instead` stands in for a faulty one.
     pub(super) fn number<T: TryFrom<i64>>(&mut self, instead: T) -> T {
         let number = self.number_option();
         number.unwrap_or_else(|| {
             self.refuse("null");
             instead
         })
+    }
+
+    /// A number that says yes (1) or no (0); "no" stands in for a faulty one.
+    pub(super) fn flag(&mut self) -> bool {
+        match self.number(0_i64) {
+            0 => false,
+            1 => true,
+            other => {
+                self.refuse(&other.to_string());
+                false
+            }
+        }
     }
 
     pub(super) fn instant_option(&mut self) -> Option<Timestamp> {
@@ -113,7 +126,7 @@ impl<'n> RowReader<'n> {
         instant
     }
 
-    /// An instant that must be there; else the first one of the calendar stands in.
+    /// An instant that must be there; the Unix epoch stands in for a faulty one.
     pub(super) fn instant(&mut self) -> Timestamp {
         let instant = self.instant_option();
         instant.unwrap_or_else(|| {
@@ -122,26 +135,26 @@ impl<'n> RowReader<'n> {
         })
     }
 
-    /// A word of a list; else `instead` stands in.
+    /// A word that `parse` knows; `instead` stands in for a faulty one.
     pub(super) fn word<T>(&mut self, parse: impl Fn(&str) -> Option<T>, instead: T) -> T {
         let word = self.text();
         parse(&word).unwrap_or_else(|| {
-            self.refuse(&format!("\"{word}\""));
+            self.refuse_word(&word);
             instead
         })
     }
 
-    /// The same where there may be none.
+    /// A word that `parse` knows, if there is one.
     pub(super) fn word_option<T>(&mut self, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         let word = self.text_option()?;
         let known = parse(&word);
         if known.is_none() {
-            self.refuse(&format!("\"{word}\""));
+            self.refuse_word(&word);
         }
         known
     }
 
-    /// Reads a column that tells this row from others.
+    /// Reads a column that changes use to find this row.
     pub(super) fn key<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.fault.take();
         let value = read(self);
@@ -165,23 +178,26 @@ mod tests {
             Cell::Text("soon".to_owned()),
             Cell::Null,
         ];
-        let mut columns = RowReader::new(SqlRow::new(cells), "id, attempt, due_at, node");
-        assert_eq!(columns.key(RowReader::text), "a");
-        assert_eq!(columns.fault(), None);
-        assert_eq!(columns.number::<u32>(1), 1);
-        assert_eq!(columns.instant(), Timestamp::UNIX_EPOCH);
-        assert_eq!(columns.key(RowReader::text), "");
-        assert_eq!(columns.fault(), Some("the store's column attempt is not understood: -1"));
-        assert_eq!(columns.key_fault(), Some("the store's column node is not understood: null"));
+        let mut reader = RowReader::new(SqlRow::new(cells));
+        reader.start_column("id");
+        assert_eq!(reader.key(RowReader::text), "a");
+        assert_eq!(reader.fault(), None);
+        reader.start_column("attempt");
+        assert_eq!(reader.number::<u32>(1), 1);
+        reader.start_column("due_at");
+        assert_eq!(reader.instant(), Timestamp::UNIX_EPOCH);
+        reader.start_column("node");
+        assert_eq!(reader.key(RowReader::text), "");
+        assert_eq!(reader.fault(), Some("the store's column attempt is not understood: -1"));
+        assert_eq!(reader.key_fault(), Some("the store's column node is not understood: null"));
     }
 
     #[test]
-    fn null_where_something_must_be_is_named() {
-        let mut columns = RowReader::new(SqlRow::new(vec![Cell::Null]), "coalesce_rule");
-        assert_eq!(columns.word(|word| (word == "all").then_some(1), 2), 2);
-        assert_eq!(
-            columns.fault(),
-            Some("the store's column coalesce_rule is not understood: null")
-        );
+    fn null_where_a_word_must_be_is_named() {
+        let mut reader = RowReader::new(SqlRow::new(vec![Cell::Null]));
+        reader.start_column("coalesce_rule");
+        assert_eq!(reader.word(|word| (word == "all").then_some(1), 2), 2);
+        let fault = "the store's column coalesce_rule is not understood: null";
+        assert_eq!(reader.fault(), Some(fault));
     }
 }

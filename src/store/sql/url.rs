@@ -2,32 +2,39 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
+use std::sync::Arc;
 
-use sqlx::mysql::MySqlConnectOptions;
-use sqlx::postgres::PgConnectOptions;
-
+use super::dialect::mysql::MySql;
+use super::dialect::postgres::Postgres;
+use super::server::{self, ServerUrl};
 use crate::invalid::Invalid;
 
-/// A database that was named, and looks as if it could be one.
+/// Reads a URL, if its scheme belongs to one kind of server.
+type ParseServerUrl = fn(&str) -> Option<Result<Arc<dyn ServerUrl>, Invalid>>;
+
+/// Every kind of server.
+const SERVERS: [ParseServerUrl; 2] = [server::parse::<Postgres>, server::parse::<MySql>];
+
+/// The URL of a database.
 #[derive(Debug, Clone)]
 pub enum StoreUrl {
     /// A file of one daemon.
     Sqlite(PathBuf),
     /// A server that several daemons may share.
-    Postgres(Box<PgConnectOptions>, RedactedUrl),
-    /// The same.
-    MySql(Box<MySqlConnectOptions>, RedactedUrl),
+    Server(ServerLocation),
 }
 
-/// A URL without its password.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RedactedUrl(String);
+/// Where a server is, and how it is connected to.
+#[derive(Debug, Clone)]
+pub struct ServerLocation(pub(super) Arc<dyn ServerUrl>);
 
 impl StoreUrl {
     /// Reads a URL.
     pub fn parse(url: &str) -> Result<Self, Invalid> {
         let refuse = |why: &str| Err(Invalid::new("url", why));
+        if let Some(parsed) = SERVERS.iter().find_map(|parse| parse(url)) {
+            return parsed.map(|server| Self::Server(ServerLocation(server)));
+        }
         match url.split_once("://") {
             Some(("sqlite", "" | ":memory:")) => {
                 refuse("must name a file, such as sqlite://punctual.db")
@@ -36,19 +43,6 @@ impl StoreUrl {
                 refuse("takes no options after \"?\", such as sqlite://punctual.db")
             }
             Some(("sqlite", path)) => Ok(Self::Sqlite(PathBuf::from(path))),
-            Some(("postgres" | "postgresql", _)) => {
-                let options = PgConnectOptions::from_str(url).map_err(|error| bad(url, &error))?;
-                Ok(Self::Postgres(Box::new(options), RedactedUrl::new(url)))
-            }
-            Some(("mysql" | "mariadb", rest)) => {
-                let url = format!("mysql://{rest}");
-                let options =
-                    MySqlConnectOptions::from_str(&url).map_err(|error| bad(&url, &error))?;
-                if options.get_database().is_none_or(str::is_empty) {
-                    return refuse("must name a database, such as mysql://user@host/punctual");
-                }
-                Ok(Self::MySql(Box::new(options), RedactedUrl::new(&url)))
-            }
             _ => refuse(
                 "must begin with sqlite://, postgres:// or mysql://, such as sqlite://punctual.db",
             ),
@@ -56,56 +50,12 @@ impl StoreUrl {
     }
 }
 
-impl StoreUrl {
-    /// Whether its server is reached through a socket of this machine, which is not there until the server is.
-    pub(super) fn is_at_a_socket(&self) -> bool {
-        match self {
-            Self::Sqlite(_) => false,
-            Self::Postgres(options, _) => {
-                options.get_socket().is_some() || options.get_host().starts_with('/')
-            }
-            Self::MySql(options, _) => options.get_socket().is_some(),
-        }
-    }
-}
-
-/// What is wrong with a URL, without a part of it: any part may be secret, such as a password that was pasted into an
-/// option.
-fn bad(url: &str, error: &sqlx::Error) -> Invalid {
-    let message = error.to_string();
-    let unquoted = message.split('"').step_by(2).collect::<Vec<_>>().join("…");
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let mut parts = rest.split(|letter: char| !letter.is_alphanumeric());
-    // The names of options are no secret, and say where the fault is.
-    let is_name = |part: &str| rest.contains(&format!("{part}="));
-    if parts.any(|part| part.len() > 3 && unquoted.contains(part) && !is_name(part)) {
-        return Invalid::new("url", "is not a URL of a database");
-    }
-    Invalid::new("url", unquoted)
-}
-
-impl RedactedUrl {
-    fn new(url: &str) -> Self {
-        let hidden = || {
-            let (scheme, rest) = url.split_once("://")?;
-            // A password may contain the sign that ends it: the last one counts.
-            let (user, place) = rest.rsplit_once('@')?;
-            let (name, _) = user.split_once(':')?;
-            Some(format!("{scheme}://{name}:…@{place}"))
-        };
-        let text = hidden().unwrap_or_else(|| url.to_owned());
-        // Options may hold a password too.
-        Self(text.split('?').next().unwrap_or_default().to_owned())
-    }
-}
-
+/// Without a password.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(formatter, "sqlite://{}", path.display()),
-            Self::Postgres(_, RedactedUrl(url)) | Self::MySql(_, RedactedUrl(url)) => {
-                formatter.write_str(url)
-            }
+            Self::Server(ServerLocation(server)) => formatter.write_str(server.shown()),
         }
     }
 }

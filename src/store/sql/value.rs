@@ -1,5 +1,5 @@
-//! What goes into a database and comes out of it: integers and text, and nothing else. So three
-//! databases need no more than one reading and one writing of every word.
+//! The values that go into a database and come out of it: integers and text, and nothing else. So every database needs
+//! only one way to write and one way to read each column.
 
 use crate::clock::Timestamp;
 use crate::store::StoreError;
@@ -7,9 +7,8 @@ use crate::store::StoreError;
 /// A parameter of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SqlValue {
-    /// A whole number: a count, or an instant in microseconds.
+    /// A whole number: a count, or an instant in microseconds since the Unix epoch.
     Integer(Option<i64>),
-    /// Text.
     Text(Option<String>),
 }
 
@@ -33,13 +32,10 @@ impl From<Timestamp> for SqlValue {
 
 /// Takes the parameters of a statement, one after the other.
 pub(super) trait Bind {
-    /// A whole number.
     fn integer(&mut self, number: Option<i64>);
 
-    /// Text.
     fn text(&mut self, text: Option<&str>);
 
-    /// An instant.
     fn instant(&mut self, at: Option<Timestamp>) {
         self.integer(at.map(|at| at.timestamp_micros()));
     }
@@ -56,21 +52,18 @@ impl Bind for Vec<SqlValue> {
     }
 }
 
-/// A column of a row.
+/// A value of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cell {
-    /// Nothing.
     Null,
-    /// A whole number.
     Integer(i64),
-    /// Text.
     Text(String),
-    /// What this program never writes, as far as it can be shown: bytes that are no text, or a fraction.
+    /// A value that this program never writes, such as bytes that are no text, or a fraction: as far as it can be shown.
     Other(String),
 }
 
 impl Cell {
-    /// Bytes of a database that does not tell text from bytes.
+    /// Reads a value of a database that does not tell text from bytes.
     pub(super) fn of_bytes(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
@@ -86,12 +79,11 @@ pub(super) struct SqlRow {
 }
 
 impl SqlRow {
-    /// A row of these columns.
     pub(super) fn new(cells: Vec<Cell>) -> Self {
         Self { cells: cells.into_iter() }
     }
 
-    /// Bytes of the texts that have not been read.
+    /// The bytes of all texts that have not been read yet.
     pub(super) fn bytes(&self) -> usize {
         let bytes = |cell: &Cell| match cell {
             Cell::Text(text) | Cell::Other(text) => text.len(),
@@ -100,7 +92,7 @@ impl SqlRow {
         self.cells.as_slice().iter().map(bytes).sum()
     }
 
-    /// The next column, whatever it holds; nothing after the last one.
+    /// The next value, of whatever type. After the last one, it is null.
     pub(super) fn next(&mut self) -> Cell {
         self.cells.next().unwrap_or(Cell::Null)
     }
@@ -134,7 +126,9 @@ impl SqlRow {
     }
 
     pub(super) fn count(&mut self) -> Result<u64, StoreError> {
-        Ok(u64::try_from(self.integer()?).unwrap_or(0))
+        let number = self.integer()?;
+        let refuse = |_| StoreError::Unusable(format!("{number} is not a count"));
+        u64::try_from(number).map_err(refuse)
     }
 
     pub(super) fn instant_option(&mut self) -> Result<Option<Timestamp>, StoreError> {

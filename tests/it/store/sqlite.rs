@@ -8,7 +8,8 @@ use punctual::clock::Timestamp;
 use punctual::executor::{ExecutorKind, PoolSettings};
 use punctual::filter::{JobFilter, Prunable, RunFilter};
 use punctual::job::{Definition, Due, Job, JobId, JobState, Origin, Overlap, PolicyInput};
-use punctual::run::{Cause, Cost, Outcome, Run, RunId, RunState};
+use punctual::output::Output;
+use punctual::run::{Attempt, Cause, Cost, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::scheduler::admission::Rules;
 use punctual::scheduler::request::{PendingRequest, Request};
 use punctual::scheduler::{NodeIdentity, Scheduler};
@@ -141,8 +142,10 @@ async fn check_damaged(column: &str, value: &str) {
     is_broken("after it was due").await;
     let reviewed = Request::Review(vec![JobId::parse("a").unwrap()]);
     ask(&mut scheduler, due, reviewed).await;
-    if ["run_count", "scheduled_at", "updated_at"].contains(&column) {
-        assert_eq!(store.job("a").await.unwrap().unwrap().state.word(), "active");
+    // A job that is due was written when it was found broken, with all columns of its schedule.
+    let schedule = ["former_state", "scheduled_at", "run_count", "failing", "updated_at"];
+    if schedule.contains(&column) {
+        assert_eq!(store.job("a").await.unwrap().unwrap().state.word(), "active", "{column}");
         return;
     }
     is_broken("after a reload").await;
@@ -162,7 +165,14 @@ async fn a_job_with_an_unknown_word_or_number_is_broken_and_not_given_a_default(
         ("misfire_grace_time", "-1"),
         ("max_runs", "-1"),
         ("max_runs", "'many'"),
+        ("max_runs", "0"),
+        ("requester", "-1"),
+        ("requester", "'root'"),
         ("run_count", "-7"),
+        ("failing", "7"),
+        ("failing", "'perhaps'"),
+        ("former_state", "'asleep'"),
+        ("next_run_time", "'soon'"),
         ("tags", "'no {json'"),
         ("origin", "'elsewhere'"),
         ("anchor", "9223372036854775807"),
@@ -283,6 +293,13 @@ async fn a_run_whose_row_is_damaged_is_lost_and_stops_neither_lists_nor_the_star
         ("anchor", "'once'", false),
         ("event", "'party'", false),
         ("created_at", "9223372036854775807", false),
+        ("crashes", "-1", false),
+        ("scheduled_at", "'once'", true),
+        ("started_at", "'early'", false),
+        ("occurrences", "'some'", true),
+        ("last_scheduled_at", "'before'", true),
+        ("by_signal", "-99999999999", true),
+        ("peak_memory", "-1", true),
         ("exit_code", "99999999999", true),
         ("finished_at", "'late'", true),
         ("cpu_micros", "-1", true),
@@ -313,6 +330,76 @@ async fn a_run_whose_row_is_damaged_is_lost_and_stops_neither_lists_nor_the_star
             assert_eq!(error, fault);
         }
     }
+}
+
+#[tokio::test]
+async fn an_attempt_or_an_output_whose_row_is_damaged_names_its_column_or_its_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let store = SqlStore::open_file(&file).await.unwrap();
+    let run_id = RunId("run-1".into());
+    let attempt = |number| {
+        Change::InsertAttempt(Arc::new(Attempt {
+            run_id: run_id.clone(),
+            number,
+            node: "here".into(),
+            started_at: start(),
+            finished_at: start(),
+            outcome: Outcome::TimedOut { error: "it took too long".to_owned() },
+            cost: Cost::default(),
+        }))
+    };
+    let put = |attempt| {
+        let output = Arc::new(Output::default());
+        Change::PutOutput { run_id: run_id.clone(), attempt, output }
+    };
+    store.commit(vec![attempt(1), attempt(2), put(1), put(2)]).await.unwrap();
+    for (column, value) in [
+        ("started_at", "'early'"),
+        ("finished_at", "9223372036854775807"),
+        ("reason", "'because'"),
+        ("exit_code", "99999999999"),
+        ("by_signal", "'hard'"),
+        ("cpu_micros", "-1"),
+        ("peak_memory", "'much'"),
+    ] {
+        let set = |value: &str| {
+            format!("update attempts set {column} = {value} where run_id = 'run-1' and attempt = 1")
+        };
+        by_hand(&file, &set(value)).await;
+        let outcomes = store.attempts("run-1").await.unwrap();
+        let [first, second] = [&outcomes[0].outcome, &outcomes[1].outcome];
+        let Outcome::Lost { error } = first else { unreachable!("{first:?}") };
+        assert!(error.contains(&format!("column {column} is not understood")), "{error}");
+        assert_eq!(second.word(), "timed_out");
+        let whole = if column.ends_with("_at") { "1800000000000000" } else { "null" };
+        by_hand(&file, &set(whole)).await;
+    }
+    for damage in ["bytes = -1", "bytes = 'many'", "kept = 'no {json'"] {
+        let sql = format!("update attempt_outputs set {damage} where attempt = 1");
+        by_hand(&file, &sql).await;
+        let error = store.output("run-1", 1).await.unwrap_err().to_string();
+        assert!(error.contains("run-1"), "{damage}: {error}");
+        assert!(store.output("run-1", 2).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_last_occurrence_that_cannot_be_read_stops_no_correction_of_the_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let store = SqlStore::open_file(&file).await.unwrap();
+    let Change::InsertRun(skipped) = run(1, RunState::Pending) else { unreachable!() };
+    let state =
+        RunState::Skipped { reason: SkipReason::Missed, last_scheduled_at: start(), count: 1 };
+    let anchor = job("a").anchor;
+    let skipped = Run { scheduled_at: Some(start()), anchor, state, ..(*skipped).clone() };
+    let insert_run = Change::InsertRun(Arc::new(skipped));
+    store.commit(vec![insert(job("a")), insert(job("b")), insert_run]).await.unwrap();
+    assert_eq!(store.scheduled_jobs(None, 9).await.unwrap().len(), 2);
+    by_hand(&file, "update runs set last_scheduled_at = 'before' where id = 'run-1'").await;
+    let page = store.scheduled_jobs(None, 9).await.unwrap();
+    assert_eq!(page.iter().map(|found| found.job.id.as_str()).collect::<Vec<_>>(), ["b"]);
 }
 
 #[tokio::test]

@@ -1,288 +1,366 @@
-//! A database server: PostgreSQL, or MySQL and MariaDB. One connection is the core's, so that it
-//! never waits behind readers; the others read.
+//! A database server. One connection belongs to the scheduler, so that it never waits behind readers; the others read.
+//!
+//! [`ServerDatabase`] is what differs between servers beside their [`Dialect`]; the files of `dialect` implement it. The
+//! rest of the store knows a server as a [`ServerUrl`] and, when it is open, as an [`OpenServer`].
 
-pub(super) mod connect;
+mod connect;
 mod error;
-mod session;
 
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use sqlx::mysql::MySqlRow;
-use sqlx::postgres::{PgListener, PgRow};
-use sqlx::{AssertSqlSafe, Column, Connection as _, Database, Pool, Row as _, TypeInfo, ValueRef};
+use sqlx::migrate::{Migrate, Migrator};
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, Database, Pool};
 
-use self::connect::ServerPools;
-use self::error::{ServerError, failure};
-use super::dialect::{Dialect, Query, Write};
-use super::url::StoreUrl;
-use super::value::{Cell, SqlRow, SqlValue};
+pub(super) use self::connect::{SchemaAction, ServerUrl, parse};
+use self::error::{ServerError, store_error};
+use super::dialect::Dialect;
+use super::error_text::ErrorContext;
+use super::migrate::{Schema, SchemaError};
+use super::query::{Query, SqlConnection, Write};
+use super::value::{Cell, SqlRow};
+use crate::invalid::Invalid;
+use crate::job::Job;
 use crate::store::StoreError;
 
 /// How long an answer is waited for, so that a server that has vanished without a word is noticed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// The channel on which a node tells the others that there is something to see.
-const CHANNEL: &str = "punctual";
 
-/// A server.
-#[derive(Debug)]
-pub(super) struct Server {
-    pools: Mutex<ServerPools>,
-    /// Whether a fault has told that connections may lead to the wrong server, and they have not been renewed since.
-    is_suspect: AtomicBool,
-    /// Tells the others' hints from its own.
-    id: String,
-    listener: tokio::sync::Mutex<Option<PgListener>>,
-}
+/// A future of a call to a server.
+pub(super) type ServerFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Runs an expression on the pool of whichever server it is.
-macro_rules! on_pool {
-    ($pools:expr, $which:ident, |$pool:ident| $body:expr) => {
-        match $pools {
-            ServerPools::Postgres { $which: $pool, .. } => $body,
-            ServerPools::MySql { $which: $pool, .. } => $body,
-        }
-    };
-}
+/// What a kind of server does in its own way, beside its [`Dialect`].
+pub(super) trait ServerDatabase: Dialect + Sized + 'static {
+    type Db: Database<Connection = Self::Connection>;
+    type Connection: Connection<Database = Self::Db, Options = Self::Options>
+        + SqlConnection
+        + Migrate;
+    type Options: sqlx::ConnectOptions<Connection = Self::Connection> + FromStr;
+    type Listener: HintListener;
 
-/// Runs an expression on a connection, and waits for its answer, but not for ever. A connection that has not answered
-/// is closed: it would take its place in the pool until the server, or the network, gives it up. So is one whose fault
-/// may lie in itself: the next try gets a new one.
-macro_rules! on_connection {
-    ($server:expr, $which:ident, |$connection:ident| $body:expr) => {
-        on_pool!(&$server.pools(), $which, |pool| {
-            let mut pooled = pool.acquire().await.map_err(failure)?;
-            let answer = async {
-                let $connection = &mut *pooled;
-                $body
-            };
-            match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-                Ok(Ok(done)) => Ok(done),
-                Ok(Err(fault)) => {
-                    let fault: ServerError = fault;
-                    if fault.may_be_of_the_connection() {
-                        pooled.close_on_drop();
-                    }
-                    if fault.is_of_the_server() {
-                        $server.is_suspect.store(true, Ordering::Relaxed);
-                    }
-                    Err(fault.into())
-                }
-                Err(_) => {
-                    pooled.close_on_drop();
-                    Err(StoreError::Unavailable(format!("no answer within {ANSWER_TIMEOUT:?}")))
-                }
-            }
-        })
-    };
-}
+    const DIALECT: &'static Self;
+    /// The schemes of its URLs.
+    const SCHEMES: &'static [&'static str];
+    /// The scheme that its driver reads, and that is shown; none if that is the given one.
+    const URL_SCHEME: Option<&'static str> = None;
+    /// What is set on the connection of the scheduler.
+    const CORE_SESSION: &'static [&'static str];
+    /// What is set on the connections of readers.
+    const READER_SESSION: &'static [&'static str];
+    /// What is set on the connection that checks the server and its schema at a start.
+    const FIRST_SESSION: &'static [&'static str];
 
-/// A statement of sqlx with its parameters.
-macro_rules! prepared {
-    ($query:expr) => {{
-        let Query { text, values, .. } = $query;
-        values.into_iter().fold(sqlx::query(AssertSqlSafe(text)), |query, value| match value {
-            SqlValue::Integer(number) => query.bind(number),
-            SqlValue::Text(text) => query.bind(text),
-        })
-    }};
-}
+    /// Reads a URL.
+    fn parse(url: &str) -> Result<Self::Options, sqlx::Error>;
 
-/// Reads rows, one after the other, so that no more of them are held than the query wants.
-macro_rules! fetched {
-    ($connection:expr, $query:expr) => {{
-        let query = $query;
-        let (mut found, mut bytes, bytes_max) = (Vec::new(), 0_usize, query.bytes_max);
-        let mut rows = prepared!(query).fetch($connection);
-        while bytes < bytes_max
-            && let Some(row) = rows.try_next().await?
-        {
-            let row = row.row()?;
-            bytes = bytes.saturating_add(row.bytes());
-            found.push(row);
-        }
-        Ok(found)
-    }};
-}
-
-/// Executes statements on a connection, until one has not done what it must.
-macro_rules! written {
-    ($connection:expr, $writes:expr) => {
-        for Write { query, rows, conflict } in $writes {
-            let done = prepared!(query).execute(&mut *$connection).await;
-            let done = done.map_err(|error| ServerError::of_write(error, &conflict))?;
-            check(done.rows_affected(), rows, conflict)?;
-        }
-    };
-}
-
-impl Server {
-    /// Connects, and brings the schema to this version.
-    pub(super) async fn open(place: &StoreUrl) -> Result<Self, StoreError> {
-        let pools = connect::open(place).await?;
-        let id = uuid::Uuid::now_v7().to_string();
-        Ok(Self {
-            pools: Mutex::new(pools),
-            is_suspect: AtomicBool::new(false),
-            id,
-            listener: tokio::sync::Mutex::default(),
-        })
+    /// Refuses a URL that leaves something out.
+    fn check_options(_options: &Self::Options) -> Result<(), Invalid> {
+        Ok(())
     }
 
-    fn pools(&self) -> ServerPools {
+    /// Whether the server is reached through a socket of this machine.
+    fn is_at_socket(options: &Self::Options) -> bool;
+
+    /// Refuses a session that the store cannot use.
+    fn check_session(
+        _connection: &mut Self::Connection,
+        _options: &Self::Options,
+        _context: &ErrorContext,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Brings the schema to this version, and says how it stood. Nodes that start together take turns.
+    fn migrate(
+        connection: &mut Self::Connection,
+        migrator: Migrator,
+    ) -> impl Future<Output = Result<Schema, SchemaError>> + Send;
+
+    /// The statement that sends a hint to the other nodes when it is committed, if the server has notifications.
+    fn hint(_sender: &str) -> Option<Query> {
+        None
+    }
+
+    /// Begins to receive hints.
+    fn listen(
+        readers: &Pool<Self::Db>,
+    ) -> impl Future<Output = Result<Self::Listener, sqlx::Error>> + Send;
+
+    /// A value of a row.
+    fn cell(row: &<Self::Db as Database>::Row, column: usize) -> Result<Cell, sqlx::Error>;
+}
+
+/// Receives the hints of other nodes.
+pub(super) trait HintListener: Debug + Send {
+    /// Waits for the next hint, and says which node has sent it.
+    fn next_sender(&mut self) -> impl Future<Output = Result<String, sqlx::Error>> + Send;
+}
+
+/// Implements [`SqlConnection`]. It is a macro, since the bounds that `sqlx` would need of a generic type fill a page.
+macro_rules! sql_connection {
+    ($database:ty, $connection:ty) => {
+        fn prepared(
+            query: Query,
+        ) -> sqlx::query::Query<
+            'static,
+            <$database as ServerDatabase>::Db,
+            <<$database as ServerDatabase>::Db as sqlx::Database>::Arguments,
+        > {
+            let Query { text, values, .. } = query;
+            let prepared = sqlx::query(sqlx::AssertSqlSafe(text));
+            values.into_iter().fold(prepared, |query, value| match value {
+                SqlValue::Integer(number) => query.bind(number),
+                SqlValue::Text(text) => query.bind(text),
+            })
+        }
+
+        impl $crate::store::sql::query::SqlConnection for $connection {
+            async fn execute_query(&mut self, query: Query) -> Result<u64, sqlx::Error> {
+                Ok(prepared(query).execute(self).await?.rows_affected())
+            }
+
+            async fn fetch_rows(&mut self, query: Query) -> Result<Vec<SqlRow>, sqlx::Error> {
+                let bytes_max = query.bytes_max;
+                let (mut found, mut bytes) = (Vec::new(), 0_usize);
+                let mut rows = prepared(query).fetch(self);
+                while bytes < bytes_max
+                    && let Some(row) = rows.try_next().await?
+                {
+                    let cells = (0..row.len()).map(|column| <$database>::cell(&row, column));
+                    let row = SqlRow::new(cells.collect::<Result<_, sqlx::Error>>()?);
+                    bytes = bytes.saturating_add(row.bytes());
+                    found.push(row);
+                }
+                Ok(found)
+            }
+
+            async fn set(&mut self, setting: &'static str) -> Result<(), sqlx::Error> {
+                sqlx::query(setting).execute(self).await.map(drop)
+            }
+        }
+    };
+}
+pub(super) use sql_connection;
+
+/// The connections of an open server. Clones share them.
+#[derive(Debug)]
+struct ServerPools<D: ServerDatabase> {
+    core: Pool<D::Db>,
+    readers: Pool<D::Db>,
+}
+
+impl<D: ServerDatabase> Clone for ServerPools<D> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone(), readers: self.readers.clone() }
+    }
+}
+
+/// An open server.
+#[derive(Debug)]
+struct Server<D: ServerDatabase> {
+    pools: Mutex<ServerPools<D>>,
+    /// Whether an error has said that connections may lead to the wrong server, and they have not been renewed since.
+    is_suspect: AtomicBool,
+    /// Tells the hints of other nodes from its own.
+    id: String,
+    listener: tokio::sync::Mutex<Option<D::Listener>>,
+}
+
+/// Makes jobs of claimed rows, and says what has to be written about them.
+pub(super) type TakeJobs<'a> = &'a (dyn Fn(Vec<SqlRow>) -> (Vec<Job>, Vec<Write>) + Sync);
+
+/// An open server, whatever its kind.
+pub(super) trait OpenServer: Debug + Send + Sync {
+    /// Reads rows on the scheduler's connection.
+    fn read_newest(&self, query: Query) -> ServerFuture<'_, Result<Vec<SqlRow>, StoreError>>;
+
+    /// Reads rows on a reader's connection.
+    fn read(&self, query: Query) -> ServerFuture<'_, Result<Vec<SqlRow>, StoreError>>;
+
+    /// Reads jobs, and writes that they are taken, in one transaction.
+    fn claim<'a>(
+        &'a self,
+        query: Query,
+        take: TakeJobs<'a>,
+    ) -> ServerFuture<'a, Result<Vec<Job>, StoreError>>;
+
+    /// Writes all or nothing.
+    fn write(&self, writes: Vec<Write>) -> ServerFuture<'_, Result<(), StoreError>>;
+
+    /// A statement that sends a hint to the other nodes when it is committed, if the server has notifications.
+    fn hint(&self) -> Option<Write>;
+
+    /// Returns when another node has sent a hint. A lost hint only costs time.
+    fn wait_for_hint(&self) -> ServerFuture<'_, Result<(), StoreError>>;
+
+    /// Closes the connections.
+    fn close(&self) -> ServerFuture<'_, ()>;
+}
+
+impl<D: ServerDatabase> Server<D> {
+    fn new(pools: ServerPools<D>) -> Self {
+        Self {
+            pools: Mutex::new(pools),
+            is_suspect: AtomicBool::new(false),
+            id: uuid::Uuid::now_v7().to_string(),
+            listener: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn pools(&self) -> ServerPools<D> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The core's answer. If it is the first good one after a fault of the server, readers and the one that listens
-    /// connect again: what they are connected to may be the server that had the fault.
+    /// Closes a connection whose error may be its own, so that the next try gets a new one, and notes an error of the
+    /// whole server.
+    fn failed(&self, pooled: &mut PoolConnection<D::Db>, error: ServerError) -> StoreError {
+        if error.may_be_of_the_connection(D::DIALECT) {
+            pooled.close_on_drop();
+        }
+        if error.is_of_the_server(D::DIALECT) {
+            self.is_suspect.store(true, Ordering::Relaxed);
+        }
+        error.into_store_error(D::DIALECT)
+    }
+
+    /// Returns an answer to the scheduler. If it is the first good one after an error of the whole server, readers and the
+    /// listener connect again: what they are connected to may be the server that had the error.
     fn renewing<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         if answer.is_ok() && self.is_suspect.swap(false, Ordering::Relaxed) {
-            match &mut *self.pools.lock().unwrap_or_else(PoisonError::into_inner) {
-                ServerPools::Postgres { readers, .. } => renew(readers),
-                ServerPools::MySql { readers, .. } => renew(readers),
-            }
+            renew(&mut self.pools.lock().unwrap_or_else(PoisonError::into_inner).readers);
         }
         answer
     }
+}
 
-    /// Reads rows on the core's connection.
-    pub(super) async fn read_newest(&self, query: Query) -> Result<Vec<SqlRow>, StoreError> {
-        self.renewing(on_connection!(self, core, |connection| fetched!(connection, query)))
-    }
-
-    /// Reads rows on a reader's connection.
-    pub(super) async fn read(&self, query: Query) -> Result<Vec<SqlRow>, StoreError> {
-        on_connection!(self, readers, |connection| fetched!(connection, query))
-    }
-
-    /// Reads rows, makes something of them, and writes what follows from that, in one transaction.
-    pub(super) async fn read_and_write<T>(
-        &self,
-        query: Query,
-        read: impl FnOnce(Vec<SqlRow>) -> Result<T, StoreError> + Send,
-        writes: impl FnOnce(&T) -> Vec<Write> + Send,
-    ) -> Result<T, StoreError> {
-        self.renewing(on_connection!(self, core, |connection| {
-            let mut transaction = connection.begin().await?;
-            let rows: Result<Vec<SqlRow>, ServerError> = fetched!(&mut *transaction, query);
-            let found = read(rows?)?;
-            written!(transaction, writes(&found));
-            transaction.commit().await?;
-            Ok(found)
-        }))
-    }
-
-    /// Writes all or nothing.
-    pub(super) async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
-        let is_alone = matches!(writes.as_slice(), [write] if write.is_whole());
-        self.renewing(on_connection!(self, core, |connection| {
-            if is_alone {
-                // One statement is a transaction of its own.
-                written!(connection, writes);
-                return Ok(());
+/// Works on a connection of a pool, and waits for the answer, but not for ever. A connection that has not answered is
+/// closed: it would take its place in the pool until the server, or the network, gives it up.
+macro_rules! on_connection {
+    ($server:expr, $pool:ident, |$connection:ident| $body:expr) => {{
+        let pool = $server.pools().$pool;
+        let mut pooled = pool.acquire().await.map_err(|error| store_error(D::DIALECT, &error))?;
+        let answer = async {
+            let $connection: &mut D::Connection = &mut pooled;
+            $body
+        };
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err($server.failed(&mut pooled, error)),
+            Err(_) => {
+                pooled.close_on_drop();
+                Err(StoreError::Unavailable(format!("no answer within {ANSWER_TIMEOUT:?}")))
             }
-            let mut transaction = connection.begin().await?;
-            written!(transaction, writes);
-            Ok(transaction.commit().await?)
-        }))
+        }
+    }};
+}
+
+impl<D: ServerDatabase> OpenServer for Server<D> {
+    fn read_newest(&self, query: Query) -> ServerFuture<'_, Result<Vec<SqlRow>, StoreError>> {
+        Box::pin(async move {
+            self.renewing(on_connection!(self, core, |connection| Ok(connection
+                .fetch_rows(query)
+                .await?)))
+        })
     }
 
-    /// A statement that tells the other nodes to look, once it is committed; none where there is no such thing.
-    pub(super) fn hint(&self) -> Option<Write> {
-        let ServerPools::Postgres { .. } = self.pools() else { return None };
-        let mut query = Query::new(Dialect::Postgres, "select pg_notify(");
-        query.bind(CHANNEL).push(", ").bind(self.id.as_str()).push(")");
+    fn read(&self, query: Query) -> ServerFuture<'_, Result<Vec<SqlRow>, StoreError>> {
+        Box::pin(async move {
+            on_connection!(self, readers, |connection| Ok(connection.fetch_rows(query).await?))
+        })
+    }
+
+    fn claim<'a>(
+        &'a self,
+        query: Query,
+        take: TakeJobs<'a>,
+    ) -> ServerFuture<'a, Result<Vec<Job>, StoreError>> {
+        Box::pin(async move {
+            self.renewing(on_connection!(self, core, |connection| {
+                let mut transaction = connection.begin().await?;
+                let (jobs, writes) = take(transaction.fetch_rows(query).await?);
+                write_all(&mut *transaction, writes).await?;
+                transaction.commit().await?;
+                Ok(jobs)
+            }))
+        })
+    }
+
+    fn write(&self, writes: Vec<Write>) -> ServerFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let is_alone = matches!(writes.as_slice(), [write] if write.is_whole());
+            self.renewing(on_connection!(self, core, |connection| {
+                if is_alone {
+                    // One statement is a transaction of its own.
+                    return write_all(connection, writes).await;
+                }
+                let mut transaction = connection.begin().await?;
+                write_all(&mut *transaction, writes).await?;
+                Ok(transaction.commit().await?)
+            }))
+        })
+    }
+
+    fn hint(&self) -> Option<Write> {
+        let query = D::hint(&self.id)?;
         Some(Write { query, rows: None, conflict: String::new() })
     }
 
-    /// Returns when another node has hinted; never where there is no such thing. A lost hint only costs time.
-    pub(super) async fn wait_for_hint(&self) -> Result<(), StoreError> {
-        let mut listener = self.listener.lock().await;
-        loop {
-            let known = match &mut *listener {
-                Some(known) => known,
-                none => none.insert(self.listen().await?),
-            };
-            match known.recv().await {
-                Ok(hint) if hint.payload() == self.id => {}
-                Ok(_) => return Ok(()),
-                Err(error) => {
-                    *listener = None;
-                    return Err(failure(error));
+    fn wait_for_hint(&self) -> ServerFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut listener = self.listener.lock().await;
+            let failed = |error| store_error(D::DIALECT, &error);
+            loop {
+                let known = match &mut *listener {
+                    Some(known) => known,
+                    none => none.insert(D::listen(&self.pools().readers).await.map_err(failed)?),
+                };
+                match known.next_sender().await {
+                    Ok(sender) if sender == self.id => {}
+                    Ok(_) => return Ok(()),
+                    Err(error) => {
+                        *listener = None;
+                        return Err(failed(error));
+                    }
                 }
             }
+        })
+    }
+
+    /// The listener's connection is given back first: a pool waits for all of its connections.
+    fn close(&self) -> ServerFuture<'_, ()> {
+        Box::pin(async move {
+            drop(self.listener.lock().await.take());
+            let pools = self.pools();
+            pools.readers.close().await;
+            pools.core.close().await;
+        })
+    }
+}
+
+/// Executes statements, until one has not done what it must.
+async fn write_all<C: SqlConnection>(
+    connection: &mut C,
+    writes: Vec<Write>,
+) -> Result<(), ServerError> {
+    for Write { query, rows, conflict } in writes {
+        let done = connection.execute_query(query).await;
+        let done = done.map_err(|error| ServerError::of_write(error, &conflict))?;
+        if rows.is_some_and(|rows| rows != done) {
+            return Err(StoreError::Conflict(conflict).into());
         }
-    }
-
-    async fn listen(&self) -> Result<PgListener, StoreError> {
-        let ServerPools::Postgres { readers, .. } = self.pools() else {
-            return std::future::pending().await;
-        };
-        let mut listener = PgListener::connect_with(&readers).await.map_err(failure)?;
-        listener.listen(CHANNEL).await.map_err(failure)?;
-        Ok(listener)
-    }
-
-    /// Closes the connections. The one that listens is given back first: a pool waits for all of its connections.
-    pub(super) async fn close(&self) {
-        drop(self.listener.lock().await.take());
-        on_pool!(&self.pools(), readers, |pool| pool.close().await);
-        on_pool!(&self.pools(), core, |pool| pool.close().await);
-    }
-}
-
-/// Replaces a pool by a new one to the same place. Closing the old one wakes the tasks that wait for a connection of it.
-fn renew<D: Database>(pool: &mut Pool<D>) {
-    let options = pool.connect_options().as_ref().clone();
-    let fresh = pool.options().clone().connect_lazy_with(options);
-    drop(std::mem::replace(pool, fresh).close());
-}
-
-fn check(done: u64, wanted: Option<u64>, conflict: String) -> Result<(), ServerError> {
-    if wanted.is_some_and(|wanted| wanted != done) {
-        return Err(StoreError::Conflict(conflict).into());
     }
     Ok(())
 }
 
-/// A row of a server as cells.
-trait Cells: sqlx::Row {
-    fn cell(&self, column: usize) -> Result<Cell, sqlx::Error>;
-
-    fn row(&self) -> Result<SqlRow, ServerError> {
-        let cells = (0..self.len()).map(|column| self.cell(column));
-        Ok(SqlRow::new(cells.collect::<Result<_, sqlx::Error>>()?))
-    }
-}
-
-impl Cells for PgRow {
-    fn cell(&self, column: usize) -> Result<Cell, sqlx::Error> {
-        let value = self.try_get_raw(column)?;
-        if value.is_null() {
-            return Ok(Cell::Null);
-        }
-        match self.column(column).type_info().name() {
-            "INT8" => self.try_get(column).map(Cell::Integer),
-            _ => self.try_get(column).map(Cell::Text),
-        }
-    }
-}
-
-impl Cells for MySqlRow {
-    fn cell(&self, column: usize) -> Result<Cell, sqlx::Error> {
-        let value = self.try_get_raw(column)?;
-        if value.is_null() {
-            return Ok(Cell::Null);
-        }
-        match self.column(column).type_info().name() {
-            "BIGINT" => self.try_get(column).map(Cell::Integer),
-            "VARBINARY" | "BLOB" | "LONGBLOB" => {
-                let bytes: Vec<u8> = self.try_get(column)?;
-                Ok(Cell::of_bytes(&bytes))
-            }
-            _ => self.try_get(column).map(Cell::Text),
-        }
-    }
+/// Replaces a pool by a new one to the same server. Closing the old one wakes the tasks that wait for a connection of it.
+fn renew<D: Database>(pool: &mut Pool<D>) {
+    let options = pool.connect_options().as_ref().clone();
+    let fresh = pool.options().clone().connect_lazy_with(options);
+    drop(std::mem::replace(pool, fresh).close());
 }

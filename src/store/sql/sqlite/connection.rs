@@ -1,4 +1,4 @@
-//! A connection to a SQLite file: its settings, its parameters, its rows and its errors.
+//! A connection to a SQLite file: settings, parameters, rows and errors.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Statement};
 
 use crate::store::StoreError;
-use crate::store::sql::dialect::Query;
+use crate::store::sql::query::Query;
 use crate::store::sql::value::{Bind, Cell, SqlRow, SqlValue};
 
 /// How long a statement waits for a lock that a foreign process (a backup, a shell) holds.
@@ -17,6 +17,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const WAL_PAGES: i64 = 4000;
 /// Statements that each connection keeps prepared.
 const PREPARED: usize = 64;
+
 pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -85,7 +86,7 @@ impl<'s, 'c> SqliteParameters<'s, 'c> {
         self.next += 1;
     }
 
-    /// Whether all of them could be given.
+    /// An error if one of the parameters could not be bound.
     pub(crate) fn finish(self) -> rusqlite::Result<()> {
         self.result
     }

@@ -1,48 +1,48 @@
 //! The file of a SQLite store: locked for one daemon, and watched for as long as it is open.
 //!
-//! The lock is on the file itself, so no other name of it and no removed lock file gets around
-//! it. While the store is open, its name must lead to the file that is open: what is written into
-//! a file that was removed, renamed or replaced would be lost at the next start.
+//! The lock is on the file itself, so neither another name of the file nor a removed lock file gets around it. While the
+//! store is open, its path must lead to the file that is open: what is written into a file that was removed, renamed or
+//! replaced would be lost at the next start.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock, major, minor};
+use rustix::fs::{major, minor};
 use tokio::time::Instant;
 
 use crate::store::StoreError;
 use crate::store::sql::error_text::{file_lasts, without_number};
 
-/// Mode of a new database. SQLite gives the same one to the files beside it.
+/// The mode of a new database. SQLite gives the same mode to its WAL and its shared memory.
 const MODE: u32 = 0o640;
 
-/// What is added to the reason why a file cannot be written.
+/// A hint that follows the reason why a file cannot be written.
 pub(super) const NEEDED_RIGHTS: &str =
     " (the user of the daemon must be able to write to the file, and to the folder that it is in)";
 
-/// What tells a file from all others, whatever its names are.
+/// Identifies a file, whatever its path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileId {
+struct DatabaseFileId {
     device: u64,
     inode: u64,
 }
 
-impl FileId {
+impl DatabaseFileId {
     fn of(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 
-/// How long a lock is waited for whose process cannot be seen. A daemon that was killed while it started a command
-/// leaves its lock to the new process until that has become the command: for some milliseconds.
+/// How long to wait for a lock whose process cannot be seen. A daemon that was killed while it started a command leaves its
+/// lock to the child process until that has become the command, for some milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// What becomes of a file that is not there.
+/// What happens if the file does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IfMissing {
     Create,
@@ -52,9 +52,9 @@ pub(super) enum IfMissing {
 /// Why a file could not be locked.
 #[derive(Debug)]
 enum LockError {
-    /// It was locked by a process that has died, or that belongs to another PID namespace. Holds the path.
+    /// The process that has locked it has died, or belongs to another PID namespace. Holds the path.
     HolderNotVisible(String),
-    /// It cannot be used, or a process that lives has locked it.
+    /// The file cannot be used, or a living process has locked it.
     Store(StoreError),
 }
 
@@ -79,19 +79,19 @@ impl From<LockError> for StoreError {
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     path: PathBuf,
-    identity: FileId,
-    /// The files that SQLite keeps beside it, with their identity while it is open.
-    companions: OnceLock<Vec<(PathBuf, FileId)>>,
+    identity: DatabaseFileId,
+    /// The WAL and the shared memory, with their identity while the database is open.
+    companions: OnceLock<Vec<(PathBuf, DatabaseFileId)>>,
     /// Holds the lock, and keeps the identity from being given to another file. It must be closed after the last
     /// connection: closing it frees SQLite's own locks on the file.
     file: File,
 }
 
 impl Drop for DatabaseFile {
-    /// Frees the lock. A process that this one is starting may have the file open until it has become its command, so
-    /// closing the file is not enough.
+    /// Frees the lock. A child process may have the file open until it has become its command, so closing the file is not
+    /// enough.
     fn drop(&mut self) {
-        if let Err(error) = flock(&self.file, FlockOperation::NonBlockingUnlock) {
+        if let Err(error) = self.file.unlock() {
             tracing::debug!(%error, "the database file could not be unlocked");
         }
     }
@@ -135,16 +135,19 @@ impl DatabaseFile {
                  not seen under the other; remove the other names, or copy the file",
             );
         }
-        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::Error(error)) => {
                 return refuse(&format!("cannot be locked: {error}"));
             }
-            return match holder(&metadata) {
-                Some(holder) => refuse(&format!("is in use by another daemon ({holder})")),
-                None => Err(LockError::HolderNotVisible(shown.to_string())),
-            };
+            Err(TryLockError::WouldBlock) => {
+                return match holder(&metadata) {
+                    Some(holder) => refuse(&format!("is in use by another daemon ({holder})")),
+                    None => Err(LockError::HolderNotVisible(shown.to_string())),
+                };
+            }
         }
-        let identity = FileId::of(&metadata);
+        let identity = DatabaseFileId::of(&metadata);
         let locked = Self { path, identity, companions: OnceLock::new(), file };
         locked.verify()?;
         Ok(locked)
@@ -155,14 +158,14 @@ impl DatabaseFile {
         &self.path
     }
 
-    /// Notes the files that SQLite keeps beside the database. To be called once, when they are there.
+    /// Notes the identity of the WAL and the shared memory. To be called once, when SQLite has created them.
     pub(super) fn note_companions(&self) -> Result<(), StoreError> {
         let companion = |suffix: &str| {
             let mut name = self.path.clone().into_os_string();
             name.push(suffix);
             let path = PathBuf::from(name);
             let metadata = path.symlink_metadata().map_err(|error| lost(&path, &error))?;
-            Ok((path, FileId::of(&metadata)))
+            Ok((path, DatabaseFileId::of(&metadata)))
         };
         let found =
             ["-wal", "-shm"].map(companion).into_iter().collect::<Result<_, StoreError>>()?;
@@ -170,7 +173,7 @@ impl DatabaseFile {
         Ok(())
     }
 
-    /// Whether the names of the database still lead to the files that are open.
+    /// An error if the paths of the database no longer lead to the files that are open.
     pub(super) fn verify(&self) -> Result<(), StoreError> {
         check(&self.path, self.identity)?;
         let mut companions = self.companions.get().into_iter().flatten();
@@ -178,7 +181,7 @@ impl DatabaseFile {
     }
 }
 
-/// Why a file, or the folder that it is in, was not opened or made.
+/// The error of a file that could not be opened, or of a folder that could not be created.
 pub(super) fn not_opened(path: &Path, error: &io::Error) -> StoreError {
     let message = format!("cannot open {}: {}", path.display(), without_number(error));
     if !file_lasts(error) {
@@ -187,9 +190,9 @@ pub(super) fn not_opened(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Refused(format!("{message}{NEEDED_RIGHTS}"))
 }
 
-fn check(path: &Path, identity: FileId) -> Result<(), StoreError> {
+fn check(path: &Path, identity: DatabaseFileId) -> Result<(), StoreError> {
     let found = path.symlink_metadata().map_err(|error| lost(path, &error))?;
-    if FileId::of(&found) == identity {
+    if DatabaseFileId::of(&found) == identity {
         return Ok(());
     }
     let path = path.display();
@@ -206,7 +209,7 @@ fn lost(path: &Path, error: &io::Error) -> StoreError {
     })
 }
 
-/// The process that has locked a file, as the system lists it, if it lives.
+/// The living process that has locked a file, as `/proc/locks` lists it.
 fn holder(metadata: &Metadata) -> Option<String> {
     let device = metadata.dev();
     let file = format!("{:02x}:{:02x}:{}", major(device), minor(device), metadata.ino());

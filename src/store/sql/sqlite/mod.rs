@@ -1,6 +1,5 @@
-//! SQLite. One connection writes, on the thread of the caller: the core, which does nothing else
-//! meanwhile. Others read (`readers`), and in WAL mode never wait for the writer. The file belongs
-//! to one daemon at a time (`file`).
+//! A SQLite database. One connection writes, on the thread of the scheduler, which does nothing else meanwhile. Others read
+//! (`readers`); in WAL mode they never wait for the writer. The file belongs to one daemon at a time (`file`).
 
 pub(super) mod connection;
 mod file;
@@ -16,23 +15,23 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags, TransactionBehavior};
 use self::connection::{bind_all, connect, failure, rows};
 use self::file::{DatabaseFile, IfMissing, NEEDED_RIGHTS, not_opened};
 use self::readers::Readers;
-use super::dialect::{Query, Write};
 use super::migrate::{self, Schema, SchemaError};
+use super::query::{Query, Write};
 use super::value::SqlRow;
 use crate::store::StoreError;
 
-/// The oldest SQLite without the WAL-reset corruption bug, as its version number counts.
+/// The version number of the oldest SQLite without the bug that corrupts a WAL when it is reset.
 const SQLITE_AT_LEAST: i32 = 3_051_003;
-/// Primary codes of a file that SQLite has no right to write.
+/// Primary error codes for a file that SQLite has no right to write.
 const NO_RIGHT: [i32; 3] = [ffi::SQLITE_PERM, ffi::SQLITE_READONLY, ffi::SQLITE_CANTOPEN];
-/// Primary codes of a file that holds something else than a sound database.
+/// Primary error codes for a file that is no database, or a corrupt one.
 const NO_DATABASE: [i32; 2] = [ffi::SQLITE_NOTADB, ffi::SQLITE_CORRUPT];
-/// Time between two looks at the file of a store that is idle.
+/// The interval at which the file of an idle store is checked.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// A database file.
 #[derive(Debug)]
-pub(super) struct Sqlite {
+pub(super) struct SqliteDatabase {
     // The order matters: connections are closed before the file.
     readers: Readers,
     writer: Mutex<Writer>,
@@ -42,14 +41,14 @@ pub(super) struct Sqlite {
 /// The connection that writes.
 #[derive(Debug)]
 struct Writer {
-    /// None once it is closed.
+    /// None when it is closed.
     connection: Option<Connection>,
-    /// Whether it has failed. It is replaced at the next try, and stays open until then: the last connection that is
-    /// closed takes the files beside the database with it.
+    /// Whether it has failed. It is replaced at the next try, and stays open until then: the last connection deletes the
+    /// WAL when it is closed.
     has_failed: bool,
 }
 
-impl Sqlite {
+impl SqliteDatabase {
     /// Opens the file, creating and migrating it where needed. Fails if another daemon holds it, or if it cannot be
     /// written.
     pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
@@ -80,8 +79,8 @@ impl Sqlite {
         prepare(path, IfMissing::Refuse).await.map(|(_, schema)| schema)
     }
 
-    /// Does something on the connection that writes, on this very thread: the core has one of its own, and to change
-    /// threads would cost more than most statements do. It has failed if the file is no longer the one that is open.
+    /// Works on the connection that writes, on the thread of the caller: the scheduler has a thread of its own, and a change
+    /// of threads would cost more than most statements. An error if the path no longer leads to the file that is open.
     pub(super) fn on_writer<T>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
@@ -97,7 +96,7 @@ impl Sqlite {
     /// The connection that writes; a new one if it has failed.
     fn connection<'a>(&self, writer: &'a mut Writer) -> Result<&'a mut Connection, StoreError> {
         if writer.has_failed && writer.connection.is_some() {
-            // A new connection to another file than the old one's would mix their contents.
+            // A new connection must not lead to another file than the old one: their contents would be mixed.
             self.file.verify()?;
             let fresh = connect_to_write(self.file.path());
             let fresh = fresh.map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -112,12 +111,12 @@ impl Sqlite {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads rows on the writer's connection: what was written last is seen.
+    /// Reads rows on the connection that writes, which sees what was committed last.
     pub(super) fn read_newest(&self, query: &Query) -> Result<Vec<SqlRow>, StoreError> {
         self.on_writer(|connection| rows(connection, query))
     }
 
-    /// Reads rows without the writer.
+    /// Reads rows on a connection of a reader.
     pub(super) async fn read(&self, query: Query) -> Result<Vec<SqlRow>, StoreError> {
         self.readers.read(query).await
     }
@@ -127,7 +126,7 @@ impl Sqlite {
         self.on_writer(|connection| write_all(connection, writes))
     }
 
-    /// Returns, within a second and again every second, while the file is not the one that is open.
+    /// Returns within a second after the path has stopped leading to the file that is open.
     pub(super) async fn lost(&self) {
         loop {
             tokio::time::sleep(WATCH).await;
@@ -137,8 +136,7 @@ impl Sqlite {
         }
     }
 
-    /// Closes the connections, so that the WAL is folded into the file. An error if that is no longer the file that
-    /// the path names.
+    /// Closes the connections, so that the WAL is folded into the file. An error if the path no longer leads to that file.
     pub(super) fn close(&self) -> Result<(), StoreError> {
         let verified = self.file.verify();
         self.readers.close();
@@ -156,7 +154,7 @@ impl Sqlite {
 async fn prepare(path: &Path, absent: IfMissing) -> Result<(DatabaseFile, Schema), StoreError> {
     check_version()?;
     let file = DatabaseFile::lock(path, absent).await?;
-    let schema = migrate::sqlite(file.path()).await.map_err(|error| {
+    let schema = migrate::migrate_sqlite(file.path()).await.map_err(|error| {
         if let SchemaError::Sql(sqlx::Error::Database(cause)) = &error {
             let code = cause.code().and_then(|code| code.parse().ok());
             return not_used(path, &error.to_string(), code);
@@ -168,10 +166,10 @@ async fn prepare(path: &Path, absent: IfMissing) -> Result<(DatabaseFile, Schema
     Ok((file, schema))
 }
 
-/// Why SQLite does not use a file, by its code. One that is full or locked may be used at another try.
+/// The error of a file that SQLite does not use, by its code. A file that is full or locked may be used at another try.
 fn not_used(path: &Path, why: &str, code: Option<i32>) -> StoreError {
     let message = format!("{}: {why}", path.display());
-    // The upper bits say more, which does not matter here.
+    // The upper bits hold an extended code, which does not matter here.
     match code.map(|code| code & 0xff) {
         Some(code) if NO_RIGHT.contains(&code) => {
             StoreError::Refused(format!("{message}{NEEDED_RIGHTS}"))
@@ -181,15 +179,15 @@ fn not_used(path: &Path, why: &str, code: Option<i32>) -> StoreError {
     }
 }
 
-/// Folds the WAL into the file that is open, and empties it: it must not be applied to a file that has taken its place.
-/// Of a file that is still in its place, SQLite does so when the last connection is closed.
+/// Folds the WAL into the file that is open, and empties it, so that it is not applied to another file that has taken the
+/// path. If the path still leads to the file, SQLite does this when the last connection is closed.
 fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma(None, "wal_checkpoint", "truncate", |_| Ok(()))
 }
 
 fn connect_to_write(path: &Path) -> rusqlite::Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // SQLite opens a file that it may not write for reading only, without an error.
+    // SQLite opens a file that it may not write as read-only, without an error.
     if connection.is_readonly(MAIN_DB)? {
         let code = ffi::Error::new(ffi::SQLITE_READONLY);
         let why = "it cannot be written, only read".to_owned();
@@ -198,7 +196,7 @@ fn connect_to_write(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Writes something that changes nothing.
+/// Proves that the file can be written, by a write that changes nothing.
 fn prove_writable(connection: &Connection) -> rusqlite::Result<()> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     connection.pragma_update(None, "user_version", version)

@@ -1,5 +1,5 @@
-//! Readers of a SQLite store: a few threads, each with a connection of its own, that never wait for
-//! the writer. They are started with the store, so that reading needs no new thread later.
+//! Readers of a SQLite store: a few threads, each with its own connection, that never wait for the writer. They are started
+//! with the store, so that no read has to start a thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,17 +12,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::connection::{connect, failure, rows};
 use super::file::DatabaseFile;
 use crate::store::StoreError;
-use crate::store::sql::dialect::Query;
+use crate::store::sql::query::Query;
 use crate::store::sql::value::SqlRow;
 
-/// Threads: more than the daemon's own would only wait for each other inside SQLite.
+/// The number of threads. More of them would only wait for each other inside SQLite.
 const READERS: usize = 4;
 
-/// The threads, and the way to them.
+/// The threads, and the queue of their requests.
 #[derive(Debug)]
 pub(super) struct Readers {
-    places: Arc<Semaphore>,
-    /// None once they are closed.
+    permits: Arc<Semaphore>,
+    /// None when they are closed.
     requests: Mutex<Option<SyncSender<ReadRequest>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -31,12 +31,12 @@ pub(super) struct Readers {
 struct ReadRequest {
     query: Query,
     reply: oneshot::Sender<Result<Vec<SqlRow>, StoreError>>,
-    /// Given back when the reading is over, however it ends.
-    place: OwnedSemaphorePermit,
+    /// Released when the read is over, however it ends.
+    permit: OwnedSemaphorePermit,
 }
 
 impl Readers {
-    /// Starts the threads. Connections are opened when they are needed.
+    /// Starts the threads. Each opens its connection for its first read.
     pub(super) fn start(file: &Arc<DatabaseFile>) -> Result<Self, StoreError> {
         let (sender, receiver) = sync_channel(READERS);
         let receiver = Arc::new(Mutex::new(receiver));
@@ -49,21 +49,21 @@ impl Readers {
         };
         let threads = (0..READERS).map(start).collect::<Result<_, StoreError>>()?;
         Ok(Self {
-            places: Arc::new(Semaphore::new(READERS)),
+            permits: Arc::new(Semaphore::new(READERS)),
             requests: Mutex::new(Some(sender)),
             threads: Mutex::new(threads),
         })
     }
 
-    /// Reads rows. What was committed before is seen.
+    /// Reads rows, and sees what was committed before.
     pub(super) async fn read(&self, query: Query) -> Result<Vec<SqlRow>, StoreError> {
         let closed = || StoreError::Unavailable("the store is closed".to_owned());
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
-        // There are as many places as the queue is long, so it is never full.
+        // The semaphore has as many permits as the queue has slots, so the queue is never full.
         self.requests()
             .as_ref()
-            .and_then(|requests| requests.try_send(ReadRequest { query, reply, place }).ok())
+            .and_then(|requests| requests.try_send(ReadRequest { query, reply, permit }).ok())
             .ok_or_else(closed)?;
         answer.await.map_err(|_| closed())?
     }
@@ -72,9 +72,9 @@ impl Readers {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the threads, and with them the connections. What is being read is waited for.
+    /// Ends the threads and closes their connections, after the reads that are under way.
     pub(super) fn close(&self) {
-        self.places.close();
+        self.permits.close();
         drop(self.requests().take());
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
@@ -92,12 +92,12 @@ impl Drop for Readers {
     }
 }
 
-/// Answers requests until nobody can send any.
+/// Answers requests until the queue is closed.
 fn serve(file: &DatabaseFile, requests: &Mutex<Receiver<ReadRequest>>) {
     let mut connection = None;
     loop {
         let request = requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(ReadRequest { query, reply, place }) = request else { return };
+        let Ok(ReadRequest { query, reply, permit }) = request else { return };
         if reply.is_closed() {
             continue;
         }
@@ -105,13 +105,13 @@ fn serve(file: &DatabaseFile, requests: &Mutex<Receiver<ReadRequest>>) {
         let panicked =
             |_| Err(StoreError::Unavailable("the reading of the store panicked".to_owned()));
         let answer = answer.unwrap_or_else(panicked);
-        drop(place);
-        // Nobody may be waiting for it any more.
+        drop(permit);
+        // The caller may have stopped waiting.
         drop(reply.send(answer));
     }
 }
 
-/// A connection that has failed is not used again.
+/// Reads rows on the connection of this thread. A connection that has failed is not used again.
 fn read(
     file: &DatabaseFile,
     connection: &mut Option<Connection>,

@@ -1,172 +1,29 @@
-//! Statements that only read.
-
-use std::sync::Arc;
+//! Reads for everybody but the scheduler: single jobs and runs, pages of them, and what need not be kept. They never wait
+//! for the connection that writes.
 
 use super::SqlStore;
-use super::commit::{PAUSED_SINCE, RECORDED_TIME};
-use super::dialect::{Dialect, Query};
-use super::row::{self, ATTEMPT_COLUMNS, DecodedRow, JOB_COLUMNS, RUN_COLUMNS};
+use super::dialect::Dialect;
+use super::query::Query;
+use super::table::DecodedRow;
+use super::tables::jobs::{self, JOBS};
+use super::tables::runs::{self, ATTEMPTS, RUNS};
 use super::value::SqlRow;
 use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RetentionClass, RunFilter};
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Origin};
 use crate::output::Output;
-use crate::run::{Attempt, Run, RunId, SkipReason};
-use crate::store::{
-    ATTEMPT_BYTES, Archive, Holder, RUN_BYTES, ReadFuture, ReviewedJob, Rows, ScheduledJob, Store,
-    StoreError,
-};
+use crate::run::{Attempt, Run, RunId};
+use crate::store::{ATTEMPT_BYTES, Archive, RUN_BYTES, ReadFuture, ReviewedJob, Rows, StoreError};
 
-/// Ids in one `in (…)` list: far below the parameters that any of the databases takes.
-const IDS_PER_STATEMENT: usize = 500;
-
-/// Jobs in one statement that has a part of its own for each.
-const JOBS_PER_STATEMENT: usize = 50;
-
-/// Jobs for the core, which can write each of them.
-pub(super) fn jobs(rows: Vec<SqlRow>) -> Vec<Job> {
-    rows.into_iter().filter_map(|row| row::job(row).writable()).collect()
-}
-
-/// Runs for the core, which can write each of them.
-fn runs(rows: Vec<SqlRow>) -> Vec<Run> {
-    rows.into_iter().filter_map(|row| row::run(row).writable()).collect()
-}
-
-/// An instant as a setting holds it: in microseconds.
-fn instant(value: &str) -> Option<Timestamp> {
-    value.parse().ok().and_then(Timestamp::from_timestamp_micros)
-}
-
-impl SqlStore {
-    pub(super) fn select(&self, columns: &str, table: &str) -> Query {
-        self.query(format!("select {columns} from {table} where true"))
-    }
-
-    /// A setting as it is stored.
-    async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
-        let mut query = self.select("value", "settings");
-        query.push(" and name = ").bind(name);
-        self.read_newest(query).await?.pop().map(|mut found| found.text()).transpose()
-    }
-
-    pub(super) async fn paused_setting(&self) -> Result<Option<Timestamp>, StoreError> {
-        let Some(value) = self.setting(PAUSED_SINCE).await? else { return Ok(None) };
-        // A pause is a pause, also if nobody can tell since when.
-        Ok(Some(instant(&value).unwrap_or_else(|| {
-            tracing::warn!(%value, "the setting {PAUSED_SINCE} is no instant; the scheduler stays paused");
-            Timestamp::UNIX_EPOCH
-        })))
-    }
-
-    /// The recorded time; none if it is no instant, since it is recorded again before long.
-    pub(super) async fn recorded_setting(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.setting(RECORDED_TIME).await?.and_then(|value| instant(&value)))
-    }
-
-    pub(super) async fn load_jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
-        let mut found = Vec::with_capacity(ids.len());
-        for chunk in ids.chunks(IDS_PER_STATEMENT) {
-            let mut query = self.select(JOB_COLUMNS, "jobs");
-            query.push(" and id in ").list(chunk.iter().map(JobId::as_str));
-            found.extend(jobs(self.read_newest(query).await?));
-        }
-        Ok(found)
-    }
-
-    pub(super) async fn runs_of_ids(&self, ids: &[RunId]) -> Result<Vec<Run>, StoreError> {
-        let mut found = Vec::with_capacity(ids.len());
-        for chunk in ids.chunks(IDS_PER_STATEMENT) {
-            let mut query = self.select(RUN_COLUMNS, "runs");
-            query.push(" and id in ").list(chunk.iter().map(|id| &*id.0));
-            found.extend(runs(self.read_newest(query).await?));
-        }
-        Ok(found)
-    }
-
-    pub(super) async fn run_with_greatest_id(&self) -> Result<Option<Run>, StoreError> {
-        let mut query = self.select(RUN_COLUMNS, "runs");
-        query.push(" order by id desc").limit(1);
-        Ok(runs(self.read_newest(query).await?).pop())
-    }
-
-    pub(super) async fn page_of_scheduled_jobs(
-        &self,
-        after: Option<&JobId>,
-        limit: usize,
-    ) -> Result<Vec<ScheduledJob>, StoreError> {
-        // Spans do not overlap, so the row that begins last also ends last.
-        let last = "(select coalesce(runs.last_scheduled_at, runs.scheduled_at) from runs \
-            where runs.job_id = jobs.id and runs.anchor = jobs.anchor and runs.scheduled_at is not null \
-            order by runs.scheduled_at desc limit 1)";
-        let mut query = self.select(&format!("{last}, {JOB_COLUMNS}"), "jobs");
-        if let Some(after) = after {
-            query.push(" and id > ").bind(after.as_str());
-        }
-        query.push(" order by id").limit(limit);
-        let scheduled = |mut row: SqlRow| match row.instant_option() {
-            Ok(last) => row::job(row).writable().map(|job| Ok(ScheduledJob { job, last })),
-            Err(error) => Some(Err(error)),
-        };
-        self.read_newest(query).await?.into_iter().filter_map(scheduled).collect()
-    }
-
-    pub(super) async fn latest_skips_of(
-        &self,
-        jobs: &[Arc<Job>],
-        reason: SkipReason,
-    ) -> Result<Vec<Run>, StoreError> {
-        let mut found = Vec::new();
-        for chunk in jobs.chunks(JOBS_PER_STATEMENT) {
-            let mut query = self.query("");
-            let mut select = "select ";
-            for job in chunk {
-                query.push(select).push(RUN_COLUMNS).push(" from runs where ");
-                query.push("state = 'skipped' and reason = ").bind(reason.word());
-                query.push(" and job_id = ").bind(job.id.as_str());
-                query.push(" and anchor = ").bind(job.anchor).push(" and scheduled_at = ");
-                query.push("(select max(scheduled_at) from runs where job_id = ");
-                query.bind(job.id.as_str()).push(" and anchor = ").bind(job.anchor).push(")");
-                select = " union all select ";
-            }
-            found.extend(runs(self.read_newest(query).await?));
-        }
-        Ok(found)
-    }
-
-    pub(super) async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
-        let mut query = self.select(RUN_COLUMNS, "runs");
-        query.push(" and state in ('pending', 'running')");
-        match holder {
-            Holder::Node(name) => {
-                query.push(" and node = ").bind(name);
-            }
-            Holder::Gone { but } => {
-                query.push(" and node <> ").bind(but);
-                // A file has one node, whatever name a former one has left in it.
-                if self.is_shared() {
-                    query.push(" and node not in (select name from nodes)");
-                }
-            }
-        }
-        query.push(" order by id");
-        Ok(runs(self.read_newest(query).await?))
-    }
-}
-
-/// The instant at which a run has ended, of one that has.
+/// The instant at which a run has ended.
 const ENDED_AT: &str = "coalesce(runs.finished_at, runs.created_at)";
 
-/// Only runs that have ended, or were never to begin.
+/// Only runs that have ended or were skipped.
 const ENDED: &str = " and state not in ('pending', 'running')";
 
-/// The bytes that a run takes with all that belongs to it.
-fn size_of_run(dialect: Dialect) -> String {
-    let integer = match dialect {
-        Dialect::Sqlite => "integer",
-        Dialect::Postgres => "bigint",
-        Dialect::MySql => "signed",
-    };
+/// The bytes that a run takes with its attempts and outputs.
+fn size_of_run(dialect: &dyn Dialect) -> String {
+    let integer = dialect.integer_type();
     let text = |column: &str| format!("coalesce(octet_length({column}), 0)");
     let rows = |table: &str, column: &str| {
         format!(
@@ -183,19 +40,19 @@ fn integer(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A list of words for SQL.
+/// A list of words as SQL.
 fn words(states: &[&str]) -> String {
     format!("('{}')", states.join("', '"))
 }
 
-/// The condition that a row is of a kind.
+/// The condition that a run belongs to a class.
 fn of_kind(kind: RetentionClass) -> String {
     let event = if kind.is_of_hooks() { "is not null" } else { "is null" };
     format!(" and runs.state in {} and runs.event {event}", words(kind.states()))
 }
 
-/// Adds the condition that a row is not the last success, or the last failure, of a job that exists. The ids of those
-/// are found once for a statement: to look for a newer run for each row takes as many steps as its job has rows.
+/// Adds the condition that a run is neither the last success nor the last failure of a job that exists. The ids of those
+/// are found once per statement: to look for a newer run for each row takes as many steps as its job has rows.
 fn push_may_go(query: &mut Query, kind: RetentionClass, job_id: Option<&str>) {
     if kind.always_kept().is_empty() {
         return;
@@ -214,7 +71,7 @@ fn push_may_go(query: &mut Query, kind: RetentionClass, job_id: Option<&str>) {
 }
 
 impl SqlStore {
-    /// Ids begin with the time at which they were made: none is read that is too new to have ended before.
+    /// Ids begin with the time at which they were made, so ids that are too new to have ended before are not read.
     fn prunable_query(&self, which: Prunable<'_>, limit: usize) -> Query {
         let mut query = match which {
             Prunable::WithOutput { .. } => self.select("distinct run_id", "attempt_outputs"),
@@ -264,6 +121,15 @@ impl SqlStore {
     }
 }
 
+/// Reads what is reviewed of a job.
+fn reviewed(mut row: SqlRow) -> Result<ReviewedJob, StoreError> {
+    Ok(ReviewedJob {
+        id: JobId::stored(row.text()?),
+        is_declared: jobs::origin(&row.text()?) == Some(Origin::File),
+        source: row.text_option()?,
+    })
+}
+
 impl SqlStore {
     /// Reads rows up to the size of a page.
     async fn read_page<T>(
@@ -281,28 +147,23 @@ impl SqlStore {
 impl Archive for SqlStore {
     fn job<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Job>> {
         Box::pin(async move {
-            let mut query = self.select(JOB_COLUMNS, "jobs");
+            let mut query = self.select_all(&JOBS);
             query.push(" and id = ").bind(id);
-            Ok(self.read(query).await?.pop().map(|row| row::job(row).value))
+            Ok(self.read(query).await?.pop().map(|row| jobs::job(row).value))
         })
     }
 
     fn jobs<'a>(&'a self, filter: &'a JobFilter) -> ReadFuture<'a, Rows<Job>> {
         Box::pin(async move {
-            let mut query = self.select(JOB_COLUMNS, "jobs");
+            let mut query = self.select_all(&JOBS);
             if let Some(state) = &filter.state {
                 query.push(" and state = ").bind(state.as_str());
             }
             if let Some(tag) = &filter.tag {
-                // Tags are a JSON list: the quoted tag stands in it as it stands alone.
+                // Tags are a JSON list, which holds the tag as a JSON string.
                 let quoted = serde_json::Value::from(tag.as_str()).to_string();
-                let function = match self.statements.dialect {
-                    Dialect::Postgres => " and strpos(tags, ",
-                    Dialect::Sqlite => " and instr(tags, ",
-                    // Bytes, so that the collation does not make "A" an "a".
-                    Dialect::MySql => " and instr(cast(tags as binary), ",
-                };
-                query.push(function).bind(quoted.as_str()).push(") > 0");
+                query.push(" and ").push(&self.texts.dialect.position_in("tags"));
+                query.bind(quoted.as_str()).push(") > 0");
             }
             if let Some(prefix) = &filter.prefix {
                 query.push(" and id >= ").bind(prefix.as_str());
@@ -314,21 +175,21 @@ impl Archive for SqlStore {
                 query.push(" and id > ").bind(after.as_str());
             }
             query.push(" order by id").limit(filter.limit);
-            self.read_page(query, row::job).await
+            self.read_page(query, jobs::job).await
         })
     }
 
     fn run<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Run>> {
         Box::pin(async move {
-            let mut query = self.select(RUN_COLUMNS, "runs");
+            let mut query = self.select_all(&RUNS);
             query.push(" and id = ").bind(id);
-            Ok(self.read(query).await?.pop().map(|row| row::run(row).value))
+            Ok(self.read(query).await?.pop().map(|row| runs::run(row).value))
         })
     }
 
     fn runs<'a>(&'a self, filter: &'a RunFilter) -> ReadFuture<'a, Rows<Run>> {
         Box::pin(async move {
-            let mut query = self.select(RUN_COLUMNS, "runs");
+            let mut query = self.select_all(&RUNS);
             if let Some(job_id) = &filter.job_id {
                 query.push(" and job_id = ").bind(job_id.as_str());
             }
@@ -349,15 +210,15 @@ impl Archive for SqlStore {
                 query.push(" and id < ").bind(before.as_str());
             }
             query.push(" order by id desc").limit(filter.limit);
-            self.read_page(query, row::run).await
+            self.read_page(query, runs::run).await
         })
     }
 
     fn attempts<'a>(&'a self, run_id: &'a str) -> ReadFuture<'a, Vec<Attempt>> {
         Box::pin(async move {
-            let mut query = self.select(ATTEMPT_COLUMNS, "attempts");
+            let mut query = self.select_all(&ATTEMPTS);
             query.push(" and run_id = ").bind(run_id).push(" order by attempt");
-            Ok(self.read(query).await?.into_iter().map(row::attempt).collect())
+            Ok(self.read(query).await?.into_iter().map(runs::attempt).collect())
         })
     }
 
@@ -367,12 +228,10 @@ impl Archive for SqlStore {
             query.push(" and run_id = ").bind(run_id);
             query.push(" and attempt = ").bind(i64::from(attempt));
             let Some(mut found) = self.read(query).await?.pop() else { return Ok(None) };
-            let unusable = || {
-                let message = format!("the output of run {run_id} is not understood");
-                StoreError::Unusable(message)
-            };
-            let (kept, bytes) = (found.text()?, found.integer()?);
-            let bytes = u64::try_from(bytes).map_err(|_| unusable())?;
+            let unusable =
+                || StoreError::Unusable(format!("the output of run {run_id} is not understood"));
+            let kept = found.text().map_err(|_| unusable())?;
+            let bytes = found.count().map_err(|_| unusable())?;
             Output::from_json(&kept, bytes).map(Some).ok_or_else(unusable)
         })
     }
@@ -384,12 +243,12 @@ impl Archive for SqlStore {
         limit: usize,
     ) -> ReadFuture<'a, Vec<ReviewedJob>> {
         Box::pin(async move {
-            let mut query = self.select("id, origin, source", "jobs");
+            let mut query = self.select("id, origin, source", JOBS.name);
             query.push(" and id > ").bind(after);
             query.push(" and (origin = 'file' or state = 'broken' or ");
             query.none_of("executor", executors.iter().map(String::as_str)).push(")");
             query.push(" order by id").limit(limit);
-            self.read(query).await?.into_iter().map(row::reviewed).collect()
+            self.read(query).await?.into_iter().map(reviewed).collect()
         })
     }
 
@@ -422,7 +281,7 @@ impl Archive for SqlStore {
         limit: usize,
     ) -> ReadFuture<'a, Vec<(RunId, u64)>> {
         Box::pin(async move {
-            let columns = format!("id, {}", size_of_run(self.statements.dialect));
+            let columns = format!("id, {}", size_of_run(self.texts.dialect));
             let mut query = self.select(&columns, "runs");
             query.push(ENDED);
             if let Some(before) = before {
@@ -437,7 +296,7 @@ impl Archive for SqlStore {
     fn finished_jobs<'a>(&'a self, page: FinishedJobs<'a>) -> ReadFuture<'a, Vec<Job>> {
         Box::pin(async move {
             let (finished_at, id) = page.after;
-            let mut query = self.select(JOB_COLUMNS, "jobs");
+            let mut query = self.select_all(&JOBS);
             query.push(" and state = 'finished' and updated_at < ").bind(page.before);
             query.push(" and updated_at >= ").bind(finished_at);
             query.push(" and (updated_at > ").bind(finished_at);
@@ -445,13 +304,14 @@ impl Archive for SqlStore {
             query.push(" and not exists (select 1 from runs where runs.job_id = jobs.id");
             query.push(" and runs.state in ('pending', 'running'))");
             query.push(" order by updated_at, id").limit(page.limit);
-            Ok(jobs(self.read(query).await?))
+            let rows = self.read(query).await?;
+            Ok(rows.into_iter().filter_map(|row| jobs::job(row).writable()).collect())
         })
     }
 
     fn finished_beyond(&self, keep: usize) -> ReadFuture<'_, Option<Timestamp>> {
         Box::pin(async move {
-            let mut query = self.select("updated_at", "jobs");
+            let mut query = self.select("updated_at", JOBS.name);
             query.push(" and state = 'finished' order by updated_at desc, id desc").limit(1);
             query.push(" offset ").bind(integer(keep));
             let found = self.read(query).await?.pop();
@@ -468,7 +328,7 @@ impl Archive for SqlStore {
     }
 }
 
-/// The first text after all that begin with `prefix`, as ids are sorted; none if there is no end to them.
+/// The first text after all texts that begin with `prefix`, in the order of ids; none if there is no such text.
 fn after_prefix(prefix: &str) -> Option<String> {
     let mut rest: Vec<char> = prefix.chars().collect();
     while let Some(last) = rest.pop() {
@@ -476,7 +336,7 @@ fn after_prefix(prefix: &str) -> Option<String> {
             continue;
         }
         let next = match last {
-            // What lies between is no character.
+            // The code points between these two are no characters.
             '\u{d7ff}' => Some('\u{e000}'),
             other => char::from_u32(u32::from(other) + 1),
         };
