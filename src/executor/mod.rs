@@ -84,7 +84,7 @@ pub trait Executor: std::fmt::Debug + Send + 'static {
     fn note_secrets(&mut self, _job: &Job) {}
 
     /// Ends the processes that a crashed daemon has left of these attempts on this machine, before they are run again.
-    fn end_leftovers(&mut self, executions: &[Execution]);
+    fn kill_orphans(&mut self, executions: &[Execution]);
 
     /// Applies new pool settings: sizes change, and new pools are added. Running work goes on.
     fn resize(&mut self, settings: &BTreeMap<String, PoolSettings>);
@@ -332,7 +332,7 @@ impl Executor for PoolExecutor {
         }
     }
 
-    fn end_leftovers(&mut self, executions: &[Execution]) {
+    fn kill_orphans(&mut self, executions: &[Execution]) {
         let ended = kill_orphans(executions);
         if ended > 0 {
             tracing::warn!(processes = ended, "ended what was left over of runs whose daemon died");

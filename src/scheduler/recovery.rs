@@ -114,7 +114,7 @@ pub(super) async fn recover<S: Store, X: Executor>(
     let begun = runs.iter().filter(|run| matches!(run.state, RunState::Running { .. }));
     let begun: Vec<Execution> = begun.map(Run::execution).collect();
     if !begun.is_empty() {
-        executor.end_leftovers(&begun);
+        executor.kill_orphans(&begun);
     }
     let mut recovered = Recovered::default();
     let mut step = Step::new(now, Arc::clone(state.node()), None);

@@ -49,7 +49,7 @@ impl<F: Fake> Executor for FakeExecutor<F> {
         self.0.send_heartbeat(heartbeat);
     }
 
-    fn end_leftovers(&mut self, _: &[Execution]) {}
+    fn kill_orphans(&mut self, _: &[Execution]) {}
 
     fn resize(&mut self, _: &BTreeMap<String, PoolSettings>) {}
 

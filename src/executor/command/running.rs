@@ -135,7 +135,7 @@ impl RunningCommand<'_> {
             Ok(0) => {}
             Ok(count) => tracing::debug!(count, "processes that had left their group were killed"),
             Err(error) => {
-                tracing::warn!(run = %self.execution.0.0, %error, "the leftover processes of a run could not be searched for");
+                tracing::warn!(run = %self.execution.0.0, %error, "the processes of a run could not be searched for");
             }
         }
     }
