@@ -16,7 +16,7 @@ pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let file = file.map_err(|error| error.to_string())?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {
-        return Err("it is no regular file".to_owned());
+        return Err("it is not a regular file".to_owned());
     }
     let too_large = || format!("it has more than {bytes_max} bytes");
     if metadata.len() > bytes_max {
@@ -49,7 +49,7 @@ mod tests {
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
         for path in [pipe.as_path(), Path::new("/dev/zero"), folder.path()] {
-            assert!(read_text(path, 10).unwrap_err().contains("no regular file"), "{path:?}");
+            assert!(read_text(path, 10).unwrap_err().contains("not a regular file"), "{path:?}");
         }
     }
 }

@@ -87,7 +87,7 @@ impl Secret {
             Self::File(path) => read_file(Path::new(path)).map_err(failed),
             Self::Credential(name) => {
                 let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
-                    .ok_or_else(|| failed("systemd has handed over no credentials".to_owned()))?;
+                    .ok_or_else(|| failed("systemd has not passed any credentials".to_owned()))?;
                 read_credential(Path::new(&folder), name).map_err(failed)
             }
         }
@@ -108,7 +108,7 @@ impl Secret {
 
 fn check_credential(name: &str) -> Result<(), String> {
     if name.is_empty() || name.contains('/') || name.starts_with('.') {
-        return Err("a credential has a plain name".to_owned());
+        return Err("its name must not have a slash or begin with a dot".to_owned());
     }
     Ok(())
 }
@@ -200,7 +200,7 @@ mod tests {
         let error = text.read(&mut found).unwrap_err().to_string();
         assert!(error.contains("token") && !error.contains("s3cret"), "{error}");
         let folder = Secret::File(folder.path().display().to_string()).read().unwrap_err();
-        assert!(folder.to_string().contains("no regular file"), "{folder}");
+        assert!(folder.to_string().contains("not a regular file"), "{folder}");
         for name in ["../etc/passwd", "", ".x"] {
             assert!(Secret::Credential(name.to_owned()).read().is_err(), "{name:?}");
         }

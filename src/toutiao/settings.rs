@@ -78,7 +78,7 @@ impl ToutiaoSettings {
             check_address(listen)?;
         }
         if let Some(name) = self.hosts.iter().find(|name| !is_host_name(name)) {
-            let message = format!("{} is no host name, as in shop.example", quoted(name));
+            let message = format!("{} is not a host name, as in shop.example", quoted(name));
             return Err(Invalid::new("hosts", message));
         }
         self.database_path(Path::new(""))?;

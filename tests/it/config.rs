@@ -72,7 +72,7 @@ fn a_file_that_is_no_file_or_too_large_is_refused_and_not_waited_for() {
     std::fs::remove_file(&path).unwrap();
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
-    refused("no regular file");
+    refused("not a regular file");
 }
 
 #[test]

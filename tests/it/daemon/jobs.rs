@@ -610,7 +610,10 @@ async fn a_file_that_is_a_pipe_at_a_reload_is_refused_and_the_daemon_can_be_stop
     std::fs::remove_file(home.path().join("jobs.toml")).unwrap();
     let _pipe = home.signal("jobs.toml");
     let (code, said) = home.fails(&["reload"]);
-    assert!(code == 1 && said.contains("jobs.toml") && said.contains("no regular file"), "{said}");
+    assert!(
+        code == 1 && said.contains("jobs.toml") && said.contains("not a regular file"),
+        "{said}"
+    );
     assert!(client.job("kept").await.is_ok());
     assert!(daemon.stop().success());
 }

@@ -237,6 +237,9 @@ async fn a_secret_that_would_have_to_be_waited_for_costs_its_call_only() {
     let headers = json!({"X-Key": {"file": path}});
     let completion = bench.call(json!({"url": web.url("/"), "headers": headers})).await;
     let (error, is_permanent) = failure(&completion);
-    assert!(error.ends_with("cannot be read: it is no regular file") && !is_permanent, "{error}");
+    assert!(
+        error.ends_with("cannot be read: it is not a regular file") && !is_permanent,
+        "{error}"
+    );
     result(&bench.call(json!({"url": web.url("/")})).await);
 }
