@@ -20,12 +20,13 @@ use std::time::Duration;
 
 use punctual::clock::SystemClock;
 use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, PoolExecutor, PoolSettings, WorkerProgram,
+    Assignment, Completion, Executor, ExecutorKind, PoolExecutor, PoolSettings,
 };
 use punctual::job::{JobId, Task};
 use punctual::run::{Outcome, RunId};
 use punctual::task::builtin::Registry;
 use serde_json::{Value, json};
+use support::pools::no_worker;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -75,11 +76,8 @@ impl Pool {
         let settings = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: parallel };
         let settings = BTreeMap::from([("pool".to_owned(), settings)]);
         let clock = Arc::new(SystemClock);
-        // Nothing here needs a worker process. The test itself, started as one, would run its own tests.
-        let none = "/nonexistent/worker".into();
-        let worker = WorkerProgram { program: none, ..WorkerProgram::own(Value::Null) };
         let pools =
-            PoolExecutor::new(&settings, Registry::default(), clock, completions_in, &worker)
+            PoolExecutor::new(&settings, Registry::default(), clock, completions_in, &no_worker())
                 .with_shim(env!("CARGO_BIN_EXE_punctual"));
         Self { pools, completions, task: Task::parse(task).unwrap().into(), started: 0 }
     }

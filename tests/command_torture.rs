@@ -17,7 +17,9 @@ use std::path::Path;
 use punctual::executor::kill_orphans;
 use punctual::run::{Execution, Outcome};
 use serde_json::{Value, json};
-use support::commands::{Bench, Failure, cancelled, living, open_files, resident, shell, with};
+use support::commands::{cancelled, living, open_files, resident, shell};
+use support::definitions::with;
+use support::pools::{Bench, Failure};
 use support::{Home, PATIENCE, is_root, left_out};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -52,7 +54,7 @@ struct Torture {
 impl Torture {
     async fn new() -> Self {
         let alone = ALONE.lock().await;
-        let (mut bench, home) = (Bench::new(), Home::new(""));
+        let (mut bench, home) = (Bench::commands(), Home::new(""));
         // What is opened once and for all is open now.
         bench.output(&shell("true")).await;
         Self { bench, home, open_files: settled_open_files(), _alone: alone }

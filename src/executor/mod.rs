@@ -106,8 +106,8 @@ pub struct PoolExecutor {
 
 #[derive(Debug)]
 struct WorkerPool {
+    settings: PoolSettings,
     workers: PoolWorkers,
-    max_workers: usize,
     /// One permit for each HTTP call or mail in progress. The scheduler may hand over more of them than `max_workers`.
     permits: Arc<Semaphore>,
 }
@@ -124,15 +124,15 @@ impl WorkerPool {
         worker: &WorkerProgram,
         services: &Arc<ExecutorServices>,
     ) -> Self {
-        let max_workers = settings.max_workers;
-        let workers = match settings.kind {
+        let PoolSettings { kind, max_workers } = settings;
+        let workers = match kind {
             ExecutorKind::ThreadPool => PoolWorkers::Threads(ThreadPool::new(max_workers)),
             ExecutorKind::ProcessPool => {
                 let (worker, services) = (worker.clone(), Arc::clone(services));
                 PoolWorkers::Processes(ProcessPool::new(worker, max_workers, services))
             }
         };
-        Self { workers, max_workers, permits: Arc::new(Semaphore::new(max_workers)) }
+        Self { settings, workers, permits: Arc::new(Semaphore::new(max_workers)) }
     }
 
     fn resize(&mut self, max_workers: usize) {
@@ -140,17 +140,10 @@ impl WorkerPool {
             PoolWorkers::Threads(threads) => threads.resize(max_workers),
             PoolWorkers::Processes(processes) => processes.resize(max_workers),
         }
-        if self.max_workers != max_workers {
-            self.max_workers = max_workers;
+        if self.settings.max_workers != max_workers {
+            self.settings.max_workers = max_workers;
             // The calls in progress keep their old permits.
             self.permits = Arc::new(Semaphore::new(max_workers));
-        }
-    }
-
-    fn kind(&self) -> ExecutorKind {
-        match self.workers {
-            PoolWorkers::Threads(_) => ExecutorKind::ThreadPool,
-            PoolWorkers::Processes(_) => ExecutorKind::ProcessPool,
         }
     }
 }
@@ -235,7 +228,9 @@ impl PoolExecutor {
         self.services.live.resize(handed_over_max(settings));
         for (name, settings) in settings {
             match self.pools.get_mut(name) {
-                Some(pool) if pool.kind() == settings.kind => pool.resize(settings.max_workers),
+                Some(pool) if pool.settings.kind == settings.kind => {
+                    pool.resize(settings.max_workers)
+                }
                 Some(_) | None => {
                     let pool = WorkerPool::new(*settings, &self.worker, &self.services);
                     self.pools.insert(name.clone(), pool);

@@ -1,149 +1,16 @@
-//! A pool of processes by itself, and ways to see what its runs have left on the machine.
+//! Commands for a pool of processes, and ways to see what their runs have left on the machine.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
 
-use punctual::clock::{SystemClock, Timestamp};
-use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, LiveRuns, PoolExecutor, PoolSettings,
-    WorkerProgram,
-};
-use punctual::job::{JobId, Task};
-use punctual::run::{Execution, Outcome, RunId};
-use punctual::task::builtin::Registry;
+use punctual::clock::Timestamp;
+use punctual::run::{Execution, Outcome};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-
-use crate::{PATIENCE, program};
-
-/// Runs at a time, at most.
-const RUNS_MAX: usize = 500;
-
-/// A pool of processes, and what comes back from it.
-pub struct Bench {
-    pools: PoolExecutor,
-    completions: mpsc::Receiver<Completion>,
-    started: usize,
-    /// Sets its runs apart from those of other tests: processes are known by their run.
-    series: uuid::Uuid,
-}
-
-impl Bench {
-    pub fn new() -> Self {
-        Self::with_shim(Path::new(program()))
-    }
-
-    /// A pool that starts commands through this program where it has to.
-    pub fn with_shim(shim: &Path) -> Self {
-        let (completions_in, completions) = mpsc::channel(RUNS_MAX);
-        let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: RUNS_MAX };
-        let settings = BTreeMap::from([("pool".to_owned(), pool)]);
-        // Nothing here needs a worker process. The test itself, started as one, would run its own tests.
-        let none = "/nonexistent/worker".into();
-        let worker = WorkerProgram { program: none, ..WorkerProgram::own(Value::Null) };
-        let clock = Arc::new(SystemClock);
-        let pools =
-            PoolExecutor::new(&settings, Registry::default(), clock, completions_in, &worker);
-        let series = uuid::Uuid::now_v7();
-        Self { pools: pools.with_shim(shim), completions, started: 0, series }
-    }
-
-    /// A first attempt of a new run, by hand.
-    pub fn assignment(&mut self, task: &Value) -> Assignment {
-        self.started += 1;
-        Assignment {
-            run_id: RunId(format!("{}-{}", self.series, self.started).into()),
-            job_id: JobId::parse("a job").unwrap(),
-            attempt: 1,
-            scheduled_at: None,
-            task: Task::parse(task).unwrap_or_else(|error| panic!("{task}: {error}")).into(),
-            timeout: None,
-            event: None,
-            forbidden: None,
-        }
-    }
-
-    pub fn live(&self) -> LiveRuns {
-        self.pools.live()
-    }
-
-    pub fn hand_over(&mut self, assignment: Assignment) {
-        self.pools.start("pool", assignment);
-    }
-
-    pub fn start(&mut self, task: &Value) -> Execution {
-        let assignment = self.assignment(task);
-        let execution = assignment.execution();
-        self.hand_over(assignment);
-        execution
-    }
-
-    pub fn cancel(&mut self, (run_id, _): &Execution) {
-        self.pools.cancel(run_id, "enough");
-    }
-
-    pub async fn ended(&mut self) -> Completion {
-        let next = tokio::time::timeout(PATIENCE, self.completions.recv());
-        next.await.expect("nothing ended").unwrap()
-    }
-
-    /// Runs a command to its end.
-    pub async fn run(&mut self, task: &Value) -> Completion {
-        let execution = self.start(task);
-        let completion = self.ended().await;
-        assert_eq!(completion.execution(), execution);
-        completion
-    }
-
-    /// Runs a command, which has to succeed, and gives what it wrote.
-    pub async fn output(&mut self, task: &Value) -> String {
-        let completion = self.run(task).await;
-        let is_success = matches!(completion.outcome, Outcome::Succeeded { .. });
-        assert!(is_success, "{task}: {:?} {}", completion.outcome, completion.output.text());
-        completion.output.text()
-    }
-
-    /// Runs a command, which has to fail.
-    pub async fn failure(&mut self, task: &Value) -> Failure {
-        let outcome = self.run(task).await.outcome;
-        let Outcome::Failed { error, exit_code, signal, permanent } = outcome else {
-            panic!("{task}: {outcome:?}");
-        };
-        Failure { error, exit_code, signal, permanent }
-    }
-
-    /// Ends all work; whatever has not been reported by now will not be.
-    pub async fn assert_nothing_more(mut self) {
-        self.pools.stop().await;
-        drop(self.pools);
-        let next = tokio::time::timeout(PATIENCE, self.completions.recv());
-        let next = next.await.expect("some work has not ended");
-        assert!(next.is_none(), "{next:?}");
-    }
-}
-
-/// How a command failed.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Failure {
-    pub error: String,
-    pub exit_code: Option<i32>,
-    pub signal: Option<i32>,
-    pub permanent: bool,
-}
 
 pub fn shell(script: &str) -> Value {
     json!({"type": "command", "shell": script})
 }
 
 /// A command with more keys.
-pub fn with(mut task: Value, more: Value) -> Value {
-    let Value::Object(more) = more else { panic!("{more}") };
-    task.as_object_mut().unwrap().extend(more);
-    task
-}
-
 pub fn cancelled() -> Outcome {
     Outcome::Cancelled { reason: "enough".to_owned() }
 }

@@ -15,9 +15,11 @@
 pub mod audit;
 pub mod bench;
 pub mod commands;
+pub mod definitions;
 pub mod executor;
 pub mod jobs;
 pub mod load;
+pub mod pools;
 pub mod port;
 pub mod raw;
 pub mod servers;

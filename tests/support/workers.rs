@@ -1,23 +1,15 @@
 //! A pool of worker processes under test, and how to see what it leaves behind.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use punctual::clock::SystemClock;
-use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, PoolExecutor, PoolSettings, WorkerProgram,
-    WorkerTimes,
-};
-use punctual::job::{JobId, Task};
-use punctual::run::{Outcome, RunId};
-use punctual::task::builtin::Registry;
+use punctual::executor::{Completion, WorkerTimes};
+use punctual::run::Outcome;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use crate::PATIENCE;
+use crate::pools::Bench;
 
 /// What a test sees of processes and open files is what its whole program has: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -76,88 +68,10 @@ async fn wait_for<T>(look: impl Fn() -> T, is_wanted: impl Fn(&T) -> bool) -> Re
     }
 }
 
-/// The pool `pool`, and what comes back from it.
-pub struct Bench {
-    pub pools: PoolExecutor,
-    completions: mpsc::Receiver<Completion>,
-    started: u32,
-    ended: u32,
-}
-
-impl Bench {
-    /// A pool of this many workers.
-    pub fn new(max_workers: usize, worker: &WorkerProgram) -> Self {
-        let settings = settings(max_workers);
-        let (completions_in, completions) = mpsc::channel(64);
-        let (registry, clock) = (Registry::default(), Arc::new(SystemClock));
-        let pools = PoolExecutor::new(&settings, registry, clock, completions_in, worker);
-        Self { pools, completions, started: 0, ended: 0 }
-    }
-
-    pub fn resize(&mut self, max_workers: usize) {
-        self.pools.resize(&settings(max_workers));
-    }
-
-    pub fn start(&mut self, name: &str, args: &Value) -> RunId {
-        self.start_within(name, args, None)
-    }
-
-    pub fn start_within(&mut self, name: &str, args: &Value, timeout: Option<Duration>) -> RunId {
-        self.started += 1;
-        let run_id = RunId(format!("run-{}", self.started).into());
-        let task = json!({"type": "builtin", "name": name, "args": args});
-        let assignment = Assignment {
-            run_id: run_id.clone(),
-            job_id: JobId::parse("job").unwrap(),
-            attempt: 1,
-            scheduled_at: None,
-            task: Task::parse(&task).unwrap().into(),
-            timeout,
-            event: None,
-            forbidden: None,
-        };
-        self.pools.start("pool", assignment);
-        run_id
-    }
-
-    pub async fn ended(&mut self) -> Completion {
-        let next = timeout(PATIENCE, self.completions.recv());
-        let completion = next.await.expect("nothing ended").unwrap();
-        self.ended += 1;
-        completion
-    }
-
-    /// Runs a builtin to its end.
-    pub async fn run(&mut self, name: &str, args: &Value) -> Completion {
-        let run_id = self.start(name, args);
-        let completion = self.ended().await;
-        assert_eq!(completion.run_id, run_id);
-        completion
-    }
-
-    /// Runs a builtin that succeeds, and gives its result.
-    pub async fn result(&mut self, name: &str, args: &Value) -> Value {
-        let completion = self.run(name, args).await;
-        let Outcome::Succeeded { result: Some(result), .. } = completion.outcome else {
-            panic!("{name}: {completion:?}")
-        };
-        result
-    }
-
-    /// Each run has ended once, and nothing goes on after the stop.
-    pub async fn stop(mut self) {
-        timeout(PATIENCE, self.pools.stop()).await.expect("the pool does not stop");
-        drop(self.pools);
-        let more = timeout(PATIENCE, self.completions.recv()).await.expect("some work goes on");
-        assert!(more.is_none(), "{more:?}");
-        assert_eq!(self.started, self.ended, "runs that were started, and that have ended");
-        assert_eq!(children(), BTreeSet::new(), "processes are left");
-    }
-}
-
-fn settings(max_workers: usize) -> BTreeMap<String, PoolSettings> {
-    let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers };
-    BTreeMap::from([("pool".to_owned(), pool)])
+/// Stops a pool of workers, after each run has ended once. No process is left.
+pub async fn stop(bench: Bench) {
+    bench.assert_all_ended().await;
+    assert_eq!(children(), BTreeSet::new(), "processes are left");
 }
 
 fn open_files() -> usize {

@@ -8,7 +8,8 @@ use punctual::executor::{Executor, WorkerProgram};
 use punctual::run::Outcome;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::workers::{Bench, TIMES, alone, children, children_become, children_of, gone, signal};
+use support::pools::Bench;
+use support::workers::{TIMES, alone, children, children_become, children_of, gone, signal, stop};
 use support::{Daemon, Home};
 
 /// The program's own worker, whose builtins keep what they keep in this folder.
@@ -21,17 +22,18 @@ fn program(home: &Home) -> WorkerProgram {
 fn a_builtin_runs_in_another_process_and_tells_what_it_came_to_and_cost() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(2, &program(&home));
-        let completion = bench.run("noop", &json!({"a": [1, "x"]})).await;
+        let mut bench = Bench::workers(2, &program(&home));
+        let completion = bench.run_builtin("noop", &json!({"a": [1, "x"]})).await;
         let result = Some(json!({"a": [1, "x"]}));
         assert_eq!(completion.outcome, Outcome::Succeeded { result, exit_code: None });
         assert!(completion.cost.cpu_micros.is_some());
         assert!(completion.cost.peak_memory.unwrap() > 1_000_000, "{:?}", completion.cost);
-        let completion = bench.run("fail", &json!({"message": "no", "permanent": true})).await;
+        let completion =
+            bench.run_builtin("fail", &json!({"message": "no", "permanent": true})).await;
         let (error, exit_code, signal) = ("no".to_owned(), None, None);
         let failed = Outcome::Failed { error, exit_code, signal, permanent: true };
         assert_eq!(completion.outcome, failed);
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -39,7 +41,7 @@ fn a_builtin_runs_in_another_process_and_tells_what_it_came_to_and_cost() {
 fn one_worker_is_ready_before_the_first_run_and_spare_ones_after_it() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(4, &program(&home));
+        let mut bench = Bench::workers(4, &program(&home));
         children_become(|workers| workers.len() == 1).await;
         bench.result("noop", &json!({})).await;
         children_become(|workers| workers.len() == 2).await;
@@ -47,7 +49,7 @@ fn one_worker_is_ready_before_the_first_run_and_spare_ones_after_it() {
         children_become(|workers| workers.len() == 1).await;
         bench.resize(3);
         children_become(|workers| workers.len() == 2).await;
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -55,8 +57,9 @@ fn one_worker_is_ready_before_the_first_run_and_spare_ones_after_it() {
 fn workers_beyond_the_spare_ones_end_when_they_have_nothing_to_do() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(6, &program(&home));
-        let runs: Vec<_> = (0..4).map(|_| bench.start("sleep", &json!({"seconds": 600}))).collect();
+        let mut bench = Bench::workers(6, &program(&home));
+        let runs: Vec<_> =
+            (0..4).map(|_| bench.start_builtin("sleep", &json!({"seconds": 600}))).collect();
         children_become(|workers| workers.len() == 6).await;
         for run in runs {
             bench.pools.cancel(&run, "enough");
@@ -64,7 +67,7 @@ fn workers_beyond_the_spare_ones_end_when_they_have_nothing_to_do() {
         }
         children_become(|workers| workers.len() == 2).await;
         bench.result("noop", &json!({})).await;
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -72,7 +75,7 @@ fn workers_beyond_the_spare_ones_end_when_they_have_nothing_to_do() {
 fn idle_workers_that_die_are_replaced_and_the_next_runs_never_notice() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(2, &program(&home));
+        let mut bench = Bench::workers(2, &program(&home));
         bench.result("noop", &json!({})).await;
         for _ in 0..5 {
             let before = children_become(|workers| workers.len() == 2).await;
@@ -84,7 +87,7 @@ fn idle_workers_that_die_are_replaced_and_the_next_runs_never_notice() {
                 children_become(|workers| workers.len() == 2 && workers.is_disjoint(&before));
             replaced.await;
         }
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -92,21 +95,21 @@ fn idle_workers_that_die_are_replaced_and_the_next_runs_never_notice() {
 fn a_sleep_that_is_cancelled_or_takes_too_long_ends_and_its_worker_lives_on() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(1, &program(&home));
+        let mut bench = Bench::workers(1, &program(&home));
         bench.result("noop", &json!({})).await;
         let worker = children();
         let forever = json!({"seconds": 600});
-        let run = bench.start("sleep", &forever);
+        let run = bench.start_builtin("sleep", &forever);
         // Twice the moment after which a worker hears what it is told.
         tokio::time::sleep(Duration::from_millis(50)).await;
         bench.pools.cancel(&run, "enough");
         let cancelled = Outcome::Cancelled { reason: "enough".to_owned() };
         assert_eq!(bench.ended().await.outcome, cancelled);
-        bench.start_within("sleep", &forever, Some(Duration::from_millis(30)));
+        bench.start_builtin_within("sleep", &forever, Some(Duration::from_millis(30)));
         let timed_out = Outcome::TimedOut { error: "it did not end within 30ms".to_owned() };
         assert_eq!(bench.ended().await.outcome, timed_out);
         assert_eq!(children(), worker);
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -114,11 +117,11 @@ fn a_sleep_that_is_cancelled_or_takes_too_long_ends_and_its_worker_lives_on() {
 fn a_run_can_be_cancelled_at_any_instant() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(1, &program(&home));
+        let mut bench = Bench::workers(1, &program(&home));
         bench.result("noop", &json!({})).await;
         let worker = children();
         for micros in (0..40_000).step_by(500) {
-            let run = bench.start("sleep", &json!({"seconds": 600}));
+            let run = bench.start_builtin("sleep", &json!({"seconds": 600}));
             // Without a pause the call and the cancel can reach the worker together.
             tokio::time::sleep(Duration::from_micros(micros)).await;
             bench.pools.cancel(&run, "enough");
@@ -126,7 +129,7 @@ fn a_run_can_be_cancelled_at_any_instant() {
             assert_eq!(bench.ended().await.outcome, cancelled, "after {micros} µs");
         }
         assert_eq!(children(), worker, "it has ended each run by itself");
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 

@@ -1,4 +1,4 @@
-//! Executes HTTP calls, as tasks of the async runtime: prepares the [`request`], sends it with a services [`client`], and
+//! Executes HTTP calls, as tasks of the async runtime: prepares the [`request`], sends it with a shared [`client`], and
 //! writes the response to the run's output.
 
 pub(super) mod client;

@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    enum Event {
+    enum CallEvent {
         Message(WorkerMessage),
         Cancel(Ending),
         /// The timer fires.
@@ -113,44 +113,44 @@ mod tests {
         Eof,
     }
 
-    fn done(outcome: CallOutcome) -> Event {
-        Event::Message(WorkerMessage::Done(CallEnd {
+    fn done(outcome: CallOutcome) -> CallEvent {
+        CallEvent::Message(WorkerMessage::Done(CallEnd {
             outcome,
             cpu_micros: None,
             peak_memory: None,
         }))
     }
 
-    fn ok() -> Event {
+    fn ok() -> CallEvent {
         done(CallOutcome::Succeeded { result: "ok".into() })
     }
 
-    fn cancelled() -> Event {
+    fn cancelled() -> CallEvent {
         done(CallOutcome::Cancelled)
     }
 
-    fn alive() -> Event {
-        Event::Message(WorkerMessage::KeepAlive)
+    fn alive() -> CallEvent {
+        CallEvent::Message(WorkerMessage::KeepAlive)
     }
 
-    fn cancel() -> Event {
-        Event::Cancel(Ending::Cancelled("enough".to_owned()))
+    fn cancel() -> CallEvent {
+        CallEvent::Cancel(Ending::Cancelled("enough".to_owned()))
     }
 
     /// What the events, each at a second after the start of the call, lead to.
-    fn end_of(events: Vec<(u64, Event)>) -> String {
+    fn end_of(events: Vec<(u64, CallEvent)>) -> String {
         let start = Instant::now();
         let mut call = CallState::new(WorkerTimes::default(), start);
         for (second, event) in events {
             let now = start + Duration::from_secs(second);
             let result = match event {
-                Event::Message(message) => call.message(message, now),
-                Event::Cancel(ending) => {
+                CallEvent::Message(message) => call.message(message, now),
+                CallEvent::Cancel(ending) => {
                     call.cancel(ending, now);
                     Ok(None)
                 }
-                Event::Timer => call.check_deadline(now).map(|()| None),
-                Event::Eof => Err(call.fail(WorkerError::Ended)),
+                CallEvent::Timer => call.check_deadline(now).map(|()| None),
+                CallEvent::Eof => Err(call.fail(WorkerError::Ended)),
             };
             match result {
                 Ok(None) => {}
@@ -163,31 +163,31 @@ mod tests {
 
     #[test]
     fn a_call_ends_as_its_messages_its_cancel_and_the_time_say() {
-        let timeout = || Event::Cancel(Ending::TimedOut(Duration::from_secs(1)));
-        let ready = || Event::Message(WorkerMessage::Ready { version: 1 });
+        let timeout = || CallEvent::Cancel(Ending::TimedOut(Duration::from_secs(1)));
+        let ready = || CallEvent::Message(WorkerMessage::Ready { version: 1 });
         let cases = [
             (vec![(1, ok())], "1: Succeeded"),
             // A worker that sends nothing is given up after 10 s, and a keep-alive starts these anew.
-            (vec![(9, Event::Timer)], "goes on"),
-            (vec![(10, Event::Timer)], "10: Silent(10s)"),
-            (vec![(9, alive()), (18, Event::Timer)], "goes on"),
-            (vec![(9, alive()), (19, Event::Timer)], "19: Silent(10s)"),
+            (vec![(9, CallEvent::Timer)], "goes on"),
+            (vec![(10, CallEvent::Timer)], "10: Silent(10s)"),
+            (vec![(9, alive()), (18, CallEvent::Timer)], "goes on"),
+            (vec![(9, alive()), (19, CallEvent::Timer)], "19: Silent(10s)"),
             // A cancel leaves the builtin 5 s, however many keep-alives come.
-            (vec![(1, cancel()), (5, Event::Timer)], "goes on"),
-            (vec![(1, cancel()), (6, Event::Timer)], "6: Cancelled(Cancelled(\"enough\"))"),
-            (vec![(1, cancel()), (5, alive()), (6, Event::Timer)], "6: Cancelled"),
-            (vec![(0, cancel()), (5, Event::Timer)], "5: Cancelled"),
-            (vec![(8, alive()), (9, cancel()), (13, Event::Timer)], "goes on"),
-            (vec![(8, alive()), (9, cancel()), (14, Event::Timer)], "14: Cancelled"),
+            (vec![(1, cancel()), (5, CallEvent::Timer)], "goes on"),
+            (vec![(1, cancel()), (6, CallEvent::Timer)], "6: Cancelled(Cancelled(\"enough\"))"),
+            (vec![(1, cancel()), (5, alive()), (6, CallEvent::Timer)], "6: Cancelled"),
+            (vec![(0, cancel()), (5, CallEvent::Timer)], "5: Cancelled"),
+            (vec![(8, alive()), (9, cancel()), (13, CallEvent::Timer)], "goes on"),
+            (vec![(8, alive()), (9, cancel()), (14, CallEvent::Timer)], "14: Cancelled"),
             // What the builtin answers counts, also after a cancel.
             (vec![(1, cancel()), (2, cancelled())], "2: Cancelled { reason: \"enough\" }"),
             (vec![(1, timeout()), (2, cancelled())], "2: TimedOut"),
             (vec![(1, cancel()), (2, ok())], "2: Succeeded"),
             (vec![(1, cancelled())], "1: Failed"),
             // A worker that ends takes its run with it, which is cancelled if it was to be cancelled.
-            (vec![(1, Event::Eof)], "1: Ended"),
-            (vec![(1, cancel()), (2, Event::Eof)], "2: Cancelled"),
-            (vec![(1, timeout()), (2, Event::Eof)], "2: Cancelled(TimedOut"),
+            (vec![(1, CallEvent::Eof)], "1: Ended"),
+            (vec![(1, cancel()), (2, CallEvent::Eof)], "2: Cancelled"),
+            (vec![(1, timeout()), (2, CallEvent::Eof)], "2: Cancelled(TimedOut"),
             // A message at the wrong time.
             (vec![(1, ready())], "1: Protocol(\"it sent \\\"ready\\\" at the wrong time\")"),
             (vec![(1, cancel()), (2, ready())], "2: Cancelled"),

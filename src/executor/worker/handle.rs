@@ -15,7 +15,9 @@ use super::call::{CallState, unexpected};
 use super::connection::WorkerConnection;
 use super::error::WorkerError;
 use super::program::{WorkerProgram, WorkerTimes};
-use super::protocol::message::{BuiltinCall, CallId, DaemonMessage, Hello, VERSION, WorkerMessage};
+use super::protocol::message::{
+    BuiltinCall, CallId, DaemonMessage, HelloMessage, VERSION, WorkerMessage,
+};
 use super::spawn::WorkerSpawner;
 use crate::clock::Clock;
 use crate::executor::assignment::Assignment;
@@ -64,7 +66,7 @@ impl WorkerHandle {
         log: &Log,
         clock: &Arc<dyn Clock>,
     ) -> Result<(), WorkerError> {
-        let hello = Hello {
+        let hello = HelloMessage {
             version: VERSION,
             daemon: std::process::id(),
             keep_alive_millis: u64::try_from(self.times.keep_alive.as_millis()).unwrap_or(u64::MAX),

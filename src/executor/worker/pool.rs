@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::pool_state::{PoolShared, PoolState, QueuedRun, SlotMessage, WaitingRun};
+use super::pool_state::{CancellableRun, PoolShared, PoolState, QueuedRun, SlotMessage};
 use super::program::WorkerProgram;
 use super::supervisor::{SupervisorEnd, supervise};
 use crate::executor::assignment::Assignment;
@@ -64,7 +64,7 @@ impl ProcessPool {
         if let Some(slot) = state.take_idle() {
             slot.send(SlotMessage::Run(Box::new(run)));
         } else {
-            state.enqueue(cancellable(&self.shared, run));
+            state.waiting.push_back(cancellable(&self.shared, run));
         }
         start_missing(&self.shared, &mut state);
     }
@@ -93,15 +93,15 @@ fn start_missing(pool: &Arc<PoolShared>, state: &mut PoolState) {
 /// Replaces a worker that has ended unexpectedly. The run that it was given and has not read goes before all others.
 fn replace_lost(pool: &Arc<PoolShared>, unread: Option<Box<QueuedRun>>) {
     let mut state = pool.state();
-    state.worker_lost();
+    state.workers -= 1;
     if let Some(run) = unread {
-        state.enqueue_first(cancellable(pool, *run));
+        state.waiting.push_front(cancellable(pool, *run));
     }
     start_missing(pool, &mut state);
 }
 
 /// Makes a run cancellable while it waits for a worker.
-fn cancellable(pool: &Arc<PoolShared>, run: QueuedRun) -> WaitingRun {
+fn cancellable(pool: &Arc<PoolShared>, run: QueuedRun) -> CancellableRun {
     pool.retry_start.notify_one();
     let (waiting, taken) = oneshot::channel();
     let context = Arc::clone(&run.context);

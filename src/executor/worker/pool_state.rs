@@ -49,7 +49,7 @@ impl QueuedRun {
 }
 
 /// A run that waits for a worker. Dropping the sender ends the task that watches for its cancel.
-pub(super) type WaitingRun = (QueuedRun, oneshot::Sender<()>);
+pub(super) type CancellableRun = (QueuedRun, oneshot::Sender<()>);
 
 /// What an idle worker is told to do.
 #[derive(Debug)]
@@ -102,13 +102,13 @@ pub(super) enum StartRetry {
 /// The runs and the workers of a pool.
 #[derive(Debug, Default)]
 pub(super) struct PoolState {
-    waiting: VecDeque<WaitingRun>,
+    pub(super) waiting: VecDeque<CancellableRun>,
     /// The worker that was busy last is used first, so that surplus ones become idle for long and end.
     idle: Vec<WorkerSlot>,
     /// Workers that are being started.
     starting: usize,
     /// All workers, including those that are being started.
-    workers: usize,
+    pub(super) workers: usize,
     max_workers: usize,
     /// Workers that have ever been started: the number of the next one.
     started: u64,
@@ -126,18 +126,9 @@ impl PoolState {
         self.idle.pop()
     }
 
-    pub(super) fn enqueue(&mut self, run: WaitingRun) {
-        self.waiting.push_back(run);
-    }
-
-    /// Puts a run that a worker has certainly not read before all others.
-    pub(super) fn enqueue_first(&mut self, run: WaitingRun) {
-        self.waiting.push_front(run);
-    }
-
     /// Takes back a run that still waits.
     pub(super) fn remove_waiting(&mut self, execution: &Execution) -> Option<QueuedRun> {
-        let is_it = |(run, _): &WaitingRun| run.assignment.execution() == *execution;
+        let is_it = |(run, _): &CancellableRun| run.assignment.execution() == *execution;
         let position = self.waiting.iter().position(is_it)?;
         self.waiting.remove(position).map(|(run, _)| run)
     }
@@ -225,11 +216,6 @@ impl PoolState {
         leaves
     }
 
-    /// A worker has ended unexpectedly.
-    pub(super) fn worker_lost(&mut self) {
-        self.workers -= 1;
-    }
-
     pub(super) fn resize(&mut self, max_workers: usize) {
         self.max_workers = max_workers;
         self.dismiss_surplus();
@@ -282,5 +268,99 @@ impl PoolShared {
 
     pub(super) fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::job::{JobId, Task};
+    use crate::run::RunId;
+
+    fn run(id: &str) -> CancellableRun {
+        let task = serde_json::json!({"type": "builtin", "name": "noop"});
+        let Task::Builtin(builtin) = Task::parse(&task).unwrap() else { panic!("{task}") };
+        let assignment = Assignment {
+            run_id: RunId(id.into()),
+            job_id: JobId::parse("job").unwrap(),
+            attempt: 1,
+            scheduled_at: None,
+            task: Arc::new(Task::Builtin(Arc::clone(&builtin))),
+            timeout: None,
+            event: None,
+            forbidden: None,
+        };
+        let token = TaskTracker::new().token();
+        (QueuedRun::new(builtin, assignment, Arc::default(), token), oneshot::channel().0)
+    }
+
+    fn slot(number: u64) -> (WorkerSlot, mpsc::Receiver<SlotMessage>) {
+        let (messages, receiver) = mpsc::channel(1);
+        (WorkerSlot { number, messages }, receiver)
+    }
+
+    fn started(state: &mut PoolState) -> u64 {
+        let numbers = state.add_missing();
+        numbers.end - numbers.start
+    }
+
+    #[test]
+    fn a_pool_starts_one_worker_at_first_and_keeps_spare_ones_after_its_first_run() {
+        let mut state = PoolState { max_workers: 4, ..PoolState::default() };
+        assert_eq!((started(&mut state), started(&mut state)), (1, 0));
+        state.start_succeeded();
+        let (first, mut messages) = slot(0);
+        assert!(matches!(state.next_action(&first), WorkerAction::Wait));
+        assert_eq!(state.take_idle().map(|slot| slot.number), Some(0));
+        assert_eq!(started(&mut state), 2, "spare ones");
+        assert!(state.take_idle().is_none());
+        state.waiting.push_back(run("a"));
+        state.waiting.push_back(run("b"));
+        assert_eq!(started(&mut state), 1, "the limit");
+        assert!(
+            matches!(state.next_action(&first), WorkerAction::Run(run) if &*run.assignment.run_id.0 == "a")
+        );
+        state.resize(1);
+        assert!(matches!(state.next_action(&first), WorkerAction::Leave), "there are too many");
+        assert!(messages.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_surplus_worker_leaves_and_a_spare_one_stays() {
+        let mut state = PoolState { max_workers: 9, workers: 3, ..PoolState::default() };
+        let slots: Vec<_> = (0..3).map(slot).collect();
+        for (slot, _) in &slots {
+            assert!(matches!(state.next_action(slot), WorkerAction::Wait));
+        }
+        assert!(state.leave_if_surplus(1) && !state.leave_if_surplus(0));
+        assert!(state.withdraw(0) && !state.withdraw(0), "it is no longer idle");
+        state.close();
+        let [.., (_, mut messages)] = <[_; 3]>::try_from(slots).unwrap();
+        assert!(matches!(messages.try_recv(), Ok(SlotMessage::Leave)));
+        assert_eq!((state.workers, started(&mut state)), (1, 0));
+    }
+
+    #[test]
+    fn only_the_run_that_waits_longest_fails_after_three_failed_starts() {
+        let mut state = PoolState { max_workers: 1, ..PoolState::default() };
+        assert_eq!(started(&mut state), 1);
+        assert!(matches!(state.start_failed("why", false), StartRetry::Later), "no run waits");
+        state.waiting.push_back(run("a"));
+        state.waiting.push_back(run("b"));
+        assert!(matches!(state.start_failed("why", true), StartRetry::Later), "a shortage");
+        assert!(matches!(state.start_failed("why", false), StartRetry::Now));
+        assert!(matches!(state.start_failed("why", false), StartRetry::Now));
+        let StartRetry::Fail(failed) = state.start_failed("why", false) else {
+            panic!("no failure")
+        };
+        assert_eq!(&*failed.assignment.run_id.0, "a");
+        assert!(matches!(state.start_failed("why", false), StartRetry::Now));
+        let (left, _) = run("b");
+        assert!(state.remove_waiting(&left.assignment.execution()).is_some());
+        state.close();
+        assert!(matches!(state.start_failed("why", false), StartRetry::GiveUp));
+        assert_eq!(state.workers, 0);
     }
 }

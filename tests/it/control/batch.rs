@@ -2,15 +2,10 @@
 
 use punctual::client::ClientError;
 use serde_json::{Value, json};
+use support::definitions::{NEVER, by_hand, noop, once};
 use support::{Home, Signal, text};
 
-fn once(id: &str, at: &str) -> Value {
-    json!({"id": id, "trigger": {"type": "date", "run_date": at, "timezone": "UTC"},
-        "task": {"type": "builtin", "name": "noop"}})
-}
-
 const PAST: &str = "2020-01-01 00:00:00";
-const NEVER: &str = "2100-01-01 00:00:00";
 
 /// What a batch said of a job: id, status, and the code and field of its error.
 type Told<'a> = (Option<&'a str>, &'a str, Option<&'a str>, Option<&'a str>);
@@ -27,9 +22,7 @@ fn told(answer: &Value) -> Vec<Told<'_>> {
 
 /// A one-shot that gives a signal.
 fn signalling(id: &str, at: &str, signal: &Signal) -> Value {
-    let mut job = once(id, at);
-    job["task"] = signal.shell(id);
-    job
+    once(id, at, signal.shell(id))
 }
 
 #[tokio::test]
@@ -37,17 +30,17 @@ async fn what_is_valid_of_a_batch_is_added_and_the_rest_is_named_in_order() {
     let home = Home::new("");
     let daemon = home.start();
     let client = home.client();
-    client.add(&once("there", NEVER)).await.unwrap();
+    client.add(&by_hand("there", noop())).await.unwrap();
     let mut signal = home.signal("ran");
     let mut replacing = signalling("there", PAST, &signal);
     replacing["replace_existing"] = true.into();
     let batch = [
         signalling("new", PAST, &signal),
-        once("there", PAST),
+        once("there", PAST, noop()),
         json!({"id": "bad", "trigger": {"type": "date", "run_date": "someday"}, "task": {}}),
         json!("no job at all"),
-        once("twice", NEVER),
-        once("twice", NEVER),
+        by_hand("twice", noop()),
+        by_hand("twice", noop()),
         replacing,
         json!({"trigger": {"type": "date", "run_date": NEVER}, "task": {"type": "builtin", "name": "nope"}}),
     ];
@@ -78,7 +71,7 @@ async fn a_batch_that_is_none_or_too_large_changes_nothing() {
     let daemon = home.start();
     let client = home.client();
     assert_eq!(told(&client.add_all(&[]).await.unwrap()), []);
-    let many: Vec<Value> = (0..10_001).map(|number| once(&number.to_string(), NEVER)).collect();
+    let many: Vec<Value> = (0..10_001).map(|number| by_hand(&number.to_string(), noop())).collect();
     let ClientError::Refused { status, field, .. } = client.add_all(&many).await.unwrap_err()
     else {
         panic!("a batch of 10,001 jobs was taken");

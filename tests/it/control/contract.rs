@@ -1,6 +1,7 @@
 //! The control socket uses or refuses everything that it is given, and nothing that it is given harms it.
 
 use serde_json::{Value, json};
+use support::definitions::{NEVER, by_hand, noop};
 use support::load::{Random, seed};
 use support::raw::{Answer, Raw};
 use support::{Home, ledger, run_to_end, text};
@@ -35,16 +36,6 @@ const ROUTES: &[(&str, &str, bool)] = &[
     ("POST", "/v1/scheduler/reload", false),
 ];
 
-const LATER: &str = "2099-01-01 00:00:00";
-
-fn noop(id: &str) -> Value {
-    json!({
-        "id": id,
-        "trigger": {"type": "date", "run_date": LATER},
-        "task": {"type": "builtin", "name": "noop"},
-    })
-}
-
 fn ask(home: &Home, method: &str, path: &str, body: &str) -> Answer {
     let mut connection = Raw::connect(&home.socket());
     connection.ask(method, path, body.as_bytes()).unwrap_or_else(|| panic!("{method} {path}"))
@@ -75,8 +66,8 @@ async fn every_route_refuses_the_keys_that_it_does_not_use_and_then_does_nothing
     let home = Home::new("");
     let _daemon = home.start();
     let client = home.client();
-    client.add(&noop("job")).await.unwrap();
-    client.add(&noop("batch")).await.unwrap();
+    client.add(&by_hand("job", noop())).await.unwrap();
+    client.add(&by_hand("batch", noop())).await.unwrap();
     let run = run_to_end(&client, "job").await;
     for (method, path, has_body) in ROUTES {
         let path = path.replace("RUN", text(&run, "id"));
@@ -104,7 +95,7 @@ async fn every_route_refuses_the_keys_that_it_does_not_use_and_then_does_nothing
 async fn an_empty_object_is_as_good_as_no_body() {
     let home = Home::new("");
     let _daemon = home.start();
-    home.client().add(&noop("job")).await.unwrap();
+    home.client().add(&by_hand("job", noop())).await.unwrap();
     for body in ["", " \n", "{}", " { } "] {
         for path in ["/v1/jobs/job/pause", "/v1/jobs/job/resume", "/v1/jobs/job/run"] {
             let answer = ask(&home, "POST", path, body);
@@ -118,7 +109,7 @@ async fn parameters_beyond_their_range_are_refused_by_name() {
     let home = Home::new("");
     let _daemon = home.start();
     let client = home.client();
-    client.add(&noop("job")).await.unwrap();
+    client.add(&by_hand("job", noop())).await.unwrap();
     let run = run_to_end(&client, "job").await;
     let run = text(&run, "id");
     let long = "x".repeat(300);
@@ -172,7 +163,7 @@ async fn a_job_can_have_the_id_batch_like_any_other() {
     let _daemon = home.start();
     let client = home.client();
     for id in ["batch", "pause", "resume", "a/b", "a b", "%", "?x=1", "#", "é\u{301}", "..."] {
-        client.add(&noop(id)).await.unwrap();
+        client.add(&by_hand(id, noop())).await.unwrap();
         assert_eq!(client.job(id).await.unwrap()["id"], id);
         assert_eq!(client.pause(id).await.unwrap()["state"], "paused");
         assert_eq!(client.resume(id).await.unwrap()["state"], "active");
@@ -180,7 +171,7 @@ async fn a_job_can_have_the_id_batch_like_any_other() {
         assert!(client.job(id).await.unwrap_err().is_not_found(), "{id}");
     }
     for id in [".", "..", "\u{202e}abc", ""] {
-        let answer = ask(&home, "POST", "/v1/jobs", &noop(id).to_string());
+        let answer = ask(&home, "POST", "/v1/jobs", &by_hand(id, noop()).to_string());
         assert_eq!((answer.status, field(&answer).as_str()), (422, "id"), "{id:?}");
     }
 }
@@ -191,7 +182,7 @@ async fn a_job_that_could_not_be_kept_as_it_is_given_is_refused() {
     let _daemon = home.start();
     let job = |task: &str| {
         format!(
-            r#"{{"id": "a", "trigger": {{"type": "date", "run_date": "{LATER}"}}, "task": {task}}}"#
+            r#"{{"id": "a", "trigger": {{"type": "date", "run_date": "{NEVER}"}}, "task": {task}}}"#
         )
     };
     let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
@@ -229,7 +220,7 @@ async fn a_form_of_the_report_is_refused_where_there_is_no_report() {
     let home = Home::new("");
     let _daemon = home.start();
     let command = json!({"type": "command", "argv": ["/bin/true"], "report": "json"});
-    let trigger = json!({"type": "date", "run_date": LATER});
+    let trigger = json!({"type": "date", "run_date": NEVER});
     let job = |id: &str, task: &Value, hook: &Value| {
         json!({"id": id, "trigger": trigger, "task": task, "on_failure": hook}).to_string()
     };
@@ -273,7 +264,7 @@ fn seeds(run: &str) -> Vec<(&'static str, String, String)> {
     let interval = json!({"type": "interval", "hours": 2, "start_date": "2030-01-01"});
     let any = json!({"type": "or", "triggers": [interval, {"type": "crontab", "expression": "*/5 8 * * mon"}]});
     let calendar = json!({"type": "calendarinterval", "months": 1, "hour": 3});
-    let mut second = noop("fuzz-2");
+    let mut second = by_hand("fuzz-2", noop());
     second["trigger"] = any.clone();
     second["task"] =
         json!({"type": "http", "url": "http://127.0.0.1:9/", "method": "POST", "json": {"a": [1]}});
@@ -281,8 +272,12 @@ fn seeds(run: &str) -> Vec<(&'static str, String, String)> {
     let mut seeds: Vec<(&'static str, String, String)> = vec![
         ("POST", "/v1/jobs".into(), full.to_string()),
         ("POST", "/v1/jobs".into(), second.to_string()),
-        ("POST", "/v1/jobs".into(), noop("fuzz-3").to_string()),
-        ("POST", "/v1/jobs/batch".into(), json!({"jobs": [full, second, noop("x")]}).to_string()),
+        ("POST", "/v1/jobs".into(), by_hand("fuzz-3", noop()).to_string()),
+        (
+            "POST",
+            "/v1/jobs/batch".into(),
+            json!({"jobs": [full, second, by_hand("x", noop())]}).to_string(),
+        ),
         ("POST", "/v1/preview".into(), preview.to_string()),
         ("POST", "/v1/preview".into(), json!({"trigger": any, "count": 2}).to_string()),
         ("POST", format!("/v1/runs/{run}/cancel"), json!({"reason": "so"}).to_string()),
@@ -409,7 +404,7 @@ async fn no_mistake_of_a_client_is_a_fault_of_the_daemon() {
     let home = Home::new("");
     let daemon = home.start();
     let client = home.client();
-    client.add(&noop("job")).await.unwrap();
+    client.add(&by_hand("job", noop())).await.unwrap();
     let run = run_to_end(&client, "job").await;
     let run = text(&run, "id");
     let mut pulse = home.signal("pulse");

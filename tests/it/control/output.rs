@@ -10,6 +10,7 @@ use punctual::history::FOLLOWERS_MAX;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
+use support::definitions::{by_hand, shell, with};
 use support::servers::postgres::PostgresServer;
 use support::{Daemon, Home, PATIENCE, ended, run_to_end, text};
 
@@ -40,13 +41,7 @@ impl Held {
 }
 
 async fn add(client: &Client, id: &str, script: &str, more: Value) {
-    let mut job = json!({
-        "id": id,
-        "trigger": {"type": "date", "run_date": "2100-01-01"},
-        "task": {"type": "command", "argv": ["/bin/sh", "-c", script]},
-    });
-    job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    client.add(&job).await.unwrap();
+    client.add(&with(by_hand(id, shell(script)), more)).await.unwrap();
 }
 
 /// Starts a run of a new job that does this.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use punctual::history::WAITERS_MAX;
 use serde_json::{Value, json};
+use support::definitions::{by_hand, noop};
 use support::raw::{Answer, Raw};
 use support::{Daemon, Home, PATIENCE, text};
 use tokio::time::Instant;
@@ -15,16 +16,11 @@ fn times() -> usize {
     times.map_or(1, |times| times.parse().expect("a number"))
 }
 
-fn never(id: &str, task: &Value) -> Value {
-    let date = json!({"type": "date", "run_date": "2100-01-01", "timezone": "UTC"});
-    json!({"id": id, "trigger": date, "task": task})
-}
-
 /// The id of a run that does not end by itself.
 fn endless_run(home: &Home) -> String {
     let sleep = json!({"type": "builtin", "name": "sleep", "args": {"seconds": 600}});
     let mut raw = Raw::connect(&home.socket());
-    let added = raw.ask("POST", "/v1/jobs", never("endless", &sleep).to_string().as_bytes());
+    let added = raw.ask("POST", "/v1/jobs", by_hand("endless", sleep).to_string().as_bytes());
     assert_eq!(added.unwrap().status, 201);
     let run = raw.ask("POST", "/v1/jobs/endless/run", b"").unwrap().json();
     text(&run, "id").to_owned()
@@ -315,7 +311,7 @@ fn largest_args(value: &str) -> String {
 
 fn add_args(home: &Home, id: &str, args: &str) -> Answer {
     let task = format!("{{\"type\":\"builtin\",\"name\":\"noop\",\"args\":{args}}}");
-    let body = never(id, &json!("TASK")).to_string().replace("\"TASK\"", &task);
+    let body = by_hand(id, json!("TASK")).to_string().replace("\"TASK\"", &task);
     Raw::connect(&home.socket()).ask("POST", "/v1/jobs", body.as_bytes()).unwrap()
 }
 
@@ -363,7 +359,7 @@ fn a_job_that_is_too_large_is_refused_by_its_field() {
     };
     let args = format!("{{\"text\":\"{}\"}}", "x".repeat(270_000));
     assert_eq!(field(&add_args(&home, "x", &args)), "task.args");
-    let mut job = never("x", &json!({"type": "builtin", "name": "noop"}));
+    let mut job = by_hand("x", noop());
     job["on_failure"] = json!({"type": "command", "argv": ["x".repeat(530_000)]});
     let answer = Raw::connect(&home.socket()).ask("POST", "/v1/jobs", job.to_string().as_bytes());
     assert_eq!(field(&answer.unwrap()), Value::Null);

@@ -1,20 +1,12 @@
 //! Runs that are ended, tried again and told of, by a real daemon.
 
 use serde_json::{Value, json};
+use support::definitions::{by_hand, shell, with};
 use support::{Home, ended, ledger, run_to_end, text};
 
-const NEVER: &str = "2100-01-01 00:00:00";
-
-/// A job that is run by hand, with these keys beside.
-fn by_hand(id: &str, given: Value) -> Value {
-    let trigger = json!({"type": "date", "run_date": NEVER, "timezone": "UTC"});
-    let mut job = json!({"id": id, "trigger": trigger});
-    job.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
-    job
-}
-
-fn shell(script: &str) -> Value {
-    json!({"type": "command", "argv": ["/bin/sh", "-c", script]})
+/// A job that is run by hand, with these keys.
+fn given(id: &str, keys: Value) -> Value {
+    with(by_hand(id, Value::Null), keys)
 }
 
 #[tokio::test]
@@ -29,8 +21,8 @@ async fn whatever_takes_too_long_is_ended_and_timed_out_in_each_pool() {
         ("worker", "processpool", sleep),
     ];
     for (id, executor, task) in cases {
-        let given = json!({"task": task, "executor": executor, "timeout": 0.3});
-        client.add(&by_hand(id, given)).await.unwrap();
+        let keys = json!({"task": task, "executor": executor, "timeout": 0.3});
+        client.add(&given(id, keys)).await.unwrap();
         let run = run_to_end(&client, id).await;
         let (state, error) = (text(&run, "state"), text(&run, "error"));
         assert_eq!((state, error), ("timed_out", "it did not end within 300ms"), "{id}: {run}");
@@ -54,7 +46,7 @@ async fn a_command_that_fails_is_tried_again_also_after_a_crash_and_every_attemp
         gate.path.display()
     );
     let retry = json!({"max_attempts": 5, "delay": 0.5, "backoff": 2, "jitter": 0});
-    let job = by_hand("flaky", json!({"task": shell(&script), "retry": retry}));
+    let job = given("flaky", json!({"task": shell(&script), "retry": retry}));
     client.add(&job).await.unwrap();
     let run = client.run("flaky").await.unwrap();
     let id = text(&run, "id");
@@ -62,7 +54,7 @@ async fn a_command_that_fails_is_tried_again_also_after_a_crash_and_every_attemp
     assert_eq!(signal.next().await, "2");
     // From the end of the second attempt on this one has the only worker, so that the third does not begin before the crash.
     let blocker = format!("echo blocked > {}; sleep 600", signal.path.display());
-    let blocker = by_hand("blocker", json!({"task": shell(&blocker), "on_crash": "lose"}));
+    let blocker = given("blocker", json!({"task": shell(&blocker), "on_crash": "lose"}));
     client.add(&blocker).await.unwrap();
     client.run("blocker").await.unwrap();
     std::fs::write(&gate.path, "go\n").unwrap();
@@ -93,7 +85,7 @@ async fn a_failure_that_cannot_pass_is_not_tried_again() {
     let task =
         json!({"type": "builtin", "name": "fail", "args": {"message": "no", "permanent": true}});
     let retry = json!({"max_attempts": 5, "delay": 0.1});
-    client.add(&by_hand("never", json!({"task": task, "retry": retry}))).await.unwrap();
+    client.add(&given("never", json!({"task": task, "retry": retry}))).await.unwrap();
     let run = run_to_end(&client, "never").await;
     assert_eq!((text(&run, "state"), &run["attempt"]), ("failed", &json!(1)));
     assert_eq!((text(&run, "reason"), &run["attempts"]), ("permanent", &json!([])));
@@ -109,8 +101,8 @@ async fn a_run_is_cancelled_from_the_command_line_whether_it_runs_or_waits() {
         "trap 'echo bye; exit 0' TERM; echo on > {}; sleep 600 & wait",
         signal.path.display()
     );
-    client.add(&by_hand("long", json!({"task": shell(&script)}))).await.unwrap();
-    client.add(&by_hand("next", json!({"task": shell("true")}))).await.unwrap();
+    client.add(&given("long", json!({"task": shell(&script)}))).await.unwrap();
+    client.add(&given("next", json!({"task": shell("true")}))).await.unwrap();
     let (long, next) = (client.run("long").await.unwrap(), client.run("next").await.unwrap());
     let (long, next) = (text(&long, "id"), text(&next, "id"));
     assert_eq!(signal.next().await, "on");
@@ -143,10 +135,10 @@ async fn a_task_is_run_for_each_end_with_the_facts_of_the_run_per_job_or_for_all
     let task = |name: &str| json!({"type": "builtin", "name": name});
     let told = json!({"type": "builtin", "name": "noop", "args": {"for": "one"}});
     let jobs = [
-        by_hand("default", json!({"task": task("fail")})),
-        by_hand("own", json!({"task": task("fail"), "on_failure": told})),
-        by_hand("none", json!({"task": task("fail"), "on_failure": null})),
-        by_hand("good", json!({"task": task("noop"), "on_success": told})),
+        given("default", json!({"task": task("fail")})),
+        given("own", json!({"task": task("fail"), "on_failure": told})),
+        given("none", json!({"task": task("fail"), "on_failure": null})),
+        given("good", json!({"task": task("noop"), "on_success": told})),
     ];
     for job in &jobs {
         client.add(job).await.unwrap();
@@ -172,7 +164,7 @@ async fn a_task_is_run_for_each_end_with_the_facts_of_the_run_per_job_or_for_all
         let shown = home.ok(&["runs", text(&telling, "id")]);
         assert!(shown.contains(cause) && shown.contains(text(&run, "id")), "{shown}");
     }
-    let bad = by_hand("bad", json!({"task": task("noop"), "on_missed": task("no-such-builtin")}));
+    let bad = given("bad", json!({"task": task("noop"), "on_missed": task("no-such-builtin")}));
     let refused = client.add(&bad).await.unwrap_err().to_string();
     assert!(refused.contains("on_missed.name: unknown builtin"), "{refused}");
 }
@@ -186,7 +178,7 @@ async fn a_reload_changes_the_sizes_of_pools_and_adds_some_while_work_goes_on() 
     let _daemon = home.start();
     let client = home.client();
     let sleep = json!({"type": "builtin", "name": "sleep", "args": {"seconds": 600}});
-    client.add(&by_hand("a", json!({"task": sleep, "max_instances": 3}))).await.unwrap();
+    client.add(&given("a", json!({"task": sleep, "max_instances": 3}))).await.unwrap();
     let mut runs = Vec::new();
     for _ in 0..3 {
         runs.push(client.run("a").await.unwrap());
@@ -203,7 +195,7 @@ async fn a_reload_changes_the_sizes_of_pools_and_adds_some_while_work_goes_on() 
     let (now_busy, more) = busy().await;
     assert_eq!((now_busy, &more.unwrap()["max_workers"]), (json!(3), &json!(2)));
     let moved = json!({"task": {"type": "builtin", "name": "noop"}, "executor": "more"});
-    client.add(&by_hand("b", moved)).await.unwrap();
+    client.add(&given("b", moved)).await.unwrap();
     assert_eq!(text(&run_to_end(&client, "b").await, "state"), "succeeded");
     home.write_config(&pools(1, "[executors.more]\ntype = \"processpool\"\nmax_workers = 2\n"));
     assert_eq!(client.reload().await.unwrap()["restart_needed"], json!(["executors"]));

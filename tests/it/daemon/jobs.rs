@@ -9,19 +9,10 @@ use punctual::store::sql::SqlStore;
 use rustix::process::Signal as Kill;
 use serde_json::{Value, json};
 use sqlx::Connection;
+use support::definitions::{NEVER, noop, once};
 use support::executor::{FakeExecutor, Forgetful};
 use support::workers::{children_of, pid};
 use support::{Home, ended, jobs, ledger, run_to_end, text};
-
-const NEVER: &str = "2100-01-01 00:00:00";
-
-fn once(id: &str, at: &str, task: Value) -> Value {
-    json!({"id": id, "trigger": {"type": "date", "run_date": at, "timezone": "UTC"}, "task": task})
-}
-
-fn noop() -> Value {
-    json!({"type": "builtin", "name": "noop"})
-}
 
 fn refused(error: ClientError) -> (u16, String, Option<String>) {
     let ClientError::Refused { status, code, field, .. } = error else {

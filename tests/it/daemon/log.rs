@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use punctual::client::Client;
 use serde_json::json;
+use support::definitions::{by_hand, noop};
 use support::{Daemon, Home, ended, left_out, run_to_end, text};
 
 /// Failing runs whose lines are more than a pipe holds.
@@ -176,29 +177,24 @@ fn own_name() -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn noop(id: &str) -> serde_json::Value {
-    json!({
-        "id": id,
-        "trigger": {"type": "date", "run_date": "2100-01-01"},
-        "task": {"type": "builtin", "name": "noop"},
-    })
-}
-
 #[tokio::test]
 async fn each_control_request_that_changes_something_is_a_line_with_its_process() {
     let home = Home::new("");
     let (mut daemon, client) = (home.start(), home.client());
-    client.add(&noop("a")).await.unwrap();
-    let mut again = noop("a");
+    client.add(&by_hand("a", noop())).await.unwrap();
+    let mut again = by_hand("a", noop());
     again["replace_existing"] = true.into();
     client.add(&again).await.unwrap();
-    assert!(client.add(&noop("a")).await.is_err(), "a refusal changes nothing, and is no line");
+    assert!(
+        client.add(&by_hand("a", noop())).await.is_err(),
+        "a refusal changes nothing, and is no line"
+    );
     client.pause("a").await.unwrap();
     client.resume("a").await.unwrap();
     let run = client.run("a").await.unwrap();
     let run = text(&run, "id").to_owned();
     ended(&client, &run).await;
-    let mut sleeper = noop("sleeper");
+    let mut sleeper = by_hand("sleeper", noop());
     sleeper["task"] = json!({"type": "builtin", "name": "sleep", "args": {"seconds": 60}});
     client.add(&sleeper).await.unwrap();
     let slept = client.run("sleeper").await.unwrap();
@@ -207,9 +203,9 @@ async fn each_control_request_that_changes_something_is_a_line_with_its_process(
     client.remove("a").await.unwrap();
     client.pause_all().await.unwrap();
     client.resume_all().await.unwrap();
-    let batch: Vec<_> = (0..300).map(|number| noop(&format!("b{number}"))).collect();
+    let batch: Vec<_> = (0..300).map(|number| by_hand(&format!("b{number}"), noop())).collect();
     client.add_all(&batch).await.unwrap();
-    client.add_all(&[again.clone(), noop("b1"), json!({"id": 1})]).await.unwrap();
+    client.add_all(&[again.clone(), by_hand("b1", noop()), json!({"id": 1})]).await.unwrap();
     client.reload().await.unwrap();
     daemon.wait_for("READY=1");
     daemon.signal(rustix::process::Signal::HUP);
@@ -239,8 +235,8 @@ async fn each_control_request_that_changes_something_is_a_line_with_its_process(
 async fn the_id_of_a_job_cannot_forge_the_user_of_a_control_request() {
     let home = Home::new("");
     let (daemon, client) = (home.start(), home.client());
-    client.add(&noop("x uid=0 user=root pid=1")).await.unwrap();
-    client.add(&noop("a=\"b\"")).await.unwrap();
+    client.add(&by_hand("x uid=0 user=root pid=1", noop())).await.unwrap();
+    client.add(&by_hand("a=\"b\"", noop())).await.unwrap();
     assert_eq!(daemon.stop().code(), Some(0));
     let expected = [
         r#"action=add outcome=done job="x uid=0 user=root pid=1""#,
@@ -256,7 +252,7 @@ async fn the_level_is_changed_while_the_daemon_runs() {
     let start = "info,sqlx=error,sqlx_core=error";
     let shown = home.json(&["log-level"]);
     assert_eq!(shown, json!({"filter": start, "start_filter": start, "until": null}));
-    client.add(&noop("a")).await.unwrap();
+    client.add(&by_hand("a", noop())).await.unwrap();
     run_to_end(&client, "a").await;
     let shown = home.ok(&["log-level", "warn,ledger=debug"]);
     let debug = "warn,audit=info,sqlx=error,sqlx_core=error,ledger=debug";
@@ -353,7 +349,7 @@ async fn the_run_of_a_hook_is_logged_as_such_with_the_run_that_it_tells_of() {
     let home = Home::new("");
     let (daemon, client) = (home.start(), home.client());
     let fail = |message| json!({"type": "builtin", "name": "fail", "args": {"message": message}});
-    let mut job = noop("try");
+    let mut job = by_hand("try", noop());
     job["task"] = fail("own");
     job["on_failure"] = fail("of the hook");
     client.add(&job).await.unwrap();
@@ -417,7 +413,7 @@ async fn journald_gets_entries_with_priority_and_fields_and_lines_while_it_is_go
     assert!(entry.contains(&"PRIORITY=6".to_owned()), "{entry:?}");
     daemon.wait_for("READY=1");
     let client = home.client();
-    let mut job = noop("fails");
+    let mut job = by_hand("fails", noop());
     job["task"] = json!({"type": "builtin", "name": "fail", "args": {"message": "a\nPRIORITY=0"}});
     client.add(&job).await.unwrap();
     let entry = next_entry(&journal, "control request action=add outcome=done job=fails");

@@ -9,7 +9,8 @@ use std::process::Command;
 use punctual::client::Client;
 use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
-use support::commands::{self, shell};
+use support::commands::shell;
+use support::definitions::{self, by_hand};
 use support::raw::Raw;
 use support::terminal::{screen, terminal};
 use support::{Home, ended, is_root, left_out, program, run_to_end, text};
@@ -23,8 +24,7 @@ async fn output(client: &Client, id: &str, task: Value) -> String {
 }
 
 async fn add(client: &Client, id: &str, task: Value) {
-    let trigger = json!({"type": "date", "run_date": "2100-01-01"});
-    client.add(&json!({"id": id, "trigger": trigger, "task": task})).await.unwrap();
+    client.add(&by_hand(id, task)).await.unwrap();
 }
 
 /// What a run has written, as one text.
@@ -365,7 +365,7 @@ async fn what_can_never_run_here_is_refused_when_it_is_added() {
     let _daemon = home.start();
     let client = home.client();
     let refused = async |more: Value| {
-        let task = commands::with(shell("true"), more);
+        let task = definitions::with(shell("true"), more);
         let trigger = json!({"type": "date", "run_date": "2100-01-01"});
         let added = client.add(&json!({"id": "x", "trigger": trigger, "task": task})).await;
         added.unwrap_err().to_string()
@@ -386,7 +386,7 @@ async fn what_can_never_run_here_is_refused_when_it_is_added() {
         assert!(error.contains(expected), "{expected}: {error}");
     }
     let trigger = json!({"type": "date", "run_date": "2100-01-01"});
-    let hook = commands::with(shell("true"), json!({"user": "root"}));
+    let hook = definitions::with(shell("true"), json!({"user": "root"}));
     let hooked = json!({"id": "x", "trigger": trigger, "task": shell("true"), "on_failure": hook});
     let error = client.add(&hooked).await.unwrap_err().to_string();
     assert!(error.contains("on_failure.user: this daemon lacks"), "{error}");
@@ -548,7 +548,7 @@ async fn a_command_that_may_not_be_signalled_is_not_said_to_have_been_asked_to_e
     let mut ready = home.signal("ready");
     std::fs::set_permissions(&ready.path, std::fs::Permissions::from_mode(0o666)).unwrap();
     let task = shell(&format!("echo $$ > {}; exec sleep 600", ready.path.display()));
-    let task = commands::with(task, json!({"user": "nobody"}));
+    let task = definitions::with(task, json!({"user": "nobody"}));
     let daemon = home.start();
     add(&home.client(), "long", task.clone()).await;
     assert!(daemon.stop().success());
@@ -591,7 +591,7 @@ async fn a_command_has_a_home_and_a_folder_that_exist_whoever_it_runs_as() {
             // Its home does not exist.
             ("nobody", "/ / nobody nobody /bin/sh"),
         ] {
-            let task = commands::with(shell(look), json!({"user": user}));
+            let task = definitions::with(shell(look), json!({"user": user}));
             assert_eq!(output(&client, user, task).await, format!("{expected}\n{mask}"));
         }
     } else {

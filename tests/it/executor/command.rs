@@ -12,7 +12,9 @@ use punctual::job::Task;
 use punctual::output::Stream;
 use punctual::run::Outcome;
 use serde_json::{Value, json};
-use support::commands::{Bench, Failure, cancelled, living, occurrence, shell, with};
+use support::commands::{cancelled, living, occurrence, shell};
+use support::definitions::{by_hand, with};
+use support::pools::{Bench, Failure};
 use support::{Home, is_root, left_out, program, run_to_end, text};
 
 /// Makes a command go through the shim, and changes nothing else.
@@ -33,7 +35,7 @@ fn refused(error: &str) -> Failure {
 
 #[tokio::test]
 async fn arguments_arrive_as_they_are_and_a_shell_is_used_only_if_it_is_asked_for() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let words = json!({"type": "command", "argv": ["printf", "%s\n", "$HOME", "a  b", "", "*"]});
     let script = shell("printf '%s\n' \"$0\" | tr h H; exit 0");
     for change in [|task: Value| task, through_shim] {
@@ -47,7 +49,7 @@ async fn arguments_arrive_as_they_are_and_a_shell_is_used_only_if_it_is_asked_fo
 async fn a_command_has_its_variables_its_folder_and_its_input() {
     let home = Home::new("");
     let folder = home.path().canonicalize().unwrap();
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let given = json!({
         "env": {"A": "b = c", "EMPTY": ""}, "cwd": folder.to_str().unwrap(), "stdin": "first\nsecond",
     });
@@ -71,7 +73,7 @@ async fn a_command_has_its_variables_its_folder_and_its_input() {
 
 #[tokio::test]
 async fn an_input_need_not_be_read() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let full = "x".repeat(64 * 1024);
     for script in ["exit 0", "exec <&-; exit 0", "head -c 1 > /dev/null"] {
         let task = with(shell(script), json!({"stdin": full}));
@@ -90,7 +92,7 @@ async fn secrets_are_read_for_the_run_and_hidden_in_what_it_writes() {
     let token = home.path().join("token");
     std::fs::write(&token, "swordfish\n").unwrap();
     let place = json!({"file": token});
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let given = json!({"env": {"TOKEN": place, "OPEN": "sesame"}, "stdin": place});
     let task = with(shell("echo $OPEN ${#TOKEN} $TOKEN; cat"), given);
     for task in [task.clone(), through_shim(task.clone())] {
@@ -118,7 +120,7 @@ async fn a_secret_that_does_not_come_can_be_given_up() {
     let pipe = home.signal("pipe").path;
     // Nobody writes, and the end of this reader is not seen: reading blocks.
     let task = with(shell("true"), json!({"env": {"A": {"file": pipe}}}));
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let execution = bench.start(&task);
     bench.cancel(&execution);
     assert_eq!(bench.ended().await.outcome, cancelled());
@@ -128,7 +130,7 @@ async fn a_secret_that_does_not_come_can_be_given_up() {
 async fn both_outputs_are_told_apart_and_come_while_the_command_runs() {
     let home = Home::new("");
     let gate = home.signal("gate");
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let live = bench.live();
     let task =
         shell(&format!("echo out; echo err >&2; read x < {}; echo late", gate.path.display()));
@@ -149,7 +151,7 @@ async fn both_outputs_are_told_apart_and_come_while_the_command_runs() {
 
 #[tokio::test]
 async fn a_run_knows_what_it_is() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let script = "echo $PUNCTUAL_JOB_ID,$PUNCTUAL_RUN_ID,$PUNCTUAL_ATTEMPT,$PUNCTUAL_SCHEDULED_AT,\
         ${PUNCTUAL_EVENT-none},$TRACEPARENT; cat";
     for task in [shell(script), through_shim(shell(script))] {
@@ -168,7 +170,7 @@ async fn a_run_knows_what_it_is() {
 
 #[tokio::test]
 async fn a_run_that_tells_of_an_event_reads_it_unless_it_has_an_input_of_its_own() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let event = json!({
         "event": "failure", "host": "web1", "job": {"id": "backup"}, "output": "no space\n",
         "run": {"id": "x", "state": "failed", "error": "exit code 1", "exit_code": 1, "attempt": 2},
@@ -200,7 +202,7 @@ async fn a_run_that_tells_of_an_event_reads_it_unless_it_has_an_input_of_its_own
 
 #[tokio::test]
 async fn a_command_is_set_up_as_it_was_asked_for_and_nothing_of_that_leaks() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let given = json!({
         "umask": "0137", "nice": 7, "limits": {"memory": "1G", "cpu": 77, "files": 55},
     });
@@ -219,7 +221,7 @@ async fn a_command_runs_as_the_user_and_in_the_group_that_it_names() {
     if !is_root() {
         return left_out("another user can be tested by root only");
     }
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let script = "id -u; id -g; echo $HOME $USER $LOGNAME; touch made; stat -c %a made";
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
@@ -268,7 +270,7 @@ async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
     } else {
         std::os::unix::fs::symlink(program(), &shim).unwrap();
     }
-    let mut bench = Bench::with_shim(&shim);
+    let mut bench = Bench::commands_through(&shim);
     let lacks = "this daemon lacks CAP_SETUID, CAP_SETGID, CAP_KILL, and cannot run and end commands of another user; \
         see \"Jobs as other users\" in OPERATIONS.md";
     let lacks_group = "this daemon lacks CAP_SETGID, and cannot run a command in another group; \
@@ -299,7 +301,7 @@ async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
 
 #[tokio::test]
 async fn exit_codes_mean_what_is_said_of_them() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     for change in [|task: Value| task, through_shim] {
         let codes = json!({"success_codes": [0, 3], "no_retry_codes": [64, 1]});
         let exit = |code: i32| change(with(shell(&format!("exit {code}")), codes.clone()));
@@ -319,7 +321,7 @@ async fn exit_codes_mean_what_is_said_of_them() {
 #[tokio::test]
 async fn a_run_says_what_it_has_cost() {
     const ALLOCATED: u64 = 512 << 20;
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let burn = bench.run(&shell("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")).await;
     assert!(burn.cost.cpu_micros.unwrap() > 1000, "{:?}", burn.cost);
     assert!(burn.finished_at > burn.started_at);
@@ -335,7 +337,7 @@ async fn a_run_says_what_it_has_cost() {
 
 #[tokio::test]
 async fn what_a_command_leaves_behind_lives_on_and_does_not_hold_up_its_end() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     for (script, ended) in [
         ("setsid sleep 600 < /dev/null > /dev/null 2>&1 & echo left", true),
         // This one holds the outputs open.
@@ -360,7 +362,7 @@ async fn what_a_command_leaves_behind_lives_on_and_does_not_hold_up_its_end() {
 
 #[tokio::test]
 async fn a_command_leads_a_session_of_its_own_and_has_no_terminal_and_the_usual_signals() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let script = "set -- $(cat /proc/$$/stat); [ $$ = $5 ] && [ $$ = $6 ] && echo leads; \
         (exec < /dev/tty) 2>&1 | grep -o 'No such device.*'; \
         grep -E '^Sig(Blk|Ign)' /proc/$$/status | cut -f2 | sed s/0000000180000000/0000000000000000/ | sort -u";
@@ -376,7 +378,7 @@ async fn a_command_leads_a_session_of_its_own_and_has_no_terminal_and_the_usual_
 async fn what_a_command_leaves_behind_can_write_for_as_long_as_it_lives() {
     let home = Home::new("");
     let (mut written, gate) = (home.signal("written"), home.signal("gate"));
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let (to, from) = (written.path.display(), gate.path.display());
     let left = format!("(read x < {from}; seq 100000; echo \"wrote $?\" > {to}) & echo left");
     let execution = bench.start(&shell(&left));
@@ -390,7 +392,7 @@ async fn what_a_command_leaves_behind_can_write_for_as_long_as_it_lives() {
 
 #[tokio::test]
 async fn variables_of_a_command_have_no_effect_before_it_begins() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     // With this variable the loader tells of each program that it starts: it must be the command alone.
     let env = json!({"LD_SHOW_AUXV": "1"});
     let mut cases = vec![json!({"nice": 1, "env": env})];
@@ -411,7 +413,7 @@ async fn a_command_of_another_user_gets_little_of_the_daemons_environment() {
     if !is_root() {
         return left_out("another user can be tested by root only");
     }
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let task = with(shell("env | cut -d= -f1"), json!({"user": "nobody", "env": {"MINE": "1"}}));
     let output = bench.output(&task).await;
     let names: Vec<&str> = output.lines().collect();
@@ -429,7 +431,7 @@ async fn a_command_of_another_user_gets_little_of_the_daemons_environment() {
 async fn whoever_is_left_of_a_group_when_its_leader_has_ended_may_clean_up_too() {
     let home = Home::new("");
     let (mut ready, gate) = (home.signal("ready"), home.signal("gate"));
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let (ready_path, gate_path) = (ready.path.display(), gate.path.display());
     // A process that has just been forked still has the trap of its parent: only after `exec` it can be ended.
     let child = format!(
@@ -453,7 +455,7 @@ async fn whoever_is_left_of_a_group_when_its_leader_has_ended_may_clean_up_too()
 
 #[tokio::test]
 async fn a_command_that_takes_too_long_is_ended_with_all_that_belongs_to_it() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::commands();
     let task = shell("setsid sleep 600 & sleep 600 & echo begun; wait");
     for task in [task.clone(), through_shim(task)] {
         let mut assignment = bench.assignment(&task);
@@ -473,10 +475,10 @@ async fn a_shim_that_ends_before_it_could_do_anything_is_no_command_that_ended_s
     let folder = tempfile::tempdir().unwrap();
     let shim = folder.path().join("shim");
     executable(&shim, "#!/bin/sh\nexit 0\n");
-    let mut bench = Bench::with_shim(&shim);
+    let mut bench = Bench::commands_through(&shim);
     let failure = bench.failure(&through_shim(shell("true"))).await;
     assert!(failure.error.contains("could not be started") && failure.exit_code.is_none());
-    let mut bench = Bench::with_shim(&folder.path().join("missing"));
+    let mut bench = Bench::commands_through(&folder.path().join("missing"));
     let failure = bench.failure(&through_shim(shell("true"))).await;
     assert!(failure.error.contains("could not be started"), "{failure:?}");
 }
@@ -559,13 +561,6 @@ impl Drop for Cgroup {
     }
 }
 
-/// A job that runs only when a test asks for it.
-fn on_request(id: &str, task: Value) -> Value {
-    let mut job = json!({"id": id, "trigger": {"type": "date", "run_date": "2100-01-01"}});
-    job["task"] = task;
-    job
-}
-
 /// Runs a job to its end; the run, and what it wrote.
 async fn run_and_read(client: &Client, id: &str) -> (Value, String) {
     let run = run_to_end(client, id).await;
@@ -605,7 +600,7 @@ async fn nothing_escapes_from_the_cgroup_of_a_run_that_is_ended() {
     let mut ready = home.signal("ready");
     let look = format!("cat /proc/self/cgroup > {}; sleep 600", ready.path.display());
     let script = format!("{} {look}", escape("trap \"\" TERM;", &pid));
-    let job = on_request("slow", with(shell(&script), json!({"kill_grace": 0.1})));
+    let job = by_hand("slow", with(shell(&script), json!({"kill_grace": 0.1})));
     client.add(&job).await.unwrap();
     let run = client.run("slow").await.unwrap();
     let mut line = ready.next().await;
@@ -630,7 +625,7 @@ async fn what_a_command_leaves_in_its_cgroup_is_told_with_the_run_and_ended_with
     let daemon = home.start();
     let (client, pid) = (home.client(), home.path().join("pid"));
     let leaver = shell(&format!("{} exit 3", escape("", &pid)));
-    client.add(&on_request("leaver", leaver)).await.unwrap();
+    client.add(&by_hand("leaver", leaver)).await.unwrap();
     let (run, output) = run_and_read(&client, "leaver").await;
     let end = (text(&run, "state"), &run["exit_code"]);
     assert_eq!(end, ("failed", &json!(3)), "the end of the command itself counts");
@@ -638,7 +633,7 @@ async fn what_a_command_leaves_in_its_cgroup_is_told_with_the_run_and_ended_with
     assert!(!lives(&read_pid(&pid)), "it lives on");
     // What soon ends by itself may do so.
     let script = "(setsid sh -c 'sleep 0.1; echo last words') & exit 0";
-    client.add(&on_request("hasty", shell(script))).await.unwrap();
+    client.add(&by_hand("hasty", shell(script))).await.unwrap();
     let (run, output) = run_and_read(&client, "hasty").await;
     assert_eq!((text(&run, "state"), &*output), ("succeeded", "last words\n"));
     // What does not end when asked to is killed, also if it hides in a cgroup of its own.
@@ -646,7 +641,7 @@ async fn what_a_command_leaves_in_its_cgroup_is_told_with_the_run_and_ended_with
     let hide = format!("mkdir {own}/inner && echo $$ > {own}/inner/cgroup.procs;");
     let script = format!("{hide} {} true", escape("trap \"\" TERM;", &pid));
     let stubborn = with(shell(&script), json!({"kill_grace": 0.1}));
-    client.add(&on_request("stubborn", stubborn)).await.unwrap();
+    client.add(&by_hand("stubborn", stubborn)).await.unwrap();
     let (run, output) = run_and_read(&client, "stubborn").await;
     assert_eq!(text(&run, "state"), "succeeded", "{run} {output}");
     assert!(output.contains("ending 1 process"), "{output}");
@@ -663,13 +658,13 @@ async fn one_process_starts_command_after_command_in_its_cgroup_and_is_replaced_
     let home = cgroup.home();
     let daemon = home.start();
     let client = home.client();
-    client.add(&on_request("parent", shell("echo $PPID"))).await.unwrap();
+    client.add(&by_hand("parent", shell("echo $PPID"))).await.unwrap();
     let (_, first) = run_and_read(&client, "parent").await;
     assert!(cgroup.processes().contains(&first.trim().to_owned()), "it is not the daemon: {first}");
     for _ in 0..5 {
         assert_eq!(run_and_read(&client, "parent").await.1, first, "it is the same");
     }
-    client.add(&on_request("killer", shell("kill -9 $PPID; sleep 600"))).await.unwrap();
+    client.add(&by_hand("killer", shell("kill -9 $PPID; sleep 600"))).await.unwrap();
     let (run, _) = run_and_read(&client, "killer").await;
     let expected = "the command could not be waited for: the launcher has ended: \
         ended by signal 9 (SIGKILL)";
@@ -703,10 +698,10 @@ async fn a_process_that_a_command_has_spoilt_starts_no_other_commands() {
         "prlimit --pid $PPID --nofile=3:3".to_owned(),
         format!("for to in ../main ..; do echo $PPID > {own}/../$to/cgroup.procs && exit 0; done"),
     ];
-    client.add(&on_request("after", shell("cat /proc/self/cgroup"))).await.unwrap();
+    client.add(&by_hand("after", shell("cat /proc/self/cgroup"))).await.unwrap();
     for (number, spoiler) in spoilers.iter().enumerate() {
         let id = number.to_string();
-        client.add(&on_request(&id, shell(spoiler))).await.unwrap();
+        client.add(&by_hand(&id, shell(spoiler))).await.unwrap();
         let (run, output) = run_and_read(&client, &id).await;
         assert_eq!(text(&run, "state"), "succeeded", "{output}");
         let (run, output) = run_and_read(&client, "after").await;
@@ -724,7 +719,7 @@ async fn a_daemon_that_is_killed_takes_along_what_is_in_the_cgroups_of_its_comma
     let (client, mut ready) = (home.client(), home.signal("ready"));
     let pid = home.path().join("pid");
     let script = format!("{} echo > {}; sleep 600", escape("", &pid), ready.path.display());
-    let mut job = on_request("long", shell(&script));
+    let mut job = by_hand("long", shell(&script));
     job["on_crash"] = json!("lose");
     client.add(&job).await.unwrap();
     client.run("long").await.unwrap();
@@ -748,8 +743,7 @@ async fn a_limit_that_no_controller_enforces_is_refused_by_its_field() {
     let _daemon = home.start_in(&[("PUNCTUAL_CGROUP", "0")]);
     for (field, limit) in [("total_memory", 8_388_608), ("processes", 10), ("cores", 2)] {
         let task = with(shell("true"), json!({"limits": {field: limit}}));
-        let refused =
-            home.client().add(&on_request("limited", task)).await.unwrap_err().to_string();
+        let refused = home.client().add(&by_hand("limited", task)).await.unwrap_err().to_string();
         assert!(
             refused.contains(&format!("task.limits.{field}: cannot be enforced here")),
             "{refused}"

@@ -6,23 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use punctual::clock::SystemClock;
-use punctual::executor::{Executor, Heartbeat, HeartbeatEvent, PoolExecutor, WorkerProgram};
+use punctual::executor::{Executor, Heartbeat, HeartbeatEvent, PoolExecutor};
 use punctual::job::JobId;
 use punctual::run::RunId;
 use punctual::secret::{Secret, Text};
 use punctual::task::builtin::Registry;
-use serde_json::Value;
+use support::pools::no_worker;
 use support::web::{Step, Web, answer};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::subscriber::DefaultGuard;
 
 fn pools() -> PoolExecutor {
     let (completions, _) = mpsc::channel(1);
-    // Nothing here needs a worker process. The test itself, started as one, would run its own tests.
-    let none = "/nonexistent/worker".into();
-    let worker = WorkerProgram { program: none, ..WorkerProgram::own(Value::Null) };
     let clock = Arc::new(SystemClock);
-    PoolExecutor::new(&BTreeMap::new(), Registry::default(), clock, completions, &worker)
+    PoolExecutor::new(&BTreeMap::new(), Registry::default(), clock, completions, &no_worker())
 }
 
 fn beat(job: &str, url: &str, signal: HeartbeatEvent) -> Heartbeat {

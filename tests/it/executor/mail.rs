@@ -8,6 +8,7 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
+use support::definitions::{by_hand, with};
 use support::smtp::{MailServer, Tls};
 use support::{Home, ended, ledger, run_to_end, text};
 use tokio_rustls::TlsAcceptor;
@@ -22,13 +23,8 @@ fn config(server: &MailServer) -> String {
 }
 
 async fn add(client: &Client, id: &str, task: Value, more: Value) {
-    let mut job = json!({
-        "id": id,
-        "trigger": {"type": "date", "run_date": "2100-01-01"},
-        "task": task,
-        "executor": "processpool",
-    });
-    job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let job = with(by_hand(id, task), json!({"executor": "processpool"}));
+    let job = with(job, more);
     client.add(&job).await.unwrap();
 }
 

@@ -1,20 +1,16 @@
 //! Pools by themselves: what a start and a cancel come to, without a scheduler.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use punctual::clock::{Clock, SystemClock};
-use punctual::executor::{
-    Assignment, Completion, Executor, ExecutorKind, MailSettings, Mailer, PoolExecutor,
-    PoolSettings, WorkerProgram,
-};
+use punctual::executor::{Executor, MailSettings, Mailer};
 use punctual::invalid::Invalid;
-use punctual::job::{JobId, Task};
 use punctual::run::{Outcome, RunId};
 use punctual::task::builtin::{Args, BuiltinFunction, Call, Registry, TaskError};
 use punctual::task::standard;
 use serde_json::{Value, json};
+use support::definitions::{builtin, shell};
+use support::pools::Bench;
 use support::{Home, PATIENCE};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -64,72 +60,28 @@ impl BuiltinFunction for Stubborn {
     }
 }
 
-/// The pools `threads` and `processes`, and what comes back from them.
-struct Bench {
-    pools: PoolExecutor,
-    completions: mpsc::Receiver<Completion>,
+/// What the builtins `nap` and `stubborn` say, and wait for.
+struct Builtins {
     begun: mpsc::Receiver<()>,
     gate: std::sync::mpsc::Sender<()>,
-    /// Sets its runs apart from those of other tests: processes are known by their run.
-    series: uuid::Uuid,
 }
 
-impl Bench {
-    /// No test here needs a worker process.
-    fn new() -> Self {
-        let (begun_in, begun) = mpsc::channel(8);
-        let (gate, gate_out) = std::sync::mpsc::channel();
-        let mut standard = Registry::default();
-        standard::register(&mut standard);
-        let mut registry = standard.clone();
-        registry.register(Nap { begun: begun_in.clone(), standard });
-        registry.register(Stubborn { begun: begun_in, gate: gate_out.into() });
-        let pool = |kind| PoolSettings { kind, max_workers: 2 };
-        let settings = BTreeMap::from([
-            ("threads".to_owned(), pool(ExecutorKind::ThreadPool)),
-            ("processes".to_owned(), pool(ExecutorKind::ProcessPool)),
-        ]);
-        let (completions_in, completions) = mpsc::channel(8);
-        let worker =
-            WorkerProgram { program: "/bin/false".into(), ..WorkerProgram::own(Value::Null) };
-        let pools =
-            PoolExecutor::new(&settings, registry, Arc::new(SystemClock), completions_in, &worker);
-        Self { pools, completions, begun, gate, series: uuid::Uuid::now_v7() }
-    }
-
-    fn start(&mut self, pool: &str, run_id: &str, task: &Value) -> RunId {
-        let run_id = RunId(format!("{run_id}-{}", self.series).into());
-        let assignment = Assignment {
-            run_id: run_id.clone(),
-            job_id: JobId::parse("job").unwrap(),
-            attempt: 1,
-            scheduled_at: None,
-            task: Task::parse(task).unwrap().into(),
-            timeout: None,
-            event: None,
-            forbidden: None,
-        };
-        self.pools.start(pool, assignment);
-        run_id
-    }
-
+impl Builtins {
     async fn begun(&mut self) {
         tokio::time::timeout(PATIENCE, self.begun.recv()).await.expect("nothing began").unwrap();
     }
+}
 
-    async fn ended(&mut self) -> Completion {
-        let next = tokio::time::timeout(PATIENCE, self.completions.recv());
-        next.await.expect("nothing ended").unwrap()
-    }
-
-    /// Ends all work; whatever has not been reported by now will not be.
-    async fn assert_nothing_more(mut self) {
-        self.pools.stop().await;
-        drop(self.pools);
-        let next = tokio::time::timeout(PATIENCE, self.completions.recv());
-        let next = next.await.expect("some work has not ended");
-        assert!(next.is_none(), "{next:?}");
-    }
+/// The pools `threads` and `processes` with the standard builtins, `nap` and `stubborn`.
+fn bench() -> (Bench, Builtins) {
+    let (begun_in, begun) = mpsc::channel(8);
+    let (gate, gate_out) = std::sync::mpsc::channel();
+    let mut standard = Registry::default();
+    standard::register(&mut standard);
+    let mut registry = standard.clone();
+    registry.register(Nap { begun: begun_in.clone(), standard });
+    registry.register(Stubborn { begun: begun_in, gate: gate_out.into() });
+    (Bench::two_pools(registry), Builtins { begun, gate })
 }
 
 /// Held open by the processes that open it for writing, which shows when all of them are gone.
@@ -156,14 +108,6 @@ impl Held {
     }
 }
 
-fn shell(script: &str) -> Value {
-    json!({"type": "command", "argv": ["/bin/sh", "-c", script]})
-}
-
-fn builtin(name: &str, args: Value) -> Value {
-    json!({"type": "builtin", "name": name, "args": args})
-}
-
 /// A command that holds `held`, has a child of its own, tells that it is `ready`, and waits.
 fn tree(preparation: &str, held: &Path, ready: &Path) -> Value {
     let (held, ready) = (held.display(), ready.display());
@@ -180,9 +124,9 @@ fn cancelled(reason: &str) -> Outcome {
 async fn a_command_that_is_cancelled_may_clean_up_and_is_cancelled_whatever_its_exit_code() {
     let home = Home::new("");
     let (mut held, mut ready) = (Held::new(&home), home.signal("ready"));
-    let mut bench = Bench::new();
+    let (mut bench, _) = bench();
     let polite = tree("trap 'echo cleaning up; exit 0' TERM", &held.path, &ready.path);
-    let run = bench.start("processes", "run", &polite);
+    let run = bench.start_in("processes", &polite);
     assert_eq!(ready.next().await, "ready");
     bench.pools.cancel(&run, "too slow");
     let completion = bench.ended().await;
@@ -197,8 +141,8 @@ async fn a_command_that_does_not_want_to_end_is_gone_with_all_its_children_and_i
 {
     let home = Home::new("");
     let (mut held, mut ready) = (Held::new(&home), home.signal("ready"));
-    let mut bench = Bench::new();
-    let run = bench.start("processes", "run", &tree("trap '' TERM", &held.path, &ready.path));
+    let (mut bench, _) = bench();
+    let run = bench.start_in("processes", &tree("trap '' TERM", &held.path, &ready.path));
     assert_eq!(ready.next().await, "ready");
     bench.pools.cancel(&run, "first");
     bench.pools.cancel(&run, "second");
@@ -213,9 +157,9 @@ async fn a_command_that_does_not_want_to_end_is_gone_with_all_its_children_and_i
 async fn a_command_that_writes_without_end_can_be_cancelled() {
     let home = Home::new("");
     let mut ready = home.signal("ready");
-    let mut bench = Bench::new();
+    let (mut bench, _) = bench();
     let flood = shell(&format!("echo ready > {}; exec yes", ready.path.display()));
-    let run = bench.start("processes", "run", &flood);
+    let run = bench.start_in("processes", &flood);
     assert_eq!(ready.next().await, "ready");
     bench.pools.cancel(&run, "enough");
     assert_eq!(bench.ended().await.outcome, cancelled("enough"));
@@ -226,8 +170,8 @@ async fn a_command_that_writes_without_end_can_be_cancelled() {
 async fn a_stop_ends_a_command_and_reports_nothing() {
     let home = Home::new("");
     let (mut held, mut ready) = (Held::new(&home), home.signal("ready"));
-    let mut bench = Bench::new();
-    bench.start("processes", "run", &tree("true", &held.path, &ready.path));
+    let (mut bench, _) = bench();
+    bench.start_in("processes", &tree("true", &held.path, &ready.path));
     assert_eq!(ready.next().await, "ready");
     bench.assert_nothing_more().await;
     held.released().await;
@@ -237,9 +181,9 @@ async fn a_stop_ends_a_command_and_reports_nothing() {
 async fn what_is_cancelled_before_it_begins_never_begins() {
     let home = Home::new("");
     let mark = home.path().join("mark");
-    let mut bench = Bench::new();
+    let (mut bench, _) = bench();
     // No task is polled before this one waits.
-    let run = bench.start("processes", "run", &shell(&format!("touch {}", mark.display())));
+    let run = bench.start_in("processes", &shell(&format!("touch {}", mark.display())));
     bench.pools.cancel(&run, "not now");
     assert_eq!(bench.ended().await.outcome, cancelled("not now"));
     assert!(!mark.exists());
@@ -248,9 +192,9 @@ async fn what_is_cancelled_before_it_begins_never_begins() {
 
 #[tokio::test]
 async fn a_sleep_on_a_thread_that_is_cancelled_ends_at_once_with_its_output() {
-    let mut bench = Bench::new();
-    let run = bench.start("threads", "run", &builtin("nap", json!({"seconds": 600})));
-    bench.begun().await;
+    let (mut bench, mut builtins) = bench();
+    let run = bench.start_in("threads", &builtin("nap", json!({"seconds": 600})));
+    builtins.begun().await;
     bench.pools.cancel(&run, "wake up");
     bench.pools.cancel(&run, "now");
     let completion = bench.ended().await;
@@ -261,11 +205,11 @@ async fn a_sleep_on_a_thread_that_is_cancelled_ends_at_once_with_its_output() {
 
 #[tokio::test]
 async fn a_builtin_on_a_thread_that_does_not_look_goes_on_and_its_own_outcome_counts() {
-    let mut bench = Bench::new();
-    let run = bench.start("threads", "run", &builtin("stubborn", json!({})));
-    bench.begun().await;
+    let (mut bench, mut builtins) = bench();
+    let run = bench.start_in("threads", &builtin("stubborn", json!({})));
+    builtins.begun().await;
     bench.pools.cancel(&run, "in vain");
-    bench.gate.send(()).unwrap();
+    builtins.gate.send(()).unwrap();
     let done = Outcome::Succeeded { result: Some(json!("done")), exit_code: None };
     assert_eq!(bench.ended().await.outcome, done);
     bench.assert_nothing_more().await;
@@ -276,10 +220,10 @@ async fn the_time_of_a_mail_begins_once_it_has_a_place() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
     let settings = MailSettings { server: "127.0.0.1".to_owned(), port, ..MailSettings::local() };
-    let mut bench = Bench::new();
+    let (mut bench, _) = bench();
     bench.pools = bench.pools.mailing(Mailer::new(settings));
     let mail = json!({"type": "mail", "to": ["ops@example.org"]});
-    let runs = ["0", "1", "2", "3"].map(|run| bench.start("threads", run, &mail));
+    let runs = [(); 4].map(|()| bench.start_in("threads", &mail));
     // The server takes connections, and says nothing.
     let mut connections = vec![silent.accept().await.unwrap(), silent.accept().await.unwrap()];
     let before = SystemClock.now();
@@ -301,17 +245,19 @@ async fn the_time_of_a_mail_begins_once_it_has_a_place() {
 
 #[tokio::test]
 async fn cancelling_what_has_ended_or_never_was_does_nothing_also_not_to_the_next_attempt() {
-    let mut bench = Bench::new();
+    let (mut bench, _) = bench();
     for (pool, task) in [
         ("threads", builtin("noop", json!({}))),
         ("processes", shell("true")),
         ("elsewhere", shell("true")),
     ] {
-        let run = bench.start(pool, pool, &task);
+        let assignment = bench.assignment(&task);
+        let run = assignment.run_id.clone();
+        bench.pools.start(pool, assignment.clone());
         let ended = bench.ended().await.outcome;
         bench.pools.cancel(&run, "too late");
         bench.pools.cancel(&RunId("unknown".into()), "too early");
-        bench.start(pool, pool, &task);
+        bench.pools.start(pool, assignment);
         assert_eq!(bench.ended().await.outcome, ended, "{pool}");
     }
     bench.assert_nothing_more().await;
@@ -319,12 +265,12 @@ async fn cancelling_what_has_ended_or_never_was_does_nothing_also_not_to_the_nex
 
 #[tokio::test]
 async fn a_cancel_ends_its_run_only() {
-    let mut bench = Bench::new();
+    let (mut bench, mut builtins) = bench();
     let nap = builtin("nap", json!({"seconds": 600}));
-    let first = bench.start("threads", "first", &nap);
-    let second = bench.start("threads", "second", &nap);
-    bench.begun().await;
-    bench.begun().await;
+    let first = bench.start_in("threads", &nap);
+    let second = bench.start_in("threads", &nap);
+    builtins.begun().await;
+    builtins.begun().await;
     bench.pools.cancel(&second, "two");
     assert_eq!(bench.ended().await.outcome, cancelled("two"));
     bench.pools.cancel(&first, "one");

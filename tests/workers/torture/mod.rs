@@ -14,9 +14,10 @@ use punctual::output::Output;
 use punctual::run::Outcome;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use support::pools::Bench;
 use support::workers::{
-    Bench, SHORT_GRACE, SHORT_SILENCE, TIMES, alone, children, children_become, failure, gone,
-    signal,
+    SHORT_GRACE, SHORT_SILENCE, TIMES, alone, children, children_become, failure, gone, signal,
+    stop,
 };
 use support::{Home, PATIENCE};
 use tokio::io::AsyncReadExt;
@@ -61,7 +62,7 @@ fn role_with(times: WorkerTimes, home: &Home, name: &str) -> WorkerProgram {
 
 /// One worker at a time that misbehaves when it is told to.
 fn misbehaving(home: &Home) -> Bench {
-    Bench::new(1, &role(home, "misbehave"))
+    Bench::workers(1, &role(home, "misbehave"))
 }
 
 fn texts(output: &Output) -> Vec<String> {
@@ -88,16 +89,16 @@ fn a_program_that_is_no_worker_is_one_clear_error() {
             ("done-at-hello", "broke the protocol: it sent \"done\" at the wrong time"),
         ] {
             let home = Home::new("");
-            let mut bench = Bench::new(2, &role(&home, what));
+            let mut bench = Bench::workers(2, &role(&home, what));
             for _ in 0..2 {
-                let completion = bench.run("noop", &json!({})).await;
+                let completion = bench.run_builtin("noop", &json!({})).await;
                 assert_eq!(
                     failure(&completion),
                     (&*format!("{start}{error}"), None, None),
                     "{what}"
                 );
             }
-            bench.stop().await;
+            stop(bench).await;
         }
     });
 }
@@ -109,11 +110,11 @@ fn a_program_that_says_nothing_or_half_of_it_is_not_waited_for_without_end() {
             let home = Home::new("");
             let mut worker = role(&home, what);
             worker.times.start = Duration::from_millis(300);
-            let mut bench = Bench::new(2, &worker);
-            let completion = bench.run("noop", &json!({})).await;
+            let mut bench = Bench::workers(2, &worker);
+            let completion = bench.run_builtin("noop", &json!({})).await;
             let (error, ..) = failure(&completion);
             assert!(error.ends_with("it did not answer for 0.3s"), "{what}: {error}");
-            bench.stop().await;
+            stop(bench).await;
         }
     });
 }
@@ -123,11 +124,11 @@ fn a_program_that_is_missing_is_told_with_its_name() {
     alone(async {
         let missing =
             WorkerProgram { program: "/nowhere".into(), ..WorkerProgram::own(Value::Null) };
-        let mut bench = Bench::new(2, &missing);
-        let completion = bench.run("noop", &json!({})).await;
+        let mut bench = Bench::workers(2, &missing);
+        let completion = bench.run_builtin("noop", &json!({})).await;
         let error = "a worker process could not be started: /nowhere: No such file or directory (os error 2)";
         assert_eq!(failure(&completion).0, error);
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -137,11 +138,11 @@ fn a_program_that_was_itself_started_as_a_worker_starts_none() {
         // As if a worker came to its own pools, instead of serving: this process is what is to be started.
         let arguments = std::env::args().skip(1).collect();
         let own = WorkerProgram { arguments, ..WorkerProgram::own(Value::Null) };
-        let mut bench = Bench::new(2, &own);
-        let completion = bench.run("noop", &json!({})).await;
+        let mut bench = Bench::workers(2, &own);
+        let completion = bench.run_builtin("noop", &json!({})).await;
         let (error, ..) = failure(&completion);
         assert!(error.ends_with(": this process was itself started as a worker"), "{error}");
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -149,13 +150,13 @@ fn a_program_that_was_itself_started_as_a_worker_starts_none() {
 fn a_run_that_waits_for_a_worker_which_never_comes_can_be_cancelled() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(1, &role(&home, "silent"));
-        let run = bench.start("noop", &json!({}));
+        let mut bench = Bench::workers(1, &role(&home, "silent"));
+        let run = bench.start_builtin("noop", &json!({}));
         tokio::task::yield_now().await;
         bench.pools.cancel(&run, "enough");
         let cancelled = Outcome::Cancelled { reason: "enough".to_owned() };
         assert_eq!(bench.ended().await.outcome, cancelled);
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -168,11 +169,11 @@ fn a_worker_that_dies_before_it_has_read_a_call_costs_no_run() {
             let home = Home::new("");
             // Its answer may be taken for that of the first run; then it does not hear of the second.
             let times = if what == "done-when-idle-first" { SHORT_SILENCE } else { TIMES };
-            let mut bench = Bench::new(1, &role_with(times, &home, what));
+            let mut bench = Bench::workers(1, &role_with(times, &home, what));
             for _ in 0..3 {
-                assert_eq!(bench.run("noop", &json!({})).await.outcome, fake(), "{what}");
+                assert_eq!(bench.run_builtin("noop", &json!({})).await.outcome, fake(), "{what}");
             }
-            bench.stop().await;
+            stop(bench).await;
         }
     });
 }
@@ -181,16 +182,16 @@ fn a_worker_that_dies_before_it_has_read_a_call_costs_no_run() {
 fn a_call_that_two_workers_have_not_read_is_a_failed_run() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(2, &role(&home, "unread"));
-        let completion = bench.run("noop", &json!({})).await;
+        let mut bench = Bench::workers(2, &role(&home, "unread"));
+        let completion = bench.run_builtin("noop", &json!({})).await;
         let error = "the worker process ended with exit code 6";
         assert_eq!(failure(&completion), (error, Some(6), None));
-        bench.stop().await;
-        let mut bench = Bench::new(1, &role_with(SHORT_SILENCE, &home, "deaf"));
-        let completion = bench.run("noop", &json!({})).await;
+        stop(bench).await;
+        let mut bench = Bench::workers(1, &role_with(SHORT_SILENCE, &home, "deaf"));
+        let completion = bench.run_builtin("noop", &json!({})).await;
         let error = "the worker process did not answer for 2s";
         assert_eq!(failure(&completion), (error, None, Some(9)));
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -227,12 +228,12 @@ fn a_worker_that_breaks_off_in_a_call_costs_exactly_that_run() {
         ] {
             let home = Home::new("");
             let times = if what == "silent-called" { SHORT_SILENCE } else { TIMES };
-            let mut bench = Bench::new(1, &role_with(times, &home, what));
+            let mut bench = Bench::workers(1, &role_with(times, &home, what));
             for _ in 0..2 {
-                let completion = bench.run("noop", &json!({})).await;
+                let completion = bench.run_builtin("noop", &json!({})).await;
                 assert_eq!(failure(&completion), (error, exit_code, signal), "{what}");
             }
-            bench.stop().await;
+            stop(bench).await;
         }
     });
 }
@@ -242,11 +243,11 @@ fn what_was_answered_counts_whatever_becomes_of_the_worker() {
     alone(async {
         for what in ["exit-done-first", "done-and-exit"] {
             let home = Home::new("");
-            let mut bench = Bench::new(1, &role(&home, what));
+            let mut bench = Bench::workers(1, &role(&home, what));
             for _ in 0..5 {
-                assert_eq!(bench.run("noop", &json!({})).await.outcome, fake(), "{what}");
+                assert_eq!(bench.run_builtin("noop", &json!({})).await.outcome, fake(), "{what}");
             }
-            bench.stop().await;
+            stop(bench).await;
         }
     });
 }
@@ -255,11 +256,11 @@ fn what_was_answered_counts_whatever_becomes_of_the_worker() {
 fn a_worker_that_says_that_it_was_cancelled_is_not_believed() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(1, &role(&home, "cancelled-unasked"));
-        let completion = bench.run("noop", &json!({})).await;
+        let mut bench = Bench::workers(1, &role(&home, "cancelled-unasked"));
+        let completion = bench.run_builtin("noop", &json!({})).await;
         let error = "the builtin ended as cancelled, but its run was not cancelled";
         assert_eq!(failure(&completion), (error, None, None));
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -267,14 +268,14 @@ fn a_worker_that_says_that_it_was_cancelled_is_not_believed() {
 fn signs_of_life_are_no_answer_to_a_timeout() {
     alone(async {
         let home = Home::new("");
-        let mut bench = Bench::new(1, &role_with(SHORT_GRACE, &home, "beat"));
-        bench.start_within("noop", &json!({}), Some(Duration::from_millis(100)));
+        let mut bench = Bench::workers(1, &role_with(SHORT_GRACE, &home, "beat"));
+        bench.start_builtin_within("noop", &json!({}), Some(Duration::from_millis(100)));
         let completion = bench.ended().await;
         let error = "it did not end within 100ms".to_owned();
         assert_eq!(completion.outcome, Outcome::TimedOut { error });
         let taken = completion.finished_at - completion.started_at;
         assert!(taken.to_std().unwrap() >= SHORT_GRACE.grace, "it had its time to end: {taken}");
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -291,15 +292,15 @@ fn a_builtin_that_ends_its_process_costs_its_run_and_says_how() {
             ("kill", json!({"signal": 19}), "did not answer for 2s", None, Some(9)),
         ] {
             let times = if args["signal"] == 19 { SHORT_SILENCE } else { TIMES };
-            let mut bench = Bench::new(1, &role_with(times, &home, "misbehave"));
-            let completion = bench.run(name, &args).await;
+            let mut bench = Bench::workers(1, &role_with(times, &home, "misbehave"));
+            let completion = bench.run_builtin(name, &args).await;
             let error = format!("the worker process {error}");
             assert_eq!(failure(&completion), (&*error, exit_code, signal), "{name} {args}");
             let last_words: &[&str] =
                 if name == "kill" { &["these are its last words"] } else { &[] };
             assert_eq!(texts(&completion.output), last_words);
             bench.result("pid", &json!({})).await;
-            bench.stop().await;
+            stop(bench).await;
         }
     });
 }
@@ -310,11 +311,11 @@ fn a_builtin_that_panics_fails_and_its_worker_lives_on() {
         let home = Home::new("");
         let mut bench = misbehaving(&home);
         let worker = bench.result("pid", &json!({})).await;
-        let completion = bench.run("panic", &json!({})).await;
+        let completion = bench.run_builtin("panic", &json!({})).await;
         let (error, ..) = failure(&completion);
         assert!(error.starts_with("panicked at ") && error.ends_with(": over there"), "{error}");
         assert_eq!(bench.result("pid", &json!({})).await, worker);
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -329,7 +330,7 @@ fn a_builtin_that_is_asked_to_end_may_answer_and_its_answer_counts() {
         let done = Outcome::Succeeded { result: Some(json!("done")), exit_code: None };
         let mut workers = Vec::new();
         for (name, outcome) in [("obey", cancelled.clone()), ("ignore", done)] {
-            let run = bench.start(name, &args);
+            let run = bench.start_builtin(name, &args);
             workers.push(begun.next().await);
             bench.pools.cancel(&run, "enough");
             let completion = bench.ended().await;
@@ -338,13 +339,13 @@ fn a_builtin_that_is_asked_to_end_may_answer_and_its_answer_counts() {
                 assert_eq!(texts(&completion.output), ["waiting", "asked"]);
             }
         }
-        let run = bench.start("exit-when-asked", &args);
+        let run = bench.start_builtin("exit-when-asked", &args);
         workers.push(begun.next().await);
         bench.pools.cancel(&run, "enough");
         assert_eq!(bench.ended().await.outcome, cancelled);
         assert!(workers.iter().all(|worker| *worker == workers[0]), "it lived on: {workers:?}");
         bench.result("pid", &json!({})).await;
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -354,13 +355,13 @@ fn a_builtin_that_deadlocks_is_ended_by_its_timeout_and_by_a_stop() {
         let home = Home::new("");
         let mut begun = home.signal("begun");
         let args = json!({"begun": begun.path});
-        let mut bench = Bench::new(1, &role_with(SHORT_GRACE, &home, "misbehave"));
-        bench.start_within("deadlock", &args, Some(Duration::from_millis(100)));
+        let mut bench = Bench::workers(1, &role_with(SHORT_GRACE, &home, "misbehave"));
+        bench.start_builtin_within("deadlock", &args, Some(Duration::from_millis(100)));
         let worker: i32 = begun.next().await.parse().unwrap();
         let error = "it did not end within 100ms".to_owned();
         assert_eq!(bench.ended().await.outcome, Outcome::TimedOut { error });
         gone(worker).await;
-        bench.start("deadlock", &args);
+        bench.start_builtin("deadlock", &args);
         begun.next().await;
         timeout(PATIENCE, bench.pools.stop()).await.unwrap();
         assert!(children().is_empty(), "a stop has ended all");
@@ -373,10 +374,10 @@ fn a_worker_that_is_killed_costs_its_run_only() {
         let home = Home::new("");
         let mut begun = home.signal("begun");
         let args = json!({"begun": begun.path});
-        let mut bench = Bench::new(3, &role(&home, "misbehave"));
-        let first = bench.start("obey", &args);
+        let mut bench = Bench::workers(3, &role(&home, "misbehave"));
+        let first = bench.start_builtin("obey", &args);
         let victim: i32 = begun.next().await.parse().unwrap();
-        let second = bench.start("obey", &args);
+        let second = bench.start_builtin("obey", &args);
         begun.next().await;
         signal(victim, Signal::KILL);
         let completion = bench.ended().await;
@@ -387,7 +388,7 @@ fn a_worker_that_is_killed_costs_its_run_only() {
         bench.result("pid", &json!({})).await;
         bench.pools.cancel(&second, "enough");
         assert_eq!(bench.ended().await.run_id, second);
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -396,10 +397,10 @@ fn a_worker_that_is_stopped_costs_its_run_and_nothing_else() {
     alone(async {
         let home = Home::new("");
         let mut begun = home.signal("begun");
-        let mut bench = Bench::new(2, &role_with(SHORT_SILENCE, &home, "misbehave"));
+        let mut bench = Bench::workers(2, &role_with(SHORT_SILENCE, &home, "misbehave"));
         bench.result("pid", &json!({})).await;
         children_become(|workers| workers.len() == 2).await;
-        let run = bench.start("obey", &json!({"begun": begun.path}));
+        let run = bench.start_builtin("obey", &json!({"begun": begun.path}));
         begun.next().await;
         // The idle one costs nothing.
         for worker in children() {
@@ -412,7 +413,7 @@ fn a_worker_that_is_stopped_costs_its_run_and_nothing_else() {
         // Either it gets the fresh worker, or the stopped one, which certainly has not read it.
         assert!(bench.result("pid", &json!({})).await.is_u64());
         assert!(bench.result("pid", &json!({})).await.is_u64());
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -422,13 +423,13 @@ fn what_a_builtin_says_and_prints_is_its_runs_output() {
         let home = Home::new("");
         let mut bench = misbehaving(&home);
         for _ in 0..2 {
-            let completion = bench.run("words", &json!({})).await;
+            let completion = bench.run_builtin("words", &json!({})).await;
             let mut words = texts(&completion.output);
             words.sort_unstable();
             assert_eq!(words, ["complained", "printed", "said", "unfinished"]);
         }
-        assert!(bench.run("pid", &json!({})).await.output.is_empty());
-        bench.stop().await;
+        assert!(bench.run_builtin("pid", &json!({})).await.output.is_empty());
+        stop(bench).await;
     });
 }
 
@@ -438,14 +439,14 @@ fn a_builtin_that_floods_has_its_beginning_and_end_kept_and_the_rest_counted() {
         let home = Home::new("");
         let mut bench = misbehaving(&home);
         let bytes = 100 * 1024 * 1024;
-        let output = bench.run("print", &json!({"bytes": bytes})).await.output;
+        let output = bench.run_builtin("print", &json!({"bytes": bytes})).await.output;
         assert_eq!(output.bytes, bytes + 12);
         assert_eq!(output.lines().next().unwrap().text, "0123456789abcde");
         assert_eq!(output.last_lines(1)[0].text, "that is all");
         let lines = u64::try_from(output.lines().count()).unwrap() + output.cut;
         assert_eq!(lines, bytes / 16 + 1);
 
-        let output = bench.run("say", &json!({"lines": 1_000_000})).await.output;
+        let output = bench.run_builtin("say", &json!({"lines": 1_000_000})).await.output;
         assert_eq!(output.lines().next().unwrap().text, "line 0");
         assert_eq!(output.last_lines(1)[0].text, "line 999999");
         let lines = u64::try_from(output.lines().count()).unwrap() + output.cut;
@@ -453,7 +454,7 @@ fn a_builtin_that_floods_has_its_beginning_and_end_kept_and_the_rest_counted() {
         // The numbers, and beside each the word and the line break.
         let text = 5_888_890 + 6 * 1_000_000;
         assert_eq!(output.bytes, text);
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -466,14 +467,15 @@ fn a_result_or_a_call_that_is_too_large_costs_no_worker() {
         let large = bench.result("large", &json!({"bytes": 10_000_000})).await;
         assert_eq!(large, json!({"cut": true, "bytes": 10_000_002, "depth": 0}));
         let args = json!({"text": "x".repeat(1024 * 1024)});
-        let Outcome::Failed { error, permanent: true, .. } = bench.run("pid", &args).await.outcome
+        let Outcome::Failed { error, permanent: true, .. } =
+            bench.run_builtin("pid", &args).await.outcome
         else {
             panic!("it was sent")
         };
         assert!(error.starts_with("the call cannot be sent to a worker process: "), "{error}");
         let args = json!({"text": "x".repeat(900 * 1024)});
         assert_eq!(bench.result("pid", &args).await, worker);
-        bench.stop().await;
+        stop(bench).await;
     });
 }
 
@@ -497,8 +499,8 @@ fn what_a_builtin_has_started_ends_with_its_worker() {
             }
             // The child holds the socket of a worker that has died, so that its silence tells; the other one does not hear.
             let times = if dies { SHORT_SILENCE } else { SHORT_GRACE };
-            let mut bench = Bench::new(1, &role_with(times, &home, "misbehave"));
-            let run = bench.start("parent", &args);
+            let mut bench = Bench::workers(1, &role_with(times, &home, "misbehave"));
+            let run = bench.start_builtin("parent", &args);
             begun.next().await;
             if !dies {
                 bench.pools.cancel(&run, "enough");
@@ -509,7 +511,7 @@ fn what_a_builtin_has_started_ends_with_its_worker() {
             }
             released(&mut held).await;
             bench.result("pid", &json!({})).await;
-            bench.stop().await;
+            stop(bench).await;
         }
     });
 }

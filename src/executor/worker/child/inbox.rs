@@ -4,7 +4,9 @@
 use std::io::{Error, Result};
 
 use crate::executor::worker::protocol::frame::FrameReader;
-use crate::executor::worker::protocol::message::{BuiltinCall, CallId, DaemonMessage, Hello};
+use crate::executor::worker::protocol::message::{
+    BuiltinCall, CallId, DaemonMessage, HelloMessage,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
@@ -17,7 +19,7 @@ impl Inbox {
     }
 
     /// The first message of the daemon, if it has been read.
-    pub(super) fn hello(&mut self) -> Result<Option<Hello<'static>>> {
+    pub(super) fn hello(&mut self) -> Result<Option<HelloMessage<'static>>> {
         match self.next()? {
             Some(DaemonMessage::Hello(hello)) => Ok(Some(hello)),
             Some(_) => Err(Error::other("the first message is not a hello")),
@@ -62,7 +64,7 @@ mod tests {
     use crate::executor::worker::protocol::frame::encode;
 
     /// What happens in a worker.
-    enum Event {
+    enum InboxEvent {
         /// A read of the socket returns these messages.
         Read(Vec<serde_json::Value>),
         /// A read of the socket returns these bytes.
@@ -72,7 +74,7 @@ mod tests {
         /// The watchdog looks for a cancel of attempt 1 of the run.
         Watch(&'static str),
     }
-    use Event::{Bytes, NextCall, Read, Watch};
+    use InboxEvent::{Bytes, NextCall, Read, Watch};
 
     fn call(run_id: &str) -> serde_json::Value {
         json!({"call": {
@@ -90,7 +92,7 @@ mod tests {
     }
 
     /// What the last event leads to.
-    fn result_of(events: &[Event]) -> String {
+    fn result_of(events: &[InboxEvent]) -> String {
         let mut inbox = Inbox::default();
         let mut result = String::new();
         for event in events {
@@ -124,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_cancel_reaches_its_call_and_no_other_whenever_it_comes() {
-        let cases: [(Vec<Event>, &str); 14] = [
+        let cases: [(Vec<InboxEvent>, &str); 14] = [
             (vec![NextCall], "no call"),
             (vec![Read(vec![call("a")]), NextCall], "calls a"),
             (vec![Read(vec![call("a")]), NextCall, NextCall], "no call"),

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use self::daemon_socket::DaemonSocket;
 use self::inbox::Inbox;
 use self::memory::PeakMemory;
-use self::watchdog::{RunningCall, Watchdog};
+use self::watchdog::{CallWatchdog, RunningCall};
 use super::protocol::message::{
-    BuiltinCall, CallEnd, CallId, CallOutcome, Hello, VERSION, WorkerMessage,
+    BuiltinCall, CallEnd, CallId, CallOutcome, HelloMessage, VERSION, WorkerMessage,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::executor::builtin_call::run_builtin;
@@ -45,7 +45,7 @@ pub fn serve<E: From<Error>>(build: impl FnOnce(Value) -> Result<Registry, E>) -
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Error::from)?;
     let socket = Arc::new(DaemonSocket::from_stdin()?);
     let Some(hello) = socket.receive(Inbox::hello)? else { return Ok(()) };
-    let Hello { version, daemon, keep_alive_millis, settings } = hello;
+    let HelloMessage { version, daemon, keep_alive_millis, settings } = hello;
     let parent = rustix::process::getppid().map(Pid::as_raw_nonzero);
     if parent.map(|pid| pid.get().unsigned_abs()) != Some(daemon) {
         // The daemon died before this process asked for the signal.
@@ -57,7 +57,7 @@ pub fn serve<E: From<Error>>(build: impl FnOnce(Value) -> Result<Registry, E>) -
     }
     let registry = build(settings.into_owned())?;
     let keep_alive = Duration::from_millis(keep_alive_millis);
-    let watchdog = Watchdog::start(Arc::clone(&socket), keep_alive)?;
+    let watchdog = CallWatchdog::start(Arc::clone(&socket), keep_alive)?;
     socket.send(&WorkerMessage::Ready { version: VERSION })?;
     let clock = Arc::new(SystemClock);
     let mut runner = CallRunner { registry, watchdog, memory: PeakMemory::new(), clock };
@@ -69,7 +69,7 @@ pub fn serve<E: From<Error>>(build: impl FnOnce(Value) -> Result<Registry, E>) -
 
 struct CallRunner {
     registry: Registry,
-    watchdog: Arc<Watchdog>,
+    watchdog: Arc<CallWatchdog>,
     memory: PeakMemory,
     clock: Arc<dyn Clock>,
 }

@@ -57,7 +57,7 @@ impl WatchState {
 
 /// What the main thread and the watchdog thread share.
 #[derive(Debug)]
-pub(super) struct Watchdog {
+pub(super) struct CallWatchdog {
     socket: Arc<DaemonSocket>,
     keep_alive: Duration,
     state: Mutex<WatchState>,
@@ -69,7 +69,7 @@ pub(super) struct Watchdog {
     released: Condvar,
 }
 
-impl Watchdog {
+impl CallWatchdog {
     /// Starts the thread. It has a runtime of its own: a builtin may block the others.
     pub(super) fn start(socket: Arc<DaemonSocket>, keep_alive: Duration) -> Result<Arc<Self>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -15,7 +15,7 @@ pub(crate) const VERSION: u32 = 1;
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DaemonMessage<'a> {
     /// The first message.
-    Hello(Hello<'a>),
+    Hello(HelloMessage<'a>),
     /// Run a builtin. A worker has one call at a time.
     Call(BuiltinCall<'a>),
     /// Cancel the builtin of this call. It may arrive after the call has ended.
@@ -23,7 +23,7 @@ pub(crate) enum DaemonMessage<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Hello<'a> {
+pub(crate) struct HelloMessage<'a> {
     pub(crate) version: u32,
     /// The daemon's process id.
     pub(crate) daemon: u32,

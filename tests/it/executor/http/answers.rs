@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Bench, failure, result};
+use super::{bench, failure, result};
 use support::web::{Asked, Step, Web, answer};
 
 fn bytes(text: &str) -> Vec<Step> {
@@ -20,7 +20,7 @@ async fn the_answer_is_the_output_of_the_run() {
     let head = "HTTP/1.1 200 All well\r\nX-One: 1\r\nContent-Type: text/plain\r\nx-one: 2\r\nX-Raw: \u{e9}\r\n";
     let web =
         Web::start(move |_| bytes(&format!("{head}content-length: 12\r\n\r\nhello\nwörld"))).await;
-    let completion = Bench::new().call(json!({"url": web.url("/")})).await;
+    let completion = bench().call(json!({"url": web.url("/")})).await;
     assert_eq!(result(&completion), &json!({"status": 200, "bytes": 12}));
     assert_eq!(
         completion.output.text(),
@@ -47,7 +47,7 @@ async fn a_body_may_come_in_any_form() {
             steps
         })
         .await;
-        let completion = Bench::new().call(json!({"url": web.url("/")})).await;
+        let completion = bench().call(json!({"url": web.url("/")})).await;
         assert_eq!(result(&completion)["bytes"], json!(expected), "{form}");
     }
 }
@@ -55,7 +55,7 @@ async fn a_body_may_come_in_any_form() {
 #[tokio::test]
 async fn the_status_decides_what_the_answer_comes_to() {
     let web = Web::start(status).await;
-    let mut bench = Bench::new();
+    let mut bench = bench();
     for fine in [200, 201, 204, 299] {
         let completion = bench.call(json!({"url": web.url(&format!("/{fine}"))})).await;
         assert_eq!(result(&completion)["status"], json!(fine));
@@ -88,7 +88,7 @@ async fn the_status_decides_what_the_answer_comes_to() {
 async fn a_body_that_is_too_long_for_the_output_is_cut_and_said_to_be() {
     let body = "0123456789abcde\n".repeat(10_000);
     let mut web = Web::start(move |_| answer("200 OK", &body)).await;
-    let mut bench = Bench::new();
+    let mut bench = bench();
     for _ in 0..2 {
         let completion = bench.call(json!({"url": web.url("/")})).await;
         assert_eq!(result(&completion), &json!({"status": 200, "bytes": 160_000}));
@@ -105,7 +105,7 @@ async fn a_body_without_end_is_given_up() {
     let flood = format!("{:x}\r\n{}\r\n", 10_000, "over\n".repeat(2000));
     let mut web =
         Web::start(move |_| vec![Step::Send(head.to_owned()), Step::Flood(flood.clone())]).await;
-    let completion = Bench::new().call(json!({"url": web.url("/")})).await;
+    let completion = bench().call(json!({"url": web.url("/")})).await;
     assert!(result(&completion)["bytes"].as_u64().unwrap() > 1024 * 1024);
     let text = completion.output.text();
     let last = text.lines().last().unwrap();
@@ -126,7 +126,7 @@ async fn a_head_that_is_too_long_is_cut_or_refused() {
         bytes(&format!("HTTP/1.1 200 OK\r\n{headers}content-length: 2\r\n\r\nok"))
     })
     .await;
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let completion = bench.call(json!({"url": web.url("/some")})).await;
     let text = completion.output.text();
     assert!(text.ends_with("\n… further headers are not kept …\n\nok\n"), "{text}");
@@ -149,7 +149,7 @@ async fn what_is_no_answer_is_a_failure_that_may_pass() {
     ];
     for (text, error) in cases {
         let web = Web::start(move |_| vec![Step::Send(text.to_owned()), Step::Close]).await;
-        let completion = Bench::new().call(json!({"url": web.url("/")})).await;
+        let completion = bench().call(json!({"url": web.url("/")})).await;
         assert_eq!(
             failure(&completion),
             (format!("{} {error}", web.address).as_str(), false),
@@ -159,7 +159,7 @@ async fn what_is_no_answer_is_a_failure_that_may_pass() {
     let reset = "broke off its answer: Connection reset by peer (os error 104)";
     let half = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf";
     let web = Web::start(move |_| vec![Step::Send(half.to_owned()), Step::Reset]).await;
-    let completion = Bench::new().call(json!({"url": web.url("/")})).await;
+    let completion = bench().call(json!({"url": web.url("/")})).await;
     assert_eq!(failure(&completion), (format!("{} {reset}", web.address).as_str(), false));
     assert!(
         completion.output.text().ends_with("\n\nhalf\n")
@@ -167,7 +167,7 @@ async fn what_is_no_answer_is_a_failure_that_may_pass() {
     );
     let half = half.replace("200 OK", "404 Not Found");
     let web = Web::start(move |_| vec![Step::Send(half.clone()), Step::Reset]).await;
-    let completion = Bench::new().call(json!({"url": web.url("/")})).await;
+    let completion = bench().call(json!({"url": web.url("/")})).await;
     let expected = ("answered 404 Not Found (expected 2xx)", true);
     assert_eq!(failure(&completion), expected, "the status says more");
 }

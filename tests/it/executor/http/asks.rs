@@ -5,7 +5,8 @@ use std::sync::Arc;
 use punctual::clock::Timestamp;
 use serde_json::json;
 
-use super::{Bench, RUN, assignment, failure, result};
+use super::{bench, failure, result};
+use support::pools::{RUN, http_call};
 use support::web::{Asked, Step, Web, answer, redirect};
 use support::{Home, run_to_end};
 
@@ -16,13 +17,13 @@ fn fine(_: &Asked) -> Vec<Step> {
 #[tokio::test]
 async fn a_call_without_a_body_is_a_get_that_tells_of_its_run() {
     let mut web = Web::start(fine).await;
-    let mut bench = Bench::new();
-    let mut first = assignment(json!({"url": web.url("/a?b=c")}));
+    let mut bench = bench();
+    let mut first = http_call(json!({"url": web.url("/a?b=c")}));
     first.scheduled_at = Timestamp::from_timestamp(1_800_000_000, 500_000_000);
     let mut second = first.clone();
     second.attempt = 2;
     second.scheduled_at = None;
-    bench.start(first);
+    bench.hand_over(first);
     bench.ended().await;
     let asked = web.asked().await;
     assert_eq!((asked.line.as_str(), asked.body.as_str()), ("GET /a?b=c HTTP/1.1", ""));
@@ -41,7 +42,7 @@ async fn a_call_without_a_body_is_a_get_that_tells_of_its_run() {
         assert_eq!(asked.header(name), Some(value.as_str()), "{name}");
     }
     assert_eq!((asked.header("content-type"), asked.header("referer")), (None, None));
-    bench.start(second);
+    bench.hand_over(second);
     bench.ended().await;
     let again = web.asked().await;
     assert_eq!(again.header("punctual-attempt"), Some("2"));
@@ -54,7 +55,7 @@ async fn a_call_without_a_body_is_a_get_that_tells_of_its_run() {
 #[tokio::test]
 async fn what_is_given_is_sent() {
     let mut web = Web::start(fine).await;
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let (json_type, text_type) = ("application/json", "text/plain; charset=utf-8");
     let cases = [
         (json!({"json": {"b": 1, "a": [null]}}), "POST", r#"{"b":1,"a":[null]}"#, Some(json_type)),
@@ -93,7 +94,7 @@ async fn a_header_that_is_given_counts_more_than_what_would_be_sent() {
     );
     assert_eq!(refused.unwrap_err().field, "headers.X-Ünï");
     let headers = json!({"idempotency-key": "mine", "User-Agent": "me", "Host": "elsewhere.example", "X-Text": "ü"});
-    Bench::new().call(json!({"url": web.url("/"), "headers": headers})).await;
+    bench().call(json!({"url": web.url("/"), "headers": headers})).await;
     let asked = web.asked().await;
     for (name, value) in [
         ("idempotency-key", "mine"),
@@ -108,7 +109,7 @@ async fn a_header_that_is_given_counts_more_than_what_would_be_sent() {
 #[tokio::test]
 async fn a_call_that_tells_of_a_run_sends_what_has_happened_unless_it_has_a_body() {
     let mut web = Web::start(fine).await;
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let event = Arc::new(
         json!({"event": "failure", "host": "h", "job": {"id": "j"}, "run": {"id": "r", "state": "failed", "attempt": 1}}),
     );
@@ -122,9 +123,9 @@ async fn a_call_that_tells_of_a_run_sends_what_has_happened_unless_it_has_a_body
         (json!({"url": web.url("/"), "body": "own"}), "POST / HTTP/1.1", "own".to_owned()),
     ];
     for (call, line, body) in calls {
-        let mut assignment = assignment(call);
+        let mut assignment = http_call(call);
         assignment.event = Some(Arc::clone(&event));
-        bench.start(assignment);
+        bench.hand_over(assignment);
         result(&bench.ended().await);
         let asked = web.asked().await;
         assert_eq!((asked.line.as_str(), asked.body), (line, body));
@@ -134,11 +135,11 @@ async fn a_call_that_tells_of_a_run_sends_what_has_happened_unless_it_has_a_body
 #[tokio::test]
 async fn a_job_id_may_hold_anything_that_can_be_seen() {
     let mut web = Web::start(fine).await;
-    let mut bench = Bench::new();
+    let mut bench = bench();
     for id in ["order:42:expire", "日本", "a b\"\\"] {
-        let mut assignment = assignment(json!({"url": web.url("/")}));
+        let mut assignment = http_call(json!({"url": web.url("/")}));
         assignment.job_id = punctual::job::JobId::parse(id).unwrap();
-        bench.start(assignment);
+        bench.hand_over(assignment);
         result(&bench.ended().await);
         assert_eq!(web.asked().await.header("punctual-job-id"), Some(id));
     }
@@ -157,7 +158,7 @@ fn countdown(asked: &Asked) -> Vec<Step> {
 #[tokio::test]
 async fn a_redirect_is_an_answer_like_any_other_unless_it_may_be_followed() {
     let mut web = Web::start(countdown).await;
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let completion = bench.call(json!({"url": web.url("/1")})).await;
     assert_eq!(failure(&completion), ("answered 307 Temporary Redirect (expected 2xx)", false));
     assert!(completion.output.text().contains("location: /0\n"));
@@ -198,7 +199,7 @@ async fn a_redirect_to_another_server_is_followed_only_without_secrets() {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "swordfish").unwrap();
-    let mut bench = Bench::new();
+    let mut bench = bench();
     for (field, value) in
         [("headers", json!({"X-Key": {"file": secret}})), ("body", json!({"file": secret}))]
     {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::{Bench, assignment, failure, result};
+use super::{bench, failure, result};
+use support::pools::{Bench, http_call};
 use support::web::{Asked, Step, Web, answer};
 use support::{Home, PATIENCE};
 
@@ -30,7 +31,7 @@ async fn a_server_that_is_not_there_is_a_failure_that_may_pass() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let completion = bench.call(json!({"url": format!("http://{address}/secret-path")})).await;
     let expected = format!("could not connect to {address}: Connection refused (os error 111)");
     assert_eq!(failure(&completion), (expected.as_str(), false));
@@ -71,7 +72,7 @@ async fn a_server_that_is_too_slow_is_a_failure_that_may_pass() {
     let mut calls = JoinSet::new();
     for (call, error) in cases {
         calls.spawn(async move {
-            let completion = Bench::new().call(call.clone()).await;
+            let completion = bench().call(call.clone()).await;
             assert_eq!(failure(&completion), (error.as_str(), false), "{call}");
         });
     }
@@ -83,10 +84,10 @@ async fn a_server_that_is_too_slow_is_a_failure_that_may_pass() {
 #[tokio::test]
 async fn what_came_before_the_time_was_over_is_kept() {
     let web = Web::start(drip).await;
-    let mut assignment = assignment(json!({"url": web.url("/")}));
+    let mut assignment = http_call(json!({"url": web.url("/")}));
     assignment.timeout = Some(PLENTY);
-    let mut bench = Bench::new();
-    bench.start(assignment);
+    let mut bench = bench();
+    bench.hand_over(assignment);
     let completion = bench.ended().await;
     let error = "it did not end within 5.0s".to_owned();
     assert_eq!(completion.outcome, Outcome::TimedOut { error }, "the job's own limit");
@@ -97,10 +98,10 @@ async fn what_came_before_the_time_was_over_is_kept() {
 async fn a_call_that_is_cancelled_is_dropped_wherever_it_is() {
     for server in [hang, drip] {
         let mut web = Web::start(server).await;
-        let mut bench = Bench::new();
-        let assignment = assignment(json!({"url": web.url("/")}));
+        let mut bench = bench();
+        let assignment = http_call(json!({"url": web.url("/")}));
         let run_id = assignment.run_id.clone();
-        bench.start(assignment);
+        bench.hand_over(assignment);
         web.asked().await;
         bench.pools.cancel(&run_id, "no longer needed");
         let reason = "no longer needed".to_owned();
@@ -112,11 +113,11 @@ async fn a_call_that_is_cancelled_is_dropped_wherever_it_is() {
 #[tokio::test]
 async fn what_is_cancelled_before_it_begins_never_asks() {
     let mut web = Web::start(hang).await;
-    let mut bench = Bench::new();
+    let mut bench = bench();
     // No task is polled before this one waits.
-    let assignment = assignment(json!({"url": web.url("/")}));
+    let assignment = http_call(json!({"url": web.url("/")}));
     let run_id = assignment.run_id.clone();
-    bench.start(assignment);
+    bench.hand_over(assignment);
     bench.pools.cancel(&run_id, "not now");
     assert_eq!(bench.ended().await.outcome, Outcome::Cancelled { reason: "not now".to_owned() });
     assert!(web.is_quiet());
@@ -125,8 +126,8 @@ async fn what_is_cancelled_before_it_begins_never_asks() {
 #[tokio::test]
 async fn a_stop_drops_a_call_and_reports_nothing() {
     let mut web = Web::start(hang).await;
-    let mut bench = Bench::new();
-    bench.start(assignment(json!({"url": web.url("/")})));
+    let mut bench = bench();
+    bench.hand_over(http_call(json!({"url": web.url("/")})));
     web.asked().await;
     bench.pools.stop().await;
     drop(bench.pools);
@@ -139,9 +140,9 @@ async fn a_stop_drops_a_call_and_reports_nothing() {
 async fn a_pool_makes_no_more_calls_at_a_time_than_it_has_workers() {
     for pool in ["threads", "processes"] {
         let mut web = Web::start(hang).await;
-        let mut bench = Bench::new();
+        let mut bench = bench();
         let start = |bench: &mut Bench, number: u32| {
-            let mut assignment = assignment(json!({"url": web.url("/")}));
+            let mut assignment = http_call(json!({"url": web.url("/")}));
             assignment.run_id = RunId(number.to_string().into());
             let run_id = assignment.run_id.clone();
             bench.pools.start(pool, assignment);
@@ -163,13 +164,13 @@ async fn a_pool_makes_no_more_calls_at_a_time_than_it_has_workers() {
 #[tokio::test]
 async fn the_time_of_a_call_begins_once_it_has_a_place() {
     let mut web = Web::start(hang).await;
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let start = |bench: &mut Bench, number: u32, limit: Option<Duration>| {
-        let mut assignment = assignment(json!({"url": web.url("/")}));
+        let mut assignment = http_call(json!({"url": web.url("/")}));
         assignment.run_id = RunId(number.to_string().into());
         assignment.timeout = limit;
         let run_id = assignment.run_id.clone();
-        bench.start(assignment);
+        bench.hand_over(assignment);
         run_id
     };
     let soon = Some(Duration::from_millis(200));
@@ -201,7 +202,7 @@ async fn the_time_of_a_call_begins_once_it_has_a_place() {
 
 #[tokio::test]
 async fn a_call_that_cannot_be_made_is_a_failure_that_may_pass() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     let web = Web::start(|_| answer("200 OK", "")).await;
@@ -233,7 +234,7 @@ async fn a_secret_that_would_have_to_be_waited_for_costs_its_call_only() {
     let path = home.path().join("secret");
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     let web = Web::start(|_| answer("200 OK", "")).await;
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let headers = json!({"X-Key": {"file": path}});
     let completion = bench.call(json!({"url": web.url("/"), "headers": headers})).await;
     let (error, is_permanent) = failure(&completion);

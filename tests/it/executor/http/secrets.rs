@@ -4,7 +4,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::ends::PLENTY;
-use super::{Bench, failure, result};
+use super::{bench, failure, result};
 use support::web::{Asked, Step, Web, answer};
 use support::{Home, run_to_end, text};
 
@@ -49,7 +49,7 @@ async fn a_secret_is_sent_and_masked_wherever_the_server_repeats_it() {
         "headers": {"X-Key": safe.keep("key", "k3y-value"), "Authorization": safe.keep("auth", "Bearer abcdef")},
         "body": safe.keep("body", "the body's secret"),
     });
-    let completion = Bench::new().call(call).await;
+    let completion = bench().call(call).await;
     result(&completion);
     let asked = web.asked().await;
     assert_eq!(asked.line, "POST /hooks/T0PS3CRET?token=swordfish HTTP/1.1");
@@ -65,7 +65,7 @@ async fn a_secret_is_sent_and_masked_wherever_the_server_repeats_it() {
 #[tokio::test]
 async fn a_secret_url_is_in_no_error() {
     let safe = Safe::new();
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let closed = Web::start(|_| Vec::new()).await.url("");
     let (broken, slow) =
         (Web::start(|_| vec![Step::Reset]).await, Web::start(|_| vec![Step::Hang]).await);
@@ -103,7 +103,7 @@ async fn a_user_and_a_password_in_a_secret_url_are_sent_as_credentials() {
     .await;
     let safe = Safe::new();
     let url = web.url("/").replace("http://", "http://me:swordfish@");
-    let completion = Bench::new().call(json!({"url": safe.keep("url", &url)})).await;
+    let completion = bench().call(json!({"url": safe.keep("url", &url)})).await;
     assert!(completion.output.text().ends_with("*** is Basic ***\n"));
     assert_eq!(web.asked().await.header("authorization"), Some("Basic bWU6c3dvcmRmaXNo"));
 }

@@ -6,7 +6,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
 
-use super::{Bench, failure};
+use super::{bench, failure};
 use support::web::{Asked, Step, Web, answer};
 use support::{Home, run_to_end, text};
 
@@ -42,7 +42,7 @@ fn fine(_: &Asked) -> Vec<Step> {
 async fn a_server_that_nobody_vouches_for_is_refused() {
     let mut web = Web::start_tls(config(&authority(), "127.0.0.1", 4000), fine).await;
     let url = format!("https://{}/", web.address);
-    let completion = Bench::new().call(json!({"url": url})).await;
+    let completion = bench().call(json!({"url": url})).await;
     let expected =
         format!("could not connect to {}: invalid peer certificate: UnknownIssuer", web.address);
     assert_eq!(failure(&completion), (expected.as_str(), false));
