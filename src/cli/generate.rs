@@ -22,7 +22,7 @@ pub fn completions(arguments: &ClientArguments, shell: Shell) -> ExitCode {
         program::NAME,
         &mut script,
     );
-    arguments.output().report(line(String::from_utf8_lossy(&script).trim_end()))
+    arguments.console().report(line(String::from_utf8_lossy(&script).trim_end()))
 }
 
 /// The command line without the commands that only the daemon uses: completions would offer them.
@@ -37,16 +37,16 @@ fn without_hidden(all: &Command) -> Command {
 
 /// Writes a manual page of the program, and one of each command, into a folder.
 pub fn man(arguments: &ClientArguments, folder: &Path) -> ExitCode {
-    let output = arguments.output();
-    output.report(write_pages(folder, &output))
+    let console = arguments.console();
+    console.report(write_pages(folder, &console))
 }
 
-fn write_pages(folder: &Path, output: &Console) -> Result<(), CliError> {
+fn write_pages(folder: &Path, console: &Console) -> Result<(), CliError> {
     let name = folder.display().to_string();
     let written = std::fs::create_dir_all(folder)
         .and_then(|()| write_page_of_each(CliArguments::command(), folder));
     written.map_err(|error| CliError::Refused(format!("{name}: {error}")))?;
-    output
+    console
         .show(&json!({"folder": name}), |_| format!("wrote the manual pages to {}", escaped(&name)))
 }
 

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::arguments::LogLevelArguments;
 use super::console::Console;
-use super::duration::{self, relative};
-use super::{CliError, instant};
+use super::error::CliError;
+use super::times::{instant, relative};
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::printable::escaped;
@@ -18,8 +18,7 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     let answer = match &arguments.filter {
         Some(filter) => {
-            let seconds = duration::given("--for", arguments.time.as_deref())?;
-            client.set_log_filter(&json!({"filter": filter, "for": seconds})).await?
+            client.set_log_filter(&json!({"filter": filter, "for": arguments.time})).await?
         }
         None if arguments.reset => client.reset_log_filter().await?,
         None => client.log_filter().await?,

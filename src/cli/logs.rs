@@ -4,10 +4,13 @@ use std::io::IsTerminal;
 
 use serde_json::Value;
 
+use super::arguments::LogsArguments;
 use super::console::{Console, StdoutState, json, line, note, write};
-use super::zones::{Zones, local_millis};
-use super::{CliError, LogsArguments, instant, known, table};
-use crate::client::{Client, ClientError, percent_encode};
+use super::error::CliError;
+use super::table;
+use super::times::{Zones, instant, local_millis};
+
+use crate::client::{Client, ClientError, OutputFollower, percent_encode};
 use crate::printable::with_colors;
 use crate::zone::Zone;
 
@@ -103,18 +106,29 @@ async fn latest_run(client: &Client, name: &str) -> Result<Value, CliError> {
             return Ok(run.clone());
         }
         let Some(next) = page.get("next_cursor").and_then(Value::as_str) else {
-            known(client, name).await?;
+            check_known(client, name).await?;
             return Err(CliError::NotFound(format!("job \"{name}\" has not run yet")));
         };
         cursor = format!("&cursor={}", percent_encode(next));
     }
 }
 
+/// Refuses an id that no job has and of which there are no runs: those outlive their job.
+pub(super) async fn check_known(client: &Client, id: &str) -> Result<(), CliError> {
+    match client.job(id).await {
+        Ok(_) => return Ok(()),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let page = client.runs(&format!("limit=1&job={}", percent_encode(id))).await?;
+    match page.pointer("/runs/0") {
+        Some(_) => Ok(()),
+        None => Err(CliError::NotFound(format!("there is no job and no run \"{id}\""))),
+    }
+}
+
 /// Prints lines as they come.
-async fn follow(
-    mut lines: crate::client::OutputFollower,
-    printer: &mut Printer,
-) -> Result<Followed, CliError> {
+async fn follow(mut lines: OutputFollower, printer: &mut Printer) -> Result<Followed, CliError> {
     while let Some(told) = lines.next().await? {
         let state = told.get("state").and_then(Value::as_str);
         let text = match (&printer.form, state) {

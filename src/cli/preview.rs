@@ -6,11 +6,12 @@ use chrono::{FixedOffset, NaiveDateTime, Timelike};
 use serde_json::json;
 
 use super::arguments::PreviewArguments;
-use super::columns::Fit::{Drop, Whole};
 use super::console::{Console, StdoutState, json as json_text, print};
+use super::error::CliError;
+use super::table::Fit::{Drop, Whole};
 use super::table::Table;
-use super::time_context::{TimeContext, daemon_zone_if_reachable, zone_given};
-use super::{CliError, add, duration};
+use super::time_context::{TimeContext, daemon_zone_if_reachable};
+use super::times::relative;
 use crate::client::Client;
 use crate::clock::{Clock, SystemClock, Timestamp, rfc3339};
 use crate::instant::{Toward, parse_moment};
@@ -32,7 +33,7 @@ pub(super) async fn run(
     if !given.batch && (given.count == 0 || given.count > TIMES_MAX) {
         return Err(CliError::Usage(format!("--count must be between 1 and {TIMES_MAX}")));
     }
-    let named = if given.batch { None } else { zone_given(&given.when)? };
+    let named = if given.batch { None } else { given.trigger.zone()? };
     let (zone, whose) = if let Some(zone) = named {
         (zone, None)
     } else if let Some(zone) = daemon_zone_if_reachable(client).await {
@@ -52,7 +53,9 @@ fn show(
     whose: Option<&str>,
     output: &Console,
 ) -> Result<(), CliError> {
-    let trigger = add::trigger(&given.when, present)?;
+    let mut trigger = given.trigger.clone();
+    present.resolve(trigger.times_mut())?;
+    let trigger = trigger.to_json()?;
     let TimeContext { now, zone } = present;
     let after = given.after.as_deref();
     let after = after.map(|text| parse_moment(text, zone, *now, Toward::Future)).transpose();
@@ -107,7 +110,7 @@ fn table(preview: &Preview, now: Timestamp) -> String {
             row.local.format("%a").to_string(),
             clock(row.local),
             format!("{}{offset}", row.zone),
-            row.offset.map(|_| duration::relative(row.at, now)).unwrap_or_default(),
+            row.offset.map(|_| relative(row.at, now)).unwrap_or_default(),
         ];
         if preview.is_jittered() {
             let latest = row.offset.map(|_| zone.to_fixed(preview.trigger.latest_start(row.at)));

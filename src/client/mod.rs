@@ -1,126 +1,60 @@
-//! A typed client of the control socket: what the command line, the applications in this
-//! repository and the tests speak through. One connection per call: a Unix socket connects in
-//! microseconds, and a connection that is never reused is never stale.
+//! A typed client of the control socket, for the command line, the applications in this repository and the tests.
+//!
+//! Each call opens a connection of its own: a Unix socket connects in microseconds, and a connection that is never
+//! reused is never stale. [`Client`] has a method for each route, `connection.rs` sends the request and reads the answer,
+//! and `follow.rs` reads an answer that goes on for as long as a run does.
 
+mod connection;
 mod denied;
+mod error;
 mod follow;
+
+pub use error::ClientError;
+pub use follow::OutputFollower;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tokio::net::UnixStream;
 
-use follow::ClientConnection;
-pub use follow::OutputFollower;
+use connection::{CALL_TIMEOUT, Endpoint};
 
-/// How long one call may take, beyond the wait that it asks the daemon for.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes of an answer that are read at most: a page of 1,000 jobs is far below it.
-const ANSWER_LIMIT_BYTES: usize = 64 * 1024 * 1024;
-
-/// Why a call did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// No daemon answers at the socket.
-    #[error("no daemon answers at {}: {reason} ({help}--socket and PUNCTUAL_SOCKET choose another path)", .socket.display())]
-    Unreachable {
-        /// Where the daemon was looked for.
-        socket: PathBuf,
-        /// What the system said, and where else it was looked for.
-        reason: String,
-        /// How to find out more.
-        help: &'static str,
-    },
-    /// The system refuses a connection to the socket.
-    #[error("permission denied on {}: {advice}", .socket.display())]
-    Denied {
-        /// Where the daemon was looked for.
-        socket: PathBuf,
-        /// How to get access.
-        advice: String,
-    },
-    /// The daemon refused the call.
-    #[error("{}", refusal(.field.as_deref(), .message))]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// Stable code of the error.
-        code: String,
-        /// What is wrong, for a person.
-        message: String,
-        /// The field that is wrong, if one is.
-        field: Option<String>,
-    },
-    /// The answer was not one of this protocol.
-    #[error("the daemon's answer could not be read: {0}")]
-    Unreadable(String),
-}
-
-fn refusal(field: Option<&str>, message: &str) -> String {
-    match field {
-        Some(field) if !field.is_empty() => format!("{field}: {message}"),
-        _ => message.to_owned(),
-    }
-}
-
-impl ClientError {
-    /// Whether no daemon could be asked: none answers, or the system refuses the connection.
-    pub fn is_not_connected(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Denied { .. })
-    }
-
-    /// Whether the daemon does not know what was named.
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused { status: 404, .. })
-    }
-}
+/// What is encoded in a path segment or a query value: all but letters, digits and these.
+const ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'@');
 
 /// A client of one daemon.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
-    /// Users that the daemon may run as; none if it may be any.
-    users: Option<Vec<u32>>,
-    /// Where else it was looked for in vain, as the end of a sentence.
-    elsewhere: String,
-    /// How to find out why it does not answer.
-    help: &'static str,
+    endpoint: Endpoint,
 }
-
-/// What helps where a person starts the daemon.
-const STARTED_BY_HAND: &str = "is `punctual serve` running? ";
-/// What helps where systemd starts it.
-const STARTED_BY_SYSTEMD: &str = "see `systemctl status punctual`; ";
 
 impl Client {
     /// A client of the daemon that listens at `socket`. Nothing is connected yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        let (users, elsewhere) = (None, String::new());
-        Self { socket: socket.into(), users, elsewhere, help: STARTED_BY_HAND }
+        Self { endpoint: Endpoint::new(socket.into()) }
     }
 
-    /// The same client, which only speaks to a daemon of one of these users.
+    /// This client, restricted to daemons that run as one of these users. None: any user.
     #[must_use]
-    pub fn of_users(self, users: Option<Vec<u32>>) -> Self {
-        Self { users, ..self }
+    pub fn of_users(mut self, users: Option<Vec<u32>>) -> Self {
+        self.endpoint.users = users;
+        self
     }
 
-    /// The same client, for its error: no socket was found here or elsewhere, and systemd may be what starts the daemon.
+    /// This client, whose error says that there is no socket `elsewhere` either, and how a daemon is started: by systemd
+    /// if it `is_service`.
     #[must_use]
-    pub fn not_found(self, elsewhere: impl std::fmt::Display, is_service: bool) -> Self {
-        let help = if is_service { STARTED_BY_SYSTEMD } else { STARTED_BY_HAND };
-        Self { elsewhere: format!(", nor at {elsewhere}"), help, ..self }
+    pub fn not_found(mut self, elsewhere: impl std::fmt::Display, is_service: bool) -> Self {
+        self.endpoint.set_not_found(&elsewhere, is_service);
+        self
     }
 
     /// The socket's path.
     pub fn socket(&self) -> &Path {
-        &self.socket
+        &self.endpoint.socket
     }
 
     /// Adds a job; the answer is the job as it was stored.
@@ -174,12 +108,12 @@ impl Client {
         self.call(Method::POST, "/v1/scheduler/resume", None).await
     }
 
-    /// Runs a job now, beside its schedule; the answer is the run.
+    /// Runs a job now, in addition to its schedule; the answer is the run.
     pub async fn run(&self, id: &str) -> Result<Value, ClientError> {
         self.call(Method::POST, &format!("{}/run", job_path(id)), None).await
     }
 
-    /// One page of the ledger; `query` as in `job=ID&state=failed&limit=10`.
+    /// One page of the runs; `query` as in `job=ID&state=failed&limit=10`.
     pub async fn runs(&self, query: &str) -> Result<Value, ClientError> {
         self.call(Method::GET, &format!("/v1/runs?{query}"), None).await
     }
@@ -192,33 +126,33 @@ impl Client {
     /// Waits until a run has ended, at most `seconds`; the answer is the run as it then is.
     pub async fn wait(&self, id: &str, seconds: u64) -> Result<Value, ClientError> {
         let path = format!("{}?wait={seconds}", run_path(id));
-        self.call_within(Method::GET, &path, None, CALL_TIMEOUT + Duration::from_secs(seconds))
-            .await
+        let limit = CALL_TIMEOUT + Duration::from_secs(seconds);
+        self.endpoint.request(Method::GET, &path, None, limit).await
     }
 
-    /// Asks a run to end; the answer is the run as it is then.
+    /// Cancels a run; the answer is the run, which may take a while to end.
     pub async fn cancel(&self, id: &str, reason: Option<&str>) -> Result<Value, ClientError> {
         let body = serde_json::json!({"reason": reason});
         self.call(Method::POST, &format!("{}/cancel", run_path(id)), Some(&body)).await
     }
 
-    /// The output of a run: of its latest attempt, as far as it is written.
+    /// The output of a run so far: that of its latest attempt.
     pub async fn output(&self, id: &str) -> Result<Value, ClientError> {
         self.output_of(id, "").await
     }
 
-    /// The same; `query` as in `attempt=1`.
+    /// The output of the attempt that `query` names, as in `attempt=1`.
     pub async fn output_of(&self, id: &str, query: &str) -> Result<Value, ClientError> {
         let path = path_with(&format!("{}/output", run_path(id)), query);
         self.call(Method::GET, &path, None).await
     }
 
-    /// What the daemon is and does.
+    /// The state of the daemon.
     pub async fn status(&self) -> Result<Value, ClientError> {
         self.call(Method::GET, "/v1/status", None).await
     }
 
-    /// Whether jobs are fired and requests are kept.
+    /// Whether the daemon fires jobs and stores requests; it refuses the call if not.
     pub async fn ready(&self) -> Result<Value, ClientError> {
         self.call(Method::GET, "/readyz", None).await
     }
@@ -228,12 +162,12 @@ impl Client {
         self.call(Method::POST, "/v1/preview", Some(request)).await
     }
 
-    /// Reads the configuration again; the answer tells what changed.
+    /// Makes the daemon read its configuration again; the answer says what changed.
     pub async fn reload(&self) -> Result<Value, ClientError> {
         self.call(Method::POST, "/v1/scheduler/reload", None).await
     }
 
-    /// The same, also where the file declares no jobs any more.
+    /// As [`Client::reload`], even if the file declares no jobs any more.
     pub async fn force_reload(&self) -> Result<Value, ClientError> {
         self.call(Method::POST, "/v1/scheduler/reload?force=true", None).await
     }
@@ -248,9 +182,16 @@ impl Client {
         self.call(Method::PUT, "/v1/log", Some(request)).await
     }
 
-    /// Makes the filter of the daemon's log that of its start again.
+    /// Resets the filter of the daemon's log to that of its start.
     pub async fn reset_log_filter(&self) -> Result<Value, ClientError> {
         self.call(Method::DELETE, "/v1/log", None).await
+    }
+
+    /// Follows the output of a run to its end, from its present attempt on; `query` as in `attempt=1`. There is no time
+    /// limit.
+    pub async fn follow(&self, id: &str, query: &str) -> Result<OutputFollower, ClientError> {
+        let path = path_with(&format!("{}/output", run_path(id)), &format!("follow&{query}"));
+        OutputFollower::open(self.endpoint.clone(), &path).await
     }
 
     async fn call(
@@ -259,103 +200,8 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, ClientError> {
-        self.call_within(method, path, body, CALL_TIMEOUT).await
+        self.endpoint.request(method, path, body, CALL_TIMEOUT).await
     }
-
-    async fn call_within(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-        limit: Duration,
-    ) -> Result<Value, ClientError> {
-        let exchange = self.exchange(method, path, body);
-        tokio::time::timeout(limit, exchange)
-            .await
-            .unwrap_or_else(|_| Err(self.unreachable("no answer in time")))
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<Value, ClientError> {
-        let (response, mut connection) = self.begin(method, path, body).await?;
-        let status = response.status();
-        let body = connection.during(read_body(response)).await;
-        read_answer(status, &body.map_err(|error| ClientError::Unreadable(error.to_string()))?)
-    }
-
-    /// Asks, and returns when the answer begins.
-    async fn begin(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(Response<Incoming>, ClientConnection), ClientError> {
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream = stream.map_err(|error| self.not_connected(&error))?;
-        let user = stream.peer_cred().map_err(|error| self.unreachable(error))?.uid();
-        if self.users.as_ref().is_some_and(|users| !users.contains(&user)) {
-            let why =
-                format!("it runs as user {user}, neither as root nor as you, and was not chosen");
-            return Err(self.unreachable(why));
-        }
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.unreachable(error))?;
-        let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "punctual")
-            .header("content-type", "application/json")
-            .body(Full::new(bytes))
-            .map_err(|error| ClientError::Unreadable(error.to_string()))?;
-        let mut connection = ClientConnection(Some(Box::pin(connection)));
-        let response = connection.during(sender.send_request(request)).await;
-        Ok((response.map_err(|error| self.unreachable(error))?, connection))
-    }
-
-    fn not_connected(&self, error: &std::io::Error) -> ClientError {
-        if error.kind() != std::io::ErrorKind::PermissionDenied {
-            return self.unreachable(error);
-        }
-        ClientError::Denied { socket: self.socket.clone(), advice: denied::advice(&self.socket) }
-    }
-
-    fn unreachable(&self, reason: impl std::fmt::Display) -> ClientError {
-        let reason = format!("{reason}{}", self.elsewhere);
-        ClientError::Unreachable { socket: self.socket.clone(), reason, help: self.help }
-    }
-}
-
-async fn read_body(
-    response: Response<Incoming>,
-) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
-    let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES);
-    body.collect().await.map(http_body_util::Collected::to_bytes)
-}
-
-fn read_answer(status: StatusCode, body: &[u8]) -> Result<Value, ClientError> {
-    let value = if body.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_slice(body).map_err(|error| ClientError::Unreadable(error.to_string()))?
-    };
-    if status.is_success() {
-        return Ok(value);
-    }
-    let text = |key: &str| {
-        value.pointer(&format!("/error/{key}")).and_then(Value::as_str).map(str::to_owned)
-    };
-    Err(ClientError::Refused {
-        status: status.as_u16(),
-        code: text("code").unwrap_or_else(|| status.as_str().to_owned()),
-        message: text("message").unwrap_or_else(|| format!("refused with {status}")),
-        field: text("field"),
-    })
 }
 
 fn job_path(id: &str) -> String {
@@ -370,18 +216,9 @@ fn path_with(path: &str, query: &str) -> String {
     format!("{path}?{query}").trim_end_matches(['?', '&']).to_owned()
 }
 
-/// Encodes what may not stand in a path segment or a query value.
+/// Encodes a text for a path segment or a query value.
 pub fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push('%');
-            encoded.extend(format!("{byte:02X}").chars());
-        }
-    }
-    encoded
+    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 #[cfg(test)]

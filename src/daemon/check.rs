@@ -24,7 +24,7 @@ const PAGE: usize = 1000;
 /// Checks the given file, or the default one.
 pub fn check(file: Option<PathBuf>, arguments: &ClientArguments) -> ExitCode {
     let file = file.unwrap_or_else(config::default_file);
-    arguments.output().report(run(&file, arguments))
+    arguments.console().report(run(&file, arguments))
 }
 
 fn run(file: &Path, arguments: &ClientArguments) -> Result<(), CliError> {
@@ -73,7 +73,7 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), CliError> {
     let answer = json!({
         "file": file.display().to_string(), "jobs": jobs.len(), "changes": compared, "warnings": warnings, "conflicts": conflicts,
     });
-    arguments.output().show(&answer, |answer| {
+    arguments.console().show(&answer, |answer| {
         let over = over.iter().map(|(id, why)| format!("{id} will be finished: {why}"));
         let advice = advice.iter().map(|(id, why)| format!("{id}: {why}"));
         cli::view_of_check(answer, &why_not, over.chain(advice))

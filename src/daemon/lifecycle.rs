@@ -39,7 +39,7 @@ const BLOCKING_THREADS: usize = 64;
 /// and the format of the message about a failure.
 pub fn serve(file: Option<PathBuf>, is_demo: bool, client: ClientArguments) -> ExitCode {
     let process = ProcessState::set_for_daemon();
-    let output = client.output();
+    let output = client.console();
     let log = match logging::start(is_demo, &output) {
         Ok(log) => log,
         Err(code) => return code,

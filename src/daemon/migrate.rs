@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::store::sql::{self, Schema, StoreUrl};
 
 pub fn migrate(given: MigrateArguments, arguments: &ClientArguments) -> ExitCode {
-    arguments.output().report(run(given, arguments))
+    arguments.console().report(run(given, arguments))
 }
 
 fn run(given: MigrateArguments, arguments: &ClientArguments) -> Result<(), CliError> {
@@ -31,7 +31,7 @@ fn run(given: MigrateArguments, arguments: &ClientArguments) -> Result<(), CliEr
         "store": place.to_string(), "found_version": found, "needed_version": needed,
         "changed": !is_check && !is_current,
     });
-    arguments.output().show(&answer, |_| {
+    arguments.console().show(&answer, |_| {
         let place = place.to_string();
         let message = match (is_current, is_check, found) {
             (true, _, _) => format!("nothing to do: {place} has schema version {needed}"),

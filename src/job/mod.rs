@@ -18,7 +18,7 @@ pub use policy::{Coalesce, OnCrash, OnFinish, Overlap, Policy, PolicyInput};
 pub use retry::Retry;
 pub use task::{
     Builtin, CORES_PERIOD, Command, HttpBody, HttpCall, Mail, MemorySize, Program, RUN_VARIABLES,
-    ReportForm, ResourceLimits, Task, mailbox, parse_url,
+    ReportForm, ResourceLimits, Task, TaskType, mailbox, parse_url,
 };
 pub use view::JobView;
 

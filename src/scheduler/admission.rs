@@ -57,7 +57,7 @@ impl Rules {
         let trigger = self.trigger(&definition, origin, now);
         let trigger = trigger.map_err(|invalid| invalid.within("trigger"))?;
         let task = Task::parse(&definition.task).map_err(|invalid| invalid.within("task"))?;
-        let checked = self.check_task(&task).and_then(|()| check_is_no_hook(&task));
+        let checked = self.check_task(&task).and_then(|()| task.check_is_no_hook());
         checked.map_err(|invalid| invalid.within("task"))?;
         self.check_hooks(&policy)?;
         self.check_privileges(&task, &policy)?;
@@ -264,21 +264,6 @@ impl Rules {
             return Err(Invalid::new("executor", message));
         }
         Ok(name.to_owned())
-    }
-}
-
-/// Refuses in a job's own task what only a hook makes use of.
-fn check_is_no_hook(task: &Task) -> Result<(), Invalid> {
-    match task {
-        Task::Command(command) if command.report.is_some() => {
-            let message = "applies to hooks only, which read a report; the job's own command has none to read";
-            Err(Invalid::new("report", message))
-        }
-        Task::Command(_)
-        | Task::Builtin(_)
-        | Task::Http(_)
-        | Task::Mail(_)
-        | Task::Unreadable(_) => Ok(()),
     }
 }
 

@@ -18,7 +18,7 @@ use super::spawn::{Spawn, explain, stdin_file};
 use crate::executor::assignment::Assignment;
 use crate::executor::run::ExecutorServices;
 use crate::executor::shortage::is_shortage;
-use crate::job::{Command, MemorySize, Program, RUN_VARIABLES};
+use crate::job::{Command, MemorySize, Program, RUN_VARIABLES, TaskType};
 use crate::program;
 use crate::task::context::Context;
 

@@ -1,4 +1,4 @@
-//! A command: a program in a process of its own, and how it is started and ended. Plain data, kept as it was given.
+//! The task `command`: a program in a process of its own, and how it is started and ended.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::ResourceLimits;
+use super::{ResourceLimits, TaskType};
 use crate::invalid::{self, Invalid};
 use crate::job::seconds;
 use crate::secret::{Secret, Text};
 
-/// Bytes of what a command reads.
+/// The most bytes of text for standard input.
 const STDIN_BYTES_MAX: usize = 64 * 1024;
-/// Exit codes that can be listed.
+/// The exit codes that there are.
 const CODES: std::ops::RangeInclusive<i32> = 0..=255;
-/// Nice values that there are.
+/// The nice values that there are.
 const NICE: std::ops::RangeInclusive<i32> = -20..=19;
-/// Time between the request to end and the end by force, where none is given.
+/// The time between SIGTERM and SIGKILL where none is given.
 const KILL_GRACE: Duration = Duration::from_secs(5);
-/// The longest time that can be given, in seconds.
+/// The longest such time, in seconds.
 const KILL_GRACE_MAX: f64 = 3600.0;
-/// Words with a meaning for a shell, and usually none for another program.
+/// Words that mean something to a shell, and usually nothing to another program.
 const OPERATORS: [&str; 7] = ["|", "||", "&&", ">", ">>", "2>", "2>&1"];
-/// Variables that tell a run what it is.
+/// The variables that tell a command about its run.
 pub const RUN_VARIABLES: [&str; 12] = [
     "PUNCTUAL_JOB_ID",
     "PUNCTUAL_RUN_ID",
@@ -39,7 +39,7 @@ pub const RUN_VARIABLES: [&str; 12] = [
     "TRACEPARENT",
 ];
 
-/// What is executed.
+/// The program that is executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Program {
@@ -50,16 +50,8 @@ pub enum Program {
 }
 
 impl Program {
-    /// The program in a few words.
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Argv(argv) => argv.join(" "),
-            Self::Shell(script) => script.clone(),
-        }
-    }
-
-    /// Warnings about words that look like a shell command line although no shell is used.
-    pub fn advice(&self) -> Option<String> {
+    /// A warning about words that look like a shell command line although no shell is used.
+    fn advice(&self) -> Option<String> {
         let Self::Argv(argv) = self else { return None };
         let instead = "a line for a shell is given as \"shell\" (on the command line: --shell)";
         let quoted = invalid::quoted;
@@ -76,57 +68,57 @@ impl Program {
     }
 }
 
-/// The form in which a hook reads what it reports.
+/// The form in which a hook command reads its report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportForm {
-    /// Text for a person, as the body of a mail has it.
+    /// Text for people, as in the body of a mail.
     #[default]
     Text,
     /// One line of JSON.
     Json,
 }
 
-/// A command, as it was given: what was not is shown nowhere.
+/// A command, with only the fields that were given: so it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Command {
-    /// What is executed.
+    /// The program that is executed.
     #[serde(flatten)]
     pub program: Program,
-    /// Variables added to the daemon's environment.
+    /// Variables that are added to the daemon's environment.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, Text>,
-    /// Working directory; the daemon's own where none is given.
+    /// The working directory. None: the daemon's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// What it reads.
+    /// Text for standard input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin: Option<Text>,
-    /// In which form it reads what it reports, if it is a hook that was given nothing else to read.
+    /// The form of the report that a hook reads from standard input, unless `stdin` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<ReportForm>,
-    /// The user that it runs as: a name or a number.
+    /// The user to run as: a name or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// In which group; the user's own where none is given.
+    /// The group to run in. None: the user's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Permissions that files it makes do not get, in octal.
+    /// The permissions that new files do not get, in octal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub umask: Option<String>,
-    /// How far it stands back behind other processes.
+    /// The niceness, from -20 to 19.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nice: Option<i32>,
-    /// What it may use.
+    /// The resources that it may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<ResourceLimits>,
-    /// Exit codes that mean success; 0 where none are given.
+    /// The exit codes that mean success. None: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub success_codes: Option<Vec<i32>>,
-    /// Exit codes after which trying again cannot help.
+    /// The exit codes after which a retry is pointless.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_retry_codes: Option<Vec<i32>>,
-    /// Seconds between the request to end and the end by force.
+    /// The seconds between SIGTERM and SIGKILL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kill_grace: Option<Number>,
 }
@@ -244,25 +236,11 @@ impl Command {
             return Err(Invalid::new("no_retry_codes", why));
         }
         if let Some(grace) = &self.kill_grace {
-            // A number that is none is refused as too long.
+            // A number that is no float is refused as too long.
             let grace = grace.as_f64().unwrap_or(f64::INFINITY);
             seconds::parse("kill_grace", grace, KILL_GRACE_MAX)?;
         }
         Ok(())
-    }
-
-    /// The variables of the daemon's environment that it names as secrets.
-    pub fn secret_variables(&self) -> Vec<&str> {
-        self.env.values().chain(&self.stdin).filter_map(Text::variable).collect()
-    }
-
-    /// The first of its fields that is secret.
-    pub fn secret_field(&self) -> Option<String> {
-        let is_secret = |text: &Text| text.plain().is_none();
-        let variable = self.env.iter().find(|(_, text)| is_secret(text));
-        let variable = variable.map(|(name, _)| format!("env.{name}"));
-        variable
-            .or_else(|| self.stdin.as_ref().filter(|text| is_secret(text)).map(|_| "stdin".into()))
     }
 
     /// Whether an exit code means success.
@@ -270,12 +248,12 @@ impl Command {
         self.success_codes.as_ref().map_or(code == 0, |codes| codes.contains(&code))
     }
 
-    /// Whether trying again cannot help after this exit code.
+    /// Whether a retry is pointless after this exit code.
     pub fn is_permanent(&self, code: i32) -> bool {
         self.no_retry_codes.as_ref().is_some_and(|codes| codes.contains(&code))
     }
 
-    /// Time between the request to end and the end by force.
+    /// The time between SIGTERM and SIGKILL.
     pub fn kill_grace(&self) -> Duration {
         let given = self.kill_grace.as_ref().and_then(Number::as_f64);
         given.map_or(KILL_GRACE, Duration::from_secs_f64)
@@ -285,6 +263,40 @@ impl Command {
     pub fn umask(&self) -> Option<u32> {
         let text = self.umask.as_deref().filter(|text| text.bytes().all(|c| c.is_ascii_digit()))?;
         u32::from_str_radix(text, 8).ok().filter(|umask| *umask <= 0o777)
+    }
+}
+
+impl TaskType for Command {
+    fn describe(&self) -> String {
+        match &self.program {
+            Program::Argv(argv) => argv.join(" "),
+            Program::Shell(script) => script.clone(),
+        }
+    }
+
+    fn secret_variables(&self) -> Vec<&str> {
+        self.env.values().chain(&self.stdin).filter_map(Text::variable).collect()
+    }
+
+    fn secret_field(&self) -> Option<String> {
+        let is_secret = |text: &Text| text.plain().is_none();
+        let variable = self.env.iter().find(|(_, text)| is_secret(text));
+        let variable = variable.map(|(name, _)| format!("env.{name}"));
+        variable
+            .or_else(|| self.stdin.as_ref().filter(|text| is_secret(text)).map(|_| "stdin".into()))
+    }
+
+    fn advice(&self) -> Option<String> {
+        self.program.advice()
+    }
+
+    fn check_is_no_hook(&self) -> Result<(), Invalid> {
+        if self.report.is_none() {
+            return Ok(());
+        }
+        let message =
+            "applies to hooks only, which read a report; the job's own command has none to read";
+        Err(Invalid::new("report", message))
     }
 }
 
@@ -319,7 +331,7 @@ fn check_word(field: &str, word: Option<&str>, why: &str) -> Result<(), Invalid>
     Ok(())
 }
 
-/// The place of a secret has a name, whatever stands there.
+/// Refuses a secret whose source has no name.
 fn check_place(field: &str, text: &Text) -> Result<(), Invalid> {
     let Text::Secret(Secret::Env(place) | Secret::File(place) | Secret::Credential(place)) = text
     else {

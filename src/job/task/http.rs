@@ -1,35 +1,36 @@
-//! A call over HTTP, as data: the request and its URL, which answer is a success, and how long it may take.
+//! The task `http`: the request and its URL, which responses are a success, and the time limits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 use url::Url;
 
+use super::TaskType;
 use crate::invalid::{self, Invalid};
 use crate::job::Json;
 use crate::secret::Text;
 
-/// Bytes of a URL.
+/// The most bytes of a URL.
 const URL_BYTES_MAX: usize = 8 * 1024;
-/// Bytes of a body.
+/// The most bytes of a body.
 const BODY_BYTES_MAX: usize = 256 * 1024;
-/// Headers of a call.
+/// The most headers of a call.
 const HEADERS_MAX: usize = 64;
-/// Bytes of a header's value.
+/// The most bytes of a header's value.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
-/// Redirects that may be followed.
+/// The most redirects that can be allowed.
 const REDIRECTS_MAX: u8 = 20;
-/// Longest time limit, in seconds: a day.
+/// The longest time limit, in seconds: a day.
 const SECONDS_MAX: f64 = 86_400.0;
-/// Seconds until there is a connection, and until the whole answer is there, where nothing else is given.
+// The time limits where none are given, in seconds: for connecting, and for the whole response.
 const CONNECT_SECONDS: f64 = 10.0;
 const TOTAL_SECONDS: f64 = 60.0;
-/// Errors of the 4xx that may pass: too slow, too early, too many.
+/// The 4xx statuses after which a retry may help: too slow, too early, too many.
 const PASSING: [u16; 3] = [408, 425, 429];
-/// Headers that say how a message is carried, which is the client's business.
+/// Headers that the HTTP client sets: they say how a message is transferred.
 const CARRIER_HEADERS: [&str; 9] = [
     "connection",
     "content-length",
@@ -41,10 +42,10 @@ const CARRIER_HEADERS: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
-/// Beginning of the headers that tell of the run.
+/// The prefix of the headers that describe the run.
 const OWN_HEADERS: &str = "punctual-";
 
-/// A call over HTTP, with what was given only: so it is shown.
+/// A call over HTTP, with only the fields that were given: so it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCall {
@@ -69,12 +70,12 @@ pub struct HttpCall {
     no_retry: Option<Vec<u16>>,
 }
 
-/// A body that is null is a body.
+/// Reads a body. Null is a body, too.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }
 
-/// What is sent.
+/// What a call sends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum HttpBody<'a> {
     /// Nothing.
@@ -87,8 +88,8 @@ pub enum HttpBody<'a> {
 
 impl HttpCall {
     /// Reads the JSON form, without its type.
-    pub(super) fn parse(value: Value) -> Result<Self, Invalid> {
-        let call: Self = invalid::read(value)?;
+    pub(super) fn parse(keys: Map<String, Value>) -> Result<Self, Invalid> {
+        let call: Self = invalid::read(Value::Object(keys))?;
         call.check_method()?;
         call.check_url()?;
         call.check_headers()?;
@@ -188,22 +189,20 @@ impl HttpCall {
         Ok(())
     }
 
-    /// The method, where the call sends something or not.
+    /// The method; where none is given, it depends on whether the call sends a body.
     pub fn method(&self, has_content: bool) -> &str {
         self.method.as_deref().unwrap_or(if has_content { "POST" } else { "GET" })
     }
 
-    /// The URL that it asks.
     pub fn url(&self) -> &Text {
         &self.url
     }
 
-    /// The headers that were given.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &Text)> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// What it sends.
+    /// What the call sends.
     pub fn content(&self) -> HttpBody<'_> {
         match (&self.json, &self.body) {
             (Some(json), _) => HttpBody::Json(json),
@@ -214,65 +213,64 @@ impl HttpCall {
 
     /// Whether anything that is sent is secret.
     pub fn has_secrets(&self) -> bool {
-        let mut texts = self.headers.values().chain(&self.body).chain([&self.url]);
-        texts.any(|text| text.plain().is_none())
+        self.secret_field().is_some()
     }
 
-    /// The first of its fields that is secret.
-    pub fn secret_field(&self) -> Option<String> {
+    /// Whether a response with this status is a success.
+    pub fn expects(&self, status: u16) -> bool {
+        self.expect.as_ref().map_or((200..300).contains(&status), |given| given.contains(&status))
+    }
+
+    /// The statuses that are a success, in words.
+    pub fn expected(&self) -> String {
+        let Some(expect) = &self.expect else { return "2xx".to_owned() };
+        expect.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// Whether a retry is pointless after this status, because the answer would be the same.
+    pub fn is_permanent(&self, status: u16) -> bool {
+        let is_mistake = (400..500).contains(&status) && !PASSING.contains(&status);
+        self.no_retry.as_ref().map_or(is_mistake, |given| given.contains(&status))
+    }
+
+    /// The time limit for connecting.
+    pub fn connect_timeout(&self) -> Duration {
+        duration(self.connect_timeout.as_ref(), CONNECT_SECONDS)
+    }
+
+    /// The time limit for the whole call.
+    pub fn timeout(&self) -> Duration {
+        duration(self.timeout.as_ref(), TOTAL_SECONDS)
+    }
+
+    /// The most redirects that are followed.
+    pub fn redirects(&self) -> usize {
+        self.redirects.unwrap_or(0).into()
+    }
+}
+
+impl TaskType for HttpCall {
+    /// The method and the URL; of a secret URL, its source.
+    fn describe(&self) -> String {
+        let url = match self.url.plain() {
+            Some(url) => url.to_owned(),
+            None => serde_json::to_string(&self.url).unwrap_or_default(),
+        };
+        format!("{} {url}", self.method(self.content() != HttpBody::None))
+    }
+
+    fn secret_variables(&self) -> Vec<&str> {
+        let texts = self.headers.values().chain(&self.body).chain([&self.url]);
+        texts.filter_map(Text::variable).collect()
+    }
+
+    fn secret_field(&self) -> Option<String> {
         let is_secret = |text: &Text| text.plain().is_none();
         let header = self.headers.iter().find(|(_, text)| is_secret(text));
         let header = header.map(|(name, _)| format!("headers.{name}"));
         let body = || self.body.as_ref().filter(|text| is_secret(text)).map(|_| "body".to_owned());
         let url = || is_secret(&self.url).then(|| "url".to_owned());
         header.or_else(body).or_else(url)
-    }
-
-    /// The variables of the daemon's environment that it names as secrets.
-    pub fn secret_variables(&self) -> Vec<&str> {
-        let texts = self.headers.values().chain(&self.body).chain([&self.url]);
-        texts.filter_map(Text::variable).collect()
-    }
-
-    /// Whether an answer of this status is a success.
-    pub fn expects(&self, status: u16) -> bool {
-        self.expect.as_ref().map_or((200..300).contains(&status), |given| given.contains(&status))
-    }
-
-    /// Which answers are a success, in words.
-    pub fn expected(&self) -> String {
-        let Some(expect) = &self.expect else { return "2xx".to_owned() };
-        expect.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ")
-    }
-
-    /// Whether an answer of this status would be the same the next time.
-    pub fn is_permanent(&self, status: u16) -> bool {
-        let is_mistake = (400..500).contains(&status) && !PASSING.contains(&status);
-        self.no_retry.as_ref().map_or(is_mistake, |given| given.contains(&status))
-    }
-
-    /// How long there may be no connection.
-    pub fn connect_timeout(&self) -> Duration {
-        duration(self.connect_timeout.as_ref(), CONNECT_SECONDS)
-    }
-
-    /// How long it may take in all.
-    pub fn timeout(&self) -> Duration {
-        duration(self.timeout.as_ref(), TOTAL_SECONDS)
-    }
-
-    /// How many redirects are followed.
-    pub fn redirects(&self) -> usize {
-        self.redirects.unwrap_or(0).into()
-    }
-
-    /// The call in a few words; of a secret URL, its place.
-    pub(super) fn describe(&self) -> String {
-        let url = match self.url.plain() {
-            Some(url) => url.to_owned(),
-            None => serde_json::to_string(&self.url).unwrap_or_default(),
-        };
-        format!("{} {url}", self.method(self.content() != HttpBody::None))
     }
 }
 
@@ -290,12 +288,12 @@ pub(in crate::job) fn has_user(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
-/// Reads a URL of http or https. What is wrong with it is told without it: it may be secret.
+/// Reads a URL of http or https. The error does not repeat the URL, which may be secret.
 pub fn parse_url(text: &str) -> Result<Url, &'static str> {
     if text.len() > URL_BYTES_MAX {
         return Err("is too long for a URL");
     }
-    // What follows is more lenient than one would expect of what is typed.
+    // `Url::parse` accepts more than one would expect: it drops spaces, and takes other schemes.
     let has_space = text.contains(|letter: char| letter.is_whitespace() || letter.is_control());
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     let is_http = matches!(scheme.as_deref(), Some("http" | "https"));
@@ -311,6 +309,11 @@ pub fn parse_url(text: &str) -> Result<Url, &'static str> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn parse(value: Value) -> Result<HttpCall, Invalid> {
+        let Value::Object(keys) = value else { unreachable!() };
+        HttpCall::parse(keys)
+    }
 
     fn with(field: &str, value: &Value) -> Value {
         let mut call = json!({"url": "https://example.org/x"});
@@ -330,7 +333,7 @@ mod tests {
             }),
         ];
         for case in cases {
-            let call = HttpCall::parse(case.clone()).unwrap();
+            let call = parse(case.clone()).unwrap();
             assert_eq!(serde_json::to_value(call).unwrap(), case);
         }
     }
@@ -375,18 +378,18 @@ mod tests {
             ("follow", json!(true), "follow"),
         ];
         for (field, value, named) in cases {
-            let error = HttpCall::parse(with(field, &value)).unwrap_err();
+            let error = parse(with(field, &value)).unwrap_err();
             assert_eq!(error.field, named, "{value}");
             assert!(!error.message.contains("hunter2"), "{error}");
         }
         let both = json!({"url": "http://x", "json": null, "body": ""});
-        assert_eq!(HttpCall::parse(both).unwrap_err().field, "body");
-        assert_eq!(HttpCall::parse(json!({})).unwrap_err().message, "missing field `url`");
+        assert_eq!(parse(both).unwrap_err().field, "body");
+        assert_eq!(parse(json!({})).unwrap_err().message, "missing field `url`");
     }
 
     #[test]
     fn what_is_not_given_has_a_sensible_value() {
-        let call = HttpCall::parse(json!({"url": "http://x"})).unwrap();
+        let call = parse(json!({"url": "http://x"})).unwrap();
         assert_eq!((call.method(false), call.method(true), call.redirects()), ("GET", "POST", 0));
         let limits = (call.connect_timeout(), call.timeout());
         assert_eq!(limits, (Duration::from_secs(10), Duration::from_mins(1)));
@@ -396,18 +399,18 @@ mod tests {
         assert_eq!(permanent.len(), 97);
         assert!([400, 404, 499].iter().all(|status| permanent.contains(status)));
         assert!(!PASSING.iter().any(|status| permanent.contains(status)));
-        let call = HttpCall::parse(with("no_retry", &json!([503]))).unwrap();
+        let call = parse(with("no_retry", &json!([503]))).unwrap();
         assert!(call.is_permanent(503) && !call.is_permanent(404));
     }
 
     #[test]
     fn a_call_is_described_without_its_secrets() {
-        let plain = HttpCall::parse(with("json", &json!({}))).unwrap();
+        let plain = parse(with("json", &json!({}))).unwrap();
         assert_eq!(
             (plain.describe().as_str(), plain.has_secrets()),
             ("POST https://example.org/x", false)
         );
-        let secret = HttpCall::parse(json!({"url": {"env": "HOOK"}})).unwrap();
+        let secret = parse(json!({"url": {"env": "HOOK"}})).unwrap();
         assert_eq!(
             (secret.describe().as_str(), secret.has_secrets()),
             ("GET {\"env\":\"HOOK\"}", true)

@@ -1,4 +1,4 @@
-//! What the processes of a command may use.
+//! The resources that the processes of a command may use.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use crate::invalid::Invalid;
 
 /// The least memory with which a program can be loaded at all.
 const MEMORY_MIN: u64 = 1024 * 1024;
-/// The least number of open files: the standard three, and the library that is being loaded.
+/// The least number of open files: the three standard streams, and the library that is being loaded.
 const FILES_MIN: u64 = 4;
-/// The least memory of a whole run: room to set up and load one program.
+/// The least memory of a whole run: enough to load one program.
 const TOTAL_MEMORY_MIN: u64 = 4 * 1024 * 1024;
-/// Processor cores of a run, at least and at most. The kernel accounts in periods, and refuses less of one.
+/// The fewest and most CPU cores of a run. The kernel accounts in periods, and refuses a smaller part of one.
 const CORES_MIN: f64 = 0.01;
 const CORES_MAX: f64 = 10_000.0;
-/// The period in which the kernel accounts for the time of a run on processors.
+/// The period in which the kernel accounts for the CPU time of a run.
 pub const CORES_PERIOD: Duration = Duration::from_millis(100);
 
 /// An amount of memory as it was given: `512000000` or `"512M"`.
@@ -30,7 +30,7 @@ pub enum MemorySize {
 }
 
 impl MemorySize {
-    /// How many bytes it is; none if the text cannot be read, or says more than there can be.
+    /// The number of bytes. None: the text cannot be read, or is out of range.
     pub fn count(&self) -> Option<u64> {
         let text = match self {
             Self::Number(bytes) => return Some(*bytes),
@@ -63,14 +63,14 @@ impl MemorySize {
     }
 }
 
-/// What a command may use.
+/// The limits of a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResourceLimits {
     /// Address space of each of its processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemorySize>,
-    /// Time on processors of each of its processes, in seconds.
+    /// CPU time of each of its processes, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u64>,
     /// Open files of each of its processes.
@@ -82,24 +82,24 @@ pub struct ResourceLimits {
     /// Processes and threads of the run at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
-    /// Processor cores that the whole run may keep busy, such as 0.5 or 2.
+    /// CPU cores that the whole run may keep busy, such as 0.5 or 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cores: Option<Number>,
 }
 
 impl ResourceLimits {
-    /// Whether one of them is of the whole run, and not of each of its processes.
+    /// Whether one of the limits applies to the whole run, and not to each of its processes.
     pub fn are_of_the_run(&self) -> bool {
         self.total_memory.is_some() || self.processes.is_some() || self.cores.is_some()
     }
 
-    /// How long all processes of the run together may run in each [`CORES_PERIOD`]; none if there is no such limit.
+    /// The CPU time that all processes of the run together may take in each [`CORES_PERIOD`]. None: no limit.
     pub fn cores_quota(&self) -> Option<Duration> {
         let cores = self.cores.as_ref()?.as_f64()?;
         Duration::try_from_secs_f64(CORES_PERIOD.as_secs_f64() * cores).ok()
     }
 
-    /// Refuses what nothing could run with.
+    /// Refuses limits with which nothing could run.
     pub(super) fn check(&self) -> Result<(), Invalid> {
         let refuse = |field: &str, why: String| Err(Invalid::new(field, why));
         let amounts = [

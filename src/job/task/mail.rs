@@ -1,34 +1,35 @@
-//! The task `mail` as data: recipients, sender, subject and text. The server is a setting of the daemon (`[mail]`).
+//! The task `mail`: recipients, sender, subject and text. The mail server is a setting of the daemon (`[mail]`).
 
 use lettre::Address;
 use lettre::message::Mailbox;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::TaskType;
 use crate::invalid::{self, Invalid};
 
-/// Recipients of one mail.
+/// The most recipients of one mail.
 const RECIPIENTS_MAX: usize = 50;
-/// Bytes of an address with its name.
+/// The most bytes of an address with its name.
 const ADDRESS_BYTES_MAX: usize = 512;
-/// Bytes of a subject.
+/// The most bytes of a subject.
 const SUBJECT_BYTES_MAX: usize = 1000;
-/// Bytes of a text.
+/// The most bytes of a text.
 const TEXT_BYTES_MAX: usize = 256 * 1024;
 
-/// A mail with only the fields that were given, as it is shown to clients.
+/// A mail, with only the fields that were given: so it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {
     /// Addresses such as `ops@example.org` or `Ops <ops@example.org>`.
     pub to: Vec<String>,
-    /// The sender; that of `[mail]` where none is given.
+    /// The sender. None: that of `[mail]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// The subject; what has happened, in a hook, and else the job's id.
+    /// The subject. None: in a hook what happened, else the job's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// The text; the report of what has happened, in a hook, and else nothing.
+    /// The text. None: in a hook the report of what happened, else nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
@@ -62,14 +63,15 @@ impl Mail {
         }
         Ok(mail)
     }
+}
 
-    /// The mail in a few words.
-    pub(super) fn describe(&self) -> String {
+impl TaskType for Mail {
+    fn describe(&self) -> String {
         format!("mail to {}", self.to.join(", "))
     }
 }
 
-/// Reads an address, with or without a name. Its domain becomes ASCII (`xn--…`), which every mail server takes; what is
+/// Reads an address, with or without a name. Its domain becomes ASCII (`xn--…`), which every mail server accepts; the part
 /// before the `@` has no such form.
 pub fn mailbox(field: &str, text: &str) -> Result<Mailbox, Invalid> {
     if text.len() > ADDRESS_BYTES_MAX || text.contains(char::is_control) {

@@ -1,10 +1,15 @@
-//! What a job does, as data. The seam that carries it out is `task` and `executor`.
+//! What a job does, as data: one file for each type of task, with its keys, checks and view. `executor` carries it out.
+//!
+//! To add a type, write its file with a struct that implements [`TaskType`], add a row to the list below, and let the
+//! executor carry it out.
 
+mod builtin;
 mod command;
 pub(super) mod http;
 mod limits;
 mod mail;
 
+pub use builtin::Builtin;
 pub use command::{Command, Program, RUN_VARIABLES, ReportForm};
 pub use http::{HttpBody, HttpCall, parse_url};
 pub use limits::{CORES_PERIOD, MemorySize, ResourceLimits};
@@ -12,70 +17,103 @@ pub use mail::{Mail, mailbox};
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::Json;
-use crate::invalid::{self, Invalid};
+use crate::invalid::Invalid;
 
-/// The types of tasks, as an error lists them.
-const TYPES: &str = "\"builtin\", \"command\", \"http\" or \"mail\"";
+/// What a type of task has to say about itself.
+pub trait TaskType {
+    /// The task in a few words, for tables and logs.
+    fn describe(&self) -> String;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BuiltinInput {
-    name: String,
-    #[serde(default)]
-    args: Map<String, Value>,
-}
+    /// The variables of the daemon's environment that it names as secrets.
+    fn secret_variables(&self) -> Vec<&str> {
+        Vec::new()
+    }
 
-/// A registered Rust function, and the arguments of its call.
-#[derive(Debug, PartialEq, Serialize)]
-pub struct Builtin {
-    pub name: String,
-    /// An object.
-    pub args: Json,
-}
+    /// The first of its fields that is secret.
+    fn secret_field(&self) -> Option<String> {
+        None
+    }
 
-/// A job's task. Each variant is shared, so that what executes it can hold it without a copy.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Task {
-    /// A registered Rust function.
-    Builtin(Arc<Builtin>),
-    /// A program in a process of its own.
-    Command(Arc<Command>),
-    /// A call over HTTP.
-    Http(Arc<HttpCall>),
-    /// A mail.
-    Mail(Arc<Mail>),
-    /// A stored task that can no longer be read: kept as it is, never run.
-    Unreadable(Value),
-}
+    /// A warning about a task that is accepted but looks like a mistake.
+    fn advice(&self) -> Option<String> {
+        None
+    }
 
-impl Serialize for Task {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Tagged<'a, T: Serialize> {
-            r#type: &'static str,
-            #[serde(flatten)]
-            rest: &'a T,
-        }
-        match self {
-            Self::Builtin(rest) => {
-                Tagged { r#type: "builtin", rest: &**rest }.serialize(serializer)
-            }
-            Self::Command(rest) => {
-                Tagged { r#type: "command", rest: &**rest }.serialize(serializer)
-            }
-            Self::Http(rest) => Tagged { r#type: "http", rest: &**rest }.serialize(serializer),
-            Self::Mail(rest) => Tagged { r#type: "mail", rest: &**rest }.serialize(serializer),
-            Self::Unreadable(value) => value.serialize(serializer),
-        }
+    /// Refuses what only a hook can use, in a job's own task.
+    fn check_is_no_hook(&self) -> Result<(), Invalid> {
+        Ok(())
     }
 }
 
+/// Defines [`Task`] from the list of types: the variant, its struct, and the word that is its `type`. The struct has an
+/// associated function `parse`, which reads the other keys.
+macro_rules! task_types {
+    ($($(#[$attribute:meta])* $variant:ident($content:ty) = $word:literal,)+) => {
+        /// A job's task. Each variant is shared, so that what executes it can hold it without a copy.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Task {
+            $($(#[$attribute])* $variant(Arc<$content>),)+
+            /// A stored task that can no longer be read. It is kept as it is, and never run.
+            Unreadable(Value),
+        }
+
+        /// The words of all types.
+        const WORDS: &[&str] = &[$($word),+];
+
+        impl Task {
+            /// Reads a task of the type that `word` names. None: there is no such type.
+            fn of_type(word: &str, keys: Map<String, Value>) -> Option<Result<Self, Invalid>> {
+                match word {
+                    $($word => {
+                        Some(<$content>::parse(keys).map(|task| Self::$variant(Arc::new(task))))
+                    })+
+                    _ => None,
+                }
+            }
+
+            fn content(&self) -> Option<&dyn TaskType> {
+                match self {
+                    $(Self::$variant(task) => Some(&**task),)+
+                    Self::Unreadable(_) => None,
+                }
+            }
+        }
+
+        impl Serialize for Task {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Self::$variant(task) => {
+                        Tagged { r#type: $word, keys: &**task }.serialize(serializer)
+                    })+
+                    Self::Unreadable(value) => value.serialize(serializer),
+                }
+            }
+        }
+    };
+}
+task_types! {
+    /// A registered Rust function.
+    Builtin(Builtin) = "builtin",
+    /// A program in a process of its own.
+    Command(Command) = "command",
+    /// A call over HTTP.
+    Http(HttpCall) = "http",
+    /// A mail.
+    Mail(Mail) = "mail",
+}
+
+#[derive(Serialize)]
+struct Tagged<'a, T> {
+    r#type: &'static str,
+    #[serde(flatten)]
+    keys: &'a T,
+}
+
 impl Task {
-    /// Reads the JSON form.
+    /// Reads the JSON form; an error names the field.
     pub fn parse(value: &Value) -> Result<Self, Invalid> {
         let Value::Object(map) = value else {
             return Err(Invalid::new(
@@ -83,27 +121,14 @@ impl Task {
                 "a task is an object such as {\"type\": \"builtin\", \"name\": \"noop\"}",
             ));
         };
-        let mut rest = map.clone();
-        match rest.remove("type") {
-            Some(Value::String(word)) if word == "builtin" => {
-                let given: BuiltinInput = invalid::read(Value::Object(rest))?;
-                Ok(Self::Builtin(Arc::new(Builtin { name: given.name, args: given.args.into() })))
-            }
-            Some(Value::String(word)) if word == "command" => {
-                Ok(Self::Command(Command::parse(rest)?.into()))
-            }
-            Some(Value::String(word)) if word == "http" => {
-                Ok(Self::Http(Arc::new(HttpCall::parse(Value::Object(rest))?)))
-            }
-            Some(Value::String(word)) if word == "mail" => {
-                Ok(Self::Mail(Arc::new(Mail::parse(rest)?)))
-            }
-            Some(other) => {
-                let message = format!("unknown task type {other} (expected {TYPES})");
-                Err(Invalid::new("type", message))
-            }
-            None => Err(Invalid::new("type", format!("missing (expected {TYPES})"))),
-        }
+        let mut keys = map.clone();
+        let refuse = |why: String| {
+            let expected = WORDS.join("\", \"");
+            Err(Invalid::new("type", format!("{why} (expected one of \"{expected}\")")))
+        };
+        let Some(word) = keys.remove("type") else { return refuse("missing".to_owned()) };
+        let task = word.as_str().and_then(|word| Self::of_type(word, keys));
+        task.unwrap_or_else(|| refuse(format!("unknown task type {word}")))
     }
 
     /// The JSON form.
@@ -113,38 +138,29 @@ impl Task {
 
     /// The variables of the daemon's environment that it names as secrets.
     pub fn secret_variables(&self) -> Vec<&str> {
-        match self {
-            Self::Builtin(_) | Self::Mail(_) | Self::Unreadable(_) => Vec::new(),
-            Self::Command(command) => command.secret_variables(),
-            Self::Http(call) => call.secret_variables(),
-        }
+        self.content().map(TaskType::secret_variables).unwrap_or_default()
     }
 
     /// The first of its fields that is secret.
     pub fn secret_field(&self) -> Option<String> {
-        match self {
-            Self::Builtin(_) | Self::Mail(_) | Self::Unreadable(_) => None,
-            Self::Command(command) => command.secret_field(),
-            Self::Http(call) => call.secret_field(),
-        }
+        self.content()?.secret_field()
     }
 
-    /// Warnings about a task that is accepted but looks like a mistake.
+    /// A warning about a task that is accepted but looks like a mistake.
     pub fn advice(&self) -> Option<String> {
-        match self {
-            Self::Command(command) => command.program.advice(),
-            Self::Builtin(_) | Self::Http(_) | Self::Mail(_) | Self::Unreadable(_) => None,
-        }
+        self.content()?.advice()
+    }
+
+    /// Refuses what only a hook can use, in a job's own task.
+    pub fn check_is_no_hook(&self) -> Result<(), Invalid> {
+        self.content().map_or(Ok(()), TaskType::check_is_no_hook)
     }
 
     /// The task in a few words, for tables and logs.
     pub fn describe(&self) -> String {
         match self {
-            Self::Builtin(builtin) => builtin.name.clone(),
-            Self::Command(command) => command.program.describe(),
-            Self::Http(call) => call.describe(),
-            Self::Mail(mail) => mail.describe(),
             Self::Unreadable(value) => value.to_string(),
+            _ => self.content().map(TaskType::describe).unwrap_or_default(),
         }
     }
 }

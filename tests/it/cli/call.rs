@@ -89,8 +89,12 @@ fn a_call_that_makes_no_sense_is_refused_with_its_option() {
         (&["--builtin", "noop", "--method", "PUT"], 2, "--method"),
         (&["--method", "PUT", "--", "/bin/true"], 2, "--method"),
         (&["--http", "http://x", "--body", "a", "--json-body", "1"], 2, "--json-body"),
-        (&["--http", "http://x", "--json-body", "{"], 2, "--json-body is not JSON"),
-        (&["--http", "http://x", "--header", "X"], 2, "--header takes 'NAME: VALUE', not \"X\""),
+        (&["--http", "http://x", "--json-body", "{"], 2, "'--json-body <JSON>': it is not JSON"),
+        (
+            &["--http", "http://x", "--header", "X"],
+            2,
+            "'X' for '--header <NAME: VALUE>': it must have the form",
+        ),
         (
             &["--http", "http://x", "--header", "X: a", "--secret-header", "X=env:B"],
             2,

@@ -257,8 +257,14 @@ fn what_makes_no_sense_exits_2() {
         (&["add", "x", "--every", "1h", "--arg", "a=1", "--", "true"], "--builtin"),
         (&["add", "x", "--every", "soon", "--builtin", "noop"], "\"soon\" is not a duration"),
         (&["add", "x", "--cron", "hour", "--builtin", "noop"], "NAME=VALUE"),
-        (&["add", "x", "--trigger", "{", "--builtin", "noop"], "--trigger is not JSON"),
-        (&["add", "x", "--every", "1h", "--env", "A", "--", "true"], "--env takes NAME=VALUE"),
+        (
+            &["add", "x", "--trigger", "{", "--builtin", "noop"],
+            "'--trigger <JSON>': it is not JSON",
+        ),
+        (
+            &["add", "x", "--every", "1h", "--env", "A", "--", "true"],
+            "'--env <NAME=VALUE>': it must have the form NAME=VALUE",
+        ),
         (&["add", "x", "--every", "1h", "--coalesce", "some", "--", "true"], "latest"),
     ];
     for (arguments, said) in cases {

@@ -1,27 +1,16 @@
 //! What can be typed, with its help.
 #![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
-mod add;
-mod call;
-mod command;
-mod migrate;
-mod policy;
-
-pub use add::AddArguments;
-pub(super) use add::TriggerArguments;
-pub use call::CallArguments;
-pub use command::CommandArguments;
-pub use migrate::MigrateArguments;
-pub(super) use policy::PolicyArguments;
-
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use serde_json::Number;
 
-use super::CliError;
 use super::console::Console;
+use super::error::CliError;
+use super::options::{JobOptions, TriggerOptions, seconds};
 use crate::client::percent_encode;
 use crate::clock::{Timestamp, rfc3339};
 use crate::filter::PAGE_LIMIT;
@@ -101,8 +90,8 @@ pub struct ClientArguments {
 }
 
 impl ClientArguments {
-    /// How answers are shown.
-    pub fn output(&self) -> Console {
+    /// The console that shows answers in the form that was asked for.
+    pub fn console(&self) -> Console {
         Console::new(self.json)
     }
 }
@@ -204,7 +193,7 @@ pub enum ClientCommand {
         A TIME is 2026-12-06, '2026-12-06 16:30', 2026-12-06T16:30Z or with an offset such as +0800; 16:30 (the next\n\
         one), 'tomorrow 10:00', now, or +30m from now. Without an offset it is in --timezone, or else in the daemon's\n\
         zone.")]
-    Add(Box<AddArguments>),
+    Add(Box<JobOptions>),
     /// List jobs
     #[command(
         after_help = "Examples:\n  punctual list\n  punctual list --state broken\n  punctual list --prefix order: --json"
@@ -339,8 +328,8 @@ pub struct LogLevelArguments {
     /// The new filter, such as debug or info,ledger=debug [default: show the current one]
     pub filter: Option<String>,
     /// Return to the filter of the daemon's start after this time, at most a week [default: when the daemon ends]
-    #[arg(long = "for", value_name = "DURATION", requires = "filter")]
-    pub time: Option<String>,
+    #[arg(long = "for", value_name = "DURATION", requires = "filter", value_parser = seconds)]
+    pub time: Option<Number>,
     /// Return to the filter of the daemon's start
     #[arg(long, conflicts_with = "filter")]
     pub reset: bool,
@@ -456,9 +445,6 @@ fn query(pairs: &[(&str, Option<String>)]) -> String {
 /// Arguments of `preview`.
 #[derive(Debug, Args)]
 pub struct PreviewArguments {
-    /// The trigger.
-    #[command(flatten)]
-    pub when: TriggerArguments,
     /// How many times to show
     #[arg(long, default_value_t = 10)]
     pub count: usize,
@@ -468,4 +454,25 @@ pub struct PreviewArguments {
     /// Answer JSON lines from the standard input, one each
     #[arg(long, conflicts_with_all = ["when", "count", "after"])]
     pub batch: bool,
+    #[command(flatten, next_help_heading = "When")]
+    pub trigger: TriggerOptions,
+}
+
+/// Arguments of `migrate`.
+#[derive(Debug, Args)]
+pub struct MigrateArguments {
+    /// The file whose table `store` names the database [default: jobs.toml here, or /etc/punctual/jobs.toml if there is
+    /// none here]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "url_file"])]
+    pub config: Option<PathBuf>,
+    /// The database, instead of the one in the file, for example with another user. Pass a password by the variable or
+    /// by --url-file: everyone on the machine can read arguments
+    #[arg(long, value_name = "URL", env = "PUNCTUAL_MIGRATE_URL", hide_env_values = true)]
+    pub url: Option<String>,
+    /// A file with the URL of the database
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub url_file: Option<PathBuf>,
+    /// Change nothing; show what would be done, with exit code 1 if a migration is needed
+    #[arg(long)]
+    pub check: bool,
 }

@@ -1,16 +1,14 @@
-//! Runs as people read them: a page of the ledger, and one run with all of its attempts.
+//! Runs as people read them: a page of runs, one run with all of its attempts, and a run that was waited for.
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::Value;
 
-use super::{details, local_option, next_page, plain_value, rows, text, when};
-use crate::cli::columns::Fit::{Cut, Drop, Whole};
-use crate::cli::duration::relative;
-use crate::cli::instant;
+use super::parts::{details, local_option, next_page, plain_value, rows, text, when};
+use crate::cli::table::Fit::{Cut, Drop, Whole};
 use crate::cli::table::{Table, state};
-use crate::cli::zones::{Zones, local};
+use crate::cli::times::{Zones, instant, local, relative};
 use crate::clock::{Timestamp, duration_words};
 use crate::printable::{escaped, with_colors};
 use crate::zone::Zone;
@@ -18,10 +16,10 @@ use crate::zone::Zone;
 /// Units of memory, the largest first.
 const UNITS: [(&str, u64); 4] = [("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
 
-/// A page of the ledger.
+/// A page of runs.
 pub(in crate::cli) fn runs(page: &Value, zones: &Zones, now: Timestamp) -> String {
     let runs = rows(page, "runs");
-    // What few runs know takes no place where none of them does.
+    // The columns of the cost are left out where no run has one.
     let costs = runs.iter().any(|run| !cpu(run).is_empty() || !memory(run).is_empty());
     let costs = if costs { &[("CPU", Drop(3)), ("MEM", Drop(2))][..] } else { &[] };
     let first = [
@@ -85,7 +83,7 @@ pub(in crate::cli) fn run(run: &Value, zones: &Zones, now: Timestamp) -> String 
     format!("{}\n{}", details(10, &lines), attempts(run, zone))
 }
 
-/// The attempts of a run, the last one among them.
+/// All attempts of a run, including the last one.
 fn attempts(run: &Value, zone: &Zone) -> String {
     let earlier = rows(run, "attempts");
     if earlier.is_empty() {
@@ -117,9 +115,7 @@ fn attempts(run: &Value, zone: &Zone) -> String {
     format!("\n{table}")
 }
 
-/// A run that was waited for, and its output if that has not been shown yet.
-///
-/// The output is shown as it is if `raw`.
+/// A run that was waited for, after its output if that has not been shown yet. `raw` shows the output as it was written.
 pub(in crate::cli) fn finished(run: &Value, output: &str, raw: bool) -> String {
     let took = between(run, "started_at", "finished_at");
     let took = if took.is_empty() { took } else { format!(" after {took}") };
@@ -162,7 +158,7 @@ fn bytes_words(bytes: u64) -> String {
     }
 }
 
-/// What is worth knowing of how a run ended.
+/// The cause and the end of a run, in a few words.
 fn detail(run: &Value, zone: &Zone) -> String {
     let ended = end(run, zone);
     match (plain_value(run, "subject").is_empty(), ended.is_empty()) {
@@ -172,7 +168,7 @@ fn detail(run: &Value, zone: &Zone) -> String {
     }
 }
 
-/// How it ended.
+/// How a run ended.
 fn end(run: &Value, zone: &Zone) -> String {
     let count = run.get("count").and_then(Value::as_u64).unwrap_or(1);
     let (reason, error) = (text(run, "reason"), text(run, "error"));

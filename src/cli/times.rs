@@ -1,24 +1,26 @@
-//! In which zone people see a time: that of the job that it belongs to, else the daemon's. It is named with the time.
+//! How people see times: in the zone of the job that they belong to, else in the daemon's, with its name; and how far
+//! they are from now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::TimeDelta;
 use serde_json::Value;
 
 use super::time_context::daemon_zone;
 use crate::client::{Client, ClientError};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, duration_words};
 use crate::zone::Zone;
 
-/// The zones of the jobs that an answer speaks of.
+/// The zones of the jobs in an answer.
 #[derive(Debug)]
 pub(super) struct Zones {
     jobs: BTreeMap<String, Zone>,
-    /// Of what belongs to no job, or to one that is gone.
+    /// The zone for everything else: what belongs to no job, or to one that was removed.
     other: Zone,
 }
 
 impl Zones {
-    /// The zone of a job that was answered.
+    /// The zone of a job.
     pub(super) async fn of_job(client: &Client, job: &Value) -> Result<Self, ClientError> {
         let other = match zone_of_job(job) {
             Some(zone) => zone,
@@ -50,7 +52,7 @@ impl Zones {
         Ok(Self { jobs, other })
     }
 
-    /// The zone of what a run or a row tells.
+    /// The zone of a run, or of a job itself.
     pub(super) fn of(&self, run: &Value) -> &Zone {
         let id = run.get("job_id").and_then(Value::as_str);
         id.and_then(|id| self.jobs.get(id)).unwrap_or(&self.other)
@@ -63,12 +65,17 @@ pub(super) fn zone_of_job(job: &Value) -> Option<Zone> {
     name.and_then(|name| Zone::parse(name).ok())
 }
 
-/// An instant as a zone's clock shows it, with the zone.
+/// Reads an instant of an answer.
+pub(super) fn instant(value: &Value, key: &str) -> Option<Timestamp> {
+    value.get(key)?.as_str()?.parse().ok()
+}
+
+/// An instant as the zone's clock shows it, with the offset and name of the zone.
 pub(super) fn local(at: Timestamp, zone: &Zone) -> String {
     format!("{}{}", zone.to_fixed(at).format("%Y-%m-%d %H:%M:%S %:z"), name_after(zone))
 }
 
-/// The same, to the millisecond.
+/// As [`local`], with milliseconds.
 pub(super) fn local_millis(at: Timestamp, zone: &Zone) -> String {
     format!("{}{}", zone.to_fixed(at).format("%Y-%m-%d %H:%M:%S%.3f %:z"), name_after(zone))
 }
@@ -77,4 +84,14 @@ pub(super) fn local_millis(at: Timestamp, zone: &Zone) -> String {
 fn name_after(zone: &Zone) -> String {
     let name = zone.name();
     if name.starts_with(['+', '-']) { String::new() } else { format!(" {name}") }
+}
+
+/// How far an instant is from now: `in 2m 5s`, `3h 1m ago`.
+pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
+    let distance = at.signed_duration_since(now);
+    if distance >= TimeDelta::zero() {
+        format!("in {}", duration_words(distance))
+    } else {
+        format!("{} ago", duration_words(distance))
+    }
 }

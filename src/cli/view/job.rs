@@ -1,0 +1,154 @@
+//! Jobs as people read them: a page of jobs, one job with its latest runs, and the answers of the commands about jobs.
+
+use serde_json::Value;
+
+use super::parts::{
+    by, details, json, local_option, next_page, plain_value, rows, text, unreadable, when,
+};
+use super::run::runs;
+use crate::cli::table::Fit::{Cut, Drop, Whole};
+use crate::cli::table::Table;
+use crate::cli::times::{Zones, instant, local, relative, zone_of_job};
+use crate::clock::Timestamp;
+use crate::job::Task;
+use crate::printable::escaped;
+use crate::trigger::Trigger;
+use crate::zone::Zone;
+
+fn trigger(job: &Value, now: Timestamp) -> String {
+    let spec = job.get("trigger").cloned().unwrap_or_default();
+    Trigger::compile_stored(&spec, &Zone::utc(), now)
+        .map_or_else(|_| unreadable(&spec), |trigger| trigger.describe())
+}
+
+fn task(job: &Value) -> String {
+    let value = job.get("task").cloned().unwrap_or_default();
+    Task::parse(&value).map_or_else(|_| unreadable(&value), |task| task.describe())
+}
+
+/// A job that was added, or replaced if `replaces` allows it and there was one.
+pub(in crate::cli) fn added(job: &Value, replaces: bool, now: Timestamp) -> String {
+    // The first definition of a job is its first revision.
+    let is_first = job.get("revision").and_then(Value::as_u64) == Some(1);
+    let done = if replaces && !is_first { "replaced" } else { "added" };
+    let next = match when(job, "next_run_time", &zone_of_job(job).unwrap_or_else(Zone::utc), now) {
+        Some(next) => format!("next run {next}"),
+        None => format!("it is {}", text(job, "state")),
+    };
+    let added = escaped(&format!("{done} {}: {next}", text(job, "id"))).into_owned();
+    let warnings = rows(job, "warnings").iter().filter_map(Value::as_str);
+    let lines = warnings.map(|why| format!("warning: {}", escaped(why)));
+    std::iter::once(added).chain(lines).collect::<Vec<_>>().join("\n")
+}
+
+/// Since when the whole scheduler is paused, and which user paused it, if an answer about jobs says so.
+fn pause_of_all(answer: &Value, zone: &Zone, now: Timestamp) -> Option<String> {
+    let pause = answer.get("scheduler_paused")?;
+    let since = when(pause, "since", zone, now)?;
+    Some(format!("paused since {since}{}", by(pause, "by")))
+}
+
+/// A page of jobs; `zone` is the daemon's.
+pub(in crate::cli) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
+    let pause = pause_of_all(page, zone, now);
+    let mut jobs: Vec<&Value> = rows(page, "jobs").iter().collect();
+    jobs.sort_by_key(|job| instant(job, "next_run_time").unwrap_or(Timestamp::MAX_UTC));
+    let mut table = Table::new(&[
+        ("ID", Whole),
+        ("STATE", Whole),
+        ("NEXT RUN", Drop(2)),
+        ("", Whole),
+        ("TRIGGER", Cut),
+        ("TASK", Cut),
+        ("EXECUTOR", Drop(1)),
+    ]);
+    for job in jobs {
+        let next = instant(job, "next_run_time");
+        let (at, distance) = match next {
+            Some(_) if pause.is_some() => ("when resumed".to_owned(), String::new()),
+            Some(next) => {
+                (local(next, &zone_of_job(job).unwrap_or_else(Zone::utc)), relative(next, now))
+            }
+            None => Default::default(),
+        };
+        table.row(
+            text(job, "state"),
+            vec![
+                text(job, "id").to_owned(),
+                text(job, "state").to_owned(),
+                at,
+                distance,
+                trigger(job, now),
+                task(job),
+                text(job, "executor").to_owned(),
+            ],
+        );
+    }
+    let none = if table.is_empty() { "no jobs\n" } else { "" };
+    let pause = pause.map(|pause| {
+        let line =
+            format!("The scheduler is {pause}: no job fires before `punctual resume --all`.");
+        escaped(&line).into_owned() + "\n"
+    });
+    format!("{table}{none}{}{}", next_page(page), pause.unwrap_or_default())
+}
+
+/// One job, with its latest runs.
+pub(in crate::cli) fn job(job: &Value, latest: &Value, zones: &Zones, now: Timestamp) -> String {
+    let zone = zones.of(job);
+    let mut lines = vec![
+        ("id", text(job, "id").to_owned()),
+        ("name", text(job, "name").to_owned()),
+        ("state", text(job, "state").to_owned()),
+        ("reason", text(job, "reason").to_owned()),
+        ("trigger", trigger(job, now)),
+        ("", json(job, "trigger")),
+        ("task", task(job)),
+        ("", json(job, "task")),
+    ];
+    let next =
+        when(job, "next_run_time", zone, now).map(|next| match pause_of_all(job, zone, now) {
+            Some(pause) => format!("when the scheduler is resumed ({pause})"),
+            None => next,
+        });
+    lines.push(("next run", next.unwrap_or_default()));
+    let shown = ["id", "name", "state", "reason", "trigger", "task", "next_run_time"];
+    let rest = job.as_object().into_iter().flatten();
+    let rest = rest.filter(|(key, _)| !shown.contains(&key.as_str()) && *key != "scheduler_paused");
+    lines.extend(rest.map(|(key, _)| match key.as_str() {
+        "created_at" | "updated_at" => (key.trim_end_matches("_at"), local_option(job, key, zone)),
+        key => (key, plain_value(job, key)),
+    }));
+    let latest = if rows(latest, "runs").is_empty() {
+        "no runs yet\n".to_owned()
+    } else {
+        runs(latest, zones, now)
+    };
+    format!("{}\n\n{latest}", details(19, &lines))
+}
+
+/// Why a job ran or did not.
+pub(in crate::cli) fn explanation(answer: &Value) -> String {
+    let zone = answer.get("timezone").and_then(Value::as_str);
+    let zone = zone.map(|zone| format!("Times are in the job's zone, {zone}."));
+    let lines = rows(answer, "explanation").iter().filter_map(Value::as_str).map(str::to_owned);
+    lines.chain(zone).map(|line| escaped(&line).into_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// What a reload changed.
+pub(in crate::cli) fn difference(answer: &Value) -> String {
+    let named = |key: &str| format!("{key}: {}", escaped(&plain_value(answer, key)));
+    let parts = ["added", "changed", "removed"]
+        .into_iter()
+        .filter(|key| !rows(answer, key).is_empty())
+        .map(named);
+    let unchanged = format!("unchanged: {} jobs", plain_value(answer, "unchanged"));
+    let mut lines: Vec<String> = parts.chain([unchanged]).collect();
+    if !rows(answer, "restart_needed").is_empty() {
+        lines.push(format!(
+            "take effect at the next start only: {}",
+            escaped(&plain_value(answer, "restart_needed"))
+        ));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,12 @@
+//! Answers as people read them: local times with their zone, distances from now, no nulls. Everything foreign in them is
+//! escaped, so that it cannot command a terminal. What an answer holds beyond the fields that are named here is shown as
+//! it comes, in the order of the answer.
+
+mod job;
+mod parts;
+mod run;
+mod status;
+
+pub(super) use job::{added, difference, explanation, job, jobs};
+pub(super) use run::{finished, run, runs};
+pub(super) use status::status;
