@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn outside_of_a_terminal_every_cell_is_whole_and_one_long_cell_moves_no_other_row() {
-        let mut table = Table::new(&[("A", Fit::Cut), ("B", Fit::Drop(1)), ("C", Fit::Whole)]);
+        let mut table = Table::new(&[("A", Cut), ("B", Drop(1)), ("C", Whole)]);
         let long = "x".repeat(100);
         table.row("", vec![long.clone(), "1".to_owned(), "end".to_owned()]);
         table.row("", vec!["y\n".to_owned(), "2".to_owned(), "日".to_owned()]);

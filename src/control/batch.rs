@@ -16,7 +16,7 @@ use super::request::{RawBody, definition};
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::job::JobId;
-use crate::scheduler::admission::{Rules, warnings};
+use crate::job::admission::{Rules, warnings};
 use crate::scheduler::request::{Added, Addition, RequestError};
 use crate::scheduler::slices::add_in_slices;
 

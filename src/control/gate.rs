@@ -21,7 +21,7 @@ use super::health::{self, Problem};
 use super::status::StatusReport;
 use super::{DaemonInfo, DeclaredFile};
 use crate::clock::Clock;
-use crate::scheduler::admission::Rules;
+use crate::job::admission::Rules;
 use crate::scheduler::handle::{PoolStatus, Status};
 
 /// The routes of the control socket.

@@ -20,8 +20,8 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::filter::JobFilter;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
+use crate::job::admission::{Rules, warnings};
 use crate::job::{Definition, Job, JobId, JobView, Origin};
-use crate::scheduler::admission::{Rules, warnings};
 use crate::scheduler::request::{Addition, Existing};
 
 /// The states by which jobs can be filtered.

@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
 use crate::history::History;
-use crate::scheduler::admission::Rules;
+use crate::job::admission::Rules;
 use crate::scheduler::handle::Handle;
 pub use crate::scheduler::request::Difference;
 pub use audit::UserNames;

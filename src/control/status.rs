@@ -6,7 +6,7 @@ use super::condition::{self, Condition};
 use super::health::Problem;
 use super::{DaemonInfo, DeclaredFile};
 use crate::clock::{Timestamp, rfc3339};
-use crate::scheduler::admission::Rules;
+use crate::job::admission::Rules;
 use crate::scheduler::handle::{Node, PoolStatus, Status};
 
 /// The most faulty jobs of the file that the status lists.

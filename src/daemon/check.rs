@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -38,7 +39,8 @@ fn run(file: &Path, arguments: &ClientArguments) -> Result<(), CliError> {
     let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
     let application = settings::application(&config, &state, runtime.handle())?;
     // The daemon may have other privileges than the user who checks its file; users and groups are the same.
-    let rules = settings::rules(&config, application.registry.clone(), Privileges::unknown())?;
+    let rules =
+        settings::rules(&config, Arc::new(application.registry.clone()), Privileges::unknown())?;
     let jobs = FileJobs::judge(&config, &rules, SystemClock.now())?;
     // A start would refuse an invalid URL too.
     settings::store_place(&config, &state)?;

@@ -7,8 +7,8 @@ use crate::clock::Timestamp;
 use crate::config::{Config, ConfigError, FaultyJob};
 use crate::control::DeclaredFault;
 use crate::invalid::Invalid;
+use crate::job::admission::Rules;
 use crate::job::{Job, JobId, JobState, Origin};
-use crate::scheduler::admission::Rules;
 use crate::scheduler::declare::{Declaration, DeclareReport};
 use crate::scheduler::request::{Conflict, InvalidDeclaration};
 

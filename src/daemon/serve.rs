@@ -19,8 +19,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control::{self, DeclaredFile, ReloadRequest, ReloadResult, Reloaded};
 use crate::executor::{Mailer, Privileges};
+use crate::job::admission::Rules;
 use crate::retention::RetentionPolicy;
-use crate::scheduler::admission::Rules;
 use crate::scheduler::declare::{DeclareError, DeclareReport, Occasion, declare};
 use crate::scheduler::handle::Handle;
 use crate::store::Archive;
@@ -120,7 +120,7 @@ impl Daemon {
         let judge = move |config: Config| {
             let executors = config.resized(&running.executors);
             let privileges = Privileges::of_this_process();
-            let rules = settings::rules(&config, running.registry.clone(), privileges)?;
+            let rules = settings::rules(&config, Arc::clone(&running.builtins), privileges)?;
             let rules = Rules { executors, ..rules }.running_as(default_user);
             let jobs = FileJobs::judge(&config, &rules, SystemClock.now())?;
             Ok((config, rules, jobs))

@@ -15,9 +15,8 @@ use crate::config::{self, Config, ConfigError};
 use crate::control::DeclaredFile;
 use crate::executor::Privileges;
 use crate::invalid::{self, Invalid};
-use crate::scheduler::admission::Rules;
+use crate::job::admission::{Builtins, Rules};
 use crate::store::sql::StoreUrl;
-use crate::task::builtin::Registry;
 use crate::toutiao;
 
 /// What a daemon is built from.
@@ -37,7 +36,7 @@ impl DaemonSettings {
         let state = config::state_directory().map_err(|invalid| unusable(&invalid))?;
         let application = application(&config, &state, &Handle::current())?;
         let privileges = Privileges::of_this_process();
-        let rules = rules(&config, application.registry.clone(), privileges)?;
+        let rules = rules(&config, Arc::new(application.registry.clone()), privileges)?;
         let store = store_place(&config, &state)?;
         let jobs = FileJobs::judge(&config, &rules, SystemClock.now())?;
         let (jobs, faults) = (jobs.count(), jobs.declaration().faults);
@@ -74,7 +73,7 @@ pub(super) fn application(
 /// The rules that jobs are judged by.
 pub(super) fn rules(
     config: &Config,
-    registry: Registry,
+    builtins: Arc<dyn Builtins>,
     privileges: Privileges,
 ) -> Result<Rules, ConfigError> {
     let privileges = privileges
@@ -89,9 +88,9 @@ pub(super) fn rules(
         defaults: config.job_defaults.clone(),
         executors: config.executors.clone(),
         max_crashes: config.max_crashes,
-        registry,
+        builtins,
         source: config.source().into(),
-        privileges: Some(privileges),
+        rights: Some(Arc::new(privileges)),
     })
 }
 

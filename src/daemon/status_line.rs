@@ -16,8 +16,8 @@ use crate::control::condition::{
     Condition, ConditionKind, ConditionSources, ReportedConditions, conditions,
 };
 use crate::history::History;
+use crate::job::admission::Rules;
 use crate::printable::shortened;
-use crate::scheduler::admission::Rules;
 use crate::scheduler::handle::{Handle, Status};
 use crate::scheduler::request::Conflict;
 use crate::zone::Zone;

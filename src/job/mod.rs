@@ -3,18 +3,23 @@
 //! Plain data. A job's state carries what belongs to it: only an active job has a next due
 //! instant, only a broken one has a reason.
 
+pub mod admission;
 mod definition;
+mod due;
 mod equivalence;
 mod json;
 mod policy;
+mod pool;
 mod retry;
 mod seconds;
 mod task;
 mod view;
 
 pub use definition::{Definition, new_id};
+pub use due::{Due, stable_hash};
 pub use json::Json;
 pub use policy::{Coalesce, OnCrash, OnFinish, Overlap, Policy, PolicyInput};
+pub use pool::{ExecutorKind, PoolSettings};
 pub use retry::Retry;
 pub use task::{
     Builtin, CORES_PERIOD, Command, HttpBody, HttpCall, Mail, MemorySize, Program, RUN_VARIABLES,
@@ -87,15 +92,6 @@ pub enum Origin {
     File,
     /// Over the control socket.
     Socket,
-}
-
-/// An occurrence that is still to come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Due {
-    /// The instant that the trigger names: the occurrence's identity.
-    pub scheduled_at: Timestamp,
-    /// When it starts: the same, or later by the jitter.
-    pub due_at: Timestamp,
 }
 
 /// Whether and when a job fires.

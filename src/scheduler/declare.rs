@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::admission::Rules;
 use super::handle::Handle;
 use super::request::{Conflict, Difference, InvalidDeclaration, RequestError, weight};
 use super::slices::{halves, slices};
+use crate::job::admission::Rules;
 use crate::job::{Job, JobId};
 use crate::store::{Archive, ReviewedJob, StoreError};
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::admission::Rules;
 use super::pulse::Pulse;
 use super::request::{
     Added, Addition, Difference, InvalidDeclaration, PendingRequest, Request, RequestError,
@@ -15,6 +14,7 @@ use super::request::{
 };
 pub use super::status::{ClockCorrection, PoolStatus, Status, WriteCounts};
 use crate::clock::Timestamp;
+use crate::job::admission::Rules;
 use crate::job::{Job, JobId};
 use crate::run::{Run, RunId};
 pub use crate::store::Node;

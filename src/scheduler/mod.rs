@@ -13,7 +13,6 @@
 //! What must hold: a step is decided, committed, acted on and answered in this order, and every write is guarded by what it
 //! is based on.
 
-pub mod admission;
 mod alarm;
 mod backoff;
 mod cluster;
@@ -44,9 +43,9 @@ use tokio::sync::watch;
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor, Saving};
 use crate::job::Job;
+use crate::job::admission::Rules;
 use crate::run::Execution;
 use crate::store::{Holder, ScheduledJob, Store, StoreError};
-use admission::Rules;
 use cluster::{Cluster, lease, view};
 use publisher::{Publisher, next_wake};
 use pulse::Pulse;

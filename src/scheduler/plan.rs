@@ -6,9 +6,9 @@
 use chrono::TimeDelta;
 
 use crate::clock::Timestamp;
-use crate::job::{Coalesce, Due, Job, JobId, Overlap};
+use crate::job::{Coalesce, Due, Job, Overlap};
 use crate::run::SkipReason;
-use crate::trigger::{Span, Trigger};
+use crate::trigger::Span;
 
 /// Occurrences of one job that one plan runs under `coalesce = "all"`. The others are recorded as coalesced, so that one job
 /// cannot fill the queue of its pool.
@@ -58,7 +58,7 @@ pub(crate) fn plan(job: &Job, now: Timestamp, limit: InstanceLimit) -> Plan {
         .filter(|run| run.scheduled_at == next.scheduled_at)
         .for_each(|run| *run = next);
     let last = plan.last_seen().unwrap_or(due.last);
-    plan.next = job.trigger.next_after(last).map(|at| self::due(&job.id, &job.trigger, at));
+    plan.next = job.trigger.next_after(last).map(|at| Due::new(&job.id, &job.trigger, at));
     // A one-shot is never skipped because another run of the job is in flight: it waits.
     if limit == InstanceLimit::Reached && !job.trigger.is_one_shot() {
         plan.skip_all_for_overlap();
@@ -83,7 +83,7 @@ fn due_span(job: &Job, next: Due, now: Timestamp) -> Span {
     let only_next = Span::one(next.scheduled_at);
     let Some(span) = job.trigger.occurrences(next.scheduled_at, now) else { return only_next };
     // Jitter ends before the next occurrence, so only the last one may still be in the future.
-    if span.count > 1 && due(&job.id, &job.trigger, span.last).due_at > now {
+    if span.count > 1 && Due::new(&job.id, &job.trigger, span.last).due_at > now {
         return job.trigger.occurrences(next.scheduled_at, before(span.last)).unwrap_or(only_next);
     }
     span
@@ -97,7 +97,7 @@ fn keep_named(job: &Job, next: Due, now: Timestamp) -> Plan {
 }
 
 fn keep_latest(job: &Job, due: Span, now: Timestamp) -> Plan {
-    let latest = self::due(&job.id, &job.trigger, due.last);
+    let latest = Due::new(&job.id, &job.trigger, due.last);
     if is_missed(job, latest.due_at, now) {
         return Plan::skip(SkipReason::Missed, due);
     }
@@ -119,7 +119,7 @@ fn keep_earliest(job: &Job, due: Span, now: Timestamp) -> Plan {
     let Some(rest) = rest else { return Plan { skipped, ..Plan::default() } };
     let later = job.trigger.occurrences(after(rest.first), rest.last).filter(|_| rest.count > 1);
     skipped.extend(later.map(|span| Skipped { reason: SkipReason::Coalesced, span }));
-    Plan { runs: vec![self::due(&job.id, &job.trigger, rest.first)], skipped, next: None }
+    Plan { runs: vec![Due::new(&job.id, &job.trigger, rest.first)], skipped, next: None }
 }
 
 fn keep_all(job: &Job, due: Span, now: Timestamp) -> Plan {
@@ -130,7 +130,7 @@ fn keep_all(job: &Job, due: Span, now: Timestamp) -> Plan {
     while let Some(scheduled_at) =
         at.filter(|at| *at <= rest.last && plan.runs.len() < RUNS_PER_PLAN)
     {
-        plan.runs.push(self::due(&job.id, &job.trigger, scheduled_at));
+        plan.runs.push(Due::new(&job.id, &job.trigger, scheduled_at));
         at = job.trigger.next_after(scheduled_at);
     }
     let beyond =
@@ -148,7 +148,7 @@ fn split_missed(job: &Job, span: Span, now: Timestamp) -> (Option<Skipped>, Opti
     let mut rest_from = span.first.max(oldest);
     // With its jitter, the last of them may be in time. Jitter ends before the next occurrence, so no other can.
     if let Some(last) = missed.map(|missed| missed.last)
-        && due(&job.id, &job.trigger, last).due_at >= oldest
+        && Due::new(&job.id, &job.trigger, last).due_at >= oldest
     {
         missed = occurrences(span.first, before(last));
         rest_from = last;
@@ -160,30 +160,6 @@ fn split_missed(job: &Job, span: Span, now: Timestamp) -> (Option<Skipped>, Opti
 /// Whether an occurrence that was due at `due_at` is too late to start at `now`.
 pub(crate) fn is_missed(job: &Job, due_at: Timestamp, now: Timestamp) -> bool {
     job.policy.misfire_grace_time.is_some_and(|grace| now.signed_duration_since(due_at) > grace)
-}
-
-/// An occurrence with its jitter. The jitter depends on the job and the instant only, so that every node and every start
-/// computes the same one. It ends before the next occurrence and never passes the trigger's end.
-pub(crate) fn due(id: &JobId, trigger: &Trigger, scheduled_at: Timestamp) -> Due {
-    let most = trigger.latest_start(scheduled_at).signed_duration_since(scheduled_at);
-    let most = most.num_microseconds().unwrap_or(0);
-    if most <= 0 {
-        return Due { scheduled_at, due_at: scheduled_at };
-    }
-    let spread = u64::try_from(most).unwrap_or(0).saturating_add(1);
-    let delay = hash(id.as_str().as_bytes(), scheduled_at.timestamp_micros()) % spread;
-    let delay = TimeDelta::microseconds(i64::try_from(delay).unwrap_or(0));
-    Due { scheduled_at, due_at: scheduled_at.checked_add_signed(delay).unwrap_or(scheduled_at) }
-}
-
-/// FNV-1a with a final mix: even enough to spread jobs, and the same on every machine.
-pub(super) fn hash(bytes: &[u8], number: i64) -> u64 {
-    let all = bytes.iter().copied().chain(number.to_le_bytes());
-    let mixed = all.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    mixed ^ (mixed >> 33)
 }
 
 fn before(at: Timestamp) -> Timestamp {
@@ -238,6 +214,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::JobId;
+    use crate::trigger::Trigger;
     use crate::zone::Zone;
     use serde_json::{Value, json};
 
@@ -259,10 +237,10 @@ mod tests {
         let (trigger, mut delays) = (trigger(&spread), std::collections::BTreeSet::new());
         for number in 1..200 {
             let occurrence = at(10 * number);
-            let planned = due(&id("a"), &trigger, occurrence);
+            let planned = Due::new(&id("a"), &trigger, occurrence);
             let delay = planned.due_at - occurrence;
             assert_eq!(
-                (planned.scheduled_at, due(&id("a"), &trigger, occurrence)),
+                (planned.scheduled_at, Due::new(&id("a"), &trigger, occurrence)),
                 (occurrence, planned)
             );
             assert!((TimeDelta::zero()..=TimeDelta::seconds(4)).contains(&delay), "{delay}");
@@ -270,8 +248,8 @@ mod tests {
         }
         assert!(delays.len() > 190, "the delays differ");
         assert_ne!(
-            due(&id("a"), &trigger, at(10)).due_at,
-            due(&id("b"), &trigger, at(10)).due_at,
+            Due::new(&id("a"), &trigger, at(10)).due_at,
+            Due::new(&id("b"), &trigger, at(10)).due_at,
             "and so do the jobs'"
         );
     }
@@ -282,7 +260,7 @@ mod tests {
             &json!({"type": "interval", "seconds": 2, "jitter": 3600, "end_date": "2027-01-15 08:00:41"}),
         );
         for number in 1..=20 {
-            let planned = due(&id("a"), &wide, at(2 * number));
+            let planned = Due::new(&id("a"), &wide, at(2 * number));
             assert!(planned.due_at < at(2 * number + 2), "{planned:?}");
             assert!(planned.due_at <= wide.end().unwrap(), "{planned:?}");
         }

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::admission::Rules;
 use super::log::{self, Note};
 use super::state::SchedulerState;
 use super::step::act::CONFLICTS_MAX;
@@ -15,6 +14,7 @@ use super::step::context::StepContext;
 use super::step::{Step, is_run_of};
 use crate::clock::Timestamp;
 use crate::executor::Executor;
+use crate::job::admission::Rules;
 use crate::job::{Job, JobId, OnCrash};
 use crate::output::Output;
 use crate::run::{Cost, Execution, Outcome, Run, RunState};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::admission::Rules;
 use crate::clock::Timestamp;
+use crate::job::admission::Rules;
 use crate::job::{Job, JobId};
 use crate::run::{Run, RunId};
 use crate::store::RunPart;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::admission::Rules;
 use super::hooks;
 use super::recovery::jobs_of;
 use super::state::capacity::{Capacity, WaitingRun};
@@ -12,6 +11,7 @@ use super::step::is_run_of;
 use super::step::start::assignment;
 use crate::clock::Timestamp;
 use crate::executor::Executor;
+use crate::job::admission::Rules;
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Cause, Cost, Execution, Outcome, Run, RunId, RunState, SkipReason};

@@ -1,9 +1,9 @@
 //! Whether and when a run whose attempt has ended is tried again. Pure.
 
 use super::hooks;
-use super::plan::hash;
 use crate::clock::Timestamp;
 use crate::job::Job;
+use crate::job::stable_hash;
 use crate::run::{Outcome, Run, RunState};
 
 /// When the next attempt is due; `None` if the attempt has not failed, cannot succeed, or was the last one allowed.
@@ -19,7 +19,7 @@ pub(super) fn next_attempt(job: &Job, run: &Run, now: Timestamp) -> Option<Times
         return None;
     }
     // The jitter is a hash, so that every node and every replay finds the same instant.
-    let mixed = hash(run.id.0.as_bytes(), i64::from(run.attempt)) >> 32;
+    let mixed = stable_hash(run.id.0.as_bytes(), i64::from(run.attempt)) >> 32;
     let chance = f64::from(u32::try_from(mixed).unwrap_or(u32::MAX)) / f64::from(u32::MAX);
     now.checked_add_signed(retry.delay_after(run.attempt, chance))
 }

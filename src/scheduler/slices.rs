@@ -62,17 +62,18 @@ pub(super) fn halves<T>(mut items: Vec<T>) -> [Vec<T>; 2] {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use serde_json::json;
     use tokio::sync::{mpsc, watch};
     use tokio_util::task::TaskTracker;
 
-    use super::super::admission::Rules;
     use super::super::handle::Status;
     use super::super::request::{Existing, PendingRequest, Response};
     use super::*;
     use crate::clock::Timestamp;
     use crate::executor::{ExecutorKind, PoolSettings};
+    use crate::job::admission::Rules;
     use crate::job::{Definition, Origin, PolicyInput};
     use crate::task::builtin::Registry;
     use crate::zone::{DefaultZone, Zone};
@@ -101,9 +102,9 @@ mod tests {
             defaults: PolicyInput::default(),
             executors: BTreeMap::from([("default".to_owned(), pool)]),
             max_crashes: 3,
-            registry: Registry::default(),
+            builtins: Arc::new(Registry::default()),
             source: "jobs.toml".into(),
-            privileges: None,
+            rights: None,
         };
         let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
         let addition = |number| {

@@ -13,6 +13,7 @@ use super::context::Context;
 use super::panics;
 use crate::clock::{Clock, Timestamp};
 use crate::invalid::Invalid;
+use crate::job::admission::Builtins;
 use crate::output::Stream;
 use crate::run::traceparent;
 
@@ -145,5 +146,15 @@ impl Registry {
             .ok_or_else(|| TaskError::permanent(format!("unknown builtin \"{name}\"")))?;
         let result = panics::catch(|| builtin.run(call));
         result.unwrap_or_else(|error| Err(TaskError::passing(error)))
+    }
+}
+
+impl Builtins for Registry {
+    fn check(&self, name: &str, args: &Args) -> Result<(), Invalid> {
+        Self::check(self, name, args)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
     }
 }

@@ -2,9 +2,9 @@
 
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
+use punctual::job::admission::Rules;
 use punctual::job::{Job, JobId, Origin};
 use punctual::run::RunId;
-use punctual::scheduler::admission::Rules;
 use punctual::scheduler::request::{Addition, Existing, InvalidDeclaration, Request};
 use punctual::store::Archive;
 use serde_json::{Value, json};

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::filter::{JobFilter, RunFilter};
+use punctual::job::admission::Rules;
 use punctual::run::{Outcome, RunId};
-use punctual::scheduler::admission::Rules;
 use punctual::store::Archive;
 use support::store::MemoryStore;
 

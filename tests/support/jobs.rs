@@ -1,12 +1,13 @@
 //! Jobs and runs for tests of the core and the store.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use punctual::clock::Timestamp;
 use punctual::executor::{ExecutorKind, PoolSettings};
+use punctual::job::admission::Rules;
 use punctual::job::{Definition, Job, JobId, Origin, PolicyInput};
 use punctual::run::{Cause, Run, RunId, RunState};
-use punctual::scheduler::admission::Rules;
 use punctual::task::builtin::Registry;
 use punctual::task::standard;
 use punctual::zone::{DefaultZone, Zone};
@@ -35,9 +36,9 @@ pub fn rules(max_workers: usize) -> Rules {
         defaults: PolicyInput::default(),
         executors,
         max_crashes: MAX_CRASHES,
-        registry,
+        builtins: Arc::new(registry),
         source: SOURCE.into(),
-        privileges: None,
+        rights: None,
     }
 }
 

@@ -8,10 +8,10 @@ use punctual::executor::{
     Assignment, Completion, ExecutorKind, Heartbeat, HeartbeatEvent, PoolSettings, Saving,
 };
 use punctual::filter::RunFilter;
+use punctual::job::admission::Rules;
 use punctual::job::{Job, JobId};
 use punctual::output::{Line, Output, Stream};
 use punctual::run::{Attempt, Cost, Execution, Outcome, Run, RunId, RunState};
-use punctual::scheduler::admission::Rules;
 use punctual::scheduler::declare::{Declaration, Occasion, declare};
 use punctual::scheduler::handle::{Handle, REQUEST_QUEUE};
 use punctual::scheduler::request::{
@@ -307,7 +307,7 @@ impl World {
     /// A crash, and a process without builtins.
     pub async fn without_builtins(&mut self, now: Timestamp) {
         let mut rules = rules(self.workers);
-        rules.registry = punctual::task::builtin::Registry::default();
+        rules.builtins = Arc::new(punctual::task::builtin::Registry::default());
         self.try_reload(rules, Vec::new(), now).await.unwrap();
     }
 

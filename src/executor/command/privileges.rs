@@ -7,6 +7,8 @@
 //! the default user, in groups of that user, without a higher priority, and with no secret, since the daemon would read it
 //! with its own rights.
 
+use std::sync::Arc;
+
 use nix::unistd::{Gid, Uid};
 use rustix::process::{Resource, getpriority_process, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -14,6 +16,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::delegation::Controllers;
 use super::run_as::{RunAs, RunAsError, find_group, find_user};
 use crate::invalid::Invalid;
+use crate::job::admission::CommandRights;
 use crate::job::{Command, MemorySize, ResourceLimits, Task};
 use crate::user;
 
@@ -284,4 +287,22 @@ fn not_trusted(field: impl Into<String>, what: &str) -> Invalid {
 
 fn hard_limit(resource: Resource) -> u64 {
     getrlimit(resource).maximum.unwrap_or(u64::MAX)
+}
+
+impl CommandRights for Privileges {
+    fn check(&self, command: &Command) -> Result<(), Invalid> {
+        Self::check(self, command)
+    }
+
+    fn check_requester(&self, uid: Option<u32>, task: &Task) -> Result<(), Invalid> {
+        Self::check_requester(self, uid, task)
+    }
+
+    fn check_secret_of(&self, uid: Option<u32>, field: &str) -> Result<(), Invalid> {
+        Self::check_secret_of(self, uid, field)
+    }
+
+    fn with_default_user(&self, user: Option<String>) -> Arc<dyn CommandRights> {
+        Arc::new(self.clone().with_default(user))
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Cluster;
 use crate::clock::Timestamp;
-use crate::scheduler::admission::Rules;
+use crate::job::admission::Rules;
 use crate::scheduler::recovery;
 use crate::scheduler::state::SchedulerState;
 use crate::store::{Node, Store, StoreError};

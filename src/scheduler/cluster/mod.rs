@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 
-use super::admission::Rules;
 use super::state::SchedulerState;
 use super::state::due_cache::{CACHED_JOBS, FetchWindow};
 use crate::clock::Timestamp;
 use crate::job::Job;
+use crate::job::admission::Rules;
 use crate::run::RunId;
 use peers::Peers;
 

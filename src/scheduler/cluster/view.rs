@@ -2,8 +2,8 @@
 
 use super::Cluster;
 use crate::job::JobId;
+use crate::job::admission::Rules;
 use crate::run::SkipReason;
-use crate::scheduler::admission::Rules;
 use crate::scheduler::request::{PendingRequest, Request};
 use crate::scheduler::state::capacity::InstanceView;
 use crate::scheduler::state::{Phase, SchedulerState};

@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 
-use super::admission::Rules;
 use super::request::{PendingRequest, Request};
 use super::status::WriteCounts;
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Saving};
+use crate::job::admission::Rules;
 use crate::job::{Job, JobId};
 use crate::run::{Execution, Run, RunId, RunIds};
 use bisection::Bisection;

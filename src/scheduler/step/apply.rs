@@ -10,9 +10,9 @@ use super::declared::{break_declared, declare, review};
 use super::fire::replace_older_runs;
 use super::redefine::{delete, is_replaceable, replace, skip_since};
 use super::{Step, StepReply};
+use crate::job::admission::Rules;
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::run::{Cause, SkipReason};
-use crate::scheduler::admission::Rules;
 use crate::scheduler::log::Note;
 use crate::scheduler::request::{
     Added, Addition, Existing, PendingRequest, Request, RequestError, Response,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::Step;
 use crate::clock::Timestamp;
+use crate::job::admission::Rules;
 use crate::job::{Due, Job, JobId, JobState};
 use crate::run::{Cause, Run, RunIds, RunState};
-use crate::scheduler::admission::Rules;
-use crate::scheduler::plan::{self, Skipped};
+use crate::scheduler::plan::Skipped;
 use crate::scheduler::request::{RequestError, Response};
 use crate::scheduler::state::capacity::Capacity;
 use crate::scheduler::state::{OverlapRows, SchedulerState};
@@ -96,7 +96,7 @@ impl<'a> StepContext<'a> {
 pub(crate) fn recomputed_due(job: &Job, at: Timestamp) -> Due {
     // A time set by `next_run_time` has no jitter.
     if job.trigger.matches(at) {
-        plan::due(&job.id, &job.trigger, at)
+        Due::new(&job.id, &job.trigger, at)
     } else {
         Due { scheduled_at: at, due_at: at }
     }
@@ -105,6 +105,6 @@ pub(crate) fn recomputed_due(job: &Job, at: Timestamp) -> Due {
 /// The state of a job whose next occurrence is at `next`.
 pub(crate) fn state_from(job: &Job, next: Option<Timestamp>) -> JobState {
     next.map_or(JobState::Finished, |at| JobState::Active {
-        next: plan::due(&job.id, &job.trigger, at),
+        next: Due::new(&job.id, &job.trigger, at),
     })
 }

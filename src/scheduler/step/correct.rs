@@ -8,9 +8,9 @@ use chrono::TimeDelta;
 
 use super::context::StepContext;
 use crate::clock::Timestamp;
-use crate::job::{Job, JobState};
+use crate::job::{Due, Job, JobState};
 use crate::run::SkipReason;
-use crate::scheduler::plan::{self, Skipped};
+use crate::scheduler::plan::Skipped;
 use crate::scheduler::state::clock::{CorrectedPage, is_behind};
 use crate::store::{Change, ScheduledJob};
 use crate::trigger::{Span, Trigger};
@@ -86,7 +86,7 @@ fn continued(
     let later = job.anchor.checked_add_signed(ANCHOR_STEP).filter(|later| *later <= now);
     let anchor = later.unwrap_or_else(date_back);
     let trigger = Trigger::compile_stored(job.trigger.spec(), &Zone::utc(), anchor).ok()?;
-    let next = plan::due(&job.id, &trigger, trigger.next_after(now)?);
+    let next = Due::new(&job.id, &trigger, trigger.next_after(now)?);
     let is_wrong = |held: Timestamp| {
         held.signed_duration_since(next.scheduled_at) > ANCHOR_STEP
             && was_planned_ahead(job, held, last, now)

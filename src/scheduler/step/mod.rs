@@ -22,12 +22,12 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use tokio::sync::oneshot;
 
-use super::admission::Rules;
 use super::log::Note;
 use super::request::{PendingRequest, Request, RequestError, Response};
 use super::state::clock::CorrectedPage;
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Heartbeat};
+use crate::job::admission::Rules;
 use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Execution, Run, RunId, RunState};

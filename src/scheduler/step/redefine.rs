@@ -4,10 +4,10 @@
 use super::complete::withdraw;
 use super::context::{StepContext, recomputed_due, state_from};
 use crate::clock::Timestamp;
-use crate::job::{Former, Job, JobId, JobState, Origin};
+use crate::job::{Due, Former, Job, JobId, JobState, Origin};
 use crate::run::SkipReason;
 use crate::scheduler::log::Note;
-use crate::scheduler::plan::{self, Skipped};
+use crate::scheduler::plan::Skipped;
 use crate::scheduler::request::Response;
 use crate::trigger::Span;
 
@@ -23,7 +23,7 @@ pub(crate) fn replace(context: &mut StepContext<'_>, known: &Job, mut redefined:
     let held_back = held_back(known, SkipReason::Redefined, context.step.now);
     if let Some((first, reason)) = held_back.filter(|_| known.anchor != redefined.anchor) {
         if reason == SkipReason::Redefined && goes_on(known, &redefined, first, context.step.now) {
-            let next = plan::due(&redefined.id, &redefined.trigger, first);
+            let next = Due::new(&redefined.id, &redefined.trigger, first);
             redefined.state = JobState::Active { next };
         } else {
             skip_since(context, known, first, reason);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use punctual::job::admission::Rules;
 use punctual::job::{Job, JobId, JobState, Origin};
-use punctual::scheduler::admission::Rules;
 use punctual::scheduler::request::{
     Addition, Conflict, Difference, Existing, InvalidDeclaration, Request,
 };

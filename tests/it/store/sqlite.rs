@@ -7,10 +7,10 @@ use std::sync::Arc;
 use punctual::clock::Timestamp;
 use punctual::executor::{ExecutorKind, PoolSettings};
 use punctual::filter::{JobFilter, Prunable, RunFilter};
+use punctual::job::admission::Rules;
 use punctual::job::{Definition, Due, Job, JobId, JobState, Origin, Overlap, PolicyInput};
 use punctual::output::Output;
 use punctual::run::{Attempt, Cause, Cost, Outcome, Run, RunId, RunState, SkipReason};
-use punctual::scheduler::admission::Rules;
 use punctual::scheduler::request::{PendingRequest, Request};
 use punctual::scheduler::{NodeIdentity, Scheduler};
 use punctual::store::sql::SqlStore;
@@ -35,9 +35,9 @@ fn rules() -> Rules {
         defaults: PolicyInput::default(),
         executors: BTreeMap::from([("default".to_owned(), pool)]),
         max_crashes: 3,
-        registry: Registry::default(),
+        builtins: Arc::new(Registry::default()),
         source: "jobs.toml".into(),
-        privileges: None,
+        rights: None,
     }
 }
 

@@ -1,44 +1,70 @@
-//! Which jobs are accepted: a definition is compiled, completed with the defaults and checked
-//! against what this daemon has. Pure: the same for the socket, the file and `punctual check`.
+//! The constructor of a job: a definition is compiled, completed with the job defaults, and checked against what this
+//! daemon can do. It is pure, and the same for the socket, the file and `punctual check`. What only the executor knows,
+//! it is told by [`Builtins`] and [`CommandRights`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
+use super::{
+    Command, Definition, Due, ExecutorKind, Job, JobId, JobState, Origin, Policy, PolicyInput,
+    PoolSettings, Task,
+};
 use crate::clock::Timestamp;
-use crate::executor::{ExecutorKind, PoolSettings, Privileges};
 use crate::instant::parse_instant;
 use crate::invalid::Invalid;
-use crate::job::{Definition, Due, Job, JobId, JobState, Origin, Policy, PolicyInput, Task};
-use crate::scheduler::plan;
 use crate::secret::Text;
-use crate::task::builtin::Registry;
 use crate::trigger::Trigger;
 use crate::zone::DefaultZone;
 
-/// Bytes of a builtin's arguments, as JSON.
+/// The most bytes of a builtin's arguments, as JSON.
 const ARGS_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of a job's definition, as JSON.
+/// The most bytes of a job's definition, as JSON.
 const JOB_BYTES_MAX: usize = 512 * 1024;
-/// The executor of a job that names none, where it can run the job's task.
+/// The executor of a job that names none, if it can run the task.
 const DEFAULT_EXECUTOR: &str = "default";
 
-/// What a definition is judged by.
+/// The builtins of this daemon.
+pub trait Builtins: std::fmt::Debug + Send + Sync {
+    /// Refuses a builtin that there is not, and arguments that it does not take.
+    fn check(&self, name: &str, args: &Map<String, Value>) -> Result<(), Invalid>;
+
+    /// Whether there is a builtin of this name.
+    fn has(&self, name: &str) -> bool;
+}
+
+/// What this daemon can give to commands, and which clients may ask for it.
+pub trait CommandRights: std::fmt::Debug + Send + Sync {
+    /// Refuses a command that this daemon can never start.
+    fn check(&self, command: &Command) -> Result<(), Invalid>;
+
+    /// Refuses a task that this user may not have run. None stands for an unknown user.
+    fn check_requester(&self, uid: Option<u32>, task: &Task) -> Result<(), Invalid>;
+
+    /// Refuses a secret of this daemon to this user.
+    fn check_secret_of(&self, uid: Option<u32>, field: &str) -> Result<(), Invalid>;
+
+    /// The same rights with another user for commands that name none.
+    fn with_default_user(&self, user: Option<String>) -> Arc<dyn CommandRights>;
+}
+
+/// What definitions are checked against.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// The zone of a trigger that names none, and where it was found.
+    /// The zone of triggers that name none, and where it was found.
     pub zone: DefaultZone,
-    /// Policies of a job that gives none.
+    /// The policy options of jobs that give none.
     pub defaults: PolicyInput,
     /// The pools, by name.
     pub executors: BTreeMap<String, PoolSettings>,
-    /// Deaths of the daemon during one run after which that run is lost; at least 1.
+    /// The number of crashes of the daemon during one run after which the run is lost; at least 1.
     pub max_crashes: u32,
-    /// The builtins.
-    pub registry: Registry,
+    pub builtins: Arc<dyn Builtins>,
     /// The source of the jobs that this daemon's file declares. Declared jobs of other sources are never changed.
     pub source: Arc<str>,
-    /// What this daemon may give to commands; none where that is not known, as for a check by somebody else.
-    pub privileges: Option<Privileges>,
+    /// The rights of commands. None: they are unknown, as in a check by another process.
+    pub rights: Option<Arc<dyn CommandRights>>,
 }
 
 impl Rules {
@@ -108,8 +134,8 @@ impl Rules {
     /// The same, where this is the user of commands that name none: that of a running daemon does not change.
     #[must_use]
     pub fn running_as(self, default_user: Option<String>) -> Self {
-        let privileges = self.privileges.map(|own| own.with_default(default_user));
-        Self { privileges, ..self }
+        let rights = self.rights.map(|own| own.with_default_user(default_user));
+        Self { rights, ..self }
     }
 
     /// Compiles the trigger. A file that was right yesterday is not wrong because a job's last day is over.
@@ -146,7 +172,7 @@ impl Rules {
                 let message = format!("has {bytes} bytes as JSON, of at most {ARGS_BYTES_MAX}");
                 Err(Invalid::new("args", message))
             }
-            Task::Builtin(builtin) => self.registry.check(&builtin.name, &builtin.args.to_map()),
+            Task::Builtin(builtin) => self.builtins.check(&builtin.name, &builtin.args.to_map()),
             Task::Command(_) | Task::Http(_) | Task::Mail(_) | Task::Unreadable(_) => Ok(()),
         }
     }
@@ -154,24 +180,24 @@ impl Rules {
     /// Whether this user may have the job run here; none stands for a user that is not known. The jobs of the file may do
     /// whatever the daemon can.
     pub fn check_requester(&self, job: &Job, uid: Option<u32>) -> Result<(), Invalid> {
-        let Some(privileges) = &self.privileges else { return Ok(()) };
+        let Some(rights) = &self.rights else { return Ok(()) };
         // What comes from the file is not this user's doing.
         let defaults = self.defaults.complete(&PolicyInput::default())?;
         let is_secret = |text: &&Text| text.plain().is_none();
         let heartbeat = job.policy.heartbeat.as_ref().filter(is_secret);
         if heartbeat.is_some() && heartbeat != defaults.heartbeat.as_ref() {
-            privileges.check_secret_of(uid, "heartbeat")?;
+            rights.check_secret_of(uid, "heartbeat")?;
         }
         let is_default = |given: &(&str, &Task)| hooks(&defaults).any(|default| default == *given);
         for (name, task) in tasks(&job.task, &job.policy).filter(|given| !is_default(given)) {
-            privileges.check_requester(uid, task).map_err(|invalid| invalid.within(name))?;
+            rights.check_requester(uid, task).map_err(|invalid| invalid.within(name))?;
         }
         Ok(())
     }
 
     /// Whether a run of this job may read the secrets of this task. A daemon that has more rights than those who send it
     /// jobs may have taken over jobs which were accepted by a daemon without these rights, and so without a check.
-    pub(super) fn check_secrets(&self, job: &Job, task: &Task) -> Result<(), Invalid> {
+    pub fn check_secrets(&self, job: &Job, task: &Task) -> Result<(), Invalid> {
         let Some(field) = task.secret_field() else { return Ok(()) };
         self.check_secret(job, &field, |defaults| {
             hooks(defaults).any(|(_, default)| default == task)
@@ -179,7 +205,7 @@ impl Rules {
     }
 
     /// Whether a heartbeat of this job may be sent, as [`Self::check_secrets`] decides it.
-    pub(super) fn may_beat(&self, job: &Job, url: &Text) -> bool {
+    pub fn may_beat(&self, job: &Job, url: &Text) -> bool {
         let is_default = |defaults: &Policy| defaults.heartbeat.as_ref() == Some(url);
         url.plain().is_some() || self.check_secret(job, "heartbeat", is_default).is_ok()
     }
@@ -191,12 +217,12 @@ impl Rules {
         field: &str,
         is_default: impl FnOnce(&Policy) -> bool,
     ) -> Result<(), Invalid> {
-        let Some(privileges) = &self.privileges else { return Ok(()) };
+        let Some(rights) = &self.rights else { return Ok(()) };
         if job.origin == Origin::File {
             return Ok(());
         }
         // First what takes no time.
-        privileges.check_secret_of(job.requester, field).or_else(|refused| {
+        rights.check_secret_of(job.requester, field).or_else(|refused| {
             let defaults = self.defaults.complete(&PolicyInput::default());
             if defaults.is_ok_and(|defaults| is_default(&defaults)) { Ok(()) } else { Err(refused) }
         })
@@ -205,16 +231,16 @@ impl Rules {
     /// Refuses commands that this daemon can never start. Only a new definition is judged so: what is stored may come from
     /// a daemon with other privileges, and fails when it runs.
     fn check_privileges(&self, task: &Task, policy: &Policy) -> Result<(), Invalid> {
-        let Some(privileges) = &self.privileges else { return Ok(()) };
-        check_commands(privileges, tasks(task, policy))
+        let Some(rights) = &self.rights else { return Ok(()) };
+        check_commands(&**rights, tasks(task, policy))
     }
 
     /// Judges the policies of jobs that give none: a fault of them would be one of every job.
     pub fn check_defaults(&self) -> Result<(), Invalid> {
         let policy = self.defaults.complete(&PolicyInput::default())?;
         self.check_hooks(&policy)?;
-        let Some(privileges) = &self.privileges else { return Ok(()) };
-        check_commands(privileges, hooks(&policy))
+        let Some(rights) = &self.rights else { return Ok(()) };
+        check_commands(&**rights, hooks(&policy))
     }
 
     fn check_hooks(&self, policy: &Policy) -> Result<(), Invalid> {
@@ -226,9 +252,9 @@ impl Rules {
     }
 
     /// Whether a stored job that is due can run here: its builtin and its executor may be gone.
-    pub(super) fn can_run(&self, job: &Job) -> Result<(), Invalid> {
+    pub fn can_run(&self, job: &Job) -> Result<(), Invalid> {
         if let Task::Builtin(builtin) = &*job.task
-            && self.registry.get(&builtin.name).is_none()
+            && !self.builtins.has(&builtin.name)
         {
             let message = format!("unknown builtin \"{}\"", builtin.name);
             return Err(Invalid::new("task.name", message));
@@ -237,7 +263,7 @@ impl Rules {
     }
 
     /// The pool that runs a task: the one that is named, or the one that fits.
-    pub(super) fn executor_for(&self, given: Option<&str>, task: &Task) -> Result<String, Invalid> {
+    pub fn executor_for(&self, given: Option<&str>, task: &Task) -> Result<String, Invalid> {
         let able =
             |name: &&String| self.executors.get(*name).is_some_and(|pool| pool.kind.runs(task));
         let known = || self.executors.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -268,11 +294,11 @@ impl Rules {
 }
 
 fn check_commands<'t>(
-    privileges: &Privileges,
+    rights: &dyn CommandRights,
     mut tasks: impl Iterator<Item = (&'static str, &'t Task)>,
 ) -> Result<(), Invalid> {
     tasks.try_for_each(|(name, task)| match task {
-        Task::Command(command) => privileges.check(command).map_err(|fault| fault.within(name)),
+        Task::Command(command) => rights.check(command).map_err(|fault| fault.within(name)),
         Task::Builtin(_) | Task::Http(_) | Task::Mail(_) | Task::Unreadable(_) => Ok(()),
     })
 }
@@ -317,7 +343,7 @@ fn next_run(
             .map_err(|why| Invalid::new("next_run_time", why))?;
         return Ok(Some(Due { scheduled_at: at, due_at: at }));
     }
-    Ok(first_occurrence(trigger, now).map(|first| plan::due(id, trigger, first)))
+    Ok(first_occurrence(trigger, now).map(|first| Due::new(id, trigger, first)))
 }
 
 /// The first occurrence of a job that is defined at `now`: what has passed is past, except for a one-shot, which
