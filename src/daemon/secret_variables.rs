@@ -35,7 +35,7 @@ async fn learn_page(
 ) -> Result<Option<String>, StoreError> {
     let page = archive.jobs(filter).await?;
     for job in &page.rows {
-        secrets.add_from(job);
+        secrets.add(job.secret_variables());
     }
     let goes_on = page.is_cut || page.rows.len() >= filter.limit;
     Ok(page.rows.last().filter(|_| goes_on).map(|job| job.id.to_string()))

@@ -2,7 +2,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::run::{RunEnd, failed, failed_for_good};
+use super::run::{RunEnd, failed, failure};
 use crate::run::{Cost, Outcome};
 use crate::task::builtin::{Call, Registry, TaskError};
 
@@ -18,7 +18,7 @@ pub(super) fn run_builtin(registry: &Registry, name: &str, call: &Call) -> RunEn
     let outcome = match result {
         Ok(result) => Outcome::Succeeded { result: Some(result), exit_code: None },
         Err(TaskError::Passing(error)) => failed(error),
-        Err(TaskError::Permanent(error)) => failed_for_good(error),
+        Err(TaskError::Permanent(error)) => failure(error, true),
         Err(TaskError::Cancelled) => {
             call.context.cancellation.ending().map_or_else(|| failed(NOT_CANCELLED), Into::into)
         }

@@ -80,15 +80,13 @@ impl LiveRuns {
 
     /// Masks these secrets in what the runs write from now on.
     pub(super) fn hide(&self, secrets: &[String]) {
-        let runs = self.lock();
-        let contexts = runs.by_id.values().filter_map(|(_, context)| context.upgrade());
-        contexts.for_each(|context| context.log.hide(secrets.iter().cloned()));
+        for (_, context) in self.contexts() {
+            context.log.hide(secrets.iter().cloned());
+        }
     }
 
     pub(super) fn cancel_all(&self, reason: &str) {
-        let runs = self.lock();
-        let contexts = runs.by_id.values().filter_map(|(_, context)| context.upgrade());
-        for context in contexts {
+        for (_, context) in self.contexts() {
             context.cancellation.cancel(Ending::Cancelled(reason.to_owned()));
         }
     }

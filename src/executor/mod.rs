@@ -55,7 +55,7 @@ use crate::task::builtin::Registry;
 use crate::task::context::Context;
 use command::CommandRunner;
 use http::client::Clients;
-use run::{ExecutorServices, STOPPED, failed, failed_for_good};
+use run::{ExecutorServices, STOPPED, failed, failure};
 use thread_pool::ThreadPool;
 use worker::ProcessPool;
 
@@ -114,7 +114,7 @@ struct WorkerPool {
 
 #[derive(Debug)]
 enum PoolWorkers {
-    Threads(ThreadPool),
+    Threads(Arc<ThreadPool>),
     Processes(ProcessPool),
 }
 
@@ -126,7 +126,11 @@ impl WorkerPool {
     ) -> Self {
         let PoolSettings { kind, max_workers } = settings;
         let workers = match kind {
-            ExecutorKind::ThreadPool => PoolWorkers::Threads(ThreadPool::new(max_workers)),
+            ExecutorKind::ThreadPool => {
+                let threads = Arc::<ThreadPool>::default();
+                threads.resize(max_workers);
+                PoolWorkers::Threads(threads)
+            }
             ExecutorKind::ProcessPool => {
                 let (worker, services) = (worker.clone(), Arc::clone(services));
                 PoolWorkers::Processes(ProcessPool::new(worker, max_workers, services))
@@ -266,7 +270,7 @@ impl Executor for PoolExecutor {
         let context = self.services.live.add(assignment.execution());
         context.log.hide(self.commands.secrets.values());
         if let Some(error) = assignment.forbidden.clone() {
-            return self.refuse(failed_for_good(error), assignment, context);
+            return self.refuse(failure(error, true), assignment, context);
         }
         let Some(pool) = self.pools.get(pool) else {
             let error = failed(format!("executor \"{pool}\" is not configured"));

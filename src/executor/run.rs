@@ -204,12 +204,12 @@ impl ExecutorServices {
 
 /// A failure that a retry may cure.
 pub(super) fn failed(error: impl Into<String>) -> Outcome {
-    Outcome::Failed { error: error.into(), exit_code: None, signal: None, permanent: false }
+    failure(error, false)
 }
 
-/// A failure that no retry can cure.
-pub(super) fn failed_for_good(error: impl Into<String>) -> Outcome {
-    Outcome::Failed { error: error.into(), exit_code: None, signal: None, permanent: true }
+/// A failure that no retry can cure if it is `permanent`.
+pub(super) fn failure(error: impl Into<String>, permanent: bool) -> Outcome {
+    Outcome::Failed { error: error.into(), exit_code: None, signal: None, permanent }
 }
 
 /// Shortens an outcome to what the ledger keeps of it, and masks the secrets of the run.

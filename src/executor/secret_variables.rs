@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::job::Job;
-
 /// Variables that every command inherits even if a job names them as secrets; so are all `LC_*`.
 const COMMON: [&str; 11] =
     ["HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
@@ -46,11 +44,6 @@ impl SecretVariables {
     /// Marks the set as complete: the variables of all stored jobs have been added.
     pub fn complete(&self) {
         self.is_complete.send_replace(true);
-    }
-
-    /// Adds the variables that a job names as secrets.
-    pub fn add_from(&self, job: &Job) {
-        self.add(job.secret_variables());
     }
 
     /// Adds variables; the answer says whether one of them is new.

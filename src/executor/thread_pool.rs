@@ -48,16 +48,49 @@ impl ThreadQueue {
     }
 }
 
+/// The threads of one pool. They are started when they are needed.
 #[derive(Debug, Default)]
-struct PoolThreads {
+pub(super) struct ThreadPool {
     queue: Mutex<ThreadQueue>,
     /// Wakes an idle thread.
     changed: Condvar,
 }
 
-impl PoolThreads {
+impl ThreadPool {
     fn queue(&self) -> MutexGuard<'_, ThreadQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the number of threads. A surplus thread ends after its current run.
+    pub(super) fn resize(self: &Arc<Self>, max_workers: usize) {
+        let mut queue = self.queue();
+        queue.max_workers = max_workers;
+        while queue.threads < max_workers
+            && queue.threads - queue.idle < queue.waiting.len()
+            && add_thread(self, &mut queue)
+        {}
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// Executes a run as soon as a thread is free.
+    pub(super) fn execute(
+        self: &Arc<Self>,
+        services: Arc<ExecutorServices>,
+        builtin: Arc<Builtin>,
+        assignment: Assignment,
+        context: Arc<Context>,
+    ) {
+        let token = services.tracker.token();
+        let call = WaitingCall { services, builtin, assignment, context, _token: token };
+        let mut queue = self.queue();
+        queue.waiting.push_back(call);
+        if queue.is_missing_threads() {
+            add_thread(self, &mut queue);
+            return;
+        }
+        drop(queue);
+        self.changed.notify_one();
     }
 
     /// Waits for the next run. `None` means that the thread has to end, and is no longer counted: no run came for a
@@ -80,58 +113,11 @@ impl PoolThreads {
     }
 }
 
-/// The threads of one pool.
-#[derive(Debug)]
-pub(super) struct ThreadPool {
-    threads: Arc<PoolThreads>,
-}
-
-impl ThreadPool {
-    /// Creates a pool. Its threads are started when they are needed.
-    pub(super) fn new(max_workers: usize) -> Self {
-        let pool = Self { threads: Arc::default() };
-        pool.resize(max_workers);
-        pool
-    }
-
-    /// Changes the number of threads. A surplus thread ends after its current run.
-    pub(super) fn resize(&self, max_workers: usize) {
-        let mut queue = self.threads.queue();
-        queue.max_workers = max_workers;
-        while queue.threads < max_workers
-            && queue.threads - queue.idle < queue.waiting.len()
-            && add_thread(&self.threads, &mut queue)
-        {}
-        drop(queue);
-        self.threads.changed.notify_all();
-    }
-
-    /// Executes a run as soon as a thread is free.
-    pub(super) fn execute(
-        &self,
-        services: Arc<ExecutorServices>,
-        builtin: Arc<Builtin>,
-        assignment: Assignment,
-        context: Arc<Context>,
-    ) {
-        let token = services.tracker.token();
-        let call = WaitingCall { services, builtin, assignment, context, _token: token };
-        let mut queue = self.threads.queue();
-        queue.waiting.push_back(call);
-        if queue.is_missing_threads() {
-            add_thread(&self.threads, &mut queue);
-            return;
-        }
-        drop(queue);
-        self.threads.changed.notify_one();
-    }
-}
-
 /// Starts a thread; false if the system has none. Then the existing threads take what waits, and a task tries again.
-fn add_thread(threads: &Arc<PoolThreads>, queue: &mut ThreadQueue) -> bool {
-    let pool = Arc::clone(threads);
+fn add_thread(pool: &Arc<ThreadPool>, queue: &mut ThreadQueue) -> bool {
+    let serving = Arc::clone(pool);
     let thread = std::thread::Builder::new().name("punctual-work".to_owned());
-    match thread.spawn(move || run_calls(&pool)) {
+    match thread.spawn(move || run_calls(&serving)) {
         Ok(_) => {
             queue.threads += 1;
             true
@@ -141,7 +127,7 @@ fn add_thread(threads: &Arc<PoolThreads>, queue: &mut ThreadQueue) -> bool {
                 && !std::mem::replace(&mut queue.is_short, true)
             {
                 tracing::warn!(%error, threads = queue.threads, "no further thread could be started; trying again");
-                drop(call.services.runtime.spawn(retry_threads(Arc::clone(threads))));
+                drop(call.services.runtime.spawn(retry_threads(Arc::clone(pool))));
             }
             false
         }
@@ -149,11 +135,11 @@ fn add_thread(threads: &Arc<PoolThreads>, queue: &mut ThreadQueue) -> bool {
 }
 
 /// Starts the missing threads as soon as the system has some.
-async fn retry_threads(threads: Arc<PoolThreads>) {
+async fn retry_threads(pool: Arc<ThreadPool>) {
     loop {
         tokio::time::sleep(THREAD_PAUSE).await;
-        let mut queue = threads.queue();
-        while queue.is_missing_threads() && add_thread(&threads, &mut queue) {}
+        let mut queue = pool.queue();
+        while queue.is_missing_threads() && add_thread(&pool, &mut queue) {}
         if !queue.is_missing_threads() {
             queue.is_short = false;
             return;
@@ -162,8 +148,8 @@ async fn retry_threads(threads: Arc<PoolThreads>) {
 }
 
 /// The main function of a thread: runs one builtin after the other.
-fn run_calls(threads: &PoolThreads) {
-    while let Some(call) = threads.next() {
+fn run_calls(pool: &ThreadPool) {
+    while let Some(call) = pool.next() {
         execute(&call);
     }
 }

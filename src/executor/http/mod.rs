@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::assignment::Assignment;
-use super::run::{ExecutorServices, failed};
+use super::run::{ExecutorServices, failed, failure};
 use super::shortage::Shortage;
 use crate::job::HttpCall;
 use crate::output::Stream;
@@ -147,16 +147,9 @@ impl Exchange<'_> {
         if self.call.expects(status.as_u16()) {
             return None;
         }
-        Some(Outcome::Failed {
-            error: format!(
-                "answered {} (expected {})",
-                describe_status(status),
-                self.call.expected()
-            ),
-            exit_code: None,
-            signal: None,
-            permanent: self.call.is_permanent(status.as_u16()),
-        })
+        let error =
+            format!("answered {} (expected {})", describe_status(status), self.call.expected());
+        Some(failure(error, self.call.is_permanent(status.as_u16())))
     }
 
     /// Writes a response to the output. The answer is the number of body bytes that were read.

@@ -19,7 +19,7 @@ use self::settings::domain;
 use self::smtp::{LIMIT, deliver, describe_error, describe_response};
 use super::assignment::Assignment;
 use super::hook_report::{report, subject};
-use super::run::{ExecutorServices, failed};
+use super::run::{ExecutorServices, failed, failure};
 use crate::job::{Mail, mailbox};
 use crate::output::Stream;
 use crate::run::Outcome;
@@ -94,12 +94,7 @@ impl Mailer {
                 let result = json!({"server": server, "answer": answer});
                 Outcome::Succeeded { result: Some(result), exit_code: None }
             }
-            Err(error) => Outcome::Failed {
-                error: format!("{server}: {}", error.why),
-                exit_code: None,
-                signal: None,
-                permanent: error.is_permanent,
-            },
+            Err(error) => failure(format!("{server}: {}", error.why), error.is_permanent),
         })
     }
 }

@@ -7,7 +7,7 @@ use super::error::WorkerError;
 use super::program::WorkerTimes;
 use super::protocol::message::{CallEnd, CallOutcome, WorkerMessage};
 use crate::executor::builtin_call::NOT_CANCELLED;
-use crate::executor::run::{RunEnd, failed};
+use crate::executor::run::{RunEnd, failed, failure};
 use crate::run::{Cost, Outcome};
 use crate::task::context::Ending;
 
@@ -78,9 +78,7 @@ impl CallState {
             (CallOutcome::Succeeded { result }, _) => {
                 Outcome::Succeeded { result: Some(result), exit_code: None }
             }
-            (CallOutcome::Failed { error, permanent }, _) => {
-                Outcome::Failed { error, exit_code: None, signal: None, permanent }
-            }
+            (CallOutcome::Failed { error, permanent }, _) => failure(error, permanent),
             (CallOutcome::Cancelled, Some(ending)) => ending.clone().into(),
             (CallOutcome::Cancelled, None) => failed(NOT_CANCELLED),
         };

@@ -22,7 +22,7 @@ use super::spawn::WorkerSpawner;
 use crate::clock::Clock;
 use crate::executor::assignment::Assignment;
 use crate::executor::children;
-use crate::executor::run::{RunEnd, failed_for_good};
+use crate::executor::run::{RunEnd, failure};
 use crate::job::Builtin;
 use crate::output::Stream;
 use crate::run::Outcome;
@@ -181,7 +181,7 @@ impl WorkerHandle {
             Ok(false) => {}
             Err(error) => {
                 let error = format!("the call cannot be sent to a worker process: {error}");
-                return Ok(Some(failed_for_good(error)));
+                return Ok(Some(failure(error, true)));
             }
         }
         let sending = timeout(self.times.silence, self.connection.send_rest());

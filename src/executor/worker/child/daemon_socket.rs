@@ -23,7 +23,11 @@ impl DaemonSocket {
     pub(super) fn from_stdin() -> Result<Self> {
         let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        Ok(Self { socket: socket.into(), inbox: Mutex::default() })
+        Ok(Self::new(socket.into()))
+    }
+
+    pub(super) fn new(socket: UnixStream) -> Self {
+        Self { socket, inbox: Mutex::default() }
     }
 
     /// A second handle for a task. Until [`Self::set_blocking`] is called, the socket is non-blocking.
@@ -70,4 +74,46 @@ pub(super) fn encoded(message: &WorkerMessage) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     encode(message, &mut bytes).map_err(Error::other)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_receives_calls_until_its_daemon_is_gone_or_sends_garbage() {
+        let mut call = Vec::new();
+        let message = json!({"call": {
+            "run_id": "a", "job_id": "job", "attempt": 1, "scheduled_at": null, "name": "noop",
+            "args": {}, "event": null,
+        }});
+        encode(&message, &mut call).unwrap();
+        let half = &call[..call.len() / 2];
+        let cases: [(Vec<u8>, &str); 6] = [
+            (vec![], "gone"),
+            (half.to_vec(), "gone"),
+            (call.clone(), "a gone"),
+            ([&*call, half].concat(), "a gone"),
+            ([&*call, &call].concat(), "a a gone"),
+            ([&*call, b"\0\0\0\x07garbage"].concat(), "a error"),
+        ];
+        for (bytes, expected) in cases {
+            let (mut daemon, worker) = UnixStream::pair().unwrap();
+            let socket = DaemonSocket::new(worker);
+            daemon.write_all(&bytes).unwrap();
+            drop(daemon);
+            let mut received = Vec::new();
+            let end = loop {
+                match socket.receive(Inbox::next_call) {
+                    Ok(Some(call)) => received.push(call.run_id.into_owned()),
+                    Ok(None) => break "gone",
+                    Err(_) => break "error",
+                }
+            };
+            received.push(end.to_owned());
+            assert_eq!(received.join(" "), expected);
+        }
+    }
 }

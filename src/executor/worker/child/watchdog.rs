@@ -73,14 +73,7 @@ impl CallWatchdog {
     /// Starts the thread. It has a runtime of its own: a builtin may block the others.
     pub(super) fn start(socket: Arc<DaemonSocket>, keep_alive: Duration) -> Result<Arc<Self>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let watchdog = Arc::new(Self {
-            socket,
-            keep_alive,
-            state: Mutex::default(),
-            begun: Notify::new(),
-            ended: Notify::new(),
-            released: Condvar::new(),
-        });
+        let watchdog = Arc::new(Self::new(socket, keep_alive));
         let thread = std::thread::Builder::new().name("punctual-watch".to_owned());
         let watching = Arc::clone(&watchdog);
         thread.spawn(move || {
@@ -90,6 +83,11 @@ impl CallWatchdog {
             exit_at_once();
         })?;
         Ok(watchdog)
+    }
+
+    fn new(socket: Arc<DaemonSocket>, keep_alive: Duration) -> Self {
+        let (state, released) = (Mutex::default(), Condvar::new());
+        Self { socket, keep_alive, state, begun: Notify::new(), ended: Notify::new(), released }
     }
 
     fn state(&self) -> MutexGuard<'_, WatchState> {
@@ -188,7 +186,13 @@ fn exit_at_once() {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
+    use serde_json::json;
+
     use super::*;
+    use crate::executor::worker::child::inbox::Inbox;
+    use crate::executor::worker::protocol::frame::encode;
 
     fn call(run_id: &str) -> RunningCall {
         let id = CallId { run_id: run_id.to_owned().into(), attempt: 1 };
@@ -210,5 +214,63 @@ mod tests {
         let seen = state.calls;
         assert_eq!(&*state.take_up(seen).unwrap().id.run_id, "b");
         assert!(state.is_watched && !state.is_asleep);
+    }
+
+    /// The bytes of a message of the daemon about attempt 1 of a run.
+    fn message(kind: &str, run_id: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let message = json!({kind: {
+            "run_id": run_id, "job_id": "job", "attempt": 1, "scheduled_at": null, "name": "noop",
+            "args": {}, "event": null,
+        }});
+        encode(&message, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_watched_call_gets_its_cancel_whenever_that_was_read() {
+        // Bytes that the main thread reads with the call, and bytes that come later.
+        let cases = [
+            (message("cancel", "a"), vec![], true),
+            (vec![], message("cancel", "a"), true),
+            (vec![], [message("cancel", "b"), message("cancel", "a")].concat(), true),
+            (message("cancel", "b"), vec![], false),
+            (vec![], message("cancel", "b"), false),
+        ];
+        for (early, late, is_cancelled) in cases {
+            let (mut daemon, worker) = std::os::unix::net::UnixStream::pair().unwrap();
+            let socket = Arc::new(DaemonSocket::new(worker));
+            daemon.write_all(&[message("call", "a"), early].concat()).unwrap();
+            socket.receive(Inbox::next_call).unwrap().unwrap();
+            let watchdog = CallWatchdog::new(Arc::clone(&socket), Duration::from_millis(20));
+            let running = call("a");
+            let ending = async {
+                daemon.write_all(&late).unwrap();
+                if is_cancelled {
+                    running.context.cancellation.cancelled().await;
+                }
+                // Until then it has sent a keep-alive.
+                daemon.set_nonblocking(true).unwrap();
+                while daemon.read(&mut [0; 64]).is_err() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                watchdog.ended.notify_one();
+            };
+            let (watched, ()) = tokio::join!(watchdog.watch(running.clone()), ending);
+            watched.unwrap();
+            assert_eq!(running.context.cancellation.is_cancelled(), is_cancelled);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watched_call_notices_that_its_daemon_is_gone_or_sends_garbage() {
+        for bytes in [vec![], message("call", "b"), b"\0\0\0\x07garbage".to_vec()] {
+            let (mut daemon, worker) = std::os::unix::net::UnixStream::pair().unwrap();
+            let socket = Arc::new(DaemonSocket::new(worker));
+            daemon.write_all(&bytes).unwrap();
+            drop(daemon);
+            let watchdog = CallWatchdog::new(socket, Duration::from_secs(60));
+            watchdog.watch(call("a")).await.unwrap_err();
+        }
     }
 }
