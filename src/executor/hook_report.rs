@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_is_one_line_of_bounded_length_whatever_the_error_says() {
+    fn a_subject_is_one_line_of_bounded_length() {
         let mut facts = facts();
         facts["run"]["error"] = json!(format!("a\r\nBcc: x@y.org{}", "x".repeat(500)));
         let subject = subject(&facts);

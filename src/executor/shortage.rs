@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shortage_is_told_apart_from_a_fault() {
+    fn only_errors_of_missing_resources_are_shortages() {
         let of = |errno: Errno| is_shortage(&io::Error::from_raw_os_error(errno.raw_os_error()));
         for errno in [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM] {
             assert!(of(errno), "{errno}");

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_stamped_when_they_are_complete_and_streams_are_told_apart() {
+    fn a_line_has_the_time_of_its_line_break_and_its_stream() {
         let log = Log::default();
         log.write(at(1), Stream::Stdout, b"one\ntw");
         log.write(at(2), Stream::Stderr, b"oops\n");
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_and_the_end_are_kept_of_whatever_is_written() {
+    fn the_first_and_the_last_lines_are_kept() {
         let log = Log::default();
         for number in 0..100_000 {
             log.write(at(0), Stream::Stdout, format!("line {number}\n").as_bytes());
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn of_short_lines_as_much_text_is_kept_as_of_long_ones() {
+    fn as_much_text_is_kept_of_short_lines_as_of_long_ones() {
         let log = Log::default();
         let lines = |range: std::ops::RangeInclusive<u32>| {
             let lines: Vec<String> = range.map(|number| number.to_string()).collect();
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_come_one_by_one_have_a_bound_of_their_own() {
+    fn the_number_of_time_stamps_is_bounded() {
         let log = Log::default();
         for number in 0..100_000 {
             log.write(at(number), Stream::Stdout, b"\n");
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_waits_to_be_saved_and_the_longer_the_more_it_is() {
+    fn a_large_output_is_saved_less_often() {
         let unsaved = Arc::new(Notify::new());
         let log = Log::notifying(Arc::clone(&unsaved));
         log.hide(["swordfish".to_owned()]);
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_masked_also_where_it_comes_in_pieces() {
+    fn a_secret_that_is_written_in_pieces_is_masked() {
         let log = Log::default();
         log.hide(["swordfish".to_owned(), "two words\nlines".to_owned(), String::new()]);
         log.write(at(0), Stream::Stdout, b"the word is sword");
@@ -472,11 +472,11 @@ mod tests {
         };
         let (seen, output) = tokio::join!(read_all(&mut follower), writing);
         assert_eq!(seen, ["a", "bc", "d"]);
-        assert_eq!(output.lines().count(), 4, "who follows does not take it away");
+        assert_eq!(output.lines().count(), 4, "a follower does not remove the output");
     }
 
     #[test]
-    fn what_is_passed_on_is_whole_lines_without_secrets_and_is_not_kept() {
+    fn lines_are_passed_on_whole_and_without_secrets_and_are_not_kept() {
         static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
         let log = Log::passing_on(|line| SEEN.lock().unwrap().push(line.text.clone()));
         log.hide(["swordfish".to_owned()]);
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_follower_is_told_how_much_it_has_missed() {
+    async fn a_slow_follower_gets_the_number_of_lines_that_it_missed() {
         let log = Log::default();
         let mut follower = Follower::new(&log);
         for number in 0..10_000 {

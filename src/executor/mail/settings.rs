@@ -70,7 +70,7 @@ mod tests {
     use crate::job::mailbox;
 
     #[test]
-    fn a_machine_whose_name_is_no_domain_sends_mails_as_localhost() {
+    fn a_machine_whose_name_is_not_a_domain_sends_mails_as_localhost() {
         let long = "x".repeat(64);
         for name in ["rack:web1", "größe", "", "(none)", "web1.", "a b", "a\r\nb", &long] {
             assert!(!is_domain(name), "{name:?}");

@@ -193,8 +193,8 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    /// What becomes of a mail at this server, which takes connections, and does something with the first.
-    async fn handed_to<F: Future>(
+    /// The error of a mail to a server that handles its first connection with `serve`.
+    async fn error_from<F: Future>(
         limit: Duration,
         serve: impl FnOnce(TcpStream) -> F,
     ) -> SmtpError {
@@ -213,35 +213,35 @@ mod tests {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            handed = deliver(&settings, None, &hello, &message, limit) => handed.unwrap_err(),
+            delivered = deliver(&settings, None, &hello, &message, limit) => delivered.unwrap_err(),
             () = serving => unreachable!(),
         }
     }
 
     #[tokio::test]
-    async fn a_server_that_says_nothing_does_not_keep_the_mail_for_ever() {
-        let undelivered = handed_to(Duration::from_secs(1), async |stream| {
+    async fn a_server_that_never_answers_runs_into_the_time_limit() {
+        let error = error_from(Duration::from_secs(1), async |stream| {
             std::future::pending::<()>().await;
             drop(stream);
         })
         .await;
-        assert_eq!(undelivered.why, "the server did not take the mail within 1 s");
-        assert!(!undelivered.is_permanent);
+        assert_eq!(error.why, "the server did not take the mail within 1 s");
+        assert!(!error.is_permanent);
     }
 
     #[tokio::test]
-    async fn a_line_without_an_end_is_not_read_for_ever() {
-        let undelivered = handed_to(LIMIT, async |mut stream| {
+    async fn a_line_without_an_end_runs_into_the_limit_of_bytes() {
+        let error = error_from(LIMIT, async |mut stream| {
             use tokio::io::AsyncWriteExt;
             drop(stream.write_all(&vec![b'2'; 8 * 1024 * 1024]).await);
         })
         .await;
-        assert!(undelivered.why.contains("more than 1048576 bytes"), "{undelivered:?}");
+        assert!(error.why.contains("more than 1048576 bytes"), "{error:?}");
     }
 
     #[tokio::test]
-    async fn a_server_that_closes_the_connection_may_take_the_mail_later() {
-        let undelivered = handed_to(LIMIT, async |stream| drop(stream)).await;
-        assert!(!undelivered.is_permanent, "{undelivered:?}");
+    async fn a_connection_that_the_server_closes_can_be_retried() {
+        let error = error_from(LIMIT, async |stream| drop(stream)).await;
+        assert!(!error.is_permanent, "{error:?}");
     }
 }

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_reaches_its_call_and_no_other_whenever_it_comes() {
+    fn a_cancel_reaches_its_own_call_only() {
         let cases: [(Vec<InboxEvent>, &str); 14] = [
             (vec![NextCall], "no call"),
             (vec![Read(vec![call("a")]), NextCall], "calls a"),

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peak_is_that_of_its_call() {
+    fn the_peak_of_a_call_excludes_earlier_calls() {
         let mut memory = PeakMemory::new();
         let before = memory.peak_of(MEASURED).unwrap();
         let large = vec![1_u8; 64 * 1024 * 1024];

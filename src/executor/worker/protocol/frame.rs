@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_out_whole_in_whatever_pieces_they_come() {
+    fn messages_are_decoded_from_pieces_of_any_size() {
         let long = "x".repeat(3 * READ_BYTES);
         let messages = ["", "short", long.as_str(), "again", long.as_str(), "last"];
         let mut bytes = Vec::new();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_neither_sent_nor_waited_for() {
+    fn a_message_that_is_too_long_is_neither_sent_nor_read() {
         let mut sending = b"before".to_vec();
         let error = encode(&"x".repeat(MESSAGE_BYTES_MAX), &mut sending).unwrap_err();
         assert!(matches!(error, FrameError::TooLong(length) if length == MESSAGE_BYTES_MAX + 2));
