@@ -45,13 +45,9 @@ pub struct Preview {
 
 impl Preview {
     /// Reads `{"trigger", "after", "inclusive", "count"}`. Without `after` the times begin at the trigger's start, or now if
-    /// it has no start. A trigger that never fires has no times here, although a job with it is refused.
-    pub fn new(request: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
-        Self::new_while(request, zone, now, || true)
-    }
-
-    /// The same as [`Preview::new`], but gives up as soon as `may_go_on` returns false.
-    pub fn new_while(
+    /// it has no start. A trigger that never fires has no times here, although a job with it is refused. Gives up with an
+    /// error as soon as `may_go_on` returns false.
+    pub fn new(
         request: Value,
         zone: &Zone,
         now: Timestamp,
@@ -95,11 +91,11 @@ impl Preview {
         Ok(Self { trigger, times, from, until })
     }
 
-    /// The same as [`Preview::new`], but an error names the trigger's type, as in `cron.hour`. For people, who do not see the
-    /// JSON form.
+    /// The same as [`Preview::new`] without a limit of its time. An error names the trigger's type, as in `cron.hour`, for
+    /// people, who do not see the JSON form.
     pub fn new_by_type(request: Value, zone: &Zone, now: Timestamp) -> Result<Self, Invalid> {
         let kind = request.pointer("/trigger/type").and_then(Value::as_str).map(str::to_owned);
-        Self::new(request, zone, now).map_err(|invalid| by_type(invalid, kind.as_deref()))
+        Self::new(request, zone, now, || true).map_err(|invalid| by_type(invalid, kind.as_deref()))
     }
 
     /// The occurrences in the previewed time that the clock skips.

@@ -54,7 +54,7 @@ impl PreviewLimits {
             // Held until the computation ends, even if the client has gone.
             let _held = (slot, turn);
             let begin = Instant::now();
-            Preview::new_while(question, &zone, now, || begin.elapsed() < TIME_MAX)
+            Preview::new(question, &zone, now, || begin.elapsed() < TIME_MAX)
         });
         let preview = computing.await.map_err(|error| ApiError::unavailable(error.to_string()))?;
         Ok(preview?)
@@ -87,7 +87,7 @@ mod tests {
     fn a_preview_that_takes_too_long_is_refused() {
         let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
         let question = json!({"trigger": {"type": "interval", "hours": 1}, "count": 2});
-        let refused = Preview::new_while(question, &Zone::utc(), now, || false).unwrap_err();
+        let refused = Preview::new(question, &Zone::utc(), now, || false).unwrap_err();
         assert_eq!(refused.field, "count");
     }
 }
