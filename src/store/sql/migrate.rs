@@ -160,7 +160,7 @@ fn is_missing(dialect: &dyn Dialect, error: &sqlx::Error) -> bool {
 /// Looks how the schema stands in a database that has these tables with names of ours, and changes nothing. The tables must
 /// have been listed before: tables of ours are created together with the note of their migration, so they never exist
 /// without it.
-pub(super) async fn look_beside<C: Migrate>(
+pub(super) async fn check_schema<C: Migrate>(
     dialect: &dyn Dialect,
     taken: Vec<String>,
     connection: &mut C,
@@ -224,7 +224,7 @@ pub(super) async fn look_at_sqlite(path: &Path) -> Result<Schema, SchemaError> {
     let mut connection =
         SqliteConnectOptions::new().filename(path).read_only(true).connect().await?;
     let schema = match existing_in_sqlite(&mut connection).await {
-        Ok(taken) => look_beside(&Sqlite, taken, &mut connection, &migrator).await,
+        Ok(taken) => check_schema(&Sqlite, taken, &mut connection, &migrator).await,
         Err(error) => Err(error.into()),
     };
     connection.close().await?;
@@ -255,7 +255,7 @@ pub(super) async fn look_at_server<C: Migrate + SqlConnection>(
     migrator: &Migrator,
 ) -> Result<Schema, SchemaError> {
     let taken = existing_tables(dialect, connection).await?;
-    look_beside(dialect, taken, connection, migrator).await
+    check_schema(dialect, taken, connection, migrator).await
 }
 
 /// Migrates a schema to this version if it is older, and returns how it stood. A current schema is only read, since the user
@@ -266,7 +266,7 @@ pub(super) async fn bring<C: Migrate>(
     connection: &mut C,
     mut migrator: Migrator,
 ) -> Result<Schema, SchemaError> {
-    let schema = look_beside(dialect, taken, connection, &migrator).await?;
+    let schema = check_schema(dialect, taken, connection, &migrator).await?;
     if schema.is_current() {
         return Ok(schema);
     }

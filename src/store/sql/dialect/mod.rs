@@ -1,5 +1,5 @@
 //! What each kind of database does in its own way. There is one file for each of them, and everything else asks it through
-//! [`Dialect`]; what a database server needs beside it is [`ServerDatabase`](super::server::ServerDatabase).
+//! [`Dialect`]; what a database server needs in addition is [`ServerDatabase`](super::server::ServerDatabase).
 //!
 //! A new database is a file here, a line in `url.rs`, and its migrations.
 
@@ -21,10 +21,19 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// The question which of these tables exist, where tables would be created. `names` is a list of literals.
     fn existing_tables(&self, names: &str) -> String;
 
-    /// The codes of its errors.
-    fn errors(&self) -> &'static ErrorTables;
+    /// The codes of its errors. A file has none: the connection that writes it has errors of its own kind.
+    fn errors(&self) -> &'static ErrorTables {
+        const NONE: ErrorCodes = ErrorCodes { states: &[], numbers: &[] };
+        &ErrorTables {
+            passing: NONE,
+            denied: NONE,
+            refused_value: NONE,
+            whole_server: NONE,
+            missing_table: NONE,
+        }
+    }
 
-    /// The number of an error, if the database numbers its errors beside the codes of the standard.
+    /// The number of an error, if the database has its own numbers in addition to the codes of the standard.
     fn error_number(&self, _error: &dyn DatabaseError) -> Option<u16> {
         None
     }
@@ -180,7 +189,7 @@ pub(super) struct Update {
     pub(super) keys: &'static [&'static str],
     /// A column that counts the writes.
     pub(super) count_up: Option<&'static str>,
-    /// What must hold of the row beside its keys.
+    /// A condition on the row in addition to its keys.
     pub(super) only: Option<&'static str>,
 }
 

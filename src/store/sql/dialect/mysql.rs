@@ -10,8 +10,6 @@ use sqlx::{AssertSqlSafe, Column as _, MySqlConnection, Row as _, TypeInfo as _,
 
 use super::{Dialect, ErrorCodes, ErrorTables, JoinedUpdate, Update, placeholders};
 use crate::invalid::Invalid;
-use crate::store::StoreError;
-use crate::store::sql::error_text::ErrorContext;
 use crate::store::sql::migrate::{self, Schema, SchemaError};
 use crate::store::sql::query::Query;
 use crate::store::sql::server::{HintListener, ServerDatabase, sql_connection};
@@ -157,14 +155,6 @@ impl ServerDatabase for MySql {
         options.get_socket().is_some()
     }
 
-    async fn check_session(
-        _connection: &mut MySqlConnection,
-        _options: &MySqlConnectOptions,
-        _context: &ErrorContext,
-    ) -> Result<(), StoreError> {
-        Ok(())
-    }
-
     /// Nodes that start together take turns, by a lock of our own: the migrator waits for its lock for a number of seconds
     /// that MariaDB refuses, and then goes on without it.
     async fn migrate(
@@ -173,7 +163,7 @@ impl ServerDatabase for MySql {
     ) -> Result<Schema, SchemaError> {
         migrator.set_locking(false);
         let taken = migrate::existing_tables(&Self, connection).await?;
-        let schema = migrate::look_beside(&Self, taken, connection, &migrator).await;
+        let schema = migrate::check_schema(&Self, taken, connection, &migrator).await;
         // While another node migrates, a version may look applied by half.
         let may_be_under_way = matches!(schema, Ok(_) | Err(SchemaError::Dirty(_)));
         if schema.as_ref().is_ok_and(Schema::is_current) || !may_be_under_way {
@@ -188,11 +178,6 @@ impl ServerDatabase for MySql {
         let unlock = "do release_lock(concat('punctual ', md5(database())))";
         sqlx::query(unlock).execute(&mut *connection).await?;
         schema
-    }
-
-    /// These databases have no notifications: the other nodes look by themselves.
-    fn hint(_id: &str) -> Option<Query> {
-        None
     }
 
     async fn listen(_readers: &MySqlPool) -> Result<NoHints, sqlx::Error> {
@@ -232,7 +217,7 @@ async fn bring(
     Err(migrate::refused(&MySql, schema, error))
 }
 
-/// Stands for the listener of a database without notifications.
+/// These databases have no notifications: the other nodes look by themselves.
 #[derive(Debug)]
 pub(crate) struct NoHints;
 

@@ -9,7 +9,6 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgRow};
 use sqlx::{Column as _, Connection as _, PgConnection, Row as _, TypeInfo as _, ValueRef as _};
 
 use super::{Dialect, ErrorCodes, ErrorTables};
-use crate::invalid::Invalid;
 use crate::store::StoreError;
 use crate::store::sql::error_text::ErrorContext;
 use crate::store::sql::migrate::{self, Schema, SchemaError};
@@ -91,17 +90,11 @@ impl ServerDatabase for Postgres {
     /// them, and lose their own leases.
     const CORE_SESSION: &'static [&'static str] =
         &["set idle_in_transaction_session_timeout = 2000"];
-    const READER_SESSION: &'static [&'static str] = &[];
-    const FIRST_SESSION: &'static [&'static str] = &[];
 
     /// A connection pooler refuses a setting that it does not know, and nothing here is read as a float.
     fn parse(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
         let options = PgConnectOptions::from_str(url)?;
         Ok(options.application_name("punctual").extra_float_digits(None))
-    }
-
-    fn check_options(_options: &PgConnectOptions) -> Result<(), Invalid> {
-        Ok(())
     }
 
     fn is_at_socket(options: &PgConnectOptions) -> bool {

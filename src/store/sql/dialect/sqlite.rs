@@ -1,6 +1,6 @@
 //! `SQLite`, in a file.
 
-use super::{Dialect, ErrorCodes, ErrorTables};
+use super::Dialect;
 
 const MIGRATIONS: &[(&str, &str)] = &[
     ("init", include_str!("../../../../migrations/sqlite/0001_init.sql")),
@@ -15,18 +15,6 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("failing", include_str!("../../../../migrations/sqlite/0010_failing.sql")),
 ];
 
-/// The connection that writes a file has errors of its own kind, so the errors of `sqlx` matter only for the schema.
-const ERRORS: ErrorTables = {
-    const NONE: ErrorCodes = ErrorCodes { states: &[], numbers: &[] };
-    ErrorTables {
-        passing: NONE,
-        denied: NONE,
-        refused_value: NONE,
-        whole_server: NONE,
-        missing_table: NONE,
-    }
-};
-
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sqlite;
 
@@ -37,10 +25,6 @@ impl Dialect for Sqlite {
 
     fn existing_tables(&self, names: &str) -> String {
         format!("select name from sqlite_schema where name in ({names}) order by name")
-    }
-
-    fn errors(&self) -> &'static ErrorTables {
-        &ERRORS
     }
 
     fn integer_type(&self) -> &'static str {

@@ -1,6 +1,6 @@
 //! A database server. One connection belongs to the scheduler, so that it never waits behind readers; the others read.
 //!
-//! [`ServerDatabase`] is what differs between servers beside their [`Dialect`]; the files of `dialect` implement it. The
+//! [`ServerDatabase`] is what differs between servers in addition to their [`Dialect`]; the files of `dialect` implement it. The
 //! rest of the store knows a server as a [`ServerUrl`] and, when it is open, as an [`OpenServer`].
 
 mod connect;
@@ -35,7 +35,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A future of a call to a server.
 pub(super) type ServerFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What a kind of server does in its own way, beside its [`Dialect`].
+/// What a kind of server does in its own way, in addition to its [`Dialect`].
 pub(super) trait ServerDatabase: Dialect + Sized + 'static {
     type Db: Database<Connection = Self::Connection>;
     type Connection: Connection<Database = Self::Db, Options = Self::Options>
@@ -52,9 +52,9 @@ pub(super) trait ServerDatabase: Dialect + Sized + 'static {
     /// What is set on the connection of the scheduler.
     const CORE_SESSION: &'static [&'static str];
     /// What is set on the connections of readers.
-    const READER_SESSION: &'static [&'static str];
+    const READER_SESSION: &'static [&'static str] = &[];
     /// What is set on the connection that checks the server and its schema at a start.
-    const FIRST_SESSION: &'static [&'static str];
+    const FIRST_SESSION: &'static [&'static str] = &[];
 
     /// Reads a URL.
     fn parse(url: &str) -> Result<Self::Options, sqlx::Error>;

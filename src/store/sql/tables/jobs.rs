@@ -22,7 +22,7 @@ use crate::zone::Zone;
 pub(crate) static JOBS: SqlTable<Job, JobDraft> =
     SqlTable::new("jobs", &[FIXED, DEFINED, SCHEDULE]);
 
-/// The section from which on an update writes a job that was defined anew.
+/// The section from which on an update writes a job that was defined again.
 pub(crate) const FROM_DEFINED: usize = 1;
 /// The section from which on an update writes a job that has only moved on in its schedule.
 pub(crate) const FROM_SCHEDULE: usize = 2;
