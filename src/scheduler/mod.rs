@@ -18,6 +18,8 @@ mod backoff;
 mod cluster;
 pub mod declare;
 mod drain;
+#[cfg(test)]
+mod fixtures;
 pub mod handle;
 mod hooks;
 mod inputs;

@@ -221,3 +221,156 @@ impl PoolCache {
         self.reach = Coverage::Until(key.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::JobState;
+    use crate::scheduler::fixtures::{at, due_again, due_job};
+
+    const POOL: &str = "default";
+
+    fn pools() -> [String; 1] {
+        [POOL.to_owned()]
+    }
+
+    fn window(until: Option<i64>, limit: usize) -> FetchWindow {
+        FetchWindow { until: until.map(at), limit }
+    }
+
+    /// The ids of the cached jobs that are due at this second, in order.
+    fn due(cache: &DueCache, second: i64) -> Vec<String> {
+        cache.due_at(POOL, at(second)).map(|job| job.id.to_string()).collect()
+    }
+
+    fn next_at(cache: &DueCache, second: i64) {
+        assert_eq!(cache.next(&pools()), NextDue::At(Some(at(second))));
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_pool_that_was_not_fetched() {
+        let mut cache = DueCache::default();
+        assert!(cache.needs_fetch(POOL, at(0)));
+        assert_eq!((cache.next(&pools()), cache.first_due()), (NextDue::Unknown, None));
+        cache.put(Arc::new(due_job("a", 10)));
+        assert!(due(&cache, 10).is_empty(), "it would be the only one of who knows how many");
+    }
+
+    #[test]
+    fn when_all_jobs_were_fetched_the_store_is_not_asked_again() {
+        let mut cache = DueCache::default();
+        cache.fill(POOL, window(None, 10), vec![due_job("b", 20), due_job("a", 10)]);
+        assert!(!cache.needs_fetch(POOL, at(1000)));
+        next_at(&cache, 10);
+        assert_eq!(
+            (due(&cache, 9), due(&cache, 20)),
+            (vec![], vec!["a".to_owned(), "b".to_owned()])
+        );
+        cache.put(Arc::new(due_job("c", 1_000_000)));
+        assert!(cache.reaches(POOL, at(2_000_000)));
+        for id in ["a", "b", "c"] {
+            cache.remove(&JobId::parse(id).unwrap());
+        }
+        assert_eq!(cache.next(&pools()), NextDue::At(None), "no job will be due");
+    }
+
+    #[test]
+    fn a_window_is_complete_up_to_its_end() {
+        let mut cache = DueCache::default();
+        cache.fill(POOL, window(Some(100), 10), vec![due_job("a", 10)]);
+        cache.put(Arc::new(due_job("late", 100)));
+        assert_eq!(due(&cache, 1000), ["a"], "there may be others like it in the store");
+        next_at(&cache, 10);
+        assert!(!cache.needs_fetch(POOL, at(100)), "a cached job is due before any other");
+        cache.remove(&JobId::parse("a").unwrap());
+        next_at(&cache, 100);
+        assert!(!cache.needs_fetch(POOL, at(99)) && cache.needs_fetch(POOL, at(100)));
+    }
+
+    #[test]
+    fn a_fetch_that_reached_its_limit_is_complete_up_to_its_last_job() {
+        let mut cache = DueCache::default();
+        cache.fill(POOL, window(None, 2), vec![due_job("a", 10), due_job("b", 20)]);
+        assert!(cache.reaches(POOL, at(19)) && !cache.reaches(POOL, at(20)));
+        cache.put(Arc::new(due_job("c", 15)));
+        assert_eq!(due(&cache, 20), ["a", "c", "b"]);
+        // Jobs that are so large that the claim ended early.
+        let large = Job { bytes: CLAIM_BYTES, ..due_job("a", 10) };
+        cache.fill(POOL, window(None, 2), vec![large]);
+        assert!(!cache.reaches(POOL, at(10)));
+    }
+
+    #[test]
+    fn the_first_of_several_pools_counts_if_all_are_known() {
+        let mut cache = DueCache::default();
+        let pools = ["default", "other"].map(str::to_owned);
+        cache.fill("default", window(None, 10), vec![due_job("a", 20)]);
+        assert_eq!(cache.next(&pools), NextDue::Unknown);
+        let other = Job { executor: "other".to_owned(), ..due_job("b", 10) };
+        cache.fill("other", window(None, 10), vec![other]);
+        assert_eq!(cache.next(&pools), NextDue::At(Some(at(10))));
+        assert_eq!(cache.first_due(), Some(at(10)));
+    }
+
+    #[test]
+    fn a_job_that_is_written_is_found_where_it_is_now_and_nowhere_else() {
+        let mut cache = DueCache::default();
+        cache.fill("other", window(None, 10), Vec::new());
+        cache.fill(POOL, window(None, 10), vec![due_job("a", 10), due_job("b", 20)]);
+        cache.put(Arc::new(due_job("a", 30)));
+        assert_eq!(
+            (due(&cache, 10), due(&cache, 30)),
+            (vec![], vec!["b".to_owned(), "a".to_owned()])
+        );
+        cache.put(Arc::new(Job { executor: "other".to_owned(), ..due_job("a", 30) }));
+        assert_eq!(
+            (due(&cache, 30), cache.due_at("other", at(30)).count()),
+            (vec!["b".to_owned()], 1)
+        );
+        cache.put(Arc::new(Job { state: JobState::Finished, ..due_job("b", 20) }));
+        assert!(due(&cache, 30).is_empty(), "a job that has finished is not due");
+    }
+
+    #[test]
+    fn jobs_that_were_read_again_replace_those_that_are_cached() {
+        let mut cache = DueCache::default();
+        cache.fill(POOL, window(None, 10), vec![due_job("a", 10)]);
+        let read = [due_job("a", 20), due_job("b", 20)].map(Arc::new);
+        cache.refresh(read.iter());
+        assert_eq!((due(&cache, 10), due(&cache, 20)), (vec![], vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn jobs_that_will_not_be_due_are_handed_back() {
+        let mut cache = DueCache::default();
+        let broken = Job { state: JobState::Finished, ..due_job("b", 0) };
+        let unreadable = cache.fill(POOL, window(None, 2), vec![due_job("a", 10), broken]);
+        assert_eq!(unreadable.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["b"]);
+        let broken = Job { state: JobState::Finished, ..due_job("b", 0) };
+        cache.fill(POOL, window(None, 1), vec![broken]);
+        assert!(cache.needs_fetch(POOL, at(0)), "a page of them says nothing of the next one");
+    }
+
+    #[test]
+    fn a_cache_that_grows_drops_its_later_half() {
+        let mut cache = DueCache::default();
+        cache.fill(POOL, window(None, CACHED_JOBS), Vec::new());
+        let job = due_job("any", 0);
+        for number in 0..=2 * CACHED_JOBS {
+            let second = i64::try_from(number).unwrap();
+            cache.put(Arc::new(due_again(&job, &number.to_string(), second)));
+        }
+        let cached = i64::try_from(CACHED_JOBS).unwrap();
+        assert_eq!(due(&cache, 10 * cached).len(), CACHED_JOBS);
+        assert!(cache.reaches(POOL, at(cached - 1)) && !cache.reaches(POOL, at(cached)));
+        next_at(&cache, 0);
+        // The same with a few jobs that are large.
+        cache.fill(POOL, window(None, CACHED_JOBS), Vec::new());
+        for (id, second) in [("a", 10), ("b", 20), ("c", 30)] {
+            let large = Job { bytes: CLAIM_BYTES, ..due_job(id, second) };
+            cache.put(Arc::new(large));
+        }
+        assert_eq!(due(&cache, 30), ["a"]);
+        assert!(!cache.reaches(POOL, at(20)));
+    }
+}

@@ -310,3 +310,189 @@ pub(crate) fn is_run_of(job: &Job, run: &Run) -> bool {
     // A job that was added while the clock was ahead may have runs that are older than itself. They have its anchor.
     run.anchor == job.anchor || run.created_at >= job.created_at
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::run::SkipReason;
+    use crate::scheduler::fixtures::{at, due_job, job, run, shared};
+
+    fn step() -> Step {
+        Step::new(at(100), "here".into(), None)
+    }
+
+    /// The changes of a step in a few words each.
+    fn written(step: &mut Step) -> Vec<String> {
+        let word = |change: Change| match change {
+            Change::InsertJob(job) => format!("insert {} {}", job.id, job.revision),
+            Change::UpdateJob(job) => format!("update {} {}", job.id, job.revision),
+            Change::AdvanceJob(job) => format!("advance {} {}", job.id, job.revision),
+            Change::DeleteJob { id, revision, .. } => format!("delete {id} {revision}"),
+            Change::InsertRun(run) => format!("insert run {} {}", run.id, run.state.word()),
+            Change::UpdateRun { run, held_by } => format!("update run {} of {held_by}", run.id),
+            Change::SetPaused(since) => format!("paused {}", since.is_some()),
+            other => format!("{other:?}"),
+        };
+        step.take_changes(|_| None).into_iter().map(word).collect()
+    }
+
+    /// A job as the store has it.
+    fn stored(id: &str) -> Arc<Job> {
+        Arc::new(Job { revision: 7, ..job(id, json!({})) })
+    }
+
+    #[test]
+    fn a_job_that_changes_several_times_is_written_once_and_counts_one_revision() {
+        let mut step = step();
+        let before = stored("a");
+        step.add_loaded(&before);
+        assert!(!step.writes(&before.id));
+        step.advance(due_job("a", 110));
+        let after = step.put(Job { name: "new".to_owned(), ..due_job("a", 120) });
+        assert_eq!(after.revision, 8);
+        assert!(Arc::ptr_eq(step.job(&before.id).unwrap(), &after));
+        step.advance(Job { run_count: 3, ..Job::clone(&after) });
+        assert_eq!(step.job(&before.id).unwrap().revision, 8);
+        assert_eq!(written(&mut step), ["update a 8"], "all of it, since it was defined meanwhile");
+    }
+
+    #[test]
+    fn a_job_that_only_advances_is_written_in_part_and_one_that_was_only_read_is_not() {
+        let mut step = step();
+        for id in ["a", "b"] {
+            step.add_loaded(&stored(id));
+        }
+        step.advance(due_job("b", 110));
+        assert_eq!(step.jobs().count(), 2);
+        assert_eq!(written(&mut step), ["advance b 8"]);
+        let taken: Vec<JobId> = step.take_written().map(|(id, _)| id).collect();
+        assert_eq!(taken, [JobId::parse("b").unwrap()]);
+    }
+
+    #[test]
+    fn a_job_that_comes_and_goes_in_one_step_is_never_written() {
+        let mut step = step();
+        let id = step.put(due_job("a", 110)).id.clone();
+        step.delete(&id);
+        assert!(step.job(&id).is_none());
+        assert!(written(&mut step).is_empty());
+    }
+
+    #[test]
+    fn a_job_that_is_removed_and_added_again_is_the_same_row() {
+        let mut step = step();
+        let before = stored("a");
+        step.add_loaded(&before);
+        step.delete(&before.id);
+        let again = step.put(Job { created_at: at(100), ..due_job("a", 110) });
+        assert_eq!((again.revision, again.created_at), (8, before.created_at));
+        assert_eq!(written(&mut step), ["update a 8"]);
+        // What is loaded later does not undo what the step has decided.
+        step.add_loaded(&before);
+        assert_eq!(step.job(&before.id).unwrap().revision, 8);
+    }
+
+    #[test]
+    fn a_job_is_deleted_at_the_revision_that_the_store_has() {
+        let mut step = step();
+        step.add_loaded(&stored("a"));
+        let id = step.put(due_job("a", 110)).id.clone();
+        step.delete(&id);
+        assert_eq!(written(&mut step), ["delete a 7"]);
+        assert!(step.take_written().all(|(_, job)| job.is_none()));
+    }
+
+    #[test]
+    fn the_owner_of_a_job_is_decided_when_it_is_written() {
+        let mut step = step();
+        let id = step.put(due_job("a", 110)).id.clone();
+        let changes = step.take_changes(|job| Some(format!("owner of {}", job.id).into()));
+        let [Change::InsertJob(job)] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!(job.owner.as_deref(), Some("owner of a"));
+        assert_eq!(step.job(&id).unwrap().owner, job.owner, "memory has it as the store does");
+    }
+
+    #[test]
+    fn a_row_that_a_step_adds_is_written_once_as_it_is_at_the_end() {
+        let mut step = step();
+        let job = due_job("a", 110);
+        let (fresh, known) = (run("fresh", &job, 100), run("known", &job, 90));
+        step.insert_run(Arc::new(fresh.clone()));
+        for run in [fresh, known] {
+            let state = RunState::Running { started_at: at(100) };
+            step.update_run(Arc::new(Run { state, ..run }));
+        }
+        assert_eq!(written(&mut step), ["insert run fresh running", "update run known of here"]);
+    }
+
+    #[test]
+    fn a_row_of_skipped_occurrences_grows_and_says_how_far_it_went_before() {
+        let mut step = step();
+        let reason = SkipReason::Overlap;
+        let state = RunState::Skipped { reason, last_scheduled_at: at(20), count: 2 };
+        let row = Run { state, ..run("row", &due_job("a", 110), 10) };
+        let more = Span { first: at(30), last: at(50), count: 3 };
+        let grown = step.extend_skipped(&row, more).unwrap();
+        let expected = RunState::Skipped { reason, last_scheduled_at: at(50), count: 5 };
+        assert_eq!(grown.state, expected);
+        let [Change::ExtendSkipped { former_last, .. }] = &step.take_changes(|_| None)[..] else {
+            panic!("nothing is extended")
+        };
+        assert_eq!(*former_last, at(20));
+        assert!(step.extend_skipped(&run("run", &due_job("a", 110), 10), more).is_none());
+    }
+
+    #[test]
+    fn a_pause_is_written_when_it_changes_something() {
+        let mut step = step();
+        step.set_paused(true);
+        step.set_paused(true);
+        assert_eq!(step.paused_since(), Some(at(100)));
+        step.set_paused(false);
+        assert_eq!(written(&mut step), ["paused true", "paused false"]);
+        let mut step = Step::new(at(100), "here".into(), Some(at(50)));
+        step.set_paused(true);
+        assert_eq!((step.paused_since(), written(&mut step).len()), (Some(at(50)), 0));
+    }
+
+    #[test]
+    fn instants_before_a_step_are_given_out_once() {
+        let mut step = step();
+        let given = [step.date_back(), step.date_back()];
+        assert!(given[1] < given[0] && given[0] < at(100), "{given:?}");
+        let micros = |at: Timestamp| at.timestamp_micros();
+        assert_eq!(micros(at(100)) - micros(given[1]), 2);
+        // Another step of the same instant goes on where this one ended; one a second later begins again.
+        let mut same = Step { dated_back: step.dated_back, ..self::step() };
+        assert!(same.date_back() < given[1]);
+        let mut later = Step::new(at(101), "here".into(), None);
+        later.dated_back = step.dated_back;
+        assert_eq!(micros(at(101)) - micros(later.date_back()), 1);
+    }
+
+    #[test]
+    fn changes_of_one_kind_follow_each_other_in_the_order_in_which_they_were_made() {
+        let mut step = step();
+        let job = shared(&due_job("a", 110));
+        step.set_paused(true);
+        step.update_run(Arc::new(run("1", &job, 90)));
+        step.insert_run(Arc::new(run("2", &job, 100)));
+        step.update_run(Arc::new(run("0", &job, 90)));
+        step.insert_run(Arc::new(run("1b", &job, 100)));
+        step.add_loaded(&stored("b"));
+        step.advance(due_job("b", 110));
+        step.put(due_job("c", 110));
+        let expected = [
+            "insert c 1",
+            "advance b 8",
+            "insert run 2 pending",
+            "insert run 1b pending",
+            "update run 1 of here",
+            "update run 0 of here",
+            "paused true",
+        ];
+        assert_eq!(written(&mut step), expected);
+    }
+}

@@ -113,3 +113,80 @@ impl Instances {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::scheduler::fixtures::{hook_run, job, run, shared};
+
+    fn elsewhere(job: &Job, running: u32, waiting: u32) -> Vec<(JobId, InFlightCount)> {
+        vec![(job.id.clone(), InFlightCount { running, waiting })]
+    }
+
+    fn waiting(run: Run, job: &Job, needs_cluster_check: bool) -> WaitingRun {
+        WaitingRun { run: Arc::new(run), job: shared(job), needs_cluster_check, event: None }
+    }
+
+    #[test]
+    fn instances_of_all_nodes_count_waiting_or_running() {
+        let job = job("a", json!({"max_instances": 3}));
+        let first = run("1", &job, 0);
+        let mut instances = Instances::default();
+        assert!(instances.has_free_instance(&job) && !instances.has_in_flight(&job.id));
+        instances.wait(&first);
+        instances.set_other_nodes(elsewhere(&job, 1, 0));
+        assert!(instances.has_free_instance(&job));
+        instances.set_other_nodes(elsewhere(&job, 1, 1));
+        assert!(!instances.has_free_instance(&job));
+        instances.end_waiting(&first);
+        instances.start(&first);
+        assert!(!instances.has_free_instance(&job), "it runs now");
+        instances.end(&job.id, true);
+        assert!(instances.has_free_instance(&job) && instances.has_in_flight(&job.id));
+        instances.set_other_nodes(Vec::new());
+        assert!(!instances.has_in_flight(&job.id));
+    }
+
+    #[test]
+    fn a_run_starts_when_fewer_than_max_instances_run_on_all_nodes() {
+        let job = job("a", json!({"max_instances": 2}));
+        let next = waiting(run("2", &job, 0), &job, false);
+        let mut instances = Instances::default();
+        instances.start(&run("1", &job, 0));
+        assert!(instances.may_start(&next, InstanceView::ThisNode));
+        instances.set_other_nodes(elsewhere(&job, 0, 9));
+        assert!(instances.may_start(&next, InstanceView::ThisNode), "waiting runs do not run");
+        instances.set_other_nodes(elsewhere(&job, 1, 0));
+        assert!(!instances.may_start(&next, InstanceView::AllNodes));
+    }
+
+    #[test]
+    fn a_run_that_needs_a_cluster_check_starts_in_a_step_that_knows_all_nodes() {
+        let job = job("a", json!({}));
+        let next = waiting(run("1", &job, 0), &job, true);
+        let instances = Instances::default();
+        assert!(!instances.may_start(&next, InstanceView::ThisNode));
+        assert!(instances.may_start(&next, InstanceView::AllNodes));
+    }
+
+    #[test]
+    fn hook_runs_are_no_instances_but_in_flight() {
+        let job = job("a", json!({}));
+        let hook = hook_run("hook", &job, 0);
+        let mut instances = Instances::default();
+        instances.start(&run("1", &job, 0));
+        instances.wait(&hook);
+        let count = instances.here(&job.id);
+        assert_eq!((count.running, count.waiting, count.hooks), (1, 0, 1));
+        let waits = waiting(hook.clone(), &job, true);
+        assert!(instances.may_start(&waits, InstanceView::ThisNode), "beside the run");
+        instances.end(&job.id, true);
+        assert!(instances.has_free_instance(&job) && instances.has_in_flight(&job.id));
+        instances.end_waiting(&hook);
+        assert!(!instances.has_in_flight(&job.id), "nothing is kept of a job without runs");
+    }
+}

@@ -343,3 +343,121 @@ fn started(run: &Run, waiting: Option<&WaitingRun>, max_crashes: u32) -> Started
 fn is_suspect(run: &Run, max_crashes: u32) -> bool {
     run.crashes > 0 && run.crashes.saturating_add(1) >= max_crashes
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::executor::ExecutorKind;
+    use crate::scheduler::fixtures::{at, job, pool, run, shared};
+
+    /// The pool `default` with this many workers, and runs that are lost with their third crash.
+    fn capacity(max_workers: usize) -> Capacity {
+        let pools = [("default".to_owned(), pool(ExecutorKind::ProcessPool, max_workers))];
+        Capacity::new(&pools.into(), 3, false)
+    }
+
+    fn wait(capacity: &mut Capacity, run: Run, job: &Job) {
+        let (run, job) = (Arc::new(run), shared(job));
+        capacity.wait(WaitingRun { run, job, needs_cluster_check: false, event: None }, at(0));
+    }
+
+    fn started(capacity: &mut Capacity) -> Vec<String> {
+        let started = capacity.take_startable(InstanceView::ThisNode);
+        started.iter().map(|waiting| waiting.run.id.to_string()).collect()
+    }
+
+    fn id(text: &str) -> RunId {
+        RunId(text.into())
+    }
+
+    #[test]
+    fn a_run_waits_for_a_worker_and_for_an_instance_of_its_job() {
+        let (alone, many) = (job("alone", json!({})), job("many", json!({"max_instances": 9})));
+        let mut capacity = capacity(3);
+        for (id, job) in
+            [("a1", &alone), ("a2", &alone), ("m1", &many), ("m2", &many), ("m3", &many)]
+        {
+            wait(&mut capacity, run(id, job, 0), job);
+        }
+        assert_eq!(started(&mut capacity), ["a1", "m1", "m2"]);
+        assert_eq!(capacity.free(&id("m1"), None).job.unwrap().id, many.id);
+        assert_eq!(started(&mut capacity), ["m3"], "the second one of its job still waits");
+        capacity.free(&id("a1"), None);
+        assert_eq!(started(&mut capacity), ["a2"]);
+        assert!(capacity.free(&id("a1"), None).job.is_none(), "it has ended already");
+    }
+
+    #[test]
+    fn one_crash_suspect_runs_at_a_time() {
+        let job = job("a", json!({"max_instances": 9}));
+        let mut capacity = capacity(9);
+        for (id, crashes) in [("1", 2), ("2", 2), ("3", 1), ("4", 0)] {
+            wait(&mut capacity, Run { crashes, ..run(id, &job, 0) }, &job);
+        }
+        assert_eq!(started(&mut capacity), ["1", "3", "4"]);
+        capacity.free(&id("3"), None);
+        assert!(started(&mut capacity).is_empty());
+        capacity.free(&id("1"), None);
+        assert_eq!(started(&mut capacity), ["2"]);
+    }
+
+    #[test]
+    fn an_attempt_whose_run_belongs_to_another_node_takes_a_worker_and_no_instance() {
+        let job = job("a", json!({}));
+        let lost = run("lost", &job, 0);
+        let mut capacity = capacity(1);
+        capacity.add_abandoned(&lost);
+        wait(&mut capacity, run("next", &job, 0), &job);
+        assert!(started(&mut capacity).is_empty());
+        capacity.remove_abandoned(&lost.execution());
+        capacity.remove_abandoned(&lost.execution());
+        assert_eq!(started(&mut capacity), ["next"]);
+    }
+
+    #[test]
+    fn the_overlap_rule_decides_about_runs_beyond_max_instances() {
+        for (overlap, accepts) in [("skip", false), ("queue", true), ("replace", true)] {
+            let job = job("a", json!({"overlap": overlap}));
+            let mut capacity = capacity(1);
+            assert!(capacity.accepts_instance(&job));
+            wait(&mut capacity, run("1", &job, 0), &job);
+            started(&mut capacity);
+            assert_eq!(capacity.accepts_instance(&job), accepts, "{overlap}");
+        }
+        let job = job("a", json!({"overlap": "queue"}));
+        let mut capacity = capacity(1);
+        for number in 0..WAITING_PER_JOB_MAX {
+            assert!(capacity.accepts_instance(&job), "{number}");
+            wait(&mut capacity, run(&number.to_string(), &job, 0), &job);
+        }
+        assert!(!capacity.accepts_instance(&job), "one slow job does not fill the queue");
+    }
+
+    #[test]
+    fn a_running_attempt_is_judged_by_its_job_as_it_is_now() {
+        let old = job("a", json!({}));
+        let mut capacity = capacity(1);
+        wait(&mut capacity, run("1", &old, 0), &old);
+        started(&mut capacity);
+        capacity.redefine(&Arc::new(job("a", json!({"name": "new"}))));
+        assert_eq!(capacity.job_of(&id("1")).unwrap().name, "new");
+        capacity.forget_job(&old.id);
+        assert!(capacity.job_of(&id("1")).is_none() && capacity.is_running(&id("1")));
+    }
+
+    #[test]
+    fn runs_that_are_taken_from_a_queue_are_in_flight_no_more() {
+        let job = job("a", json!({}));
+        let mut capacity = capacity(1);
+        for id in ["1", "2", "3"] {
+            wait(&mut capacity, run(id, &job, 0), &job);
+        }
+        assert_eq!(capacity.take_run(&id("2")).unwrap().run.id, id("2"));
+        assert!(capacity.take_run(&id("2")).is_none());
+        assert_eq!(capacity.waiting_jobs(), BTreeSet::from([job.id.clone()]));
+        assert_eq!(capacity.take_waiting(&job.id).len(), 2);
+        assert!(!capacity.has_in_flight(&job.id) && capacity.take_waiting(&job.id).is_empty());
+    }
+}

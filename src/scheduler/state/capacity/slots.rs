@@ -270,3 +270,159 @@ fn is_early(waiting: &WaitingRun, now: Timestamp) -> bool {
     let longest = hooks::retry_policy(job, run).map_or(TimeDelta::zero(), |retry| retry.longest());
     run.attempt > 1 && left > TimeDelta::zero() && left <= longest
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scheduler::fixtures::{at, hook_run, job, pool, run, shared};
+
+    fn processes(max_workers: usize) -> PoolSlots {
+        PoolSlots::new(&pool(ExecutorKind::ProcessPool, max_workers), false)
+    }
+
+    fn waiting(run: Run, job: &Job) -> WaitingRun {
+        WaitingRun { run: Arc::new(run), job: shared(job), needs_cluster_check: false, event: None }
+    }
+
+    /// The ids of the runs that get a worker now, in order.
+    fn started(slots: &mut PoolSlots) -> Vec<String> {
+        let started = std::iter::from_fn(|| slots.take_startable(|_| true));
+        started.map(|waiting| waiting.run.id.to_string()).collect()
+    }
+
+    #[test]
+    fn workers_go_to_the_highest_priority_then_to_what_is_due_first_then_to_what_came_first() {
+        let (low, high) = (job("low", json!({})), job("high", json!({"priority": 5})));
+        let mut slots = processes(9);
+        for (id, job, second) in
+            [("a", &low, 20), ("b", &low, 10), ("c", &high, 30), ("d", &low, 10)]
+        {
+            slots.wait(waiting(run(id, job, second), job), at(40));
+        }
+        assert_eq!(started(&mut slots), ["c", "b", "d", "a"]);
+    }
+
+    #[test]
+    fn a_process_pool_starts_as_many_runs_as_it_has_workers() {
+        let job = job("a", json!({}));
+        let mut slots = processes(2);
+        for id in ["1", "2", "3"] {
+            slots.wait(waiting(run(id, &job, 0), &job), at(0));
+        }
+        assert_eq!(started(&mut slots), ["1", "2"]);
+        let status = slots.status("default");
+        assert_eq!((status.busy, status.waiting, slots.free()), (2, 1, 0));
+        // Short runs change nothing: a process takes no run ahead.
+        slots.free_worker(Some(TimeDelta::zero()));
+        assert_eq!(started(&mut slots), ["3"]);
+        slots.resize(4);
+        assert_eq!(slots.free(), 2);
+    }
+
+    #[test]
+    fn threads_take_runs_ahead_once_runs_are_short_and_only_those_that_may_run_twice() {
+        let mut slots = PoolSlots::new(&pool(ExecutorKind::ThreadPool, 1), false);
+        assert_eq!(slots.free(), 1, "nothing is known of how long runs take");
+        for _ in 0..100 {
+            slots.occupy();
+            slots.free_worker(Some(TimeDelta::microseconds(10)));
+        }
+        assert!(slots.free() > 10 && slots.free() <= 1 + AHEAD_MAX, "{}", slots.free());
+        let (once, again) = (job("once", json!({"on_crash": "lose"})), job("again", json!({})));
+        for (id, job) in [("1", &once), ("2", &once), ("3", &again)] {
+            slots.wait(waiting(run(id, job, 0), job), at(0));
+        }
+        assert_eq!(started(&mut slots), ["1", "3"], "a crash would lose the second one unbegun");
+        assert_eq!(slots.status("default").waiting, 2, "what is taken ahead still waits");
+        slots.free_worker(Some(TimeDelta::seconds(1)));
+        assert_eq!(slots.free(), 0, "one long run counts at once");
+    }
+
+    #[test]
+    fn a_retry_waits_for_its_time() {
+        let job = job("a", json!({"retry": {"max_attempts": 3, "delay": 60}}));
+        let mut slots = processes(1);
+        let retry = Run { attempt: 2, ..run("retry", &job, 60) };
+        slots.wait(waiting(retry.clone(), &job), at(0));
+        assert_eq!((slots.next_retry(), slots.status("default").retrying), (Some(at(60)), 1));
+        assert!(!slots.queue_due_retries(at(59)));
+        assert!(started(&mut slots).is_empty());
+        assert!(slots.queue_due_retries(at(60)));
+        assert_eq!((started(&mut slots), slots.next_retry()), (vec!["retry".to_owned()], None));
+        // One that is due already does not wait.
+        slots.free_worker(None);
+        slots.wait(waiting(retry, &job), at(60));
+        assert_eq!(started(&mut slots), ["retry"]);
+    }
+
+    #[test]
+    fn a_retry_does_not_wait_for_hours_that_a_clock_was_set_back() {
+        let retry = json!({"max_attempts": 3, "delay": 60, "max_delay": 60});
+        let job = job("a", json!({"retry": retry}));
+        let mut slots = processes(1);
+        slots.wait(waiting(Run { attempt: 2, ..run("retry", &job, 7260) }, &job), at(7200));
+        assert!(!slots.queue_due_retries(at(7201)));
+        assert!(slots.queue_due_retries(at(0)), "two hours are longer than any delay of the job");
+        assert_eq!(started(&mut slots), ["retry"]);
+    }
+
+    #[test]
+    fn a_full_queue_takes_no_due_run() {
+        let small = job("a", json!({}));
+        let mut slots = processes(1);
+        for number in 0..QUEUE_LIMIT {
+            assert!(slots.accepts_due_run() && slots.accepts_extra_run(), "{number}");
+            slots.wait(waiting(run(&number.to_string(), &small, 0), &small), at(0));
+        }
+        assert!(!slots.accepts_due_run() && !slots.accepts_extra_run());
+        assert_eq!(slots.take(|_| true).len(), QUEUE_LIMIT);
+        let large = Job { bytes: QUEUE_BYTES, ..small };
+        slots.wait(waiting(run("large", &large, 0), &large), at(0));
+        assert!(!slots.accepts_due_run() && !slots.accepts_extra_run(), "a few large jobs fill it");
+        assert_eq!(started(&mut slots), ["large"]);
+        assert!(slots.accepts_due_run(), "what runs is not in the queue");
+    }
+
+    #[test]
+    fn on_a_shared_store_no_more_due_runs_wait_than_soon_get_a_worker() {
+        let job = job("a", json!({}));
+        let mut slots = PoolSlots::new(&pool(ExecutorKind::ProcessPool, 2), true);
+        for id in ["1", "2"] {
+            assert!(slots.accepts_due_run());
+            slots.wait(waiting(run(id, &job, 0), &job), at(0));
+        }
+        assert!(!slots.accepts_due_run(), "another node may have a free worker");
+        assert!(slots.accepts_extra_run(), "what was asked of this node waits here");
+    }
+
+    #[test]
+    fn waiting_runs_follow_a_new_definition_but_hook_runs_and_runs_of_another_pool_do_not() {
+        let old = job("a", json!({}));
+        let elsewhere = Job { executor: "other".to_owned(), ..old.clone() };
+        let mut slots = processes(9);
+        let event = Some(Arc::new(json!("a report")));
+        slots.wait(waiting(run("run", &old, 0), &old), at(0));
+        slots.wait(waiting(run("stays", &elsewhere, 0), &elsewhere), at(0));
+        let hook = waiting(hook_run("hook", &old, 0), &old);
+        slots.wait(WaitingRun { event, ..hook }, at(0));
+        slots.redefine(&Arc::new(job("a", json!({"priority": 5, "name": "new"}))));
+        let taken = std::iter::from_fn(|| slots.take_startable(|_| true));
+        let names: Vec<_> =
+            taken.map(|waiting| (waiting.run.id.to_string(), waiting.job.name.clone())).collect();
+        let expected = [("run", "new"), ("stays", "a"), ("hook", "a")];
+        assert_eq!(names, expected.map(|(id, name)| (id.to_owned(), name.to_owned())));
+    }
+
+    #[test]
+    fn a_pool_with_a_free_worker_keeps_nobody_waiting() {
+        let (low, high) = (job("low", json!({})), job("high", json!({"priority": 5})));
+        let mut slots = processes(1);
+        slots.wait(waiting(run("1", &high, 20), &high), at(30));
+        slots.wait(waiting(run("2", &low, 10), &low), at(30));
+        assert_eq!(slots.status("default").waiting_since, None);
+        slots.occupy();
+        assert_eq!(slots.status("default").waiting_since, Some(at(10)), "of any priority");
+    }
+}
