@@ -1,4 +1,4 @@
-//! Commands that do what they should not: none of them takes the daemon's pool down, hangs it, or leaves anything behind.
+//! Commands that do what they should not: none of them breaks or blocks the pool, or leaves anything behind.
 //!
 //! A program of its own, because each test counts the open files and the memory of its whole process, one test at a time.
 //! `tests/run.sh` runs it once more with the commands in cgroups.
@@ -122,7 +122,7 @@ fn describe(pid: i32) -> String {
 async fn a_command_that_ignores_the_request_to_end_is_killed_with_grandchildren_that_have_fled() {
     let mut torture = Torture::new().await;
     let mut ready = torture.home.signal("ready");
-    // One in another session, one that nobody is the parent of, one that nobody can ask either.
+    // One in another session, one without a parent, one that ignores every request as well.
     let script = format!(
         "trap '' TERM; setsid sh -c 'sleep 600 & wait' & (setsid sleep 600 &) & \
         (trap '' HUP; nohup setsid sh -c 'while :; do sleep 600; done' > /dev/null 2>&1 &); \
@@ -231,7 +231,7 @@ async fn a_command_that_goes_past_its_limits_fails_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_executed_says_why() {
+async fn a_command_that_cannot_be_executed_says_why() {
     let mut torture = Torture::new().await;
     let argv = |words: &[&str]| json!({"type": "command", "argv": words});
     let garbage = torture.file("garbage", &[0x7f, 0x00, 0xff, 0x17], 0o755);
@@ -284,7 +284,7 @@ async fn what_cannot_be_executed_says_why() {
 }
 
 #[tokio::test]
-async fn a_user_that_may_not_enter_or_execute_is_told_so() {
+async fn a_user_that_may_not_enter_or_execute_gets_an_error_that_says_so() {
     if !is_root() {
         return left_out("another user can be tested by root only");
     }

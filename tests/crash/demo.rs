@@ -1,4 +1,4 @@
-//! The demonstration, killed: orders do not stay open because a daemon was away, and counters are set right.
+//! The demo under crashes: orders do not stay open because a daemon was down, and counters are repaired.
 
 use std::path::Path;
 
@@ -71,7 +71,7 @@ async fn after_a_crash_no_order_stays_open_beyond_its_time() {
     let client = home.client();
     // However long the crash takes to come, no order expires before it.
     client.pause_all().await.unwrap();
-    // One that is due while nobody is there, by its own job.
+    // One that is due while no daemon runs, by its own job.
     let new = json!({"user_id": 1, "amount": 990, "expires_in_seconds": 1}).to_string();
     let order = call(&address, "POST", "/v1_0/orders", new).await;
     daemon.kill();

@@ -1,4 +1,4 @@
-//! A daemon that is killed again and again: what it has acknowledged is kept, and nothing happens twice.
+//! A daemon that is killed again and again keeps what it has acknowledged, and does nothing twice.
 
 use punctual::client::Client;
 use serde_json::json;
@@ -44,7 +44,7 @@ async fn check_declared(client: &Client, round: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_outlives_any_crash_and_nothing_runs_twice() {
+async fn acknowledged_changes_survive_every_crash_and_nothing_runs_twice() {
     let home = Home::new(CONFIG);
     let (client, file) = (home.client(), home.path().join("ran.txt"));
     let (mut random, mut book) = (Random(seed()), Book::default());

@@ -1,8 +1,8 @@
-//! Daemons under load that are killed, stopped, or lose their database: what they have acknowledged is kept, and nothing
-//! happens twice.
+//! Daemons under load that are killed, suspended, or lose their database. They keep what they have acknowledged, and do
+//! nothing twice.
 //!
-//! A program of its own, because each test drives several daemons for as long as the rest of a module takes, and the
-//! moments at which it kills them are in milliseconds: beside other tests they would seldom hit what they aim at.
+//! A program of its own, because each test drives several daemons at full load and kills them at moments that are a few
+//! milliseconds apart. With other tests on the same processors, the kills would seldom hit what they aim at.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! Daemons that share a database server, of which one after the other is killed or stopped: what any of them has
+//! Daemons that share a database server, while one after the other is killed or suspended. What any of them has
 //! acknowledged is kept, and nothing happens twice.
 
 use std::collections::{BTreeMap, BTreeSet};

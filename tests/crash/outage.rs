@@ -1,4 +1,4 @@
-//! A database that goes away under a running daemon, and comes back: everybody is told, and work resumes by itself.
+//! A database that fails under a running daemon and comes back: clients get errors meanwhile, and work resumes by itself.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -174,7 +174,7 @@ async fn is_rerun(home: &Home, mut work: Work) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ends_while_a_stop_waits_for_the_store_is_recorded_when_that_is_back() {
+async fn runs_that_end_while_a_stop_waits_for_the_store_are_recorded_once_it_is_back() {
     let Some(server) = Server::<Postgres>::start() else { return };
     let home = draining(300, &format!("[store]\nurl = \"{}\"\n", server.url()));
     let mut daemon = home.start();
@@ -423,7 +423,7 @@ async fn refused_by<K: Kind>() {
     refuses_a_text(&home, refuse).await;
 }
 
-/// A database that refuses a text: its sender is told, the end of a run is recorded, and all others go on.
+/// A database that refuses a text: its sender gets an error, the end of a run is recorded, and everything else goes on.
 async fn refuses_a_text(home: &Home, refuse: impl AsyncFn(&Home)) {
     let daemon = home.start();
     let client = home.client();
@@ -514,7 +514,7 @@ async fn a_full_disk_delays_and_nothing_more() {
     outage(&home, |daemon| limit(daemon, "65536"), |daemon| limit(daemon, "unlimited")).await;
 }
 
-/// A folder whose daemons may not do everything: where the tests run as root, they run as a user that nobody else is.
+/// A folder whose daemons are not root: where the tests run as root, the daemons run as a user that no other process has.
 fn unprivileged() -> Home {
     if !rustix::process::geteuid().is_root() {
         return Home::new("");

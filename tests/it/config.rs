@@ -1,4 +1,4 @@
-//! A faulty `jobs.toml`: one line that leads to the key, before anything is touched.
+//! A faulty `jobs.toml` is refused with one line that names the key, before anything is changed.
 
 use std::path::Path;
 
@@ -94,7 +94,7 @@ fn a_heartbeat_holds_no_password() {
 }
 
 #[test]
-fn what_is_not_toml_is_refused_at_its_place() {
+fn invalid_toml_is_refused_with_its_position() {
     refused("a = 1\nb = = 2\n", "2:5", "not TOML");
     refused("[scheduler\n", "1:11", "not TOML");
     refused("[scheduler]\ndrain_seconds = 1\ndrain_seconds = 2\n", "3:1", "not TOML");
@@ -345,7 +345,7 @@ fn the_file_of_the_repository_declares_no_job_and_opens_no_port() {
 }
 
 #[test]
-fn what_the_file_of_the_repository_says_of_defaults_is_so() {
+fn the_defaults_in_the_comments_of_jobs_toml_are_right() {
     for file in ["jobs.toml", "src/daemon/demo.toml"] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         commented_keys_show_defaults(&std::fs::read_to_string(file).unwrap());

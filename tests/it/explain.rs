@@ -1,4 +1,4 @@
-//! Explanations: what is said of a job at an instant, from a ledger that the scheduler has made.
+//! Explanations of what a job did at an instant, from a ledger that the scheduler wrote.
 
 use punctual::clock::Timestamp;
 use punctual::explain::{ExplainInputs, explain};
@@ -143,7 +143,7 @@ async fn a_run_that_was_cancelled_says_why_and_whether_it_had_begun() {
 }
 
 #[tokio::test]
-async fn of_an_occurrence_whose_row_is_gone_nothing_is_made_up() {
+async fn nothing_is_made_up_about_an_occurrence_whose_row_is_gone() {
     let mut world = world_with(json!({})).await;
     world.tick(at(10)).await;
     let job = world.job("a").await.unwrap();
@@ -157,7 +157,7 @@ async fn of_an_occurrence_whose_row_is_gone_nothing_is_made_up() {
 }
 
 #[tokio::test]
-async fn what_was_not_due_says_when_it_is_and_what_the_clock_has_to_do_with_it() {
+async fn an_instant_without_an_occurrence_is_explained_with_the_next_one_and_the_clock_change() {
     let mut world = world_with(json!({})).await;
     world.tick(at(10)).await;
     let between = said(&world, at(15), at(16), None).await;

@@ -1,7 +1,7 @@
 //! Integration tests. The modules mirror `src`; what they share is the crate in `tests/support`.
 //!
 //! They are one program, because linking is most of the cost of a small test program. A test that needs a process of its
-//! own is in another program beside this one, whose head says why.
+//! own is in another program, whose head says why.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -82,7 +82,7 @@ fn nothing_stays_of_a_process_that_was_killed() {
     assert!(folders.iter().all(|folder| !Path::new(folder).exists()));
 }
 
-/// Handles of a process and of all its descendants, which tell when each has ended.
+/// Handles of a process and of all its descendants, to wait for the end of each.
 fn watch(process: &str, found: &mut Vec<OwnedFd>) {
     let pid = Pid::from_raw(process.parse().unwrap()).unwrap();
     let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));

@@ -1,4 +1,4 @@
-//! What every job owes: a row for each of its occurrences, and what was answered about it.
+//! What the ledger must have of every job: a row for each of its occurrences, and what was acknowledged.
 
 use std::sync::Arc;
 

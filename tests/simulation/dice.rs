@@ -1,4 +1,4 @@
-//! Everything random in a world: one number decides it all, so that a world can be seen again.
+//! Everything random in a world: one number, the seed, decides it, so that a world can be replayed.
 
 /// A small generator whose whole state is its seed.
 #[derive(Debug, Clone)]

@@ -1,5 +1,5 @@
-//! What the store must hold by now, learnt from every write that it took, and the promises about
-//! a write: each is judged by what was there before it.
+//! What the store must hold by now, as learnt from every write that it accepted, and the promises
+//! about writes: each write is judged by what was there before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub(crate) struct Ledger {
     started: BTreeSet<(RunId, u32)>,
     /// How attempts ended that were not the last of their run.
     attempts: BTreeMap<(RunId, u32), (Outcome, Arc<str>)>,
-    /// What was told.
+    /// The ends that were reported.
     pub(crate) told: BTreeSet<(RunId, &'static str)>,
     /// Whether the last run of a job has failed; none if it cannot be known. A job that is not here does not fail.
     pub(crate) failing: BTreeMap<JobId, Option<bool>>,
@@ -418,7 +418,7 @@ impl Ledger {
     }
 }
 
-/// Whether a run tells of another one.
+/// Whether a run is a hook run.
 pub(crate) fn is_event(run: &Run) -> bool {
     matches!(run.cause, Cause::Event { .. })
 }

@@ -1,5 +1,5 @@
 //! A node of a world: one process after the other, each with a name of its own, a clock that may
-//! be wrong, and what waits to be told to it.
+//! be wrong, and the inputs that wait for its scheduler.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -83,7 +83,7 @@ pub(crate) struct Node {
     /// When another process is started, if this one is dead.
     pub(crate) starts_at: Option<Timestamp>,
     pub(crate) workplace: Workplace,
-    /// What has ended and was not told yet.
+    /// Completions that were not reported yet.
     pub(crate) completions: Vec<Completion>,
     stop: Stop,
     /// What the process judges by.
@@ -91,7 +91,7 @@ pub(crate) struct Node {
     pub(crate) failures: u32,
     process: Process,
     wake: Option<Timestamp>,
-    /// Whether the clock was set during a step: the kernel tells the next wait of it.
+    /// Whether the clock was set during a step: the kernel then ends the next wait.
     clock_was_set: bool,
     commands: Vec<PendingRequest>,
     asked: Vec<Asked>,
@@ -187,7 +187,7 @@ impl Node {
         self.asked.push(Asked { writes, request, answer });
     }
 
-    /// The clock is set; the alarm of a daemon tells it.
+    /// The clock is set; the alarm of a daemon notices it.
     pub(crate) fn set_clock(&mut self, by: TimeDelta) {
         self.offset += by;
         self.wake = Some(Timestamp::MIN_UTC);

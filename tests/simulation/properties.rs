@@ -1,4 +1,4 @@
-//! The promises, each by its name: what is found broken says which one.
+//! The promises, each with its name, which the report of a broken one shows.
 
 /// What always holds, whatever happens.
 #[derive(Debug, Clone, Copy)]
@@ -31,10 +31,10 @@ pub(crate) enum Property {
     AtMostOnce,
     /// A run is tried again only after a failure that may pass, as often as its job says, and not before its time.
     Retries,
-    /// Each end that a job has a task for is told once, by a run that is written together with it.
+    /// Each end that a job has a hook for is reported once, by a run that is written together with it.
     ToldOnce,
-    /// Between two successes of a job with `on_failure_once` one failure is told, and with `on_recovery` each success that
-    /// follows a failure is told as its end.
+    /// Between two successes of a job with `on_failure_once` one failure is reported, and with `on_recovery` each success that
+    /// follows a failure is reported as its end.
     Outages,
     /// A job, or a scheduler, that is paused makes no run of its schedule.
     Paused,
@@ -46,7 +46,7 @@ pub(crate) enum Property {
     Queues,
     /// A run goes from state to state as the ledger's head says, by the hand of the node that holds it.
     LegalSteps,
-    /// A node takes only what nobody holds: what it had itself, or what a node held that was given up.
+    /// A node takes only what no live node holds: what it had itself, or what a node held that was given up.
     TakesFromTheDead,
     /// A step that only moves a job in its schedule leaves its definition alone.
     Definition,
@@ -56,7 +56,7 @@ pub(crate) enum Property {
     NothingLeaks,
     /// A node that is asked to go on at once does not do so for ever.
     Rests,
-    /// When nothing fails any more, no run stays in flight for ever, what is due is fired, and nobody holds a job back.
+    /// When nothing fails any more, no run stays in flight for ever, what is due is fired, and no node holds a job back.
     Settles,
     /// After a clock was hours ahead and is right again, every recurring job fires again within its period.
     Continues,

@@ -1,4 +1,4 @@
-//! What clients of a world ask for: jobs of every kind, and what can be done to them.
+//! What the clients of a world request: jobs of every kind, and every change of them.
 
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;

@@ -1,4 +1,4 @@
-//! The end of a world: nothing fails any more, and everything has to come to an end.
+//! The end of a world: nothing fails any more, and everything that was begun has to end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

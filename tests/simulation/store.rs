@@ -24,7 +24,7 @@ const TRACE_SHOWN: usize = 120;
 /// A text that the database cannot keep.
 pub(crate) const POISON: &str = "poison";
 
-/// What all processes of a world share, beside the store.
+/// What all processes of a world share, apart from the store.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) dice: Dice,

@@ -1,4 +1,4 @@
-//! What hooks report: each end of a run to the hooks of its job, and what these make of an outage.
+//! What hooks must report: each end of a run to the hooks of its job, and outages as these count them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::ledger::{Ledger, is_event};
 use crate::properties::Property;
 
 impl Ledger {
-    /// What has ended, and was to be told, is told by runs that are written with it.
+    /// The end of a run that has hooks is reported by runs that are written with it.
     pub(crate) fn are_told(&mut self, node: &Arc<str>, changes: &[Change]) {
         for change in changes {
             let (Change::InsertRun(run) | Change::UpdateRun { run, .. }) = change else { continue };
@@ -94,9 +94,9 @@ impl Ledger {
             [false, true].into_iter().filter(|fails| was_failing.is_none_or(|was| was == *fails));
         let tells = |before: bool| versions.iter().map(move |job| tells(job, event, before));
         let told: Vec<bool> = before.flat_map(tells).collect();
-        // A node without pools has nobody to tell it; the one that has it does.
+        // A node without pools cannot run a hook; the node that has the pool does.
         let must = !told.contains(&false) && !self.without_pools.contains(node);
-        // What was gone for a while has nobody to tell.
+        // A job that was gone for a while has no hook to run.
         let added = self.added[&run.id];
         let versions = self.versions.get(&run.job_id).into_iter().flatten();
         let was_gone =
@@ -113,7 +113,7 @@ impl Ledger {
     }
 }
 
-/// Whether a job tells an event of a run, by whether it was failing before.
+/// Whether a job has a hook for an event of a run, given whether it was failing before.
 fn tells(job: &Job, event: HookEvent, was_failing: bool) -> bool {
     let policy = &job.policy;
     match event {
@@ -126,7 +126,7 @@ fn tells(job: &Job, event: HookEvent, was_failing: bool) -> bool {
     }
 }
 
-/// What the end of a run is to those who want to be told.
+/// The event that the end of a run is to its hooks.
 fn event_of(run: &Run) -> Option<HookEvent> {
     match &run.state {
         RunState::Skipped { reason: SkipReason::Missed, .. } => Some(HookEvent::Missed),

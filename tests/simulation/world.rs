@@ -277,7 +277,7 @@ impl World {
         }
     }
 
-    /// Some of what is executed ends, well or not; what has ended may be told twice.
+    /// Some executions end, well or not; a completion may be reported twice.
     fn end_some(&mut self) {
         for node in &mut self.nodes {
             let executions = std::mem::take(&mut *node.workplace.lock().unwrap());
@@ -307,7 +307,7 @@ impl World {
         true
     }
 
-    /// Until nobody has anything to do at this instant.
+    /// Until no node has anything to do at this instant.
     pub(crate) fn run_until_quiet(&mut self) {
         for _ in 0..POLLS {
             if !self.poll_one(false) {

@@ -1,4 +1,4 @@
-//! What has to be so of jobs, ledger and processes after any crashes.
+//! What must be true of jobs, ledger and processes after any crashes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// An instant in UTC that does not come while tests run: a job that is due then runs only when it is told to.
+/// An instant in UTC that does not come while tests run: a job that is due then runs only on request.
 pub const NEVER: &str = "2100-01-01 00:00:00";
 
 /// A job that is due once, at an instant in UTC.
@@ -10,7 +10,7 @@ pub fn once(id: &str, at: &str, task: Value) -> Value {
     json!({"id": id, "trigger": {"type": "date", "run_date": at, "timezone": "UTC"}, "task": task})
 }
 
-/// A job that runs only when it is told to.
+/// A job that runs only on request.
 pub fn by_hand(id: &str, task: Value) -> Value {
     once(id, NEVER, task)
 }

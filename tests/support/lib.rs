@@ -300,7 +300,7 @@ pub fn listen(socket: UnixDatagram) -> (mpsc::Receiver<Vec<String>>, UnixDatagra
                 Ok(0) => return,
                 Ok(length) => {
                     let text = String::from_utf8_lossy(&buffer[..length]);
-                    // A daemon that nobody listens to goes on all the same.
+                    // The receiver may be gone; the daemon goes on all the same.
                     drop(tell.send(text.lines().map(str::to_owned).collect()));
                 }
                 Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::Interrupted),
@@ -311,12 +311,12 @@ pub fn listen(socket: UnixDatagram) -> (mpsc::Receiver<Vec<String>>, UnixDatagra
 }
 
 impl Daemon {
-    /// Waits until the daemon tells its service manager this line.
+    /// Waits until the daemon sends this line to its service manager.
     pub fn wait_for(&mut self, line: &str) {
         self.wait_until(|said| said == line);
     }
 
-    /// Waits until the daemon tells its service manager such a line, and gives it.
+    /// Waits until the daemon sends such a line to its service manager, and returns it.
     pub fn wait_until(&mut self, is_wanted: impl Fn(&str) -> bool) -> String {
         loop {
             let mut lines = self.message().into_iter();
@@ -334,7 +334,7 @@ impl Daemon {
         })
     }
 
-    /// How often the daemon has told its service manager this line, of what was not looked at yet.
+    /// How often the daemon has sent this line to its service manager, among the messages not looked at yet.
     pub fn told(&mut self, line: &str) -> usize {
         self.messages.try_iter().flatten().filter(|said| said == line).count()
     }

@@ -1,5 +1,5 @@
-//! Load for tests of crashes: callers that add, change, pause, run and remove jobs of their own, and a book of what
-//! has to be so by the answers alone.
+//! Load for tests of crashes: callers that add, change, pause, run and remove jobs of their own, and a book of the state
+//! that follows from the answers alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -107,7 +107,7 @@ impl Stand {
 #[derive(Debug, Default)]
 pub struct Book {
     jobs: BTreeMap<String, BTreeSet<Option<Stand>>>,
-    /// Jobs of which something was told since the last look at them.
+    /// Jobs with an answer since they were last checked.
     fresh: BTreeSet<String>,
     /// Manual runs that were acknowledged.
     pub runs: BTreeSet<String>,
@@ -153,7 +153,7 @@ impl Book {
         self.jobs.values().filter(|stands| **stands == BTreeSet::from([None])).count()
     }
 
-    /// The jobs of which something was told since this was asked last stand as they may.
+    /// Checks the jobs that have had an answer since the last check.
     pub async fn check_fresh(&mut self, client: &Client) {
         for id in std::mem::take(&mut self.fresh) {
             let job = match client.job(&id).await {
@@ -189,7 +189,7 @@ struct Own {
     run: Option<String>,
 }
 
-/// One who calls one daemon after the other, always about jobs that are his alone.
+/// A client that calls one daemon after the other, always about jobs of its own.
 #[derive(Debug)]
 pub struct Caller {
     name: String,
@@ -352,7 +352,7 @@ pub struct Shift {
     told: mpsc::Receiver<Told>,
     callers: JoinSet<Caller>,
     enough: CancellationToken,
-    /// By socket: from then on nobody waits for that daemon.
+    /// By socket: once it is cancelled, no caller waits for that daemon.
     cut: BTreeMap<PathBuf, CancellationToken>,
 }
 

@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 
-/// A port of 127.0.0.1 that the kernel gives to nobody who does not ask for this number, until this is dropped.
+/// A port of 127.0.0.1 that the kernel gives only to processes that ask for its number, until this is dropped.
 ///
-/// It is bound, but nobody listens, so connections are refused. A server can bind it as well, again and again, if it sets
+/// It is bound without a listener, so connections are refused. A server can bind it as well, again and again, if it sets
 /// `SO_REUSEADDR`, as servers do.
 pub struct Port {
     number: u16,

@@ -80,7 +80,7 @@ impl MailServer {
         next.await.expect("no mail came").unwrap()
     }
 
-    /// Whether no mail has come beside those that were asked for.
+    /// Whether no mail has come other than those that were read.
     pub fn is_quiet(&mut self) -> bool {
         self.received.try_recv().is_err()
     }

@@ -1,4 +1,4 @@
-//! A terminal that a test makes, for programs that behave in one as people see them.
+//! A terminal that a test makes, for programs that behave differently in one.
 
 use std::fs::File;
 use std::io::Read;

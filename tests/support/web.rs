@@ -1,4 +1,4 @@
-//! A server of HTTP whose every byte a test decides, and what it was asked.
+//! An HTTP server whose every byte a test decides, and the requests that it got.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -53,7 +53,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Looks again and again until that is what is wanted; what it is instead, if it does not become that. It is for what
-/// tells nobody when it changes.
+/// gives no signal when it changes.
 async fn wait_for<T>(look: impl Fn() -> T, is_wanted: impl Fn(&T) -> bool) -> Result<T, T> {
     let begun = tokio::time::Instant::now();
     loop {

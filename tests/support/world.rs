@@ -38,7 +38,7 @@ type Unsaved = (Execution, Arc<Output>);
 struct Notes {
     /// Every start, with the row as the store had it at that moment.
     starts: Arc<Mutex<Vec<(Assignment, Run)>>>,
-    /// Starts that nobody has completed.
+    /// Starts that have no completion yet.
     open: Arc<Mutex<Vec<Assignment>>>,
     /// Every heartbeat.
     beats: Arc<Mutex<Vec<Heartbeat>>>,
@@ -197,7 +197,7 @@ impl World {
         now: Timestamp,
     ) -> Vec<Result<Response, RequestError>> {
         let (commands, answers) = asked(requests);
-        // The answers tell of a failure.
+        // The answers show a failure.
         drop(self.scheduler.tick(now, commands, Vec::new()).await);
         answered(answers)
     }
@@ -405,7 +405,7 @@ impl World {
         self.crash(now).await;
     }
 
-    /// Everything that was started ends well, and that is told twice.
+    /// Everything that was started succeeds, and each completion is reported twice.
     pub fn complete_all_twice(&mut self, now: Timestamp) {
         let open = self.notes.open.lock().unwrap().clone();
         self.complete_all(now);
@@ -492,7 +492,7 @@ impl World {
         self.notes.starts.lock().unwrap().clone()
     }
 
-    /// Every heartbeat so far: what has happened, and what is told beside it.
+    /// Every heartbeat so far: its event and its text.
     pub fn beats(&self) -> Vec<(HeartbeatEvent, String)> {
         let beats = self.notes.beats.lock().unwrap();
         beats.iter().map(|beat| (beat.event, beat.body.clone())).collect()

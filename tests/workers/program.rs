@@ -19,7 +19,7 @@ fn program(home: &Home) -> WorkerProgram {
 }
 
 #[test]
-fn a_builtin_runs_in_another_process_and_tells_what_it_came_to_and_cost() {
+fn a_builtin_runs_in_another_process_and_reports_its_outcome_and_cost() {
     alone(async {
         let home = Home::new("");
         let mut bench = Bench::workers(2, &program(&home));
@@ -100,7 +100,7 @@ fn a_sleep_that_is_cancelled_or_takes_too_long_ends_and_its_worker_lives_on() {
         let worker = children();
         let forever = json!({"seconds": 600});
         let run = bench.start_builtin("sleep", &forever);
-        // Twice the moment after which a worker hears what it is told.
+        // Twice the time after which a worker reads its messages.
         tokio::time::sleep(Duration::from_millis(50)).await;
         bench.pools.cancel(&run, "enough");
         let cancelled = Outcome::Cancelled { reason: "enough".to_owned() };

@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_mean_what_is_said_of_them() {
+    fn exit_codes_mean_what_the_task_says() {
         let Task::Command(command) = Task::parse(
             &json!({"type": "command", "shell": "x", "success_codes": [3], "no_retry_codes": [0]}),
         )

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use support::Home;
 
-/// The errors that a failing command tells, and its exit code. It prints no answer.
+/// The errors that a failing command prints, and its exit code. It prints no answer.
 fn errors(home: &Home, arguments: &[&str]) -> (i32, Vec<Value>) {
     let output = home.run(arguments);
     let text = String::from_utf8(output.stderr).unwrap();

@@ -1,4 +1,4 @@
-//! The help: of every verb, with examples that can be typed as they stand.
+//! The help of every command, and its examples, which can be typed as they are.
 
 use std::process::Command;
 

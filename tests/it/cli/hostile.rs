@@ -1,4 +1,4 @@
-//! Foreign text on its way to a terminal: what commands one is shown escaped, on every way out.
+//! Text from others on its way to a terminal: control characters are escaped in every output.
 
 use serde_json::{Value, json};
 

@@ -82,7 +82,7 @@ async fn a_job_is_explained_now_and_at_a_time() {
     let script = format!("echo ran > {}", signal.path.display());
     let trigger = ["--at", "2020-01-01", "--timezone", "Asia/Tokyo"];
     home.ok(&[&["add", "late"], &trigger[..], &["--", "/bin/sh", "-c", &script]].concat());
-    // What runs has its row, which then tells when it has ended.
+    // What runs has its row, which later has the time of its end.
     signal.next().await;
     let rows = support::ledger(&home.client(), "late").await;
     support::ended(&home.client(), text(&rows[0], "id")).await;
@@ -98,7 +98,7 @@ async fn a_job_is_explained_now_and_at_a_time() {
         home.fails(&["explain", "late", "--at", "noon"]).1.contains("at: \"noon\" is not a time")
     );
     assert!(home.fails(&["explain", "nothing"]).1.contains("there is no job"));
-    // What was run by hand is no occurrence, and is told all the same.
+    // A manual run is no occurrence, but is mentioned as well.
     home.ok(&["add", "never", "--at", "2100-01-01", "--builtin", "noop"]);
     assert!(!home.ok(&["explain", "never"]).contains("by hand"));
     home.ok(&["run", "never", "--wait"]);
@@ -116,7 +116,7 @@ fn health(home: &Home) -> (i32, Value) {
 }
 
 #[test]
-fn the_exit_code_of_status_tells_whether_the_daemon_is_well() {
+fn the_exit_code_of_status_says_whether_the_daemon_is_healthy() {
     let home = Home::new(
         "[[jobs]]\nid = \"own\"\ntrigger = {type = \"interval\", hours = 1}\n\
         task = {type = \"command\", argv = [\"/bin/true\"]}\n",
@@ -231,7 +231,7 @@ fn the_scheduler_as_a_whole_is_paused_and_resumed_also_over_a_restart() {
 }
 
 #[test]
-fn what_makes_no_sense_exits_2() {
+fn usage_errors_exit_2() {
     let home = Home::new("");
     let cases: [(&[&str], &str); 23] = [
         (&[], "Usage"),
@@ -275,7 +275,7 @@ fn what_makes_no_sense_exits_2() {
 }
 
 #[test]
-fn what_the_daemon_refuses_exits_1_with_one_line_that_names_the_fault() {
+fn a_refusal_of_the_daemon_exits_1_with_one_line_that_names_the_fault() {
     let (home, _daemon) = home_with_jobs();
     let cases: [(&[&str], &str); 17] = [
         (&["runs", "nope"], "there is no job and no run \"nope\""),
@@ -331,7 +331,7 @@ fn list_shows_jobs_by_their_next_run_and_selects_them() {
 }
 
 #[test]
-fn show_tells_all_of_a_job_and_its_latest_runs() {
+fn show_prints_all_of_a_job_and_its_latest_runs() {
     let (home, _daemon) = home_with_jobs();
     assert!(home.ok(&["show", "hello"]).contains("no runs yet"));
     home.ok(&["run", "hello", "--wait"]);
@@ -347,7 +347,7 @@ fn show_tells_all_of_a_job_and_its_latest_runs() {
 }
 
 #[test]
-fn run_waits_when_asked_to_and_fails_as_the_run_does() {
+fn the_run_command_waits_on_request_and_fails_as_the_run_does() {
     let (home, _daemon) = home_with_jobs();
     let started = home.ok(&["run", "hello"]);
     let run_id = started.trim_end().strip_prefix("started run ").unwrap();
@@ -525,7 +525,7 @@ fn verbs_with_several_ids_answer_in_json_lines() {
 }
 
 #[test]
-fn status_tells_of_the_daemon_and_its_pools() {
+fn status_describes_the_daemon_and_its_pools() {
     let (home, daemon) = home_with_jobs();
     let said = home.ok(&["status"]);
     let pid = daemon.pid().as_raw_nonzero();
@@ -538,7 +538,7 @@ fn status_tells_of_the_daemon_and_its_pools() {
 }
 
 #[test]
-fn check_and_reload_tell_what_changes() {
+fn check_and_reload_list_the_changes() {
     let home = Home::new("");
     assert!(home.ok(&["check"]).contains("no daemon is running"));
     assert_eq!(

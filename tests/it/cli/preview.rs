@@ -1,4 +1,4 @@
-//! `preview`: what a trigger will do, for people, scripts and programs that converse.
+//! `preview`: when a trigger will fire, for people, scripts and programs that send many questions.
 
 use std::process::Stdio;
 
@@ -38,7 +38,7 @@ fn a_preview_is_a_table_in_the_triggers_zone() {
 }
 
 #[test]
-fn an_interval_is_told_in_the_units_that_it_has() {
+fn an_interval_is_described_in_its_own_units() {
     let home = Home::new("");
     for (typed, said) in
         [("0.5", "500ms"), ("1.5s", "1s500ms"), ("90min", "1h30m"), ("0.0005", "500µs")]
@@ -360,7 +360,7 @@ async fn a_batch_answers_at_once_and_ends_when_nobody_reads() {
         assert_eq!(answer, "{\"ok\":true}\n");
     }
     drop(answers);
-    // The questions do not end, but nobody wants the answers.
+    // The questions do not end, but the answers are no longer read.
     let ended = async {
         while stdin.write_all(question).await.is_ok() {}
         child.wait().await.unwrap()

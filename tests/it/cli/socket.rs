@@ -32,7 +32,7 @@ fn the_daemon_listens_where_the_flag_the_variable_the_file_or_the_environment_sa
     let mut home = Home::new("[control]\nsocket = \"file.sock\"\n");
     let path = |name: &str| home.path().join(name).display().to_string();
     let [flag, variable, file] = ["flag.sock", "variable.sock", "file.sock"].map(path);
-    // What the file says, also for a client that is told nothing, and for `check`.
+    // What the file says, also for a client without options, and for `check`.
     let daemon = home.start();
     assert_eq!(socket_of(&home, &[]), file);
     assert!(home.ok(&["check"]).contains("a reload would change no job"));
@@ -225,7 +225,7 @@ fn machine_daemon(home: &Home) -> Daemon {
 }
 
 #[test]
-fn a_stranger_is_told_which_group_to_join() {
+fn a_user_without_access_is_told_which_group_to_join() {
     let Some(home) = machine() else { return };
     let _daemon = machine_daemon(&home);
     let folder = home.path().join("run");
@@ -252,7 +252,7 @@ fn a_stranger_is_told_which_group_to_join() {
     denied("ask its owner, user root, for access");
     rights(&folder, 54321, 0o750);
     denied("ask its owner, user root, for access");
-    // Others are told the same in their own form.
+    // Scripts get the same in JSON.
     let output = as_nobody(&home, &["list", "--json"]).output().unwrap();
     let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!(error["error"]["code"], "permission_denied", "{error}");

@@ -1,4 +1,4 @@
-//! Answers in a terminal: as wide as it is, coloured if it shows colours; and in a pipe: whole.
+//! Output in a terminal fits its width and has colours if the terminal shows them. In a pipe it is complete.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;

@@ -26,7 +26,7 @@ fn signalling(id: &str, at: &str, signal: &Signal) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_valid_of_a_batch_is_added_and_the_rest_is_named_in_order() {
+async fn valid_jobs_of_a_batch_are_added_and_the_others_are_named_in_order() {
     let home = Home::new("");
     let daemon = home.start();
     let client = home.client();

@@ -1,4 +1,4 @@
-//! The control socket uses or refuses everything that it is given, and nothing that it is given harms it.
+//! The control socket uses or refuses every key that it gets, and no input harms it.
 
 use serde_json::{Value, json};
 use support::definitions::{NEVER, by_hand, noop};
@@ -292,7 +292,7 @@ fn seeds(run: &str) -> Vec<(&'static str, String, String)> {
         ("GET", "/v1/jobs/job/explain?at=2026-12-01T00:00:00Z".into(), String::new()),
     ];
     for (method, path, has_body) in ROUTES {
-        // The scheduler goes on firing, so that its job can tell that it does.
+        // The scheduler goes on firing, which its job shows.
         if !has_body && *path != "/v1/scheduler/pause" {
             seeds.push((method, path.replace("RUN", run).replace("/job", "/fuzz"), String::new()));
         }

@@ -1,4 +1,4 @@
-//! What runs write, as those read it who look on while it is written, and those who come later.
+//! The output of runs, for clients that follow it while it is written and for clients that read it later.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
@@ -110,7 +110,7 @@ async fn a_line_is_seen_while_its_run_goes_on() {
     assert_eq!([said(&mut one).await, said(&mut other).await], ["first", "first"]);
     let so_far = client.output(&run).await.unwrap();
     assert_eq!((text(&so_far, "state"), text(&so_far, "output")), ("running", "first\n"));
-    // One who comes later misses nothing, and one who goes away disturbs nobody.
+    // A follower that comes later misses nothing, and one that leaves disturbs no other.
     let mut late = client.follow(&run, "").await.unwrap();
     assert_eq!(said(&mut late).await, "first");
     drop(other);
@@ -127,7 +127,7 @@ async fn a_line_is_seen_while_its_run_goes_on() {
 }
 
 #[tokio::test]
-async fn stdout_and_stderr_are_told_apart_with_rising_times() {
+async fn stdout_and_stderr_are_distinguished_with_rising_times() {
     let (home, _daemon, client) = daemon("");
     let held = Held::new(&home, "held");
     let wait = held.wait();
@@ -201,7 +201,7 @@ async fn a_run_that_is_tried_again_goes_on_to_be_followed() {
 }
 
 #[tokio::test]
-async fn there_is_a_limit_to_followers_and_one_who_goes_leaves_his_place_at_once() {
+async fn followers_are_limited_and_one_that_leaves_frees_its_place_at_once() {
     let (home, _daemon, client) = daemon("");
     let held = Held::new(&home, "held");
     let run = start(&client, "quiet", &held.wait()).await;
@@ -223,7 +223,7 @@ async fn there_is_a_limit_to_followers_and_one_who_goes_leaves_his_place_at_once
 }
 
 #[tokio::test]
-async fn one_who_asks_and_closes_his_side_still_gets_every_line() {
+async fn a_client_that_closes_its_sending_side_still_gets_every_line() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (home, _daemon, client) = daemon("");
     let held = Held::new(&home, "held");
@@ -289,7 +289,7 @@ async fn the_command_line_prints_lines_as_they_come_and_ends_as_the_run_does() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_ends_ends_what_it_tells() {
+async fn a_daemon_that_ends_ends_the_streams_of_its_followers() {
     let (home, daemon, client) = daemon("[scheduler]\ndrain_seconds = 0\n");
     let run = start(&client, "long", "echo begun; exec sleep 600").await;
     let mut lines = client.follow(&run, "").await.unwrap();
@@ -309,7 +309,7 @@ async fn a_daemon_that_ends_ends_what_it_tells() {
 }
 
 #[tokio::test]
-async fn what_a_run_says_is_printed_while_it_is_waited_for() {
+async fn the_output_of_a_run_is_printed_while_the_client_waits_for_it() {
     let (home, _daemon, client) = daemon("");
     let held = Held::new(&home, "held");
     add(&client, "talks", &format!("echo first; {}; exit 2", held.wait()), json!({})).await;
@@ -328,7 +328,7 @@ async fn what_a_run_says_is_printed_while_it_is_waited_for() {
 }
 
 #[tokio::test]
-async fn what_a_run_on_another_node_writes_comes_when_its_attempt_has_ended() {
+async fn the_output_of_a_run_on_another_node_comes_when_its_attempt_has_ended() {
     let Some(server) = PostgresServer::shared() else { return };
     let config = format!("[store]\nurl = \"{}\"\n", server.database("output"));
     let (home, _daemon, client) = daemon(&config);
@@ -367,7 +367,7 @@ async fn saved(home: &Home, text: &str) {
 }
 
 #[tokio::test]
-async fn what_a_run_printed_outlives_a_crash_of_the_daemon() {
+async fn the_output_of_a_run_survives_a_crash_of_the_daemon() {
     let (home, daemon, client) = daemon("");
     let held = Held::new(&home, "held");
     let wait = held.wait();
@@ -384,7 +384,7 @@ async fn what_a_run_printed_outlives_a_crash_of_the_daemon() {
 }
 
 #[tokio::test]
-async fn what_a_run_printed_until_a_stop_has_interrupted_it_is_kept() {
+async fn the_output_of_a_run_until_a_stop_interrupted_it_is_kept() {
     let (home, daemon, client) = daemon("[scheduler]\ndrain_seconds = 0\n");
     let held = Held::new(&home, "held");
     let script = format!("trap 'echo cleaning up; exit 1' TERM; echo first; {}", held.wait());
@@ -445,7 +445,7 @@ async fn of_many_short_lines_the_documented_bytes_are_kept() {
 }
 
 #[tokio::test]
-async fn one_who_does_not_read_holds_up_nobody_and_is_told_what_he_missed() {
+async fn a_client_that_does_not_read_delays_nobody_and_learns_what_it_missed() {
     let (home, _daemon, client) = daemon("");
     let held = Held::new(&home, "held");
     let script =

@@ -1,5 +1,5 @@
 //! The control socket against clients that do not behave: refusals that have to arrive, connections that are held, and
-//! answers that nobody reads. `PUNCTUAL_SOCKET_ATTACK` multiplies the number of clients.
+//! answers that are never read. `PUNCTUAL_SOCKET_ATTACK` multiplies the number of clients.
 
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ fn a_client_that_asks_before_it_sends_its_body_is_refused_without_it() {
 }
 
 #[test]
-fn what_is_no_http_is_refused_with_the_documented_error() {
+fn input_that_is_not_http_is_refused_with_the_documented_error() {
     let home = Home::new("");
     let _daemon = home.start();
     let long = "x".repeat(200_000);
@@ -239,7 +239,7 @@ fn a_port_without_authentication_that_others_can_reach_is_a_warning() {
     }
 }
 
-/// Waits until a daemon tells its service manager how it stands, with these words.
+/// Waits until a daemon reports a status with these words to its service manager.
 fn stands(daemon: &mut Daemon, words: &str) -> String {
     daemon.wait_until(|line| line.starts_with("STATUS=") && line.contains(words))
 }
@@ -273,7 +273,7 @@ fn a_socket_that_a_job_removes_is_made_again() {
 }
 
 #[test]
-fn what_takes_the_place_of_the_socket_stays_and_is_told() {
+fn a_file_in_the_place_of_the_socket_stays_and_is_reported() {
     let home = Home::new("");
     let mut daemon = home.start();
     stands(&mut daemon, "; listening at ");

@@ -1,4 +1,4 @@
-//! A file of which some jobs are faulty: the daemon starts with the others, and everything says so.
+//! A file with some faulty jobs: the daemon starts with the others, and every view names the faulty ones.
 
 use std::fmt::Write as _;
 
@@ -138,7 +138,7 @@ async fn a_job_that_a_start_finds_faulty_keeps_its_definition_and_goes_on_when_i
     assert!(text(&kept, "reason").starts_with("jobs.toml:5:1: jobs[0].retry: "), "{kept}");
     let other = client.job("other").await.unwrap();
     assert_eq!(text(&other, "state"), "active");
-    // Which job this was nobody knows: nothing is removed.
+    // It is not known which job this was: nothing is removed.
     assert!(daemon.stop().success());
     home.write_config(&(good("kept", 3).replace("id = ", "name = ") + &good("other", 4)));
     let daemon = home.start();
@@ -175,7 +175,7 @@ fn a_fault_of_the_policies_of_all_jobs_is_no_fault_of_each() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_moved_says_whose_jobs_it_has_until_it_names_its_source() {
+async fn a_moved_file_is_told_whose_jobs_it_declares_until_it_names_its_source() {
     let home = Home::new(&good("a", 1));
     assert!(home.start().stop().success());
     let old = home.path().join("jobs.toml");

@@ -1,4 +1,4 @@
-//! Runs that are ended, tried again and told of, by a real daemon.
+//! Runs that are cancelled, retried and reported by hooks, with a real daemon.
 
 use serde_json::{Value, json};
 use support::definitions::{by_hand, shell, with};

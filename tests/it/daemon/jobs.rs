@@ -222,7 +222,7 @@ async fn a_trigger_of_every_type_previews_as_it_then_fires() {
 }
 
 #[tokio::test]
-async fn a_machine_whose_zone_has_no_name_stores_jobs_that_mean_the_same_ever_after() {
+async fn a_machine_whose_zone_has_no_name_stores_jobs_whose_meaning_does_not_change() {
     let rules = "CET-1CEST,M3.5.0,M10.5.0/3";
     let home = Home::new("");
     let daemon = home.start_in(&[("TZ", rules)]);
@@ -311,7 +311,7 @@ async fn bad_input_is_one_clear_error_and_the_daemon_goes_on() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_an_id_is_not_there_whatever_the_database() {
+async fn an_invalid_id_is_not_found_on_every_database() {
     let home = Home::new("");
     let _daemon = home.start();
     let client = home.client();
@@ -562,7 +562,7 @@ fn declaring(id: &str, script: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_script_in_a_file_with_crlf_runs_as_it_was_meant() {
+async fn a_script_in_a_file_with_crlf_runs_as_intended() {
     let script = "if true; then\n  echo yes\nfi\nprintf 'a\\\\r\\\\n' | wc -c\n";
     let home = Home::new(&declaring("script", script).replace('\n', "\r\n"));
     let (_daemon, client) = (home.start(), home.client());
@@ -575,7 +575,7 @@ async fn a_script_in_a_file_with_crlf_runs_as_it_was_meant() {
 }
 
 #[tokio::test]
-async fn an_empty_file_removes_the_declared_jobs_only_if_that_is_asked_for() {
+async fn an_empty_file_removes_the_declared_jobs_only_on_explicit_request() {
     let home = Home::new(&declaring("kept", "true\n"));
     let (daemon, client) = (home.start(), home.client());
     home.write_config("");
@@ -720,7 +720,7 @@ async fn replacing_keeps_the_schedule_where_the_trigger_is_the_same() {
 }
 
 #[tokio::test]
-async fn a_job_that_moves_to_the_file_in_other_words_goes_on_as_it_was() {
+async fn a_job_that_moves_to_the_file_in_another_spelling_keeps_its_schedule() {
     let home = Home::new("[scheduler]\ntimezone = \"Europe/Berlin\"");
     let daemon = home.start();
     home.ok(&[
@@ -895,7 +895,7 @@ async fn a_service_manager_that_does_not_read_holds_up_nothing() {
     while home.client().reload().await.is_err() {
         assert_eq!(daemon.try_wait().unwrap(), None, "the daemon has ended");
     }
-    // Each reload sends two messages, and a socket keeps about ten that nobody reads.
+    // Each reload sends two messages, and a socket keeps about ten unread ones.
     for _ in 0..30 {
         home.client().reload().await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! The daemon's own log: it is one line for each event, and whatever happens to it, jobs go on.
+//! The daemon's own log: it has one line for each event, and jobs go on even if it cannot be written.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, PipeReader, Read};
@@ -116,7 +116,7 @@ fn the_last_error_of_a_daemon_without_a_reader_is_its_exit_code() {
 }
 
 #[tokio::test]
-async fn what_a_client_says_cannot_forge_a_line_of_the_log() {
+async fn a_client_cannot_forge_a_line_of_the_log() {
     let home = Home::new("");
     let (daemon, client) = (home.start(), home.client());
     let job = json!({
@@ -162,7 +162,7 @@ fn a_terminal_gets_plain_lines() {
     assert!(said.starts_with("punctual: jobs.toml") && !said.contains("ansi"), "{said}");
 }
 
-/// Lines of the log that tell of control requests, without their time and their process.
+/// Lines of the log about control requests, without their time and their process.
 fn audit_lines(home: &Home) -> Vec<String> {
     let log = std::fs::read_to_string(home.log()).unwrap();
     let uid = rustix::process::getuid().as_raw();
@@ -345,7 +345,7 @@ fn a_filter_that_is_not_understood_is_refused_in_the_same_words_everywhere() {
 }
 
 #[tokio::test]
-async fn the_run_of_a_hook_is_logged_as_such_with_the_run_that_it_tells_of() {
+async fn a_hook_run_is_logged_as_such_with_the_run_that_it_reports() {
     let home = Home::new("");
     let (daemon, client) = (home.start(), home.client());
     let fail = |message| json!({"type": "builtin", "name": "fail", "args": {"message": message}});

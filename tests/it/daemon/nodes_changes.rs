@@ -1,4 +1,4 @@
-//! Daemons that share a database server, all of them well: what one is told holds for what another one does.
+//! Healthy daemons that share a database server: a change that one of them accepts holds for all.
 
 use std::path::Path;
 
@@ -61,7 +61,7 @@ async fn on_mariadb_a_change_through_one_node_binds_the_node_that_holds_the_job(
     changes_bind::<MariaDb>().await;
 }
 
-/// The next occurrence that a command tells of, and what it says.
+/// The next occurrence that a command reports, and its text.
 async fn occurrence(signal: &mut Signal) -> (Timestamp, String) {
     let line = signal.next().await;
     let (at, word) = line.split_once(' ').unwrap();
@@ -211,7 +211,7 @@ async fn the_status_lists_all_nodes_until_they_leave() {
         assert!(shown.contains(line), "{line} is not in\n{shown}");
     }
     assert!(cluster.daemons.pop().unwrap().stop().success());
-    // It takes leave: nobody waits for its lease to end.
+    // It removes itself from the store: no other node waits for its lease to end.
     becomes("it has left", async || count().await == 1).await;
     let shown = cluster.homes[0].ok(&["status"]);
     assert!(!shown.contains("NODE"), "a node alone needs no list:\n{shown}");

@@ -77,7 +77,7 @@ async fn start_together<K: Kind>() {
         assert_eq!(signal.next().await, "1");
     }
     daemons.into_iter().for_each(Daemon::kill);
-    // They had been given up by one that then crashed too: what they held is nobody's, for all who come.
+    // A node that then crashed too had given them up: what they held belongs to no node, and any may take it.
     server.sql("together", "DELETE FROM nodes");
 
     let daemons = start_all(&homes);

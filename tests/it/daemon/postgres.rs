@@ -1,4 +1,4 @@
-//! `PostgreSQL` servers as people have them: behind a connection pooler, in another encoding, read-only for a while.
+//! `PostgreSQL` servers as they are in practice: behind a connection pooler, in another encoding, read-only for a while.
 
 use serde_json::json;
 use support::servers::Server;

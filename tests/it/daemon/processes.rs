@@ -15,7 +15,7 @@ use support::raw::Raw;
 use support::terminal::{screen, terminal};
 use support::{Home, ended, is_root, left_out, program, run_to_end, text};
 
-/// Adds a job that nobody but a test runs, and gives what a run of it writes.
+/// Adds a job that runs only on request, runs it, and returns its output.
 async fn output(client: &Client, id: &str, task: Value) -> String {
     add(client, id, task).await;
     let run = run_to_end(client, id).await;
@@ -108,7 +108,7 @@ async fn no_file_and_no_lock_of_the_starter_reaches_a_command() {
 }
 
 #[tokio::test]
-async fn what_the_service_manager_tells_the_daemon_is_not_told_to_commands() {
+async fn commands_do_not_inherit_the_variables_of_the_service_manager() {
     let mut home = Home::new("");
     let credentials = home.path().join("credentials");
     std::fs::create_dir(&credentials).unwrap();
@@ -275,7 +275,7 @@ async fn a_command_in_a_terminal_cannot_reach_it_and_ctrl_c_ends_the_daemon() {
 }
 
 #[tokio::test]
-async fn after_a_crash_no_process_of_a_command_lives_on_beside_its_rerun() {
+async fn after_a_crash_no_process_of_a_command_outlives_the_start_of_its_rerun() {
     let home = Home::new("[executors.processpool]\ntype = \"processpool\"\nmax_workers = 5\n");
     let daemon = home.start();
     let client = home.client();
@@ -311,7 +311,7 @@ async fn after_a_crash_no_process_of_a_command_lives_on_beside_its_rerun() {
 }
 
 #[tokio::test]
-async fn as_the_init_of_a_container_the_daemon_reaps_what_others_leave_and_keeps_its_own() {
+async fn as_the_init_of_a_container_the_daemon_reaps_orphans_and_keeps_its_own_children() {
     let unshare = ["--pid", "--fork", "--mount-proc", "--kill-child"];
     if !Command::new("unshare")
         .args(unshare)
@@ -347,7 +347,7 @@ async fn as_the_init_of_a_container_the_daemon_reaps_what_others_leave_and_keeps
 }
 
 #[tokio::test]
-async fn what_can_never_run_here_is_refused_when_it_is_added() {
+async fn a_job_that_can_never_run_here_is_refused_when_it_is_added() {
     let home = Home::new("");
     let folder = home.path().display().to_string();
     let home = if is_root() {
@@ -391,7 +391,7 @@ async fn what_can_never_run_here_is_refused_when_it_is_added() {
     let error = client.add(&hooked).await.unwrap_err().to_string();
     assert!(error.contains("on_failure.user: this daemon lacks"), "{error}");
     assert_the_file_is_judged_too(&home);
-    // Its own name is accepted, and its environment is nobody's to read.
+    // Its own name is accepted, and no other process may read its environment.
     let mut task = shell("id -u; cat /proc/$PPID/environ 2> /dev/null | tr -d '\\0' | wc -c");
     task["user"] = json!(
         nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(if is_root() {
@@ -540,7 +540,7 @@ async fn commands_that_name_no_user_run_as_the_default_user_and_everybody_may_ad
 }
 
 #[tokio::test]
-async fn a_command_that_may_not_be_signalled_is_not_said_to_have_been_asked_to_end() {
+async fn a_command_that_may_not_be_signalled_is_not_reported_as_cancelled() {
     if !is_root() {
         return left_out("only root can start a command of another user");
     }
@@ -577,7 +577,7 @@ async fn a_command_that_may_not_be_signalled_is_not_said_to_have_been_asked_to_e
 }
 
 #[tokio::test]
-async fn a_command_has_a_home_and_a_folder_that_exist_whoever_it_runs_as() {
+async fn a_command_has_a_home_and_a_working_directory_that_exist_under_any_user() {
     let home = Home::new("");
     let daemon = home.start_in(&[("HOME", "/nonexistent"), ("SHELL", "/usr/sbin/nologin")]);
     let client = home.client();

@@ -1,4 +1,4 @@
-//! What of the ledger goes, what stays, and that jobs fire on time meanwhile.
+//! Which rows of the ledger are removed and which are kept, and that jobs fire on time meanwhile.
 
 use std::path::Path;
 use std::time::Duration;
@@ -32,7 +32,7 @@ const MAKE_ROWS: &str = "
 const MAKE_OUTPUTS: &str = "insert into attempt_outputs (run_id, attempt, kept, bytes)
     select id, 1, '{\"head\":[[1,\"stdout\",\"said\"]],\"cut\":0,\"tail\":[]}', 5 from runs";
 
-/// The store's file, open beside the daemon.
+/// The store's file, opened while the daemon has it open.
 async fn open(home: &Home) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(home.path().join("punctual.db"));
     let options = options.busy_timeout(PATIENCE);

@@ -18,7 +18,7 @@ fn command_lines() -> String {
     lines.collect()
 }
 
-/// Whether something of a folder has the secret in it, beside these files.
+/// Which files of a folder contain the secret, apart from these.
 fn found_in(home: &Home, except: &[&str]) -> Vec<String> {
     let files = std::fs::read_dir(home.path()).unwrap().flatten();
     let files = files.filter(|file| file.file_type().unwrap().is_file());
@@ -47,7 +47,7 @@ async fn a_secret_is_used_and_seen_nowhere() {
     let status = client.status().await.unwrap();
     assert!(text(&status, "store").starts_with("postgres://postgres:…@127.0.0.1"), "{status}");
 
-    // Neither a command nor what fails for it tells.
+    // Neither the output of a command nor its error shows it.
     let job = |id: &str, executor: &str, task| {
         json!({"id": id, "executor": executor, "task": task,
             "trigger": {"type": "date", "run_date": "2100-01-01"}})
@@ -120,7 +120,7 @@ fn a_secret_that_cannot_be_read_is_a_fault_at_its_key() {
 }
 
 #[test]
-fn what_only_the_service_has_is_noted_by_a_check_and_asked_for_by_a_migration() {
+fn secrets_that_only_the_service_has_are_noted_by_check_and_required_by_migrate() {
     let mut home = Home::new(
         "[store]\nurl = { credential = \"store-url\" }\n\
          [mail]\nusername = \"me\"\npassword = { env = \"NOT_THERE\" }\n\

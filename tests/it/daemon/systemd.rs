@@ -1,4 +1,4 @@
-//! The unit file as systemd judges it, and what a daemon tells its service manager.
+//! The unit file as systemd judges it, and the messages of a daemon to its service manager.
 
 use std::path::Path;
 use std::process::Command;
@@ -153,7 +153,7 @@ fn event(daemon: &mut Daemon) -> Vec<String> {
     }
 }
 
-/// Waits until the service manager is told all of this in one line, and gives that line.
+/// Waits until one line to the service manager has all of this, and returns that line.
 fn stands(daemon: &mut Daemon, parts: &[&str]) -> String {
     let is_told =
         |line: &str| line.starts_with("STATUS=") && parts.iter().all(|part| line.contains(part));
@@ -161,7 +161,7 @@ fn stands(daemon: &mut Daemon, parts: &[&str]) -> String {
 }
 
 #[test]
-fn a_daemon_tells_its_service_manager_how_it_stands() {
+fn a_daemon_reports_its_status_to_the_service_manager() {
     let home = Home::new("");
     let mut daemon = home.spawn(&[]);
     let listening = format!("0 running; listening at {}", home.socket().display());
@@ -230,16 +230,16 @@ fn the_status_line_follows_what_happens() {
     stands(&mut daemon, &["STATUS=waiting for 1 run to end"]);
 }
 
-/// Waits until the service manager has been told so often that the daemon lives.
+/// Waits until the daemon has answered the watchdog this many times.
 fn lives(daemon: &mut Daemon, times: usize) {
     (0..times).for_each(|_| daemon.wait_for("WATCHDOG=1"));
 }
 
-/// A second of the service manager's watchdog, in which a daemon tells four times that it lives.
+/// A watchdog of one second, which a daemon answers four times in that time.
 const WATCHDOG: (&str, &str) = ("WATCHDOG_USEC", "1000000");
 
 #[test]
-fn an_idle_daemon_tells_the_watchdog_that_it_lives_and_one_that_drains_too() {
+fn an_idle_and_a_draining_daemon_answer_the_watchdog() {
     let mut home = Home::new("");
     home.set(WATCHDOG.0, WATCHDOG.1);
     let mut daemon = home.start();
@@ -253,7 +253,7 @@ fn an_idle_daemon_tells_the_watchdog_that_it_lives_and_one_that_drains_too() {
 }
 
 #[test]
-fn a_watchdog_of_another_process_is_not_served_and_one_that_cannot_be_is_told() {
+fn a_watchdog_of_another_process_is_not_served_and_an_impossible_one_is_reported() {
     let mut home = Home::new("");
     home.set(WATCHDOG.0, WATCHDOG.1);
     // As in what the main process of the unit has started.
@@ -276,7 +276,7 @@ fn a_watchdog_of_another_process_is_not_served_and_one_that_cannot_be_is_told() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_whose_database_file_is_locked_tells_the_watchdog_that_it_lives() {
+async fn a_daemon_whose_database_file_is_locked_answers_the_watchdog() {
     let mut home = Home::new("");
     home.set(WATCHDOG.0, WATCHDOG.1);
     let mut daemon = home.start();

@@ -1,4 +1,4 @@
-//! What a command can be given, what it knows of its run, and what its end means.
+//! The settings of a command, what it knows about its run, and what its exit means.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ fn refused(error: &str) -> Failure {
 }
 
 #[tokio::test]
-async fn arguments_arrive_as_they_are_and_a_shell_is_used_only_if_it_is_asked_for() {
+async fn arguments_arrive_as_they_are_and_a_shell_is_used_only_on_request() {
     let mut bench = Bench::commands();
     let words = json!({"type": "command", "argv": ["printf", "%s\n", "$HOME", "a  b", "", "*"]});
     let script = shell("printf '%s\n' \"$0\" | tr h H; exit 0");
@@ -127,7 +127,7 @@ async fn a_secret_that_does_not_come_can_be_given_up() {
 }
 
 #[tokio::test]
-async fn both_outputs_are_told_apart_and_come_while_the_command_runs() {
+async fn stdout_and_stderr_are_distinguished_and_arrive_while_the_command_runs() {
     let home = Home::new("");
     let gate = home.signal("gate");
     let mut bench = Bench::commands();
@@ -169,7 +169,7 @@ async fn a_run_knows_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_run_that_tells_of_an_event_reads_it_unless_it_has_an_input_of_its_own() {
+async fn a_hook_command_reads_the_event_from_stdin_unless_it_has_an_input_of_its_own() {
     let mut bench = Bench::commands();
     let event = json!({
         "event": "failure", "host": "web1", "job": {"id": "backup"}, "output": "no space\n",
@@ -201,7 +201,7 @@ async fn a_run_that_tells_of_an_event_reads_it_unless_it_has_an_input_of_its_own
 }
 
 #[tokio::test]
-async fn a_command_is_set_up_as_it_was_asked_for_and_nothing_of_that_leaks() {
+async fn a_command_gets_the_settings_of_its_task_and_they_do_not_leak() {
     let mut bench = Bench::commands();
     let given = json!({
         "umask": "0137", "nice": 7, "limits": {"memory": "1G", "cpu": 77, "files": 55},
@@ -254,7 +254,7 @@ async fn a_command_runs_as_the_user_and_in_the_group_that_it_names() {
 }
 
 #[tokio::test]
-async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
+async fn settings_for_root_fail_permanently_when_the_daemon_is_not_root() {
     // A shim that has given up its rights stands for the daemon that never had them.
     let folder = tempfile::tempdir().unwrap();
     let shim = folder.path().join("shim");
@@ -300,7 +300,7 @@ async fn what_only_root_may_is_refused_for_good_where_the_daemon_is_not_root() {
 }
 
 #[tokio::test]
-async fn exit_codes_mean_what_is_said_of_them() {
+async fn exit_codes_mean_what_the_task_says() {
     let mut bench = Bench::commands();
     for change in [|task: Value| task, through_shim] {
         let codes = json!({"success_codes": [0, 3], "no_retry_codes": [64, 1]});
@@ -336,7 +336,7 @@ async fn a_run_says_what_it_has_cost() {
 }
 
 #[tokio::test]
-async fn what_a_command_leaves_behind_lives_on_and_does_not_hold_up_its_end() {
+async fn a_process_left_behind_lives_on_and_does_not_delay_the_end_of_its_run() {
     let mut bench = Bench::commands();
     for (script, ended) in [
         ("setsid sleep 600 < /dev/null > /dev/null 2>&1 & echo left", true),
@@ -375,7 +375,7 @@ async fn a_command_leads_a_session_of_its_own_and_has_no_terminal_and_the_usual_
 }
 
 #[tokio::test]
-async fn what_a_command_leaves_behind_can_write_for_as_long_as_it_lives() {
+async fn a_process_left_behind_can_write_for_as_long_as_it_lives() {
     let home = Home::new("");
     let (mut written, gate) = (home.signal("written"), home.signal("gate"));
     let mut bench = Bench::commands();
@@ -393,7 +393,7 @@ async fn what_a_command_leaves_behind_can_write_for_as_long_as_it_lives() {
 #[tokio::test]
 async fn variables_of_a_command_have_no_effect_before_it_begins() {
     let mut bench = Bench::commands();
-    // With this variable the loader tells of each program that it starts: it must be the command alone.
+    // With this variable the loader prints each program that it starts: it must be the command alone.
     let env = json!({"LD_SHOW_AUXV": "1"});
     let mut cases = vec![json!({"nice": 1, "env": env})];
     if is_root() {
@@ -428,7 +428,7 @@ async fn a_command_of_another_user_gets_little_of_the_daemons_environment() {
 }
 
 #[tokio::test]
-async fn whoever_is_left_of_a_group_when_its_leader_has_ended_may_clean_up_too() {
+async fn processes_left_in_a_group_after_its_leader_ended_may_clean_up_too() {
     let home = Home::new("");
     let (mut ready, gate) = (home.signal("ready"), home.signal("gate"));
     let mut bench = Bench::commands();
@@ -617,7 +617,7 @@ async fn nothing_escapes_from_the_cgroup_of_a_run_that_is_ended() {
 }
 
 #[tokio::test]
-async fn what_a_command_leaves_in_its_cgroup_is_told_with_the_run_and_ended_with_it() {
+async fn processes_left_in_a_cgroup_are_reported_with_the_run_and_ended_with_it() {
     let Some(cgroup) = Cgroup::new() else {
         return left_out("no cgroup of version 2 can be written");
     };
@@ -710,7 +710,7 @@ async fn a_process_that_a_command_has_spoilt_starts_no_other_commands() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_is_killed_takes_along_what_is_in_the_cgroups_of_its_commands() {
+async fn a_daemon_that_is_killed_takes_the_processes_in_the_cgroups_of_its_commands_with_it() {
     let Some(cgroup) = Cgroup::new() else {
         return left_out("no cgroup of version 2 can be written");
     };

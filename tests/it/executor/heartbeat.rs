@@ -66,7 +66,7 @@ impl Logged {
 }
 
 #[tokio::test]
-async fn a_start_a_success_and_a_failure_are_told_in_their_form() {
+async fn starts_successes_and_failures_are_sent_in_the_form_of_each_service() {
     let mut web = Web::start(|_| answer("200 OK", "OK")).await;
     let mut pools = pools();
     let folder = tempfile::tempdir().unwrap();
@@ -177,7 +177,7 @@ async fn only_a_few_are_under_way_at_once_and_when_too_many_wait_the_oldest_are_
 }
 
 #[tokio::test]
-async fn what_may_pass_is_tried_again_and_what_is_refused_is_not() {
+async fn temporary_failures_are_retried_and_refusals_are_not() {
     let count = AtomicUsize::new(0);
     let mut web = Web::start(move |asked| {
         if asked.line.contains("/unknown") {
@@ -210,7 +210,7 @@ async fn what_may_pass_is_tried_again_and_what_is_refused_is_not() {
 }
 
 #[tokio::test]
-async fn an_outage_is_told_of_once_when_it_begins_and_once_when_it_has_ended_and_never_its_url() {
+async fn an_outage_is_logged_once_when_it_begins_and_once_when_it_has_ended_without_its_url() {
     let is_up = Arc::new(AtomicUsize::new(0));
     let up = Arc::clone(&is_up);
     let mut web = Web::start(move |_| match up.load(Ordering::Relaxed) {
@@ -298,7 +298,7 @@ async fn of_those_that_fail_one_is_tried_at_a_time_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_stop_sends_what_waits_but_does_not_wait_for_ever() {
+async fn a_stop_sends_waiting_heartbeats_but_does_not_wait_for_ever() {
     let mut web = Web::start(|asked| {
         if asked.line.contains("/hangs") { vec![Step::Hang] } else { answer("200 OK", "") }
     })

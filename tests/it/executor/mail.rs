@@ -1,4 +1,4 @@
-//! Mails of hooks: what they say, when they are sent, and what becomes of one that the server does not take.
+//! Mails of hooks: their text, when they are sent, and what happens to a mail that the server does not accept.
 
 use std::sync::Arc;
 
@@ -151,7 +151,7 @@ async fn a_mail_that_is_put_off_is_sent_again_later_and_one_that_is_refused_is_n
 }
 
 #[tokio::test]
-async fn what_a_job_is_called_and_says_cannot_add_a_header() {
+async fn the_name_and_output_of_a_job_cannot_add_a_header() {
     let mut server = MailServer::start(Tls::None, |_| TAKEN).await;
     let home = Home::new(&config(&server));
     let _daemon = home.start();
@@ -226,7 +226,7 @@ async fn a_server_is_given_the_password_over_tls_only_if_the_machine_trusts_it()
 }
 
 #[tokio::test]
-async fn nothing_is_sent_to_a_server_without_the_tls_that_is_asked_for() {
+async fn nothing_is_sent_to_a_server_without_the_configured_tls() {
     let mut server = MailServer::start(Tls::None, |_| TAKEN).await;
     let home = Home::new(&format!("{}security = \"starttls\"\n", config(&server)));
     let _daemon = home.start();

@@ -1,4 +1,4 @@
-//! Pools by themselves: what a start and a cancel come to, without a scheduler.
+//! The pools without a scheduler: what starting and cancelling a run does.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
-/// Sleeps as the builtin `sleep` does, and tells when it begins.
+/// Sleeps as the builtin `sleep` does, and signals when it begins.
 struct Nap {
     begun: mpsc::Sender<()>,
     standard: Registry,
@@ -99,7 +99,7 @@ impl Held {
         Self { path, receiver }
     }
 
-    /// Waits until nobody holds it any more.
+    /// Waits until no process holds it any more.
     async fn released(&mut self) {
         let mut buffer = [0];
         let reading = self.receiver.read(&mut buffer);
@@ -108,7 +108,7 @@ impl Held {
     }
 }
 
-/// A command that holds `held`, has a child of its own, tells that it is `ready`, and waits.
+/// A command that holds `held`, has a child of its own, signals that it is `ready`, and waits.
 fn tree(preparation: &str, held: &Path, ready: &Path) -> Value {
     let (held, ready) = (held.display(), ready.display());
     shell(&format!(
@@ -178,7 +178,7 @@ async fn a_stop_ends_a_command_and_reports_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_cancelled_before_it_begins_never_begins() {
+async fn a_run_that_is_cancelled_before_it_begins_never_begins() {
     let home = Home::new("");
     let mark = home.path().join("mark");
     let (mut bench, _) = bench();

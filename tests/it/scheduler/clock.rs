@@ -1,4 +1,4 @@
-//! What becomes of the schedule when a clock was ahead and is set right.
+//! What happens to the schedule when a clock that was ahead is corrected.
 
 use chrono::TimeDelta;
 use punctual::job::JobState;
@@ -46,7 +46,7 @@ async fn after_the_clock_was_years_ahead_recurring_jobs_continue_from_now() {
         // It was defined in the future: a microsecond before now counts instead.
         assert_eq!(next(&world, "later").await, 40);
         assert_eq!(next(&world, "paused").await, 40);
-        // One row says so, and the runs of the time in between have rows of their own, beside the wrong span.
+        // One row says so, and the runs of the time in between have rows of their own, outside the wrong span.
         let span = format!("20..{} coalesced {}", AHEAD - 10, AHEAD / 10 - 2);
         let before = ["10 succeeded".to_owned(), span, format!("{AHEAD} succeeded")];
         let given_up = format!("{} clock_set", AHEAD + 10);
@@ -82,7 +82,7 @@ async fn after_the_clock_was_years_ahead_recurring_jobs_continue_from_now() {
 }
 
 #[tokio::test]
-async fn what_is_far_in_the_future_by_right_stays_there_when_the_clock_is_corrected() {
+async fn a_job_that_is_rightly_far_in_the_future_stays_there_when_the_clock_is_corrected() {
     let mut world = World::new(9).await;
     let named = |id: &str, trigger: Value, next: &str| {
         job(&json!({"id": id, "trigger": trigger, "next_run_time": next}))
@@ -149,7 +149,7 @@ async fn a_job_that_ended_only_by_the_clock_goes_on_and_one_that_has_run_its_cou
 }
 
 #[tokio::test]
-async fn what_was_in_flight_while_the_clock_was_ahead_ends_is_tried_again_and_keeps_its_order() {
+async fn runs_in_flight_while_the_clock_was_ahead_end_are_retried_and_keep_their_order() {
     let mut world = World::new(9).await;
     let retry = json!({"max_attempts": 2, "delay": 60});
     world.add(job_at(&json!({"id": "a", "retry": retry}), at(AHEAD)), at(AHEAD)).await;

@@ -70,7 +70,7 @@ async fn nodes_share_what_is_due_and_each_occurrence_runs_once() {
 }
 
 #[tokio::test]
-async fn what_a_dead_node_held_is_taken_over_after_the_lease() {
+async fn the_runs_and_jobs_of_a_dead_node_are_taken_over_after_the_lease() {
     let (mut one, mut other) = two(2).await;
     let given = |id: &str, on_crash: &str| job(&json!({"id": id, "on_crash": on_crash}));
     for job in [given("again", "rerun"), given("lost", "lose"), given("waits", "rerun")] {
@@ -89,7 +89,7 @@ async fn what_a_dead_node_held_is_taken_over_after_the_lease() {
 }
 
 #[tokio::test]
-async fn what_was_taken_over_by_a_write_whose_answer_was_lost_is_not_forgotten() {
+async fn runs_taken_over_by_a_write_whose_answer_was_lost_are_not_forgotten() {
     let (mut one, mut other) = two(2).await;
     one.add(job(&json!({"id": "a"})), at(0)).await;
     one.ask(Request::Run(id("a")), at(0)).await.unwrap();
@@ -102,7 +102,7 @@ async fn what_was_taken_over_by_a_write_whose_answer_was_lost_is_not_forgotten()
 }
 
 #[tokio::test]
-async fn a_node_that_was_only_stopped_lets_go_of_what_was_taken_over_and_goes_on() {
+async fn a_node_that_was_suspended_gives_up_the_runs_that_were_taken_over_and_goes_on() {
     let (mut one, mut other) = two(2).await;
     one.add(job(&json!({"id": "a"})), at(0)).await;
     pass([&mut one, &mut other], 1..=4).await;
@@ -154,7 +154,7 @@ async fn a_new_job_counts_the_runs_of_the_one_that_had_its_id() {
 }
 
 #[tokio::test]
-async fn a_run_that_waits_for_a_worker_does_not_start_beside_one_on_another_node() {
+async fn a_run_that_waits_for_a_worker_does_not_start_while_another_node_runs_one() {
     let (mut one, mut other) = two(1).await;
     one.add(job(&json!({"id": "busy"})), at(0)).await;
     one.ask(Request::Run(id("busy")), at(0)).await.unwrap();
@@ -271,7 +271,7 @@ async fn the_step_that_ends_a_pause_knows_what_runs_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_node_whose_clock_is_set_back_holds_nothing_back() {
+async fn a_node_whose_clock_is_set_back_delays_no_job() {
     let (mut one, mut other) = two(2).await;
     one.add(job(&json!({"id": "a"})), at(0)).await;
     pass_alone(&mut one, 1..=8).await;
@@ -283,7 +283,7 @@ async fn a_node_whose_clock_is_set_back_holds_nothing_back() {
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_hands_over_what_waits() {
+async fn a_node_that_leaves_hands_over_its_waiting_runs() {
     let (mut one, mut other) = two(1).await;
     one.add(job(&json!({"id": "busy"})), at(0)).await;
     one.add(job(&json!({"id": "waits"})), at(0)).await;

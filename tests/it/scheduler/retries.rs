@@ -26,7 +26,7 @@ fn timed_out() -> Outcome {
     Outcome::TimedOut { error: "too slow".to_owned() }
 }
 
-/// A job that is due once, ten seconds after the beginning, with these keys beside.
+/// A job that is due once, ten seconds after the beginning, with these keys as well.
 fn once(given: &Value) -> Value {
     let mut job =
         json!({"id": "a", "trigger": {"type": "date", "run_date": "2027-01-15T08:00:10Z"}});
@@ -76,7 +76,7 @@ async fn a_run_that_fails_is_tried_again_after_growing_delays_until_it_may_not_a
 }
 
 #[tokio::test]
-async fn what_cannot_help_or_was_ended_on_request_is_not_tried_again() {
+async fn permanent_failures_and_cancelled_runs_are_not_retried() {
     let cancelled = Outcome::Cancelled { reason: "by hand".to_owned() };
     let well = Outcome::Succeeded { result: None, exit_code: None };
     for (end, word) in [(for_good(), "failed"), (cancelled, "cancelled"), (well, "succeeded")] {
@@ -275,7 +275,7 @@ fn cancel(id: &RunId, reason: Option<&str>) -> Request {
 }
 
 #[tokio::test]
-async fn a_run_that_waits_is_cancelled_at_once_and_one_that_runs_is_asked_to_end() {
+async fn a_waiting_run_is_cancelled_at_once_and_a_running_one_is_asked_to_end() {
     let mut world = World::new(1).await;
     for id in ["a", "b"] {
         world.add(job(&json!({"id": id})), at(0)).await;
@@ -363,7 +363,7 @@ fn hooks() -> Value {
     json!({"on_success": task("success"), "on_failure": task("failure"), "on_missed": task("missed")})
 }
 
-/// The runs of job `a` that tell of others: of what and how they stand.
+/// The hook runs of job `a`: the event and the state of each.
 async fn told(world: &World) -> Vec<String> {
     let runs = world.runs("a").await;
     let tells = runs.iter().filter(|run| matches!(run.cause, Cause::Event { .. }));
@@ -371,8 +371,7 @@ async fn told(world: &World) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_end_of_a_run_is_told_by_a_run_of_its_own_which_is_no_instance_and_not_told_of_itself()
-{
+async fn the_end_of_a_run_is_reported_by_a_hook_run_which_is_no_instance_and_has_no_hooks() {
     let well = Outcome::Succeeded { result: None, exit_code: None };
     for (end, cause) in
         [(well, "on_success"), (failed(), "on_failure"), (timed_out(), "on_failure")]
@@ -400,7 +399,7 @@ async fn the_end_of_a_run_is_told_by_a_run_of_its_own_which_is_no_instance_and_n
 }
 
 #[tokio::test]
-async fn an_outage_is_told_once_if_that_is_wanted_and_its_end_is_told_too() {
+async fn an_outage_is_reported_once_if_so_configured_and_so_is_its_end() {
     let well = || Outcome::Succeeded { result: None, exit_code: None };
     let mut world = World::new(2).await;
     let mut given = hooks();
@@ -431,7 +430,7 @@ async fn an_outage_is_told_once_if_that_is_wanted_and_its_end_is_told_too() {
     }
 }
 
-/// Job `a` every ten seconds, which tells an outage once, with these keys beside.
+/// Job `a` every ten seconds with `on_failure_once`, with these keys as well.
 fn tells_once(given: &Value) -> Value {
     let noop = json!({"type": "builtin", "name": "noop"});
     let mut job =
@@ -522,7 +521,7 @@ async fn a_finished_job_that_is_added_again_goes_on_failing_and_one_that_was_rem
 }
 
 #[tokio::test]
-async fn a_report_that_could_not_be_delivered_is_tried_again_with_what_it_reports() {
+async fn a_report_that_could_not_be_delivered_is_retried_with_the_same_event() {
     let mail = json!({"type": "mail", "to": ["ops@example.org"]});
     let webhook = json!({"type": "http", "url": "http://chat.example.org/"});
     let function = json!({"type": "builtin", "name": "noop"});
@@ -550,7 +549,7 @@ async fn a_report_that_could_not_be_delivered_is_tried_again_with_what_it_report
 }
 
 #[tokio::test]
-async fn what_is_tried_again_is_told_when_it_fails_for_good_and_what_is_cancelled_is_not() {
+async fn a_retried_run_is_reported_when_it_finally_fails_and_a_cancelled_one_is_not() {
     let mut world = World::new(2).await;
     let mut given = hooks();
     given["retry"] = json!({"max_attempts": 2, "delay": 1});
@@ -572,7 +571,7 @@ async fn what_is_tried_again_is_told_when_it_fails_for_good_and_what_is_cancelle
 }
 
 #[tokio::test]
-async fn an_occurrence_that_is_missed_is_told_and_a_span_of_them_once() {
+async fn a_missed_occurrence_is_reported_and_a_span_of_them_once() {
     let mut world = World::new(1).await;
     let mut given = hooks();
     given
@@ -587,7 +586,7 @@ async fn an_occurrence_that_is_missed_is_told_and_a_span_of_them_once() {
 }
 
 #[tokio::test]
-async fn what_was_to_be_told_is_told_after_a_crash_too_and_so_is_what_was_lost_in_it() {
+async fn pending_hooks_run_after_a_crash_and_so_do_hooks_of_runs_lost_in_it() {
     let mut world = World::new(1).await;
     let mut given = hooks();
     given["on_crash"] = json!("lose");
@@ -603,7 +602,7 @@ async fn what_was_to_be_told_is_told_after_a_crash_too_and_so_is_what_was_lost_i
 }
 
 #[tokio::test]
-async fn a_run_that_tells_of_a_removed_job_does_not_bring_it_back() {
+async fn a_hook_run_of_a_removed_job_does_not_bring_it_back() {
     let store = MemoryStore::shared();
     let mut world = World::join(&store, 0, 1, at(0)).await;
     world.add(job(&once(&hooks())), at(1)).await;
@@ -620,7 +619,7 @@ async fn a_run_that_tells_of_a_removed_job_does_not_bring_it_back() {
 }
 
 #[tokio::test]
-async fn what_finds_no_place_to_wait_is_not_told_and_says_so() {
+async fn a_hook_is_not_run_when_its_queue_is_full_and_the_log_says_so() {
     let mut world = World::new(1).await;
     world.add(job(&once(&hooks())), at(0)).await;
     world.tick(at(10)).await;
@@ -658,7 +657,7 @@ async fn a_reload_changes_the_number_of_workers_and_nothing_that_runs_is_lost() 
 }
 
 #[tokio::test]
-async fn a_heartbeat_tells_that_a_run_starts_and_how_it_ended_for_good() {
+async fn a_heartbeat_is_sent_when_a_run_starts_and_when_it_has_finally_ended() {
     let mut world = World::new(2).await;
     let given = json!({"retry": {"max_attempts": 2, "delay": 1}, "heartbeat": "https://example.org/x",
         "on_failure": {"type": "builtin", "name": "noop"}});
@@ -688,7 +687,7 @@ async fn a_run_that_a_crash_has_cut_off_for_good_is_a_failure_to_the_heartbeat_t
 }
 
 #[tokio::test]
-async fn a_run_that_is_cancelled_after_its_start_is_told_to_the_heartbeat_as_a_failure() {
+async fn a_run_that_is_cancelled_after_its_start_is_a_failure_to_the_heartbeat() {
     let heartbeat = json!({"heartbeat": "https://example.org/x",
         "retry": {"max_attempts": 3, "delay": 60}});
     let start = || (HeartbeatEvent::Start, String::new());

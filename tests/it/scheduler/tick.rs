@@ -63,7 +63,7 @@ async fn an_outage_of_ten_years_is_one_row() {
 }
 
 #[tokio::test]
-async fn what_is_later_than_its_grace_time_is_missed() {
+async fn an_occurrence_later_than_its_grace_time_is_missed() {
     let mut world = World::new(1).await;
     world.add(job(&json!({"id": "a", "misfire_grace_time": 3})), at(0)).await;
     world.tick(at(13)).await;
@@ -129,7 +129,7 @@ async fn a_job_that_hangs_for_a_day_leaves_one_row_that_grows() {
 }
 
 #[tokio::test]
-async fn what_is_due_together_while_a_run_blocks_it_is_one_overlap_whatever_coalesce_says() {
+async fn occurrences_that_are_due_together_behind_a_run_are_one_overlap_whatever_coalesce_says() {
     for rule in ["latest", "earliest", "all"] {
         let mut world = World::new(5).await;
         world.add(job(&json!({"id": "a", "coalesce": rule})), at(0)).await;
@@ -211,7 +211,7 @@ impl Write for LogText {
 }
 
 #[tokio::test]
-async fn the_log_tells_of_a_step_once_it_is_committed_and_never_of_one_that_is_not() {
+async fn the_log_has_a_step_once_it_is_committed_and_never_one_that_is_not() {
     let log = LogText::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -703,7 +703,7 @@ async fn a_drain_starts_nothing_more_and_refuses_requests() {
 }
 
 #[tokio::test]
-async fn a_replaced_run_is_asked_to_end_and_the_newest_starts_when_it_has() {
+async fn a_replaced_run_is_cancelled_and_the_newest_starts_once_it_has_ended() {
     let mut world = World::new(5).await;
     world.add(job(&json!({"id": "a", "overlap": "replace"})), at(0)).await;
     world.tick(at(10)).await;
@@ -763,7 +763,7 @@ async fn a_declared_job_whose_last_day_is_over_is_finished_and_no_fault_of_the_f
 }
 
 #[tokio::test]
-async fn what_had_begun_when_its_process_died_is_run_again_however_late() {
+async fn a_run_that_had_begun_when_its_process_died_is_run_again_however_late() {
     let mut world = World::new(1).await;
     world.add(job(&json!({"id": "a", "misfire_grace_time": 3, "max_runs": 1})), at(0)).await;
     world.tick(at(10)).await;
@@ -826,7 +826,7 @@ fn redefine(given: &Value, second: i64) -> Request {
 }
 
 #[tokio::test]
-async fn what_was_due_when_a_job_got_another_trigger_is_one_row() {
+async fn occurrences_due_when_a_job_got_another_trigger_are_one_row() {
     let every =
         |seconds: u64| json!({"id": "a", "trigger": {"type": "interval", "seconds": seconds}});
     let mut world = World::new(1).await;
@@ -874,7 +874,7 @@ async fn an_occurrence_that_waits_for_its_jitter_still_runs_if_the_new_trigger_h
 }
 
 #[tokio::test]
-async fn what_was_due_when_a_job_was_removed_is_one_row() {
+async fn occurrences_due_when_a_job_was_removed_are_one_row() {
     let mut world = World::new(1).await;
     let declared = Job { origin: Origin::File, ..job(&json!({"id": "file"})) };
     world.reload(vec![declared], at(0)).await;
@@ -915,7 +915,7 @@ async fn a_job_whose_builtin_is_gone_is_broken_when_it_is_due() {
 }
 
 #[tokio::test]
-async fn a_completion_that_is_told_twice_counts_once() {
+async fn a_completion_that_is_reported_twice_counts_once() {
     let mut world = World::new(1).await;
     world.add(job(&json!({"id": "a"})), at(0)).await;
     world.tick(at(10)).await;

@@ -1,4 +1,4 @@
-//! What a database of an earlier version holds is there after it was brought to this one.
+//! The content of a database of an earlier version is still there after its migration.
 
 use std::str::FromStr;
 

@@ -1,4 +1,4 @@
-//! What only a store that nodes share can do, on each that can: in memory, PostgreSQL and MariaDB.
+//! What only a store that nodes share can do, on each such store: in memory, PostgreSQL and MariaDB.
 
 use std::sync::Arc;
 
@@ -53,13 +53,13 @@ macro_rules! on_every_shared_store {
 on_every_shared_store! {
     a_due_job_is_claimed_by_one_node_until_it_is_released_or_its_owner_is_gone
     two_nodes_that_claim_at_the_same_time_share_what_is_due
-    whoever_writes_a_job_says_who_holds_it
+    every_write_to_a_job_says_which_node_holds_it
     of_two_writes_based_on_the_same_revision_one_is_made
     a_run_is_written_by_the_node_that_holds_it_and_by_no_other
     a_node_is_known_from_its_first_beat_until_it_is_buried
     a_node_that_gave_a_sign_of_life_meanwhile_is_not_buried
     runs_in_flight_are_counted_on_other_nodes_and_found_when_their_node_is_gone
-    a_run_on_another_node_can_be_asked_to_end
+    a_run_on_another_node_can_be_cancelled
 }
 
 /// An active job that is due at this many seconds.
@@ -132,7 +132,7 @@ async fn two_nodes_that_claim_at_the_same_time_share_what_is_due<S: Store>([a, b
     assert_eq!(claimed, all, "each of them once");
 }
 
-async fn whoever_writes_a_job_says_who_holds_it<S: Store>([a, b]: [S; 2]) {
+async fn every_write_to_a_job_says_which_node_holds_it<S: Store>([a, b]: [S; 2]) {
     insert(&a, &[due_job("j", 10)]).await;
     let claimed = claim(&a, "a", &["a", "b"], 9).await.remove(0);
     assert_eq!(claimed.revision, 1, "a claim is no change");
@@ -226,7 +226,7 @@ async fn runs_in_flight_are_counted_on_other_nodes_and_found_when_their_node_is_
     assert_eq!(a.runs_in_flight(Holder::Node("b")).await.unwrap().len(), 2);
 }
 
-async fn a_run_on_another_node_can_be_asked_to_end<S: Store>([a, b]: [S; 2]) {
+async fn a_run_on_another_node_can_be_cancelled<S: Store>([a, b]: [S; 2]) {
     let mut running = held_by("b", &run("j", Some(at(1))));
     running.start(at(2));
     let waiting = held_by("b", &run("j", Some(at(3))));

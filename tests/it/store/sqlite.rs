@@ -1,4 +1,4 @@
-//! What only a store in a file can show: rows that someone edited, a lock, and a second life.
+//! What only a store in a file has: rows that someone edited by hand, a lock, and a second opening.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -485,7 +485,7 @@ async fn a_file_with_a_second_hard_link_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_regular_file_is_refused() {
+async fn a_store_that_is_not_a_regular_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let [pipe, inside] = ["pipe", "folder"].map(|name| folder.path().join(name));
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
@@ -549,7 +549,7 @@ async fn a_store_whose_file_was_removed_says_so_when_it_is_closed() {
 }
 
 #[tokio::test]
-async fn what_was_written_is_there_after_the_file_is_opened_again() {
+async fn everything_written_is_there_after_the_file_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");
     for expected in [None, Some(1)] {

@@ -1,4 +1,4 @@
-//! The HTTP API, over real sockets, with a control socket that only writes down what it is asked.
+//! The HTTP API, over real sockets, with a control socket that only records its requests.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -202,7 +202,7 @@ async fn without_a_scheduler_orders_are_accepted_and_the_sweep_expires_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_too_late_is_told_why() {
+async fn a_payment_that_comes_too_late_is_refused_with_the_reason() {
     let world = World::start_alone().await;
     let order = world.order(json!({"user_id": 7, "amount": 1})).await;
     let id = &order["id"];
@@ -335,7 +335,7 @@ async fn a_foreign_page_cannot_use_the_api_through_a_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_api_cannot_do_now_is_to_be_tried_again_later() {
+async fn a_request_that_the_api_cannot_serve_now_is_answered_with_retry_after() {
     let world = World::start().await;
     world.site.sql("drop table orders").await;
     let mut stream = TcpStream::connect(world.address).await.unwrap();

@@ -91,7 +91,7 @@ async fn drift_of_every_kind_is_corrected_and_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repair_tells_in_words_what_it_did() {
+async fn a_repair_reports_in_words_what_it_changed() {
     let site = Site::open(ToutiaoSettings::default()).await;
     site.sql(ROWS).await;
     let mut registry = Registry::default();

@@ -14,7 +14,7 @@ use serde_json::json;
 use support::servers::redis::RedisServer;
 use tokio::task::JoinSet;
 
-/// The application on a Redis of its own, and a connection beside it.
+/// The application on a Redis of its own, and another connection to it.
 struct World {
     site: Site,
     server: RedisServer,

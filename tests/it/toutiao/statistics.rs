@@ -1,4 +1,4 @@
-//! What the statistics should be, counted by statements of the test's own, and what is published.
+//! The statistics as the test's own SQL counts them, and as they are published.
 
 use std::collections::BTreeMap;
 

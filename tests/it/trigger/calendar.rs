@@ -127,7 +127,7 @@ fn without_a_start_it_starts_today_and_never_in_the_past() {
 }
 
 #[test]
-fn what_is_no_step_of_the_calendar_is_refused() {
+fn an_impossible_calendar_interval_is_refused() {
     let cases = [
         (json!({}), "", "at least one day"),
         (json!({"hour": 3}), "", "at least one day"),

@@ -98,7 +98,7 @@ fn members_of_an_and_agree_within_a_threshold_and_exactly_where_they_can() {
 }
 
 #[test]
-fn members_that_never_agree_are_refused_and_so_is_what_makes_no_sense() {
+fn members_that_never_agree_are_refused_and_so_is_nonsense() {
     let two_apart = [
         json!({"type": "interval", "seconds": 4, "start_date": "2026-01-01 00:00:00"}),
         json!({"type": "interval", "seconds": 4, "start_date": "2026-01-01 00:00:02"}),
@@ -213,7 +213,7 @@ fn members_that_are_dense_or_far_apart_in_a_wide_threshold_are_found_to_agree() 
 }
 
 #[test]
-fn what_would_take_ages_is_answered_or_refused() {
+fn an_expensive_trigger_is_answered_in_time_or_refused() {
     // Each of these took seconds or minutes while only leaps were counted, and not what a leap costs.
     let mixed = json!({"type": "calendarinterval", "months": 1, "days": 1, "start_date": "0001-01-01", "hour": 1});
     let far = json!({"type": "interval", "days": 1, "start_date": "5000-01-01 02:00:00"});

@@ -165,7 +165,7 @@ fn a_change_of_more_than_three_hours_shifts_nothing() {
 }
 
 #[test]
-fn what_is_given_overrides_the_rule_of_cron() {
+fn explicit_dst_options_override_the_rule_of_cron() {
     let mut fixed = crontab_in("Europe/Berlin", "30 2 * * *");
     fixed["dst_gap"] = "skip".into();
     check(fixed.clone(), "2026-03-29T00:00:00Z", &["2026-03-30 02:30:00+02:00"]);
@@ -310,7 +310,7 @@ const MISTAKES: [(&str, &[&str]); 26] = [
 ];
 
 #[test]
-fn a_mistake_that_people_make_is_answered_with_what_to_write_instead() {
+fn a_common_mistake_is_answered_with_what_to_write_instead() {
     for (expression, parts) in MISTAKES {
         for part in parts {
             refused(crontab(expression), "expression", part);

@@ -1,4 +1,4 @@
-//! What becomes of readings that the clock skips, or shows twice.
+//! What happens to local times that the clock skips, or shows twice.
 
 use serde_json::{Value, json};
 

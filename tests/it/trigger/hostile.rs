@@ -168,7 +168,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_huge_is_refused_in_few_words() {
+fn huge_input_is_refused_with_a_short_message() {
     let (zone, now) = (Zone::utc(), at("2026-01-01T00:00:00Z"));
     let long = "1,".repeat(100_000);
     let wide: Vec<Value> = vec![json!({"type": "cron", "hour": 3}); 10_000];

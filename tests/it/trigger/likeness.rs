@@ -25,7 +25,7 @@ fn cron(fields: Value) -> Value {
 }
 
 #[test]
-fn what_is_written_otherwise_and_means_the_same_is_the_same() {
+fn triggers_that_mean_the_same_are_equal_whatever_their_spelling() {
     let crontab = |expression: &str| json!({"type": "crontab", "expression": expression});
     let interval = |key: &str, count: Value| json!({"type": "interval", key: count});
     let same = [
@@ -86,7 +86,7 @@ fn what_is_written_otherwise_and_means_the_same_is_the_same() {
 }
 
 #[test]
-fn what_means_something_else_is_different() {
+fn triggers_that_mean_different_things_are_different() {
     let spaced = |first: u32, second: u32| {
         let at = |second: u32| cron(json!({"minute": 0, "second": second}));
         json!({"type": "and", "threshold": 10, "triggers": [at(first), at(second)]})

@@ -129,7 +129,7 @@ fn cron_expressions_mean_what_apscheduler_says() {
 }
 
 #[test]
-fn what_could_be_misread_is_refused_and_pointed_at() {
+fn ambiguous_fields_are_refused_with_their_column() {
     let cases = [
         (
             json!({"day": "3rd frx"}),

@@ -1,4 +1,4 @@
-//! How time zones are written, and what is said of those that are not known.
+//! How time zones are written, and how unknown ones are refused.
 
 use punctual::zone::Zone;
 use serde_json::json;
@@ -46,7 +46,7 @@ fn zones_of_several_names_have_the_same_rules() {
 }
 
 #[test]
-fn what_is_no_zone_is_answered_with_what_to_write() {
+fn an_unknown_zone_is_answered_with_a_suggestion() {
     let cases = [
         ("PST", "PST is an abbreviation: name a place, such as America/Los_Angeles"),
         ("CST", "CST is an abbreviation: name a place, such as America/Chicago"),

@@ -105,7 +105,7 @@ impl<K: Kind> Server<K> {
         K::url(self.port.number(), K::DEFAULT)
     }
 
-    /// Makes a database, which must not be there yet, and tells where it is.
+    /// Makes a database, which must not exist yet, and returns its URL.
     pub fn database(&self, name: &str) -> String {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         assert!(name.bytes().all(plain), "this name needs quotes: {name}");
@@ -260,7 +260,7 @@ fn find(name: &str, folders: impl IntoIterator<Item = PathBuf>) -> PathBuf {
     candidates.find(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name))
 }
 
-/// A program of a server. As root it runs as the user for that, because nobody may get root through a
+/// A program of a server. As root it runs as the user for that, because no one may get root through a
 /// server that has no password, and because `PostgreSQL` refuses to.
 fn unprivileged<K: Kind>(program: &Path) -> Command {
     if !is_root() {

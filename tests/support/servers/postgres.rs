@@ -84,7 +84,7 @@ impl Kind for Postgres {
     }
 }
 
-/// A program of the newest version that Debian has installed, beside the `PATH`, else of the `PATH`.
+/// A program of the newest version that Debian has installed outside the `PATH`, else of the `PATH`.
 fn program(name: &str) -> PathBuf {
     let root = Path::new("/usr/lib/postgresql");
     let mut versions: Vec<u32> = std::fs::read_dir(root)

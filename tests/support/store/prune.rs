@@ -1,4 +1,4 @@
-//! What of the ledger need not be kept, in memory.
+//! Which rows of the ledger need not be kept, for the store in memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -137,7 +137,7 @@ fn words(call: &Call) -> Result<Value, TaskError> {
     Ok(Value::Null)
 }
 
-/// Has a child that holds the test's pipe and the worker's standard error open, and dies if it is told to.
+/// Has a child that holds the test's pipe and the worker's standard error open, and dies on request.
 fn parent(call: &Call) -> Result<Value, TaskError> {
     let held = call.args["held"].as_str().unwrap();
     let script = format!("exec 9> {held}; echo born; exec sleep 600");

@@ -1,5 +1,5 @@
-//! Worker processes that crash, hang, lie and flood at every step: each costs its run at most, which ends once, and
-//! nothing is left of it.
+//! Worker processes that crash, hang, lie and flood at every step. Each costs at most its own run, which ends once, and
+//! leaves nothing behind.
 //!
 //! The program of the tests is the worker's program as well: started again with [`ROLE`], it is a worker with builtins
 //! that misbehave, or something that only pretends to be a worker.
@@ -60,7 +60,7 @@ fn role_with(times: WorkerTimes, home: &Home, name: &str) -> WorkerProgram {
     WorkerProgram { times, ..role(home, name) }
 }
 
-/// One worker at a time that misbehaves when it is told to.
+/// One worker at a time that misbehaves on request.
 fn misbehaving(home: &Home) -> Bench {
     Bench::workers(1, &role(home, "misbehave"))
 }
@@ -120,7 +120,7 @@ fn a_program_that_says_nothing_or_half_of_it_is_not_waited_for_without_end() {
 }
 
 #[test]
-fn a_program_that_is_missing_is_told_with_its_name() {
+fn a_missing_program_is_reported_by_its_name() {
     alone(async {
         let missing =
             WorkerProgram { program: "/nowhere".into(), ..WorkerProgram::own(Value::Null) };
@@ -196,7 +196,7 @@ fn a_call_that_two_workers_have_not_read_is_a_failed_run() {
 }
 
 #[test]
-fn a_worker_that_breaks_off_in_a_call_costs_exactly_that_run() {
+fn a_worker_that_ends_within_a_call_costs_exactly_that_run() {
     alone(async {
         let broke = "the worker process broke the protocol: ";
         for (what, error, exit_code, signal) in [
@@ -239,7 +239,7 @@ fn a_worker_that_breaks_off_in_a_call_costs_exactly_that_run() {
 }
 
 #[test]
-fn what_was_answered_counts_whatever_becomes_of_the_worker() {
+fn an_answer_counts_even_if_its_worker_dies_afterwards() {
     alone(async {
         for what in ["exit-done-first", "done-and-exit"] {
             let home = Home::new("");
@@ -320,7 +320,7 @@ fn a_builtin_that_panics_fails_and_its_worker_lives_on() {
 }
 
 #[test]
-fn a_builtin_that_is_asked_to_end_may_answer_and_its_answer_counts() {
+fn a_builtin_that_is_cancelled_may_still_return_and_its_result_counts() {
     alone(async {
         let home = Home::new("");
         let mut begun = home.signal("begun");
@@ -418,7 +418,7 @@ fn a_worker_that_is_stopped_costs_its_run_and_nothing_else() {
 }
 
 #[test]
-fn what_a_builtin_says_and_prints_is_its_runs_output() {
+fn the_log_and_prints_of_a_builtin_are_the_output_of_its_run() {
     alone(async {
         let home = Home::new("");
         let mut bench = misbehaving(&home);
@@ -451,7 +451,7 @@ fn a_builtin_that_floods_has_its_beginning_and_end_kept_and_the_rest_counted() {
         assert_eq!(output.last_lines(1)[0].text, "line 999999");
         let lines = u64::try_from(output.lines().count()).unwrap() + output.cut;
         assert_eq!(lines, 1_000_000);
-        // The numbers, and beside each the word and the line break.
+        // The numbers, each with the word and the line break.
         let text = 5_888_890 + 6 * 1_000_000;
         assert_eq!(output.bytes, text);
         stop(bench).await;
@@ -479,14 +479,14 @@ fn a_result_or_a_call_that_is_too_large_costs_no_worker() {
     });
 }
 
-/// Waits until nobody holds a pipe open for writing any more.
+/// Waits until no process holds a pipe open for writing any more.
 async fn released(pipe: &mut pipe::Receiver) {
     let read = timeout(PATIENCE, pipe.read(&mut [0])).await;
     assert_eq!(read.expect("a process is left over").unwrap(), 0);
 }
 
 #[test]
-fn what_a_builtin_has_started_ends_with_its_worker() {
+fn processes_started_by_a_builtin_end_with_its_worker() {
     alone(async {
         for dies in [true, false] {
             let home = Home::new("");
@@ -497,7 +497,7 @@ fn what_a_builtin_has_started_ends_with_its_worker() {
             if dies {
                 args["dies"] = json!(true);
             }
-            // The child holds the socket of a worker that has died, so that its silence tells; the other one does not hear.
+            // The child holds the socket of a worker that has died, so only its silence shows it; the other one does not read.
             let times = if dies { SHORT_SILENCE } else { SHORT_GRACE };
             let mut bench = Bench::workers(1, &role_with(times, &home, "misbehave"));
             let run = bench.start_builtin("parent", &args);

@@ -1,5 +1,5 @@
-//! A start whose database server is away holds nothing up, says what it waits for, and goes on by itself. One that is
-//! refused ends with the reason.
+//! A start while the database server is down blocks nothing, says what it waits for, and goes on by itself. A start that
+//! the server refuses ends with the reason.
 
 mod refused;
 mod rights;

@@ -1,4 +1,4 @@
-//! What no waiting would mend ends a start, with one clear sentence; what passes is waited for.
+//! A permanent fault ends a start with one clear sentence; a temporary one is waited for.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use sqlx::mysql::MySqlConnectOptions;
@@ -28,7 +28,7 @@ fn is_accepted(url: &str) {
     assert!(daemon.stop().success());
 }
 
-/// An authority that nobody trusts of himself.
+/// An authority that no system trusts.
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

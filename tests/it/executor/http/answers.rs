@@ -1,4 +1,4 @@
-//! What an answer comes to: the run's state, its result and its output.
+//! What a response means for the run: its state, its result and its output.
 
 use serde_json::json;
 
@@ -53,7 +53,7 @@ async fn a_body_may_come_in_any_form() {
 }
 
 #[tokio::test]
-async fn the_status_decides_what_the_answer_comes_to() {
+async fn the_status_code_decides_about_success_failure_and_retries() {
     let web = Web::start(status).await;
     let mut bench = bench();
     for fine in [200, 201, 204, 299] {
@@ -137,7 +137,7 @@ async fn a_head_that_is_too_long_is_cut_or_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_a_failure_that_may_pass() {
+async fn a_malformed_response_is_a_temporary_failure() {
     let cases = [
         ("nonsense\r\n\r\n", "gave no valid answer: invalid HTTP version parsed"),
         ("", "gave no valid answer: connection closed before message completed"),

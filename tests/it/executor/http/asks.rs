@@ -1,4 +1,4 @@
-//! What a call asks: method, headers, body, and where it follows.
+//! What a call sends: method, headers and body, and which redirects it follows.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn fine(_: &Asked) -> Vec<Step> {
 }
 
 #[tokio::test]
-async fn a_call_without_a_body_is_a_get_that_tells_of_its_run() {
+async fn a_call_without_a_body_is_a_get_that_names_its_run() {
     let mut web = Web::start(fine).await;
     let mut bench = bench();
     let mut first = http_call(json!({"url": web.url("/a?b=c")}));
@@ -107,7 +107,7 @@ async fn a_header_that_is_given_counts_more_than_what_would_be_sent() {
 }
 
 #[tokio::test]
-async fn a_call_that_tells_of_a_run_sends_what_has_happened_unless_it_has_a_body() {
+async fn a_hook_call_sends_the_event_unless_it_has_a_body() {
     let mut web = Web::start(fine).await;
     let mut bench = bench();
     let event = Arc::new(

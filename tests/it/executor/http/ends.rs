@@ -1,4 +1,4 @@
-//! Calls that do not get an answer, or not in time, or are not to get one.
+//! Calls that get no response, or not in time, or are cancelled.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ async fn a_server_that_is_too_slow_is_a_failure_that_may_pass() {
 }
 
 #[tokio::test]
-async fn what_came_before_the_time_was_over_is_kept() {
+async fn the_part_of_a_response_that_came_before_the_timeout_is_kept() {
     let web = Web::start(drip).await;
     let mut assignment = http_call(json!({"url": web.url("/")}));
     assignment.timeout = Some(PLENTY);
@@ -111,7 +111,7 @@ async fn a_call_that_is_cancelled_is_dropped_wherever_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_cancelled_before_it_begins_never_asks() {
+async fn a_call_that_is_cancelled_before_it_begins_sends_nothing() {
     let mut web = Web::start(hang).await;
     let mut bench = bench();
     // No task is polled before this one waits.

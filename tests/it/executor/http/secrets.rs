@@ -26,7 +26,7 @@ impl Safe {
     }
 }
 
-/// Says again all that it was told, in its head and in its body.
+/// Repeats the whole request, in its head and in its body.
 fn echo(asked: &Asked) -> Vec<Step> {
     let told = |name: &str| asked.header(name).unwrap_or_default().to_owned();
     let (key, credentials) = (told("x-key"), told("authorization"));
@@ -41,7 +41,7 @@ fn echo(asked: &Asked) -> Vec<Step> {
 }
 
 #[tokio::test]
-async fn a_secret_is_sent_and_masked_wherever_the_server_repeats_it() {
+async fn a_secret_is_sent_and_masked_where_the_server_repeats_it() {
     let mut web = Web::start(echo).await;
     let safe = Safe::new();
     let call = json!({

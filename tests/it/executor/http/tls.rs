@@ -50,8 +50,7 @@ async fn a_server_that_nobody_vouches_for_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_is_trusted_whose_authority_stands_in_ssl_cert_file_with_its_name_and_in_its_time()
-{
+async fn a_server_is_trusted_if_ssl_cert_file_has_its_authority_and_name_and_date_are_right() {
     let authority = authority();
     let mut home = Home::new("");
     let file = home.path().join("ca.pem");

@@ -18,8 +18,9 @@ use retention::{
     finished_jobs_are_found_in_the_order_in_which_they_finished,
     jobs_are_paged_with_their_last_occurrence,
     runs_made_while_ids_are_ahead_of_the_clock_are_found_by_age,
+    runs_that_ended_long_ago_are_found_page_by_page,
     the_last_success_and_the_last_failure_of_a_job_are_always_kept,
-    the_newest_runs_of_a_job_are_no_surplus, what_ended_long_ago_is_found_page_by_page,
+    the_newest_runs_of_a_job_are_no_surplus,
 };
 use serde_json::json;
 use support::jobs::{at, job, run};
@@ -119,8 +120,8 @@ on_every_store! {
     a_write_on_an_old_revision_changes_nothing_at_all
     a_conflict_in_writes_of_one_kind_changes_nothing_at_all
     an_id_and_an_occurrence_are_taken_once
-    what_is_due_comes_in_order_and_only_from_the_named_pools
-    a_review_sees_what_is_declared_broken_or_homeless
+    due_jobs_are_claimed_in_order_and_only_from_the_named_pools
+    a_review_finds_jobs_that_are_declared_broken_or_without_a_pool
     runs_in_flight_are_found_the_oldest_first
     lists_are_filtered_and_paged
     large_rows_end_a_page_and_a_claim_before_their_limit
@@ -129,10 +130,10 @@ on_every_store! {
     a_run_counts_with_all_that_belongs_to_it
     finished_jobs_are_found_in_the_order_in_which_they_finished
     attempts_of_a_run_are_kept_in_their_order
-    what_a_job_was_and_whether_it_fails_moves_with_its_schedule
+    the_state_of_a_job_and_whether_it_fails_move_with_its_schedule
     a_job_that_is_added_again_is_another_one
     runs_of_a_node_that_is_not_known_are_found
-    what_ended_long_ago_is_found_page_by_page
+    runs_that_ended_long_ago_are_found_page_by_page
     a_run_goes_with_all_that_belongs_to_it_once_it_has_ended
     the_newest_runs_of_a_job_are_no_surplus
     a_row_of_skipped_occurrences_grows_only_from_where_it_was
@@ -273,7 +274,9 @@ async fn a_run_survives_in_every_state<S: Store + Archive>(store: S) {
     }
 }
 
-async fn what_a_job_was_and_whether_it_fails_moves_with_its_schedule<S: Store + Archive>(store: S) {
+async fn the_state_of_a_job_and_whether_it_fails_move_with_its_schedule<S: Store + Archive>(
+    store: S,
+) {
     let new = job(&json!({"id": "a", "on_failure_once": true}));
     store.commit(vec![insert_job(&new)]).await.unwrap();
     let stored = async || store.load_jobs(std::slice::from_ref(&new.id)).await.unwrap().remove(0);
@@ -350,7 +353,7 @@ async fn an_id_and_an_occurrence_are_taken_once<S: Store + Archive>(store: S) {
     assert!(is_conflict(&store.commit(vec![delete_job(&job.id, 1)]).await), "it is gone");
 }
 
-async fn what_is_due_comes_in_order_and_only_from_the_named_pools<S: Store + Archive>(store: S) {
+async fn due_jobs_are_claimed_in_order_and_only_from_the_named_pools<S: Store + Archive>(store: S) {
     let due_job = |id: &str, seconds: i64, executor: &str| {
         let next = Due { scheduled_at: at(seconds), due_at: at(seconds) };
         Job {
@@ -379,7 +382,9 @@ async fn what_is_due_comes_in_order_and_only_from_the_named_pools<S: Store + Arc
     assert!(due(&store, at(9), 10).await.is_empty());
 }
 
-async fn a_review_sees_what_is_declared_broken_or_homeless<S: Store + Archive>(store: S) {
+async fn a_review_finds_jobs_that_are_declared_broken_or_without_a_pool<S: Store + Archive>(
+    store: S,
+) {
     let broken = JobState::Broken { reason: "x".to_owned(), since: None, former: Former::Active };
     let declared = |id: &str, source: Option<&str>| Job {
         origin: Origin::File,

@@ -1,4 +1,4 @@
-//! What need not be kept is found, and goes with all that belongs to it.
+//! Rows that need not be kept are found, and are removed with all that belongs to them.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ fn ids(runs: &[&Run]) -> Vec<RunId> {
     runs.iter().map(|run| run.id.clone()).collect()
 }
 
-pub(super) async fn what_ended_long_ago_is_found_page_by_page<S: Store + Archive>(store: S) {
+pub(super) async fn runs_that_ended_long_ago_are_found_page_by_page<S: Store + Archive>(store: S) {
     let make = &mut RunIds::new(7);
     let timed_out = ended(Outcome::TimedOut { error: "slow".to_owned() }, 3);
     let lost = ended(Outcome::Lost { error: "gone".to_owned() }, 4);
@@ -299,7 +299,7 @@ where
         ids(&[old_success, old_failure, first_cancel, last_cancel]),
         "outputs of the last success and the last failure stay"
     );
-    // What is left of a job that was removed is not kept for ever.
+    // The rows of a removed job are not kept for ever.
     let gone = Change::DeleteJob { id: runs[0].job_id.clone(), revision: 1, created_at: at(0) };
     store.commit(vec![gone]).await.unwrap();
     assert_eq!(old(&store, RetentionClass::Errors, at(99)).await, ids(&[old_failure, &runs[3]]));
