@@ -17,10 +17,8 @@ pub(super) struct CommandOptions {
     #[serde(flatten)]
     process: ProcessOptions,
     #[command(flatten)]
-    #[serde(skip_serializing_if = "EnvironmentOptions::are_absent")]
     env: EnvironmentOptions,
     #[command(flatten)]
-    #[serde(skip_serializing_if = "LimitOptions::are_absent")]
     limits: LimitOptions,
 }
 
@@ -36,39 +34,30 @@ struct ProcessOptions {
     shell: bool,
     /// Working directory
     #[arg(long, value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     cwd: Option<String>,
     /// Text for standard input
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     stdin: Option<String>,
     /// User to run as; only a daemon with the rights of root accepts others than its own [default: the daemon's]
     #[arg(long, value_name = "USER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     /// Group to run in [default: the user's own]
     #[arg(long, value_name = "GROUP")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<String>,
     /// Permissions that new files do not get, such as 027
     #[arg(long, value_name = "OCTAL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     umask: Option<String>,
     /// Niceness, from -20 (highest priority) to 19
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     nice: Option<i32>,
     /// Exit code that means success; can be given again [default: 0]
     #[arg(long = "success-code", value_name = "N")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     success_codes: Vec<i32>,
     /// Exit code after which a retry is pointless; can be given again
     #[arg(long = "no-retry-code", value_name = "N")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     no_retry_codes: Vec<i32>,
     /// Time between SIGTERM, at a cancel or timeout, and SIGKILL [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     kill_grace: Option<Number>,
 }
 
@@ -95,12 +84,6 @@ struct EnvironmentOptions {
     secret_env: Vec<String>,
 }
 
-impl EnvironmentOptions {
-    fn are_absent(&self) -> bool {
-        self.env.is_empty() && self.secret_env.is_empty()
-    }
-}
-
 impl Serialize for EnvironmentOptions {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let plain = self.env.iter().map(|(name, value)| Ok((name.clone(), value.as_str().into())));
@@ -117,37 +100,20 @@ impl Serialize for EnvironmentOptions {
 struct LimitOptions {
     /// Address space of each process: bytes, or 512M, 2G
     #[arg(long, value_name = "SIZE", value_parser = number_or_text)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Value>,
     /// CPU time of each process
     #[arg(long = "cpu-time", value_name = "DURATION", value_parser = seconds)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     cpu: Option<Number>,
     /// Open files of each process
     #[arg(long = "open-files", value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<u64>,
     /// Memory of all processes together: bytes, or 512M, 2G; the daemon needs a cgroup for this
     #[arg(long, value_name = "SIZE", value_parser = number_or_text)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     total_memory: Option<Value>,
     /// Maximum number of processes and threads at a time; the daemon needs a cgroup for this
     #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     processes: Option<u64>,
     /// CPU cores that all processes together may use, such as 0.5; the daemon needs a cgroup for this
     #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     cores: Option<f64>,
-}
-
-impl LimitOptions {
-    fn are_absent(&self) -> bool {
-        self.memory.is_none()
-            && self.cpu.is_none()
-            && self.files.is_none()
-            && self.total_memory.is_none()
-            && self.processes.is_none()
-            && self.cores.is_none()
-    }
 }

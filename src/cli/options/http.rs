@@ -16,7 +16,6 @@ pub(super) struct HttpOptions {
     #[serde(flatten)]
     call: CallOptions,
     #[command(flatten)]
-    #[serde(skip_serializing_if = "HeaderOptions::are_absent")]
     headers: HeaderOptions,
 }
 
@@ -34,11 +33,9 @@ struct CallOptions {
     url: Option<Value>,
     /// HTTP method [default: GET, or POST if there is a body]
     #[arg(long, value_name = "METHOD", requires = "url")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<String>,
     /// Text to send as the body
     #[arg(long, value_name = "TEXT", requires = "url", conflicts_with = "json_body")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
     /// JSON to send as the body
     #[arg(long, value_name = "JSON", requires = "url", value_parser = json)]
@@ -46,19 +43,16 @@ struct CallOptions {
     json_body: Option<Value>,
     /// Response status that means success; can be given again [default: any 2xx]
     #[arg(long, value_name = "STATUS", requires = "url")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     expect: Vec<u16>,
     /// Maximum number of redirects to follow [default: 0]
     #[arg(long, value_name = "N", requires = "url")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     redirects: Option<u8>,
     /// Time limit for connecting [default: 10s]
     #[arg(long, value_name = "DURATION", requires = "url", value_parser = seconds)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     connect_timeout: Option<Number>,
     /// Time limit for the whole response [default: 60s]
     #[arg(long, value_name = "DURATION", requires = "url", value_parser = seconds)]
-    #[serde(rename = "timeout", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "timeout")]
     answer_timeout: Option<Number>,
 }
 
@@ -76,12 +70,6 @@ struct HeaderOptions {
         requires = "url"
     )]
     secret_headers: Vec<String>,
-}
-
-impl HeaderOptions {
-    fn are_absent(&self) -> bool {
-        self.headers.is_empty() && self.secret_headers.is_empty()
-    }
 }
 
 impl Serialize for HeaderOptions {

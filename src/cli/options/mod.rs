@@ -1,5 +1,5 @@
 //! The options that define a job, as `add` takes them. Each file holds the flags of one part of a job, and its struct
-//! serializes to the JSON of that part: what clap has read is what is sent.
+//! serializes to the JSON of that part: what clap has read is what is sent, without the options that were not given.
 
 mod command;
 mod http;
@@ -31,34 +31,27 @@ pub struct JobOptions {
     task: TaskOptions,
     /// Pool to run in [default: the one that fits the task]
     #[arg(long, value_name = "NAME", help_heading = "How")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     executor: Option<String>,
     #[command(flatten)]
     #[serde(flatten)]
     policy: PolicyOptions,
     /// Run first at this time, whatever the trigger says (as in --at)
     #[arg(long, value_name = "TIME", help_heading = "How", conflicts_with = "paused")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     next_run_time: Option<String>,
     /// Start paused
     #[arg(long, help_heading = "How")]
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
     /// Redefine a job of the same id; its schedule goes on if the trigger is the same
     #[arg(long = "replace", help_heading = "How")]
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) replace_existing: bool,
     /// Name for people
     #[arg(long, help_heading = "Labels")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     /// Label to select jobs by; can be given again
     #[arg(long = "tag", value_name = "TAG", help_heading = "Labels")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     tags: Vec<String>,
     /// Free text
     #[arg(long, value_name = "TEXT", help_heading = "Labels")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
 }
 
@@ -66,7 +59,7 @@ impl JobOptions {
     /// The definition of the job, as it is sent.
     pub(super) fn to_json(&self) -> Result<Value, CliError> {
         self.trigger.check()?;
-        serde_json::to_value(self).map_err(|error| CliError::Usage(error.to_string()))
+        values::given(self)
     }
 
     /// The times that were given, each with its option.

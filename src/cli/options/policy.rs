@@ -14,43 +14,33 @@ use crate::job::{Coalesce, OnCrash, OnFinish, Overlap};
 pub(super) struct PolicyOptions {
     /// Latest start after the due time; later occurrences are recorded as missed [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     misfire_grace_time: Option<Number>,
     /// Which of several missed occurrences to run
     #[arg(long, value_name = "RULE", value_parser = PossibleValuesParser::new(Coalesce::WORDS))]
-    #[serde(skip_serializing_if = "Option::is_none")]
     coalesce: Option<String>,
     /// Maximum number of runs of this job at the same time [default: 1]
     #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     max_instances: Option<u32>,
     /// What to do with an occurrence beyond --max-instances: skip it, queue it until a run ends, or replace the oldest
     /// run [default: skip]
     #[arg(long, value_name = "RULE", value_parser = PossibleValuesParser::new(Overlap::WORDS))]
-    #[serde(skip_serializing_if = "Option::is_none")]
     overlap: Option<String>,
     /// Finish the job after N occurrences
     #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     max_runs: Option<u64>,
     /// What to do with a run that a crash of the daemon interrupted: run it again, or record it as lost [default: rerun]
     #[arg(long, value_name = "RULE", value_parser = PossibleValuesParser::new(OnCrash::WORDS))]
-    #[serde(skip_serializing_if = "Option::is_none")]
     on_crash: Option<String>,
     /// End an attempt that takes longer than this [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<Number>,
     #[command(flatten)]
-    #[serde(skip_serializing_if = "RetryOptions::are_absent")]
     retry: RetryOptions,
     /// Among the runs that wait for a worker, those of the highest priority start first [default: 0]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<i32>,
     /// Whether a finished job is removed at once or kept [default: removed after `[retention]` finished_jobs_seconds]
     #[arg(long, value_name = "RULE", value_parser = PossibleValuesParser::new(OnFinish::WORDS))]
-    #[serde(skip_serializing_if = "Option::is_none")]
     on_finish: Option<String>,
     #[command(flatten, next_help_heading = "Notifications")]
     #[serde(flatten)]
@@ -65,22 +55,13 @@ struct RetryOptions {
     max_attempts: Option<u32>,
     /// Delay before the second attempt [default: 1s]
     #[arg(long = "retry-delay", value_name = "DURATION", value_parser = seconds, requires = "max_attempts")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     delay: Option<Number>,
     /// Factor by which each further delay is longer [default: 2]
     #[arg(long = "retry-backoff", value_name = "FACTOR", requires = "max_attempts")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     backoff: Option<f64>,
     /// Maximum delay between attempts [default: 1h]
     #[arg(long = "retry-max-delay", value_name = "DURATION", value_parser = seconds, requires = "max_attempts")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     max_delay: Option<Number>,
-}
-
-impl RetryOptions {
-    fn are_absent(&self) -> bool {
-        self.max_attempts.is_none()
-    }
 }
 
 /// What reports how runs end.
@@ -88,7 +69,6 @@ impl RetryOptions {
 struct NotificationOptions {
     /// Run this when a run has failed for good: a line for the shell, or a task in its JSON form
     #[arg(long, value_name = "TASK", value_parser = hook)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     on_failure: Option<Value>,
     /// Run the task of --on-failure only for the first failure since the last success
     #[arg(long)]
@@ -96,19 +76,15 @@ struct NotificationOptions {
     on_failure_once: bool,
     /// Run this when a run has succeeded after one that failed
     #[arg(long, value_name = "TASK", value_parser = hook)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     on_recovery: Option<Value>,
     /// Run this when a run has succeeded
     #[arg(long, value_name = "TASK", value_parser = hook)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     on_success: Option<Value>,
     /// Run this when an occurrence was too late to run
     #[arg(long, value_name = "TASK", value_parser = hook)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     on_missed: Option<Value>,
     /// Ping this URL when a run starts, succeeds or fails, as healthchecks.io expects it
     #[arg(long, value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     heartbeat: Option<String>,
 }
 
@@ -126,14 +102,14 @@ mod tests {
     use clap::Parser;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct Flags {
         #[command(flatten)]
         policy: PolicyOptions,
     }
 
     #[test]
     fn what_is_typed_becomes_the_keys_of_a_job() {
-        let parse = |words: &[&str]| Line::try_parse_from([&["add"], words].concat());
+        let parse = |words: &[&str]| Flags::try_parse_from([&["add"], words].concat());
         let given = [
             "--timeout",
             "1h",
@@ -149,7 +125,7 @@ mod tests {
             r#"{"type": "builtin", "name": "noop"}"#,
         ];
         assert_eq!(
-            serde_json::to_value(parse(&given).unwrap().policy).unwrap(),
+            values::given(&parse(&given).unwrap().policy).unwrap(),
             json!({
                 "timeout": 3600,
                 "retry": {"max_attempts": 3, "delay": 0.5},

@@ -43,7 +43,7 @@ impl Serialize for TaskOptions {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         #[serde(tag = "type", rename_all = "lowercase")]
-        enum Task<'a> {
+        enum TaskJson<'a> {
             Builtin {
                 name: &'a str,
                 args: Map<String, Value>,
@@ -59,12 +59,12 @@ impl Serialize for TaskOptions {
         let task = if let Some(name) = &self.builtin.builtin {
             let args = object(self.builtin.args.iter().cloned().map(Ok));
             let args = args.map_err(|why| S::Error::custom(format!("--arg: {why}")))?;
-            Task::Builtin { name, args }
+            TaskJson::Builtin { name, args }
         } else if self.http.is_given() {
-            Task::Http(&self.http)
+            TaskJson::Http(&self.http)
         } else {
             let program = self.command.program().map_err(S::Error::custom)?;
-            Task::Command { program, options: &self.command }
+            TaskJson::Command { program, options: &self.command }
         };
         task.serialize(serializer)
     }

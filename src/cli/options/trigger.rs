@@ -38,29 +38,23 @@ pub struct TriggerOptions {
     trigger: Option<TriggerJson>,
     /// Time zone: a name such as Europe/Berlin, an offset such as +05:30, or UTC
     #[arg(long, value_name = "ZONE", allow_hyphen_values = true)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     timezone: Option<String>,
     /// Earliest time (inclusive); of an interval, the time from which it counts
     #[arg(long = "start", value_name = "TIME", allow_hyphen_values = true)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     start_date: Option<String>,
     /// Latest time (inclusive); a date without a time is that whole day
     #[arg(long = "end", value_name = "TIME", allow_hyphen_values = true)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     end_date: Option<String>,
     /// Delay each occurrence by up to this long
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     jitter: Option<Number>,
     /// A local time that the clock skips in spring: skip it, or shift it to the end of the gap [default: skip;
     /// of --crontab as cron(8): shift a fixed minute and hour]
     #[arg(long, value_name = "RULE", value_parser = ["skip", "shift"])]
-    #[serde(skip_serializing_if = "Option::is_none")]
     dst_gap: Option<String>,
     /// A local time that the clock shows twice in autumn: both, or the first only [default: both;
     /// of --calendar first; of --crontab as cron(8): the first of a fixed minute and hour]
     #[arg(long, value_name = "RULE", value_parser = ["both", "first"])]
-    #[serde(skip_serializing_if = "Option::is_none")]
     dst_fold: Option<String>,
 }
 
@@ -80,13 +74,13 @@ impl TriggerOptions {
     }
 
     /// The JSON form of the trigger.
-    pub(in crate::cli) fn to_json(&self) -> Result<Value, CliError> {
+    pub(crate) fn to_json(&self) -> Result<Value, CliError> {
         self.check()?;
-        serde_json::to_value(self).map_err(|error| CliError::Usage(error.to_string()))
+        values::given(self)
     }
 
     /// The zone that the trigger names, if it names one.
-    pub(in crate::cli) fn zone(&self) -> Result<Option<Zone>, CliError> {
+    pub(crate) fn zone(&self) -> Result<Option<Zone>, CliError> {
         let in_json = || self.trigger.as_ref()?.get("timezone")?.as_str();
         let name = self.timezone.as_deref().or_else(in_json);
         let zone = name.map(Zone::parse).transpose();
@@ -94,9 +88,7 @@ impl TriggerOptions {
     }
 
     /// The times that were given, each with its option.
-    pub(in crate::cli) fn times_mut(
-        &mut self,
-    ) -> impl Iterator<Item = (&'static str, &mut String)> {
+    pub(crate) fn times_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut String)> {
         let at = self.at.as_mut().and_then(|at| match at.get_mut("run_date") {
             Some(Value::String(time)) => Some(time),
             _ => None,

@@ -2,14 +2,16 @@
 //! option it is.
 
 use chrono::TimeDelta;
+use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
+use crate::cli::error::CliError;
 use crate::clock::MICROS_PER_SECOND;
 use crate::duration::parse_duration;
 use crate::json::{self, JsonError};
 
 /// Reads a duration; its JSON form is seconds, which are an integer where they are whole.
-pub(in crate::cli) fn seconds(text: &str) -> Result<Number, String> {
+pub(crate) fn seconds(text: &str) -> Result<Number, String> {
     let duration: TimeDelta = parse_duration(text)?;
     let micros = duration.num_microseconds().unwrap_or(i64::MAX);
     if micros % MICROS_PER_SECOND == 0 {
@@ -75,6 +77,30 @@ pub(super) fn name_source(option: &str, text: &str) -> Result<(String, Value), S
             format!("{option} takes NAME=env:VARIABLE, NAME=file:PATH or NAME=credential:NAME")
         })?;
     Ok((name.trim().to_owned(), source))
+}
+
+/// The JSON form of options, without those that were not given: they are null, or an empty list or object. The body of
+/// a call (`json`) is kept even if it is null, and what is inside of a builtin's arguments or of a hook is not touched.
+pub(super) fn given(options: &impl Serialize) -> Result<Value, CliError> {
+    fn drop_absent(options: &mut Map<String, Value>) {
+        for part in ["trigger", "task", "retry", "env", "headers", "limits"] {
+            if let Some(Value::Object(part)) = options.get_mut(part) {
+                drop_absent(part);
+            }
+        }
+        options.retain(|key, value| match value {
+            Value::Null => key == "json",
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(keys) => key == "args" || !keys.is_empty(),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+        });
+    }
+    let json = serde_json::to_value(options);
+    let mut json = json.map_err(|error| CliError::Usage(error.to_string()))?;
+    if let Value::Object(options) = &mut json {
+        drop_absent(options);
+    }
+    Ok(json)
 }
 
 /// Makes an object of names and values. A name that is given twice is an error: only one of its values could count.

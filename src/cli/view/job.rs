@@ -27,7 +27,7 @@ fn task(job: &Value) -> String {
 }
 
 /// A job that was added, or replaced if `replaces` allows it and there was one.
-pub(in crate::cli) fn added(job: &Value, replaces: bool, now: Timestamp) -> String {
+pub(crate) fn added(job: &Value, replaces: bool, now: Timestamp) -> String {
     // The first definition of a job is its first revision.
     let is_first = job.get("revision").and_then(Value::as_u64) == Some(1);
     let done = if replaces && !is_first { "replaced" } else { "added" };
@@ -49,7 +49,7 @@ fn pause_of_all(answer: &Value, zone: &Zone, now: Timestamp) -> Option<String> {
 }
 
 /// A page of jobs; `zone` is the daemon's.
-pub(in crate::cli) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
+pub(crate) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
     let pause = pause_of_all(page, zone, now);
     let mut jobs: Vec<&Value> = rows(page, "jobs").iter().collect();
     jobs.sort_by_key(|job| instant(job, "next_run_time").unwrap_or(Timestamp::MAX_UTC));
@@ -94,7 +94,7 @@ pub(in crate::cli) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String 
 }
 
 /// One job, with its latest runs.
-pub(in crate::cli) fn job(job: &Value, latest: &Value, zones: &Zones, now: Timestamp) -> String {
+pub(crate) fn job(job: &Value, latest: &Value, zones: &Zones, now: Timestamp) -> String {
     let zone = zones.of(job);
     let mut lines = vec![
         ("id", text(job, "id").to_owned()),
@@ -128,7 +128,7 @@ pub(in crate::cli) fn job(job: &Value, latest: &Value, zones: &Zones, now: Times
 }
 
 /// Why a job ran or did not.
-pub(in crate::cli) fn explanation(answer: &Value) -> String {
+pub(crate) fn explanation(answer: &Value) -> String {
     let zone = answer.get("timezone").and_then(Value::as_str);
     let zone = zone.map(|zone| format!("Times are in the job's zone, {zone}."));
     let lines = rows(answer, "explanation").iter().filter_map(Value::as_str).map(str::to_owned);
@@ -136,7 +136,7 @@ pub(in crate::cli) fn explanation(answer: &Value) -> String {
 }
 
 /// What a reload changed.
-pub(in crate::cli) fn difference(answer: &Value) -> String {
+pub(crate) fn difference(answer: &Value) -> String {
     let named = |key: &str| format!("{key}: {}", escaped(&plain_value(answer, key)));
     let parts = ["added", "changed", "removed"]
         .into_iter()

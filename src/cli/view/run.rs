@@ -17,7 +17,7 @@ use crate::zone::Zone;
 const UNITS: [(&str, u64); 4] = [("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
 
 /// A page of runs.
-pub(in crate::cli) fn runs(page: &Value, zones: &Zones, now: Timestamp) -> String {
+pub(crate) fn runs(page: &Value, zones: &Zones, now: Timestamp) -> String {
     let runs = rows(page, "runs");
     // The columns of the cost are left out where no run has one.
     let costs = runs.iter().any(|run| !cpu(run).is_empty() || !memory(run).is_empty());
@@ -55,7 +55,7 @@ pub(in crate::cli) fn runs(page: &Value, zones: &Zones, now: Timestamp) -> Strin
 }
 
 /// One run, with its attempts if there were several.
-pub(in crate::cli) fn run(run: &Value, zones: &Zones, now: Timestamp) -> String {
+pub(crate) fn run(run: &Value, zones: &Zones, now: Timestamp) -> String {
     let zone = zones.of(run);
     let when = |key| when(run, key, zone, now).unwrap_or_default();
     let subject = text(run, "subject");
@@ -116,7 +116,7 @@ fn attempts(run: &Value, zone: &Zone) -> String {
 }
 
 /// A run that was waited for, after its output if that has not been shown yet. `raw` shows the output as it was written.
-pub(in crate::cli) fn finished(run: &Value, output: &str, raw: bool) -> String {
+pub(crate) fn finished(run: &Value, output: &str, raw: bool) -> String {
     let took = between(run, "started_at", "finished_at");
     let took = if took.is_empty() { took } else { format!(" after {took}") };
     let detail = escaped(&detail(run, &Zone::utc())).into_owned();

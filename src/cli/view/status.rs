@@ -14,7 +14,7 @@ use crate::zone::Zone;
 const FAULTS_SHOWN: usize = 20;
 
 /// The state of the daemon.
-pub(in crate::cli) fn status(status: &Value, now: Timestamp) -> String {
+pub(crate) fn status(status: &Value, now: Timestamp) -> String {
     let jobs = match status.get("jobs").and_then(Value::as_object) {
         None => "unknown".to_owned(),
         Some(jobs) if jobs.is_empty() => "none".to_owned(),
