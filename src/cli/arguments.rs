@@ -1,4 +1,4 @@
-//! What can be typed, with its help.
+//! The commands and their arguments, with the help. clap reads them.
 #![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 use std::ffi::OsString;
@@ -14,8 +14,10 @@ use super::options::{JobOptions, TriggerOptions, seconds};
 use crate::client::percent_encode;
 use crate::clock::{Timestamp, rfc3339};
 use crate::filter::PAGE_LIMIT;
+use crate::job::JobState;
 use crate::printable::escaped;
 use crate::program;
+use crate::run::RunState;
 
 /// Punctual: a standalone job scheduler. Jobs live in a SQL store and run on time.
 #[derive(Debug, Parser)]
@@ -26,17 +28,15 @@ use crate::program;
     Start with `punctual serve --demo`, then `punctual list`, `punctual runs`, `punctual status`."
 )]
 pub struct CliArguments {
-    /// How to reach the daemon, and how to answer.
     #[command(flatten)]
     pub client: ClientArguments,
-    /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
 }
 
-/// Reads the command line. Where it is faulty or asks for help, that is printed, and the error is the exit code.
+/// Reads the command line. If it is faulty or asks for help, this prints the error or the help and returns the exit code.
 pub fn parse() -> Result<CliArguments, ExitCode> {
-    // Many runs begin so, and each would pay for a parser of everything else.
+    // The daemon starts many runs like this, and building the parser of all commands takes time.
     for (word, verb) in [(program::SHIM, Verb::Exec), (program::LAUNCHER, Verb::Launch)] {
         if std::env::args_os().skip(1).eq([word]) {
             let client = ClientArguments { socket: None, json: false };
@@ -44,7 +44,7 @@ pub fn parse() -> Result<CliArguments, ExitCode> {
         }
     }
     CliArguments::try_parse().or_else(|_| {
-        // The complaint quotes what was typed.
+        // The error quotes what was typed, so it is read again without control characters.
         let escape = |word: OsString| match word.to_str() {
             Some(text) => escaped(text).into_owned().into(),
             None => word,
@@ -54,18 +54,18 @@ pub fn parse() -> Result<CliArguments, ExitCode> {
     })
 }
 
-/// Prints an error of the command line, in JSON if that is asked for, or the help, and gives the exit code.
+/// Prints an error of the command line (in JSON with --json) or the help, and returns the exit code.
 fn refuse(error: &clap::Error) -> ExitCode {
     let options = std::env::args_os().take_while(|word| word != "--");
     if error.use_stderr() && options.into_iter().any(|word| word == "--json") {
         let text = error.render().to_string();
         let why = text.strip_prefix("error: ").unwrap_or(&text);
-        // What follows is the usage, which is for people.
+        // The usage after it is for people.
         let why = why.split("\n\nUsage:").next().unwrap_or(why);
         let why = why.split("\n\nFor more information").next().unwrap_or(why);
         return Console::new(true).report(Err(CliError::Usage(why.trim_end().to_owned())));
     }
-    // If nobody reads the output, there is still the exit code.
+    // If the output is not read, there is still the exit code.
     drop(error.print());
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
@@ -96,7 +96,7 @@ impl ClientArguments {
     }
 }
 
-/// What to do, and who does it.
+/// All commands.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the daemon
@@ -120,16 +120,16 @@ pub enum Verb {
         that has it: docs/OPERATIONS.md lists the rights that the daemon needs."
     )]
     Migrate(MigrateArguments),
-    /// Run builtins for a daemon (started by it)
+    /// Run builtins in a worker process (started by a daemon)
     #[command(name = program::WORKER, hide = true)]
     Worker,
-    /// Become a command that a daemon has ordered (started by it)
+    /// Set up a command and become it (started by a daemon)
     #[command(name = program::SHIM, hide = true)]
     Exec,
-    /// Start commands for a daemon in a cgroup (started by it)
+    /// Start commands in a cgroup (started by a daemon)
     #[command(name = program::LAUNCHER, hide = true)]
     Launch,
-    /// What speaks to a daemon
+    /// Commands that talk to a daemon
     #[command(flatten)]
     Client(ClientCommand),
     /// Print completions for a shell
@@ -173,7 +173,7 @@ pub struct CheckArguments {
     pub config: Option<PathBuf>,
 }
 
-/// What speaks to a daemon.
+/// Commands that talk to a daemon.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Add a job
@@ -215,7 +215,7 @@ pub enum ClientCommand {
         With --all the scheduler itself resumes: what fell due meanwhile is late, and each job's misfire_grace_time \
         and coalesce decide what is run.")]
     Resume(ChosenJobs),
-    /// Run a job now, beside its schedule
+    /// Run a job now, in addition to its schedule
     #[command(
         after_help = "Examples:\n  punctual run backup\n  punctual run backup --wait   (prints its output; \
         exit code 1 if it fails)\n\nCtrl-C ends the wait, with exit code 130; the run goes on."
@@ -230,7 +230,7 @@ pub enum ClientCommand {
         #[arg(long, requires = "wait")]
         raw: bool,
     },
-    /// End runs before they end by themselves
+    /// Cancel runs
     #[command(after_help = "Examples:\n  punctual cancel 019ab7c2-…\n  \
         punctual cancel 019ab7c2-… --reason 'wrong day'\n  punctual cancel 019ab7c2-… --no-wait\n\n\
         A command and all its children get SIGTERM, and SIGKILL after their grace time; a builtin is asked to end.")]
@@ -238,21 +238,21 @@ pub enum ClientCommand {
         /// The runs' ids, as in `punctual runs`
         #[arg(required = true)]
         runs: Vec<String>,
-        /// Why, for the ledger
+        /// Reason to record with the run
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
         /// Do not wait for the end
         #[arg(long)]
         no_wait: bool,
     },
-    /// Remove jobs; their runs stay in the ledger
+    /// Remove jobs; the records of their runs are kept
     #[command(visible_alias = "rm", after_help = "Example:\n  punctual remove order:42:expire")]
     Remove {
         /// The jobs' ids
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Tell why a job ran or did not run at a time, and when it runs next
+    /// Explain why a job ran or did not run at a time, and when it runs next
     #[command(
         after_help = "Examples:\n  punctual explain backup\n  punctual explain backup --at '2026-11-06 03:00:00'"
     )]
@@ -302,10 +302,10 @@ pub enum ClientCommand {
         punctual preview --every 90m --start '2026-11-06 09:00:00'\n  \
         echo '{\"op\":\"preview\",\"trigger\":{\"type\":\"cron\",\"hour\":3},\"count\":2}' | punctual preview --batch")]
     Preview(Box<PreviewArguments>),
-    /// Have the daemon read its jobs.toml again
+    /// Make the daemon read its jobs.toml again
     #[command(after_help = "Example:\n  punctual check && punctual reload")]
     Reload {
-        /// Also if the file declares no jobs any more, which removes those that it declared before
+        /// Reload even if the file declares no jobs any more, which removes those that it declared before
         #[arg(long)]
         force: bool,
     },
@@ -317,7 +317,7 @@ pub struct ChosenJobs {
     /// The jobs' ids
     #[arg(required_unless_present = "all")]
     pub ids: Vec<String>,
-    /// The scheduler as a whole, rather than single jobs
+    /// The scheduler as a whole instead of single jobs
     #[arg(long, conflicts_with = "ids")]
     pub all: bool,
 }
@@ -339,18 +339,18 @@ pub struct LogLevelArguments {
 #[derive(Debug, Args)]
 pub struct ListArguments {
     /// Only jobs that are active, paused, finished or broken
-    #[arg(long, value_parser = ["active", "paused", "finished", "broken"])]
+    #[arg(long, value_parser = JobState::WORDS)]
     state: Option<String>,
     /// Only jobs with this tag
     #[arg(long)]
     tag: Option<String>,
-    /// Only jobs whose id begins so
+    /// Only jobs whose id begins with this
     #[arg(long)]
     prefix: Option<String>,
-    /// List at most this many, up to 1000
+    /// Maximum number of rows, up to 1000
     #[arg(long, default_value_t = 100, value_parser = limit)]
     limit: usize,
-    /// Go on after this id (next_cursor of the page before)
+    /// Continue after this id (next_cursor of the previous page)
     #[arg(long)]
     cursor: Option<String>,
 }
@@ -372,10 +372,10 @@ impl ListArguments {
 pub struct LogsArguments {
     /// A run's id, or a job's
     pub run: String,
-    /// Go on until the run has ended
+    /// Follow the output until the run has ended
     #[arg(long, short)]
     pub follow: bool,
-    /// Of this attempt, or from it on [default: the latest]
+    /// Output of this attempt, or with --follow from it on [default: the latest]
     #[arg(long, value_name = "NUMBER")]
     pub attempt: Option<u32>,
     /// Show when each line was written, and to which stream
@@ -398,20 +398,19 @@ pub struct RunsArguments {
     /// Only runs of this job; or one run by its id, with its attempts
     #[arg(value_name = "JOB|RUN")]
     pub(super) name: Option<String>,
-    /// Without the runs of hooks (on_failure, on_recovery, on_success, on_missed)
+    /// Leave out the runs of hooks (on_failure, on_recovery, on_success, on_missed)
     #[arg(long)]
     no_hooks: bool,
     /// Only runs in this state
-    #[arg(long, value_parser = ["pending", "running", "succeeded", "failed", "timed_out", "cancelled",
-        "lost", "skipped"])]
+    #[arg(long, value_parser = RunState::WORDS)]
     state: Option<String>,
     /// Only runs since this time, such as 12h (ago), yesterday, 16:30, 2026-11-28, '2026-11-28 20:00'
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(super) since: Option<String>,
-    /// List at most this many, up to 1000
+    /// Maximum number of rows, up to 1000
     #[arg(long, default_value_t = 30, value_parser = limit)]
     limit: usize,
-    /// Go on after this run (next_cursor of the page before)
+    /// Continue after this run (next_cursor of the previous page)
     #[arg(long)]
     cursor: Option<String>,
 }

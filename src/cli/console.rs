@@ -1,4 +1,5 @@
-//! What is printed, and how a command ends.
+//! The console: answers go to standard output, as JSON or for people; errors go to standard error and decide the exit
+//! code.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use super::CliError;
 use crate::printable::{escaped, escaped_json};
 
-/// Ends a command whose answers are for people: says why it failed, if it did, and gives its exit code.
+/// Ends a command whose answers are for people: prints the error, if there is one, and returns the exit code.
 pub fn report(result: Result<(), CliError>) -> ExitCode {
     Console::new(false).report(result)
 }
@@ -20,7 +21,6 @@ pub struct Console {
 }
 
 impl Console {
-    /// Answers as JSON, or for people.
     pub fn new(json: bool) -> Self {
         Self { json }
     }
@@ -30,14 +30,15 @@ impl Console {
         self.json
     }
 
-    /// Ends a command: one line on the standard error if it failed, or one for each of several faults, and the exit code that says why.
+    /// Ends a command: prints the error, if there is one, and returns the exit code that says why it failed.
     pub fn report(&self, result: Result<(), CliError>) -> ExitCode {
         let Err(failure) = result else { return ExitCode::SUCCESS };
         self.complain(&failure);
         failure.exit_code()
     }
 
-    /// Prints a failure in one line, with control characters escaped, unless it has been shown already.
+    /// Prints an error in one line, or in one for each of several faults, with control characters escaped. An error that
+    /// has been shown already prints nothing.
     pub(super) fn complain(&self, failure: &CliError) {
         if matches!(failure, CliError::Quiet(_)) {
             return;
@@ -49,16 +50,16 @@ impl Console {
         } else {
             self.worded(failure)
         };
-        // Where the standard error is gone, nobody reads; the exit code still tells.
+        // If standard error is closed, the exit code still says it.
         drop(writeln!(std::io::stderr(), "{line}"));
     }
 
-    /// A failure as one line: in JSON, or for people.
+    /// An error as one line: in JSON, or for people.
     pub fn worded(&self, failure: &CliError) -> String {
         if self.json { json(&failure.to_value()) } else { text(&failure.to_string()) }
     }
 
-    /// Shows an answer: as it is, or as `view` puts it, which escapes what is foreign.
+    /// Shows an answer: as JSON, or as the text that `view` makes of it, which escapes everything foreign.
     pub fn show(
         &self,
         answer: &Value,
@@ -69,40 +70,40 @@ impl Console {
     }
 }
 
-/// A line of a failure, for people.
+/// A line of an error, for people.
 fn text(line: &str) -> String {
     format!("punctual: {}", escaped(line))
 }
 
-/// Says on standard error what is no part of an answer.
+/// Prints a note on standard error, since it is not part of an answer.
 pub fn note(text: &str) {
-    // Where the standard error is gone, nobody reads.
+    // If standard error is closed, nobody needs the note.
     drop(writeln!(std::io::stderr(), "{}", self::text(text)));
 }
 
-/// An answer in JSON that commands no terminal.
+/// An answer in JSON, escaped so that it cannot command a terminal.
 pub(super) fn json(answer: &Value) -> String {
     escaped_json(&answer.to_string()).into_owned()
 }
 
-/// Prints a line. A reader that has gone away (`| head`) is no failure.
+/// Prints a line. A reader that has gone away (`| head`) is no error.
 pub(super) fn line(text: &str) -> Result<(), CliError> {
     print(text).map(drop)
 }
 
-/// Whether somebody still reads what is printed.
+/// Whether something still reads standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StdoutState {
     There,
     Gone,
 }
 
-/// Prints a text and a line break, and tells whether its reader is there.
+/// Prints a text and a line break, and says whether standard output is still read.
 pub(super) fn print(text: &str) -> Result<StdoutState, CliError> {
     write(&format!("{text}\n"))
 }
 
-/// Prints a text as it is, and tells whether its reader is there.
+/// Prints a text as it is, and says whether standard output is still read.
 pub(super) fn write(text: &str) -> Result<StdoutState, CliError> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

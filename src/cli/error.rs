@@ -1,4 +1,4 @@
-//! Why a command failed, and how that is told: by an exit code, and as one line of text or JSON.
+//! The error of a command, with its exit code and its form as JSON.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::client::ClientError;
 use crate::config::ConfigError;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The command line is not valid: exit code 2.
@@ -19,16 +19,16 @@ pub enum CliError {
     /// Jobs of the file are faulty, each in its own way: exit code 2.
     #[error("{}", .0.join("\n"))]
     Faulty(Vec<String>),
-    /// Other files declare jobs of this one, one line for each: exit code 1.
+    /// Other files declare jobs of this file, one line for each: exit code 1.
     #[error("{}", .0.join("\n"))]
     Conflicts(Vec<String>),
-    /// It was refused, or failed: exit code 1.
+    /// The command was refused, or failed: exit code 1.
     #[error("{0}")]
     Refused(String),
-    /// What was named is not there: exit code 1.
+    /// There is no job or run of this name: exit code 1.
     #[error("{0}")]
     NotFound(String),
-    /// It failed, and that has been shown already: exit code 1.
+    /// The command failed, and the reason has been shown already: exit code 1.
     #[error("{0}")]
     Quiet(String),
     /// No daemon answers: exit code 3.
@@ -37,13 +37,13 @@ pub enum CliError {
     /// The call to the daemon failed: exit code 3 if the daemon could not be reached, else 1.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// Ctrl-C ended the wait for something that goes on: exit code 130, as of a program that SIGINT ends.
+    /// Ctrl-C ended the wait for something that goes on: exit code 130, like a program that SIGINT ended.
     #[error("{0}")]
     Interrupted(String),
 }
 
 impl CliError {
-    /// The exit code that tells what kind of failure it is.
+    /// The exit code that says what kind of error it is.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Client(error) if error.is_not_connected() => ExitCode::from(3),
@@ -58,7 +58,7 @@ impl CliError {
         }
     }
 
-    /// Whether what is asked of other jobs would end in the same way.
+    /// Whether the same command for other jobs would fail in the same way.
     pub(super) fn ends_all(&self) -> bool {
         match self {
             Self::Client(error) => error.is_not_connected(),
@@ -73,7 +73,7 @@ impl CliError {
         }
     }
 
-    /// The failure as JSON, in the form of the errors of the control socket.
+    /// The error as JSON, in the form of the errors of the control socket.
     pub(super) fn to_value(&self) -> Value {
         let (code, field) = match self {
             Self::Usage(_) => ("usage", None),
@@ -92,7 +92,7 @@ impl CliError {
                 (code.as_str(), field.as_deref())
             }
         };
-        // The field has a place of its own.
+        // The field has a key of its own.
         let message = if let Self::Client(ClientError::Refused { message, .. }) = self {
             message.clone()
         } else {

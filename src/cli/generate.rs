@@ -1,4 +1,4 @@
-//! What is generated from the description of the command line: completions for shells, and manual pages.
+//! Completions for shells and manual pages, generated from the description of the command line.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `punctual log-level`: what the daemon logs, shown and changed.
+//! `punctual log-level`: shows and changes the filter of the daemon's log.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ pub(super) async fn run(
     output.show(&answer, |answer| view(answer, now))
 }
 
-/// The filter, what it was before, and when which one holds again.
+/// The filter, the previous one, and when the one of the daemon's start applies again.
 fn view(answer: &Value, now: Timestamp) -> String {
     let text = |key: &str| escaped(answer.get(key).and_then(Value::as_str).unwrap_or_default());
     let (filter, start) = (text("filter"), text("start_filter"));

@@ -1,4 +1,4 @@
-//! The output of a run: as far as it is written, or line by line to its end.
+//! `punctual logs`: the output of a run, as far as it is written or line by line to its end.
 
 use std::io::IsTerminal;
 
@@ -14,7 +14,7 @@ use crate::client::{Client, ClientError, OutputFollower, percent_encode};
 use crate::printable::with_colors;
 use crate::zone::Zone;
 
-/// Rows of a page in which a job's latest run is looked for: it may have skipped occurrences since.
+/// The rows of a page in the search for a job's latest run, which may be followed by skipped occurrences.
 const LATEST_ROWS: usize = 200;
 
 /// How lines are shown.
@@ -24,34 +24,34 @@ pub(super) enum Form {
     Json,
     /// For people.
     Text {
-        /// With the time in this zone, and the stream.
+        /// The zone of the time stamps, if each line shows its time and stream.
         stamped: Option<Zone>,
-        /// As it was written; else without what commands a terminal.
+        /// Whether lines are printed as they were written, and not without control characters.
         raw: bool,
     },
 }
 
 impl Form {
-    /// The lines alone. What is not printed to a terminal is always shown as it was written.
+    /// The lines alone. If standard output is no terminal, they are always printed as they were written.
     pub(super) fn plain(raw: bool) -> Self {
         Self::Text { stamped: None, raw: raw || !std::io::stdout().is_terminal() }
     }
 
-    /// Whether lines are shown as they were written.
+    /// Whether lines are printed as they were written.
     pub(super) fn is_raw(&self) -> bool {
         matches!(self, Self::Json | Self::Text { raw: true, .. })
     }
 }
 
-/// What following has led to.
+/// How following an output ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Followed {
     /// The run has ended in this state.
     Ended(String),
-    /// Nobody reads any more what is printed.
+    /// Standard output is not read any more.
     Unread,
-    /// The daemon has ended it.
-    BrokenOff,
+    /// The daemon closed the connection.
+    Disconnected,
 }
 
 /// Carries out `logs`.
@@ -83,13 +83,13 @@ pub(super) async fn run(
         Followed::Ended(state) if state == "succeeded" => Ok(()),
         Followed::Ended(state) if output.is_json() => Err(CliError::Quiet(state)),
         Followed::Ended(state) => Err(CliError::Refused(format!("the run is {state}"))),
-        Followed::BrokenOff => {
+        Followed::Disconnected => {
             Err(CliError::Unreachable("the daemon stopped before the run had ended".to_owned()))
         }
     }
 }
 
-/// The run of that id, or the latest run of the job of that id. A run of a hook tells of the job, and is not its own.
+/// The run of this id, or the latest run of the job of this id. Hook runs report about the job, and do not count.
 async fn latest_run(client: &Client, name: &str) -> Result<Value, CliError> {
     match client.run_by_id(name).await {
         Err(error) if error.is_not_found() => {}
@@ -143,7 +143,7 @@ async fn follow(mut lines: OutputFollower, printer: &mut Printer) -> Result<Foll
             return Ok(Followed::Ended(state.to_owned()));
         }
     }
-    Ok(Followed::BrokenOff)
+    Ok(Followed::Disconnected)
 }
 
 /// Prints an output, as far as it is written.
@@ -171,10 +171,10 @@ fn show(answer: &Value, form: Form) -> Result<(), CliError> {
     printer.end()
 }
 
-/// Puts an output together from its lines.
+/// Joins the lines of an output.
 struct Printer {
     form: Form,
-    /// The stream of the last line, if that has no line break.
+    /// The stream of the last line, if that line has no line break yet.
     open: Option<String>,
 }
 
@@ -183,8 +183,8 @@ impl Printer {
         Self { form, open: None }
     }
 
-    /// The text of a line, or of what is said between lines. A line that has no line break gets one if something else
-    /// than the rest of it follows, or if it has more than its text.
+    /// The text of a line, or of a note between lines. A line without a line break gets one if anything but its rest
+    /// follows, or if it shows more than its text.
     fn text(&mut self, told: &Value) -> String {
         let stream = told.get("stream").and_then(Value::as_str);
         let open = self.open.take();
@@ -196,7 +196,7 @@ impl Printer {
         format!("{before}{}{after}", words(told, &self.form))
     }
 
-    /// Ends the last line, where a person reads it or something else follows.
+    /// Ends the last line, for a person or for what follows it.
     fn end_line(&mut self) -> Result<(), CliError> {
         if self.open.take().is_some() {
             write("\n")?;
@@ -204,13 +204,13 @@ impl Printer {
         Ok(())
     }
 
-    /// Ends the output. In a pipe it ends as the run has ended it.
+    /// Ends the output. A pipe gets exactly what the run has written.
     fn end(&mut self) -> Result<(), CliError> {
         if std::io::stdout().is_terminal() { self.end_line() } else { Ok(()) }
     }
 }
 
-/// A line, or what is said between lines.
+/// The text of a line, or of a note between lines.
 fn words(told: &Value, form: &Form) -> String {
     let text = |key: &str| told.get(key).and_then(Value::as_str).unwrap_or_default();
     let number = |key: &str| told.get(key).and_then(Value::as_u64);
@@ -237,7 +237,7 @@ fn cut(lines: u64) -> String {
     table::noted(&format!("… {lines} lines are not kept …"))
 }
 
-/// Prints the output of a run that is awaited, as it comes. Whether that was done.
+/// Prints the output of a run while it is written. False: the daemon has too many followers, and nothing was printed.
 pub(super) async fn show_live(
     client: &Client,
     run_id: &str,
@@ -250,7 +250,6 @@ pub(super) async fn show_live(
             printer.end_line()?;
             Ok(true)
         }
-        // There is no place for another follower: it is shown at the end.
         Err(ClientError::Refused { status: 503, .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }

@@ -20,10 +20,10 @@ use crate::printable::escaped;
 use crate::trigger::{DstGap, Trigger};
 use crate::zone::{DefaultZone, Local, Zone};
 
-/// Bytes of one line of a batch: far more than any trigger needs.
+/// The most bytes of one line of a batch: far more than any trigger needs.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Carries it out. A trigger that names no zone has the one that a daemon would give it, if a daemon is reachable.
+/// Carries out `preview`. A trigger that names no zone gets the daemon's, if a daemon is reachable.
 pub(super) async fn run(
     client: Option<&Client>,
     given: &PreviewArguments,
@@ -46,7 +46,7 @@ pub(super) async fn run(
     if given.batch { batch(&zone) } else { show(given, &TimeContext { now, zone }, whose, output) }
 }
 
-/// Shows the times; `whose` says whose zone it is, if the trigger names none.
+/// Shows the times. `whose` says whose zone is used, if the trigger names none.
 fn show(
     given: &PreviewArguments,
     present: &TimeContext,
@@ -60,7 +60,7 @@ fn show(
     let after = given.after.as_deref();
     let after = after.map(|text| parse_moment(text, zone, *now, Toward::Future)).transpose();
     let after = after.map_err(|why| CliError::Usage(format!("--after: {why}")))?;
-    // What is past is past, except for a one-shot, which would run late: as for a job that is added.
+    // Past times are left out, except that of a one-shot, which would run late: as for a job that is added.
     let compiled = Trigger::compile(&trigger, zone, *now);
     let is_one_shot = compiled.is_ok_and(|trigger| trigger.is_one_shot());
     let from = after.or_else(|| Some(*now).filter(|_| !is_one_shot));
@@ -96,7 +96,7 @@ fn table(preview: &Preview, now: Timestamp) -> String {
         .map(|at| time_row(zone, *at, &missing))
         .chain(skipped.map(skipped_row))
         .collect();
-    // What the clock skips comes before what it shows next.
+    // A time that the clock skips comes before the one at which it goes on.
     rows.sort_by_key(|row| (row.at, row.offset.is_some()));
     let is_marked = rows.iter().any(|row| !row.mark.is_empty());
     let mut headings =
@@ -129,7 +129,7 @@ fn clock(local: NaiveDateTime) -> String {
     local.format(&format!("%Y-%m-%d %H:%M:%S{micros}")).to_string()
 }
 
-/// A line of the table: a time at which the trigger fires, or one that the clock skips and that has no offset.
+/// A row of the table: a time at which the trigger fires, or one that the clock skips, which has no offset.
 struct TimeRow {
     zone: String,
     at: Timestamp,
@@ -165,7 +165,7 @@ fn skipped_row(missing: &DstGap) -> TimeRow {
     TimeRow { zone, at: missing.resumes, local: missing.first, offset: None, mark }
 }
 
-/// How many readings there are beside the first.
+/// The number of readings after the first, in words.
 fn and_more(missing: &DstGap) -> String {
     match missing.count.saturating_sub(1) {
         0 => String::new(),
@@ -173,8 +173,8 @@ fn and_more(missing: &DstGap) -> String {
     }
 }
 
-/// One answer a line, flushed after each, so that another program can converse. It ends with the questions, or when
-/// nobody reads the answers.
+/// Answers each line of standard input with a line, flushed at once, so that another program can converse. It ends with
+/// the input, or when standard output is not read any more.
 fn batch(zone: &Zone) -> Result<(), CliError> {
     let failed = |error: std::io::Error| {
         CliError::Refused(format!("the standard input cannot be read: {error}"))

@@ -8,11 +8,11 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::printable::escaped;
 
-/// Codes of colours that every terminal knows.
+// The codes of colours that every terminal has.
 const RED: u8 = 31;
 const GREEN: u8 = 32;
 const YELLOW: u8 = 33;
-/// Characters to which cells are padded at most where nothing is cut: one long cell does not move all other rows.
+/// The widest padding of a cell where nothing is cut, in characters, so that one long cell does not move all other rows.
 const PADDED_MAX: usize = 48;
 
 /// A table of text.
@@ -30,26 +30,25 @@ struct TableLine {
 }
 
 impl Table {
-    /// A table with these headings, and what becomes of their columns on a narrow terminal.
+    /// A table with these headings, and how each column fits a narrow terminal.
     pub(super) fn new(columns: &[(&str, Fit)]) -> Self {
         let cells = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
         let columns = columns.iter().map(|(_, fit)| *fit).collect();
         Self { columns, lines: vec![TableLine { cells, color: None }] }
     }
 
-    /// Adds a row about something that is in this state. Control characters of the cells are escaped.
+    /// Adds a row in the colour of this state. Control characters of the cells are escaped.
     pub(super) fn row(&mut self, state: &str, cells: Vec<String>) {
         let cells = cells.into_iter().map(|cell| escaped(cell.trim_end()).into_owned()).collect();
-        // What is as it should be needs no colour among rows.
+        // Rows that are in order have no colour.
         self.lines.push(TableLine { cells, color: color(state).filter(|color| *color != GREEN) });
     }
 
-    /// Whether it has no rows.
     pub(super) fn is_empty(&self) -> bool {
         self.lines.len() <= 1
     }
 
-    /// The table in a terminal whose lines have this many characters, or as a whole.
+    /// The table for a terminal of this width, or as a whole.
     fn text(&self, terminal: Option<usize>) -> Vec<(String, Option<u8>)> {
         let widest = |index: usize, most: usize| {
             let cells = self.lines.iter().filter_map(|line| line.cells.get(index));
@@ -92,7 +91,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// The text, or as much of its beginning as has room, with a mark.
+/// The text, or as much of its beginning as fits, with a mark.
 fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -123,24 +122,24 @@ fn painted(text: &str, color: Option<u8>) -> String {
     }
 }
 
-/// What a run has said on its standard error output.
+/// A line of a run's standard error, in its colour.
 pub(super) fn warned(text: &str) -> String {
     painted(text, Some(RED))
 }
 
-/// What is said between the lines of an output.
+/// A note between the lines of an output, in its colour.
 pub(super) fn noted(text: &str) -> String {
     painted(text, Some(YELLOW))
 }
 
-/// A state's word, in the colour that it has for people.
+/// The word of a state, in its colour.
 pub(super) fn state(word: &str) -> String {
     painted(word, color(word))
 }
 
-/// Characters between two columns.
+/// The characters between two columns.
 const GAP: usize = 2;
-/// Characters that are left of a column that is cut.
+/// The smallest width of a column that is cut.
 const CUT_MIN: usize = 10;
 
 /// What happens to a column if the terminal is too narrow for the whole table.
@@ -154,8 +153,8 @@ pub(super) enum Fit {
     Drop(u8),
 }
 
-/// The width of each column, none for one that is left out. `columns` are what may become of each, and how wide its
-/// cells are. Where even the rest does not fit, the lines are longer than the terminal.
+/// The width of each column; none for a column that is left out. `columns` holds how each may fit and the width of its
+/// cells. If even the remaining columns do not fit, the lines are longer than the terminal.
 fn fitted(columns: &[(Fit, usize)], terminal: usize) -> Vec<Option<usize>> {
     let least = |(fit, width): (Fit, usize)| match fit {
         Fit::Cut => width.min(CUT_MIN),
@@ -163,7 +162,7 @@ fn fitted(columns: &[(Fit, usize)], terminal: usize) -> Vec<Option<usize>> {
     };
     let mut rank: Vec<u8> = columns.iter().filter_map(|(fit, _)| rank_of(*fit)).collect();
     rank.sort_unstable();
-    // As few columns go as possible: all up to this rank.
+    // As few columns as possible are left out: those up to this rank.
     let taken = |dropped: Option<u8>| {
         let shown = columns.iter().filter(|(fit, _)| is_shown(*fit, dropped));
         shown.map(|column| least(*column) + GAP).sum::<usize>().saturating_sub(GAP)
@@ -171,7 +170,7 @@ fn fitted(columns: &[(Fit, usize)], terminal: usize) -> Vec<Option<usize>> {
     let choices = std::iter::once(None).chain(rank.iter().copied().map(Some));
     let fits = choices.clone().find(|dropped| taken(*dropped) <= terminal);
     let dropped = fits.unwrap_or(rank.last().copied());
-    // What is left is shared by the columns that may be cut, and the narrow ones take no more than they need.
+    // The columns that may be cut share the remaining width, and narrow ones take no more than they need.
     let mut room = terminal.saturating_sub(taken(dropped));
     let mut cut: Vec<usize> = (0..columns.len()).collect();
     cut.retain(|index| columns.get(*index).is_some_and(|(fit, _)| *fit == Fit::Cut));
@@ -209,7 +208,7 @@ fn has_colors() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() && !is_dumb
 }
 
-/// How many characters a line of the terminal has; none if standard output is no terminal or does not say it.
+/// The width of the terminal in characters. None: standard output is no terminal, or its width is unknown.
 fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)

@@ -1,4 +1,4 @@
-//! What to do about a socket to which the system refuses a connection.
+//! The advice of the error when the system refuses a connection to the socket.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -12,9 +12,9 @@ const GROUP_SEARCH: u32 = 0o010;
 /// The permission of a group to write, which connecting to a socket takes.
 const GROUP_WRITE: u32 = 0o020;
 
-/// How a user who may not connect to this socket gets access: by joining the group that has it, where there is one.
+/// How a user gets access to this socket: by joining the group that has it, if there is one.
 pub(super) fn advice(socket: &Path) -> String {
-    // Where the socket cannot be seen, the nearest folder that can is the one that refuses.
+    // If the socket cannot be seen, the nearest folder that can be seen is the one that refuses.
     let mut places = socket.ancestors();
     let mut needed = GROUP_WRITE;
     let found = places.find_map(|place| {
@@ -26,7 +26,7 @@ pub(super) fn advice(socket: &Path) -> String {
         found.ok()
     });
     let Some(found) = found else { return "ask its owner for access".to_owned() };
-    // Nobody should join the group of root for this.
+    // The group of root is no advice: it gives far more than this.
     let has_access = found.mode() & needed != 0 && found.gid() != 0;
     let group = Group::from_gid(Gid::from_raw(found.gid())).ok().flatten();
     if let Some(group) = group.filter(|_| has_access) {

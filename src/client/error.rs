@@ -12,7 +12,7 @@ pub enum ClientError {
         socket: PathBuf,
         /// What the system said, and where else there is no socket.
         reason: String,
-        /// How to find out more.
+        /// A hint at how to find out more.
         help: &'static str,
     },
     /// The system refuses a connection to the socket.
@@ -26,13 +26,11 @@ pub enum ClientError {
     /// The daemon refused the call.
     #[error("{}", refusal(.field.as_deref(), .message))]
     Refused {
-        /// HTTP status.
         status: u16,
         /// Stable code of the error.
         code: String,
-        /// What is wrong, for a person.
         message: String,
-        /// The field that is wrong, if one is.
+        /// The field that is wrong, if it is one.
         field: Option<String>,
     },
     /// The answer was not one of this protocol.
@@ -53,7 +51,7 @@ impl ClientError {
         matches!(self, Self::Unreachable { .. } | Self::Denied { .. })
     }
 
-    /// Whether the daemon does not know what was named.
+    /// Whether the daemon has no job or run of this name.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use connection::{CALL_TIMEOUT, Endpoint};
 
-/// What is encoded in a path segment or a query value: all but letters, digits and these.
+/// The characters that are encoded in a path segment or a query value: all but letters, digits and these.
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'@');
 
@@ -52,7 +52,6 @@ impl Client {
         self
     }
 
-    /// The socket's path.
     pub fn socket(&self) -> &Path {
         &self.endpoint.socket
     }
@@ -62,7 +61,7 @@ impl Client {
         self.call(Method::POST, "/v1/jobs", Some(job)).await
     }
 
-    /// Adds jobs: what is valid is added together, and the answer tells of each in order.
+    /// Adds jobs: the valid ones in one transaction. The answer has a result for each, in order.
     pub async fn add_all(&self, jobs: &[Value]) -> Result<Value, ClientError> {
         let body = serde_json::json!({"jobs": jobs});
         self.call(Method::POST, "/v1/jobs/batch", Some(&body)).await
@@ -93,7 +92,7 @@ impl Client {
         self.call(Method::POST, &format!("{}/resume", job_path(id)), None).await
     }
 
-    /// Why a job ran or did not; `query` as in `at=2026-11-06T03:00:00Z`.
+    /// Why a job ran or did not run; `query` as in `at=2026-11-06T03:00:00Z`.
     pub async fn explain(&self, id: &str, query: &str) -> Result<Value, ClientError> {
         self.call(Method::GET, &format!("{}/explain?{query}", job_path(id)), None).await
     }

@@ -21,11 +21,8 @@ use crate::filter::JobFilter;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
 use crate::job::admission::{Rules, warnings};
-use crate::job::{Definition, Job, JobId, JobView, Origin};
+use crate::job::{Definition, Job, JobId, JobState, JobView, Origin};
 use crate::scheduler::request::{Addition, Existing};
-
-/// The states by which jobs can be filtered.
-const STATES: [&str; 4] = ["active", "paused", "finished", "broken"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +38,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     QueryParams(given): QueryParams<JobsQuery>,
 ) -> Result<Response, ApiError> {
-    check_state(given.state.as_deref(), &STATES)?;
+    check_state(given.state.as_deref(), &JobState::WORDS)?;
     check_text("tag", given.tag.as_deref())?;
     check_text("prefix", given.prefix.as_deref().filter(|prefix| !prefix.is_empty()))?;
     check_text("cursor", given.cursor.as_deref())?;

@@ -18,17 +18,13 @@ use super::request::{
 use crate::filter::RunFilter;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::{Invalid, quoted};
-use crate::run::{Attempt, Run, RunId};
+use crate::run::{Attempt, Run, RunId, RunState};
 
 /// The longest time that a request may wait for the end of a run, in seconds.
 const WAIT_SECONDS_MAX: u64 = 300;
 
 /// Length limit of the reason of a cancel, in bytes.
 const REASON_BYTES_MAX: usize = 1024;
-
-/// The states by which runs can be filtered.
-const STATES: [&str; 8] =
-    ["pending", "running", "succeeded", "failed", "timed_out", "cancelled", "lost", "skipped"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +41,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     QueryParams(given): QueryParams<RunsQuery>,
 ) -> JsonAnswer {
-    check_state(given.state.as_deref(), &STATES)?;
+    check_state(given.state.as_deref(), &RunState::WORDS)?;
     check_text("job", given.job.as_deref())?;
     let is_run = |cursor: &String| RunId::parse(cursor).is_some();
     if let Some(cursor) = given.cursor.as_ref().filter(|cursor| !is_run(cursor)) {

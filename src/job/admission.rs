@@ -27,7 +27,7 @@ const DEFAULT_EXECUTOR: &str = "default";
 
 /// The builtins of this daemon.
 pub trait Builtins: std::fmt::Debug + Send + Sync {
-    /// Refuses a builtin that there is not, and arguments that it does not take.
+    /// Refuses an unknown builtin, and arguments that it does not take.
     fn check(&self, name: &str, args: &Map<String, Value>) -> Result<(), Invalid>;
 
     /// Whether there is a builtin of this name.
@@ -131,14 +131,14 @@ impl Rules {
         Ok(job)
     }
 
-    /// The same, where this is the user of commands that name none: that of a running daemon does not change.
+    /// These rules with this default user for commands. A running daemon keeps its own at a reload.
     #[must_use]
     pub fn running_as(self, default_user: Option<String>) -> Self {
         let rights = self.rights.map(|own| own.with_default_user(default_user));
         Self { rights, ..self }
     }
 
-    /// Compiles the trigger. A file that was right yesterday is not wrong because a job's last day is over.
+    /// Compiles the trigger. In a file, a trigger whose end has passed is no error: it was right when it was written.
     fn trigger(
         &self,
         definition: &Definition,
@@ -152,7 +152,7 @@ impl Rules {
         trigger.require_occurrence()
     }
 
-    /// Judges a stored job again: its task and executor may no longer, or at last, be there.
+    /// Checks a stored job again, because its builtin or executor may have gone or come.
     pub fn check(&self, job: &Job) -> Result<(), Invalid> {
         if let Some(reason) = &job.unreadable {
             return Err(Invalid::new("", reason.clone()));
@@ -177,11 +177,11 @@ impl Rules {
         }
     }
 
-    /// Whether this user may have the job run here; none stands for a user that is not known. The jobs of the file may do
+    /// Refuses a job that this user may not have run here. None stands for an unknown user. The jobs of the file may do
     /// whatever the daemon can.
     pub fn check_requester(&self, job: &Job, uid: Option<u32>) -> Result<(), Invalid> {
         let Some(rights) = &self.rights else { return Ok(()) };
-        // What comes from the file is not this user's doing.
+        // What the job has from the job defaults comes from the file, and not from this user.
         let defaults = self.defaults.complete(&PolicyInput::default())?;
         let is_secret = |text: &&Text| text.plain().is_none();
         let heartbeat = job.policy.heartbeat.as_ref().filter(is_secret);
@@ -195,8 +195,8 @@ impl Rules {
         Ok(())
     }
 
-    /// Whether a run of this job may read the secrets of this task. A daemon that has more rights than those who send it
-    /// jobs may have taken over jobs which were accepted by a daemon without these rights, and so without a check.
+    /// Refuses a run of this job the secrets of this task. Admission has checked that already, unless a daemon with fewer
+    /// rights accepted the job and this one, with more rights than its clients, took it over.
     pub fn check_secrets(&self, job: &Job, task: &Task) -> Result<(), Invalid> {
         let Some(field) = task.secret_field() else { return Ok(()) };
         self.check_secret(job, &field, |defaults| {
@@ -204,13 +204,13 @@ impl Rules {
         })
     }
 
-    /// Whether a heartbeat of this job may be sent, as [`Self::check_secrets`] decides it.
+    /// Whether a heartbeat of this job may be sent: the same check as [`Self::check_secrets`], for its URL.
     pub fn may_beat(&self, job: &Job, url: &Text) -> bool {
         let is_default = |defaults: &Policy| defaults.heartbeat.as_ref() == Some(url);
         url.plain().is_some() || self.check_secret(job, "heartbeat", is_default).is_ok()
     }
 
-    /// Whether a job may have a secret read: those of the file may, in a job or in what it gives to all jobs.
+    /// Refuses a job a secret, unless the file gives it: in the job, or in the job defaults.
     fn check_secret(
         &self,
         job: &Job,
@@ -221,21 +221,21 @@ impl Rules {
         if job.origin == Origin::File {
             return Ok(());
         }
-        // First what takes no time.
+        // The rights come first, because they are quick to check.
         rights.check_secret_of(job.requester, field).or_else(|refused| {
             let defaults = self.defaults.complete(&PolicyInput::default());
             if defaults.is_ok_and(|defaults| is_default(&defaults)) { Ok(()) } else { Err(refused) }
         })
     }
 
-    /// Refuses commands that this daemon can never start. Only a new definition is judged so: what is stored may come from
-    /// a daemon with other privileges, and fails when it runs.
+    /// Refuses commands that this daemon can never start. Only a new definition is checked like this: a stored one may come
+    /// from a daemon with other privileges, and fails when it runs.
     fn check_privileges(&self, task: &Task, policy: &Policy) -> Result<(), Invalid> {
         let Some(rights) = &self.rights else { return Ok(()) };
         check_commands(&**rights, tasks(task, policy))
     }
 
-    /// Judges the policies of jobs that give none: a fault of them would be one of every job.
+    /// Checks the job defaults. A fault in them would be a fault of every job.
     pub fn check_defaults(&self) -> Result<(), Invalid> {
         let policy = self.defaults.complete(&PolicyInput::default())?;
         self.check_hooks(&policy)?;
@@ -251,7 +251,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Whether a stored job that is due can run here: its builtin and its executor may be gone.
+    /// Refuses a stored job that is due and cannot run here, because its builtin or executor is gone.
     pub fn can_run(&self, job: &Job) -> Result<(), Invalid> {
         if let Task::Builtin(builtin) = &*job.task
             && !self.builtins.has(&builtin.name)
@@ -262,7 +262,7 @@ impl Rules {
         self.executor_for(Some(&job.executor), &job.task).map(drop)
     }
 
-    /// The pool that runs a task: the one that is named, or the one that fits.
+    /// The pool that runs a task: the one that is named, or one that can run it.
     pub fn executor_for(&self, given: Option<&str>, task: &Task) -> Result<String, Invalid> {
         let able =
             |name: &&String| self.executors.get(*name).is_some_and(|pool| pool.kind.runs(task));
@@ -303,7 +303,7 @@ fn check_commands<'t>(
     })
 }
 
-/// The task of a job and those of its hooks, with their fields.
+/// The task of a job and those of its hooks, each with its key.
 fn tasks<'a>(task: &'a Task, policy: &'a Policy) -> impl Iterator<Item = (&'static str, &'a Task)> {
     std::iter::once(("task", task)).chain(hooks(policy))
 }
@@ -317,7 +317,7 @@ pub fn warnings(job: &Job, now: Timestamp) -> Vec<String> {
     why_missed(job, now).into_iter().chain(job.task.advice()).collect()
 }
 
-/// Why a job that was added will not run, though it is accepted: its only occurrence is already too late.
+/// The warning that an accepted job will never run, because its only occurrence is already too late.
 fn why_missed(job: &Job, now: Timestamp) -> Option<String> {
     let (next, grace) = (job.next()?, job.policy.misfire_grace_time?);
     let is_late = now.signed_duration_since(next.due_at) > grace;
@@ -331,7 +331,7 @@ fn why_missed(job: &Job, now: Timestamp) -> Option<String> {
     ))
 }
 
-/// When a job that is defined at `now` runs first: as it was given, else at the trigger's first occurrence.
+/// When a job that is defined at `now` runs first: at its `next_run_time`, else at the trigger's first occurrence.
 fn next_run(
     definition: &Definition,
     id: &JobId,
@@ -346,8 +346,8 @@ fn next_run(
     Ok(first_occurrence(trigger, now).map(|first| Due::new(id, trigger, first)))
 }
 
-/// The first occurrence of a job that is defined at `now`: what has passed is past, except for a one-shot, which
-/// is late rather than pointless.
+/// The first occurrence of a job that is defined at `now`. Earlier ones do not count, except for a one-shot, which then
+/// is late.
 fn first_occurrence(trigger: &Trigger, now: Timestamp) -> Option<Timestamp> {
     if trigger.is_one_shot() { trigger.first() } else { trigger.next_from(now) }
 }

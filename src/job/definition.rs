@@ -13,11 +13,11 @@ use crate::invalid::{self, Invalid};
 use crate::json;
 use crate::secret::Text;
 
-/// Labels that a job may have.
+/// The most labels of a job.
 const TAGS_MAX: usize = 64;
-/// Bytes of a tag, a name or an executor's name.
+/// The most bytes of a tag, a name or an executor's name.
 const WORD_BYTES_MAX: usize = 255;
-/// Bytes of a description.
+/// The most bytes of a description.
 const DESCRIPTION_BYTES_MAX: usize = 16 * 1024;
 
 /// Defines [`Definition`]: its own keys, and those of the policy options.
@@ -129,8 +129,8 @@ pub fn new_id(text: &str) -> Result<JobId, Invalid> {
     JobId::parse(text)
 }
 
-/// Refuses an id that clients could not name, or that people could not tell from another one. A job that is stored under
-/// such an id stays as it is.
+/// Refuses an id that clients could not name, or that people could not distinguish from another one. A job that is stored
+/// under such an id stays as it is.
 fn check_new_id(id: &str) -> Result<(), Invalid> {
     if matches!(id, "." | "..") {
         let message = "an id cannot be \".\" or \"..\": clients take these out of a path";

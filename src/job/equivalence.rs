@@ -1,5 +1,5 @@
-//! Whether two definitions mean the same job, however they are written: `1` and `1.0`, tags in
-//! another order, one trigger in two spellings.
+//! Decides whether two definitions mean the same job although they are written differently: `1` and `1.0`, tags in
+//! another order, one trigger in two spellings. So a reload does not count as a change what changes nothing.
 
 use serde_json::{Map, Number, Value};
 

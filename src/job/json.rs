@@ -4,17 +4,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-/// A JSON value, as its text without blanks.
+/// A JSON value, as its text without white space.
 #[derive(Debug, Clone)]
 pub struct Json(Box<RawValue>);
 
 impl Json {
-    /// Bytes of the text.
     pub fn bytes(&self) -> usize {
         self.0.get().len()
     }
 
-    /// The text.
     pub fn text(&self) -> &str {
         self.0.get()
     }

@@ -1,7 +1,9 @@
-//! A job: what is to be done, when, and under which policies.
+//! A job: what is done, when, and how it behaves; and everything that a client may write about one.
 //!
-//! Plain data. A job's state carries what belongs to it: only an active job has a next due
-//! instant, only a broken one has a reason.
+//! A [`Definition`] is what a client or `jobs.toml` writes. [`admission`] makes a [`Job`] from it, with the job defaults
+//! and the checks; [`Policy`] describes every option once, and `task/` has a file for each type of task. [`JobView`] is
+//! the JSON that answers show. A job is plain data, and its state carries what belongs to it: only an active job has a
+//! next due instant, only a broken one has a reason.
 
 pub mod admission;
 mod definition;
@@ -37,10 +39,10 @@ use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::trigger::Trigger;
 
-/// Longest id, in bytes: it fits into an indexed column of every database.
+/// The most bytes of an id: it fits into an indexed column of every database.
 pub const JOB_ID_BYTES: usize = 255;
 
-/// A job's name for the world: 1–255 bytes of printable text.
+/// The id by which clients name a job: 1–255 bytes of printable text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId(Arc<str>);
 
@@ -67,12 +69,11 @@ impl JobId {
         }
     }
 
-    /// An id that is in the store already: whether it would be taken today does not matter any more.
+    /// An id that comes from the store. It is not checked, because rules may have been stricter since.
     pub fn stored(text: String) -> Self {
         Self(text.into())
     }
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -84,11 +85,11 @@ impl fmt::Display for JobId {
     }
 }
 
-/// Where a job was declared, and so who may change it.
+/// Where a job was defined, which decides who may change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// In `jobs.toml`: the file is the truth.
+    /// In `jobs.toml`. Only a reload changes it.
     File,
     /// Over the control socket.
     Socket,
@@ -98,24 +99,21 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobState {
     /// It fires next at `next`.
-    Active {
-        /// The next occurrence.
-        next: Due,
-    },
+    Active { next: Due },
     /// It does not fire until it is resumed.
     Paused {
-        /// The first occurrence that the pause holds back.
+        /// The first occurrence that did not run because of the pause.
         next: Due,
     },
     /// Its trigger has no further occurrence, or `max_runs` was reached.
     Finished,
-    /// It cannot fire, and says why. It is kept.
+    /// It cannot fire, for a reason that it names. It is kept.
     Broken {
-        /// What has to be mended.
+        /// What is wrong.
         reason: String,
-        /// The first occurrence that this holds back, if there is one.
+        /// The first occurrence that did not run because of this, if there is one.
         since: Option<Timestamp>,
-        /// What it was before, which it becomes again once it is mended.
+        /// What it was before, and becomes again once it is repaired.
         former: Former,
     },
 }
@@ -123,16 +121,17 @@ pub enum JobState {
 /// What a broken job was before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Former {
-    /// It fired; or it is new and was never in order.
+    /// It fired; or it is new and was never valid.
     Active,
-    /// It was paused.
     Paused,
-    /// It was finished.
     Finished,
 }
 
 impl JobState {
-    /// The state of a job in this one that becomes broken for this reason.
+    /// The words of all states.
+    pub const WORDS: [&'static str; 4] = ["active", "paused", "finished", "broken"];
+
+    /// The state of a job that becomes broken for this reason.
     #[must_use]
     pub fn broken(&self, reason: String) -> Self {
         let (since, former) = match self {
@@ -144,8 +143,7 @@ impl JobState {
         Self::Broken { reason, since, former }
     }
 
-    /// The state before the job was broken. A state that is not broken, or for which nothing was there before, is the
-    /// answer itself.
+    /// The state before the job was broken. A state that is not broken, or that has no former state, is returned as it is.
     #[must_use]
     pub fn unbroken(&self) -> Self {
         let Self::Broken { since, former, .. } = self else { return self.clone() };
@@ -158,7 +156,6 @@ impl JobState {
         }
     }
 
-    /// The state's word.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Active { .. } => "active",
@@ -169,54 +166,47 @@ impl JobState {
     }
 }
 
-/// A job.
+/// A job, as the store keeps it.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Its id.
     pub id: JobId,
-    /// A name for people; the id unless one was given.
+    /// A name for people. It is the id where none was given.
     pub name: String,
-    /// When it is due.
     pub trigger: Arc<Trigger>,
-    /// What it does.
     pub task: Arc<Task>,
-    /// The pool in which it runs.
+    /// The name of the pool that runs it.
     pub executor: String,
-    /// How it behaves when late, busy or interrupted.
     pub policy: Policy,
     /// Labels for selecting jobs.
     pub tags: Vec<String>,
     /// Free text.
     pub description: String,
-    /// Bytes of its definition, as JSON: what it takes in memory, too.
+    /// The bytes of its definition as JSON, which is about what it takes in memory.
     pub bytes: usize,
-    /// Where it was declared.
     pub origin: Origin,
-    /// The source of the file that declares it; none if it came over the socket, or if it was stored before sources
-    /// were, and then it is the job of whichever file is loaded next.
+    /// The source of the file that declares it. None: it came over the socket, or was stored before sources existed; then
+    /// it belongs to the file that is loaded next.
     pub source: Option<Arc<str>>,
-    /// The number of the user whose client defined it, on the machine of the daemon that accepted it; none if a file
-    /// declares it, or if it was stored before this was recorded.
+    /// The uid of the client that defined it, on the machine of the daemon that accepted it. None: a file declares it, or
+    /// it was stored before this was recorded.
     pub requester: Option<u32>,
-    /// Whether it fires, and when.
     pub state: JobState,
     /// When its trigger was defined. An occurrence is unique by (job, anchor, scheduled instant), so a job that
     /// is removed and added again, or gets another trigger, starts a ledger of its own.
     pub anchor: Timestamp,
-    /// Occurrences for which a run was made so far, for `max_runs`.
+    /// The number of occurrences that became runs so far, for `max_runs`.
     pub run_count: u64,
-    /// Whether the last of its runs that ended has failed. It is kept up only while a hook depends on it.
+    /// Whether its last run that ended has failed. It is updated only while a hook depends on it.
     pub is_failing: bool,
-    /// The node that holds it, on a store that nodes share.
+    /// The node that has claimed it, on a store that nodes share.
     pub owner: Option<Arc<str>>,
-    /// Counts the writes to this job: 1 when it is added.
+    /// The number of writes to this job: 1 when it is added.
     pub revision: i64,
-    /// When it was added.
     pub created_at: Timestamp,
     /// When it was last defined, paused, resumed or finished.
     pub updated_at: Timestamp,
-    /// What of its stored row was not understood, so that something else stands in its place here: such a job stays
-    /// broken until it is defined again.
+    /// What of its stored row could not be read, so that a default stands in its place here. Such a job stays broken until
+    /// it is defined again.
     pub unreadable: Option<String>,
 }
 
@@ -237,13 +227,13 @@ impl Job {
         }
     }
 
-    /// A job of the file whose declaration is faulty and that was never in order before: its id, and the reason.
+    /// A job of the file whose declaration is faulty and that was never valid before.
     pub fn undefined(id: JobId, reason: String, now: Timestamp) -> Self {
         let state = JobState::Broken { reason, since: None, former: Former::Active };
         Self {
             name: id.to_string(),
             id,
-            // What the file has there may hold what must not be shown.
+            // The trigger and the task of the file may hold what must not be shown.
             trigger: Arc::new(Trigger::unreadable(Value::Null)),
             task: Arc::new(Task::Unreadable(Value::Null)),
             executor: String::new(),
@@ -266,23 +256,22 @@ impl Job {
         }
     }
 
-    /// Whether a file with another source than this declares it.
+    /// Whether a file of another source declares it.
     pub fn is_declared_beside(&self, source: &str) -> bool {
         self.origin == Origin::File && self.source.as_deref().is_some_and(|own| own != source)
     }
 
-    /// This job with the definition of `new`. Where the trigger is the same, the schedule goes on as it was:
-    /// next occurrence, pause, and the count of runs. A broken job is what it was before it was broken; what that has
-    /// held back is left to the caller.
+    /// This job with the definition of `new`. If the trigger is the same, the schedule goes on: next occurrence, pause, and
+    /// the count of runs. A broken job becomes what it was before; the caller handles the occurrences that did not run.
     #[must_use]
     pub fn redefined(&self, new: Self) -> Self {
         let is_readable = self.unreadable.is_none();
         let former = if is_readable { self.state.unbroken() } else { self.state.clone() };
-        // "Now" is another instant each time.
+        // A trigger without a date fires "now", which is another instant each time.
         let is_now = self.trigger.is_one_shot() && self.trigger.spec().get("run_date").is_none();
         let same_trigger = self.trigger.has_same_occurrences(&new.trigger)
             && !(is_now && former == JobState::Finished);
-        // A job that `max_runs` has ended goes on if the new definition lets it.
+        // A job that reached `max_runs` goes on if the new definition allows more.
         let goes_on = same_trigger
             && former == JobState::Finished
             && !self.trigger.is_one_shot()
@@ -291,7 +280,7 @@ impl Job {
         let keeps_schedule = same_trigger && !goes_on && !matches!(former, JobState::Broken { .. });
         let (state, anchor, run_count, trigger) = if keeps_schedule {
             let state = match (&former, &new.state) {
-                // A definition that says so pauses; one that does not say it leaves a pause alone.
+                // A definition can pause a job; one that does not say so leaves a pause alone.
                 (JobState::Active { next }, JobState::Paused { .. }) => {
                     JobState::Paused { next: *next }
                 }
@@ -325,18 +314,17 @@ impl Job {
         Self { run_count, is_failing, revision, created_at: self.created_at, ..new }
     }
 
-    /// Whether this job fails and goes on to do so with the definition of `new`. A definition without a hook that depends
-    /// on it does not learn of the end of the outage.
+    /// The value of `is_failing` under the definition of `new`. It is false if no hook of `new` depends on it.
     pub fn still_fails(&self, new: &Self) -> bool {
         self.is_failing && new.policy.needs_last_outcome()
     }
 
-    /// Whether `new` defines the same job as this one, in the same words.
+    /// Whether `new` has the same definition as this job, word for word.
     pub fn same_definition(&self, new: &Self) -> bool {
         self.definition() == new.definition()
     }
 
-    /// What was given, with defaults filled in: the part of a job that a definition decides.
+    /// The part of the job that its definition decides, with the defaults filled in.
     pub fn definition(&self) -> Map<String, Value> {
         match serde_json::to_value(self.defined()) {
             Ok(Value::Object(map)) => map,

@@ -62,7 +62,7 @@ impl std::io::Write for ByteCounter {
 }
 
 impl Job {
-    /// The part that a definition decides.
+    /// The view of the part that a definition decides.
     pub fn defined(&self) -> DefinitionView<'_> {
         DefinitionView {
             id: &self.id,
@@ -76,13 +76,13 @@ impl Job {
         }
     }
 
-    /// Bytes of what a definition decides, as JSON.
+    /// The bytes of the definition as JSON.
     pub fn definition_bytes(&self) -> usize {
         let mut bytes = ByteCounter(0);
         serde_json::to_writer(&mut bytes, &self.defined()).map_or(usize::MAX, |()| bytes.0)
     }
 
-    /// The job as the contract shows it.
+    /// The view of the whole job.
     pub fn shown(&self) -> JobView<'_> {
         let reason = match &self.state {
             JobState::Broken { reason, .. } => Some(reason.as_str()),
@@ -102,7 +102,7 @@ impl Job {
         }
     }
 
-    /// The same as a value.
+    /// The view as a JSON value.
     pub fn to_value(&self) -> Value {
         serde_json::to_value(self.shown()).unwrap_or_default()
     }

@@ -48,6 +48,10 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// The words of all states and outcomes.
+    pub const WORDS: [&'static str; 8] =
+        ["pending", "running", "succeeded", "failed", "timed_out", "cancelled", "lost", "skipped"];
+
     /// The word that the store and the API use.
     pub fn word(&self) -> &'static str {
         match self {
