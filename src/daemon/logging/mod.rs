@@ -1,8 +1,8 @@
 //! The program's own log: journald's native protocol under systemd, else lines on stderr.
 //!
 //! An event becomes an entry ([`entry`]), which goes through a bounded queue to a thread of its own ([`queue`]). The
-//! thread writes it to journald ([`journal`]) or stderr. [`directives`] reads the filter, [`reloadable_filter`] changes it
-//! while the daemon runs, and [`protected`] is what such a change may not hide.
+//! thread writes it to journald ([`journal`]) or stderr. [`directives`] parses the filter, and [`reloadable_filter`]
+//! changes it while the daemon runs.
 //!
 //! The daemon must go on whatever happens to its log: nothing that logs waits, and an entry that cannot be written is
 //! counted and dropped.
@@ -10,7 +10,6 @@
 mod directives;
 mod entry;
 mod journal;
-mod protected;
 mod queue;
 mod reloadable_filter;
 
@@ -25,6 +24,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::directives::Directives;
 use self::entry::{EntryLayer, LogEntry, LogFormat};
 use self::queue::LogQueue;
 use self::reloadable_filter::ReloadableFilter;
@@ -48,7 +48,7 @@ pub(super) fn start(is_demo: bool, output: &Console) -> Result<DaemonLog, ExitCo
         let why = format!("the thread of the log could not be started: {error}");
         output.report(Err(CliError::Refused(why)))
     })?;
-    let filter = directives::from_environment(is_demo)
+    let filter = Directives::from_environment(is_demo)
         .and_then(|directives| ReloadableFilter::new(is_demo, directives));
     let (filter, layer) = match filter {
         Ok(filter) => filter,
@@ -65,8 +65,7 @@ pub(super) fn start(is_demo: bool, output: &Console) -> Result<DaemonLog, ExitCo
 /// keeps its place among the lines of the builtin.
 pub(super) fn start_in_worker() {
     // The daemon has refused invalid directives already.
-    let filter =
-        directives::from_environment(false).and_then(|directives| directives::filter(&directives));
+    let filter = Directives::from_environment(false).and_then(|directives| directives.filter());
     let write = |entry: LogEntry| {
         // This fails only if the daemon is gone, and then the worker ends soon.
         drop(std::io::stderr().write_all(entry.line(LogFormat::Plain).as_bytes()));

@@ -7,7 +7,7 @@ use tracing::Level;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{EnvFilter, Registry};
 
-use super::{directives, protected};
+use super::directives::{Directives, GivenDirectives};
 use crate::control::audit;
 use crate::control::log::{ActiveFilter, FilterChange, FilterError, FilterExpiry, LogFilter};
 
@@ -17,10 +17,10 @@ pub(super) struct ReloadableFilter(Arc<FilterInner>);
 
 #[derive(Debug)]
 struct FilterInner {
-    layer: Handle<EnvFilter, Registry>,
+    handle: Handle<EnvFilter, Registry>,
     is_demo: bool,
     /// The directives that the daemon was started with.
-    start: String,
+    start: Directives,
     state: Mutex<FilterState>,
     /// The tasks that wait for the end of a time limit. They end with the runtime.
     timers: TaskTracker,
@@ -29,7 +29,7 @@ struct FilterInner {
 #[derive(Debug)]
 struct FilterState {
     /// The directives in force.
-    current: String,
+    current: Directives,
     limit: Option<FilterExpiry>,
     /// The number of changes, which tells whether a time limit belongs to the latest one.
     changes: u64,
@@ -39,12 +39,12 @@ impl ReloadableFilter {
     /// Makes a filter with the given directives, and the tracing layer that applies it.
     pub(super) fn new(
         is_demo: bool,
-        start: String,
+        start: Directives,
     ) -> Result<(Self, reload::Layer<EnvFilter, Registry>), String> {
-        let (filter, layer) = reload::Layer::new(directives::filter(&start)?);
+        let (layer, handle) = reload::Layer::new(start.filter()?);
         let state = FilterState { current: start.clone(), limit: None, changes: 0 };
         let (state, timers) = (Mutex::new(state), TaskTracker::new());
-        Ok((Self(Arc::new(FilterInner { layer, is_demo, start, state, timers })), filter))
+        Ok((Self(Arc::new(FilterInner { handle, is_demo, start, state, timers })), layer))
     }
 
     fn lock(&self) -> MutexGuard<'_, FilterState> {
@@ -52,29 +52,29 @@ impl ReloadableFilter {
     }
 
     /// The complete directives of a request, or why they are refused.
-    fn requested(&self, given: &str) -> Result<String, String> {
-        let directives = directives::directives(self.0.is_demo, given)
-            .map_err(|why| format!("{given:?} is not understood: {why}"))?;
-        protected::protect(&self.0.start, given, &directives)
+    fn requested(&self, text: &str) -> Result<Directives, String> {
+        let given = GivenDirectives::parse(text)
+            .map_err(|why| format!("{text:?} is not understood: {why}"))?;
+        self.0.start.change(&given, self.0.is_demo)
     }
 
     /// Puts directives into force. `log` logs the change: before it if the old filter lets that through, else after it.
     fn set(
         &self,
         state: &mut FilterState,
-        directives: &str,
+        directives: Directives,
         limit: Option<FilterExpiry>,
         log: impl FnOnce(),
     ) -> Result<(), String> {
-        let filter = directives::filter(directives)?;
+        let filter = directives.filter()?;
         let mut log = Some(log);
         if tracing::enabled!(target: audit::TARGET, Level::INFO)
             && let Some(log) = log.take()
         {
             log();
         }
-        self.0.layer.reload(filter).map_err(|error| error.to_string())?;
-        directives.clone_into(&mut state.current);
+        self.0.handle.reload(filter).map_err(|error| error.to_string())?;
+        state.current = directives;
         state.limit = limit;
         state.changes += 1;
         if let Some(log) = log {
@@ -90,9 +90,9 @@ impl ReloadableFilter {
         if state.changes != change {
             return;
         }
-        let (start, previous) = (self.0.start.clone(), state.current.clone());
+        let (start, previous) = (self.0.start.to_string(), state.current.to_string());
         let log = || audit::log_filter_expired(&start, &previous);
-        if let Err(error) = self.set(&mut state, &start, None, log) {
+        if let Err(error) = self.set(&mut state, self.0.start.clone(), None, log) {
             tracing::error!(%error, "the log filter could not be reset and stays as it is");
         }
     }
@@ -102,8 +102,8 @@ impl LogFilter for ReloadableFilter {
     fn current(&self) -> ActiveFilter {
         let state = self.lock();
         ActiveFilter {
-            filter: state.current.clone(),
-            start_filter: self.0.start.clone(),
+            filter: state.current.to_string(),
+            start_filter: self.0.start.to_string(),
             until: state.limit.map(|limit| limit.until),
         }
     }
@@ -120,15 +120,14 @@ impl LogFilter for ReloadableFilter {
         };
         let mut state = self.lock();
         let changed = FilterChange {
-            previous: state.current.clone(),
+            previous: state.current.to_string(),
             now: ActiveFilter {
-                filter: directives,
-                start_filter: self.0.start.clone(),
+                filter: directives.to_string(),
+                start_filter: self.0.start.to_string(),
                 until: limit.map(|limit| limit.until),
             },
         };
-        self.set(&mut state, &changed.now.filter, limit, || tell(&changed))
-            .map_err(FilterError::Failed)?;
+        self.set(&mut state, directives, limit, || tell(&changed)).map_err(FilterError::Failed)?;
         if let Some(limit) = limit {
             drop(self.0.timers.spawn(self.clone().reset_after(limit, state.changes)));
         }
