@@ -3,7 +3,7 @@
 //! 1. [`settings`](super::settings): the configuration is read and checked.
 //! 2. [`start`](super::start): the control socket answers, the store is opened, the parts are built and connected
 //!    ([`assembly`](super::assembly)), runs that a crash has left are recovered, and the jobs of the file are declared.
-//! 3. [`serve`](super::serve): jobs fire, until a signal asks the daemon to stop.
+//! 3. [`serve`](mod@super::serve): jobs fire, until a signal asks the daemon to stop.
 //! 4. [`stop`](super::stop): runs may end, and everything is closed in order.
 //!
 //! A signal may end phases 1 and 2 early. Once the scheduler runs, phase 4 follows in any case.
