@@ -1,6 +1,6 @@
 //! Punctual: a standalone job scheduler daemon, as a library and one thin binary.
 //!
-//! `docs/ARCHITECTURE.md` has the layers of these modules, which `tests/architecture.rs` enforces, and follows a job from
+//! `docs/ARCHITECTURE.md` has the layers of these modules, which `tests/architecture` enforces, and follows a job from
 //! the command line to its recorded run.
 
 pub mod cli;

@@ -33,7 +33,8 @@ const LIB: &str = include_str!("../../lib.rs");
 
 /// The top-level modules of this program.
 fn modules() -> impl Iterator<Item = &'static str> {
-    LIB.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+    let declarations = LIB.lines().map(|line| line.strip_prefix("pub ").unwrap_or(line));
+    declarations.filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
 }
 
 /// Directives as the environment or a request gives them: perhaps a general level, and levels of modules.
