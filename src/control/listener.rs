@@ -109,7 +109,7 @@ fn duplicate(stream: &UnixStream) -> Option<UnixStream> {
     UnixStream::from_std(descriptor.into()).ok()
 }
 
-/// A connection that the server reads and writes while a handler watches it through [`SocketPeer::gone`]. A `UnixStream`
+/// A connection that the server reads and writes while a handler watches it through `SocketPeer::gone`. A `UnixStream`
 /// itself can only be read and written by its one owner.
 #[derive(Debug)]
 pub struct SharedStream(Arc<UnixStream>);
