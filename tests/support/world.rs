@@ -304,7 +304,7 @@ impl World {
         self.try_reload(rules, Vec::new(), now).await.unwrap();
     }
 
-    /// A crash, and a process without builtins.
+    /// A reload under rules that know no builtin.
     pub async fn without_builtins(&mut self, now: Timestamp) {
         let mut rules = rules(self.workers);
         rules.builtins = Arc::new(punctual::task::builtin::Registry::default());
