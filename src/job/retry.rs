@@ -92,15 +92,15 @@ mod tests {
     use crate::invalid;
     use serde_json::json;
 
-    fn retry(given: serde_json::Value) -> Result<Retry, Invalid> {
-        invalid::read::<RetryInput>(given)?.check().map(Option::unwrap)
+    fn retry(given: serde_json::Value) -> Result<Option<Retry>, Invalid> {
+        invalid::read::<RetryInput>(given)?.check()
     }
 
     #[test]
     fn delays_grow_up_to_the_longest_one_and_chance_makes_them_longer_only() {
         let given =
             json!({"max_attempts": 9, "delay": 2, "backoff": 3, "max_delay": 20, "jitter": 0.5});
-        let retry = retry(given).unwrap();
+        let retry = retry(given).unwrap().unwrap();
         let delays = |chance| {
             [1, 2, 3, 4, 1000, u32::MAX]
                 .map(|attempt| retry.delay_after(attempt, chance).num_milliseconds())
@@ -126,6 +126,8 @@ mod tests {
         for (given, field) in cases {
             assert_eq!(retry(given.clone()).unwrap_err().field, field, "{given}");
         }
-        assert_eq!(retry(json!({"max_attempts": 1})).unwrap().delay, TimeDelta::seconds(1));
+        let with_defaults = retry(json!({"max_attempts": 2})).unwrap().unwrap();
+        assert_eq!(with_defaults.delay, TimeDelta::seconds(1));
+        assert_eq!(retry(json!({"max_attempts": 1})).unwrap(), None, "one attempt is no retry");
     }
 }
