@@ -107,7 +107,7 @@ fn listed(paths: &[&Path]) -> String {
 /// What a client finds at a path.
 enum SocketCheck {
     Usable,
-    /// It belongs to this user, whom the client does not trust there.
+    /// It belongs to this user, and the client does not trust that user there.
     Foreign(u32),
     Missing,
 }

@@ -1,5 +1,5 @@
 //! The loop around [`Scheduler::tick`]: it gathers what has arrived, brings the time, and sleeps until the next instant.
-//! What arrives while a step is being written belongs to the next step, so many callers share one transaction.
+//! What arrives while a step is being written belongs to the next step; its callers share one transaction.
 
 use tokio::time::Instant;
 

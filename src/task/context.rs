@@ -21,7 +21,7 @@ pub struct Context {
 /// Why a run has to end early.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// It was cancelled; the text says by whom or what, and why.
+    /// It was cancelled; the text says who or what cancelled it, and why.
     Cancelled(String),
     /// Its timeout, which is this long, is over.
     TimedOut(Duration),

@@ -30,6 +30,26 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 /// Lines of a source file. The subject decides the size; a file of more has two of them.
 const LINES_MAX: usize = 600;
 
+/// Type names that may be defined more than once: the idiom of a module's one error.
+const SHARED_NAMES: &[&str] = &["Error"];
+
+/// Words that a reader of today stumbles over, or that say less than the term of the field.
+const BANNED_WORDS: &[&str] = &[
+    "whoever",
+    "whom",
+    "whomsoever",
+    "heed",
+    "heeds",
+    "heeded",
+    "anew",
+    "broken off",
+    "breaks off",
+    "so many",
+    "is told of",
+    "are told of",
+    "to be had",
+];
+
 fn sources() -> Vec<Source> {
     let files = files("src", &[".rs"]);
     assert!(files.len() > 40, "the sources were found");
@@ -100,6 +120,59 @@ fn the_table_of_modules_has_no_cycle() {
     assert!(cycles.is_empty(), "{cycles:?}");
 }
 
+#[test]
+fn no_files_import_each_other() {
+    let cycles = cycles(&graph(&sources()));
+    let shown: Vec<String> = cycles
+        .iter()
+        .map(|cycle| cycle.iter().map(|file| file.join("/")).collect::<Vec<_>>().join(", "))
+        .collect();
+    assert!(shown.is_empty(), "files that import each other:\n{}", shown.join("\n"));
+}
+
+#[test]
+fn a_type_name_is_defined_once() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources() {
+        let names = definitions(&source.code(), &["struct", "enum", "trait", "union"]);
+        // A word of a text, such as "union all", is no name.
+        for name in names.into_iter().filter(|name| name.starts_with(char::is_uppercase)) {
+            places.entry(name).or_default().push(source.file.clone());
+        }
+    }
+    places.retain(|name, files| files.len() > 1 && !SHARED_NAMES.contains(&name.as_str()));
+    assert!(places.is_empty(), "defined more than once: {places:#?}");
+}
+
+#[test]
+fn the_text_is_in_words_of_today() {
+    let folders = [("src", ".rs"), ("tests", ".rs"), ("benches", ".rs"), ("docs", ".md")];
+    let mut wrong = Vec::new();
+    for (folder, ending) in folders {
+        for source in files(folder, &[ending]) {
+            if folder == "tests" && source.file.starts_with("architecture/") {
+                continue;
+            }
+            for (number, line) in source.text.lines().enumerate() {
+                // The option of systemctl has an old name.
+                let line = line.to_lowercase().replace("--kill-whom", "");
+                for word in BANNED_WORDS.iter().filter(|word| has_words(&line, word)) {
+                    wrong.push(format!("{folder}/{}:{}: {word}", source.file, number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether a line has this word or phrase, not as a part of a longer word.
+fn has_words(line: &str, phrase: &str) -> bool {
+    let is_letter = |c: char| c.is_alphanumeric();
+    line.match_indices(phrase).any(|(at, _)| {
+        !line[..at].ends_with(is_letter) && !line[at + phrase.len()..].starts_with(is_letter)
+    })
+}
+
 /// Whether a line of code names the crate: as a word of its own, and not in a comment.
 fn uses(line: &str, name: &str) -> bool {
     let line = line.trim_start();
@@ -130,6 +203,19 @@ fn every_file_is_short_and_says_why_it_exists() {
         assert!(lines <= LINES_MAX, "{file} has {lines} lines");
         assert!(text.starts_with("//!"), "{file} does not begin with its reason");
     }
+}
+
+#[test]
+fn tests_are_modules_without_exceptions_for_code_that_is_not_used() {
+    let mut wrong = Vec::new();
+    for source in files("tests", &[".rs"]) {
+        for exception in ["#[path", "dead_code"] {
+            if !source.file.starts_with("architecture/") && source.text.contains(exception) {
+                wrong.push(format!("{}: {exception}", source.file));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// What the reading of sources is tested with.
@@ -188,5 +274,11 @@ mod reading {
             source("a/b.rs", "use super::A;\npub struct B;"),
         ];
         assert_eq!(cycles(&graph(&sources)), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_banned_word_is_a_word_of_its_own() {
+        assert!(has_words("to whom it may", "whom"));
+        assert!(!has_words("the anewton", "anew"));
     }
 }

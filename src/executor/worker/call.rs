@@ -165,7 +165,7 @@ mod tests {
         let ready = || CallEvent::Message(WorkerMessage::Ready { version: 1 });
         let cases = [
             (vec![(1, ok())], "1: Succeeded"),
-            // A worker that sends nothing is given up after 10 s, and a keep-alive starts these anew.
+            // A worker that sends nothing is given up after 10 s, and each keep-alive restarts the 10 s.
             (vec![(9, CallEvent::Timer)], "goes on"),
             (vec![(10, CallEvent::Timer)], "10: Silent(10s)"),
             (vec![(9, alive()), (18, CallEvent::Timer)], "goes on"),
