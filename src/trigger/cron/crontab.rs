@@ -1,10 +1,11 @@
 //! Parses crontab(5) expressions: five fields from minute to weekday, six with a leading second, seven with a trailing
 //! year, or a nickname such as `@daily`.
 //!
-//! Unlike in a `cron` trigger, a range may wrap around (`fri-mon`, `22-2`). The parser counts weekdays from Sunday as 1,
-//! which crontab(5) has as 0 or 7 and the compiled fields as 6.
+//! The `cron` crate parses numbers and names. Lists, ranges and steps are parsed here, because here a range may wrap
+//! around (`fri-mon`, `22-2`). The crate counts weekdays from Sunday as 1, which crontab(5) has as 0 or 7 and the
+//! compiled fields as 6.
 
-use chrono::{Month, Weekday};
+use cron::{Schedule, TimeUnitSpec};
 
 use super::field_hints;
 use super::field_parser::{ITEMS_MAX, Item};
@@ -78,23 +79,33 @@ impl Unit {
 
     /// Parses a single number or name.
     fn value(self, text: &str) -> Option<u32> {
-        let (min, max) = self.range();
-        match (self, whole(text)) {
-            // Sunday is 0 or 7 in crontab(5).
-            (Self::Weekday, Some(number)) => (number <= 7).then_some(number % 7 + 1),
-            (_, Some(number)) => Some(number).filter(|number| (min..=max).contains(number)),
-            (Self::Month, None) => Some(text.parse::<Month>().ok()?.number_from_month()),
-            (Self::Weekday, None) => {
-                let name = text.to_lowercase();
-                let name = match name.as_str() {
-                    "tues" => "tue",
-                    "thurs" => "thu",
-                    other => other,
-                };
-                Some(name.parse::<Weekday>().ok()?.number_from_sunday())
+        let text = match (self, whole(text)) {
+            // The crate's years end at 2100.
+            (Self::Year, year) => {
+                return year.filter(|year| (FIRST_YEAR..=LAST_YEAR).contains(year));
             }
-            (_, None) => None,
+            // Sunday is 0 or 7 in crontab(5).
+            (Self::Weekday, Some(number @ 0..=7)) => (number % 7 + 1).to_string(),
+            (Self::Weekday, Some(_)) => return None,
+            (_, _) => text.to_owned(),
+        };
+        if !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return None;
         }
+        let fields = UNITS.map(|unit| if unit == self { text.as_str() } else { "*" });
+        let schedule: Schedule = fields.join(" ").parse().ok()?;
+        let ordinals = match self {
+            Self::Second => schedule.seconds().iter().collect::<Vec<_>>(),
+            Self::Minute => schedule.minutes().iter().collect(),
+            Self::Hour => schedule.hours().iter().collect(),
+            Self::Day => schedule.days_of_month().iter().collect(),
+            Self::Month => schedule.months().iter().collect(),
+            Self::Weekday => schedule.days_of_week().iter().collect(),
+            Self::Year => schedule.years().iter().collect(),
+        };
+        // A single letter such as `l` or `w` may stand for several values.
+        let [value] = ordinals.as_slice() else { return None };
+        Some(*value)
     }
 
     /// Converts a value into one of [`CronFields`], whose weekdays begin with Monday as 0.
