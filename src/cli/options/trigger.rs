@@ -8,7 +8,8 @@ use super::values::{self, seconds};
 use crate::cli::error::CliError;
 use crate::zone::Zone;
 
-/// The trigger. Each kind is read into its JSON form by a reader of its own.
+/// The trigger. Each kind is read into its JSON form by a reader of its own. An option that was not given is skipped, since
+/// null would replace what --trigger says.
 #[derive(Debug, Clone, Default, Args, Serialize)]
 #[command(group = ArgGroup::new("when").args(["cron", "crontab", "every", "calendar", "at", "trigger"]))]
 pub struct TriggerOptions {
@@ -38,23 +39,29 @@ pub struct TriggerOptions {
     trigger: Option<TriggerJson>,
     /// Time zone: a name such as Europe/Berlin, an offset such as +05:30, or UTC
     #[arg(long, value_name = "ZONE", allow_hyphen_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     timezone: Option<String>,
     /// Earliest time (inclusive); of an interval, the time from which it counts
     #[arg(long = "start", value_name = "TIME", allow_hyphen_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     start_date: Option<String>,
     /// Latest time (inclusive); a date without a time is that whole day
     #[arg(long = "end", value_name = "TIME", allow_hyphen_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     end_date: Option<String>,
     /// Delay each occurrence by up to this long
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     jitter: Option<Number>,
     /// A local time that the clock skips in spring: skip it, or shift it to the end of the gap [default: skip;
     /// of --crontab as cron(8): shift a fixed minute and hour]
     #[arg(long, value_name = "RULE", value_parser = ["skip", "shift"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
     dst_gap: Option<String>,
     /// A local time that the clock shows twice in autumn: both, or the first only [default: both;
     /// of --calendar first; of --crontab as cron(8): the first of a fixed minute and hour]
     #[arg(long, value_name = "RULE", value_parser = ["both", "first"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
     dst_fold: Option<String>,
 }
 
@@ -168,6 +175,20 @@ fn keys(kind: &str, text: &str, read: impl Fn(&str) -> Value) -> Result<TriggerJ
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_option_replaces_a_key_of_the_json_only_if_it_is_given() {
+        let json = any(r#"{"type": "interval", "days": 1, "end_date": "2020-01-01", "jitter": 5}"#);
+        let options = TriggerOptions {
+            trigger: Some(json.unwrap()),
+            jitter: Some(7.into()),
+            ..TriggerOptions::default()
+        };
+        assert_eq!(
+            options.to_json().unwrap(),
+            json!({"type": "interval", "days": 1, "end_date": "2020-01-01", "jitter": 7})
+        );
+    }
 
     #[test]
     fn cron_fields_are_read_with_and_without_quotes() {

@@ -34,7 +34,13 @@ fn errors_are_json_where_answers_are() {
         (add("known"), 1, "exists", Some("id"), "exists already"),
         (add("x").replace("noop", "nope"), 1, "invalid", Some("task.name"), "nope"),
         // What is refused before the daemon is asked.
-        (add("x").replace("1h", "soon"), 2, "usage", None, "--every: \"soon\" is not a duration"),
+        (
+            add("x").replace("1h", "soon"),
+            2,
+            "usage",
+            None,
+            "'--every <DURATION>': \"soon\" is not a duration",
+        ),
         ("list --json --state running".to_owned(), 2, "usage", None, "invalid value 'running'"),
         ("list --json --colour".to_owned(), 2, "usage", None, "unexpected argument '--colour'"),
         ("show --json".to_owned(), 2, "usage", None, "<ID>"),

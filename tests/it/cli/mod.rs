@@ -238,7 +238,7 @@ fn usage_errors_exit_2() {
         (&["add", "x", "--cron", "*/5 * * * *", "--builtin", "noop"], "is given by --crontab"),
         (
             &["add", "x", "--timeout", "1h30", "--every", "1h", "--builtin", "noop"],
-            "--timeout: \"1h30\" is not",
+            "'--timeout <DURATION>': \"1h30\" is not",
         ),
         (&["bogus"], "bogus"),
         (&["list", "--colour"], "--colour"),
