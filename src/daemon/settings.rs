@@ -103,6 +103,6 @@ pub(super) fn store_place(config: &Config, state: &Path) -> Result<StoreUrl, Con
 pub(super) fn store_at(url: &str, state: &Path) -> Result<StoreUrl, Invalid> {
     Ok(match StoreUrl::parse(url)? {
         StoreUrl::Sqlite(path) => StoreUrl::Sqlite(state.join(path)),
-        server => server,
+        server @ StoreUrl::Server(_) => server,
     })
 }

@@ -233,7 +233,7 @@ impl PoolExecutor {
         for (name, settings) in settings {
             match self.pools.get_mut(name) {
                 Some(pool) if pool.settings.kind == settings.kind => {
-                    pool.resize(settings.max_workers)
+                    pool.resize(settings.max_workers);
                 }
                 Some(_) | None => {
                     let pool = WorkerPool::new(*settings, &self.worker, &self.services);

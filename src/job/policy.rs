@@ -122,7 +122,6 @@ macro_rules! define_policy {
 policy_options!(define_policy);
 
 /// An option as it was given: absent, null (which takes back what the job defaults say), or a value.
-#[expect(clippy::option_option, reason = "null and absence are different")]
 pub(super) type Given<T> = Option<Option<T>>;
 
 /// Reads an option that was given, perhaps as null.

@@ -74,8 +74,11 @@ impl RunIds {
         let mut bytes = [0; 10];
         let counter =
             u64::from((self.counter >> 14) & 0x0fff) << 16 | u64::from(self.counter & 0x3fff);
-        let parts =
-            counter.to_be_bytes().into_iter().skip(4).chain(self.random.next().to_be_bytes());
+        let parts = counter
+            .to_be_bytes()
+            .into_iter()
+            .skip(4)
+            .chain(self.random.next_number().to_be_bytes());
         bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
         let id = uuid::Builder::from_unix_timestamp_millis(self.millis, &bytes).into_uuid();
         RunId(id.to_string().into())

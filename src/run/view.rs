@@ -99,6 +99,6 @@ fn set_end(
     }
     set("wall_time", finished_at.signed_duration_since(started_at).as_seconds_f64().into());
     let cpu = cost.cpu_micros.and_then(|micros| i64::try_from(micros).ok());
-    set("cpu_time", json!(cpu.map(TimeDelta::microseconds).map(|cpu| cpu.as_seconds_f64())));
+    set("cpu_time", json!(cpu.map(TimeDelta::microseconds).map(TimeDelta::as_seconds_f64)));
     set("peak_memory", json!(cost.peak_memory));
 }

@@ -9,7 +9,6 @@
     clippy::indexing_slicing,
     clippy::needless_pass_by_value,
     clippy::print_stdout,
-    clippy::print_stderr,
     reason = "a test that cannot go on panics, one that is left out says so, and helpers are short to call"
 )]
 

@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    clippy::new_without_default,
+    clippy::needless_pass_by_value,
     clippy::return_self_not_must_use,
     reason = "a test that cannot go on panics, and only tests use this"
 )]

@@ -78,7 +78,7 @@ struct EnvironmentOptions {
     /// Environment variable; can be given again
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_value)]
     env: Vec<(String, String)>,
-    /// Environment variable that is secret: read for each run from env:VARIABLE, file:PATH or credential:NAME, and
+    /// Environment variable that is secret: read for each run from env:VARIABLE, <file:PATH> or credential:NAME, and
     /// hidden in the output
     #[arg(long, value_name = "NAME=SOURCE")]
     secret_env: Vec<String>,

@@ -28,7 +28,7 @@ impl HttpOptions {
 #[derive(Debug, Default, Args, Serialize)]
 #[group(conflicts_with_all = ["builtin", "ProcessOptions", "EnvironmentOptions", "LimitOptions"])]
 struct CallOptions {
-    /// Call a URL; a secret one is given as env:VARIABLE, file:PATH or credential:NAME
+    /// Call a URL; a secret one is given as env:VARIABLE, <file:PATH> or credential:NAME
     #[arg(long = "http", value_name = "URL", value_parser = plain_or_secret)]
     url: Option<Value>,
     /// HTTP method [default: GET, or POST if there is a body]

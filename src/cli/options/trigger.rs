@@ -13,7 +13,7 @@ use crate::zone::Zone;
 #[derive(Debug, Clone, Default, Args, Serialize)]
 #[command(group = ArgGroup::new("when").args(["cron", "crontab", "every", "calendar", "at", "trigger"]))]
 pub struct TriggerOptions {
-    /// Calendar fields: year month day week day_of_week hour minute second
+    /// Calendar fields: year month day week `day_of_week` hour minute second
     #[arg(long, value_name = "FIELDS", value_parser = cron)]
     #[serde(flatten)]
     cron: Option<TriggerJson>,

@@ -73,7 +73,7 @@ impl CommandRecords {
         let ProcessId { started, .. } = ProcessId::of(pid)?;
         let slot = {
             let mut used = self.used();
-            let slot = (1..).find(|slot| !used.contains(slot))?;
+            let slot = (1..=u64::MAX).find(|slot| !used.contains(slot))?;
             used.insert(slot);
             slot
         };

@@ -54,9 +54,9 @@ pub(super) struct WorkerExit {
 impl WorkerHandle {
     pub(super) async fn spawn(spawner: &WorkerSpawner, times: WorkerTimes) -> io::Result<Self> {
         let (connection, child) = WorkerConnection::new(spawner.spawn().await?);
-        let timer = Box::pin(sleep_until(Instant::now() + times.silence));
+        let silence = Box::pin(sleep_until(Instant::now() + times.silence));
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Ok(Self { child, pid, connection, timer, times })
+        Ok(Self { child, pid, connection, timer: silence, times })
     }
 
     /// Sends the hello, and waits until the worker is ready. What it prints goes to `log`.

@@ -16,7 +16,7 @@ impl Random {
     /// A number below the bound; 0 if the bound is 0.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).unwrap_or(u64::MAX);
-        let drawn = self.0.next().checked_rem(bound).unwrap_or(0);
+        let drawn = self.0.next_number().checked_rem(bound).unwrap_or(0);
         usize::try_from(drawn).unwrap_or(0)
     }
 

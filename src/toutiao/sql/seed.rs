@@ -1,5 +1,6 @@
 //! Fills empty tables with the rows of the demonstration: with all of them or, after a crash, with none.
 
+use sqlx::query_builder::Separated;
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::{BEGIN, CHUNK_ROWS, DatabaseError, ToutiaoDatabase};
@@ -14,12 +15,36 @@ pub struct SeedTable {
     pub rows: Vec<Vec<SeedValue>>,
 }
 
+impl SeedTable {
+    /// The statement that inserts these rows of the table.
+    fn insert(&self, rows: &[Vec<SeedValue>]) -> QueryBuilder<Sqlite> {
+        let head = format!("insert into {} ({}) ", self.table, self.columns);
+        let mut query = QueryBuilder::new(head);
+        query.push_values(rows, |mut row, values| {
+            for value in values {
+                value.bind(&mut row);
+            }
+        });
+        query
+    }
+}
+
 /// A value of a row.
 #[derive(Debug, Clone)]
 pub enum SeedValue {
     Integer(i64),
     Text(String),
     Null,
+}
+
+impl SeedValue {
+    fn bind(&self, row: &mut Separated<'_, Sqlite, &'static str>) {
+        match self {
+            Self::Integer(number) => row.push_bind(*number),
+            Self::Text(text) => row.push_bind(text.clone()),
+            Self::Null => row.push_bind(None::<i64>),
+        };
+    }
 }
 
 impl From<i64> for SeedValue {
@@ -50,20 +75,9 @@ impl ToutiaoDatabase {
         if users.is_some() {
             return Ok(false);
         }
-        for SeedTable { table, columns, rows } in tables {
-            for chunk in rows.chunks(CHUNK_ROWS) {
-                let head = format!("insert into {table} ({columns}) ");
-                let mut query = QueryBuilder::<Sqlite>::new(head);
-                query.push_values(chunk, |mut row, values| {
-                    for value in values {
-                        match value {
-                            SeedValue::Integer(number) => row.push_bind(*number),
-                            SeedValue::Text(text) => row.push_bind(text.as_str()),
-                            SeedValue::Null => row.push_bind(None::<i64>),
-                        };
-                    }
-                });
-                query.build().execute(&mut *transaction).await?;
+        for table in tables {
+            for chunk in table.rows.chunks(CHUNK_ROWS) {
+                table.insert(chunk).build().execute(&mut *transaction).await?;
             }
         }
         transaction.commit().await?;

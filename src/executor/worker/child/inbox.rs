@@ -91,17 +91,19 @@ mod tests {
         json!({"hello": {"version": 1, "daemon": 2, "beat_millis": 3, "settings": null}})
     }
 
+    fn frame(message: &serde_json::Value) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(message, &mut bytes).unwrap();
+        bytes
+    }
+
     /// What the last event leads to.
     fn result_of(events: &[InboxEvent]) -> String {
         let mut inbox = Inbox::default();
         let mut result = String::new();
         for event in events {
             let read = match event {
-                Read(messages) => {
-                    let mut bytes = Vec::new();
-                    messages.iter().for_each(|message| encode(message, &mut bytes).unwrap());
-                    bytes
-                }
+                Read(messages) => messages.iter().flat_map(frame).collect(),
                 Bytes(bytes) => bytes.to_vec(),
                 NextCall | Watch(_) => Vec::new(),
             };

@@ -238,28 +238,33 @@ mod tests {
             (vec![], message("cancel", "b"), false),
         ];
         for (early, late, is_cancelled) in cases {
-            let (mut daemon, worker) = std::os::unix::net::UnixStream::pair().unwrap();
-            let socket = Arc::new(DaemonSocket::new(worker));
-            daemon.write_all(&[message("call", "a"), early].concat()).unwrap();
-            socket.receive(Inbox::next_call).unwrap().unwrap();
-            let watchdog = CallWatchdog::new(Arc::clone(&socket), Duration::from_millis(20));
-            let running = call("a");
-            let ending = async {
-                daemon.write_all(&late).unwrap();
-                if is_cancelled {
-                    running.context.cancellation.cancelled().await;
-                }
-                // Until then it has sent a keep-alive.
-                daemon.set_nonblocking(true).unwrap();
-                while daemon.read(&mut [0; 64]).is_err() {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                watchdog.ended.notify_one();
-            };
-            let (watched, ()) = tokio::join!(watchdog.watch(running.clone()), ending);
-            watched.unwrap();
-            assert_eq!(running.context.cancellation.is_cancelled(), is_cancelled);
+            assert_eq!(is_cancelled_after(&early, &late, is_cancelled).await, is_cancelled);
         }
+    }
+
+    /// Whether the watched call `a` is cancelled by what the daemon sends with it and later.
+    async fn is_cancelled_after(early: &[u8], late: &[u8], waits_for_cancel: bool) -> bool {
+        let (mut daemon, worker) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = Arc::new(DaemonSocket::new(worker));
+        daemon.write_all(&[&message("call", "a"), early].concat()).unwrap();
+        socket.receive(Inbox::next_call).unwrap().unwrap();
+        let watchdog = CallWatchdog::new(Arc::clone(&socket), Duration::from_millis(20));
+        let running = call("a");
+        let ending = async {
+            daemon.write_all(late).unwrap();
+            if waits_for_cancel {
+                running.context.cancellation.cancelled().await;
+            }
+            // A keep-alive says that the watchdog has read what was sent.
+            daemon.set_nonblocking(true).unwrap();
+            while daemon.read(&mut [0; 64]).is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            watchdog.ended.notify_one();
+        };
+        let (watched, ()) = tokio::join!(watchdog.watch(running.clone()), ending);
+        watched.unwrap();
+        running.context.cancellation.is_cancelled()
     }
 
     #[tokio::test]
@@ -269,7 +274,7 @@ mod tests {
             let socket = Arc::new(DaemonSocket::new(worker));
             daemon.write_all(&bytes).unwrap();
             drop(daemon);
-            let watchdog = CallWatchdog::new(socket, Duration::from_secs(60));
+            let watchdog = CallWatchdog::new(socket, Duration::from_mins(1));
             watchdog.watch(call("a")).await.unwrap_err();
         }
     }
