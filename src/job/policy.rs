@@ -5,9 +5,11 @@
 //! `[scheduler.job_defaults]`), the keys of a [`Definition`](super::Definition), the view of a job, and the stored form.
 //! To add an option, add a row here and a flag in `cli/options/policy.rs`, and use its field where it takes effect.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use chrono::TimeDelta;
+use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 
@@ -39,7 +41,7 @@ macro_rules! policy_options {
             misfire_grace_time: f64 => Option<TimeDelta> = None,
                 |given| duration(given, GRACE_SECONDS_MAX);
             /// Which of several missed occurrences run.
-            coalesce: CoalesceInput => Coalesce = Coalesce::Latest, |given| Ok(given.into());
+            coalesce: CoalesceInput => Coalesce = Coalesce::Latest, |given| Ok(given.0);
             /// How many runs of this job may be in flight at the same time.
             max_instances: u32 => u32 = 1, |given| at_least_one(given, "");
             /// What happens to an occurrence beyond `max_instances`.
@@ -232,20 +234,31 @@ words! {
 }
 
 /// `coalesce` as it is given: APScheduler's true and false, or a word.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "expected \"latest\", \"earliest\", \"all\", true or false")]
-pub(super) enum CoalesceInput {
-    Flag(bool),
-    Word(Coalesce),
-}
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct CoalesceInput(Coalesce);
 
-impl From<CoalesceInput> for Coalesce {
-    fn from(given: CoalesceInput) -> Self {
-        match given {
-            CoalesceInput::Flag(true) => Self::Latest,
-            CoalesceInput::Flag(false) => Self::All,
-            CoalesceInput::Word(word) => word,
+impl<'de> Deserialize<'de> for CoalesceInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FlagOrWord;
+
+        impl Visitor<'_> for FlagOrWord {
+            type Value = CoalesceInput;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("\"latest\", \"earliest\", \"all\", true or false")
+            }
+
+            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<CoalesceInput, E> {
+                Ok(CoalesceInput(if flag { Coalesce::Latest } else { Coalesce::All }))
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<CoalesceInput, E> {
+                let unknown = || E::invalid_value(Unexpected::Str(word), &self);
+                Coalesce::parse(word).map(CoalesceInput).ok_or_else(unknown)
+            }
         }
+
+        deserializer.deserialize_any(FlagOrWord)
     }
 }
 
@@ -316,6 +329,12 @@ mod tests {
 
     fn complete(given: Value, defaults: Value) -> Result<Policy, Invalid> {
         invalid::read::<PolicyInput>(given)?.complete(&invalid::read(defaults)?)
+    }
+
+    #[test]
+    fn an_unknown_word_for_coalesce_is_quoted_beside_the_known_ones() {
+        let error = complete(json!({"coalesce": "newest"}), json!({})).unwrap_err().to_string();
+        assert!(error.contains("\"newest\"") && error.contains("\"earliest\""), "{error}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::cli::error::CliError;
 use crate::zone::Zone;
 
 /// The trigger. Each kind is read into its JSON form by a reader of its own. An option that was not given is skipped, since
-/// null would replace what --trigger says.
+/// null would replace what --trigger says, and what --trigger says is passed on unchanged.
 #[derive(Debug, Clone, Default, Args, Serialize)]
 #[command(group = ArgGroup::new("when").args(["cron", "crontab", "every", "calendar", "at", "trigger"]))]
 pub struct TriggerOptions {
@@ -83,7 +83,7 @@ impl TriggerOptions {
     /// The JSON form of the trigger.
     pub(crate) fn to_json(&self) -> Result<Value, CliError> {
         self.check()?;
-        values::given(self)
+        serde_json::to_value(self).map_err(|error| CliError::Usage(error.to_string()))
     }
 
     /// The zone that the trigger names, if it names one.
@@ -188,6 +188,13 @@ mod tests {
             options.to_json().unwrap(),
             json!({"type": "interval", "days": 1, "end_date": "2020-01-01", "jitter": 7})
         );
+    }
+
+    #[test]
+    fn the_json_of_a_trigger_is_passed_on_as_it_was_given() {
+        let text = r#"{"type":"and","triggers":[],"jitter":null}"#;
+        let options = TriggerOptions { trigger: any(text).ok(), ..TriggerOptions::default() };
+        assert_eq!(options.to_json().unwrap().to_string(), text);
     }
 
     #[test]

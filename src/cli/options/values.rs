@@ -80,10 +80,11 @@ pub(super) fn name_source(option: &str, text: &str) -> Result<(String, Value), S
 }
 
 /// The JSON form of options, without those that were not given: they are null, or an empty list or object. The body of
-/// a call (`json`) is kept even if it is null, and what is inside of a builtin's arguments or of a hook is not touched.
+/// a call (`json`) is kept even if it is null, and what is inside of a trigger, a builtin's arguments or a hook is not
+/// touched.
 pub(super) fn given(options: &impl Serialize) -> Result<Value, CliError> {
     fn drop_absent(options: &mut Map<String, Value>) {
-        for part in ["trigger", "task", "retry", "env", "headers", "limits"] {
+        for part in ["task", "retry", "env", "headers", "limits"] {
             if let Some(Value::Object(part)) = options.get_mut(part) {
                 drop_absent(part);
             }
