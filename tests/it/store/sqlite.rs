@@ -1,53 +1,31 @@
 //! What only a store in a file has: rows that someone edited by hand, a lock, and a second opening.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use punctual::clock::Timestamp;
-use punctual::executor::{ExecutorKind, PoolSettings};
 use punctual::filter::{JobFilter, Prunable, RunFilter};
-use punctual::job::admission::Rules;
-use punctual::job::{Definition, Due, Job, JobId, JobState, Origin, Overlap, PolicyInput};
+use punctual::job::{Due, Job, JobId, JobState, Overlap};
 use punctual::output::Output;
 use punctual::run::{Attempt, Cause, Cost, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::scheduler::request::{PendingRequest, Request};
 use punctual::scheduler::{NodeIdentity, Scheduler};
 use punctual::store::sql::SqlStore;
 use punctual::store::{Archive, Change, Claim, Store};
-use punctual::task::builtin::Registry;
-use punctual::zone::{DefaultZone, Zone};
 use serde_json::json;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 use support::executor::{FakeExecutor, Unused};
+use support::jobs::{self, at};
 use tokio::sync::oneshot;
 
-fn start() -> Timestamp {
-    Timestamp::from_timestamp_secs(1_800_000_000).unwrap()
-}
-
-fn rules() -> Rules {
-    let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: 1 };
-    Rules {
-        zone: DefaultZone { zone: Zone::utc(), source: "the test".to_owned() },
-        defaults: PolicyInput::default(),
-        executors: BTreeMap::from([("default".to_owned(), pool)]),
-        max_crashes: 3,
-        builtins: Arc::new(Registry::default()),
-        source: "jobs.toml".into(),
-        rights: None,
-    }
-}
-
 fn job(id: &str) -> Job {
-    let definition = Definition::parse(json!({
+    jobs::job(&json!({
         "id": id,
         "trigger": {"type": "interval", "minutes": 1, "jitter": 50},
         "task": {"type": "command", "argv": ["true"]},
-    }));
-    rules().admit(definition.unwrap(), Origin::Socket, start()).unwrap()
+    }))
 }
 
 fn insert(job: Job) -> Change {
@@ -104,8 +82,8 @@ async fn a_row_that_cannot_be_understood_is_broken_and_kept() {
 /// A scheduler that looks at the jobs and runs nothing.
 fn scheduler(store: &SqlStore) -> Scheduler<SqlStore, FakeExecutor<Unused>> {
     let lease = chrono::TimeDelta::seconds(10);
-    let identity = NodeIdentity { node: "node".into(), started_at: start(), seed: 1, lease };
-    Scheduler::new(store.clone(), FakeExecutor(Unused), rules(), identity)
+    let identity = NodeIdentity { node: "node".into(), started_at: at(0), seed: 1, lease };
+    Scheduler::new(store.clone(), FakeExecutor(Unused), jobs::rules(1), identity)
 }
 
 async fn ask(
@@ -137,7 +115,7 @@ async fn check_damaged(column: &str, value: &str) {
     let all = store.jobs(&JobFilter { limit: 9, ..JobFilter::default() }).await.unwrap().rows;
     assert_eq!(all.len(), 1);
     let mut scheduler = scheduler(&store);
-    let due = start() + chrono::TimeDelta::minutes(3);
+    let due = at(0) + chrono::TimeDelta::minutes(3);
     scheduler.tick(due, Vec::new(), Vec::new()).await.unwrap();
     is_broken("after it was due").await;
     let reviewed = Request::Review(vec![JobId::parse("a").unwrap()]);
@@ -194,7 +172,7 @@ async fn a_job_that_no_change_can_name_is_shown_and_stops_nothing() {
         let all = store.jobs(&JobFilter { limit: 9, ..JobFilter::default() }).await.unwrap().rows;
         let words: Vec<&str> = all.iter().map(|job| job.state.word()).collect();
         assert!(words.contains(&"active") && words.contains(&"broken"), "{damage}: {words:?}");
-        let (until, executors) = (start() + chrono::TimeDelta::days(1), ["default".to_owned()]);
+        let (until, executors) = (at(0) + chrono::TimeDelta::days(1), ["default".to_owned()]);
         let claim = Claim { node: "here", until, executors: &executors, limit: 9, live: &[] };
         let due = store.claim_jobs(claim).await.unwrap();
         assert_eq!(due.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["b"]);
@@ -207,7 +185,7 @@ async fn a_correction_of_the_clock_leaves_a_damaged_job_as_it_is_stored() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");
     let store = SqlStore::open_file(&file).await.unwrap();
-    let ahead = start() + chrono::TimeDelta::days(4000);
+    let ahead = at(0) + chrono::TimeDelta::days(4000);
     let next = ahead + chrono::TimeDelta::minutes(1);
     let carried = |id: &str| {
         let state = JobState::Active { next: Due { scheduled_at: next, due_at: next } };
@@ -216,9 +194,9 @@ async fn a_correction_of_the_clock_leaves_a_damaged_job_as_it_is_stored() {
     store.commit(vec![carried("a"), carried("b"), Change::RecordTime(ahead)]).await.unwrap();
     by_hand(&file, "update jobs set overlap = 'dance' where id = 'a'").await;
     let mut scheduler = scheduler(&store);
-    scheduler.recover(start(), "crashed").await.unwrap();
+    scheduler.recover(at(0), "crashed").await.unwrap();
     for _ in 0..3 {
-        scheduler.tick(start(), Vec::new(), Vec::new()).await.unwrap();
+        scheduler.tick(at(0), Vec::new(), Vec::new()).await.unwrap();
     }
     let moved = store.job("b").await.unwrap().unwrap();
     assert!(moved.next().unwrap().scheduled_at < ahead, "{moved:?}");
@@ -248,7 +226,7 @@ async fn old_failures_of_a_job_with_many_runs_are_found_soon() {
     store.commit(vec![insert(job("a"))]).await.unwrap();
     fill_ledger(&file, 100_000).await;
     // Half of the runs are older than these failures, and are kept.
-    let (kind, before) = (punctual::filter::RetentionClass::Errors, start());
+    let (kind, before) = (punctual::filter::RetentionClass::Errors, at(0));
     let after = "run-00050000";
     let which = Prunable::Ended { ids_tell_time: false, kind, before, after };
     let found = store.prunable(which, 1000);
@@ -265,15 +243,15 @@ fn run(number: u32, state: RunState) -> Change {
     Change::InsertRun(Arc::new(Run {
         id: RunId(format!("run-{number}").into()),
         job_id: JobId::parse("a").unwrap(),
-        anchor: start(),
+        anchor: at(0),
         cause: Cause::Manual,
         scheduled_at: None,
-        due_at: start(),
+        due_at: at(0),
         attempt: 1,
         crashes: 0,
         executor: "default".to_owned(),
         node: "gone".into(),
-        created_at: start(),
+        created_at: at(0),
         state,
     }))
 }
@@ -281,12 +259,12 @@ fn run(number: u32, state: RunState) -> Change {
 #[tokio::test]
 async fn a_run_whose_row_is_damaged_is_lost_and_stops_neither_lists_nor_the_start() {
     let ended = RunState::Ended {
-        started_at: start(),
-        finished_at: start(),
+        started_at: at(0),
+        finished_at: at(0),
         outcome: Outcome::Succeeded { result: None, exit_code: Some(0) },
         cost: Cost::default(),
     };
-    let running = RunState::Running { started_at: start() };
+    let running = RunState::Running { started_at: at(0) };
     for (column, value, only_ends) in [
         ("due_at", "'soon'", false),
         ("attempt", "-1", false),
@@ -316,7 +294,7 @@ async fn a_run_whose_row_is_damaged_is_lost_and_stops_neither_lists_nor_the_star
             let sql = format!("update runs set {column} = {value} where id = 'run-{number}'");
             by_hand(&file, &sql).await;
         }
-        scheduler(&store).recover(start(), "the daemon died").await.unwrap();
+        scheduler(&store).recover(at(0), "the daemon died").await.unwrap();
         let filter = RunFilter { limit: 9, ..RunFilter::default() };
         let mut found = store.runs(&filter).await.unwrap().rows;
         found.sort_by_key(|run| run.id.clone());
@@ -343,8 +321,8 @@ async fn an_attempt_or_an_output_whose_row_is_damaged_names_its_column_or_its_ru
             run_id: run_id.clone(),
             number,
             node: "here".into(),
-            started_at: start(),
-            finished_at: start(),
+            started_at: at(0),
+            finished_at: at(0),
             outcome: Outcome::TimedOut { error: "it took too long".to_owned() },
             cost: Cost::default(),
         }))
@@ -391,9 +369,9 @@ async fn a_last_occurrence_that_cannot_be_read_stops_no_correction_of_the_clock(
     let store = SqlStore::open_file(&file).await.unwrap();
     let Change::InsertRun(skipped) = run(1, RunState::Pending) else { unreachable!() };
     let state =
-        RunState::Skipped { reason: SkipReason::Missed, last_scheduled_at: start(), count: 1 };
+        RunState::Skipped { reason: SkipReason::Missed, last_scheduled_at: at(0), count: 1 };
     let anchor = job("a").anchor;
-    let skipped = Run { scheduled_at: Some(start()), anchor, state, ..(*skipped).clone() };
+    let skipped = Run { scheduled_at: Some(at(0)), anchor, state, ..(*skipped).clone() };
     let insert_run = Change::InsertRun(Arc::new(skipped));
     store.commit(vec![insert(job("a")), insert(job("b")), insert_run]).await.unwrap();
     assert_eq!(store.scheduled_jobs(None, 9).await.unwrap().len(), 2);
@@ -407,12 +385,12 @@ async fn a_run_that_no_change_can_name_and_an_unreadable_pause_do_not_stop_the_s
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jobs.db");
     let store = SqlStore::open_file(&file).await.unwrap();
-    let running = || RunState::Running { started_at: start() };
+    let running = || RunState::Running { started_at: at(0) };
     let changes = vec![insert(job("a")), run(1, running()), run(2, running())];
     store.commit(changes).await.unwrap();
     by_hand(&file, "update runs set node = x'ff' where id = 'run-1'").await;
     by_hand(&file, "insert into settings values ('paused_since', 'a while ago')").await;
-    let recovered = scheduler(&store).recover(start(), "the daemon died").await.unwrap();
+    let recovered = scheduler(&store).recover(at(0), "the daemon died").await.unwrap();
     assert_eq!((recovered.rerun, recovered.lost), (1, 0));
     assert!(store.paused_since().await.unwrap().is_some());
     let shown = store.run("run-1").await.unwrap().unwrap();
@@ -573,7 +551,7 @@ async fn a_pause_does_not_change_when_an_occurrence_is_due() {
     store.commit(vec![insert(given.clone())]).await.unwrap();
     let mut scheduler = scheduler(&store);
     // The resume comes before the occurrence, and after it but before its delay has passed.
-    for now in [start(), next.scheduled_at] {
+    for now in [at(0), next.scheduled_at] {
         for request in [Request::Pause(given.id.clone()), Request::Resume(given.id.clone())] {
             ask(&mut scheduler, now, request).await;
         }
@@ -613,7 +591,7 @@ async fn a_file_of_the_first_version_is_migrated_and_keeps_its_jobs() {
     let store = SqlStore::open_file(&file).await.unwrap();
     let job = store.job("a").await.unwrap().unwrap();
     assert_eq!((job.revision, job.policy.max_instances, job.policy.overlap), (7, 2, Overlap::Skip));
-    assert_eq!(job.next().unwrap().due_at, start() + chrono::TimeDelta::seconds(5));
+    assert_eq!(job.next().unwrap().due_at, at(0) + chrono::TimeDelta::seconds(5));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use super::site::Site;
 use super::statistics::{Counts, ROWS, TRUTH, assert_nothing_lost_or_doubled, number};
 use chrono::TimeDelta;
 use punctual::clock::{Clock, SystemClock};
-use punctual::task::builtin::{Args, Call, Registry, TaskError};
+use punctual::task::builtin::{Registry, TaskError};
 use punctual::task::context::{Context, Ending};
 use punctual::toutiao::orders::{Order, OrderStatus};
 use punctual::toutiao::{Toutiao, ToutiaoSettings, demo};
@@ -94,26 +94,11 @@ async fn drift_of_every_kind_is_corrected_and_reported() {
 async fn a_repair_reports_in_words_what_it_changed() {
     let site = Site::open(ToutiaoSettings::default()).await;
     site.sql(ROWS).await;
-    let mut registry = Registry::default();
-    site.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
-    let args: Args = json!({"settle_seconds": 0}).as_object().unwrap().clone();
     let context = Arc::new(Context::default());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let call = Call {
-        run_id: "run".to_owned(),
-        job_id: "job".to_owned(),
-        attempt: 1,
-        scheduled_at: None,
-        args,
-        event: None,
-        context: Arc::clone(&context),
-        clock,
-    };
-    let said = tokio::task::spawn_blocking(move || {
-        registry.run("toutiao.fix_statistics", &call).unwrap();
-        context.log.close(SystemClock.now()).text()
-    });
-    let said = said.await.unwrap();
+    let args = json!({"settle_seconds": 0});
+    let repair = site.start("toutiao.fix_statistics", &args, Arc::clone(&context));
+    repair.await.unwrap().unwrap();
+    let said = context.log.close(SystemClock.now()).text();
     assert!(
         said.contains("user_articles (count:user:arts): 1 members, 1 corrected\n  1 absent → 2\n"),
         "{said}"
@@ -124,22 +109,9 @@ async fn a_repair_reports_in_words_what_it_changed() {
 async fn a_repair_that_is_cancelled_ends_at_once_and_the_next_one_does_its_work() {
     let site = Site::open(ToutiaoSettings::default()).await;
     site.sql(ROWS).await;
-    let mut registry = Registry::default();
-    site.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
     let context = Arc::new(Context::default());
-    let args: Args = json!({"settle_seconds": 60}).as_object().unwrap().clone();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let call = Call {
-        run_id: "run".to_owned(),
-        job_id: "job".to_owned(),
-        attempt: 1,
-        scheduled_at: None,
-        args,
-        event: None,
-        context: Arc::clone(&context),
-        clock,
-    };
-    let repair = tokio::task::spawn_blocking(move || registry.run("toutiao.fix_statistics", &call));
+    let args = json!({"settle_seconds": 60});
+    let repair = site.start("toutiao.fix_statistics", &args, Arc::clone(&context));
     context.cancellation.cancel(Ending::Cancelled("not now".to_owned()));
     assert_eq!(repair.await.unwrap(), Err(TaskError::Cancelled));
     site.fix(0.0).await;

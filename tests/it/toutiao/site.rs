@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use punctual::clock::{Clock, SystemClock, Timestamp};
-use punctual::task::builtin::{Args, Call, Registry, TaskError};
+use punctual::task::builtin::{Call, Registry, TaskError};
+use punctual::task::context::Context;
 use punctual::toutiao::{Toutiao, ToutiaoSettings};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use tokio::task::JoinHandle;
 
 /// A clock that stands still until it is moved: microseconds since 1970.
 #[derive(Debug)]
@@ -42,21 +44,29 @@ impl Site {
 
     /// Runs a builtin as an executor does: by name, on a thread that may block.
     pub(crate) async fn run(&self, name: &'static str, args: Value) -> Result<Value, TaskError> {
+        self.start(name, &args, Arc::default()).await.unwrap()
+    }
+
+    /// Starts a builtin. It is cancelled through its context, and writes its output there.
+    pub(crate) fn start(
+        &self,
+        name: &'static str,
+        args: &Value,
+        context: Arc<Context>,
+    ) -> JoinHandle<Result<Value, TaskError>> {
         let mut registry = Registry::default();
         self.toutiao.register(&mut registry, &tokio::runtime::Handle::current());
-        let args: Args = args.as_object().unwrap().clone();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let call = Call {
             run_id: "run".to_owned(),
             job_id: "job".to_owned(),
             attempt: 1,
             scheduled_at: None,
-            args,
+            args: args.as_object().unwrap().clone(),
             event: None,
-            context: Arc::default(),
-            clock,
+            context,
+            clock: Arc::new(SystemClock),
         };
-        tokio::task::spawn_blocking(move || registry.run(name, &call)).await.unwrap()
+        tokio::task::spawn_blocking(move || registry.run(name, &call))
     }
 
     /// Changes the tables behind the application's back.
