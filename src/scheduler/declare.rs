@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::handle::Handle;
 use super::request::{Conflict, Difference, InvalidDeclaration, RequestError, weight};
-use super::slices::{halves, slices};
+use super::slices::{refused_item, slices};
 use crate::job::admission::Rules;
 use crate::job::{Job, JobId};
 use crate::store::{Archive, ReviewedJob, StoreError};
@@ -145,20 +145,17 @@ pub async fn declare(
     while let Some(slice) = waiting.pop() {
         match handle.declare(slice.clone()).await {
             Ok(more) => difference.extend(more),
-            Err(RequestError::Rejected(why)) => match slice.as_slice() {
-                [job] => {
-                    let error = DeclareError::Rejected { id: job.id.clone(), why };
-                    if occasion == Occasion::Reload {
-                        // The jobs before it are declared, and the error names it.
-                        return Err(error);
-                    }
-                    let fault =
-                        InvalidDeclaration { id: job.id.clone(), reason: error.to_string() };
-                    break_declared(handle, vec![fault.clone()]).await?;
-                    refused.push(fault);
+            Err(RequestError::Rejected(why)) => {
+                let Some(job) = refused_item(slice, &mut waiting) else { continue };
+                let error = DeclareError::Rejected { id: job.id.clone(), why };
+                if occasion == Occasion::Reload {
+                    // The jobs before it are declared, and the error names it.
+                    return Err(error);
                 }
-                _ => waiting.extend(halves(slice)),
-            },
+                let fault = InvalidDeclaration { id: job.id, reason: error.to_string() };
+                break_declared(handle, vec![fault.clone()]).await?;
+                refused.push(fault);
+            }
             Err(refusal) => return Err(refusal.into()),
         }
     }
@@ -173,8 +170,8 @@ async fn break_declared(
     let mut waiting = vec![faults];
     while let Some(slice) = waiting.pop() {
         match handle.break_declared(slice.clone()).await {
-            Err(RequestError::Rejected(_)) if slice.len() > 1 => waiting.extend(halves(slice)),
-            Ok(()) | Err(RequestError::Rejected(_)) => {}
+            Ok(()) => {}
+            Err(RequestError::Rejected(_)) => drop(refused_item(slice, &mut waiting)),
             Err(refusal) => return Err(refusal),
         }
     }

@@ -176,8 +176,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         now: Timestamp,
         inputs: StepInputs,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let executions = inputs.executions.clone();
-        let failure = match self.step(now, inputs, StepKind::Full).await {
+        let StepInputs { requests, executions } = inputs;
+        let failure = match self.step(now, requests, &executions, StepKind::Full).await {
             Ok(next) => return Ok(next),
             Err(failure) => failure,
         };
@@ -201,11 +201,14 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
 
     /// Makes a step of the next group of inputs alone, and then fires the jobs that are due.
     async fn try_group(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let Some(group) = self.state.bisection.groups.pop_front() else { return Ok(Some(now)) };
-        let executions = group.executions.clone();
-        if let Err(failure) = self.step(now, group, StepKind::InputsOnly).await {
+        let Some(StepInputs { requests, executions: tried }) =
+            self.state.bisection.groups.pop_front()
+        else {
+            return Ok(Some(now));
+        };
+        if let Err(failure) = self.step(now, requests, &tried, StepKind::InputsOnly).await {
             let StepFailure { error, requests, .. } = failure;
-            let group = StepInputs { requests, executions };
+            let group = StepInputs { requests, executions: tried };
             let SchedulerState { bisection, executions, .. } = &mut self.state;
             if let StoreError::Rejected(why) = error {
                 bisection.divide(group, &why, &mut executions.completions);
@@ -248,14 +251,15 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     async fn step(
         &mut self,
         now: Timestamp,
-        StepInputs { requests, executions }: StepInputs,
+        requests: Vec<PendingRequest>,
+        executions: &[Execution],
         kind: StepKind,
     ) -> Result<Option<Timestamp>, StepFailure> {
-        let (mut step, corrected) = match self.load(now, &requests, &executions).await {
+        let (mut step, corrected) = match self.load(now, &requests, executions).await {
             Ok(loaded) => loaded,
             Err(error) => return Err(self.refuse(requests, error)),
         };
-        complete::record_ends(&mut step, &mut self.state, &mut self.rules, &executions);
+        complete::record_ends(&mut step, &mut self.state, &mut self.rules, executions);
         if kind == StepKind::Full {
             complete::save_outputs(&mut step, &mut self.state, &mut self.executor);
         }
@@ -292,7 +296,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         {
             return Err(self.abort(step, error));
         }
-        act::remember(&mut step, &mut self.state, written, has_time, &executions);
+        act::remember(&mut step, &mut self.state, written, has_time, executions);
         if kind == StepKind::Full {
             self.state.bisection.fired(&step.fired);
         }

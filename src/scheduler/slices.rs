@@ -43,9 +43,10 @@ pub async fn add_in_slices(
         let count = slice.len();
         match handle.add_all(slice.clone()).await {
             Ok(results) => added.extend(results),
-            // The database refuses a value of one of the jobs: the others are added without it.
-            Err(RequestError::Rejected(_)) if count > 1 => waiting.extend(halves(slice)),
-            Err(error @ RequestError::Rejected(_)) => added.push(Err(error)),
+            // The others are added without it.
+            Err(error @ RequestError::Rejected(_)) => {
+                added.extend(refused_item(slice, &mut waiting).map(|_| Err(error)));
+            }
             Err(error) if added.is_empty() => return Err(error),
             Err(error) => added.extend(vec![Err(error); count]),
         }
@@ -53,30 +54,27 @@ pub async fn add_in_slices(
     Ok(added)
 }
 
-/// Halves a list. The later half comes first, so that a stack returns the earlier half first.
-pub(super) fn halves<T>(mut items: Vec<T>) -> [Vec<T>; 2] {
-    let second = items.split_off(items.len() / 2);
-    [second, items]
+/// The item of a slice whose value the database refuses, if the slice has only that. Otherwise its halves go back to the
+/// stack of slices that wait, the earlier one on top.
+pub(super) fn refused_item<T>(mut slice: Vec<T>, waiting: &mut Vec<Vec<T>>) -> Option<T> {
+    if slice.len() <= 1 {
+        return slice.pop();
+    }
+    let later = slice.split_off(slice.len() / 2);
+    waiting.extend([later, slice]);
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
     use serde_json::json;
     use tokio::sync::{mpsc, watch};
     use tokio_util::task::TaskTracker;
 
+    use super::super::fixtures;
     use super::super::handle::Status;
     use super::super::request::{Existing, PendingRequest, Response};
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::executor::{ExecutorKind, PoolSettings};
-    use crate::job::admission::Rules;
-    use crate::job::{Definition, Origin, PolicyInput};
-    use crate::task::builtin::Registry;
-    use crate::zone::{DefaultZone, Zone};
 
     /// A scheduler that adds everything, but fails from the given request on; with the sizes of the requests.
     fn failing_from(number: usize) -> (Handle, tokio::task::JoinHandle<Vec<usize>>) {
@@ -96,21 +94,9 @@ mod tests {
     }
 
     fn batch(count: usize) -> Vec<Addition> {
-        let pool = PoolSettings { kind: ExecutorKind::ProcessPool, max_workers: 1 };
-        let rules = Rules {
-            zone: DefaultZone { zone: Zone::utc(), source: String::new() },
-            defaults: PolicyInput::default(),
-            executors: BTreeMap::from([("default".to_owned(), pool)]),
-            max_crashes: 3,
-            builtins: Arc::new(Registry::default()),
-            source: "jobs.toml".into(),
-            rights: None,
-        };
-        let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
-        let addition = |number| {
-            let given = json!({"id": format!("j{number}"), "task": {"type": "command", "argv": ["/bin/true"]},
-                "trigger": {"type": "date", "run_date": "2100-01-01"}});
-            let job = rules.admit(Definition::parse(given).unwrap(), Origin::Socket, now).unwrap();
+        let any = fixtures::job("any", json!({}));
+        let addition = |number: usize| {
+            let job = fixtures::due_again(&any, &format!("j{number}"), 0);
             Addition { job: Box::new(job), existing: Existing::Refuse }
         };
         (0..count).map(addition).collect()

@@ -132,12 +132,10 @@ impl SchedulerState {
         })
     }
 
-    /// Remembers the finished jobs that these requests were to remove, because nobody asks for that again.
-    pub(crate) fn keep_removals<'a>(&mut self, requests: impl Iterator<Item = &'a Request>) {
-        for request in requests {
-            if let Request::RemoveFinished(ids) = request {
-                self.finished.extend(ids.iter().cloned());
-            }
+    /// Remembers the finished jobs that this request was to remove, because nobody asks for that again.
+    pub(crate) fn keep_removals(&mut self, request: &Request) {
+        if let Request::RemoveFinished(ids) = request {
+            self.finished.extend(ids.iter().cloned());
         }
     }
 }

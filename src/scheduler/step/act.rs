@@ -115,7 +115,7 @@ pub(crate) fn abort(
     } else {
         publisher.publish_error(&error);
         for (request, StepReply { to, answer }) in requests {
-            state.keep_removals(std::iter::once(&request));
+            state.keep_removals(&request);
             let unavailable = RequestError::Unavailable(error.to_string());
             drop(to.send(answer.and(Err(unavailable))));
         }
@@ -138,7 +138,7 @@ pub(crate) fn refuse(
     }
     publisher.publish_error(&error);
     for PendingRequest { request, reply } in requests {
-        state.keep_removals(std::iter::once(&request));
+        state.keep_removals(&request);
         drop(reply.send(Err(RequestError::Unavailable(error.to_string()))));
     }
     StepFailure { error, requests: Vec::new(), fired, saved }

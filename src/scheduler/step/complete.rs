@@ -16,7 +16,7 @@ use crate::run::{Cause, Execution, HookEvent, Outcome, Run, RunId, RunState, Ski
 use crate::scheduler::log::Note;
 use crate::scheduler::request::{RequestError, Response};
 use crate::scheduler::state::SchedulerState;
-use crate::scheduler::state::capacity::{FreedRun, WaitingRun};
+use crate::scheduler::state::capacity::{FreedRun, WaitingRun, is_instance};
 use crate::scheduler::{hooks, retry};
 use crate::store::Change;
 
@@ -173,7 +173,7 @@ pub(crate) fn cancel(
 
 fn create_end_hooks(context: &mut StepContext<'_>, job: &Arc<Job>, run: &Run, output: &Output) {
     // A hook run triggers no hooks, or they could go on forever.
-    if matches!(run.cause, Cause::Event { .. }) {
+    if !is_instance(run) {
         return;
     }
     let RunState::Ended { outcome, .. } = &run.state else { return };
@@ -256,8 +256,7 @@ pub(crate) fn send_heartbeat(
     body: String,
 ) {
     let Some(url) = &job.policy.heartbeat else { return };
-    let is_hook_run = matches!(run.cause, Cause::Event { .. });
-    if !is_hook_run && context.rules.may_beat(job, url) {
+    if is_instance(run) && context.rules.may_beat(job, url) {
         let (job_id, run_id) = (job.id.clone(), run.id.clone());
         context.step.heartbeats.push(Heartbeat { job_id, url: url.clone(), event, run_id, body });
     }

@@ -78,7 +78,7 @@ pub(crate) async fn load_failing<S: Store>(
 ) -> Result<(), StoreError> {
     let jobs = executions.iter().filter_map(|(run_id, _)| state.capacity.job_of(run_id));
     let jobs = jobs.filter(|job| job.policy.needs_last_outcome());
-    add_jobs(store, step, jobs.map(|job| job.id.clone()).collect()).await.map_err(not_of_input)
+    add_jobs(store, step, jobs.map(|job| job.id.clone()).collect()).await
 }
 
 /// The next jobs to look at, if the clock was corrected.

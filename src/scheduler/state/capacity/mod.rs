@@ -18,8 +18,8 @@ use crate::job::{Job, JobId, Overlap};
 use crate::run::{Execution, Run, RunId};
 use crate::scheduler::status::PoolStatus;
 use crate::store::InFlightCount;
-pub(crate) use instances::InstanceView;
-use instances::{Instances, is_instance};
+use instances::Instances;
+pub(crate) use instances::{InstanceView, is_instance};
 use slots::PoolSlots;
 pub(crate) use slots::WaitingRun;
 
