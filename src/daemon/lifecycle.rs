@@ -46,23 +46,17 @@ pub fn serve(file: Option<PathBuf>, is_demo: bool, client: ClientArguments) -> E
     };
     process.log_faults();
     let source = ConfigSource::new(file, is_demo);
-    let result = run_on_runtime(source, client.socket, is_demo, &process, log.filter());
+    let result = run_on_runtime(run(source, client.socket, is_demo, &process, log.filter()));
     log.end(&result, &output)
 }
 
-fn run_on_runtime(
-    source: ConfigSource,
-    socket: Option<PathBuf>,
-    is_demo: bool,
-    process: &ProcessState,
-    log: Arc<dyn LogFilter>,
-) -> Result<(), CliError> {
+fn run_on_runtime(daemon: impl Future<Output = Result<(), StartupError>>) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| refused(&format!("the runtime could not be started: {error}")))?;
-    let ended = runtime.block_on(run(source, socket, is_demo, process, log));
+    let ended = runtime.block_on(daemon);
     // This does not wait for a builtin that does not end: its run is recorded, and the process ends.
     runtime.shutdown_background();
     match ended {

@@ -62,9 +62,9 @@ macro_rules! define_definition {
         }
 
         impl Definition {
-            /// The policy options that were given.
-            pub fn policy(&self) -> PolicyInput {
-                PolicyInput { $($key: self.$key.clone(),)+ }
+            /// Takes the policy options that were given.
+            pub fn take_policy(&mut self) -> PolicyInput {
+                PolicyInput { $($key: self.$key.take(),)+ }
             }
         }
     };

@@ -38,6 +38,7 @@ use serde_json::{Map, Value};
 use crate::clock::Timestamp;
 use crate::invalid::Invalid;
 use crate::trigger::Trigger;
+use crate::words::words;
 
 /// The most bytes of an id: it fits into an indexed column of every database.
 pub const JOB_ID_BYTES: usize = 255;
@@ -85,14 +86,14 @@ impl fmt::Display for JobId {
     }
 }
 
-/// Where a job was defined, which decides who may change it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// In `jobs.toml`. Only a reload changes it.
-    File,
-    /// Over the control socket.
-    Socket,
+words! {
+    /// Where a job was defined, which decides who may change it.
+    pub enum Origin {
+        /// In `jobs.toml`. Only a reload changes it.
+        File = "file",
+        /// Over the control socket.
+        Socket = "socket",
+    }
 }
 
 /// Whether and when a job fires.
@@ -230,18 +231,32 @@ impl Job {
     /// A job of the file whose declaration is faulty and that was never valid before.
     pub fn undefined(id: JobId, reason: String, now: Timestamp) -> Self {
         let state = JobState::Broken { reason, since: None, former: Former::Active };
+        let name = id.to_string();
+        // The trigger and the task of the file may hold what must not be shown.
+        let (trigger, task) = (Trigger::unreadable(Value::Null), Task::Unreadable(Value::Null));
+        Self { name, ..Self::new(id, trigger, task, Origin::File, state, now) }
+    }
+
+    /// A job to which nothing has happened yet, and of which nothing else is known.
+    fn new(
+        id: JobId,
+        trigger: Trigger,
+        task: Task,
+        origin: Origin,
+        state: JobState,
+        now: Timestamp,
+    ) -> Self {
         Self {
-            name: id.to_string(),
             id,
-            // The trigger and the task of the file may hold what must not be shown.
-            trigger: Arc::new(Trigger::unreadable(Value::Null)),
-            task: Arc::new(Task::Unreadable(Value::Null)),
+            name: String::new(),
+            trigger: Arc::new(trigger),
+            task: Arc::new(task),
             executor: String::new(),
             policy: Policy::default(),
             tags: Vec::new(),
             description: String::new(),
             bytes: 0,
-            origin: Origin::File,
+            origin,
             source: None,
             requester: None,
             state,

@@ -283,7 +283,7 @@ fn serialize_task<S: Serializer>(
 
 impl TaskInput {
     fn check(self) -> Result<Option<Arc<Task>>, Invalid> {
-        Task::parse(&self.0).map(|task| Some(Arc::new(task)))
+        Task::from_value(self.0).map(|task| Some(Arc::new(task)))
     }
 }
 
@@ -311,14 +311,7 @@ fn priority(given: i32) -> Result<i32, Invalid> {
 }
 
 fn heartbeat(given: Text) -> Result<Option<Text>, Invalid> {
-    if let Some(url) = given.plain() {
-        let refuse = |why: &str| Invalid::new("", why);
-        if http::has_user(&http::parse_url(url).map_err(refuse)?) {
-            return Err(refuse(
-                "must not hold a user or a password, which everyone could see; give the whole URL as a secret",
-            ));
-        }
-    }
+    http::check_url("", &given, "the whole URL")?;
     Ok(Some(given))
 }
 

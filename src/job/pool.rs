@@ -16,11 +16,8 @@ words! {
 impl ExecutorKind {
     /// Whether a pool of this kind can execute the task. HTTP calls and mails run in both, since they need no worker.
     pub fn runs(self, task: &Task) -> bool {
-        match (self, task) {
-            (_, Task::Builtin(_) | Task::Http(_) | Task::Mail(_))
-            | (Self::ProcessPool, Task::Command(_)) => true,
-            (Self::ThreadPool, Task::Command(_)) | (_, Task::Unreadable(_)) => false,
-        }
+        task.needs_process()
+            .is_some_and(|needs_process| !needs_process || self == Self::ProcessPool)
     }
 }
 

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args};
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
-use super::values::{self, seconds};
+use super::values::{self, number_or_text, seconds};
 use crate::cli::error::CliError;
 use crate::zone::Zone;
 
@@ -116,12 +116,11 @@ fn trigger(kind: &str, keys: impl IntoIterator<Item = (String, Value)>) -> Trigg
 fn cron(text: &str) -> Result<TriggerJson, String> {
     let is_crontab = text.trim_start().starts_with('@') || !text.contains('=');
     let hint = if is_crontab { "; a crontab expression is given by --crontab" } else { "" };
-    keys("cron", text, |value| value.into()).map_err(|why| why + hint)
+    keys("cron", text, |value| Ok(value.into())).map_err(|why| why + hint)
 }
 
 fn calendar(text: &str) -> Result<TriggerJson, String> {
-    let number = |value: &str| value.parse::<u64>().map_or_else(|_| value.into(), Value::from);
-    keys("calendarinterval", text, number)
+    keys("calendarinterval", text, number_or_text)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap takes a reader that can fail")]
@@ -146,7 +145,11 @@ fn any(text: &str) -> Result<TriggerJson, String> {
 }
 
 /// Reads `hour=3 day="3rd fri"`: names and values, quoted where a value has spaces.
-fn keys(kind: &str, text: &str, read: impl Fn(&str) -> Value) -> Result<TriggerJson, String> {
+fn keys(
+    kind: &str,
+    text: &str,
+    read: impl Fn(&str) -> Result<Value, String>,
+) -> Result<TriggerJson, String> {
     let mut map = trigger(kind, []);
     let mut rest = text.trim();
     while !rest.is_empty() {
@@ -163,7 +166,7 @@ fn keys(kind: &str, text: &str, read: impl Fn(&str) -> Value) -> Result<TriggerJ
         if name.is_empty() || name.contains(char::is_whitespace) {
             return Err(refuse());
         }
-        if map.insert(name.to_owned(), read(value)).is_some() {
+        if map.insert(name.to_owned(), read(value)?).is_some() {
             return Err(format!("{name} is given twice"));
         }
         rest = tail.trim_start();

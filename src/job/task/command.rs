@@ -267,6 +267,10 @@ impl Command {
 }
 
 impl TaskType for Command {
+    fn needs_process(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         match &self.program {
             Program::Argv(argv) => argv.join(" "),

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::TaskType;
 use crate::invalid::{self, Invalid};
-use crate::job::Json;
+use crate::job::{Json, seconds};
 use crate::secret::Text;
 
 /// The most bytes of a URL.
@@ -91,17 +91,15 @@ impl HttpCall {
     pub(super) fn parse(keys: Map<String, Value>) -> Result<Self, Invalid> {
         let call: Self = invalid::read(Value::Object(keys))?;
         call.check_method()?;
-        call.check_url()?;
+        check_url("url", &call.url, "the header Authorization")?;
         call.check_headers()?;
         call.check_content()?;
         call.check_statuses()?;
         for (field, given) in
             [("connect_timeout", &call.connect_timeout), ("timeout", &call.timeout)]
         {
-            let seconds = given.as_ref().and_then(Number::as_f64);
-            if seconds.is_some_and(|seconds| !(seconds > 0.0 && seconds <= SECONDS_MAX)) {
-                let message = format!("must be above 0 and at most {SECONDS_MAX} seconds");
-                return Err(Invalid::new(field, message));
+            if let Some(given) = given.as_ref().and_then(Number::as_f64) {
+                seconds::parse(field, given, SECONDS_MAX)?;
             }
         }
         if call.redirects > Some(REDIRECTS_MAX) {
@@ -120,18 +118,6 @@ impl HttpCall {
             return Ok(());
         }
         Err(Invalid::new("method", "must be a method in capitals, such as POST"))
-    }
-
-    fn check_url(&self) -> Result<(), Invalid> {
-        let Some(text) = self.url.plain() else { return Ok(()) };
-        let refuse = |why: &str| Invalid::new("url", why);
-        let url = parse_url(text).map_err(refuse)?;
-        if has_user(&url) {
-            return Err(refuse(
-                "must not hold a user or a password, which everyone could see; give the header Authorization as a secret",
-            ));
-        }
-        Ok(())
     }
 
     fn check_headers(&self) -> Result<(), Invalid> {
@@ -283,9 +269,18 @@ fn is_header_value(value: &str) -> bool {
     value.len() <= HEADER_BYTES_MAX && HeaderValue::from_str(value).is_ok()
 }
 
-/// Whether a URL holds a user or a password.
-pub(in crate::job) fn has_user(url: &Url) -> bool {
-    !url.username().is_empty() || url.password().is_some()
+/// Refuses a URL that cannot be called, or that shows a user or a password. A secret URL is not checked. `instead` is what
+/// to give as a secret.
+pub(in crate::job) fn check_url(field: &str, url: &Text, instead: &str) -> Result<(), Invalid> {
+    let Some(text) = url.plain() else { return Ok(()) };
+    let url = parse_url(text).map_err(|why| Invalid::new(field, why))?;
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(());
+    }
+    let why = format!(
+        "must not hold a user or a password, which everyone could see; give {instead} as a secret"
+    );
+    Err(Invalid::new(field, why))
 }
 
 /// Reads a URL of http or https. The error does not repeat the URL, which may be secret.

@@ -68,22 +68,22 @@ impl MemorySize {
 #[serde(deny_unknown_fields)]
 pub struct ResourceLimits {
     /// Address space of each of its processes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemorySize>,
     /// CPU time of each of its processes, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u64>,
     /// Open files of each of its processes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
     /// Memory of all processes of the run together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub total_memory: Option<MemorySize>,
     /// Processes and threads of the run at a time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
     /// CPU cores that the whole run may keep busy, such as 0.5 or 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cores: Option<Number>,
 }
 

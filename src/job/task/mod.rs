@@ -46,6 +46,11 @@ pub trait TaskType {
     fn check_is_no_hook(&self) -> Result<(), Invalid> {
         Ok(())
     }
+
+    /// Whether only a pool of processes can execute it.
+    fn needs_process(&self) -> bool {
+        false
+    }
 }
 
 /// Defines [`Task`] from the list of types: the variant, its struct, and the word that is its `type`. The struct has an
@@ -115,13 +120,17 @@ struct Tagged<'a, T> {
 impl Task {
     /// Reads the JSON form; an error names the field.
     pub fn parse(value: &Value) -> Result<Self, Invalid> {
-        let Value::Object(map) = value else {
+        Self::from_value(value.clone())
+    }
+
+    /// The same, without a copy.
+    pub(super) fn from_value(value: Value) -> Result<Self, Invalid> {
+        let Value::Object(mut keys) = value else {
             return Err(Invalid::new(
                 "",
                 "a task is an object such as {\"type\": \"builtin\", \"name\": \"noop\"}",
             ));
         };
-        let mut keys = map.clone();
         let refuse = |why: String| {
             let expected = WORDS.join("\", \"");
             Err(Invalid::new("type", format!("{why} (expected one of \"{expected}\")")))
@@ -154,6 +163,11 @@ impl Task {
     /// Refuses what only a hook can use, in a job's own task.
     pub fn check_is_no_hook(&self) -> Result<(), Invalid> {
         self.content().map_or(Ok(()), TaskType::check_is_no_hook)
+    }
+
+    /// Whether only a pool of processes can execute it. None: nothing can.
+    pub(super) fn needs_process(&self) -> Option<bool> {
+        self.content().map(TaskType::needs_process)
     }
 
     /// The task in a few words, for tables and logs.
