@@ -99,7 +99,7 @@ impl SqlStore {
                 query.push(" and exists (select 1 from runs where runs.id = run_id");
                 push_may_go(&mut query, RetentionClass::Runs, None);
                 push_may_go(&mut query, RetentionClass::Errors, None);
-                query.push(" and state not in ('pending', 'running') and ").push(ENDED_AT);
+                query.push(ENDED).push(" and ").push(ENDED_AT);
                 query.push(" < ").bind(before).push(") order by run_id").limit(limit);
             }
             Prunable::Oldest { last } => {
@@ -125,7 +125,7 @@ impl SqlStore {
 fn reviewed(mut row: SqlRow) -> Result<ReviewedJob, StoreError> {
     Ok(ReviewedJob {
         id: JobId::stored(row.text()?),
-        is_declared: jobs::origin(&row.text()?) == Some(Origin::File),
+        is_declared: Origin::parse(&row.text()?) == Some(Origin::File),
         source: row.text_option()?,
     })
 }

@@ -79,6 +79,11 @@ pub(super) struct Write {
 }
 
 impl Write {
+    /// A statement that may write any number of rows.
+    pub(super) fn any(query: Query) -> Self {
+        Self { query, rows: None, conflict: String::new() }
+    }
+
     /// Whether it needs no transaction: of several rows, it may write some and not find the others.
     pub(super) fn is_whole(&self) -> bool {
         self.rows.is_none_or(|rows| rows == 1)

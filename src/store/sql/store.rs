@@ -111,7 +111,7 @@ impl Store for SqlStore {
         let mut query = self.query("update jobs set owner = null where owner = ");
         query.bind(node).push(" and executor = ").bind(executor);
         query.push(" and next_run_time <= ").bind(until);
-        self.write(vec![Write { query, rows: None, conflict: String::new() }]).await
+        self.write(vec![Write::any(query)]).await
     }
 
     async fn runs_in_flight(&self, holder: Holder<'_>) -> Result<Vec<Run>, StoreError> {
@@ -317,7 +317,7 @@ impl SqlStore {
         }
         let mut query = self.query("update jobs set owner = ");
         query.bind(node).push(" where id in ").list(ids);
-        vec![Write { query, rows: None, conflict: String::new() }]
+        vec![Write::any(query)]
     }
 
     /// Runs on this node that another node wants to be cancelled, with the reasons.

@@ -307,8 +307,7 @@ impl<D: ServerDatabase> OpenServer for Server<D> {
     }
 
     fn hint(&self) -> Option<Write> {
-        let query = D::hint(&self.id)?;
-        Some(Write { query, rows: None, conflict: String::new() })
+        D::hint(&self.id).map(Write::any)
     }
 
     fn wait_for_hint(&self) -> ServerFuture<'_, Result<(), StoreError>> {

@@ -95,12 +95,8 @@ const DEFINED: Section<Job, JobDraft> = columns! {
         };
     "description": |job, to| to.text(Some(&job.description))
         => |row, draft| draft.job.description = row.text();
-    "origin": |job, to| {
-        to.text(Some(match job.origin {
-            Origin::File => "file",
-            Origin::Socket => "socket",
-        }));
-    } => |row, draft| draft.job.origin = row.word(origin, Origin::Socket);
+    "origin": |job, to| to.text(Some(job.origin.word()))
+        => |row, draft| draft.job.origin = row.word(Origin::parse, Origin::Socket);
     "source": |job, to| to.text(job.source.as_deref())
         => |row, draft| draft.job.source = row.text_option().map(Into::into);
     "requester": |job, to| to.integer(job.requester.map(i64::from))
@@ -211,15 +207,6 @@ impl JobDraft {
                 JobState::Broken { reason, since, former }
             }
         }
-    }
-}
-
-/// The origin that a word stands for.
-pub(crate) fn origin(word: &str) -> Option<Origin> {
-    match word {
-        "file" => Some(Origin::File),
-        "socket" => Some(Origin::Socket),
-        _ => None,
     }
 }
 
