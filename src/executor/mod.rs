@@ -276,14 +276,15 @@ impl Executor for PoolExecutor {
             let error = failed(format!("executor \"{pool}\" is not configured"));
             return self.refuse(error, assignment, context);
         };
-        let (services, permits) = (Arc::clone(&self.services), Arc::clone(&pool.permits));
+        let services = Arc::clone(&self.services);
         match (&*assignment.task, &pool.workers) {
             (Task::Http(call), _) => {
-                let call = Arc::clone(call);
+                let (call, permits) = (Arc::clone(call), Arc::clone(&pool.permits));
                 self.spawn(http::execute(services, call, assignment, context, permits));
             }
             (Task::Mail(mail), _) => {
                 let (mail, mailer) = (Arc::clone(mail), self.mailer.clone());
+                let permits = Arc::clone(&pool.permits);
                 self.spawn(mailer.execute(services, mail, assignment, context, permits));
             }
             (Task::Builtin(builtin), PoolWorkers::Threads(threads)) => {

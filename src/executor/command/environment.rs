@@ -24,8 +24,10 @@ pub(super) const SHELL: &str = "/bin/sh";
 /// Where programs are looked for if there is no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// Variables by which the processes of a run are found. Only the daemon sets them.
-const RUN_MARKERS: [&str; 3] = ["PUNCTUAL_RUN_ID", "PUNCTUAL_HOOK_RUN_ID", "PUNCTUAL_ATTEMPT"];
+/// The variables that name the run of a process: as a run, or as a hook run. With [`ATTEMPT_VARIABLE`], the processes of a
+/// run are found by them. Only the daemon sets them.
+pub(super) const RUN_ID_VARIABLES: [&str; 2] = ["PUNCTUAL_RUN_ID", "PUNCTUAL_HOOK_RUN_ID"];
+pub(super) const ATTEMPT_VARIABLE: &str = "PUNCTUAL_ATTEMPT";
 
 /// Variables of the service manager and of the configuration that are meant for the daemon alone.
 const DAEMONS_OWN: [&str; 12] = [
@@ -167,12 +169,12 @@ pub(super) fn of_run(
         env.remove(OsStr::new(name));
     }
     env.extend(inputs.env.iter().map(|(name, value)| (name.into(), value.into())));
-    let run_id =
-        if assignment.event.is_some() { "PUNCTUAL_HOOK_RUN_ID" } else { "PUNCTUAL_RUN_ID" };
+    let [run_id, hook_run_id] = RUN_ID_VARIABLES;
+    let run_id = if assignment.event.is_some() { hook_run_id } else { run_id };
     let own = [
         ("PUNCTUAL_JOB_ID", Some(assignment.job_id.as_str().to_owned())),
         (run_id, Some(assignment.run_id.0.to_string())),
-        ("PUNCTUAL_ATTEMPT", Some(assignment.attempt.to_string())),
+        (ATTEMPT_VARIABLE, Some(assignment.attempt.to_string())),
         ("TRACEPARENT", Some(assignment.traceparent())),
         ("PUNCTUAL_SCHEDULED_AT", assignment.scheduled_at.map(rfc3339)),
     ];
@@ -204,9 +206,10 @@ fn reported(event: &Value) -> impl Iterator<Item = (OsString, OsString)> {
 
 /// The variables by which a process of the run is found, without any that a client has chosen.
 pub(super) fn run_markers(env: &Environment) -> Environment {
-    let marker = |name: &&str| env.get_key_value(OsStr::new(name));
-    RUN_MARKERS
-        .iter()
+    let marker = |name: &str| env.get_key_value(OsStr::new(name));
+    RUN_ID_VARIABLES
+        .into_iter()
+        .chain([ATTEMPT_VARIABLE])
         .filter_map(marker)
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()

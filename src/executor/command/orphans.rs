@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
+use super::environment::{ATTEMPT_VARIABLE, RUN_ID_VARIABLES};
 use crate::run::Execution;
 
 /// Bytes of an environment that are read, far above what the kernel lets a process have.
@@ -70,9 +71,8 @@ struct Markers {
 impl Markers {
     fn new(executions: &[Execution], sessions: impl IntoIterator<Item = Pid>) -> Self {
         let mark = |(run_id, attempt): &Execution| {
-            let of_run = ["PUNCTUAL_RUN_ID", "PUNCTUAL_HOOK_RUN_ID"]
-                .map(|name| format!("{name}={}", run_id.0).into_bytes());
-            (of_run, format!("PUNCTUAL_ATTEMPT={attempt}").into_bytes())
+            let of_run = RUN_ID_VARIABLES.map(|name| format!("{name}={}", run_id.0).into_bytes());
+            (of_run, format!("{ATTEMPT_VARIABLE}={attempt}").into_bytes())
         };
         Self {
             environments: executions.iter().map(mark).collect(),

@@ -55,7 +55,7 @@ pub struct Privileges {
 
 impl Privileges {
     pub fn of_this_process() -> Self {
-        let held = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+        let held = held_capabilities();
         let lowest_nice = if held.contains(CapabilitySet::SYS_NICE) {
             i32::MIN
         } else {
@@ -112,7 +112,7 @@ impl Privileges {
 
     /// Sets the user of commands that name none, without a check.
     #[must_use]
-    pub fn with_default(self, default_user: Option<String>) -> Self {
+    fn with_default(self, default_user: Option<String>) -> Self {
         Self { default_user, ..self }
     }
 
@@ -129,22 +129,6 @@ impl Privileges {
     /// The user that a command names, or else the default user.
     fn user_of<'a>(&'a self, command: &'a Command) -> Option<&'a str> {
         command.user.as_ref().or(self.default_user.as_ref()).map(String::as_str)
-    }
-
-    /// Checks that a command can be started as it is defined. Transient errors, such as a directory service that does not
-    /// answer, are left to its runs.
-    pub fn check(&self, command: &Command) -> Result<(), Invalid> {
-        self.check_names(self.user_of(command), command.group.as_deref())?;
-        if let Some(nice) = command.nice.filter(|nice| *nice < self.lowest_nice) {
-            let why = format!(
-                "{nice} is not possible: this daemon lacks CAP_SYS_NICE, and may not go below {}",
-                self.lowest_nice
-            );
-            return Err(Invalid::new("nice", why));
-        }
-        command.limits.as_ref().map_or(Ok(()), |limits| {
-            self.check_limits(limits).map_err(|invalid| invalid.within("limits"))
-        })
     }
 
     fn check_limits(&self, limits: &ResourceLimits) -> Result<(), Invalid> {
@@ -172,67 +156,55 @@ impl Privileges {
             Err(error) => return error.permanent_fault().map_or(Ok(()), Err),
         };
         if let Some(invalid) =
-            self.check_run_as(&run_as).err().and_then(RunAsError::permanent_fault)
+            check_run_as(self.held, &run_as).err().and_then(RunAsError::permanent_fault)
         {
             return Err(invalid);
         }
         let is_unkillable = run_as.is_other_user() && !self.held.contains(CapabilitySet::KILL);
-        if is_unkillable { Err(Invalid::new("user", self.lacks_capabilities())) } else { Ok(()) }
-    }
-
-    /// Checks that this process may start a command as this user and in this group.
-    pub(super) fn check_run_as(&self, run_as: &RunAs) -> Result<(), RunAsError> {
-        let both = CapabilitySet::SETUID | CapabilitySet::SETGID;
-        if run_as.is_other_user() && !self.held.contains(both) {
-            return Err(RunAsError::permanent("user", self.lacks_capabilities()));
+        if is_unkillable {
+            Err(Invalid::new("user", lacks_capabilities(self.held)))
+        } else {
+            Ok(())
         }
-        let changes_group = run_as.gid != Gid::effective();
-        if changes_group && !self.held.contains(CapabilitySet::SETGID) {
-            let why = format!(
-                "this daemon lacks CAP_SETGID, and cannot run a command in another group; {ADVICE}"
-            );
-            return Err(RunAsError::permanent("group", why));
-        }
-        Ok(())
     }
 
     /// Whether this process could run commands with more rights than some of the clients that may send it jobs.
     fn is_powerful(&self) -> bool {
         self.uid.is_root() || self.held.contains(CapabilitySet::SETUID)
     }
+}
 
-    fn lacks_capabilities(&self) -> String {
-        let missing =
-            FOR_OTHER_USERS.iter().filter(|(capability, _)| !self.held.contains(*capability));
-        let missing: Vec<&str> = missing.map(|(_, name)| *name).collect();
-        format!(
-            "this daemon lacks {}, and cannot run and end commands of another user; {ADVICE}",
-            missing.join(", ")
-        )
+/// The capabilities that this process has in effect.
+pub(super) fn held_capabilities() -> CapabilitySet {
+    capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective)
+}
+
+/// Checks that a process with these capabilities may start a command as this user and in this group.
+pub(super) fn check_run_as(held: CapabilitySet, run_as: &RunAs) -> Result<(), RunAsError> {
+    let both = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    if run_as.is_other_user() && !held.contains(both) {
+        return Err(RunAsError::permanent("user", lacks_capabilities(held)));
     }
+    let changes_group = run_as.gid != Gid::effective();
+    if changes_group && !held.contains(CapabilitySet::SETGID) {
+        let why = format!(
+            "this daemon lacks CAP_SETGID, and cannot run a command in another group; {ADVICE}"
+        );
+        return Err(RunAsError::permanent("group", why));
+    }
+    Ok(())
+}
+
+fn lacks_capabilities(held: CapabilitySet) -> String {
+    let missing = FOR_OTHER_USERS.iter().filter(|(capability, _)| !held.contains(*capability));
+    let missing: Vec<&str> = missing.map(|(_, name)| *name).collect();
+    format!(
+        "this daemon lacks {}, and cannot run and end commands of another user; {ADVICE}",
+        missing.join(", ")
+    )
 }
 
 impl Privileges {
-    /// Checks that a client may have this task run. `uid` is none if the user of the client is not known.
-    pub fn check_requester(&self, uid: Option<u32>, task: &Task) -> Result<(), Invalid> {
-        let uid = uid.map(Uid::from_raw);
-        if self.may_ask_for_all(uid) {
-            return Ok(());
-        }
-        if let Some(field) = task.secret_field() {
-            return Err(not_trusted(field, SECRET_REFUSED));
-        }
-        if let Task::Command(command) = task { self.check_command_of(uid, command) } else { Ok(()) }
-    }
-
-    /// Checks that a client may give a secret of this daemon to a job.
-    pub fn check_secret_of(&self, uid: Option<u32>, field: &str) -> Result<(), Invalid> {
-        if self.may_ask_for_all(uid.map(Uid::from_raw)) {
-            return Ok(());
-        }
-        Err(not_trusted(field, SECRET_REFUSED))
-    }
-
     /// Every user may ask for everything if the daemon has no more rights than any client that can reach it.
     fn may_ask_for_all(&self, uid: Option<Uid>) -> bool {
         let is_trusted = |uid: Uid| {
@@ -290,16 +262,40 @@ fn hard_limit(resource: Resource) -> u64 {
 }
 
 impl CommandRights for Privileges {
+    /// Checks that a command can be started as it is defined. Transient errors, such as a directory service that does not
+    /// answer, are left to its runs.
     fn check(&self, command: &Command) -> Result<(), Invalid> {
-        Self::check(self, command)
+        self.check_names(self.user_of(command), command.group.as_deref())?;
+        if let Some(nice) = command.nice.filter(|nice| *nice < self.lowest_nice) {
+            let why = format!(
+                "{nice} is not possible: this daemon lacks CAP_SYS_NICE, and may not go below {}",
+                self.lowest_nice
+            );
+            return Err(Invalid::new("nice", why));
+        }
+        command.limits.as_ref().map_or(Ok(()), |limits| {
+            self.check_limits(limits).map_err(|invalid| invalid.within("limits"))
+        })
     }
 
+    /// Checks that a client may have this task run. `uid` is none if the user of the client is not known.
     fn check_requester(&self, uid: Option<u32>, task: &Task) -> Result<(), Invalid> {
-        Self::check_requester(self, uid, task)
+        let uid = uid.map(Uid::from_raw);
+        if self.may_ask_for_all(uid) {
+            return Ok(());
+        }
+        if let Some(field) = task.secret_field() {
+            return Err(not_trusted(field, SECRET_REFUSED));
+        }
+        if let Task::Command(command) = task { self.check_command_of(uid, command) } else { Ok(()) }
     }
 
+    /// Checks that a client may give a secret of this daemon to a job.
     fn check_secret_of(&self, uid: Option<u32>, field: &str) -> Result<(), Invalid> {
-        Self::check_secret_of(self, uid, field)
+        if self.may_ask_for_all(uid.map(Uid::from_raw)) {
+            return Ok(());
+        }
+        Err(not_trusted(field, SECRET_REFUSED))
     }
 
     fn with_default_user(&self, user: Option<String>) -> Arc<dyn CommandRights> {

@@ -73,7 +73,8 @@ impl CommandRecords {
         let ProcessId { started, .. } = ProcessId::of(pid)?;
         let slot = {
             let mut used = self.used();
-            let slot = (1..=u64::MAX).find(|slot| !used.contains(slot))?;
+            let taken = used.iter().zip(1..).take_while(|(slot, number)| *slot == number);
+            let slot = taken.last().map_or(1, |(slot, _)| slot + 1);
             used.insert(slot);
             slot
         };

@@ -16,7 +16,7 @@ use rustix::stdio::dup2_stdin;
 use super::handshake::{SharedBlock, ShimRequest};
 use crate::executor::command::environment::{SHELL, find_in_path};
 use crate::executor::command::error::CommandStartError;
-use crate::executor::command::privileges::Privileges;
+use crate::executor::command::privileges::{check_run_as, held_capabilities};
 use crate::executor::command::run_as::{RunAs, RunAsError};
 use crate::executor::command::spawn::{explain, kernel_environment, stdin_file};
 
@@ -185,7 +185,7 @@ fn unsettable(field: &str, value: impl std::fmt::Display, error: Errno) -> Comma
 
 /// Changes the user and the group. A user gets all groups of which it is a member.
 fn become_user(run_as: &RunAs) -> Result<(), CommandStartError> {
-    Privileges::of_this_process().check_run_as(run_as)?;
+    check_run_as(held_capabilities(), run_as)?;
     if run_as.is_own() {
         return Ok(());
     }
