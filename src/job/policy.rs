@@ -155,15 +155,13 @@ impl Policy {
         Some(Value::Object(map).to_string())
     }
 
-    /// Reads the JSON that the store keeps. What cannot be read is an error that names the option, never a default.
+    /// Reads the JSON that the store keeps. What cannot be read is an error that names the option, never a default. Where a
+    /// key stands twice, as in jobs that were migrated, the last value counts.
     pub fn from_stored(stored: Option<&str>) -> Result<Self, Invalid> {
         let Some(text) = stored else { return Ok(Self::default()) };
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| Invalid::new("", error.to_string()))?;
-        if !value.is_object() {
-            return Err(Invalid::new("", "the stored policy is not an object"));
-        }
-        invalid::read::<PolicyInput>(value)?.complete(&PolicyInput::default())
+        let map: Map<String, Value> = serde_json::from_str(text)
+            .map_err(|_| Invalid::new("", format!("\"{text}\" is not a JSON object")))?;
+        invalid::read::<PolicyInput>(map.into())?.complete(&PolicyInput::default())
     }
 
     /// The misfire grace time in seconds, whole where it is whole.

@@ -201,6 +201,11 @@ fn may_rerun(
     run: &Run,
     interruption: Interruption,
 ) -> Rerun {
+    if job.is_some_and(|job| job.unreadable.is_some()) {
+        // Its `on_crash` may be "lose".
+        let reason = "it was interrupted, and the row of its job cannot be read";
+        return Rerun::No(Some(reason.to_owned()));
+    }
     let job = job.filter(|job| job.policy.on_crash == OnCrash::Rerun && is_run_of(job, run));
     let Some(job) = job.filter(|_| rules.executors.contains_key(&run.executor)) else {
         return Rerun::No(None);

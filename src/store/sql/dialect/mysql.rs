@@ -32,6 +32,9 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("sources", include_str!("../../../../migrations/mysql/0013_sources.sql")),
     ("requester", include_str!("../../../../migrations/mysql/0014_requester.sql")),
     ("failing", include_str!("../../../../migrations/mysql/0015_failing.sql")),
+    ("policy", include_str!("../../../../migrations/mysql/0016_policy.sql")),
+    ("fill policy", include_str!("../../../../migrations/mysql/0017_fill_policy.sql")),
+    ("drop options", include_str!("../../../../migrations/mysql/0018_drop_options.sql")),
 ];
 
 /// These databases have one code of the standard for many errors ("HY000"), so their own numbers count.

@@ -24,6 +24,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("sources", include_str!("../../../../migrations/postgres/0005_sources.sql")),
     ("requester", include_str!("../../../../migrations/postgres/0006_requester.sql")),
     ("failing", include_str!("../../../../migrations/postgres/0007_failing.sql")),
+    ("policy", include_str!("../../../../migrations/postgres/0008_policy.sql")),
 ];
 
 const ERRORS: ErrorTables = ErrorTables {

@@ -13,6 +13,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("sources", include_str!("../../../../migrations/sqlite/0008_sources.sql")),
     ("requester", include_str!("../../../../migrations/sqlite/0009_requester.sql")),
     ("failing", include_str!("../../../../migrations/sqlite/0010_failing.sql")),
+    ("policy", include_str!("../../../../migrations/sqlite/0011_policy.sql")),
 ];
 
 #[derive(Debug, Clone, Copy)]

@@ -5,14 +5,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use chrono::TimeDelta;
 use serde_json::Value;
 
 use super::parse_json;
 use crate::clock::Timestamp;
-use crate::job::{
-    Coalesce, Due, Former, Job, JobId, JobState, OnCrash, Origin, Overlap, Policy, Task,
-};
+use crate::job::{Due, Former, Job, JobId, JobState, Origin, Policy, Task};
 use crate::store::sql::row_reader::RowReader;
 use crate::store::sql::table::{DecodedRow, Section, SqlTable, columns, count};
 use crate::store::sql::value::SqlRow;
@@ -61,33 +58,10 @@ const DEFINED: Section<Job, JobDraft> = columns! {
         => |row, draft| draft.task = parse_json(&row.text());
     "executor": |job, to| to.text(Some(&job.executor))
         => |row, draft| draft.job.executor = row.text();
-    // Every option that is not at its default. The columns that follow hold some of them, and count for those.
-    "options": |job, to| to.text(job.policy.to_stored().as_deref())
+    "policy": |job, to| to.text(job.policy.to_stored().as_deref())
         => |row, draft| match Policy::from_stored(row.text_option().as_deref()) {
             Ok(policy) => draft.job.policy = policy,
             Err(invalid) => row.refuse(&invalid.to_string()),
-        };
-    "misfire_grace_time": |job, to| {
-        to.integer(job.policy.misfire_grace_time.and_then(|grace| grace.num_microseconds()));
-    } => |row, draft| {
-        let micros = row.number_option::<u64>().and_then(|micros| i64::try_from(micros).ok());
-        draft.job.policy.misfire_grace_time = micros.map(TimeDelta::microseconds);
-    };
-    "coalesce_rule": |job, to| to.text(Some(job.policy.coalesce.word()))
-        => |row, draft| draft.job.policy.coalesce = row.word(Coalesce::parse, draft.job.policy.coalesce);
-    "max_instances": |job, to| to.integer(Some(i64::from(job.policy.max_instances)))
-        => |row, draft| {
-            let limit = row.number(AtLeastOne(1_u32));
-            draft.job.policy.max_instances = limit.0;
-        };
-    "overlap": |job, to| to.text(Some(job.policy.overlap.word()))
-        => |row, draft| draft.job.policy.overlap = row.word(Overlap::parse, draft.job.policy.overlap);
-    "on_crash": |job, to| to.text(Some(job.policy.on_crash.word()))
-        => |row, draft| draft.job.policy.on_crash = row.word(OnCrash::parse, draft.job.policy.on_crash);
-    "max_runs": |job, to| to.integer(job.policy.max_runs.map(count))
-        => |row, draft| {
-            let limit = row.number_option::<AtLeastOne<u64>>();
-            draft.job.policy.max_runs = limit.map(|limit| limit.0);
         };
     "tags": |job, to| to.text(Some(&json(&job.tags)))
         => |row, draft| {
@@ -216,18 +190,6 @@ fn former(word: &str) -> Option<Former> {
         "paused" => Some(Former::Paused),
         "finished" => Some(Former::Finished),
         _ => None,
-    }
-}
-
-/// A limit that is not zero.
-struct AtLeastOne<T>(T);
-
-impl<T: TryFrom<i64>> TryFrom<i64> for AtLeastOne<T> {
-    type Error = ();
-
-    fn try_from(number: i64) -> Result<Self, ()> {
-        let limit = (number > 0).then(|| T::try_from(number).ok()).flatten();
-        limit.map(Self).ok_or(())
     }
 }
 
