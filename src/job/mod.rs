@@ -272,7 +272,7 @@ impl Job {
     }
 
     /// Whether a file of another source declares it.
-    pub fn is_declared_beside(&self, source: &str) -> bool {
+    pub fn is_declared_elsewhere(&self, source: &str) -> bool {
         self.origin == Origin::File && self.source.as_deref().is_some_and(|own| own != source)
     }
 

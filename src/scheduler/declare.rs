@@ -125,7 +125,7 @@ pub async fn declare(
             break;
         }
         let mut others = page;
-        others.retain(|job| !declared.contains(&job.id) && !job.is_declared_beside(&own));
+        others.retain(|job| !declared.contains(&job.id) && !job.is_declared_elsewhere(&own));
         if keeps {
             let count = others.len();
             others.retain(|job| !job.is_declared);
@@ -193,7 +193,7 @@ async fn refuse_conflicts(
         }
         let conflicts = page
             .into_iter()
-            .filter(|job| declared.contains(&job.id) && job.is_declared_beside(&rules.source));
+            .filter(|job| declared.contains(&job.id) && job.is_declared_elsewhere(&rules.source));
         for job in conflicts {
             count += 1;
             first.get_or_insert(Conflict {

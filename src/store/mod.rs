@@ -306,7 +306,7 @@ pub struct ReviewedJob {
 
 impl ReviewedJob {
     /// Whether a file with another source than this declares it.
-    pub fn is_declared_beside(&self, source: &str) -> bool {
+    pub fn is_declared_elsewhere(&self, source: &str) -> bool {
         self.is_declared && self.source.as_deref().is_some_and(|own| own != source)
     }
 }

@@ -13,13 +13,13 @@
 mod accounts;
 mod dice;
 mod executor;
+mod hooks;
 mod ledger;
 mod node;
 mod properties;
 mod requests;
 mod rest;
 mod store;
-mod telling;
 mod world;
 
 use std::collections::BTreeMap;

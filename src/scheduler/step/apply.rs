@@ -125,7 +125,7 @@ fn add_one_of_many(
 fn remove(context: &mut StepContext<'_>, id: &JobId) -> Result<Response, RequestError> {
     let job = context.find(id)?;
     // A job of another file may be removed: that file may be gone for good.
-    if job.origin == Origin::File && !job.is_declared_beside(&context.rules.source) {
+    if job.origin == Origin::File && !job.is_declared_elsewhere(&context.rules.source) {
         return Err(declared_in_file(context, &job));
     }
     if let Some(source) = job.source.clone() {

@@ -15,7 +15,7 @@ pub(crate) fn review(context: &mut StepContext<'_>, ids: &[JobId]) -> Difference
     let mut difference = Difference::default();
     for id in ids {
         let Some(job) = context.step.job(id).cloned() else { continue };
-        if job.is_declared_beside(&context.rules.source) {
+        if job.is_declared_elsewhere(&context.rules.source) {
             continue;
         }
         if job.origin == Origin::File {
@@ -40,7 +40,7 @@ pub(crate) fn declare(context: &mut StepContext<'_>, jobs: Vec<Job>) -> Differen
                 difference.added.push(id);
                 context.put(job);
             }
-            Some(known) if known.is_declared_beside(&context.rules.source) => {
+            Some(known) if known.is_declared_elsewhere(&context.rules.source) => {
                 difference.conflicts.push(conflict(context, &known));
             }
             Some(known) if is_as_declared(&known, &job) => difference.unchanged += 1,
@@ -72,7 +72,7 @@ pub(crate) fn break_declared(context: &mut StepContext<'_>, invalid: Vec<Invalid
             None => Job { source, ..Job::undefined(id, reason, now) },
             // A job that this file did not declare before stays as it is.
             Some(known) if known.origin == Origin::Socket => continue,
-            Some(known) if known.is_declared_beside(&context.rules.source) => continue,
+            Some(known) if known.is_declared_elsewhere(&context.rules.source) => continue,
             Some(known) => {
                 let state = known.state.broken(reason);
                 Job { state, source, updated_at: now, ..(*known).clone() }

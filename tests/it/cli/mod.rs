@@ -405,11 +405,11 @@ async fn a_jobs_logs_and_latest_runs_are_its_own_and_not_those_of_its_hooks() {
     assert_eq!(home.fails(&["run", "hooked", "--wait"]).0, 1);
     let client = home.client();
     let rows = support::ledger(&client, "hooked").await;
-    let telling = rows.iter().find(|row| row["cause"] == "on_failure").unwrap();
-    support::ended(&client, text(telling, "id")).await;
+    let hook_run = rows.iter().find(|row| row["cause"] == "on_failure").unwrap();
+    support::ended(&client, text(hook_run, "id")).await;
     assert_eq!(home.ok(&["logs", "hooked"]), "why\n");
     assert_eq!(home.fails(&["logs", "hooked", "--follow"]).1, "punctual: the run is failed\n");
-    assert_eq!(home.ok(&["logs", text(telling, "id")]), "hook\n");
+    assert_eq!(home.ok(&["logs", text(hook_run, "id")]), "hook\n");
     let shown = home.ok(&["show", "hooked"]);
     let latest: Vec<&str> = shown.lines().skip_while(|line| !line.starts_with("RUN")).collect();
     assert_eq!((latest.len(), latest[1].contains("exit code 1")), (2, true), "{shown}");

@@ -151,17 +151,17 @@ async fn a_task_is_run_for_each_end_with_the_facts_of_the_run_per_job_or_for_all
     ] {
         let run = run_to_end(&client, id).await;
         let rows = ledger(&client, id).await;
-        let telling = rows.iter().find(|row| row["subject"] == run["id"]);
+        let hook_run = rows.iter().find(|row| row["subject"] == run["id"]);
         let Some(whose) = whose else {
-            assert_eq!(telling, None);
+            assert_eq!(hook_run, None);
             continue;
         };
         // It is in the ledger as soon as the end of the run is.
-        let telling = ended(&client, text(telling.unwrap(), "id")).await;
-        assert_eq!((text(&telling, "cause"), text(&telling, "state")), (cause, "succeeded"));
-        assert_eq!(telling["result"]["for"], whose);
+        let hook_run = ended(&client, text(hook_run.unwrap(), "id")).await;
+        assert_eq!((text(&hook_run, "cause"), text(&hook_run, "state")), (cause, "succeeded"));
+        assert_eq!(hook_run["result"]["for"], whose);
         assert!(home.ok(&["runs", id]).contains(&format!(" {cause}")));
-        let shown = home.ok(&["runs", text(&telling, "id")]);
+        let shown = home.ok(&["runs", text(&hook_run, "id")]);
         assert!(shown.contains(cause) && shown.contains(text(&run, "id")), "{shown}");
     }
     let bad = given("bad", json!({"task": task("noop"), "on_missed": task("no-such-builtin")}));

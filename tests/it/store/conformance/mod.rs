@@ -268,9 +268,9 @@ async fn a_run_survives_in_every_state<S: Store + Archive>(store: S) {
     let subject = run("j", None).id;
     for event in HookEvent::ALL {
         let cause = Cause::Event { event, subject: subject.clone() };
-        let telling = Run { cause, ..run("j", None) };
-        store.commit(vec![insert_run(&telling)]).await.unwrap();
-        assert_eq!(Archive::run(&store, &telling.id.0).await.unwrap().unwrap(), telling);
+        let hook_run = Run { cause, ..run("j", None) };
+        store.commit(vec![insert_run(&hook_run)]).await.unwrap();
+        assert_eq!(Archive::run(&store, &hook_run.id.0).await.unwrap().unwrap(), hook_run);
     }
 }
 
