@@ -217,7 +217,7 @@ impl ExplainInputs<'_> {
             }
             SkipReason::Coalesced => {
                 format!(
-                    "another occurrence that was due with it ran for it (coalesce = \"{}\")",
+                    "another occurrence, due at the same time, ran in its place (coalesce = \"{}\")",
                     policy.coalesce.word()
                 )
             }
@@ -228,9 +228,9 @@ impl ExplainInputs<'_> {
             ),
             SkipReason::Paused => "the job was paused".to_owned(),
             SkipReason::Broken => "the job was broken".to_owned(),
-            SkipReason::ExecutorFull => "as many runs waited for its executor as may".to_owned(),
+            SkipReason::ExecutorFull => "the queue of its executor was full".to_owned(),
             SkipReason::ClockSet => {
-                "the clock was ahead when it was planned; when it was set, the schedule went on from then"
+                "it was planned while the clock was ahead; when the clock was set right, the schedule continued from that time"
                     .to_owned()
             }
             SkipReason::Redefined => {
@@ -252,7 +252,7 @@ impl ExplainInputs<'_> {
             (JobState::Paused { .. }, _) => "It does not run before it is resumed.".to_owned(),
             (JobState::Finished, _) => "It does not run again: it is finished.".to_owned(),
             (JobState::Broken { reason, .. }, _) => {
-                format!("It does not run before it is mended: {reason}.")
+                format!("It does not run before it is repaired: {reason}.")
             }
         }
     }

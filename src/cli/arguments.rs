@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use serde_json::Number;
 
@@ -43,15 +44,24 @@ pub fn parse() -> Result<CliArguments, ExitCode> {
             return Ok(CliArguments { client, verb });
         }
     }
-    CliArguments::try_parse().or_else(|_| {
+    CliArguments::try_parse().or_else(|error| {
         // The error quotes what was typed, so it is read again without control characters.
         let escape = |word: OsString| match word.to_str() {
             Some(text) => escaped(text).into_owned().into(),
             None => word,
         };
-        CliArguments::try_parse_from(std::env::args_os().map(escape))
-            .map_err(|error| refuse(&error))
+        let escaped = CliArguments::try_parse_from(std::env::args_os().map(escape));
+        Err(refuse(&hide_value(escaped.err().unwrap_or(error))))
     })
+}
+
+/// Takes a faulty value out of the error if it is JSON: it can be long, and contain a secret.
+fn hide_value(mut error: clap::Error) -> clap::Error {
+    let option = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
+    if ["<JSON>", "<TASK>"].iter().any(|name| option.ends_with(name)) {
+        error.insert(ContextKind::InvalidValue, ContextValue::String("…".to_owned()));
+    }
+    error
 }
 
 /// Prints an error of the command line (in JSON with --json) or the help, and returns the exit code.

@@ -49,7 +49,7 @@ const DEFAULT_STORE_URL: &str = "sqlite://punctual.db";
 const DRAIN_SECONDS: Bounded<u32> = Bounded { default: 30, min: 0, max: 3600 };
 /// A run during which the daemon has died this often is lost, because the run may be the cause.
 const MAX_CRASHES: Bounded<u32> = Bounded { default: 3, min: 1, max: 1000 };
-/// How long a node may be silent. By default ten heartbeats fit in; with fewer than three, a busy machine would be taken for
+/// How long a node may be silent. By default ten renewals fit in; with fewer than three, a busy machine would be taken for
 /// a dead one.
 const LEASE_SECONDS: Bounded<u32> = Bounded { default: 10, min: 3, max: 3600 };
 const MAX_WORKERS: Bounded<usize> = Bounded { default: 10, min: 1, max: WORKERS_MAX };

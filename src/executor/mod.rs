@@ -335,7 +335,10 @@ impl Executor for PoolExecutor {
     fn kill_orphans(&mut self, executions: &[Execution]) {
         let ended = kill_orphans(executions);
         if ended > 0 {
-            tracing::warn!(processes = ended, "ended what was left over of runs whose daemon died");
+            tracing::warn!(
+                processes = ended,
+                "killed processes that runs of a dead daemon had left"
+            );
         }
     }
 

@@ -24,8 +24,8 @@ pub(super) struct OutputPipes {
 
 impl OutputPipes {
     pub(super) fn new(stdout: Receiver, stderr: Receiver) -> Self {
-        let buffer = vec![0; READ_BYTES];
-        Self { stdout: Some(stdout), stderr: Some(stderr), last: Stream::Stderr, buffer }
+        let (stdout, stderr, last) = (Some(stdout), Some(stderr), Stream::Stderr);
+        Self { stdout, stderr, last, buffer: Vec::new() }
     }
 
     /// Waits for the next bytes; `None` if both pipes have ended. Cancel-safe.
@@ -100,6 +100,8 @@ impl OutputPipes {
             Stream::Stderr => &mut self.stderr,
         };
         let Some(pipe) = slot else { return 0 };
+        // A command that writes nothing needs no buffer.
+        self.buffer.resize(READ_BYTES, 0);
         match read(pipe, &mut self.buffer) {
             Ok(count @ 1..) => count,
             Err(error)

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-/// Variables that every command inherits even if a job names them as secrets; so are all `LC_*`.
+/// Variables that every command inherits even if a job names them as secrets; the same holds for all `LC_*`.
 const COMMON: [&str; 11] =
     ["HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
 /// Bytes that a value needs to be masked in the outputs of all jobs: a shorter one occurs in many texts by chance.
@@ -52,9 +52,10 @@ impl SecretVariables {
         let mut has_added = false;
         for name in names {
             let name = name.as_ref();
-            if is_common(name) || !known.names.insert(name.to_owned()) {
+            if is_common(name) || known.names.contains(name) {
                 continue;
             }
+            known.names.insert(name.to_owned());
             has_added = true;
             let value = std::env::var(name).ok().filter(|value| value.len() >= MASKED_BYTES);
             known.values.extend(value);

@@ -1,6 +1,6 @@
 //! The constructor of a job: a definition is compiled, completed with the job defaults, and checked against what this
-//! daemon can do. It is pure, and the same for the socket, the file and `punctual check`. What only the executor knows,
-//! it is told by [`Builtins`] and [`CommandRights`].
+//! daemon can do. It is pure, and the same for the socket, the file and `punctual check`. Facts that
+//! only the executor knows come from [`Builtins`] and [`CommandRights`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub struct Rules {
     pub builtins: Arc<dyn Builtins>,
     /// The source of the jobs that this daemon's file declares. Declared jobs of other sources are never changed.
     pub source: Arc<str>,
-    /// The rights of commands. None: they are unknown, as in a check by another process.
+    /// The rights of commands. None: commands are not checked against them.
     pub rights: Option<Arc<dyn CommandRights>>,
 }
 

@@ -1,5 +1,5 @@
 //! Decides whether two definitions mean the same job although they are written differently: `1` and `1.0`, tags in
-//! another order, one trigger in two spellings. So a reload does not count as a change what changes nothing.
+//! another order, one trigger in two spellings. So a reload ignores differences in spelling.
 
 use serde_json::{Map, Number, Value};
 

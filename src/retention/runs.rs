@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 
 use super::pace::{CALM, FAST, PAGE, Pace, SweepError};
 use super::policy::{Budget, KeepRuns, RetentionPolicy};
-use crate::clock::Timestamp;
+use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::filter::{Prunable, RetentionClass, RunFilter};
 use crate::run::{Run, RunId};
 use crate::scheduler::handle::Handle;
@@ -37,10 +37,10 @@ impl RunRemover<'_> {
         let limits = RetentionClass::ALL.map(|kind| (kind, limits(policy, kind)));
         for (kind, keep) in limits {
             let Some(before) = now.checked_sub_signed(keep.age) else { continue };
-            removed.runs += self.remove_older(Some(kind), before, now).await?;
+            removed.runs += self.remove_older(Some(kind), before).await?;
         }
         if let Some(before) = policy.output_age.and_then(|age| now.checked_sub_signed(age)) {
-            removed.outputs += self.remove_older(None, before, now).await?;
+            removed.outputs += self.remove_older(None, before).await?;
         }
         let fewest = limits.map(|(_, keep)| keep.per_job).into_iter().min().unwrap_or(usize::MAX);
         let mut after = String::new();
@@ -85,11 +85,10 @@ impl RunRemover<'_> {
         self,
         kind: Option<RetentionClass>,
         before: Timestamp,
-        now: Timestamp,
     ) -> Result<usize, SweepError> {
         let parts: &[RunPart] = if kind.is_some() { &RunPart::ALL } else { &[RunPart::Outputs] };
         let (mut after, mut count) = (String::new(), 0);
-        let ids_tell_time = self.ids_tell_time(now).await?;
+        let ids_tell_time = self.ids_tell_time().await?;
         loop {
             let after_id = after.as_str();
             let page = match kind {
@@ -110,9 +109,10 @@ impl RunRemover<'_> {
 
     /// True unless the newest run was created while the clock was ahead. Ids never go back, so until then they do not
     /// tell when their runs were created.
-    async fn ids_tell_time(self, now: Timestamp) -> Result<bool, StoreError> {
+    async fn ids_tell_time(self) -> Result<bool, StoreError> {
         let newest = self.archive.runs(&RunFilter { limit: 1, ..RunFilter::default() }).await?;
-        let soon = now.checked_add_signed(TimeDelta::hours(1));
+        // A sweep can take longer than an hour, so the time of its start would not do.
+        let soon = SystemClock.now().checked_add_signed(TimeDelta::hours(1));
         let is_ahead = |run: &Run| soon.is_some_and(|soon| run.id > RunId::first_at(soon));
         Ok(!newest.rows.iter().any(is_ahead))
     }

@@ -99,24 +99,6 @@ impl Run {
         (self.id.clone(), self.attempt)
     }
 
-    /// The last occurrence that this row stands for; `None` for a manual run.
-    pub fn last_scheduled_at(&self) -> Option<Timestamp> {
-        match &self.state {
-            RunState::Skipped { last_scheduled_at, .. } => {
-                self.scheduled_at.map(|_| *last_scheduled_at)
-            }
-            RunState::Pending | RunState::Running { .. } | RunState::Ended { .. } => {
-                self.scheduled_at
-            }
-        }
-    }
-
-    /// Whether this row stands for the occurrence at `at`.
-    pub fn covers(&self, at: Timestamp) -> bool {
-        let last = self.last_scheduled_at();
-        self.scheduled_at.zip(last).is_some_and(|(first, last)| first <= at && at <= last)
-    }
-
     /// Starts a pending run.
     pub fn start(&mut self, now: Timestamp) {
         debug_assert_eq!(self.state, RunState::Pending, "only a pending run is started");

@@ -236,11 +236,7 @@ mod tests {
         status_in.send_modify(|status| status.next_wake = Some(at(10)));
         assert_eq!([delay(5), delay(10), delay(17)], [(0, 0), (0, 0), (7, 7)]);
         pulse.step_begins(begin + seconds(16));
-        assert_eq!(
-            [delay(17), delay(26)],
-            [(1, 1), (10, 10)],
-            "it has_new_due up late, and is at it"
-        );
+        assert_eq!([delay(17), delay(26)], [(1, 1), (10, 10)], "it woke up late, and is at it");
         let mut call = std::pin::pin!(pulse.store_call(std::future::pending::<()>()));
         assert!(tokio::time::timeout(Duration::ZERO, call.as_mut()).await.is_err());
         assert_eq!(delay(26), (10, 0), "it waits for the store");

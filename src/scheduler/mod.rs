@@ -5,7 +5,7 @@
 //!
 //! - [`request`] and [`handle`] say what can be requested, [`status`] what is published;
 //! - `step/` has a file for each phase of a step: load, complete, apply requests, fire, start, act;
-//! - `state/` is what stays in memory between steps, and can be rebuilt from the store (`recovery.rs`, `resync.rs`);
+//! - `state/` is what stays in memory between steps; `recovery.rs` and `resync.rs` rebuild what the store knows;
 //! - `cluster/` is what a node does for other nodes on the same store. A single-node store never enters it;
 //! - `plan.rs`, `retry.rs` and `hooks.rs` are pure decisions;
 //! - [`serve`] and `drain.rs` are the loop around `tick`; [`declare`] and [`slices`] cut large requests into small steps.

@@ -86,7 +86,7 @@ pub enum Request {
     Begin,
 }
 
-/// Bytes of a job that cost as much time as another job.
+/// This many bytes of a definition take as much time as one more job of usual size.
 const BYTES_PER_WEIGHT: usize = 8 * 1024;
 
 /// The work of a step for one job, in jobs of usual size.
@@ -108,7 +108,15 @@ impl Request {
             Self::RemoveFinished(ids) | Self::Review(ids) => ids.len(),
             Self::BreakDeclared(faults) => faults.len(),
             Self::Prune { runs, .. } => runs.len(),
-            _ => 1,
+            Self::Remove(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Run(_)
+            | Self::Cancel { .. }
+            | Self::PauseAll
+            | Self::ResumeAll
+            | Self::SetRules(_)
+            | Self::Begin => 1,
         }
     }
 
@@ -126,7 +134,12 @@ impl Request {
             Self::RemoveFinished(ids) | Self::Review(ids) => ids.iter().collect(),
             Self::Declare(jobs) => jobs.iter().map(|job| &job.id).collect(),
             Self::BreakDeclared(faults) => faults.iter().map(|fault| &fault.id).collect(),
-            _ => Vec::new(),
+            Self::Cancel { .. }
+            | Self::PauseAll
+            | Self::ResumeAll
+            | Self::Prune { .. }
+            | Self::SetRules(_)
+            | Self::Begin => Vec::new(),
         }
     }
 }

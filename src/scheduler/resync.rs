@@ -103,8 +103,8 @@ pub(super) async fn check_single_node<S: Store>(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     if has_failed {
-        let meeting = store.heartbeat(state.node(), state.identity.started_at, now).await?;
-        store.remove_nodes(&meeting.nodes).await?;
+        let view = store.renew_lease(state.node(), state.identity.started_at, now).await?;
+        store.remove_nodes(&view.nodes).await?;
     }
     state.paused_since = store.paused_since().await?;
     Ok(())

@@ -53,7 +53,7 @@ impl WriteCounts {
                 Change::AdvanceJob(job) => {
                     self.jobs += u64::from(!matches!(job.state, JobState::Active { .. }));
                 }
-                // The bytes of `SaveOutput` are counted at the end of its attempt.
+                // The bytes of `SavePartialOutput` are counted at the end of its attempt.
                 _ => {}
             }
         }

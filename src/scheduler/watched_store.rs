@@ -66,13 +66,13 @@ impl<S: Store> Store for WatchedStore<S> {
         self.pulse.store_call(self.store.count_in_flight_elsewhere(node)).await
     }
 
-    async fn heartbeat(
+    async fn renew_lease(
         &self,
         node: &str,
         started_at: Timestamp,
         now: Timestamp,
     ) -> Result<ClusterView, StoreError> {
-        self.pulse.store_call(self.store.heartbeat(node, started_at, now)).await
+        self.pulse.store_call(self.store.renew_lease(node, started_at, now)).await
     }
 
     async fn remove_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {

@@ -87,14 +87,14 @@ pub enum Change {
         /// The node that runs it.
         held_by: Arc<str>,
     },
-    /// Asks the other nodes to cancel their running runs of a job. They learn it with their next heartbeat.
+    /// Asks the other nodes to cancel their running runs of a job. They learn it with the next renewal of their leases.
     CancelJobRuns {
         job_id: JobId,
         reason: String,
         /// The node whose runs are not cancelled.
         except_node: Arc<str>,
     },
-    /// Asks the node that holds a run to cancel it. It learns that with its next heartbeat.
+    /// Asks the node that holds a run to cancel it. It learns that with the next renewal of its lease.
     CancelRun { run_id: RunId, reason: String },
     /// Since when the scheduler is paused; none if it is not.
     SetPaused(Option<Timestamp>),
@@ -158,15 +158,15 @@ pub struct InFlightCount {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     pub name: String,
-    /// Counts its heartbeats. Other nodes judge by whether this changes, not by its clock.
+    /// Counts its renewals. Other nodes judge by whether this changes, not by its clock.
     pub beat: i64,
     /// When it started, by its own clock.
     pub started_at: Timestamp,
-    /// Its last heartbeat, by its own clock.
+    /// Its last renewal, by its own clock.
     pub seen_at: Timestamp,
 }
 
-/// What a node learns with its heartbeat.
+/// What a node learns when it renews its lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClusterView {
     /// True if the store did not know this node, since it has just started or other nodes have removed it.
@@ -242,15 +242,15 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         node: &str,
     ) -> impl Future<Output = Result<Vec<(JobId, InFlightCount)>, StoreError>> + Send;
 
-    /// Sends a heartbeat of a node, which the store knows from then on.
-    fn heartbeat(
+    /// Renews the lease of a node, which the store knows from then on.
+    fn renew_lease(
         &self,
         node: &str,
         started_at: Timestamp,
         now: Timestamp,
     ) -> impl Future<Output = Result<ClusterView, StoreError>> + Send;
 
-    /// Removes nodes whose count of heartbeats is still this: dead nodes, and the node itself when it leaves.
+    /// Removes nodes whose count of renewals has not changed since it was read: dead nodes, and the node itself when it leaves.
     fn remove_nodes(&self, dead: &[Node]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Since when the scheduler is paused, if it is.

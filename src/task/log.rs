@@ -16,7 +16,7 @@ use crate::output::{
 const SAVE_PAUSE: TimeDelta = TimeDelta::seconds(1);
 /// Bytes that are saved per second. An output is saved as a whole each time, so a large one is saved less often.
 const SAVE_BYTES_PER_SECOND: usize = 16 * 1024;
-/// The longest pause that follows from it. A later instant was computed before the clock was set back.
+/// The longest pause that follows from it. If the next save is further away than this, the clock was set back, and the output may be saved now.
 const SAVE_PAUSE_MAX: TimeDelta = TimeDelta::seconds(10);
 
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use punctual::run::{Cost, Outcome, Run, RunState};
 use punctual::scheduler::request::Request;
 use serde_json::{Value, json};
 use support::jobs::{at, job};
+use support::occurrences::covers;
 use support::world::World;
 
 /// What is said of job `a` at `asked`.
@@ -19,7 +20,7 @@ async fn said(
     let job = world.job("a").await.unwrap();
     let occurrence = job.trigger.last_until(asked);
     let runs = world.runs("a").await;
-    let row = occurrence.and_then(|at| runs.into_iter().rev().find(|run| run.covers(at)));
+    let row = occurrence.and_then(|at| runs.into_iter().rev().find(|run| covers(run, at)));
     let facts =
         ExplainInputs { job: &job, asked, occurrence, row, manual_run: None, paused_since, now };
     explain(facts).lines.join(" ")
@@ -58,7 +59,7 @@ async fn a_run_says_how_late_it_was_and_why() {
     let late = said(&world, at(50), at(55), None).await;
     assert!(late.contains("and runs 5.0s late (the scheduler was away, paused or busy)"), "{late}");
     let coalesced = said(&world, at(40), at(55), None).await;
-    let expected = "It did not run at 2027-01-15 08:00:40 +00:00: another occurrence that was due with it ran for it \
+    let expected = "It did not run at 2027-01-15 08:00:40 +00:00: another occurrence, due at the same time, ran in its place \
         (coalesce = \"latest\") (one of 2 that were skipped together).";
     assert!(coalesced.contains(expected), "{coalesced}");
 }

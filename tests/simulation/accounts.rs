@@ -6,6 +6,7 @@ use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId, JobState};
 use punctual::run::Run;
 use punctual::scheduler::request::{Request, Response};
+use support::occurrences::covers;
 
 use crate::ledger::{Ledger, Version, is_skipped, last_of};
 use crate::properties::Property;
@@ -42,7 +43,7 @@ impl Ledger {
             // What has come when a schedule ends has a row, or is where the new one goes on.
             let next = after.and_then(|after| held(after));
             // The row may be under the anchor of a definition that the same step has replaced again.
-            let has_row = |owed| rows_of_all.iter().any(|row| row.covers(owed));
+            let has_row = |owed| rows_of_all.iter().any(|row| covers(row, owed));
             let is_owed = owed.is_some_and(|owed| owed <= now && !has_row(owed)) && same.is_none();
             Property::Accounted.holds(!is_owed || owed == next, || {
                 format!("{id}: {owed:?} is forgotten: {before:?} {after:?} {rows:?}")

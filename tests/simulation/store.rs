@@ -179,7 +179,7 @@ impl Layer for Reach {
         self.watched("release", self.inner.release_jobs(node, executor, until), learn).await
     }
 
-    async fn heartbeat(
+    async fn renew_lease(
         &self,
         node: &str,
         started_at: Timestamp,
@@ -192,7 +192,7 @@ impl Layer for Reach {
             knows = shared.ledger.writes;
         };
         let meeting =
-            self.watched("meet", self.inner.heartbeat(node, started_at, now), learn).await?;
+            self.watched("meet", self.inner.renew_lease(node, started_at, now), learn).await?;
         self.shared.lock().unwrap().ledger.met(&self.node, knows, now);
         Ok(meeting)
     }

@@ -1,4 +1,5 @@
 //! The flags of a command. The struct is the JSON of the task, without its type and program.
+#![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 use clap::Args;
 use serde::ser::Error;
@@ -78,7 +79,7 @@ struct EnvironmentOptions {
     /// Environment variable; can be given again
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_value)]
     env: Vec<(String, String)>,
-    /// Environment variable that is secret: read for each run from env:VARIABLE, <file:PATH> or credential:NAME, and
+    /// Environment variable that is secret: read for each run from env:VARIABLE, file:PATH or credential:NAME, and
     /// hidden in the output
     #[arg(long, value_name = "NAME=SOURCE")]
     secret_env: Vec<String>,
@@ -88,10 +89,8 @@ impl Serialize for EnvironmentOptions {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let plain = self.env.iter().map(|(name, value)| Ok((name.clone(), value.as_str().into())));
         let secret = self.secret_env.iter().map(|text| name_source("--secret-env", text));
-        let variables = object(plain.chain(secret));
-        variables
-            .map_err(|why| S::Error::custom(format!("the variable {why}")))?
-            .serialize(serializer)
+        let variables = object("variable", plain.chain(secret));
+        variables.map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 

@@ -1,4 +1,5 @@
 //! The flags of an HTTP call. The struct is the JSON of the task, without its type.
+#![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 use clap::Args;
 use serde::ser::Error;
@@ -28,7 +29,7 @@ impl HttpOptions {
 #[derive(Debug, Default, Args, Serialize)]
 #[group(conflicts_with_all = ["builtin", "ProcessOptions", "EnvironmentOptions", "LimitOptions"])]
 struct CallOptions {
-    /// Call a URL; a secret one is given as env:VARIABLE, <file:PATH> or credential:NAME
+    /// Call a URL; a secret one is given as env:VARIABLE, file:PATH or credential:NAME
     #[arg(long = "http", value_name = "URL", value_parser = plain_or_secret)]
     url: Option<Value>,
     /// HTTP method [default: GET, or POST if there is a body]
@@ -77,7 +78,7 @@ impl Serialize for HeaderOptions {
         let plain =
             self.headers.iter().map(|(name, value)| Ok((name.clone(), value.as_str().into())));
         let secret = self.secret_headers.iter().map(|text| name_source("--secret-header", text));
-        let headers = object(plain.chain(secret));
+        let headers = object("header", plain.chain(secret));
         headers.map_err(S::Error::custom)?.serialize(serializer)
     }
 }

@@ -1,4 +1,5 @@
 //! The flags of the policy options: `job/policy.rs` describes them. The struct is the JSON that is sent.
+#![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -39,7 +40,7 @@ pub(super) struct PolicyOptions {
     /// Among the runs that wait for a worker, those of the highest priority start first [default: 0]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     priority: Option<i32>,
-    /// Whether a finished job is removed at once or kept [default: removed after `[retention]` `finished_jobs_seconds`]
+    /// Whether a finished job is removed at once or kept [default: removed after finished_jobs_seconds of [retention]]
     #[arg(long, value_name = "RULE", value_parser = PossibleValuesParser::new(OnFinish::WORDS))]
     on_finish: Option<String>,
     #[command(flatten, next_help_heading = "Notifications")]

@@ -57,8 +57,8 @@ impl Serialize for TaskOptions {
             },
         }
         let task = if let Some(name) = &self.builtin.builtin {
-            let args = object(self.builtin.args.iter().cloned().map(Ok));
-            let args = args.map_err(|why| S::Error::custom(format!("--arg: {why}")))?;
+            let args = object("argument", self.builtin.args.iter().cloned().map(Ok));
+            let args = args.map_err(S::Error::custom)?;
             TaskJson::Builtin { name, args }
         } else if self.http.is_given() {
             TaskJson::Http(&self.http)

@@ -1,4 +1,5 @@
 //! When a job is due: exactly one kind of trigger, and what applies to all kinds. The struct is the JSON of the trigger.
+#![expect(clippy::doc_markdown, reason = "these comments are the help text, which is not Markdown")]
 
 use clap::{ArgGroup, Args};
 use serde::Serialize;
@@ -13,7 +14,7 @@ use crate::zone::Zone;
 #[derive(Debug, Clone, Default, Args, Serialize)]
 #[command(group = ArgGroup::new("when").args(["cron", "crontab", "every", "calendar", "at", "trigger"]))]
 pub struct TriggerOptions {
-    /// Calendar fields: year month day week `day_of_week` hour minute second
+    /// Calendar fields: year month day week day_of_week hour minute second
     #[arg(long, value_name = "FIELDS", value_parser = cron)]
     #[serde(flatten)]
     cron: Option<TriggerJson>,

@@ -22,6 +22,9 @@ pub(crate) fn seconds(text: &str) -> Result<Number, String> {
     Number::from_f64(seconds).ok_or_else(|| "is too long".to_owned())
 }
 
+/// Objects that the flags of several options make, one key for each.
+const PARTS: [&str; 6] = ["task", "trigger", "retry", "env", "headers", "limits"];
+
 /// Reads JSON.
 pub(super) fn json(text: &str) -> Result<Value, String> {
     json::read(text.as_bytes()).map_err(|error| match error {
@@ -79,20 +82,20 @@ pub(super) fn name_source(option: &str, text: &str) -> Result<(String, Value), S
     Ok((name.trim().to_owned(), source))
 }
 
-/// The JSON form of options, without those that were not given: they are null, or an empty list or object. The body of
-/// a call (`json`) is kept even if it is null, and what is inside of a trigger, a builtin's arguments or a hook is not
-/// touched.
+/// The JSON form of options, without those that were not given: they are null, an empty list, or one of the objects in
+/// [`PARTS`] without keys. The body of a call (`json`) is kept whatever it is, and what is inside of a trigger, a builtin's
+/// arguments or a hook is not touched.
 pub(super) fn given(options: &impl Serialize) -> Result<Value, CliError> {
     fn drop_absent(options: &mut Map<String, Value>) {
-        for part in ["task", "retry", "env", "headers", "limits"] {
-            if let Some(Value::Object(part)) = options.get_mut(part) {
+        for part in PARTS.iter().filter(|part| **part != "trigger") {
+            if let Some(Value::Object(part)) = options.get_mut(*part) {
                 drop_absent(part);
             }
         }
         options.retain(|key, value| match value {
             Value::Null => key == "json",
-            Value::Array(items) => !items.is_empty(),
-            Value::Object(keys) => key == "args" || !keys.is_empty(),
+            Value::Array(items) => key == "json" || !items.is_empty(),
+            Value::Object(keys) => !keys.is_empty() || !PARTS.contains(&key.as_str()),
             Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
         });
     }
@@ -104,15 +107,17 @@ pub(super) fn given(options: &impl Serialize) -> Result<Value, CliError> {
     Ok(json)
 }
 
-/// Makes an object of names and values. A name that is given twice is an error: only one of its values could count.
+/// Makes an object of names and values. A name that is given twice is an error: only one of its values could count. `what`
+/// says what the names are, in this error.
 pub(super) fn object(
+    what: &str,
     entries: impl IntoIterator<Item = Result<(String, Value), String>>,
 ) -> Result<Map<String, Value>, String> {
     let mut map = Map::new();
     for entry in entries {
         let (name, value) = entry?;
         if map.contains_key(&name) {
-            return Err(format!("{name} is given twice"));
+            return Err(format!("the {what} {name} is given twice"));
         }
         map.insert(name, value);
     }
@@ -126,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_value_is_json_where_it_can_be() {
-        let read = |given: &[&str]| object(given.iter().map(|text| name_json(text)));
+        let read = |given: &[&str]| object("argument", given.iter().map(|text| name_json(text)));
         let map = read(&["a=1", "b=x y", "c={\"d\":null}", "e=a=b"]).unwrap();
         assert_eq!(Value::Object(map), json!({"a": 1, "b": "x y", "c": {"d": null}, "e": "a=b"}));
         for bad in [

@@ -3,7 +3,7 @@
 //! [`execute`] is one command from start to end: `start` resolves its environment and stdin and creates the process,
 //! `running` waits for it, reads its output and ends it on a cancel or a timeout, `outcome` says what its exit status means.
 //!
-//! Three kinds of process are involved. The daemon runs all of this folder but two files. A command that wants another user,
+//! Three kinds of process are involved. All files here run in the daemon, except `shim/child.rs` and `launcher/child.rs`. A command that wants another user,
 //! limits or a directory is started through the *shim* (`shim/child.rs`), which sets that on itself and becomes the command.
 //! Where the daemon may make cgroups, it has a *launcher* (`launcher/child.rs`) start the command or its shim, so that
 //! either is born in a cgroup. What the daemon says to each of them is in `shim/handshake.rs` and `launcher/protocol.rs`.

@@ -110,7 +110,7 @@ impl Markers {
             if unknown.is_empty() {
                 break;
             }
-            let mid_exec = self.sort(&unknown, &mut living);
+            let mid_exec = self.classify(&unknown, &mut living);
             if !mid_exec.is_empty() && rechecks < RECHECKS_MAX {
                 rechecks += 1;
                 blocking_sleep(RECHECK_PAUSE);
@@ -121,7 +121,7 @@ impl Markers {
     }
 
     /// Adds the processes with markers to `living`, and returns those that are in the middle of an `exec`.
-    fn sort(&self, pids: &[Pid], living: &mut Vec<Pid>) -> Vec<Pid> {
+    fn classify(&self, pids: &[Pid], living: &mut Vec<Pid>) -> Vec<Pid> {
         let (mut mid_exec, mut environment) = (Vec::new(), Vec::new());
         for pid in pids {
             if self.has_markers(*pid, &mut environment) {

@@ -22,7 +22,7 @@ pub(super) fn outcome(
         ShimResult::Executed => of_status(status, command),
         ShimResult::Refused(error) => error.into(),
         ShimResult::Silent => failed(format!(
-            "the command could not be started: its shim ended before: {}",
+            "the command could not be started: its shim ended before it became the command: {}",
             describe_exit(status)
         )),
     }

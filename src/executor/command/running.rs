@@ -94,7 +94,7 @@ impl RunningCommand<'_> {
                 signal = signal.as_raw(),
                 pid = self.process.pid.as_raw_pid(),
                 run = %self.execution.0.0,
-                "a command cannot be signalled (that of another user needs CAP_KILL)"
+                "a signal could not be sent to a command (for another user's command, the daemon needs CAP_KILL)"
             );
         }
         sent.is_ok()

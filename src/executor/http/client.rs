@@ -102,7 +102,7 @@ impl Clients {
         };
         let client = client(options, tls, self.resolver.clone()).map_err(|error| {
             let why = innermost(&error);
-            SendError::Failed(format!("there is no client for HTTP: {why}"))
+            SendError::Failed(format!("the HTTP client could not be created: {why}"))
         })?;
         if is_kept {
             let mut cache = self.cache();
@@ -123,8 +123,8 @@ impl Clients {
                 "certificates cannot be read: {why}"
             ))));
         }
-        let tls =
-            tls(store).map_err(|error| SendError::Failed(format!("there is no TLS: {error}")))?;
+        let tls = tls(store)
+            .map_err(|error| SendError::Failed(format!("TLS could not be set up: {error}")))?;
         let mut cache = self.cache();
         if cache.faults != faults {
             for fault in &faults {

@@ -125,7 +125,10 @@ impl Exchange<'_> {
         *stage = CallStage::Reading(target.clone(), response.status());
         self.read_response(response).await.map_err(|error| {
             let why = innermost(&error);
-            SendError::Failed(format!("{} broke off its answer: {why}", target.name()))
+            SendError::Failed(format!(
+                "{} ended the connection before its answer was complete: {why}",
+                target.name()
+            ))
         })
     }
 

@@ -34,7 +34,8 @@ pub(super) fn prepare(
     let url = url(call.url(), secrets)?;
     let (body, content_type) = body(call, assignment, secrets)?;
     let method = Method::from_bytes(call.method(body.is_some()).as_bytes());
-    let method = method.map_err(|_| SendError::Failed("the method is not one".to_owned()))?;
+    let method =
+        method.map_err(|_| SendError::Failed("the HTTP method is not valid".to_owned()))?;
     let options = ClientOptions {
         connect_timeout: call.connect_timeout(),
         redirects: call.redirects(),
@@ -43,7 +44,8 @@ pub(super) fn prepare(
     let target = TargetName::of(&url, call.url().plain().is_none());
     let client = clients.get(options)?;
     let built = client.request(method, url).build();
-    let mut request = built.map_err(|error| format!("no request: {}", innermost(&error)))?;
+    let mut request =
+        built.map_err(|error| format!("the request could not be built: {}", innermost(&error)))?;
     // The user and password of a secret URL have become a header.
     collect_credentials(request.headers().get(AUTHORIZATION), secrets);
     request.headers_mut().extend(headers(call, assignment, content_type, secrets)?);
@@ -121,7 +123,8 @@ fn headers(
     }
     // An id may contain letters that are not ASCII, which `from_bytes` allows.
     let job_id = HeaderValue::from_bytes(assignment.job_id.as_str().as_bytes());
-    headers.insert("punctual-job-id", job_id.map_err(|_| "the job's id fits into no header")?);
+    headers
+        .insert("punctual-job-id", job_id.map_err(|_| "the job's id cannot be sent in a header")?);
     if call.content() != HttpBody::None || assignment.event.is_some() {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
@@ -147,5 +150,7 @@ fn collect_credentials(header: Option<&HeaderValue>, secrets: &mut Vec<String>) 
 }
 
 fn value_of(name: &str, value: &str) -> Result<HeaderValue, String> {
-    HeaderValue::from_str(value).map_err(|_| format!("the value of the header {name} is not one"))
+    HeaderValue::from_str(value).map_err(|_| {
+        format!("the value of the header {name} has characters that a header cannot have")
+    })
 }

@@ -91,7 +91,7 @@ impl Mailer {
         context.log.write(now, Stream::Stdout, format!("{answer}\n").as_bytes());
         Ok(match sent {
             Ok(_) => {
-                let result = json!({"server": server, "answer": answer});
+                let result = json!({"server": server, "answer": answer.trim_end()});
                 Outcome::Succeeded { result: Some(result), exit_code: None }
             }
             Err(error) => failure(format!("{server}: {}", error.why), error.is_permanent),
@@ -105,7 +105,7 @@ fn tls(settings: &MailSettings) -> Result<Option<TlsParameters>, String> {
         return Ok(None);
     }
     let tls = TlsParameters::builder(settings.server.clone()).build_rustls();
-    tls.map(Some).map_err(|error| format!("there is no TLS: {}", describe_error(&error)))
+    tls.map(Some).map_err(|error| format!("TLS could not be set up: {}", describe_error(&error)))
 }
 
 /// Builds the mail. Each attempt to send it has the same message id, so that a receiver can recognise a second copy.

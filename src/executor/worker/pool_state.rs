@@ -110,7 +110,7 @@ pub(super) struct PoolState {
     /// All workers, including those that are being started.
     pub(super) workers: usize,
     max_workers: usize,
-    /// Workers that have ever been started: the number of the next one.
+    /// The number that the next worker gets.
     started: u64,
     has_had_runs: bool,
     /// The last start has failed.

@@ -19,26 +19,26 @@ pub(crate) async fn renew<S: Store>(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let me = Arc::clone(state.node());
-    if cluster.peers.were_met_after(now) {
-        // The clock was set back, so it will be long until the held jobs are due. Other nodes need not wait for that.
+    if cluster.peers.renewed_after(now) {
+        // The clock was set back: by this clock the claimed jobs are due much later. The other nodes may take them.
         for pool in rules.executors.keys() {
             store.release_jobs(&me, pool, Timestamp::MAX_UTC).await?;
         }
     }
-    let meeting = store.heartbeat(&me, state.identity.started_at, now).await?;
-    if meeting.is_new && cluster.peers.has_met() {
+    let view = store.renew_lease(&me, state.identity.started_at, now).await?;
+    if view.is_new && cluster.peers.has_renewed() {
         tracing::warn!(
             "this node was silent for too long: the other nodes have taken over its runs and jobs"
         );
         state.is_stale = true;
     }
-    state.paused_since = meeting.paused_since;
-    if state.clock.set_recorded(meeting.recorded_time) {
+    state.paused_since = view.paused_since;
+    if state.clock.set_recorded(view.recorded_time) {
         // Another node has corrected the schedule, by a clock that may be ahead: new ids must be greater than its ids.
         recovery::follow_newest_run(store, state).await?;
     }
-    cluster.cancel_requests = meeting.cancel_requests;
-    let expired = cluster.peers.observe(now, &me, meeting.nodes);
+    cluster.cancel_requests = view.cancel_requests;
+    let expired = cluster.peers.observe(now, &me, view.nodes);
     if !expired.is_empty() {
         store.remove_nodes(&expired).await?;
         for node in &expired {

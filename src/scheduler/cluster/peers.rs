@@ -25,7 +25,7 @@ pub(crate) struct Peers {
     /// How long a node may be silent.
     lease: TimeDelta,
     /// When this node last renewed its lease.
-    met_at: Option<Timestamp>,
+    renewed_at: Option<Timestamp>,
     /// Whether another node has said that it changed something.
     is_hinted: bool,
     seen: BTreeMap<String, LastBeat>,
@@ -34,7 +34,7 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(lease: TimeDelta) -> Self {
-        Self { lease, met_at: None, is_hinted: false, seen: BTreeMap::new(), nodes: Vec::new() }
+        Self { lease, renewed_at: None, is_hinted: false, seen: BTreeMap::new(), nodes: Vec::new() }
     }
 
     pub(crate) fn hint(&mut self) {
@@ -44,21 +44,23 @@ impl Peers {
     /// Whether the lease has to be renewed. A clock that went back does not delay that.
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         self.is_hinted
-            || self.met_at.is_none_or(|met_at| now < met_at || now - met_at >= RENEW_EVERY)
+            || self
+                .renewed_at
+                .is_none_or(|renewed_at| now < renewed_at || now - renewed_at >= RENEW_EVERY)
     }
 
     /// Whether the clock was set back since the last renewal.
-    pub(crate) fn were_met_after(&self, now: Timestamp) -> bool {
-        self.met_at.is_some_and(|met_at| met_at > now)
+    pub(crate) fn renewed_after(&self, now: Timestamp) -> bool {
+        self.renewed_at.is_some_and(|renewed_at| renewed_at > now)
     }
 
     pub(crate) fn next_renewal(&self) -> Option<Timestamp> {
-        self.met_at.and_then(|met_at| met_at.checked_add_signed(RENEW_EVERY))
+        self.renewed_at.and_then(|renewed_at| renewed_at.checked_add_signed(RENEW_EVERY))
     }
 
     /// Whether this node has renewed its lease before.
-    pub(crate) fn has_met(&self) -> bool {
-        self.met_at.is_some()
+    pub(crate) fn has_renewed(&self) -> bool {
+        self.renewed_at.is_some()
     }
 
     /// The live nodes as of the last renewal.
@@ -70,11 +72,11 @@ impl Peers {
     pub(crate) fn observe(&mut self, now: Timestamp, me: &str, nodes: Vec<Node>) -> Vec<Node> {
         // After a jump of this clock, or a time in which this node slept, it has not watched the others.
         let patience = (self.lease / 2).max(RENEW_EVERY * 2);
-        let watched = |met_at| now >= met_at && now - met_at <= patience;
-        if !self.met_at.is_some_and(watched) {
+        let watched = |renewed_at| now >= renewed_at && now - renewed_at <= patience;
+        if !self.renewed_at.is_some_and(watched) {
             self.seen.clear();
         }
-        (self.met_at, self.is_hinted) = (Some(now), false);
+        (self.renewed_at, self.is_hinted) = (Some(now), false);
         let mut seen = BTreeMap::new();
         for node in nodes.iter().filter(|node| node.name != me) {
             let known = self.seen.get(&node.name).filter(|known| known.beat == node.beat);
@@ -104,14 +106,14 @@ mod tests {
     }
 
     /// Whether the other node is dead after renewals at these instants, each with its beat.
-    fn dead(meetings: &[(i64, i64)]) -> Vec<bool> {
+    fn dead(renewals: &[(i64, i64)]) -> Vec<bool> {
         let mut peers = Peers::new(TimeDelta::seconds(10));
         let meet = |(millis, beat): &(i64, i64)| {
             let dead = peers.observe(at(*millis), "me", vec![node("me", 1), node("other", *beat)]);
             assert_eq!(peers.nodes().iter().any(|node| node.name == "other"), dead.is_empty());
             !dead.is_empty()
         };
-        meetings.iter().map(meet).collect()
+        renewals.iter().map(meet).collect()
     }
 
     #[test]
@@ -131,7 +133,7 @@ mod tests {
     #[test]
     fn a_renewal_is_due_every_second_after_a_hint_and_when_the_clock_went_back() {
         let mut peers = Peers::new(TimeDelta::seconds(10));
-        assert!(peers.is_due(at(0)) && !peers.has_met());
+        assert!(peers.is_due(at(0)) && !peers.has_renewed());
         peers.observe(at(0), "me", vec![node("me", 1)]);
         assert_eq!(peers.next_renewal(), Some(at(1000)));
         let due = [-1, 0, 999, 1000].map(|millis| peers.is_due(at(millis)));

@@ -1,5 +1,5 @@
-//! What this process keeps in memory between two steps. The store is the truth: all of this can be rebuilt from it, and
-//! is whenever a write may or may not have happened (`is_stale`).
+//! What this process keeps in memory between two steps. Whenever a write may or may not have happened (`is_stale`),
+//! `resync.rs` rebuilds capacity, started attempts, due cache and overlap rows from the store; the rest exists only here.
 //!
 //! - [`capacity`]: what is in flight, per pool and per job, and so whether another run can be taken;
 //! - [`due_cache`]: the jobs that are due next;

@@ -114,7 +114,8 @@ fn continued(
 /// definition of the trigger, or from the time when the job was resumed. A time set by `next_run_time` was not.
 fn was_planned_ahead(job: &Job, held: Timestamp, last: Option<Timestamp>, now: Timestamp) -> bool {
     let after = |at: Timestamp| at > now && job.trigger.next_after(at) == Some(held);
-    // An occurrence of the former definition that was still due lives on under this one, before its first occurrence.
+    // An occurrence of the former definition that has not run yet is kept. It is earlier than the first occurrence of the
+    // new definition.
     let is_first = job.anchor > now
         && job.trigger.matches(held)
         && job.trigger.next_from(job.anchor).is_none_or(|first| held <= first);

@@ -20,7 +20,8 @@ use crate::store::{Claim, ScheduledJob, Store, StoreError};
 /// Jobs that one step looks at after a correction of the clock: a few milliseconds of its time.
 const CORRECTED_PER_STEP: usize = 200;
 
-/// An error of a step that no input of it has caused, so it is not reported as the rejection of a value.
+/// Turns a rejection into an outage for a query that contains no value of an input, so that no input is searched for the
+/// value that was refused.
 pub(crate) fn not_of_input(error: StoreError) -> StoreError {
     match error {
         StoreError::Rejected(why) => StoreError::Unavailable(why),

@@ -31,7 +31,7 @@ impl Query {
         self.push(&placeholder)
     }
 
-    /// Appends a list of parameters in brackets. Nothing is in an empty list.
+    /// Appends a list of parameters in brackets. An empty list matches nothing.
     pub(super) fn list<'a>(&mut self, items: impl IntoIterator<Item = &'a str>) -> &mut Self {
         self.push("(");
         for (number, item) in items.into_iter().enumerate() {

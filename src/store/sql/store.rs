@@ -1,4 +1,4 @@
-//! What the scheduler needs of the store: loading and claiming jobs, runs in flight, heartbeats of nodes, and commits.
+//! What the scheduler needs of the store: loading and claiming jobs, runs in flight, leases of nodes, and commits.
 //!
 //! These reads use the connection that writes, so they see what was committed last. Jobs and runs that no change can find
 //! are left out (see [`DecodedRow::writable`](super::table::DecodedRow::writable)).
@@ -40,21 +40,20 @@ fn instant(value: &str) -> Option<Timestamp> {
     value.parse().ok().and_then(Timestamp::from_timestamp_micros)
 }
 
-/// Reads a job with its last occurrence. A job whose last occurrence cannot be read is logged and left out.
+/// Reads a job with its last occurrence. If that cannot be read, the job counts as unreadable, so nothing changes it.
 fn scheduled_job(mut row: SqlRow) -> Option<ScheduledJob> {
     let last = row.instant_option();
-    let job = jobs::job(row).writable()?;
-    match last {
-        Ok(last) => Some(ScheduledJob { job, last }),
-        Err(error) => {
-            tracing::error!(job = %job.id, %error, "the last occurrence of a job cannot be read; its schedule is left alone");
-            None
-        }
-    }
+    let mut job = jobs::job(row).writable()?;
+    let last = last.unwrap_or_else(|error| {
+        tracing::error!(job = %job.id, %error, "the last occurrence of a job cannot be read; its schedule is left alone");
+        job.unreadable = Some(error.to_string());
+        None
+    });
+    Some(ScheduledJob { job, last })
 }
 
-/// Finds a node only if its heartbeat is still this: a node that has sent one meanwhile is alive.
-fn push_same_heartbeat(query: &mut Query, node: &Node) {
+/// Finds a node only if its count has not changed since it was read: a node that has renewed its lease meanwhile is alive.
+fn push_same_count(query: &mut Query, node: &Node) {
     query.push("name = ").bind(node.name.as_str()).push(" and beat = ").bind(node.beat);
 }
 
@@ -193,7 +192,7 @@ impl Store for SqlStore {
         self.read_newest(query).await?.into_iter().map(in_flight).collect()
     }
 
-    async fn heartbeat(
+    async fn renew_lease(
         &self,
         node: &str,
         started_at: Timestamp,
@@ -208,7 +207,7 @@ impl Store for SqlStore {
         let query = if let Some(known) = known {
             let mut query = self.query("update nodes set beat = beat + 1, seen_at = ");
             query.bind(now).push(" where ");
-            push_same_heartbeat(&mut query, known);
+            push_same_count(&mut query, known);
             (known.beat, known.seen_at) = (known.beat + 1, now);
             query
         } else {
@@ -232,7 +231,7 @@ impl Store for SqlStore {
     async fn remove_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {
         let remove = |node: &Node| {
             let mut query = self.query("delete from nodes where ");
-            push_same_heartbeat(&mut query, node);
+            push_same_count(&mut query, node);
             Write { query, rows: Some(1), conflict: format!("node {}", node.name) }
         };
         self.write(dead.iter().map(remove).collect()).await
@@ -251,7 +250,8 @@ impl Store for SqlStore {
         let Some(value) = self.setting(RECORDED_TIME).await? else { return Ok(None) };
         let recorded = instant(&value);
         if recorded.is_none() {
-            tracing::warn!(%value, "the setting {RECORDED_TIME} is no instant; it is recorded again soon");
+            // Each renewal of a lease reads it, and the next step that writes replaces it.
+            tracing::debug!(%value, "the setting {RECORDED_TIME} is no instant; the next step that writes records it again");
         }
         Ok(recorded)
     }

@@ -63,7 +63,7 @@ pub(super) enum Verdict {
     Right,
     /// Correct it.
     Wrong,
-    /// Observation again later.
+    /// Observe it again later.
     Unsettled,
 }
 

@@ -8,7 +8,7 @@ use support::Home;
 fn every_option_of_a_call_arrives_in_the_task() {
     let home = Home::new("");
     let _daemon = home.start();
-    let cases: [(&[&str], Value); 4] = [
+    let cases: [(&[&str], Value); 6] = [
         (&["--http", "https://example.org/x"], json!({"url": "https://example.org/x"})),
         (
             &[
@@ -54,6 +54,8 @@ fn every_option_of_a_call_arrives_in_the_task() {
             json!({"url": {"env": "HOOK_URL"}, "json": {"a": [1, null]}}),
         ),
         (&["--http", "http://x", "--json-body", "null"], json!({"url": "http://x", "json": null})),
+        (&["--http", "http://x", "--json-body", "{}"], json!({"url": "http://x", "json": {}})),
+        (&["--http", "http://x", "--json-body", "[]"], json!({"url": "http://x", "json": []})),
     ];
     for (number, (arguments, expected)) in cases.iter().enumerate() {
         let id = format!("job-{number}");
@@ -81,7 +83,7 @@ fn every_option_of_a_call_arrives_in_the_task() {
 fn a_call_that_makes_no_sense_is_refused_with_its_option() {
     let home = Home::new("");
     let _daemon = home.start();
-    let cases: [(&[&str], i32, &str); 14] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["--method", "PUT"], 2, "--http"),
         (&["--http", "http://x", "--builtin", "noop"], 2, "--builtin"),
         (&["--http", "http://x", "--", "/bin/true"], 2, "COMMAND"),
@@ -90,6 +92,10 @@ fn a_call_that_makes_no_sense_is_refused_with_its_option() {
         (&["--method", "PUT", "--", "/bin/true"], 2, "--method"),
         (&["--http", "http://x", "--body", "a", "--json-body", "1"], 2, "--json-body"),
         (&["--http", "http://x", "--json-body", "{"], 2, "'--json-body <JSON>': it is not JSON"),
+        (&["--http", "http://x", "--json-body", "{\"token\": \"hunter2\""], 2, "it is not JSON"),
+        (&["--http", "http://x", "--on-failure", "{}"], 1, "on_failure.type"),
+        // JSON with a control character stays faulty, although the error shows it escaped.
+        (&["--http", "http://x", "--json-body", "\"hunter2\n\""], 2, "control character"),
         (
             &["--http", "http://x", "--header", "X"],
             2,
@@ -98,7 +104,7 @@ fn a_call_that_makes_no_sense_is_refused_with_its_option() {
         (
             &["--http", "http://x", "--header", "X: a", "--secret-header", "X=env:B"],
             2,
-            "X is given twice",
+            "the header X is given twice",
         ),
         (&["--http", "http://x", "--connect-timeout", "soon"], 2, "is not a duration"),
         (&["--http", "example.org"], 1, "task.url: must be a URL of http or https"),

@@ -565,7 +565,7 @@ async fn a_command_that_may_not_be_signalled_is_not_reported_as_cancelled() {
     let pid = ready.next().await;
     client.cancel(text(&run, "id"), Some("enough")).await.unwrap();
     let said = || std::fs::read_to_string(home.log()).unwrap();
-    let expected = "a command cannot be signalled (that of another user needs CAP_KILL)";
+    let expected = "a signal could not be sent to a command (for another user's command, the daemon needs CAP_KILL)";
     while said().matches(expected).count() < 2 {
         tokio::task::yield_now().await;
     }

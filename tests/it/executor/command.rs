@@ -278,10 +278,10 @@ async fn settings_for_root_fail_permanently_when_the_daemon_is_not_root() {
     let cases = [
         (json!({"user": "root"}), format!("user: {lacks}")),
         (json!({"group": "root"}), format!("group: {lacks_group}")),
-        (json!({"nice": -3}), "nice cannot be set to -3: permission denied: the value exceeds the daemon's own limit".to_owned()),
+        (json!({"nice": -3}), "nice cannot be set to -3: permission denied: the daemon or the kernel allows less".to_owned()),
         (
             json!({"limits": {"files": 2_000_000_000}}),
-            "limits.files cannot be set to 2000000000: permission denied: the value exceeds the daemon's own limit".to_owned(),
+            "limits.files cannot be set to 2000000000: permission denied: the daemon or the kernel allows less".to_owned(),
         ),
     ];
     for (given, error) in cases {

@@ -174,7 +174,7 @@ async fn a_run_is_written_by_the_node_that_holds_it_and_by_no_other<S: Store>([a
 }
 
 async fn meet<S: Store>(store: &S, node: &str, seconds: i64) -> ClusterView {
-    store.heartbeat(node, at(0), at(seconds)).await.unwrap()
+    store.renew_lease(node, at(0), at(seconds)).await.unwrap()
 }
 
 fn node(name: &str, beat: i64, seen_at: Timestamp) -> Node {

@@ -73,7 +73,7 @@ layer! {
     latest_skips(jobs: &[Arc<Job>], reason: SkipReason) -> Vec<Run>;
     load_output(run_id: &RunId, attempt: u32) -> Option<Output>;
     count_in_flight_elsewhere(node: &str) -> Vec<(JobId, InFlightCount)>;
-    heartbeat(node: &str, started_at: Timestamp, now: Timestamp) -> ClusterView;
+    renew_lease(node: &str, started_at: Timestamp, now: Timestamp) -> ClusterView;
     remove_nodes(dead: &[Node]) -> ();
     paused_since() -> Option<Timestamp>;
     recorded_time() -> Option<Timestamp>;

@@ -10,6 +10,7 @@ mod prune;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::occurrences::{covers, last_occurrence};
 use punctual::clock::Timestamp;
 use punctual::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RunFilter};
 use punctual::job::{Job, JobId, JobState, Origin};
@@ -268,7 +269,7 @@ impl Store for MemoryStore {
         Ok(found.into_iter().collect())
     }
 
-    async fn heartbeat(
+    async fn renew_lease(
         &self,
         node: &str,
         started_at: Timestamp,
@@ -324,7 +325,7 @@ impl Store for MemoryStore {
         let scheduled = |job: &Arc<Job>| {
             let of_job =
                 tables.runs.values().filter(|run| run.job_id == job.id && run.anchor == job.anchor);
-            let last = of_job.filter_map(|run| run.last_scheduled_at()).max();
+            let last = of_job.filter_map(|run| last_occurrence(run)).max();
             ScheduledJob { job: (**job).clone(), last }
         };
         let page = tables.jobs.values().filter(|job| after.is_none_or(|after| job.id > *after));
@@ -414,7 +415,7 @@ impl Archive for MemoryStore {
                 filter.job_id.as_deref().is_none_or(|id| run.job_id.as_str() == id)
                     && filter.state.as_deref().is_none_or(|state| run.state.word() == state)
                     && !(filter.without_hooks && matches!(run.cause, Cause::Event { .. }))
-                    && filter.occurrence.is_none_or(|at| run.covers(at))
+                    && filter.occurrence.is_none_or(|at| covers(run, at))
                     && filter.since.is_none_or(|since| run.created_at >= since)
                     && filter.before.as_deref().is_none_or(|before| &*run.id.0 < before)
             });

@@ -176,7 +176,7 @@ fn limit(
 
 fn unsettable(field: &str, value: impl std::fmt::Display, error: Errno) -> CommandStartError {
     let why = if matches!(error, Errno::PERM | Errno::ACCESS) {
-        "permission denied: the value exceeds the daemon's own limit".to_owned()
+        "permission denied: the daemon or the kernel allows less".to_owned()
     } else {
         io::Error::from(error).to_string()
     };

@@ -56,7 +56,7 @@ pub(crate) enum ShimResult {
     /// The shim became the command.
     Executed,
     Refused(CommandStartError),
-    /// The shim ended without a word.
+    /// The shim ended without a result.
     Silent,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct SharedBlock(File);
 
 impl SharedBlock {
     pub(crate) fn with(request: &ShimRequest) -> io::Result<Self> {
-        Ok(Self(memory_file("punctual-order", &serde_json::to_vec(request)?)?))
+        Ok(Self(memory_file("punctual-request", &serde_json::to_vec(request)?)?))
     }
 
     /// The same block, as the stdin of the shim.

@@ -56,7 +56,7 @@ pub(crate) struct PoolSlots {
     arrivals: u64,
     /// When due retries were last moved into the queue.
     checked_at: Option<Timestamp>,
-    /// Most runs in the queue for which it takes due runs.
+    /// The queue takes due runs while it is shorter than this.
     queue_limit: usize,
     is_shared: bool,
     /// Whether runs can be handed over before a worker is free: threads take them from a queue of their own.
@@ -222,7 +222,8 @@ impl PoolSlots {
         if self.free() == 0 {
             return None;
         }
-        // Ahead of a free worker, only runs that may be repeated: with the others, a crash would lose a run that had not begun.
+        // While no worker is free, only runs that may be repeated are handed over: after a crash, any other run would be lost
+        // although it had not begun.
         let is_ahead = self.busy >= self.max_workers;
         let may_start = |waiting: &&WaitingRun| {
             may_start(waiting) && (!is_ahead || waiting.job.policy.on_crash == OnCrash::Rerun)

@@ -97,7 +97,7 @@ pub(super) struct ErrorTables {
     pub(super) denied: ErrorCodes,
     /// The database refuses a value, and would refuse it again.
     pub(super) refused_value: ErrorCodes,
-    /// The server takes no writes, ends, or cannot be reached by what stands before it: all connections may be affected.
+    /// The server takes no writes, ends, or cannot be reached by the proxy before it: all connections may be affected.
     pub(super) whole_server: ErrorCodes,
     /// A table does not exist.
     pub(super) missing_table: ErrorCodes,

@@ -62,7 +62,7 @@ const ERRORS: ErrorTables = ErrorTables {
 /// Every statement of a transaction sees what others have committed, as in `PostgreSQL`, and no gaps are locked.
 const ISOLATION: &str = "set session transaction isolation level read committed";
 /// A node that is stopped in the middle of a transaction must not hold its rows for longer. `MySQL` has no limit for that:
-/// there, a session ends that was idle for many times the interval of heartbeats.
+/// there, a session ends that was idle for many times the interval of renewals.
 const IDLE_LIMIT: &str =
     "set session wait_timeout = 30 /*M!100301 , idle_transaction_timeout = 2 */";
 

@@ -37,7 +37,7 @@ impl DatabaseFileId {
     }
 }
 
-/// How long to wait for a lock whose process cannot be seen. A daemon that was killed while it started a command leaves its
+/// How long to wait for a lock whose holder is not in /proc/locks. A daemon that was killed while it started a command leaves its
 /// lock to the child process until that has become the command, for some milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);

@@ -8,7 +8,7 @@ use crate::store::sql::value::SqlRow;
 
 pub(crate) static NODES: SqlTable<Node, Node> = SqlTable::new("nodes", &[COLUMNS]);
 
-/// The instants are for people. Whether a node is alive is judged by whether its heartbeat changes.
+/// The instants are for people. Whether a node is alive is judged by whether its count of renewals changes.
 const COLUMNS: Section<Node, Node> = columns! {
     "name": |node, to| to.text(Some(&node.name)) => |row, node| node.name = row.key(RowReader::text);
     "beat": |node, to| to.integer(Some(node.beat)) => |row, node| node.beat = row.key(|row| row.number(0));

@@ -144,7 +144,7 @@ async fn a_malformed_response_is_a_temporary_failure() {
         ("HTTP/1.1 2", "gave no valid answer: connection closed before message completed"),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
-            "broke off its answer: end of file before message length reached",
+            "ended the connection before its answer was complete: end of file before message length reached",
         ),
     ];
     for (text, error) in cases {
@@ -156,7 +156,7 @@ async fn a_malformed_response_is_a_temporary_failure() {
             "{text}"
         );
     }
-    let reset = "broke off its answer: Connection reset by peer (os error 104)";
+    let reset = "ended the connection before its answer was complete: Connection reset by peer (os error 104)";
     let half = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf";
     let web = Web::start(move |_| vec![Step::Send(half.to_owned()), Step::Reset]).await;
     let completion = bench().call(json!({"url": web.url("/")})).await;

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{bench, failure, result};
 use support::pools::{Bench, http_call};
+use support::port::Port;
 use support::web::{Asked, Step, Web, answer};
 use support::{Home, PATIENCE};
 
@@ -28,9 +29,8 @@ fn drip(_: &Asked) -> Vec<Step> {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_a_failure_that_may_pass() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let port = Port::reserve();
+    let address = format!("127.0.0.1:{}", port.number());
     let mut bench = bench();
     let completion = bench.call(json!({"url": format!("http://{address}/secret-path")})).await;
     let expected = format!("could not connect to {address}: Connection refused (os error 111)");
@@ -213,7 +213,11 @@ async fn a_call_that_cannot_be_made_is_a_failure_that_may_pass() {
             "",
             "the secret in the environment variable PUNCTUAL_NO_SUCH cannot be read",
         ),
-        (with_header.clone(), "two\nlines", "the value of the header X-Key is not one"),
+        (
+            with_header.clone(),
+            "two\nlines",
+            "the value of the header X-Key has characters that a header cannot have",
+        ),
         (json!({"url": {"file": secret}}), "hunter2", "the URL must be a URL of http or https"),
         (json!({"url": {"file": secret}}), "http://:hunter2", "the URL must be a URL with a host"),
     ];

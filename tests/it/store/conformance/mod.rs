@@ -653,7 +653,7 @@ async fn runs_of_a_node_that_is_not_known_are_found<S: Store + Archive>(store: S
     let gone = async |but| store.runs_in_flight(Holder::Gone { but }).await.unwrap();
     assert_eq!(gone("here").await, std::slice::from_ref(&held), "it is not known");
     assert_eq!(gone("there").await, [], "who asks is not gone");
-    let meeting = store.heartbeat("there", at(0), at(1)).await.unwrap();
+    let meeting = store.renew_lease("there", at(0), at(1)).await.unwrap();
     // On a store of one node, a name that a crash has left there is no other node.
     let found = gone("here").await;
     assert_eq!(found.is_empty(), store.is_shared(), "now it is known");
