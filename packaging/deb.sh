@@ -1,11 +1,11 @@
 #!/bin/sh
 # Builds the Debian package from a binary that is already built: packaging/deb.sh [BINARY [FOLDER]]
-# By default from target/release/punctual into target/debian. REVISION is the Debian revision, 1 by default.
+# By default from target/dist/punctual into target/debian. REVISION is the Debian revision, 1 by default.
 # It needs dpkg-dev and binutils.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
-binary=${1:-target/release/punctual}
+binary=${1:-target/dist/punctual}
 folder=${2:-target/debian}
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)-${REVISION:-1}
 architecture=$(dpkg --print-architecture)

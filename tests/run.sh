@@ -54,6 +54,8 @@ step bash tests/apscheduler/setup.sh
 step cargo fmt --all --check
 step cargo clippy --quiet --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --quiet --no-deps --document-private-items
+# Most tests wait for a process or a database more than they compute.
+export RUST_TEST_THREADS=$((2 * $(nproc)))
 step cargo test --no-fail-fast 2>&1 | tee "$log"
 # The same commands in cgroups, where this user may make some.
 PUNCTUAL_CGROUP=1 step cargo test --test command_torture 2>&1 | tee -a "$log"
