@@ -44,14 +44,14 @@ pub fn parse() -> Result<CliArguments, ExitCode> {
             return Ok(CliArguments { client, verb });
         }
     }
-    CliArguments::try_parse().or_else(|error| {
+    CliArguments::try_parse().map_err(|error| {
         // The error quotes what was typed, so it is read again without control characters.
         let escape = |word: OsString| match word.to_str() {
             Some(text) => escaped(text).into_owned().into(),
             None => word,
         };
         let escaped = CliArguments::try_parse_from(std::env::args_os().map(escape));
-        Err(refuse(&hide_value(escaped.err().unwrap_or(error))))
+        refuse(&hide_value(escaped.err().unwrap_or(error)))
     })
 }
 

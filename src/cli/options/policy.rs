@@ -40,7 +40,7 @@ pub(super) struct PolicyOptions {
     /// Among the runs that wait for a worker, those of the highest priority start first [default: 0]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     priority: Option<i32>,
-    /// Whether a finished job is removed at once or kept [default: removed after finished_jobs_seconds of [retention]]
+    /// Whether a finished job is removed at once or kept [default: removed after finished_jobs_seconds]
     #[arg(long, value_name = "RULE", value_parser = PossibleValuesParser::new(OnFinish::WORDS))]
     on_finish: Option<String>,
     #[command(flatten, next_help_heading = "Notifications")]

@@ -1,10 +1,10 @@
 //! The statistics as the test's own SQL counts them, and as they are published.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use punctual::toutiao::counters::{Counters, Member};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::site::Site;
 
