@@ -133,10 +133,12 @@ impl Run {
         self.state = RunState::Skipped { reason, last_scheduled_at, count: 1 };
     }
 
-    /// Makes a run that was in flight during a crash pending again. If it was running, this is the next attempt.
-    pub fn retry_after_crash(&mut self) {
+    /// Makes a run that was in flight during a crash pending again. If it was running, this is the next attempt, and it
+    /// need not wait for anything: what was due before it started is due now, also if the clock was set back since.
+    pub fn retry_after_crash(&mut self, now: Timestamp) {
         if matches!(self.state, RunState::Running { .. }) {
             self.attempt = self.attempt.saturating_add(1);
+            self.due_at = self.due_at.min(now);
         }
         self.state = RunState::Pending;
     }

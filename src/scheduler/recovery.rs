@@ -131,7 +131,7 @@ pub(super) async fn recover<S: Store, X: Executor>(
                 match may_rerun(rules, job, &run, interruption) {
                     Rerun::Yes => {
                         step.end_attempt(&lost(run.clone(), started_at, now, why.to_owned()));
-                        run.retry_after_crash();
+                        run.retry_after_crash(now);
                         recovered.rerun += 1;
                     }
                     Rerun::No(limit) => {

@@ -120,6 +120,17 @@ async fn a_retry_waits_for_no_clock_that_was_set_back() {
 }
 
 #[tokio::test]
+async fn a_run_that_a_crash_interrupted_waits_for_no_clock_that_was_set_back() {
+    let mut world = World::new(1).await;
+    let retry = json!({"max_attempts": 3, "delay": 5, "max_delay": 3600});
+    world.add(job(&once(&json!({"retry": retry}))), at(0)).await;
+    world.tick(at(10)).await;
+    world.crash(at(-60)).await;
+    world.tick(at(-60)).await;
+    assert_eq!(world.starts_with_attempts(), ["a 1", "a 2"], "it was due before it started");
+}
+
+#[tokio::test]
 async fn a_run_between_two_attempts_is_an_instance_of_its_job() {
     let mut world = World::new(2).await;
     let retry = json!({"max_attempts": 2, "delay": 15});

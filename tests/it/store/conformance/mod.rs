@@ -610,7 +610,7 @@ async fn of_two_writes_to_a_run_in_one_commit_the_later_counts<S: Store + Archiv
     store.commit(vec![insert_job(&job(&json!({"id": "a"}))), insert_run(&twice)]).await.unwrap();
     twice.start(at(11));
     let first = update_run(&twice);
-    twice.retry_after_crash();
+    twice.retry_after_crash(at(12));
     store.commit(vec![first, update_run(&twice)]).await.unwrap();
     assert_eq!(in_flight(&store).await, [twice]);
 }
