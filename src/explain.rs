@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::clock::{Timestamp, duration_words as duration, rfc3339};
-use crate::job::{Job, JobState};
+use crate::job::{Job, JobState, Pause};
 use crate::run::{Outcome, Run, RunState, SkipReason};
 
 /// A start that is later than this was waiting for something else than the machine.
@@ -27,8 +27,8 @@ pub struct ExplainInputs<'a> {
     pub row: Option<Run>,
     /// The job's newest run, if it was started by a request after that occurrence.
     pub manual_run: Option<Run>,
-    /// When the scheduler was paused, if it is.
-    pub paused_since: Option<Timestamp>,
+    /// The pause of the scheduler, if it is paused.
+    pub scheduler_pause: Option<&'a Pause>,
     pub now: Timestamp,
 }
 
@@ -132,11 +132,20 @@ impl ExplainInputs<'_> {
             JobState::Paused { .. } => "the job is paused".to_owned(),
             JobState::Broken { reason, .. } => format!("the job is broken: {reason}"),
             JobState::Finished => "the job was finished, or its row is no longer kept".to_owned(),
-            JobState::Active { .. } => match self.paused_since {
-                Some(since) => format!("the scheduler is paused since {}", self.show(since)),
+            JobState::Active { .. } => match self.scheduler_pause {
+                Some(pause) => format!("the scheduler is paused{}", self.of_pause(pause)),
                 None => "it is due, and waits for its executor or for the store".to_owned(),
             },
         }
+    }
+
+    /// Since when something is paused, by whom, until when and why.
+    fn of_pause(&self, pause: &Pause) -> String {
+        let since = format!(" since {}", self.show(pause.since));
+        let by = pause.by.as_ref().map(|by| format!(" by {by}"));
+        let until = pause.until.map(|until| format!(" until {}", self.show(until)));
+        let reason = pause.reason.as_ref().map(|reason| format!(" ({reason})"));
+        std::iter::once(since).chain([by, until, reason].into_iter().flatten()).collect()
     }
 
     fn of_row(&self, row: &Run, due: &str) -> String {
@@ -241,15 +250,21 @@ impl ExplainInputs<'_> {
     }
 
     fn what_comes_next(&self) -> String {
-        match (&self.job.state, self.paused_since) {
+        match (&self.job.state, self.scheduler_pause) {
             (JobState::Active { next }, None) => {
                 format!("It runs next at {}.", self.show(next.due_at))
             }
-            (JobState::Active { .. }, Some(since)) => format!(
-                "It does not run before the scheduler is resumed, which is paused since {}.",
-                self.show(since)
+            (JobState::Active { .. }, Some(pause)) => format!(
+                "It does not run before the scheduler is resumed, which is paused{}.",
+                self.of_pause(pause)
             ),
-            (JobState::Paused { .. }, _) => "It does not run before it is resumed.".to_owned(),
+            (JobState::Paused { .. }, _) => match &self.job.pause {
+                Some(pause) => format!(
+                    "It does not run before it is resumed: it is paused{}.",
+                    self.of_pause(pause)
+                ),
+                None => "It does not run before it is resumed.".to_owned(),
+            },
             (JobState::Finished, _) => "It does not run again: it is finished.".to_owned(),
             (JobState::Broken { reason, .. }, _) => {
                 format!("It does not run before it is repaired: {reason}.")

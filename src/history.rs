@@ -158,8 +158,10 @@ impl History {
             let is_after = occurrence.is_none_or(|at| run.created_at > at);
             run.cause == Cause::Manual && is_after && run.created_at <= asked
         });
-        let paused_since = self.handle.status().paused_since;
-        Ok(explain(ExplainInputs { job, asked, occurrence, row, manual_run, paused_since, now }))
+        let pause = self.handle.status().pause;
+        let scheduler_pause = pause.as_deref();
+        let facts = ExplainInputs { job, asked, occurrence, row, manual_run, scheduler_pause, now };
+        Ok(explain(facts))
     }
 
     async fn newest_row(&self, job: &Job, filter: RunFilter) -> Result<Option<Run>, HistoryError> {

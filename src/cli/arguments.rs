@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
-use serde_json::Number;
+use serde_json::{Number, Value, json};
 
 use super::console::Console;
 use super::error::CliError;
@@ -215,11 +215,13 @@ pub enum ClientCommand {
         /// The job's id
         id: String,
     },
-    /// Pause jobs: they do not fire until they are resumed
-    #[command(after_help = "Examples:\n  punctual pause backup fix\n  punctual pause --all\n\n\
+    /// Pause jobs: they do not fire until they are resumed, or until the pause ends
+    #[command(after_help = "Examples:\n  punctual pause backup fix\n  \
+        punctual pause backup --for 2h --reason 'the disk is replaced'\n  punctual pause --all --until 'tomorrow 06:00'\n\n\
+        A job that is paused already gets the new end; its reason stays if no other one is given.\n\
         With --all the scheduler itself pauses, also over a restart: no job fires, what waits or runs goes on, and \
         jobs can be run by hand.")]
-    Pause(ChosenJobs),
+    Pause(PauseArguments),
     /// Resume jobs, from now on
     #[command(after_help = "Examples:\n  punctual resume backup\n  punctual resume --all\n\n\
         With --all the scheduler itself resumes: what fell due meanwhile is late, and each job's misfire_grace_time \
@@ -330,6 +332,35 @@ pub struct ChosenJobs {
     /// The scheduler as a whole instead of single jobs
     #[arg(long, conflicts_with = "ids")]
     pub all: bool,
+}
+
+/// Arguments of `pause`.
+#[derive(Debug, Args)]
+pub struct PauseArguments {
+    #[command(flatten)]
+    pub(super) chosen: ChosenJobs,
+    /// Why: it is shown with what is paused
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Resume by itself after this time
+    #[arg(long = "for", value_name = "DURATION", value_parser = seconds, conflicts_with = "until")]
+    time: Option<Number>,
+    /// Resume by itself at this time, such as 16:30 (the next one), 'tomorrow 06:00', '2026-12-06 16:30'; without an
+    /// offset it is in the daemon's zone
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+}
+
+impl PauseArguments {
+    /// Whether the pause ends by itself.
+    pub(super) fn has_end(&self) -> bool {
+        self.time.is_some() || self.until.is_some()
+    }
+
+    /// The terms of the pause, as they are sent.
+    pub(super) fn terms(&self) -> Value {
+        json!({"reason": self.reason, "for": self.time, "until": self.until})
+    }
 }
 
 /// Arguments of `log-level`.

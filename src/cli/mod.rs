@@ -22,7 +22,8 @@ mod view;
 
 pub use arguments::{
     CheckArguments, ChosenJobs, CliArguments, ClientArguments, ClientCommand, LogLevelArguments,
-    LogsArguments, MigrateArguments, PreviewArguments, RunsArguments, ServeArguments, Verb, parse,
+    LogsArguments, MigrateArguments, PauseArguments, PreviewArguments, RunsArguments,
+    ServeArguments, Verb, parse,
 };
 pub use check::view_of_check;
 pub use console::{Console, note, report};
@@ -90,13 +91,7 @@ async fn call(client: &Client, command: ClientCommand, console: &Console) -> Res
             console.show(&page, |page| view::jobs(page, &zone, now))
         }
         ClientCommand::Show { id } => show(client, &id, console, now).await,
-        ClientCommand::Pause(ChosenJobs { all: true, .. }) => {
-            let answer = client.pause_all().await?;
-            console.show(&answer, |_| "paused the scheduler".to_owned())
-        }
-        ClientCommand::Pause(ChosenJobs { ids, .. }) => {
-            for_each(&ids, console, async |id| Ok(client.pause(id).await?), "paused").await
-        }
+        ClientCommand::Pause(arguments) => pause(client, &arguments, console, now).await,
         ClientCommand::Resume(ChosenJobs { all: true, .. }) => {
             let answer = client.resume_all().await?;
             console.show(&answer, |_| "resumed the scheduler".to_owned())
@@ -143,6 +138,34 @@ async fn call(client: &Client, command: ClientCommand, console: &Console) -> Res
     }
 }
 
+/// Pauses jobs, or the scheduler as a whole.
+async fn pause(
+    client: &Client,
+    arguments: &PauseArguments,
+    console: &Console,
+    now: Timestamp,
+) -> Result<(), CliError> {
+    let terms = arguments.terms();
+    // People see an end in the zone in which they may have given it.
+    let zone = if arguments.has_end() && !console.is_json() {
+        time_context::daemon_zone(client).await?
+    } else {
+        Zone::utc()
+    };
+    if arguments.chosen.all {
+        let answer = client.pause_all_with(&terms).await?;
+        return console.show(&answer, |answer| {
+            format!("paused the scheduler{}", view::pause_end(answer, "paused_until", &zone, now))
+        });
+    }
+    let call = async |id: &str| Ok(client.pause_with(id, &terms).await?);
+    let paused = |id: &str, job: &Value| {
+        let pause = job.get("pause").cloned().unwrap_or_default();
+        format!("paused {}{}", escaped(id), view::pause_end(&pause, "until", &zone, now))
+    };
+    for_each_shown(&arguments.chosen.ids, console, call, paused).await
+}
+
 /// Shows a job; people also see its latest runs.
 async fn show(
     client: &Client,
@@ -179,10 +202,20 @@ async fn for_each(
     call: impl AsyncFn(&str) -> Result<Value, CliError>,
     done: &str,
 ) -> Result<(), CliError> {
+    for_each_shown(ids, console, call, |id, _| format!("{done} {}", escaped(id))).await
+}
+
+/// As [`for_each`], where `view` says what was done.
+async fn for_each_shown(
+    ids: &[String],
+    console: &Console,
+    call: impl AsyncFn(&str) -> Result<Value, CliError>,
+    view: impl Fn(&str, &Value) -> String,
+) -> Result<(), CliError> {
     let mut failed = Vec::new();
     for id in ids {
         match call(id).await {
-            Ok(answer) => console.show(&answer, |_| format!("{done} {}", escaped(id)))?,
+            Ok(answer) => console.show(&answer, |answer| view(id, answer))?,
             Err(error) if error.ends_all() || ids.len() == 1 => return Err(error),
             Err(error) => {
                 console.complain(&error);

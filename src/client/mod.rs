@@ -87,6 +87,11 @@ impl Client {
         self.call(Method::POST, &format!("{}/pause", job_path(id)), None).await
     }
 
+    /// Pauses a job on these terms: an object that may have `reason`, and `until` or `for`.
+    pub async fn pause_with(&self, id: &str, terms: &Value) -> Result<Value, ClientError> {
+        self.call(Method::POST, &format!("{}/pause", job_path(id)), Some(terms)).await
+    }
+
     /// Resumes a job.
     pub async fn resume(&self, id: &str) -> Result<Value, ClientError> {
         self.call(Method::POST, &format!("{}/resume", job_path(id)), None).await
@@ -100,6 +105,11 @@ impl Client {
     /// Pauses the scheduler: no job fires.
     pub async fn pause_all(&self) -> Result<Value, ClientError> {
         self.call(Method::POST, "/v1/scheduler/pause", None).await
+    }
+
+    /// Pauses the scheduler on these terms, as [`Client::pause_with`] pauses a job.
+    pub async fn pause_all_with(&self, terms: &Value) -> Result<Value, ClientError> {
+        self.call(Method::POST, "/v1/scheduler/pause", Some(terms)).await
     }
 
     /// Resumes the scheduler.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::clock::{Timestamp, rfc3339};
+use crate::job::Pause;
 use crate::printable::shortened;
 use crate::scheduler::handle::{Delay, Status};
 
@@ -78,8 +79,6 @@ pub struct ReportedConditions(watch::Sender<Reports>);
 #[derive(Debug, Clone, Default)]
 pub struct Reports {
     conditions: BTreeMap<ConditionKind, Condition>,
-    /// When a request to this daemon paused the scheduler, and who sent it.
-    paused: Option<(Timestamp, String)>,
 }
 
 impl ReportedConditions {
@@ -93,24 +92,6 @@ impl ReportedConditions {
     /// Withdraws the condition of this kind.
     pub fn clear(&self, kind: ConditionKind) {
         self.0.send_if_modified(|reports| reports.conditions.remove(&kind).is_some());
-    }
-
-    /// Reports who paused the scheduler.
-    pub(super) fn set_paused(&self, since: Timestamp, by: String) {
-        self.0.send_if_modified(|reports| {
-            let is_new = reports.paused.as_ref().is_none_or(|(known, _)| *known != since);
-            if is_new {
-                reports.paused = Some((since, by));
-            }
-            is_new
-        });
-    }
-
-    /// Who paused the scheduler at this time; none if the request went to another node or to an earlier daemon.
-    pub(super) fn paused_by(&self, since: Timestamp) -> Option<String> {
-        let reports = self.0.borrow();
-        let (_, by) = reports.paused.as_ref().filter(|(known, _)| *known == since)?;
-        Some(by.clone())
     }
 
     /// A receiver that is notified of each change.
@@ -150,13 +131,8 @@ pub fn conditions(
         (None, Some(error)) => add(ConditionKind::Store, error, None),
         (None, None) => {}
     }
-    if let Some(since) = status.paused_since {
-        let by = reported.paused_by(since).map(|by| format!(" by {by}")).unwrap_or_default();
-        add(
-            ConditionKind::Paused,
-            &format!("the scheduler was paused{by}: no job fires"),
-            Some(since),
-        );
+    if let Some(pause) = &status.pause {
+        add(ConditionKind::Paused, &pause_message(pause), Some(pause.since));
     }
     let broken = jobs.and_then(|jobs| jobs.iter().find(|(state, _)| state == "broken"));
     match broken {
@@ -179,6 +155,14 @@ pub fn conditions(
     }
     found.sort_by_key(|condition| condition.kind);
     found
+}
+
+fn pause_message(pause: &Pause) -> String {
+    let by = pause.by.as_ref().map(|by| format!(" by {by}"));
+    let until = pause.until.map(|until| format!(" until {}", rfc3339(until)));
+    let reason = pause.reason.as_ref().map(|reason| format!(" ({reason})"));
+    let [by, until, reason] = [by, until, reason].map(Option::unwrap_or_default);
+    format!("the scheduler was paused{by}{until}{reason}: no job fires")
 }
 
 /// Why the loop makes no progress, if it is late by more than [`LATENESS_MAX`].
@@ -205,7 +189,10 @@ pub(super) fn health(conditions: &[Condition]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::job::PauseTerms;
     use crate::scheduler::handle::{ClockCorrection, PoolStatus};
 
     fn at(second: i64) -> Timestamp {
@@ -258,13 +245,13 @@ mod tests {
             "jobs.toml:3: no\nsecond line",
             Some(at(-9)),
         ));
-        reported.set_paused(at(-60), "uid 7".to_owned());
-        reported.set_paused(at(-60), "uid 8, who asked for it again".to_owned());
+        let by = Some("uid 7".to_owned());
+        let terms = PauseTerms { by, ..PauseTerms::default() };
         let correction =
             ClockCorrection { recorded: at(9), found_at: at(0), jobs: 3, is_done: false };
         let status = Status {
             store_error: Some("the store is unavailable: gone".to_owned()),
-            paused_since: Some(at(-60)),
+            pause: Some(Arc::new(Pause::new(at(-60), terms))),
             clock: Some(correction),
             pools: vec![pool(Some(at(-301)))],
             ..Status::default()
@@ -299,6 +286,19 @@ mod tests {
         assert_eq!(of(&Status::default(), Some(delayed(6, None)))[0], format!("stuck: {step}"));
         let waits = format!("store: {step}: it waits for the store");
         assert_eq!(of(&Status::default(), Some(delayed(6, Some(2))))[0], waits);
+    }
+
+    #[test]
+    fn a_pause_says_who_asked_for_it_until_when_and_why() {
+        let pause = Pause {
+            since: at(-60),
+            until: Some(at(0)),
+            by: Some("ada (uid 7)".to_owned()),
+            reason: Some("new disk".to_owned()),
+        };
+        let message = "the scheduler was paused by ada (uid 7) until 2027-01-15T08:00:00.000000Z (new disk): \
+             no job fires";
+        assert_eq!(pause_message(&pause), message);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) async fn status(State(api): State<Api>, _: NoInput) -> Json<Value> {
     let (conditions, not_ready) = health::examine(&api, jobs.as_deref()).await;
     let scheduler = api.handle.status();
     let report = StatusReport {
-        state: match scheduler.paused_since {
+        state: match scheduler.pause {
             _ if scheduler.draining => "draining",
             _ if conditions.iter().any(|found| found.kind == ConditionKind::Starting) => "starting",
             Some(_) => "paused",
@@ -30,7 +30,6 @@ pub(super) async fn status(State(api): State<Api>, _: NoInput) -> Json<Value> {
         },
         not_ready,
         conditions: &conditions,
-        paused_by: scheduler.paused_since.and_then(|since| api.reported.paused_by(since)),
         store_error: scheduler.store_error.clone().or(read_error),
         scheduler,
         jobs,

@@ -140,7 +140,6 @@ impl OpeningStore {
             conditions: &[Condition::new(problem.reason, &problem.message, None)],
             not_ready: Some(problem),
             scheduler: Status { pools: pools.collect(), ..Status::default() },
-            paused_by: None,
             store_error: self.store_error.clone(),
             jobs: None,
             declared: &self.declared,

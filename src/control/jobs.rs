@@ -12,16 +12,17 @@ use serde_json::{Value, json};
 use super::Api;
 use super::audit::Caller;
 use super::error::{ApiError, JsonAnswer};
+use super::pause::pause_terms;
 use super::request::{
-    JobAction, JobPath, NoInput, QueryParams, RawBody, check_state, check_text, definition,
-    page_limit,
+    JSON_BYTES_MAX, JobAction, JobPath, NoInput, QueryParams, RawBody, check_state, check_text,
+    definition, page_limit,
 };
 use crate::clock::{Timestamp, rfc3339};
 use crate::filter::JobFilter;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
 use crate::job::admission::{Rules, warnings};
-use crate::job::{Definition, Job, JobId, JobState, JobView, Origin};
+use crate::job::{Definition, Job, JobId, JobState, JobView, Origin, Pause, PauseTerms, PauseView};
 use crate::scheduler::request::{Addition, Existing};
 
 #[derive(Debug, Deserialize)]
@@ -52,7 +53,9 @@ pub(super) async fn list(
     let page = api.history.jobs(filter).await?;
     let jobs = page.rows.iter().map(Job::shown).collect();
     let next_cursor = page.next_cursor.as_deref();
-    Ok(Json(JobPage { jobs, next_cursor, scheduler_paused: scheduler_pause(&api) }).into_response())
+    let pause = scheduler_pause(&api);
+    let scheduler_paused = pause.as_deref().map(Pause::shown);
+    Ok(Json(JobPage { jobs, next_cursor, scheduler_paused }).into_response())
 }
 
 /// A page of jobs. It is serialised directly, because building a JSON value first would take much more memory.
@@ -60,7 +63,7 @@ pub(super) async fn list(
 struct JobPage<'a> {
     jobs: Vec<JobView<'a>>,
     next_cursor: Option<&'a str>,
-    scheduler_paused: Option<SchedulerPause>,
+    scheduler_paused: Option<PauseView<'a>>,
 }
 
 pub(super) async fn add(
@@ -106,7 +109,10 @@ pub(super) fn admit(
     };
     let job = rules.admit(definition, Origin::Socket, now)?;
     rules.check_requester(&job, caller.uid())?;
-    let job = Box::new(Job { requester: caller.uid(), ..job });
+    let is_paused = matches!(job.state, JobState::Paused { .. });
+    let terms = PauseTerms { by: caller.name(), ..PauseTerms::default() };
+    let pause = is_paused.then(|| Arc::new(Pause::new(now, terms)));
+    let job = Box::new(Job { requester: caller.uid(), pause, ..job });
     Ok(Addition { job, existing })
 }
 
@@ -118,7 +124,7 @@ async fn find_job(api: &Api, id: &JobId) -> Result<Job, ApiError> {
 pub(super) async fn show(State(api): State<Api>, JobPath(id): JobPath, _: NoInput) -> JsonAnswer {
     let mut job = find_job(&api, &id).await?.to_value();
     if let (Some(pause), Some(fields)) = (scheduler_pause(&api), job.as_object_mut()) {
-        fields.insert("scheduler_paused".to_owned(), json!(pause));
+        fields.insert("scheduler_paused".to_owned(), json!(pause.shown()));
     }
     Ok(Json(job))
 }
@@ -148,9 +154,15 @@ pub(super) async fn remove(JobAction { api, caller, id }: JobAction) -> JsonAnsw
     Ok(Json(change.finish(api.handle.remove(id).await)?.to_value()))
 }
 
-pub(super) async fn pause(JobAction { api, caller, id }: JobAction) -> JsonAnswer {
+pub(super) async fn pause(
+    State(api): State<Api>,
+    caller: Caller,
+    JobPath(id): JobPath,
+    RawBody(body): RawBody<JSON_BYTES_MAX>,
+) -> JsonAnswer {
+    let terms = pause_terms(&body, &api, &caller)?;
     let change = caller.begin("pause").of_job(&id);
-    Ok(Json(change.finish(api.handle.pause(id).await)?.to_value()))
+    Ok(Json(change.finish(api.handle.pause(id, terms).await)?.to_value()))
 }
 
 pub(super) async fn resume(JobAction { api, caller, id }: JobAction) -> JsonAnswer {
@@ -166,34 +178,36 @@ pub(super) async fn run(
     Ok((StatusCode::ACCEPTED, Json(run.to_value())))
 }
 
-pub(super) async fn pause_all(State(api): State<Api>, caller: Caller, _: NoInput) -> JsonAnswer {
-    let by = caller.name();
+pub(super) async fn pause_all(
+    State(api): State<Api>,
+    caller: Caller,
+    RawBody(body): RawBody<JSON_BYTES_MAX>,
+) -> JsonAnswer {
+    let terms = pause_terms(&body, &api, &caller)?;
     let change = caller.begin("pause-all");
-    let since = change.finish(api.handle.pause_all().await)?;
-    if let (Some(since), Some(by)) = (since, by) {
-        api.reported.set_paused(since, by);
-    }
-    Ok(scheduler_state(since))
+    let pause = change.finish(api.handle.pause_all(terms).await)?;
+    Ok(scheduler_state(pause.as_deref()))
 }
 
 pub(super) async fn resume_all(State(api): State<Api>, caller: Caller, _: NoInput) -> JsonAnswer {
     let change = caller.begin("resume-all");
-    Ok(scheduler_state(change.finish(api.handle.resume_all().await)?))
+    let pause = change.finish(api.handle.resume_all().await)?;
+    Ok(scheduler_state(pause.as_deref()))
 }
 
-fn scheduler_state(since: Option<Timestamp>) -> Json<Value> {
-    let state = if since.is_some() { "paused" } else { "running" };
-    Json(json!({"state": state, "paused_since": since.map(rfc3339)}))
+/// The state of the scheduler. The fields of its pause are those of the status.
+fn scheduler_state(pause: Option<&Pause>) -> Json<Value> {
+    let state = if pause.is_some() { "paused" } else { "running" };
+    Json(json!({
+        "state": state,
+        "paused_since": pause.map(|pause| rfc3339(pause.since)),
+        "paused_until": pause.and_then(|pause| pause.until).map(rfc3339),
+        "paused_by": pause.and_then(|pause| pause.by.as_deref()),
+        "pause_reason": pause.and_then(|pause| pause.reason.as_deref()),
+    }))
 }
 
-/// A pause of the scheduler as a whole: no job fires, whatever its own state.
-#[derive(Serialize)]
-struct SchedulerPause {
-    since: String,
-    by: Option<String>,
-}
-
-fn scheduler_pause(api: &Api) -> Option<SchedulerPause> {
-    let since = api.handle.status().paused_since?;
-    Some(SchedulerPause { since: rfc3339(since), by: api.reported.paused_by(since) })
+/// The pause of the scheduler as a whole: no job fires, whatever its own state.
+fn scheduler_pause(api: &Api) -> Option<Arc<Pause>> {
+    api.handle.status().pause
 }

@@ -20,6 +20,7 @@ mod jobs;
 pub mod listener;
 pub mod log;
 mod output;
+mod pause;
 mod previews;
 mod request;
 mod runs;

@@ -21,8 +21,6 @@ pub(super) struct StatusReport<'a> {
     /// Everything that is wrong.
     pub(super) conditions: &'a [Condition],
     pub(super) scheduler: Status,
-    /// Who paused the scheduler; none if that is not known.
-    pub(super) paused_by: Option<String>,
     /// Why the store cannot be used, if it cannot.
     pub(super) store_error: Option<String>,
     /// How many jobs are in each state; none if that is not known.
@@ -35,6 +33,7 @@ pub(super) struct StatusReport<'a> {
 impl StatusReport<'_> {
     pub(super) fn to_value(&self, now: Timestamp) -> Value {
         let Self { scheduler, info, rules, .. } = self;
+        let pause = scheduler.pause.as_deref();
         let executors: Vec<Value> =
             scheduler.pools.iter().map(|pool| executor(pool, rules)).collect();
         let jobs = self.jobs.as_ref().map(|counts| {
@@ -46,8 +45,10 @@ impl StatusReport<'_> {
             "ready": self.not_ready.is_none(),
             "not_ready": self.not_ready,
             "health": condition::health(self.conditions),
-            "paused_since": scheduler.paused_since.map(rfc3339),
-            "paused_by": self.paused_by,
+            "paused_since": pause.map(|pause| rfc3339(pause.since)),
+            "paused_until": pause.and_then(|pause| pause.until).map(rfc3339),
+            "paused_by": pause.and_then(|pause| pause.by.as_deref()),
+            "pause_reason": pause.and_then(|pause| pause.reason.as_deref()),
             "clock_correction": scheduler.clock.map(|clock| json!({
                 "recorded": rfc3339(clock.recorded),
                 "found_at": rfc3339(clock.found_at),

@@ -214,7 +214,7 @@ fn sentence(
         let jobs = jobs.map(|jobs| jobs.iter().map(|(_, count)| count).sum::<u64>());
         let jobs =
             jobs.map(|count| format!("{count} {}, ", if count == 1 { "job" } else { "jobs" }));
-        let next = status.next_due.filter(|_| status.paused_since.is_none());
+        let next = status.next_due.filter(|_| status.pause.is_none());
         let next = next.map(|at| format!(", next due {}", local(at)));
         let [jobs, next] = [jobs, next].map(Option::unwrap_or_default);
         parts.push(format!("{jobs}{running} running{next}"));
@@ -224,7 +224,10 @@ fn sentence(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::job::{Pause, PauseTerms};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_timestamp(1_800_000_000 + second, 0).unwrap()
@@ -242,7 +245,7 @@ mod tests {
         let one = [("active".to_owned(), 1)];
         assert_eq!(sentence(&Status::default(), Some(&one), &[], &Zone::utc()), "1 job, 0 running");
         assert_eq!(sentence(&Status::default(), None, &[], &Zone::utc()), "0 running");
-        status.paused_since = Some(at(0));
+        status.pause = Some(Arc::new(Pause::new(at(0), PauseTerms::default())));
         let found = [
             Condition::new(ConditionKind::Store, "the store is unavailable: gone", None),
             Condition::new(

@@ -10,6 +10,7 @@ mod definition;
 mod due;
 mod equivalence;
 mod json;
+mod pause;
 mod policy;
 mod pool;
 mod retry;
@@ -20,6 +21,7 @@ mod view;
 pub use definition::{Definition, new_id};
 pub use due::{Due, stable_hash};
 pub use json::Json;
+pub use pause::{Pause, PauseTerms};
 pub use policy::{Coalesce, OnCrash, OnFinish, Overlap, Policy, PolicyInput};
 pub use pool::{ExecutorKind, PoolSettings};
 pub use retry::Retry;
@@ -27,7 +29,7 @@ pub use task::{
     Builtin, CORES_PERIOD, Command, HttpBody, HttpCall, Mail, MemorySize, Program, RUN_VARIABLES,
     ReportForm, ResourceLimits, Task, TaskType, mailbox, parse_url,
 };
-pub use view::JobView;
+pub use view::{JobView, PauseView};
 
 use std::fmt;
 use std::sync::Arc;
@@ -192,6 +194,9 @@ pub struct Job {
     /// it was stored before this was recorded.
     pub requester: Option<u32>,
     pub state: JobState,
+    /// Since when and until when it is paused, if it is, or was when it broke. None: nobody said so, since it was defined
+    /// paused in a file, or paused before this was recorded.
+    pub pause: Option<Arc<Pause>>,
     /// When its trigger was defined. An occurrence is unique by (job, anchor, scheduled instant), so a job that
     /// is removed and added again, or gets another trigger, starts a ledger of its own.
     pub anchor: Timestamp,
@@ -228,6 +233,15 @@ impl Job {
         }
     }
 
+    /// When the scheduler has to look at it next: when it is due, or when its pause ends.
+    pub fn wakes_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            JobState::Active { next } => Some(next.due_at),
+            JobState::Paused { .. } => self.pause.as_ref()?.until,
+            JobState::Finished | JobState::Broken { .. } => None,
+        }
+    }
+
     /// A job of the file whose declaration is faulty and that was never valid before.
     pub fn undefined(id: JobId, reason: String, now: Timestamp) -> Self {
         let state = JobState::Broken { reason, since: None, former: Former::Active };
@@ -260,6 +274,7 @@ impl Job {
             source: None,
             requester: None,
             state,
+            pause: None,
             anchor: now,
             run_count: 0,
             is_failing: false,
@@ -293,6 +308,8 @@ impl Job {
             && new.policy.max_runs.is_none_or(|max_runs| max_runs > self.run_count);
         let is_failing = self.still_fails(&new);
         let keeps_schedule = same_trigger && !goes_on && !matches!(former, JobState::Broken { .. });
+        let stays_paused = keeps_schedule && matches!(former, JobState::Paused { .. });
+        let pause = if stays_paused { self.pause.clone() } else { new.pause };
         let (state, anchor, run_count, trigger) = if keeps_schedule {
             let state = match (&former, &new.state) {
                 // A definition can pause a job; one that does not say so leaves a pause alone.
@@ -310,6 +327,7 @@ impl Job {
         };
         Self {
             state,
+            pause,
             anchor,
             run_count,
             trigger,

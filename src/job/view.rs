@@ -4,7 +4,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Job, JobId, JobState, Origin, Policy, Task};
+use super::{Job, JobId, JobState, Origin, Pause, Policy, Task};
 use crate::clock::{Timestamp, rfc3339};
 
 /// The part of a job that its definition decides.
@@ -28,6 +28,7 @@ pub struct JobView<'a> {
     defined: DefinitionView<'a>,
     state: &'static str,
     reason: Option<&'a str>,
+    pause: Option<PauseView<'a>>,
     next_run_time: Option<Instant>,
     run_count: u64,
     origin: Origin,
@@ -35,6 +36,27 @@ pub struct JobView<'a> {
     revision: i64,
     created_at: Instant,
     updated_at: Instant,
+}
+
+/// A pause, of a job or of the scheduler.
+#[derive(Debug, Serialize)]
+pub struct PauseView<'a> {
+    since: Instant,
+    until: Option<Instant>,
+    by: Option<&'a str>,
+    reason: Option<&'a str>,
+}
+
+impl Pause {
+    /// The view of the pause.
+    pub fn shown(&self) -> PauseView<'_> {
+        PauseView {
+            since: Instant(self.since),
+            until: self.until.map(Instant),
+            by: self.by.as_deref(),
+            reason: self.reason.as_deref(),
+        }
+    }
 }
 
 /// An instant as the contract shows it: RFC 3339 in UTC, with microseconds.
@@ -88,10 +110,12 @@ impl Job {
             JobState::Broken { reason, .. } => Some(reason.as_str()),
             JobState::Active { .. } | JobState::Paused { .. } | JobState::Finished => None,
         };
+        let is_paused = matches!(self.state, JobState::Paused { .. });
         JobView {
             defined: self.defined(),
             state: self.state.word(),
             reason,
+            pause: self.pause.as_deref().filter(|_| is_paused).map(Pause::shown),
             next_run_time: self.next().map(|next| Instant(next.due_at)),
             run_count: self.run_count,
             origin: self.origin,

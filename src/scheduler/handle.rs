@@ -15,7 +15,7 @@ use super::request::{
 pub use super::status::{ClockCorrection, PoolStatus, Status, WriteCounts};
 use crate::clock::Timestamp;
 use crate::job::admission::Rules;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Pause, PauseTerms};
 use crate::run::{Run, RunId};
 pub use crate::store::Node;
 use crate::store::RunPart;
@@ -87,8 +87,8 @@ impl Handle {
         self.ask(Request::Remove(id), expect!(Response::Job)).await
     }
 
-    pub async fn pause(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        self.ask(Request::Pause(id), expect!(Response::Job)).await
+    pub async fn pause(&self, id: JobId, terms: PauseTerms) -> Result<Arc<Job>, RequestError> {
+        self.ask(Request::Pause(id, terms), expect!(Response::Job)).await
     }
 
     pub async fn resume(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
@@ -108,13 +108,13 @@ impl Handle {
         self.ask(Request::Cancel { run: run_id, reason }, expect!(Response::Run)).await
     }
 
-    /// Pauses the scheduler as a whole. Returns since when it is paused.
-    pub async fn pause_all(&self) -> Result<Option<Timestamp>, RequestError> {
-        self.ask(Request::PauseAll, expect!(Response::Paused)).await
+    /// Pauses the scheduler as a whole. Returns its pause.
+    pub async fn pause_all(&self, terms: PauseTerms) -> Result<Option<Arc<Pause>>, RequestError> {
+        self.ask(Request::PauseAll(terms), expect!(Response::Paused)).await
     }
 
-    /// Resumes the scheduler as a whole. Returns since when it is paused, if it still is.
-    pub async fn resume_all(&self) -> Result<Option<Timestamp>, RequestError> {
+    /// Resumes the scheduler as a whole. Returns its pause, if it still has one.
+    pub async fn resume_all(&self) -> Result<Option<Arc<Pause>>, RequestError> {
         self.ask(Request::ResumeAll, expect!(Response::Paused)).await
     }
 
@@ -251,11 +251,11 @@ mod tests {
         let handle = answering(Response::Done);
         assert!(is_internal(handle.add_all(Vec::new()).await.err()));
         assert!(is_internal(handle.remove(id()).await.err()));
-        assert!(is_internal(handle.pause(id()).await.err()));
+        assert!(is_internal(handle.pause(id(), PauseTerms::default()).await.err()));
         assert!(is_internal(handle.resume(id()).await.err()));
         assert!(is_internal(handle.run(id()).await.err()));
         assert!(is_internal(handle.cancel(RunId("r".into()), None).await.err()));
-        assert!(is_internal(handle.pause_all().await.err()));
+        assert!(is_internal(handle.pause_all(PauseTerms::default()).await.err()));
         assert!(is_internal(handle.resume_all().await.err()));
         assert!(is_internal(handle.review(Vec::new()).await.err()));
         assert!(is_internal(handle.declare(Vec::new()).await.err()));

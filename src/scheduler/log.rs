@@ -12,6 +12,9 @@ use crate::run::{Cause, HookEvent, Outcome, Run, RunId, RunState, SkipReason};
 /// The target of log lines about runs.
 const TARGET: &str = "ledger";
 
+/// The target of log lines about who has changed what.
+const AUDIT: &str = "audit";
+
 /// A decision of a step, logged once the step is committed. A step that is not committed is decided again, and must not
 /// leave a line.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(crate) enum Note {
     Repaired { job: JobId },
     /// A request removed a job that another file declares.
     RemovedOfAnother { job: JobId, source: Arc<str> },
+    /// A pause has ended by itself: of a job, or of the scheduler.
+    PauseEnded { job: Option<JobId>, until: Timestamp },
     /// Occurrences were skipped.
     Skipped { job: JobId, reason: SkipReason, count: u64 },
     /// An attempt has failed, and another one follows.
@@ -40,6 +45,11 @@ impl Note {
             Self::RemovedOfAnother { job, source } => {
                 tracing::warn!(%job, %source, "a job that another file declares was removed; \
                     a daemon that uses that file adds it again at its next start or reload");
+            }
+            Self::PauseEnded { job, until } => {
+                let action = if job.is_some() { "resume" } else { "resume-all" };
+                tracing::info!(target: AUDIT, %action, outcome = %"done", job = job.as_ref().map(display),
+                    by = %"end of the pause", %until, "control request");
             }
             Self::Skipped { job, reason, count } => {
                 tracing::info!(%job, reason = reason.word(), count, "skipped");

@@ -268,6 +268,9 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             complete::cancel_for_others(&mut step, &mut self.state, &mut self.rules, asked);
         }
         self.state.capacity.queue_due_retries(now);
+        if self.state.phase == Phase::Firing {
+            step.end_pause();
+        }
         let view = match self.load_due(&mut step, &requests).await {
             Ok(view) => view,
             Err(error) => {
@@ -393,7 +396,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         if self.cluster.is_some() {
             self.renew_lease(now).await?;
         } else {
-            self.state.paused_since = self.store.paused_since().await?;
+            self.state.pause = self.store.pause().await?.map(Arc::new);
         }
         recovery::learn_recorded(&self.store, &mut self.state).await?;
         let recovered = match self.recover_gone(now, why).await {

@@ -29,7 +29,7 @@ impl Publisher {
             status.next_wake = next_wake;
             status.next_due = state.due_cache.first_due();
             status.running = state.capacity.running();
-            status.paused_since = state.paused_since;
+            status.pause.clone_from(&state.pause);
             status.clock = state.clock.correction;
             status.written = state.written;
             status.store_error = None;
@@ -76,7 +76,9 @@ pub(super) fn next_wake(
 ) -> Option<Timestamp> {
     let lease = cluster.and_then(|cluster| cluster.peers.next_renewal());
     // In a pause its end is what to wait for, and while no queue takes more runs, a completion.
-    let is_held = state.paused_since.is_some() || state.phase != Phase::Firing;
+    let is_held = state.pause.is_some() || state.phase != Phase::Firing;
+    let pause_end = state.pause.as_ref().and_then(|pause| pause.until);
+    let pause_end = pause_end.filter(|_| state.phase == Phase::Firing);
     let due = match state.due_cache.next(&state.capacity.open_pools()) {
         _ if is_held => None,
         NextDue::Unknown => Some(now),
@@ -86,5 +88,5 @@ pub(super) fn next_wake(
     let has_input = !state.deferred.is_empty() || state.bisection.has_groups();
     let is_correcting = state.clock.is_under_way() && state.phase != Phase::Draining;
     let at_once = (has_input || is_correcting).then_some(now);
-    [lease, due, retry, at_once].into_iter().flatten().min()
+    [lease, due, pause_end, retry, at_once].into_iter().flatten().min()
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::clock::Timestamp;
 use crate::job::admission::Rules;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Pause, PauseTerms};
 use crate::run::{Run, RunId};
 use crate::store::RunPart;
 
@@ -52,7 +51,8 @@ pub enum Request {
     AddAll(Vec<Addition>),
     /// Removes a job. Its running attempts go on.
     Remove(JobId),
-    Pause(JobId),
+    /// Pauses a job. A job that is paused already gets the new terms.
+    Pause(JobId, PauseTerms),
     Resume(JobId),
     /// Runs a job now, in addition to its schedule.
     Run(JobId),
@@ -62,7 +62,7 @@ pub enum Request {
         reason: Option<String>,
     },
     /// Pauses the scheduler as a whole.
-    PauseAll,
+    PauseAll(PauseTerms),
     /// Resumes the scheduler. Occurrences that were due meanwhile are late.
     ResumeAll,
     /// Deletes parts of runs that have ended.
@@ -96,7 +96,7 @@ pub(super) fn weight(job: &Job) -> usize {
 
 impl Request {
     pub(super) fn pauses_scheduler(&self) -> bool {
-        matches!(self, Self::PauseAll | Self::ResumeAll)
+        matches!(self, Self::PauseAll(_) | Self::ResumeAll)
     }
 
     /// The work of a step for this request, in jobs of usual size.
@@ -109,11 +109,11 @@ impl Request {
             Self::BreakDeclared(faults) => faults.len(),
             Self::Prune { runs, .. } => runs.len(),
             Self::Remove(_)
-            | Self::Pause(_)
+            | Self::Pause(..)
             | Self::Resume(_)
             | Self::Run(_)
             | Self::Cancel { .. }
-            | Self::PauseAll
+            | Self::PauseAll(_)
             | Self::ResumeAll
             | Self::SetRules(_)
             | Self::Begin => 1,
@@ -130,12 +130,12 @@ impl Request {
         match self {
             Self::Add(addition) => vec![&addition.job.id],
             Self::AddAll(additions) => additions.iter().map(|addition| &addition.job.id).collect(),
-            Self::Remove(id) | Self::Pause(id) | Self::Resume(id) | Self::Run(id) => vec![id],
+            Self::Remove(id) | Self::Pause(id, _) | Self::Resume(id) | Self::Run(id) => vec![id],
             Self::RemoveFinished(ids) | Self::Review(ids) => ids.iter().collect(),
             Self::Declare(jobs) => jobs.iter().map(|job| &job.id).collect(),
             Self::BreakDeclared(faults) => faults.iter().map(|fault| &fault.id).collect(),
             Self::Cancel { .. }
-            | Self::PauseAll
+            | Self::PauseAll(_)
             | Self::ResumeAll
             | Self::Prune { .. }
             | Self::SetRules(_)
@@ -152,8 +152,8 @@ pub enum Response {
     Run(Arc<Run>),
     /// The result of each addition, in order.
     Added(Vec<Result<Added, RequestError>>),
-    /// Since when the scheduler is paused; `None` if it is not.
-    Paused(Option<Timestamp>),
+    /// The pause of the scheduler; `None` if it is not paused.
+    Paused(Option<Arc<Pause>>),
     Done,
     /// What has changed in the jobs of the file.
     Difference(Difference),

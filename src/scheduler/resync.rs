@@ -106,7 +106,7 @@ pub(super) async fn check_single_node<S: Store>(
         let view = store.renew_lease(state.node(), state.identity.started_at, now).await?;
         store.remove_nodes(&view.nodes).await?;
     }
-    state.paused_since = store.paused_since().await?;
+    state.pause = store.pause().await?.map(Arc::new);
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! What the scheduler publishes after every step.
 
+use std::sync::Arc;
+
 use crate::clock::Timestamp;
-use crate::job::JobState;
+use crate::job::{JobState, Pause};
 use crate::store::{ATTEMPT_BYTES, Change, Node, RUN_BYTES};
 
 pub use super::state::clock::ClockCorrection;
@@ -71,8 +73,8 @@ pub struct Status {
     pub next_due: Option<Timestamp>,
     /// Runs that this node has started and that have not ended.
     pub running: usize,
-    /// Since when no job fires, if the scheduler is paused as a whole.
-    pub paused_since: Option<Timestamp>,
+    /// The pause of the scheduler as a whole: no job fires.
+    pub pause: Option<Arc<Pause>>,
     /// The last correction of the clock that this process has found.
     pub clock: Option<ClockCorrection>,
     pub written: WriteCounts,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::pulse::Pulse;
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Pause};
 use crate::output::Output;
 use crate::run::{Run, RunId, SkipReason};
 use crate::store::{
@@ -79,8 +79,8 @@ impl<S: Store> Store for WatchedStore<S> {
         self.pulse.store_call(self.store.remove_nodes(dead)).await
     }
 
-    async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.pulse.store_call(self.store.paused_since()).await
+    async fn pause(&self) -> Result<Option<Pause>, StoreError> {
+        self.pulse.store_call(self.store.pause()).await
     }
 
     async fn recorded_time(&self) -> Result<Option<Timestamp>, StoreError> {

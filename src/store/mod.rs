@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::filter::{FinishedJobs, JobFilter, Prunable, RunFilter};
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Pause};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId, SkipReason};
 
@@ -96,8 +96,10 @@ pub enum Change {
     },
     /// Asks the node that holds a run to cancel it. It learns that with the next renewal of its lease.
     CancelRun { run_id: RunId, reason: String },
-    /// Since when the scheduler is paused; none if it is not.
-    SetPaused(Option<Timestamp>),
+    /// The pause of the scheduler; none if it goes on.
+    SetPause(Option<Arc<Pause>>),
+    /// The scheduler goes on, because this pause is over; it must still be the one that is stored.
+    EndPause(Arc<Pause>),
     /// A step was written at this instant, by the clock of its node.
     RecordTime(Timestamp),
     /// Deletes a run that has ended, or a part of it. A run that has not ended is left alone.
@@ -173,8 +175,8 @@ pub struct ClusterView {
     pub is_new: bool,
     /// All nodes, including this one.
     pub nodes: Vec<Node>,
-    /// Since when the scheduler is paused.
-    pub paused_since: Option<Timestamp>,
+    /// The pause of the scheduler, if it is paused.
+    pub pause: Option<Pause>,
     /// The instant of the last [`Change::RecordTime`].
     pub recorded_time: Option<Timestamp>,
     /// Runs on this node that another node wants to be cancelled, with the reasons.
@@ -253,8 +255,8 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// Removes nodes whose count of renewals has not changed since it was read: dead nodes, and the node itself when it leaves.
     fn remove_nodes(&self, dead: &[Node]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Since when the scheduler is paused, if it is.
-    fn paused_since(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
+    /// The pause of the scheduler, if it is paused.
+    fn pause(&self) -> impl Future<Output = Result<Option<Pause>, StoreError>> + Send;
 
     /// The instant of the last [`Change::RecordTime`], if there was one.
     fn recorded_time(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;

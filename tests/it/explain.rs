@@ -2,7 +2,7 @@
 
 use punctual::clock::Timestamp;
 use punctual::explain::{ExplainInputs, explain};
-use punctual::job::JobId;
+use punctual::job::{JobId, Pause, PauseTerms};
 use punctual::run::{Cost, Outcome, Run, RunState};
 use punctual::scheduler::request::Request;
 use serde_json::{Value, json};
@@ -15,14 +15,14 @@ async fn said(
     world: &World,
     asked: Timestamp,
     now: Timestamp,
-    paused_since: Option<Timestamp>,
+    scheduler_pause: Option<&Pause>,
 ) -> String {
     let job = world.job("a").await.unwrap();
     let occurrence = job.trigger.last_until(asked);
     let runs = world.runs("a").await;
     let row = occurrence.and_then(|at| runs.into_iter().rev().find(|run| covers(run, at)));
     let facts =
-        ExplainInputs { job: &job, asked, occurrence, row, manual_run: None, paused_since, now };
+        ExplainInputs { job: &job, asked, occurrence, row, manual_run: None, scheduler_pause, now };
     explain(facts).lines.join(" ")
 }
 
@@ -83,10 +83,13 @@ async fn a_skipped_occurrence_says_which_policy_skipped_it() {
         "{overlap}"
     );
     let id = JobId::parse("a").unwrap();
-    world.ask(Request::Pause(id.clone()), at(32)).await.unwrap();
+    world.ask(Request::Pause(id.clone(), PauseTerms::default()), at(32)).await.unwrap();
     let paused = said(&world, at(40), at(45), None).await;
     assert!(
-        paused.contains("it has not run: the job is paused. It does not run before it is resumed."),
+        paused.ends_with(
+            "it has not run: the job is paused. It does not run before it is resumed: it is paused since \
+             2027-01-15 08:00:32 +00:00."
+        ),
         "{paused}"
     );
     world.ask(Request::Resume(id), at(46)).await.unwrap();
@@ -95,7 +98,8 @@ async fn a_skipped_occurrence_says_which_policy_skipped_it() {
         paused.contains("It did not run at 2027-01-15 08:00:40 +00:00: the job was paused."),
         "{paused}"
     );
-    let held = said(&world, at(50), at(55), Some(at(48))).await;
+    let pause = Pause::new(at(48), PauseTerms::default());
+    let held = said(&world, at(50), at(55), Some(&pause)).await;
     assert!(held.contains("the scheduler is paused since 2027-01-15 08:00:48 +00:00. It does not run before the scheduler is resumed"), "{held}");
 }
 
@@ -126,9 +130,9 @@ async fn a_run_that_was_cancelled_says_why_and_whether_it_had_begun() {
     let told = |run: Run| {
         let (asked, now) = (at(10), at(20));
         let occurrence = Some(asked);
-        let (row, manual_run, paused_since) = (Some(run), None, None);
+        let (row, manual_run, scheduler_pause) = (Some(run), None, None);
         let facts =
-            ExplainInputs { job: &job, asked, occurrence, row, manual_run, paused_since, now };
+            ExplainInputs { job: &job, asked, occurrence, row, manual_run, scheduler_pause, now };
         explain(facts).lines.join(" ")
     };
     let mut ended = running.clone();
@@ -149,8 +153,9 @@ async fn nothing_is_made_up_about_an_occurrence_whose_row_is_gone() {
     world.tick(at(10)).await;
     let job = world.job("a").await.unwrap();
     let (asked, now) = (at(10), at(15));
-    let (occurrence, row, manual_run, paused_since) = (Some(asked), None, None, None);
-    let facts = ExplainInputs { job: &job, asked, occurrence, row, manual_run, paused_since, now };
+    let (occurrence, row, manual_run, scheduler_pause) = (Some(asked), None, None, None);
+    let facts =
+        ExplainInputs { job: &job, asked, occurrence, row, manual_run, scheduler_pause, now };
     let told = explain(facts).lines.join(" ");
     let expected =
         "What became of it at 2027-01-15 08:00:10 +00:00 is no longer kept in the ledger. It runs";

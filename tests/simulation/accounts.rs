@@ -76,7 +76,9 @@ impl Ledger {
                 written.into_iter().any(|known| is_this(&known))
             }
             (_, Response::Run(run)) => self.runs.contains_key(&run.id),
-            (_, Response::Paused(since)) => self.was_paused(*since, asked),
+            (_, Response::Paused(pause)) => {
+                self.was_paused(pause.as_ref().map(|pause| pause.since), asked)
+            }
             (_, Response::Difference(_) | Response::Added(_) | Response::Done) => true,
         };
         Property::Acknowledged.holds(holds, || format!("{request:?} was answered {answer:?}"));

@@ -112,7 +112,7 @@ impl Ledger {
     /// A node gives these jobs to any node that wants them.
     pub(crate) fn released(&mut self, node: &str, executor: &str, until: Timestamp) {
         for job in self.jobs.values_mut().filter(|job| job.executor == executor) {
-            let is_due = job.next().is_some_and(|next| next.due_at <= until);
+            let is_due = job.wakes_at().is_some_and(|at| at <= until);
             if is_due && job.owner.as_deref() == Some(node) {
                 Arc::make_mut(job).owner = None;
             }
@@ -161,7 +161,9 @@ impl Ledger {
             let count = of_job.len();
             Property::Bounded.holds(count <= ROWS_PER_JOB, || format!("{id}: {count} rows"));
         }
-        let resumes = changes.iter().any(|change| matches!(change, Change::SetPaused(None)));
+        let resumes =
+            |change: &Change| matches!(change, Change::SetPause(None) | Change::EndPause(_));
+        let resumes = changes.iter().any(resumes);
         let fired = rows.values().flatten().filter(|run| !is_skipped(run));
         for run in fired {
             self.may_fire(node, run, resumes);
@@ -222,7 +224,13 @@ impl Ledger {
             | Change::CancelRun { .. }
             | Change::RecordTime(_)
             | Change::Prune { .. } => {}
-            Change::SetPaused(since) => self.pauses.push((self.writes, *since)),
+            Change::SetPause(pause) => {
+                self.pauses.push((self.writes, pause.as_ref().map(|pause| pause.since)));
+            }
+            Change::EndPause(pause) => {
+                Property::Paused.holds(pause.is_over(now), || format!("at {now}: {pause:?}"));
+                self.pauses.push((self.writes, None));
+            }
         }
     }
 
@@ -474,6 +482,7 @@ pub(crate) fn words(change: &Change) -> String {
         Change::Prune { run_id, part } => format!("prune {part:?} of {run_id}"),
         Change::CancelJobRuns { job_id, .. } => format!("end {job_id}"),
         Change::RecordTime(at) => format!("it is {at}"),
-        Change::SetPaused(since) => format!("paused {}", since.is_some()),
+        Change::SetPause(pause) => format!("pause {pause:?}"),
+        Change::EndPause(pause) => format!("end of {pause:?}"),
     }
 }

@@ -445,12 +445,12 @@ async fn impatient<T>(work: impl Future<Output = T>, patience: u64) -> Option<T>
 fn job_of(request: &Request) -> Option<JobId> {
     match request {
         Request::Add(Addition { job, .. }) => Some(job.id.clone()),
-        Request::Remove(id) | Request::Pause(id) | Request::Resume(id) | Request::Run(id) => {
+        Request::Remove(id) | Request::Pause(id, _) | Request::Resume(id) | Request::Run(id) => {
             Some(id.clone())
         }
         Request::AddAll(_)
         | Request::Cancel { .. }
-        | Request::PauseAll
+        | Request::PauseAll(_)
         | Request::ResumeAll
         | Request::Prune { .. }
         | Request::RemoveFinished(_)

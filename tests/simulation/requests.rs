@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::job::admission::Rules;
-use punctual::job::{Job, JobId, Origin};
+use punctual::job::{Job, JobId, Origin, PauseTerms};
 use punctual::run::RunId;
 use punctual::scheduler::request::{Addition, Existing, InvalidDeclaration, Request};
 use punctual::store::Archive;
@@ -134,6 +134,13 @@ pub(crate) fn cancel(dice: &mut Dice, runs: &[RunId]) -> Request {
     Request::Cancel { run, reason }
 }
 
+/// What is asked of a pause: half of them end by themselves.
+fn terms(dice: &mut Dice, now: Timestamp) -> PauseTerms {
+    let until = dice.once_in(2).then(|| now + TimeDelta::milliseconds(dice.below(30_000) - 500));
+    let reason = dice.pick(&[None, Some("for a test")]).map(str::to_owned);
+    PauseTerms { until, by: None, reason }
+}
+
 /// Anything, to a node that judges by these rules.
 pub(crate) fn any(
     dice: &mut Dice,
@@ -145,10 +152,10 @@ pub(crate) fn any(
     let named = JobId::parse(id).unwrap();
     let request = match dice.roll(60) {
         0..=1 => Request::Remove(named),
-        2..=6 => Request::Pause(named),
+        2..=6 => Request::Pause(named, terms(dice, now)),
         7..=13 => Request::Resume(named),
         14..=21 => Request::Run(named),
-        22 => Request::PauseAll,
+        22 => Request::PauseAll(terms(dice, now)),
         23..=26 => Request::ResumeAll,
         27..=28 => return reload(dice, store, rules, now),
         number => {

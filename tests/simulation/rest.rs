@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
-use punctual::job::Job;
+use punctual::job::{Job, PauseTerms};
 use punctual::run::{Outcome, RunId};
 use punctual::scheduler::request::Request;
 
@@ -39,7 +39,7 @@ impl World {
         }
         self.wait_for("jobs are neglected", |world| world.neglected().len());
         self.continues();
-        self.nodes[0].ask(Request::PauseAll);
+        self.nodes[0].ask(Request::PauseAll(PauseTerms::default()));
         self.wait_for("runs are left", |world| world.in_flight().len());
         for node in &self.nodes {
             node.check_leaks();
@@ -148,10 +148,10 @@ impl World {
             .collect();
         let latest = clocks.values().max().copied().unwrap();
         let is_neglected = |job: &&Arc<Job>| {
-            let Some(next) = job.next() else { return false };
+            let Some(wakes_at) = job.wakes_at() else { return false };
             let held_by = job.owner.as_deref().and_then(|owner| clocks.get(owner));
-            let is_late = *held_by.unwrap_or(&latest) - next.due_at > LATE;
-            is_late || held_by.is_some_and(|clock| next.due_at - *clock > AHEAD)
+            let is_late = *held_by.unwrap_or(&latest) - wakes_at > LATE;
+            is_late || held_by.is_some_and(|clock| wakes_at - *clock > AHEAD)
         };
         let shared = self.shared();
         shared.ledger.jobs.values().filter(is_neglected).cloned().collect()

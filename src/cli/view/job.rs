@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::parts::{
-    by, details, json, local_option, next_page, plain_value, rows, text, unreadable, when,
+    by, details, json, local_option, next_page, pause_end, pause_words, plain_value, reason, rows,
+    text, unreadable, when,
 };
 use super::run::runs;
 use crate::cli::table::Fit::{Cut, Drop, Whole};
@@ -41,11 +42,10 @@ pub(crate) fn added(job: &Value, replaces: bool, now: Timestamp) -> String {
     std::iter::once(added).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-/// Since when the whole scheduler is paused, and which user paused it, if an answer about jobs says so.
+/// Since when the whole scheduler is paused, and by whom, until when and why, if an answer about jobs says so.
 fn pause_of_all(answer: &Value, zone: &Zone, now: Timestamp) -> Option<String> {
-    let pause = answer.get("scheduler_paused")?;
-    let since = when(pause, "since", zone, now)?;
-    Some(format!("paused since {since}{}", by(pause, "by")))
+    let pause = pause_words(answer.get("scheduler_paused")?, zone, now)?;
+    Some(format!("paused {pause}"))
 }
 
 /// A page of jobs; `zone` is the daemon's.
@@ -53,7 +53,7 @@ pub(crate) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
     let pause = pause_of_all(page, zone, now);
     let mut jobs: Vec<&Value> = rows(page, "jobs").iter().collect();
     jobs.sort_by_key(|job| instant(job, "next_run_time").unwrap_or(Timestamp::MAX_UTC));
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("ID", Whole),
         ("STATE", Whole),
         ("NEXT RUN", Drop(2)),
@@ -61,7 +61,11 @@ pub(crate) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
         ("TRIGGER", Cut),
         ("TASK", Cut),
         ("EXECUTOR", Drop(1)),
-    ]);
+    ];
+    if jobs.iter().any(|job| job.get("pause").is_some_and(Value::is_object)) {
+        columns.push(("PAUSED", Cut));
+    }
+    let mut table = Table::new(&columns);
     for job in jobs {
         let next = instant(job, "next_run_time");
         let (at, distance) = match next {
@@ -81,6 +85,7 @@ pub(crate) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
                 trigger(job, now),
                 task(job),
                 text(job, "executor").to_owned(),
+                paused(job, now),
             ],
         );
     }
@@ -93,6 +98,14 @@ pub(crate) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
     format!("{table}{none}{}{}", next_page(page), pause.unwrap_or_default())
 }
 
+/// By whom a job is paused, until when and why.
+fn paused(job: &Value, now: Timestamp) -> String {
+    let Some(pause) = job.get("pause") else { return String::new() };
+    let zone = zone_of_job(job).unwrap_or_else(Zone::utc);
+    let until = pause_end(pause, "until", &zone, now);
+    format!("{}{until}{}", by(pause, "by"), reason(pause, "reason")).trim_start().to_owned()
+}
+
 /// One job, with its latest runs.
 pub(crate) fn job(job: &Value, latest: &Value, zones: &Zones, now: Timestamp) -> String {
     let zone = zones.of(job);
@@ -101,6 +114,10 @@ pub(crate) fn job(job: &Value, latest: &Value, zones: &Zones, now: Timestamp) ->
         ("name", text(job, "name").to_owned()),
         ("state", text(job, "state").to_owned()),
         ("reason", text(job, "reason").to_owned()),
+        (
+            "paused",
+            job.get("pause").and_then(|pause| pause_words(pause, zone, now)).unwrap_or_default(),
+        ),
         ("trigger", trigger(job, now)),
         ("", json(job, "trigger")),
         ("task", task(job)),
@@ -112,7 +129,7 @@ pub(crate) fn job(job: &Value, latest: &Value, zones: &Zones, now: Timestamp) ->
             None => next,
         });
     lines.push(("next run", next.unwrap_or_default()));
-    let shown = ["id", "name", "state", "reason", "trigger", "task", "next_run_time"];
+    let shown = ["id", "name", "state", "reason", "pause", "trigger", "task", "next_run_time"];
     let rest = job.as_object().into_iter().flatten();
     let rest = rest.filter(|(key, _)| !shown.contains(&key.as_str()) && *key != "scheduler_paused");
     lines.extend(rest.map(|(key, _)| match key.as_str() {

@@ -8,5 +8,6 @@ mod run;
 mod status;
 
 pub(super) use job::{added, difference, explanation, job, jobs};
+pub(super) use parts::pause_end;
 pub(super) use run::{finished, run, runs};
 pub(super) use status::status;

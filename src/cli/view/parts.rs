@@ -66,6 +66,26 @@ pub(super) fn by(value: &Value, key: &str) -> String {
     }
 }
 
+/// Until when a pause lasts, if it ends by itself.
+pub(crate) fn pause_end(pause: &Value, key: &str, zone: &Zone, now: Timestamp) -> String {
+    when(pause, key, zone, now).map(|until| format!(" until {until}")).unwrap_or_default()
+}
+
+/// A pause: since when, by whom, until when and why.
+pub(super) fn pause_words(pause: &Value, zone: &Zone, now: Timestamp) -> Option<String> {
+    let since = when(pause, "since", zone, now)?;
+    let (by, until) = (by(pause, "by"), pause_end(pause, "until", zone, now));
+    Some(format!("since {since}{by}{until}{}", reason(pause, "reason")))
+}
+
+/// Why something was done, in brackets, if that is known.
+pub(super) fn reason(value: &Value, key: &str) -> String {
+    match text(value, key) {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
+    }
+}
+
 pub(super) fn plain_value(value: &Value, key: &str) -> String {
     match value.get(key) {
         None | Some(Value::Null) => String::new(),

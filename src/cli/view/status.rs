@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::parts::{by, details, local_option, plain_value, rows, text, when};
+use super::parts::{by, details, local_option, pause_end, plain_value, reason, rows, text, when};
 use crate::cli::table::Fit::{Drop, Whole};
 use crate::cli::table::Table;
 use crate::cli::time_context::zone_of;
@@ -27,8 +27,14 @@ pub(crate) fn status(status: &Value, now: Timestamp) -> String {
     let when = |key| when(status, key, &zone, now);
     let next = when("next_wake");
     let started = when("started_at");
-    let paused = when("paused_since");
-    let paused = paused.map(|paused| format!(" since {paused}{}", by(status, "paused_by")));
+    let paused = when("paused_since").map(|since| {
+        let until = pause_end(status, "paused_until", &zone, now);
+        format!(
+            " since {since}{}{until}{}",
+            by(status, "paused_by"),
+            reason(status, "pause_reason")
+        )
+    });
     let clock = status.get("clock_correction").filter(|clock| clock.is_object());
     let clock = clock.map(|clock| {
         let at = |key| local_option(clock, key, &zone);

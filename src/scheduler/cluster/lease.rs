@@ -32,7 +32,7 @@ pub(crate) async fn renew<S: Store>(
         );
         state.is_stale = true;
     }
-    state.paused_since = view.paused_since;
+    state.pause = view.pause.map(Arc::new);
     if state.clock.set_recorded(view.recorded_time) {
         // Another node has corrected the schedule, by a clock that may be ahead: new ids must be greater than its ids.
         recovery::follow_newest_run(store, state).await?;

@@ -65,7 +65,7 @@ pub(crate) fn fetch_window(rules: &Rules, pool: &str, now: Timestamp) -> FetchWi
 
 /// The node that holds a job from now on: this one, if it has the job in memory.
 pub(crate) fn owner(state: &SchedulerState, job: &Job) -> Option<Arc<str>> {
-    let due_at = job.next()?.due_at;
-    let holds = state.due_cache.reaches(&job.executor, due_at);
+    let wakes_at = job.wakes_at()?;
+    let holds = state.due_cache.reaches(&job.executor, wakes_at);
     holds.then(|| Arc::clone(state.node()))
 }

@@ -34,7 +34,7 @@ pub(crate) async fn refresh<S: Store>(
     let asks_for_run = requests.iter().any(|pending| matches!(pending.request, Request::Run(_)));
     // The jobs were read before: a node that creates a run of one of them from now on changes its revision. A job that is
     // new may have runs elsewhere too, of a removed job with its id.
-    let fires = state.will_fire(step.paused_since(), requests)
+    let fires = state.will_fire(step.pause().is_some(), requests)
         && state.due_jobs(&step.open_pools, step.now).next().is_some();
     if checks_waiting || asks_for_run || fires {
         let elsewhere = store.count_in_flight_elsewhere(state.node()).await?;

@@ -211,7 +211,7 @@ mod tests {
     fn halves_keep_the_order_and_are_as_large_as_each_other() {
         let inputs = |requests: u32, executions: u32| StepInputs {
             requests: (0..requests)
-                .map(|_| PendingRequest::new(Request::PauseAll, tokio::sync::oneshot::channel().0))
+                .map(|_| PendingRequest::new(Request::ResumeAll, tokio::sync::oneshot::channel().0))
                 .collect(),
             executions: (0..executions).map(|number| (RunId("r".into()), number)).collect(),
         };

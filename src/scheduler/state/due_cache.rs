@@ -1,5 +1,6 @@
 //! The jobs that are due next, in memory: for each pool its earliest jobs, in order. The rest stays in the store, so that
-//! memory does not grow with the number of jobs, and a job that falls due needs no query.
+//! memory does not grow with the number of jobs, and a job that falls due needs no query. A paused job whose pause ends by
+//! itself is among them: it is due for that when the pause ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -136,8 +137,8 @@ impl PoolCache {
         let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
         let is_all = jobs.len() < window.limit && bytes < CLAIM_BYTES;
         let (active, unreadable): (Vec<Job>, Vec<Job>) =
-            jobs.into_iter().partition(|job| job.next().is_some());
-        let last = active.iter().filter_map(|job| Some(job.next()?.due_at)).max();
+            jobs.into_iter().partition(|job| job.wakes_at().is_some());
+        let last = active.iter().filter_map(Job::wakes_at).max();
         let reach = match last {
             _ if is_all => window.until.map_or(Coverage::All, Coverage::Until),
             Some(last) => Coverage::Until(last),
@@ -183,7 +184,7 @@ impl PoolCache {
     }
 
     fn put(&mut self, job: Arc<Job>) {
-        if job.next().is_some_and(|next| self.reaches(next.due_at)) {
+        if job.wakes_at().is_some_and(|at| self.reaches(at)) {
             self.insert(job);
         }
         if self.jobs.len() > 2 * CACHED_JOBS || self.bytes > 2 * CLAIM_BYTES {
@@ -199,10 +200,10 @@ impl PoolCache {
     }
 
     fn insert(&mut self, job: Arc<Job>) {
-        let Some(next) = job.next() else { return };
-        self.due.insert(job.id.clone(), next.due_at);
+        let Some(at) = job.wakes_at() else { return };
+        self.due.insert(job.id.clone(), at);
         self.bytes = self.bytes.saturating_add(job.bytes);
-        self.jobs.insert((next.due_at, job.id.clone()), job);
+        self.jobs.insert((at, job.id.clone()), job);
     }
 
     /// Drops the later half.

@@ -21,7 +21,7 @@ use super::status::WriteCounts;
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Saving};
 use crate::job::admission::Rules;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Pause};
 use crate::run::{Execution, Run, RunId, RunIds};
 use bisection::Bisection;
 use capacity::Capacity;
@@ -63,8 +63,8 @@ pub(crate) struct SchedulerState {
     pub(crate) is_shared: bool,
     pub(crate) ids: RunIds,
     pub(crate) phase: Phase,
-    /// Since when no job fires, if the scheduler is paused as a whole.
-    pub(crate) paused_since: Option<Timestamp>,
+    /// The pause of the scheduler as a whole: no job fires.
+    pub(crate) pause: Option<Arc<Pause>>,
     /// Whether memory has to be rebuilt from the store: a write failed, or another node was faster.
     pub(crate) is_stale: bool,
     /// How many steps in a row failed because another node was faster.
@@ -91,7 +91,7 @@ impl SchedulerState {
             identity,
             is_shared,
             phase: Phase::Firing,
-            paused_since: None,
+            pause: None,
             is_stale: false,
             conflicts: 0,
             capacity: Capacity::new(&rules.executors, rules.max_crashes, is_shared),
@@ -111,14 +111,10 @@ impl SchedulerState {
         &self.identity.node
     }
 
-    /// Whether jobs may fire after these requests, in a step of a scheduler that is paused since `paused_since`.
-    pub(crate) fn will_fire(
-        &self,
-        paused_since: Option<Timestamp>,
-        requests: &[PendingRequest],
-    ) -> bool {
+    /// Whether jobs may fire after these requests, in a step of a scheduler that is paused or not.
+    pub(crate) fn will_fire(&self, is_paused: bool, requests: &[PendingRequest]) -> bool {
         let ends_pause = |pending: &PendingRequest| matches!(pending.request, Request::ResumeAll);
-        self.phase == Phase::Firing && (paused_since.is_none() || requests.iter().any(ends_pause))
+        self.phase == Phase::Firing && (!is_paused || requests.iter().any(ends_pause))
     }
 
     /// The cached jobs of these pools that are due, as many of each pool as one step takes.

@@ -47,7 +47,7 @@ pub(crate) fn act<X: Executor>(
     rules: &Rules,
     executor: &mut X,
 ) -> Vec<StepReply> {
-    state.paused_since = step.paused_since();
+    state.pause = step.pause().cloned();
     for execution in &step.recorded {
         state.executions.started.remove(execution);
     }

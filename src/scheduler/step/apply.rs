@@ -4,15 +4,16 @@
 use std::sync::Arc;
 
 use super::complete::cancel;
-use super::context::{StepContext, recomputed_due, state_from};
+use super::context::{StepContext, wrong_state};
 use super::correct::by_this_clock;
 use super::declared::{break_declared, declare, review};
 use super::fire::replace_older_runs;
-use super::redefine::{delete, is_replaceable, replace, skip_since};
+use super::pause::{pause, pause_scheduler, resume, resume_scheduler};
+use super::redefine::{delete, is_replaceable, replace};
 use super::{Step, StepReply};
 use crate::job::admission::Rules;
 use crate::job::{Job, JobId, JobState, Origin};
-use crate::run::{Cause, SkipReason};
+use crate::run::Cause;
 use crate::scheduler::log::Note;
 use crate::scheduler::request::{
     Added, Addition, Existing, PendingRequest, Request, RequestError, Response,
@@ -51,12 +52,12 @@ fn apply(context: &mut StepContext<'_>, request: Request) -> Result<Response, Re
             Response::Added(added.collect())
         }
         Request::Remove(id) => return remove(context, &id),
-        Request::Pause(id) => return pause(context, &id),
+        Request::Pause(id, terms) => return pause(context, &id, terms),
         Request::Resume(id) => return resume(context, &id),
         Request::Run(id) => return run_now(context, &id),
         Request::Cancel { run, reason } => return cancel(context, &run, reason),
-        Request::PauseAll => set_paused(context, true),
-        Request::ResumeAll => set_paused(context, false),
+        Request::PauseAll(terms) => pause_scheduler(context, terms),
+        Request::ResumeAll => resume_scheduler(context),
         Request::Prune { runs, parts } => {
             if parts.contains(&RunPart::Row) {
                 context.overlap_rows.forget(&runs);
@@ -151,46 +152,6 @@ fn remove_finished(context: &mut StepContext<'_>, ids: &[JobId]) {
     }
 }
 
-fn pause(context: &mut StepContext<'_>, id: &JobId) -> Result<Response, RequestError> {
-    let job = context.find(id)?;
-    let state = match &job.state {
-        JobState::Active { next } => JobState::Paused { next: *next },
-        JobState::Paused { .. } => return Ok(Response::Job(job)),
-        JobState::Finished | JobState::Broken { .. } => return Err(wrong_state(&job)),
-    };
-    Ok(context.put(Job { state, updated_at: context.step.now, ..(*job).clone() }))
-}
-
-fn resume(context: &mut StepContext<'_>, id: &JobId) -> Result<Response, RequestError> {
-    let now = context.step.now;
-    let job = context.find(id)?;
-    let next = match &job.state {
-        JobState::Paused { next } => recomputed_due(&job, next.scheduled_at),
-        JobState::Active { .. } => return Ok(Response::Job(job)),
-        JobState::Finished | JobState::Broken { .. } => return Err(wrong_state(&job)),
-    };
-    // The job may have become unfit to run during the pause.
-    if let Err(invalid) = context.rules.check(&job) {
-        return Err(RequestError::WrongState {
-            id: job.id.clone(),
-            state: format!("not fit to run: {invalid}"),
-        });
-    }
-    let state = if next.due_at > now || job.trigger.is_one_shot() {
-        // A one-shot whose time passed in the pause is late: its misfire grace time decides.
-        JobState::Active { next }
-    } else {
-        skip_since(context, &job, next.scheduled_at, SkipReason::Paused);
-        state_from(&job, job.trigger.next_after(now))
-    };
-    Ok(context.put(Job { state, updated_at: now, ..(*job).clone() }))
-}
-
-fn set_paused(context: &mut StepContext<'_>, paused: bool) -> Response {
-    context.step.set_paused(paused);
-    Response::Paused(context.step.paused_since())
-}
-
 fn run_now(context: &mut StepContext<'_>, id: &JobId) -> Result<Response, RequestError> {
     let job = context.find(id)?;
     if matches!(job.state, JobState::Broken { .. }) {
@@ -216,13 +177,4 @@ fn run_now(context: &mut StepContext<'_>, id: &JobId) -> Result<Response, Reques
     let waiting = WaitingRun { run: Arc::clone(&run), job, needs_cluster_check, event: None };
     context.capacity.wait(waiting, context.step.now);
     Ok(Response::Run(run))
-}
-
-fn wrong_state(job: &Job) -> RequestError {
-    let state = match &job.state {
-        JobState::Finished => "finished: it has no occurrence left".to_owned(),
-        JobState::Broken { reason, .. } => format!("broken: {reason}"),
-        JobState::Active { .. } | JobState::Paused { .. } => job.state.word().to_owned(),
-    };
-    RequestError::WrongState { id: job.id.clone(), state }
 }

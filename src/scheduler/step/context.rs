@@ -108,3 +108,13 @@ pub(crate) fn state_from(job: &Job, next: Option<Timestamp>) -> JobState {
         next: Due::new(&job.id, &job.trigger, at),
     })
 }
+
+/// The refusal of a request that the state of a job does not allow.
+pub(super) fn wrong_state(job: &Job) -> RequestError {
+    let state = match &job.state {
+        JobState::Finished => "finished: it has no occurrence left".to_owned(),
+        JobState::Broken { reason, .. } => format!("broken: {reason}"),
+        JobState::Active { .. } | JobState::Paused { .. } => job.state.word().to_owned(),
+    };
+    RequestError::WrongState { id: job.id.clone(), state }
+}

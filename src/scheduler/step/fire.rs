@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Step;
 use super::complete;
 use super::context::StepContext;
+use super::pause::end_pause;
 use crate::job::admission::Rules;
 use crate::job::{Job, JobState, Overlap};
 use crate::run::{Cause, HookEvent, Run, RunState, SkipReason};
@@ -22,15 +23,21 @@ use crate::store::Change;
 /// Why a run was cancelled, in the ledger, if a newer run has replaced it.
 const REPLACED: &str = "replaced by a newer run of the job";
 
-/// Fires the jobs that are due.
+/// Fires the jobs that are due, and lets those go on whose pause is over: they fire in the next step, if they are due.
 pub(crate) fn fire_due(step: &mut Step, state: &mut SchedulerState, rules: &mut Rules) {
-    if state.phase != Phase::Firing || step.paused_since().is_some() {
+    if state.phase != Phase::Firing || step.pause().is_some() {
         return;
     }
     let due = state.due_jobs(&step.open_pools, step.now).take(state.bisection.fire_most());
     for job in due.cloned().collect::<Vec<_>>() {
         // A job that this step has changed already waits for the next step.
-        if !step.writes(&job.id) && state.capacity.accepts_due_run(&job.executor) {
+        if step.writes(&job.id) {
+            continue;
+        }
+        if matches!(job.state, JobState::Paused { .. }) {
+            end_pause(step, state, rules, &job);
+            step.fired.push(job.id.clone());
+        } else if state.capacity.accepts_due_run(&job.executor) {
             fire(step, state, rules, &job);
             step.fired.push(job.id.clone());
         }

@@ -37,11 +37,13 @@ pub(crate) async fn start_step<S: Store>(
     now: Timestamp,
     requests: &[PendingRequest],
 ) -> Result<Step, StoreError> {
-    if requests.iter().any(|pending| pending.request.pauses_scheduler()) {
+    let is_over = state.phase == Phase::Firing
+        && state.pause.as_ref().is_some_and(|pause| pause.is_over(now));
+    if is_over || requests.iter().any(|pending| pending.request.pauses_scheduler()) {
         // Another node may have paused or resumed the scheduler since the lease was renewed.
-        state.paused_since = store.paused_since().await?;
+        state.pause = store.pause().await?.map(Arc::new);
     }
-    let mut step = Step::new(now, Arc::clone(state.node()), state.paused_since);
+    let mut step = Step::new(now, Arc::clone(state.node()), state.pause.clone());
     let ids: BTreeSet<JobId> =
         requests.iter().flat_map(|pending| pending.request.jobs()).cloned().collect();
     add_jobs(store, &mut step, ids).await?;
@@ -108,7 +110,7 @@ pub(crate) async fn load_due<S: Store, X: Executor>(
     requests: &[PendingRequest],
 ) -> Result<(), StoreError> {
     step.open_pools = state.capacity.open_pools();
-    if !state.will_fire(step.paused_since(), requests) {
+    if !state.will_fire(step.pause().is_some(), requests) {
         return Ok(());
     }
     for pool in &step.open_pools.clone() {
@@ -157,7 +159,7 @@ pub(crate) async fn load_overlap_rows<S: Store>(
     step: &Step,
     requests: &[PendingRequest],
 ) -> Result<(), StoreError> {
-    if !state.will_fire(step.paused_since(), requests) {
+    if !state.will_fire(step.pause().is_some(), requests) {
         return Ok(());
     }
     let is_unknown = |job: &&Arc<Job>| {

@@ -13,6 +13,7 @@ pub(crate) mod correct;
 mod declared;
 pub(crate) mod fire;
 pub(crate) mod load;
+mod pause;
 mod redefine;
 pub(crate) mod start;
 
@@ -28,7 +29,7 @@ use super::state::clock::CorrectedPage;
 use crate::clock::Timestamp;
 use crate::executor::{Assignment, Heartbeat};
 use crate::job::admission::Rules;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Pause};
 use crate::output::Output;
 use crate::run::{Execution, Run, RunId, RunState};
 use crate::store::{Change, StoreError};
@@ -73,8 +74,8 @@ pub(crate) struct Step {
     changes: Vec<Change>,
     /// The indexes in `changes` of the runs that this step inserts.
     inserted: BTreeMap<RunId, usize>,
-    /// Since when the scheduler is paused, as of this step.
-    paused_since: Option<Timestamp>,
+    /// The pause of the scheduler, as of this step.
+    pause: Option<Arc<Pause>>,
     /// The pools whose queues take due runs.
     pub(crate) open_pools: Vec<String>,
     /// Runs to start, each with its pool.
@@ -107,9 +108,9 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// Starts a step of this node at `now`, of a scheduler that is paused since `paused_since`.
-    pub(crate) fn new(now: Timestamp, node: Arc<str>, paused_since: Option<Timestamp>) -> Self {
-        Self { now, node, paused_since, ..Self::default() }
+    /// Starts a step of this node at `now`, of a scheduler with this pause.
+    pub(crate) fn new(now: Timestamp, node: Arc<str>, pause: Option<Arc<Pause>>) -> Self {
+        Self { now, node, pause, ..Self::default() }
     }
 
     /// A job as it will be after this step.
@@ -179,16 +180,25 @@ impl Step {
         change.write = JobWrite::Defined;
     }
 
-    /// Since when the scheduler is paused as a whole.
-    pub(crate) fn paused_since(&self) -> Option<Timestamp> {
-        self.paused_since
+    /// The pause of the scheduler as a whole, if it is paused.
+    pub(crate) fn pause(&self) -> Option<&Arc<Pause>> {
+        self.pause.as_ref()
     }
 
     /// Pauses the scheduler as a whole, or resumes it.
-    pub(crate) fn set_paused(&mut self, paused: bool) {
-        if self.paused_since.is_some() != paused {
-            self.paused_since = Some(self.now).filter(|_| paused);
-            self.changes.push(Change::SetPaused(self.paused_since));
+    pub(crate) fn set_pause(&mut self, pause: Option<Arc<Pause>>) {
+        if self.pause != pause {
+            self.changes.push(Change::SetPause(pause.clone()));
+            self.pause = pause;
+        }
+    }
+
+    /// Resumes the scheduler if its pause is over.
+    pub(crate) fn end_pause(&mut self) {
+        if let Some(pause) = self.pause.take_if(|pause| pause.is_over(self.now)) {
+            let until = pause.until.unwrap_or(self.now);
+            self.notes.push(Note::PauseEnded { job: None, until });
+            self.changes.push(Change::EndPause(pause));
         }
     }
 
@@ -276,7 +286,8 @@ impl Step {
             Change::SavePartialOutput { .. } => 7,
             Change::CancelJobRuns { .. }
             | Change::CancelRun { .. }
-            | Change::SetPaused(_)
+            | Change::SetPause(_)
+            | Change::EndPause(_)
             | Change::RecordTime(_) => 8,
             Change::Prune { .. } => 9,
         });
@@ -316,6 +327,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::job::PauseTerms;
     use crate::run::SkipReason;
     use crate::scheduler::fixtures::{at, due_job, job, run, shared};
 
@@ -332,10 +344,16 @@ mod tests {
             Change::DeleteJob { id, revision, .. } => format!("delete {id} {revision}"),
             Change::InsertRun(run) => format!("insert run {} {}", run.id, run.state.word()),
             Change::UpdateRun { run, held_by } => format!("update run {} of {held_by}", run.id),
-            Change::SetPaused(since) => format!("paused {}", since.is_some()),
+            Change::SetPause(pause) => format!("paused {}", pause.is_some()),
             other => format!("{other:?}"),
         };
         step.take_changes(|_| None).into_iter().map(word).collect()
+    }
+
+    /// A pause from and until these seconds.
+    fn paused(since: i64, until: Option<i64>) -> Arc<Pause> {
+        let terms = PauseTerms { until: until.map(at), ..PauseTerms::default() };
+        Arc::new(Pause::new(at(since), terms))
     }
 
     /// A job as the store has it.
@@ -447,14 +465,32 @@ mod tests {
     #[test]
     fn a_pause_is_written_when_it_changes_something() {
         let mut step = step();
-        step.set_paused(true);
-        step.set_paused(true);
-        assert_eq!(step.paused_since(), Some(at(100)));
-        step.set_paused(false);
+        step.set_pause(Some(paused(100, None)));
+        step.set_pause(Some(paused(100, None)));
+        assert_eq!(step.pause().unwrap().since, at(100));
+        step.set_pause(None);
+        step.set_pause(None);
         assert_eq!(written(&mut step), ["paused true", "paused false"]);
-        let mut step = Step::new(at(100), "here".into(), Some(at(50)));
-        step.set_paused(true);
-        assert_eq!((step.paused_since(), written(&mut step).len()), (Some(at(50)), 0));
+        let mut step = Step::new(at(100), "here".into(), Some(paused(50, None)));
+        step.set_pause(Some(paused(50, None)));
+        assert_eq!((step.pause().unwrap().since, written(&mut step).len()), (at(50), 0));
+    }
+
+    #[test]
+    fn a_pause_of_the_scheduler_ends_at_its_end_and_says_which_one_it_was() {
+        for (until, expected) in [(None, 0), (Some(101), 0), (Some(100), 1), (Some(60), 1)] {
+            let pause = Some(paused(50, until));
+            let mut step = Step::new(at(100), "here".into(), pause.clone());
+            step.end_pause();
+            let changes = step.take_changes(|_| None);
+            assert_eq!((changes.len(), step.notes.len()), (expected, expected), "{until:?}");
+            assert_eq!(step.pause().is_none(), expected == 1);
+            for change in changes {
+                assert!(
+                    matches!(change, Change::EndPause(ended) if Some(&ended) == pause.as_ref())
+                );
+            }
+        }
     }
 
     #[test]
@@ -476,7 +512,7 @@ mod tests {
     fn changes_of_one_kind_follow_each_other_in_the_order_in_which_they_were_made() {
         let mut step = step();
         let job = shared(&due_job("a", 110));
-        step.set_paused(true);
+        step.set_pause(Some(paused(100, None)));
         step.update_run(Arc::new(run("1", &job, 90)));
         step.insert_run(Arc::new(run("2", &job, 100)));
         step.update_run(Arc::new(run("0", &job, 90)));

@@ -1,6 +1,8 @@
 //! Redefines and removes jobs. Occurrences that were due and have no ledger row yet are accounted for before a schedule
 //! ends.
 
+use chrono::TimeDelta;
+
 use super::complete::withdraw;
 use super::context::{StepContext, recomputed_due, state_from};
 use crate::clock::Timestamp;
@@ -53,16 +55,30 @@ pub(crate) fn delete(context: &mut StepContext<'_>, id: &JobId) {
     context.step.delete(id);
 }
 
-/// Records the occurrences since `from`, which were held back, as skipped.
+/// Records the occurrences from `from` up to now, which were held back, as skipped.
 pub(crate) fn skip_since(
     context: &mut StepContext<'_>,
     job: &Job,
     from: Timestamp,
     reason: SkipReason,
 ) {
+    let now = context.step.now;
+    let after_now = now.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(now);
+    skip_before(context, job, from, after_now, reason);
+}
+
+/// Records the occurrences from `from` on and before `end`, which were held back, as skipped.
+pub(super) fn skip_before(
+    context: &mut StepContext<'_>,
+    job: &Job,
+    from: Timestamp,
+    end: Timestamp,
+    reason: SkipReason,
+) {
     // A time set by `next_run_time` may be no occurrence of the trigger, and then gets a row of its own.
     let named = (!job.trigger.matches(from)).then(|| Span::one(from));
-    let occurrences = job.trigger.occurrences(from, context.step.now);
+    let last = end.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(end);
+    let occurrences = job.trigger.occurrences(from, last);
     for span in named.into_iter().chain(occurrences) {
         context.add_skipped(job, Skipped { reason, span });
     }

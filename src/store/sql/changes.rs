@@ -15,8 +15,8 @@ use crate::job::JobId;
 use crate::run::{Run, RunState};
 use crate::store::{Change, RunPart};
 
-/// The setting that says since when the scheduler is paused: an instant in microseconds.
-pub(super) const PAUSED_SINCE: &str = "paused_since";
+/// The setting that holds the pause of the scheduler: a JSON object, or since when it is paused, in microseconds.
+pub(super) const PAUSE: &str = "paused_since";
 /// The setting that says what time it was when a step was last written, to within some minutes: an instant in
 /// microseconds.
 pub(super) const RECORDED_TIME: &str = "recorded_time";
@@ -136,11 +136,16 @@ impl Statement {
                 Self::single("cancel run", |dialect, _| cancel(dialect, &["id"], IN_FLIGHT))
                     .sends_hint()
             }
-            Change::SetPaused(Some(_)) => Self::single("pause", put_setting).sends_hint(),
-            Change::SetPaused(None) => {
+            Change::SetPause(Some(_)) => Self::single("pause", put_setting).sends_hint(),
+            Change::SetPause(None) => {
                 Self::single("resume", |dialect, _| dialect.delete("settings", &["name"]))
                     .sends_hint()
             }
+            Change::EndPause(_) => Self::single("end pause", |dialect, _| {
+                dialect.delete("settings", &["name", "value"])
+            })
+            .must_write()
+            .sends_hint(),
             Change::RecordTime(_) => Self::single("record time", put_setting),
             Change::Prune { part: RunPart::Outputs, .. } => {
                 Self::single("prune outputs", |dialect, rows| prune(dialect, OUTPUTS, rows))
@@ -240,9 +245,11 @@ pub(super) fn bind(to: &mut dyn Bind, change: &Change) {
             to.text(Some(&run_id.0));
         }
         Change::Prune { run_id, .. } => to.text(Some(&run_id.0)),
-        Change::RecordTime(at) => setting(to, RECORDED_TIME, *at),
-        Change::SetPaused(Some(since)) => setting(to, PAUSED_SINCE, *since),
-        Change::SetPaused(None) => to.text(Some(PAUSED_SINCE)),
+        Change::RecordTime(at) => setting(to, RECORDED_TIME, &at.timestamp_micros().to_string()),
+        Change::SetPause(Some(pause)) | Change::EndPause(pause) => {
+            setting(to, PAUSE, &pause.to_stored());
+        }
+        Change::SetPause(None) => to.text(Some(PAUSE)),
     }
 }
 
@@ -264,9 +271,9 @@ fn skipped_span(to: &mut dyn Bind, run: &Run, former_last: Timestamp) {
     to.instant(Some(former_last));
 }
 
-fn setting(to: &mut dyn Bind, name: &str, at: Timestamp) {
+fn setting(to: &mut dyn Bind, name: &str, value: &str) {
     to.text(Some(name));
-    to.text(Some(&at.timestamp_micros().to_string()));
+    to.text(Some(value));
 }
 
 /// What someone else has changed, if a change could not be written.
@@ -286,7 +293,7 @@ pub(super) fn subject(change: &Change) -> String {
         }
         Change::CancelRun { run_id, .. } | Change::Prune { run_id, .. } => format!("run {run_id}"),
         Change::CancelJobRuns { job_id, .. } => format!("runs of job \"{job_id}\""),
-        Change::SetPaused(_) => "the pause".to_owned(),
+        Change::SetPause(_) | Change::EndPause(_) => "the pause".to_owned(),
         Change::RecordTime(_) => "the recorded time".to_owned(),
     }
 }

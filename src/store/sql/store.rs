@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::changes::{PAUSED_SINCE, RECORDED_TIME, Statement};
+use super::changes::{PAUSE, RECORDED_TIME, Statement};
 use super::commit::{commit_to_file, writes};
 use super::query::{Query, Write};
 use super::tables::jobs::{self, JOBS};
@@ -14,7 +14,7 @@ use super::tables::runs::{self, RUNS};
 use super::value::SqlRow;
 use super::{Backend, SqlStore};
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Pause, PauseTerms};
 use crate::output::Output;
 use crate::run::{Run, RunId, SkipReason};
 use crate::store::{
@@ -38,6 +38,20 @@ fn read_runs(rows: Vec<SqlRow>) -> Vec<Run> {
 /// An instant as a setting holds it: in microseconds.
 fn instant(value: &str) -> Option<Timestamp> {
     value.parse().ok().and_then(Timestamp::from_timestamp_micros)
+}
+
+/// The pause of the scheduler that a setting holds. A pause stays a pause, also if it cannot be read.
+fn stored_pause(value: &str) -> Pause {
+    if let Some(pause) = Pause::from_stored(value) {
+        // An end is written back as it was read, so it counts only if that gives the same text.
+        let until = pause.until.filter(|_| pause.to_stored() == value);
+        return Pause { until, ..pause };
+    }
+    let since = instant(value).unwrap_or_else(|| {
+        tracing::warn!(%value, "the setting {PAUSE} is no pause; the scheduler stays paused");
+        Timestamp::UNIX_EPOCH
+    });
+    Pause::new(since, PauseTerms::default())
 }
 
 /// Reads a job with its last occurrence. If that cannot be read, the job counts as unreadable, so nothing changes it.
@@ -222,7 +236,7 @@ impl Store for SqlStore {
         Ok(ClusterView {
             is_new,
             nodes,
-            paused_since: self.paused_since().await?,
+            pause: self.pause().await?,
             recorded_time: self.recorded_time().await?,
             cancel_requests: self.cancel_requests(node).await?,
         })
@@ -237,13 +251,9 @@ impl Store for SqlStore {
         self.write(dead.iter().map(remove).collect()).await
     }
 
-    async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
-        let Some(value) = self.setting(PAUSED_SINCE).await? else { return Ok(None) };
-        // A pause stays a pause, also if its instant cannot be read.
-        Ok(Some(instant(&value).unwrap_or_else(|| {
-            tracing::warn!(%value, "the setting {PAUSED_SINCE} is no instant; the scheduler stays paused");
-            Timestamp::UNIX_EPOCH
-        })))
+    async fn pause(&self) -> Result<Option<Pause>, StoreError> {
+        let value = self.setting(PAUSE).await?;
+        Ok(value.as_deref().map(stored_pause))
     }
 
     async fn recorded_time(&self) -> Result<Option<Timestamp>, StoreError> {

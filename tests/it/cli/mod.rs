@@ -187,7 +187,7 @@ fn a_paused_scheduler_says_so_wherever_it_is_asked_about_jobs() {
     let (_, status) = health(&home);
     let by = text(&status, "paused_by").to_owned();
     assert!(by.contains(&me), "{by}");
-    let since = json!({"since": status["paused_since"], "by": by});
+    let since = json!({"since": status["paused_since"], "until": null, "by": by, "reason": null});
     assert_eq!(home.json(&["list"])["scheduler_paused"], since);
     assert_eq!(home.json(&["show", "soon"])["scheduler_paused"], since);
     let list = home.ok(&["list"]);
@@ -224,10 +224,54 @@ fn the_scheduler_as_a_whole_is_paused_and_resumed_also_over_a_restart() {
     assert!(String::from_utf8(shown.stdout).unwrap().contains("paused since "));
     home.ok(&["run", "soon", "--wait"]);
     let resumed = home.json(&["resume", "--all"]);
-    assert_eq!(resumed, json!({"state": "running", "paused_since": null}));
+    let no_pause = json!({"state": "running", "paused_since": null, "paused_until": null,
+        "paused_by": null, "pause_reason": null});
+    assert_eq!(resumed, no_pause);
     assert_eq!(text(&home.json(&["status"]), "state"), "running");
     assert_eq!(home.fails(&["pause"]).0, 2);
     assert_eq!(home.fails(&["pause", "--all", "soon"]).0, 2);
+}
+
+#[test]
+fn a_pause_says_why_and_until_when_and_ends_by_itself_also_after_a_restart() {
+    let home = Home::new("");
+    let daemon = home.start();
+    home.ok(&["add", "soon", "--every", "1h", "--builtin", "noop"]);
+    home.ok(&["add", "other", "--every", "1h", "--builtin", "noop"]);
+    assert!(!home.ok(&["list"]).contains("PAUSED"));
+    let said = home.ok(&["pause", "soon", "--for", "1h", "--reason", "new disk"]);
+    assert!(said.starts_with("paused soon until 20") && said.contains("(in "), "{said}");
+    let pause = home.json(&["show", "soon"])["pause"].clone();
+    assert_eq!(text(&pause, "reason"), "new disk");
+    let me = format!("uid {}", rustix::process::getuid());
+    assert!(text(&pause, "by").contains(&me) && text(&pause, "until").ends_with('Z'), "{pause}");
+    let shown = home.ok(&["show", "soon"]);
+    assert!(shown.contains(" until 20") && shown.contains(" (new disk)"), "{shown}");
+    let list = home.ok(&["list"]);
+    assert!(list.contains("PAUSED") && list.contains(" (new disk)"), "{list}");
+    let explained = home.ok(&["explain", "soon"]);
+    assert!(explained.contains("(new disk)"), "{explained}");
+    home.ok(&["pause", "soon", "--for", "200ms"]);
+    let is_active = || text(&home.json(&["show", "soon"]), "state") == "active";
+    assert!((0..500).any(|_| is_active()), "the pause does not end");
+    assert_eq!(home.json(&["show", "soon"])["pause"], Value::Null);
+
+    let said = home.ok(&["pause", "--all", "--until", "2100-01-01 08:00", "--reason", "upgrade"]);
+    assert!(said.starts_with("paused the scheduler until 2100-01-01 08:00:00"), "{said}");
+    let (_, status) = health(&home);
+    assert_eq!(text(&status, "pause_reason"), "upgrade");
+    let message = text(&status["health"]["reasons"][0], "message");
+    assert!(message.contains(" until 2100-01-01T") && message.contains("(upgrade)"), "{message}");
+    let shown = String::from_utf8(home.run(&["status"]).stdout).unwrap();
+    assert!(shown.contains(" until 2100-01-01 08:00:00") && shown.contains("(upgrade)"), "{shown}");
+    home.ok(&["pause", "--all", "--for", "300ms"]);
+    drop(daemon);
+    let _daemon = home.start();
+    let is_running = || text(&health(&home).1, "state") == "running";
+    assert!((0..500).any(|_| is_running()), "the pause does not end");
+    let refused = home.fails(&["pause", "soon", "--until", "1999-01-01"]);
+    assert!(refused.0 == 1 && refused.1.contains("until: must be in the future"), "{refused:?}");
+    assert_eq!(home.fails(&["pause", "soon", "--until", "17:00", "--for", "1h"]).0, 2);
 }
 
 #[test]

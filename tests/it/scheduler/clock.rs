@@ -1,7 +1,7 @@
 //! What happens to the schedule when a clock that was ahead is corrected.
 
 use chrono::TimeDelta;
-use punctual::job::JobState;
+use punctual::job::{JobState, PauseTerms};
 use punctual::run::Outcome;
 use punctual::scheduler::request::{Addition, Existing, Request};
 use serde_json::{Value, json};
@@ -21,12 +21,15 @@ async fn after_the_clock_was_years_ahead_recurring_jobs_continue_from_now() {
         let cron = json!({"type": "cron", "second": "*/20"});
         world.add(job(&json!({"id": "cron", "trigger": cron, "coalesce": "all", "misfire_grace_time": 5})), at(0)).await;
         let paused = world.add(job(&json!({"id": "paused"})), at(0)).await;
-        world.ask(Request::Pause(paused.clone()), at(5)).await.unwrap();
+        world.ask(Request::Pause(paused.clone(), PauseTerms::default()), at(5)).await.unwrap();
         world.tick(at(10)).await;
         world.finish_all(at(11)).await;
         world.tick(at(AHEAD)).await;
         world.ask(Request::Resume(paused.clone()), at(AHEAD + 1)).await.unwrap();
-        world.ask(Request::Pause(paused.clone()), at(AHEAD + 2)).await.unwrap();
+        world
+            .ask(Request::Pause(paused.clone(), PauseTerms::default()), at(AHEAD + 2))
+            .await
+            .unwrap();
         world.finish_all(at(AHEAD + 3)).await;
         world.add(job_at(&json!({"id": "later"}), at(AHEAD + 4)), at(AHEAD + 4)).await;
         if is_restarted {
@@ -219,7 +222,7 @@ async fn an_occurrence_that_waited_while_its_job_was_redefined_by_a_clock_ahead_
     let mut world = World::new(1).await;
     let every_ten = json!({"id": "a", "trigger": {"type": "cron", "second": "*/10"}});
     world.add(job_at(&every_ten, at(AHEAD + 1)), at(AHEAD + 1)).await;
-    world.ask(Request::PauseAll, at(AHEAD + 2)).await.unwrap();
+    world.ask(Request::PauseAll(PauseTerms::default()), at(AHEAD + 2)).await.unwrap();
     let again = Addition {
         job: Box::new(job_at(&every_ten, at(AHEAD + 15))),
         existing: Existing::Reschedule,

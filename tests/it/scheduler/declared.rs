@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use punctual::job::admission::Rules;
-use punctual::job::{Job, JobId, JobState, Origin};
+use punctual::job::{Job, JobId, JobState, Origin, PauseTerms};
 use punctual::scheduler::request::{
     Addition, Conflict, Difference, Existing, InvalidDeclaration, Request,
 };
@@ -59,7 +59,10 @@ async fn a_job_whose_declaration_is_faulty_does_not_fire_and_goes_on_as_before_o
     let jobs = |second| all.iter().map(|given| declared(given, second)).collect::<Vec<_>>();
     let ids = ["ticks", "slow", "other", "paused", "ran", "late"];
     load(&mut world, "jobs.toml", jobs(0), &[], 0).await;
-    world.ask(Request::Pause(JobId::parse("paused").unwrap()), at(1)).await.unwrap();
+    world
+        .ask(Request::Pause(JobId::parse("paused").unwrap(), PauseTerms::default()), at(1))
+        .await
+        .unwrap();
     world.tick(at(5)).await;
     world.tick(at(10)).await;
     world.finish_all(at(11)).await;

@@ -3,5 +3,6 @@
 mod clock;
 mod declared;
 mod nodes;
+mod pause;
 mod retries;
 mod tick;

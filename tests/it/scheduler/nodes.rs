@@ -3,7 +3,7 @@
 
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
-use punctual::job::{JobId, JobState};
+use punctual::job::{JobId, JobState, PauseTerms};
 use punctual::scheduler::request::{Addition, Existing, Request, RequestError, Response};
 use serde_json::{Value, json};
 use support::jobs::{at, job, job_at};
@@ -191,7 +191,7 @@ async fn a_job_is_changed_through_one_node_while_another_one_holds_it() {
         one.tick_on(millis(9200)).await;
         let twenty = json!({"id": "a", "trigger": {"type": "interval", "seconds": 20}});
         let request = match change {
-            "pause" => Request::Pause(id("a")),
+            "pause" => Request::Pause(id("a"), PauseTerms::default()),
             "remove" => Request::Remove(id("a")),
             _ => Request::Add(Addition {
                 job: Box::new(job_at(&twenty, at(9))),
@@ -215,7 +215,7 @@ async fn a_job_that_another_node_has_just_paused_stays_paused_when_it_falls_due(
     one.add(job(&json!({"id": "a"})), at(0)).await;
     pass_alone(&mut one, 1..=8).await;
     one.tick_on(millis(9200)).await;
-    other.ask(Request::Pause(id("a")), millis(9500)).await.unwrap();
+    other.ask(Request::Pause(id("a"), PauseTerms::default()), millis(9500)).await.unwrap();
     // It reads the job to answer a request about it, at the instant at which it believes it to be due.
     let exists = one.ask(add(&json!({"id": "a"}), at(0)), at(10)).await;
     assert!(matches!(exists, Err(RequestError::Exists(_))), "{exists:?}");
@@ -241,7 +241,7 @@ async fn a_pause_of_all_is_seen_by_the_others_within_a_second_and_ended_by_any_o
     let (mut one, mut other) = two(2).await;
     one.add(job(&json!({"id": "a"})), at(0)).await;
     pass([&mut one, &mut other], 1..=9).await;
-    other.ask(Request::PauseAll, millis(9100)).await.unwrap();
+    other.ask(Request::PauseAll(PauseTerms::default()), millis(9100)).await.unwrap();
     pass([&mut one, &mut other], 10..=12).await;
     assert!(one.ledger("a").await.is_empty());
     one.ask(Request::ResumeAll, at(12)).await.unwrap();
@@ -249,7 +249,7 @@ async fn a_pause_of_all_is_seen_by_the_others_within_a_second_and_ended_by_any_o
     assert_eq!(one.ledger("a").await, ["10 running"]);
     // Of this pause the first node has not heard when it is asked to end it.
     pass([&mut one, &mut other], 13..=13).await;
-    other.ask(Request::PauseAll, millis(13_100)).await.unwrap();
+    other.ask(Request::PauseAll(PauseTerms::default()), millis(13_100)).await.unwrap();
     let resumed = one.ask(Request::ResumeAll, millis(13_200)).await;
     assert!(matches!(resumed, Ok(Response::Paused(None))), "{resumed:?}");
     one.finish_all(millis(13_300)).await;
@@ -261,7 +261,7 @@ async fn a_pause_of_all_is_seen_by_the_others_within_a_second_and_ended_by_any_o
 async fn the_step_that_ends_a_pause_knows_what_runs_elsewhere() {
     let (mut one, mut other) = two(2).await;
     one.add(job(&json!({"id": "a"})), at(0)).await;
-    one.ask(Request::PauseAll, at(8)).await.unwrap();
+    one.ask(Request::PauseAll(PauseTerms::default()), at(8)).await.unwrap();
     pass_alone(&mut one, 9..=10).await;
     other.tick_on(at(10)).await;
     other.ask(Request::Run(id("a")), millis(10_100)).await.unwrap();

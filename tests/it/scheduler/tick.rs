@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use punctual::job::{Definition, Former, Job, JobState, Origin};
+use punctual::job::{Definition, Former, Job, JobState, Origin, PauseTerms};
 use punctual::run::{Outcome, RunId};
 use punctual::scheduler::request::{
     Added, Addition, Difference, Existing, Request, RequestError, Response,
@@ -166,9 +166,13 @@ async fn a_paused_scheduler_fires_nothing_also_after_a_crash_and_catches_up_when
     let mut world = World::new(5).await;
     let id = world.add(job(&json!({"id": "a"})), at(0)).await;
     world.tick(at(10)).await;
-    let paused = |answer| matches!(answer, Ok(Response::Paused(Some(since))) if since == at(12));
-    assert!(paused(world.ask(Request::PauseAll, at(12)).await));
-    assert!(paused(world.ask(Request::PauseAll, at(15)).await), "it is paused already");
+    let paused =
+        |answer| matches!(answer, Ok(Response::Paused(Some(pause))) if pause.since == at(12));
+    assert!(paused(world.ask(Request::PauseAll(PauseTerms::default()), at(12)).await));
+    assert!(
+        paused(world.ask(Request::PauseAll(PauseTerms::default()), at(15)).await),
+        "it is paused already"
+    );
     world.finish_all(at(16)).await;
     assert_eq!(world.tick(at(30)).await, None, "nothing to wake up for");
     world.add(job(&json!({"id": "b", "misfire_grace_time": 5})), at(31)).await;
@@ -267,11 +271,11 @@ async fn a_pause_that_could_not_be_written_did_not_happen() {
     let mut world = World::new(5).await;
     world.add(job(&json!({"id": "a"})), at(0)).await;
     world.fail_next(Fault::Before);
-    assert!(world.ask(Request::PauseAll, at(1)).await.is_err());
+    assert!(world.ask(Request::PauseAll(PauseTerms::default()), at(1)).await.is_err());
     assert_eq!(world.tick(at(2)).await, Some(at(10)));
     // Written, though the answer was lost: then it is so.
     world.fail_next(Fault::After);
-    assert!(world.ask(Request::PauseAll, at(3)).await.is_err());
+    assert!(world.ask(Request::PauseAll(PauseTerms::default()), at(3)).await.is_err());
     assert_eq!(world.tick(at(4)).await, None);
 }
 
@@ -315,7 +319,7 @@ async fn a_next_run_time_is_held_back_by_a_pause_and_kept_or_set_by_a_redefiniti
         at(33),
         "the schedule goes on"
     );
-    world.ask(Request::Pause(id.clone()), at(3)).await.unwrap();
+    world.ask(Request::Pause(id.clone(), PauseTerms::default()), at(3)).await.unwrap();
     world.ask(Request::Resume(id), at(45)).await.unwrap();
     assert_eq!(world.ledger("a").await, ["33 paused", "41 paused"]);
     assert_eq!(world.tick(at(45)).await, Some(at(51)));
@@ -377,7 +381,7 @@ async fn max_runs_ends_a_job_and_a_finished_job_is_kept() {
     assert_eq!(world.ledger("a").await, ["10 succeeded", "20 succeeded"]);
     assert_eq!(world.job("a").await.unwrap().state, JobState::Finished);
     assert!(matches!(
-        world.ask(Request::Pause(job(&json!({"id": "a"})).id), at(31)).await,
+        world.ask(Request::Pause(job(&json!({"id": "a"})).id, PauseTerms::default()), at(31)).await,
         Err(RequestError::WrongState { .. })
     ));
 }
@@ -491,8 +495,8 @@ async fn a_pause_is_one_row_and_a_one_shot_that_was_paused_is_late() {
     let once =
         job(&json!({"id": "once", "trigger": {"type": "date", "run_date": "2027-01-15 08:00:10"}}));
     let once = world.add(once, at(0)).await;
-    world.ask(Request::Pause(id.clone()), at(5)).await.unwrap();
-    world.ask(Request::Pause(once.clone()), at(5)).await.unwrap();
+    world.ask(Request::Pause(id.clone(), PauseTerms::default()), at(5)).await.unwrap();
+    world.ask(Request::Pause(once.clone(), PauseTerms::default()), at(5)).await.unwrap();
     assert_eq!(world.tick(at(34)).await, None, "nothing is due");
     world.ask(Request::Resume(id), at(35)).await.unwrap();
     world.ask(Request::Resume(once), at(35)).await.unwrap();
@@ -540,9 +544,9 @@ async fn requests_of_one_step_see_each_other_in_their_order() {
                 Request::Add(Addition { job: new(), existing: Existing::Refuse }),
                 Request::Add(Addition { job: new(), existing: Existing::Refuse }),
                 Request::Add(Addition { job: new(), existing: Existing::Redefine }),
-                Request::Pause(id.clone()),
+                Request::Pause(id.clone(), PauseTerms::default()),
                 Request::Remove(id.clone()),
-                Request::Pause(id.clone()),
+                Request::Pause(id.clone(), PauseTerms::default()),
                 Request::Add(Addition { job: new(), existing: Existing::Refuse }),
             ],
             at(1),
@@ -698,7 +702,8 @@ async fn a_drain_starts_nothing_more_and_refuses_requests() {
     world.finish_all(at(31)).await;
     assert!(world.started().is_empty());
     assert_eq!(world.ledger("a").await, ["10 succeeded", "20 pending"]);
-    let refused = world.ask(Request::Pause(job(&json!({"id": "a"})).id), at(32)).await;
+    let refused =
+        world.ask(Request::Pause(job(&json!({"id": "a"})).id, PauseTerms::default()), at(32)).await;
     assert_eq!(refused.unwrap_err(), RequestError::Stopping);
 }
 
@@ -831,7 +836,7 @@ async fn occurrences_due_when_a_job_got_another_trigger_are_one_row() {
         |seconds: u64| json!({"id": "a", "trigger": {"type": "interval", "seconds": seconds}});
     let mut world = World::new(1).await;
     world.add(job(&every(10)), at(0)).await;
-    world.ask(Request::PauseAll, at(1)).await.unwrap();
+    world.ask(Request::PauseAll(PauseTerms::default()), at(1)).await.unwrap();
     world.ask(redefine(&every(7), 35), at(35)).await.unwrap();
     assert_eq!(world.ledger("a").await, ["10..30 redefined 3"]);
     world.ask(Request::ResumeAll, at(36)).await.unwrap();
@@ -866,7 +871,7 @@ async fn an_occurrence_that_waits_for_its_jitter_still_runs_if_the_new_trigger_h
     // One that the new trigger does not have is a row; so is one whose job is removed, or paused and redefined.
     world.ask(redefine(&cron(40, "11"), 72), at(72)).await.unwrap();
     assert_eq!(world.ledger("a").await, ["10 succeeded", "70 redefined"]);
-    world.ask(Request::Pause(id), at(131)).await.unwrap();
+    world.ask(Request::Pause(id, PauseTerms::default()), at(131)).await.unwrap();
     world.ask(redefine(&cron(40, "12"), 131), at(131)).await.unwrap();
     assert_eq!(world.ledger("a").await[2..], ["131 paused"]);
     world.remove("a", at(200)).await;
@@ -880,8 +885,8 @@ async fn occurrences_due_when_a_job_was_removed_are_one_row() {
     world.reload(vec![declared], at(0)).await;
     world.add(job(&json!({"id": "a"})), at(0)).await;
     let paused = world.add(job(&json!({"id": "paused"})), at(0)).await;
-    world.ask(Request::Pause(paused), at(1)).await.unwrap();
-    world.ask(Request::PauseAll, at(1)).await.unwrap();
+    world.ask(Request::Pause(paused, PauseTerms::default()), at(1)).await.unwrap();
+    world.ask(Request::PauseAll(PauseTerms::default()), at(1)).await.unwrap();
     world.remove("a", at(25)).await;
     world.remove("paused", at(25)).await;
     world.reload(Vec::new(), at(35)).await;

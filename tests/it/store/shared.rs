@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use punctual::clock::Timestamp;
-use punctual::job::{Due, Job, JobState};
+use punctual::job::{Due, Job, JobState, Pause, PauseTerms};
 use punctual::run::{Run, RunState};
 use punctual::store::sql::SqlStore;
 use punctual::store::{Change, Claim, ClusterView, Holder, InFlightCount, Node, Store};
@@ -186,9 +186,10 @@ async fn a_node_is_known_from_its_first_beat_until_it_is_buried<S: Store>([a, b]
     assert_eq!((first.is_new, first.nodes), (true, vec![node("a", 1, at(1))]));
     let second = meet(&b, "b", 2).await;
     assert_eq!(second.nodes, [node("a", 1, at(1)), node("b", 1, at(2))]);
-    b.commit(vec![Change::SetPaused(Some(at(3)))]).await.unwrap();
+    let pause = Pause::new(at(3), PauseTerms::default());
+    b.commit(vec![Change::SetPause(Some(Arc::new(pause.clone())))]).await.unwrap();
     let third = meet(&a, "a", 4).await;
-    assert_eq!((third.is_new, third.paused_since), (false, Some(at(3))));
+    assert_eq!((third.is_new, third.pause), (false, Some(pause)));
     assert_eq!(third.nodes, [node("a", 2, at(4)), node("b", 1, at(2))]);
     a.remove_nodes(&third.nodes).await.unwrap();
     assert_eq!(meet(&b, "b", 5).await.nodes, [node("b", 1, at(5))]);

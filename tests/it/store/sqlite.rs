@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use punctual::clock::Timestamp;
 use punctual::filter::{JobFilter, Prunable, RunFilter};
-use punctual::job::{Due, Job, JobId, JobState, Overlap};
+use punctual::job::{Due, Job, JobId, JobState, Overlap, PauseTerms};
 use punctual::output::Output;
 use punctual::run::{Attempt, Cause, Cost, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::scheduler::request::{PendingRequest, Request};
@@ -414,7 +414,7 @@ async fn a_run_that_no_change_can_name_and_an_unreadable_pause_do_not_stop_the_s
     by_hand(&file, "insert into settings values ('paused_since', 'a while ago')").await;
     let recovered = scheduler(&store).recover(at(0), "the daemon died").await.unwrap();
     assert_eq!((recovered.rerun, recovered.lost), (1, 0));
-    assert!(store.paused_since().await.unwrap().is_some());
+    assert!(store.pause().await.unwrap().is_some());
     let shown = store.run("run-1").await.unwrap().unwrap();
     assert_eq!(shown.state.word(), "lost");
 }
@@ -574,7 +574,10 @@ async fn a_pause_does_not_change_when_an_occurrence_is_due() {
     let mut scheduler = scheduler(&store);
     // The resume comes before the occurrence, and after it but before its delay has passed.
     for now in [at(0), next.scheduled_at] {
-        for request in [Request::Pause(given.id.clone()), Request::Resume(given.id.clone())] {
+        for request in [
+            Request::Pause(given.id.clone(), PauseTerms::default()),
+            Request::Resume(given.id.clone()),
+        ] {
             ask(&mut scheduler, now, request).await;
         }
         assert_eq!(store.job("a").await.unwrap().unwrap().next(), Some(next), "{now}");

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use punctual::clock::Timestamp;
-use punctual::job::{Job, JobId};
+use punctual::job::{Job, JobId, Pause};
 use punctual::output::Output;
 use punctual::run::{Run, RunId, SkipReason};
 use punctual::store::{
@@ -75,7 +75,7 @@ layer! {
     count_in_flight_elsewhere(node: &str) -> Vec<(JobId, InFlightCount)>;
     renew_lease(node: &str, started_at: Timestamp, now: Timestamp) -> ClusterView;
     remove_nodes(dead: &[Node]) -> ();
-    paused_since() -> Option<Timestamp>;
+    pause() -> Option<Pause>;
     recorded_time() -> Option<Timestamp>;
     newest_run() -> Option<Run>;
     scheduled_jobs(after: Option<&JobId>, limit: usize) -> Vec<ScheduledJob>;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::occurrences::{covers, last_occurrence};
 use punctual::clock::Timestamp;
 use punctual::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RunFilter};
-use punctual::job::{Job, JobId, JobState, Origin};
+use punctual::job::{Job, JobId, JobState, Origin, Pause};
 use punctual::output::Output;
 use punctual::run::{Attempt, Cause, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::{
@@ -29,7 +29,7 @@ struct Tables {
     outputs: BTreeMap<(RunId, u32), Arc<Output>>,
     nodes: BTreeMap<String, Node>,
     asked_to_end: BTreeMap<RunId, String>,
-    paused_since: Option<Timestamp>,
+    pause: Option<Arc<Pause>>,
     recorded_time: Option<Timestamp>,
 }
 
@@ -114,7 +114,12 @@ impl Tables {
                     .collect();
                 self.asked_to_end.extend(meant.into_iter().map(|id| (id, reason.clone())));
             }
-            Change::SetPaused(since) => self.paused_since = *since,
+            Change::SetPause(pause) => self.pause.clone_from(pause),
+            Change::EndPause(pause) => {
+                if self.pause.take().as_ref() != Some(pause) {
+                    return Err(conflict("the pause", pause.since));
+                }
+            }
             Change::RecordTime(at) => self.recorded_time = Some(*at),
             Change::Prune { run_id, part } => self.prune(run_id, *part),
         }
@@ -179,7 +184,7 @@ impl Store for MemoryStore {
         let mut due: Vec<(Timestamp, &mut Arc<Job>)> = jobs
             .filter(|job| claim.executors.contains(&job.executor))
             .filter(|job| !self.is_shared || is_free(job))
-            .filter_map(|job| Some((job.next()?.due_at, job)))
+            .filter_map(|job| Some((job.wakes_at()?, job)))
             .filter(|(due_at, _)| *due_at <= claim.until)
             .collect();
         due.sort_by_key(|(due_at, _)| *due_at);
@@ -200,7 +205,7 @@ impl Store for MemoryStore {
         until: Timestamp,
     ) -> Result<(), StoreError> {
         for job in self.tables().jobs.values_mut() {
-            let is_due = job.next().is_some_and(|next| next.due_at <= until);
+            let is_due = job.wakes_at().is_some_and(|at| at <= until);
             if is_due && job.executor == executor && job.owner.as_deref() == Some(node) {
                 Arc::make_mut(job).owner = None;
             }
@@ -286,8 +291,8 @@ impl Store for MemoryStore {
             tables.asked_to_end.get(&run.id).map(|reason| (run.id.clone(), reason.clone()))
         });
         let cancel_requests = asked.collect();
-        let (paused_since, recorded_time) = (tables.paused_since, tables.recorded_time);
-        Ok(ClusterView { is_new, nodes, paused_since, recorded_time, cancel_requests })
+        let (pause, recorded_time) = (tables.pause.as_deref().cloned(), tables.recorded_time);
+        Ok(ClusterView { is_new, nodes, pause, recorded_time, cancel_requests })
     }
 
     async fn remove_nodes(&self, dead: &[Node]) -> Result<(), StoreError> {
@@ -304,8 +309,8 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn paused_since(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.tables().paused_since)
+    async fn pause(&self) -> Result<Option<Pause>, StoreError> {
+        Ok(self.tables().pause.as_deref().cloned())
     }
 
     async fn recorded_time(&self) -> Result<Option<Timestamp>, StoreError> {

@@ -35,6 +35,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("policy", include_str!("../../../../migrations/mysql/0016_policy.sql")),
     ("fill policy", include_str!("../../../../migrations/mysql/0017_fill_policy.sql")),
     ("drop options", include_str!("../../../../migrations/mysql/0018_drop_options.sql")),
+    ("pause", include_str!("../../../../migrations/mysql/0019_pause.sql")),
 ];
 
 /// These databases have one code of the standard for many errors ("HY000"), so their own numbers count.

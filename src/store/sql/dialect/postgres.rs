@@ -25,6 +25,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("requester", include_str!("../../../../migrations/postgres/0006_requester.sql")),
     ("failing", include_str!("../../../../migrations/postgres/0007_failing.sql")),
     ("policy", include_str!("../../../../migrations/postgres/0008_policy.sql")),
+    ("pause", include_str!("../../../../migrations/postgres/0009_pause.sql")),
 ];
 
 const ERRORS: ErrorTables = ErrorTables {

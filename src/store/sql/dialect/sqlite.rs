@@ -14,6 +14,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("requester", include_str!("../../../../migrations/sqlite/0009_requester.sql")),
     ("failing", include_str!("../../../../migrations/sqlite/0010_failing.sql")),
     ("policy", include_str!("../../../../migrations/sqlite/0011_policy.sql")),
+    ("pause", include_str!("../../../../migrations/sqlite/0012_pause.sql")),
 ];
 
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::parse_json;
 use crate::clock::Timestamp;
-use crate::job::{Due, Former, Job, JobId, JobState, Origin, Policy, Task};
+use crate::job::{Due, Former, Job, JobId, JobState, Origin, Pause, Policy, Task};
 use crate::store::sql::row_reader::RowReader;
 use crate::store::sql::table::{DecodedRow, Section, SqlTable, columns, count};
 use crate::store::sql::value::SqlRow;
@@ -75,6 +75,8 @@ const DEFINED: Section<Job, JobDraft> = columns! {
         => |row, draft| draft.job.source = row.text_option().map(Into::into);
     "requester": |job, to| to.integer(job.requester.map(i64::from))
         => |row, draft| draft.job.requester = row.number_option();
+    "pause": |job, to| to.text(job.pause.as_ref().map(|pause| pause.to_stored()).as_deref())
+        => |row, draft| draft.job.pause = row.word_option(Pause::from_stored).map(Arc::new);
     "anchor": |job, to| to.instant(Some(job.anchor))
         => |row, draft| draft.job.anchor = row.instant();
 };
@@ -102,8 +104,8 @@ const SCHEDULE: Section<Job, JobDraft> = columns! {
             JobState::Finished => None,
         });
     } => |row, draft| draft.scheduled_at = row.instant_option();
-    // Only an active job is due: a paused one keeps its place in the schedule, but has no next run time.
-    "next_run_time": |job, to| to.instant(job.next().map(|next| next.due_at))
+    // A paused job is looked at when its pause ends.
+    "next_run_time": |job, to| to.instant(job.wakes_at())
         => |row, draft| draft.next_run_time = row.instant_option();
     "run_count": |job, to| to.integer(Some(count(job.run_count)))
         => |row, draft| draft.job.run_count = row.number(0);
@@ -168,9 +170,8 @@ impl JobDraft {
             ("active", Some(scheduled_at), Some(due_at)) => {
                 JobState::Active { next: Due { scheduled_at, due_at } }
             }
-            ("paused", Some(scheduled_at), due_at) => {
-                let due_at = due_at.unwrap_or(scheduled_at);
-                JobState::Paused { next: Due { scheduled_at, due_at } }
+            ("paused", Some(scheduled_at), _) => {
+                JobState::Paused { next: Due { scheduled_at, due_at: scheduled_at } }
             }
             ("finished", ..) => JobState::Finished,
             ("broken", ..) => {

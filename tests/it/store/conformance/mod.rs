@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use punctual::clock::Timestamp;
 use punctual::filter::{JobFilter, PAGE_BYTES, RunFilter};
-use punctual::job::{Due, Former, Job, JobId, JobState, Origin};
+use punctual::job::{Due, Former, Job, JobId, JobState, Origin, Pause, PauseTerms};
 use punctual::output::{Line, Output, Stream};
 use punctual::run::{Attempt, Cause, Cost, HookEvent, Outcome, Run, RunId, RunState, SkipReason};
 use punctual::store::sql::SqlStore;
@@ -115,6 +115,8 @@ on_every_store! {
     many_changes_are_written_all_or_none
     of_two_writes_to_a_run_in_one_commit_the_later_counts
     a_pause_is_kept_until_it_ends
+    a_pause_is_ended_only_if_it_is_the_one_that_is_stored
+    a_paused_job_is_claimed_when_its_pause_ends
     a_job_survives_in_every_state
     a_run_survives_in_every_state
     a_write_on_an_old_revision_changes_nothing_at_all
@@ -567,11 +569,62 @@ async fn an_output_is_saved_only_for_the_node_that_runs_its_attempt<S: Store + A
 }
 
 async fn a_pause_is_kept_until_it_ends<S: Store + Archive>(store: S) {
-    assert_eq!(store.paused_since().await.unwrap(), None);
-    for since in [Some(at(5)), Some(at(7)), None, None] {
-        store.commit(vec![Change::SetPaused(since)]).await.unwrap();
-        assert_eq!(store.paused_since().await.unwrap(), since);
+    assert_eq!(store.pause().await.unwrap(), None);
+    let plain = Pause::new(at(5), PauseTerms::default());
+    for pause in [Some(plain), Some(pause(7, 60)), Some(pause(7, 90)), None, None] {
+        store.commit(vec![Change::SetPause(pause.clone().map(Arc::new))]).await.unwrap();
+        assert_eq!(store.pause().await.unwrap(), pause);
     }
+}
+
+/// A pause with an end and all that can be said of it.
+fn pause(since: i64, until: i64) -> Pause {
+    let (by, reason) = (Some("ada (uid 7)".to_owned()), Some("\"é\", and so on".to_owned()));
+    Pause::new(at(since), PauseTerms { until: Some(at(until)), by, reason })
+}
+
+async fn a_pause_is_ended_only_if_it_is_the_one_that_is_stored<S: Store + Archive>(store: S) {
+    let end = |pause: &Pause| vec![Change::EndPause(Arc::new(pause.clone()))];
+    let (first, longer) = (pause(5, 60), pause(5, 90));
+    assert!(is_conflict(&store.commit(end(&first)).await), "there is none");
+    store.commit(vec![Change::SetPause(Some(Arc::new(longer.clone())))]).await.unwrap();
+    let other = insert_job(&job(&json!({"id": "a"})));
+    let stale = [end(&first), vec![other]].concat();
+    assert!(is_conflict(&store.commit(stale).await), "it was prolonged");
+    assert_eq!(store.pause().await.unwrap().as_ref(), Some(&longer));
+    assert!(store.job("a").await.unwrap().is_none());
+    store.commit(end(&longer)).await.unwrap();
+    assert_eq!(store.pause().await.unwrap(), None);
+}
+
+async fn a_paused_job_is_claimed_when_its_pause_ends<S: Store + Archive>(store: S) {
+    let next = Due { scheduled_at: at(10), due_at: at(10) };
+    let paused = |id: &str, pause: Option<Pause>| Job {
+        state: JobState::Paused { next },
+        pause: pause.map(Arc::new),
+        ..job(&json!({"id": id}))
+    };
+    let endless = Pause::new(at(1), PauseTerms::default());
+    let jobs = [
+        paused("unsaid", None),
+        paused("endless", Some(endless)),
+        paused("timed", Some(pause(1, 60))),
+    ];
+    store.commit(jobs.iter().map(insert_job).collect()).await.unwrap();
+    for known in &jobs {
+        let read = store.load_jobs(std::slice::from_ref(&known.id)).await.unwrap().remove(0);
+        assert_eq!((&read.state, &read.pause), (&known.state, &known.pause));
+    }
+    assert!(due(&store, at(59), 10).await.is_empty());
+    let claimed = due(&store, at(60), 10).await;
+    assert_eq!(claimed.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["timed"]);
+    // A pause outlives a fault of its job, but a broken job is not looked at.
+    let state = jobs[2].state.broken("no".to_owned());
+    let broken = Job { state, revision: 1, ..jobs[2].clone() };
+    store.commit(vec![update_job(&broken)]).await.unwrap();
+    assert!(due(&store, at(60), 10).await.is_empty());
+    let read = store.load_jobs(std::slice::from_ref(&broken.id)).await.unwrap().remove(0);
+    assert_eq!((&read.state, &read.pause), (&broken.state, &broken.pause));
 }
 
 async fn many_changes_are_written_all_or_none<S: Store + Archive>(store: S) {
