@@ -1,6 +1,10 @@
 //! Parses JSON of clients strictly. It refuses a duplicate key, an integer that does not fit into 64 bits, and a value that
 //! is nested too deeply. A plain parser would take the last key, round the integer, or fail later when the value becomes
-//! part of a larger one.
+//! part of a larger one. `merge_patch.rs` changes a value as a merge patch says.
+
+mod merge_patch;
+
+pub use merge_patch::{difference, merge, merge_member};
 
 use std::fmt;
 

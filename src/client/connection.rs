@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{ETAG, IF_MATCH};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -45,17 +46,21 @@ impl Endpoint {
         self.help = if is_service { STARTED_BY_SYSTEMD } else { STARTED_BY_HAND };
     }
 
-    /// Sends a request and reads its whole answer, within `limit`.
+    /// Sends a request and reads its whole answer, within `limit`. With `if_match`, the request is meant for this version
+    /// only. Also returns the version of what is answered, if it has one.
     pub(super) async fn request(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
+        if_match: Option<&str>,
         limit: Duration,
-    ) -> Result<Value, ClientError> {
+    ) -> Result<(Value, Option<String>), ClientError> {
         let exchange = async {
-            let (response, connection) = self.send(method, path, body).await?;
-            connection.read(response).await
+            let (response, connection) = self.send(method, path, body, if_match).await?;
+            let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
+            let etag = etag.map(str::to_owned);
+            Ok((connection.read(response).await?, etag))
         };
         tokio::time::timeout(limit, exchange)
             .await
@@ -68,6 +73,7 @@ impl Endpoint {
         method: Method,
         path: &str,
         body: Option<&Value>,
+        if_match: Option<&str>,
     ) -> Result<(Response<Incoming>, ClientConnection), ClientError> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream = stream.map_err(|error| self.not_connected(&error))?;
@@ -81,11 +87,15 @@ impl Endpoint {
             .await
             .map_err(|error| self.unreachable(error))?;
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "punctual")
-            .header("content-type", "application/json")
+            .header("content-type", "application/json");
+        if let Some(etag) = if_match {
+            request = request.header(IF_MATCH, etag);
+        }
+        let request = request
             .body(Full::new(bytes))
             .map_err(|error| ClientError::Unreadable(error.to_string()))?;
         let mut connection = ClientConnection(Some(Box::pin(connection)));

@@ -51,6 +51,11 @@ impl ClientError {
         matches!(self, Self::Unreachable { .. } | Self::Denied { .. })
     }
 
+    /// Whether the job has another version than the one that the request was meant for.
+    pub fn is_outdated(&self) -> bool {
+        matches!(self, Self::Refused { status: 412, .. })
+    }
+
     /// Whether the daemon has no job or run of this name.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })

@@ -29,7 +29,7 @@ impl OutputFollower {
     /// Asks for the output at this path.
     pub(super) async fn open(endpoint: Endpoint, path: &str) -> Result<Self, ClientError> {
         let (response, connection) =
-            tokio::time::timeout(CALL_TIMEOUT, endpoint.send(Method::GET, path, None))
+            tokio::time::timeout(CALL_TIMEOUT, endpoint.send(Method::GET, path, None, None))
                 .await
                 .unwrap_or_else(|_| Err(endpoint.unreachable("no answer in time")))?;
         let status = response.status();

@@ -72,6 +72,54 @@ impl Client {
         self.call(Method::GET, &job_path(id), None).await
     }
 
+    /// One job, and its version for [`Client::modify`].
+    pub async fn job_with_version(&self, id: &str) -> Result<(Value, String), ClientError> {
+        let path = job_path(id);
+        let answer = self.endpoint.request(Method::GET, &path, None, None, CALL_TIMEOUT).await;
+        let (job, version) = answer?;
+        let unreadable = || ClientError::Unreadable("the job has no ETag".to_owned());
+        Ok((job, version.ok_or_else(unreadable)?))
+    }
+
+    /// Changes the definition of a job by a merge patch, if it has this version.
+    pub async fn modify(
+        &self,
+        id: &str,
+        patch: &Value,
+        version: &str,
+    ) -> Result<Value, ClientError> {
+        self.patch(&job_path(id), patch, version).await
+    }
+
+    /// Says what [`Client::modify`] would do.
+    pub async fn try_modify(
+        &self,
+        id: &str,
+        patch: &Value,
+        version: &str,
+    ) -> Result<Value, ClientError> {
+        self.patch(&format!("{}?dry_run=true", job_path(id)), patch, version).await
+    }
+
+    async fn patch(&self, path: &str, body: &Value, version: &str) -> Result<Value, ClientError> {
+        let (body, version) = (Some(body), Some(version));
+        let answer = self.endpoint.request(Method::PATCH, path, body, version, CALL_TIMEOUT).await;
+        Ok(answer?.0)
+    }
+
+    /// Replaces the trigger of a job, which also resumes it.
+    pub async fn reschedule(&self, id: &str, trigger: &Value) -> Result<Value, ClientError> {
+        let body = serde_json::json!({"trigger": trigger});
+        self.call(Method::POST, &format!("{}/reschedule", job_path(id)), Some(&body)).await
+    }
+
+    /// Says what [`Client::reschedule`] would do.
+    pub async fn try_reschedule(&self, id: &str, trigger: &Value) -> Result<Value, ClientError> {
+        let body = serde_json::json!({"trigger": trigger});
+        let path = format!("{}/reschedule?dry_run=true", job_path(id));
+        self.call(Method::POST, &path, Some(&body)).await
+    }
+
     /// One page of jobs; `query` as in `state=active&limit=10`.
     pub async fn jobs(&self, query: &str) -> Result<Value, ClientError> {
         self.call(Method::GET, &format!("/v1/jobs?{query}"), None).await
@@ -136,7 +184,7 @@ impl Client {
     pub async fn wait(&self, id: &str, seconds: u64) -> Result<Value, ClientError> {
         let path = format!("{}?wait={seconds}", run_path(id));
         let limit = CALL_TIMEOUT + Duration::from_secs(seconds);
-        self.endpoint.request(Method::GET, &path, None, limit).await
+        Ok(self.endpoint.request(Method::GET, &path, None, None, limit).await?.0)
     }
 
     /// Cancels a run; the answer is the run, which may take a while to end.
@@ -209,7 +257,7 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, ClientError> {
-        self.endpoint.request(method, path, body, CALL_TIMEOUT).await
+        Ok(self.endpoint.request(method, path, body, None, CALL_TIMEOUT).await?.0)
     }
 }
 

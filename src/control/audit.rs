@@ -115,7 +115,15 @@ impl Caller {
 
     /// Begins the audit of a request that changes something.
     pub(super) fn begin(self, action: &'static str) -> AuditedChange {
-        AuditedChange { caller: self, action, job: None, run: None, counts: None, is_logged: false }
+        AuditedChange {
+            caller: self,
+            action,
+            job: None,
+            run: None,
+            counts: None,
+            changed: None,
+            is_logged: false,
+        }
     }
 
     /// Logs a change of the log filter.
@@ -143,6 +151,8 @@ pub(super) struct AuditedChange {
     job: Option<JobId>,
     run: Option<RunId>,
     counts: Option<BatchCounts>,
+    /// The options of a job that it has changed.
+    changed: Option<String>,
     is_logged: bool,
 }
 
@@ -193,6 +203,12 @@ impl AuditedChange {
         self
     }
 
+    /// Names the options that it has changed.
+    pub(super) fn changing(mut self, options: &[String]) -> Self {
+        self.changed = Some(options.join(","));
+        self
+    }
+
     pub(super) fn done(mut self) {
         self.log(DONE);
     }
@@ -208,9 +224,10 @@ impl AuditedChange {
 
     fn log(&mut self, outcome: &str) {
         self.is_logged = true;
-        let Self { caller: Caller { uid, user, pid }, action, job, run, counts, .. } = self;
+        let Self { caller: Caller { uid, user, pid }, action, job, run, counts, changed, .. } =
+            self;
         tracing::info!(target: TARGET, %action, %outcome, job = job.as_ref().map(display),
-            run = run.as_ref().map(display), added = counts.map(|counts| counts.added),
+            run = run.as_ref().map(display), changed = changed.as_ref().map(display), added = counts.map(|counts| counts.added),
             replaced = counts.map(|counts| counts.replaced), refused = counts.map(|counts| counts.refused),
             uid, user = user.as_deref().map(display), pid, "{MESSAGE}");
     }

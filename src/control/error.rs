@@ -1,12 +1,16 @@
 //! Errors as the contract shows them: the one place where they become status codes.
 
+use std::fmt;
+
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::etag::set_etag;
 use crate::history::HistoryError;
 use crate::invalid::{Invalid, quoted};
+use crate::job::JobVersion;
 use crate::scheduler::request::RequestError;
 
 /// Seconds after which a client may try again.
@@ -21,11 +25,13 @@ pub(super) struct ApiError {
     code: &'static str,
     message: String,
     field: Option<String>,
+    /// The present version of the job, if the client meant another one.
+    version: Option<(i64, JobVersion)>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), field: None }
+        Self { status, code, message: message.into(), field: None, version: None }
     }
 
     /// The request cannot be parsed.
@@ -53,7 +59,11 @@ impl ApiError {
     }
 
     pub(super) fn to_value(&self) -> Value {
-        json!({"code": self.code, "message": self.message, "field": self.field})
+        let mut value = json!({"code": self.code, "message": self.message, "field": self.field});
+        if let (Some((revision, _)), Some(keys)) = (self.version, value.as_object_mut()) {
+            keys.insert("revision".to_owned(), revision.into());
+        }
+        value
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
@@ -101,6 +111,15 @@ impl ApiError {
     }
 }
 
+impl fmt::Display for ApiError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.field {
+            Some(field) => write!(formatter, "{field}: {}", self.message),
+            None => formatter.write_str(&self.message),
+        }
+    }
+}
+
 impl From<Invalid> for ApiError {
     fn from(invalid: Invalid) -> Self {
         let field = Some(invalid.field).filter(|field| !field.is_empty());
@@ -134,7 +153,14 @@ impl From<RequestError> for ApiError {
             RequestError::QueueFull(_) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
             }
-            RequestError::Unavailable(_) | RequestError::Stopping => Self::unavailable(message),
+            RequestError::Invalid(invalid) => invalid.into(),
+            RequestError::PreconditionFailed { revision, version, .. } => Self {
+                version: Some((revision, version)),
+                ..Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", message)
+            },
+            RequestError::Unavailable(_) | RequestError::Stopping | RequestError::Outpaced(_) => {
+                Self::unavailable(message)
+            }
             RequestError::Rejected(_) => Self::rejected(message),
             RequestError::Internal(_) => Self::internal(message),
         }
@@ -155,6 +181,9 @@ impl ApiError {
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             let value = header::HeaderValue::from_static(RETRY_AFTER_SECONDS);
             response.headers_mut().insert(header::RETRY_AFTER, value);
+        }
+        if let Some((_, version)) = self.version {
+            set_etag(&mut response, version);
         }
         response
     }

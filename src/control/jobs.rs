@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use super::Api;
 use super::audit::Caller;
 use super::error::{ApiError, JsonAnswer};
+use super::etag::{job_answer, set_etag};
 use super::pause::pause_terms;
+use super::precondition::{IfMatch, IfNoneMatch};
 use super::request::{
     JSON_BYTES_MAX, JobAction, JobPath, NoInput, QueryParams, RawBody, check_state, check_text,
     definition, page_limit,
@@ -22,7 +24,9 @@ use crate::filter::JobFilter;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
 use crate::job::admission::{Rules, warnings};
-use crate::job::{Definition, Job, JobId, JobState, JobView, Origin, Pause, PauseTerms, PauseView};
+use crate::job::{
+    Definition, Job, JobId, JobState, JobView, Origin, Pause, PauseTerms, PauseView, stable_hash,
+};
 use crate::scheduler::request::{Addition, Existing};
 
 #[derive(Debug, Deserialize)]
@@ -79,16 +83,21 @@ pub(super) async fn add(
         Ok(job) => job,
         Err(refusal) => return Err(change.refused(refusal)),
     };
-    // A job that replaces another one keeps that one's creation time.
-    let is_new = job.created_at == job.updated_at;
+    // A job that replaces another one counts its revisions on.
+    let is_new = job.revision == 1;
     if is_new { change } else { change.replacing() }.done();
-    let warnings = warnings(&job, now);
-    Ok((StatusCode::CREATED, Json(AddedJob { job: job.shown(), warnings })).into_response())
+    Ok(defined_job(StatusCode::CREATED, &job, now))
 }
 
-/// A job that was added, with warnings about what may surprise the user.
+/// The answer to a request that has defined a job.
+pub(super) fn defined_job(status: StatusCode, job: &Job, now: Timestamp) -> Response {
+    let warnings = warnings(job, now);
+    job_answer(status, job, DefinedJob { job: job.shown(), warnings })
+}
+
+/// A job that was defined, with warnings about what may surprise the user.
 #[derive(Serialize)]
-struct AddedJob<'a> {
+struct DefinedJob<'a> {
     #[serde(flatten)]
     job: JobView<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -116,17 +125,33 @@ pub(super) fn admit(
     Ok(Addition { job, existing })
 }
 
-async fn find_job(api: &Api, id: &JobId) -> Result<Job, ApiError> {
+pub(super) async fn find_job(api: &Api, id: &JobId) -> Result<Job, ApiError> {
     let job = api.history.job(id.as_str()).await?;
     job.ok_or_else(|| ApiError::not_found(format!("there is no job \"{id}\"")))
 }
 
-pub(super) async fn show(State(api): State<Api>, JobPath(id): JobPath, _: NoInput) -> JsonAnswer {
-    let mut job = find_job(&api, &id).await?.to_value();
-    if let (Some(pause), Some(fields)) = (scheduler_pause(&api), job.as_object_mut()) {
+pub(super) async fn show(
+    State(api): State<Api>,
+    JobPath(id): JobPath,
+    if_none_match: IfNoneMatch,
+    _: NoInput,
+) -> Result<Response, ApiError> {
+    let job = find_job(&api, &id).await?;
+    let pause = scheduler_pause(&api);
+    let mut tag = job.version().to_string();
+    let mut shown = job.to_value();
+    if let (Some(pause), Some(fields)) = (pause, shown.as_object_mut()) {
+        // The answer says more than the job, so the tag does too.
+        tag = format!("{tag}.paused-{:x}", stable_hash(pause.to_stored().as_bytes(), 0));
         fields.insert("scheduler_paused".to_owned(), json!(pause.shown()));
     }
-    Ok(Json(job))
+    let mut response = if if_none_match.has(&tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        Json(shown).into_response()
+    };
+    set_etag(&mut response, tag);
+    Ok(response)
 }
 
 #[derive(Debug, Deserialize)]
@@ -149,29 +174,35 @@ pub(super) async fn explain(
     Ok(Json(explanation.to_value(&job)))
 }
 
-pub(super) async fn remove(JobAction { api, caller, id }: JobAction) -> JsonAnswer {
+pub(super) async fn remove(action: JobAction) -> Result<Response, ApiError> {
+    let JobAction { api, caller, id, precondition } = action;
     let change = caller.begin("remove").of_job(&id);
-    Ok(Json(change.finish(api.handle.remove(id).await)?.to_value()))
+    let job = change.finish(api.handle.remove(id, precondition).await)?;
+    Ok(job_answer(StatusCode::OK, &job, job.shown()))
 }
 
 pub(super) async fn pause(
     State(api): State<Api>,
     caller: Caller,
     JobPath(id): JobPath,
+    IfMatch(precondition): IfMatch,
     RawBody(body): RawBody<JSON_BYTES_MAX>,
-) -> JsonAnswer {
+) -> Result<Response, ApiError> {
     let terms = pause_terms(&body, &api, &caller)?;
     let change = caller.begin("pause").of_job(&id);
-    Ok(Json(change.finish(api.handle.pause(id, terms).await)?.to_value()))
+    let job = change.finish(api.handle.pause(id, terms, precondition).await)?;
+    Ok(job_answer(StatusCode::OK, &job, job.shown()))
 }
 
-pub(super) async fn resume(JobAction { api, caller, id }: JobAction) -> JsonAnswer {
+pub(super) async fn resume(action: JobAction) -> Result<Response, ApiError> {
+    let JobAction { api, caller, id, precondition } = action;
     let change = caller.begin("resume").of_job(&id);
-    Ok(Json(change.finish(api.handle.resume(id).await)?.to_value()))
+    let job = change.finish(api.handle.resume(id, precondition).await)?;
+    Ok(job_answer(StatusCode::OK, &job, job.shown()))
 }
 
 pub(super) async fn run(
-    JobAction { api, caller, id }: JobAction,
+    JobAction { api, caller, id, .. }: JobAction,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let change = caller.begin("run").of_job(&id);
     let run = change.finish_with_run(api.handle.run(id).await)?;

@@ -4,7 +4,7 @@
 //! request that reads goes to the history. Nothing here decides anything about jobs or runs.
 //!
 //! A request passes `gate` (which refuses it during a start), its route in [`router`], the types in `request` (which read its
-//! path, query and body within limits), and a handler in `jobs`, `batch`, `runs`, `output`, `log` or `daemon`. `audit` logs
+//! path, query and body within limits), and a handler in `jobs`, `modify`, `batch`, `runs`, `output`, `log` or `daemon`. `audit` logs
 //! who changed what, `error` turns every failure into the JSON of the contract, and `budget` bounds the memory of bodies.
 
 pub mod audit;
@@ -14,13 +14,16 @@ mod budget;
 pub mod condition;
 mod daemon;
 mod error;
+mod etag;
 mod gate;
 mod health;
 mod jobs;
 pub mod listener;
 pub mod log;
+mod modify;
 mod output;
 mod pause;
+mod precondition;
 mod previews;
 mod request;
 mod runs;
@@ -136,10 +139,14 @@ pub fn wording(status: StatusCode, message: &str) -> Value {
 pub fn router(api: Api) -> Routes {
     Router::new()
         .route("/v1/jobs", get(jobs::list).post(jobs::add))
-        .route("/v1/jobs/batch", post(batch::add).get(jobs::show).delete(jobs::remove))
-        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::remove))
+        .route(
+            "/v1/jobs/batch",
+            post(batch::add).get(jobs::show).patch(modify::patch).delete(jobs::remove),
+        )
+        .route("/v1/jobs/{id}", get(jobs::show).patch(modify::patch).delete(jobs::remove))
         .route("/v1/jobs/{id}/pause", post(jobs::pause))
         .route("/v1/jobs/{id}/resume", post(jobs::resume))
+        .route("/v1/jobs/{id}/reschedule", post(modify::reschedule))
         .route("/v1/jobs/{id}/run", post(jobs::run))
         .route("/v1/jobs/{id}/explain", get(jobs::explain))
         .route("/v1/runs", get(runs::list))

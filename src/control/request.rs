@@ -18,12 +18,14 @@ use super::Api;
 use super::audit::Caller;
 use super::budget::BudgetShare;
 use super::error::ApiError;
+use super::precondition::IfMatch;
 use crate::filter::PAGE_LIMIT;
 use crate::history::PAGE_DEFAULT;
 use crate::invalid::{self, Invalid};
 use crate::job::{Definition, JobId};
 use crate::json::{self, JsonError};
 use crate::run::RunId;
+use crate::scheduler::request::Precondition;
 
 /// Size limit of a job's definition in bytes, thousands of times that of a usual job.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -71,6 +73,30 @@ impl<T: DeserializeOwned + Send> FromRequest<Api> for QueryParams<T> {
         let parameters = query(request.uri())?;
         let NoKeys {} = optional(&body(request.into_body(), JSON_BYTES_MAX, api).await?)?;
         Ok(Self(parameters))
+    }
+}
+
+/// A body, in a request whose query may say `dry_run=true`: then nothing is changed, and the answer says what would be.
+#[derive(Debug)]
+pub(super) struct DryRunBody {
+    pub(super) dry_run: bool,
+    pub(super) body: ReceivedBody,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DryRunQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl FromRequest<Api> for DryRunBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let DryRunQuery { dry_run } = query(request.uri())?;
+        let body = body(request.into_body(), BODY_BYTES_MAX, api).await?;
+        Ok(Self { dry_run, body })
     }
 }
 
@@ -186,6 +212,7 @@ pub(super) struct JobAction {
     pub(super) api: Api,
     pub(super) caller: Caller,
     pub(super) id: JobId,
+    pub(super) precondition: Precondition,
 }
 
 impl FromRequest<Api> for JobAction {
@@ -195,8 +222,9 @@ impl FromRequest<Api> for JobAction {
         let (mut parts, body) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, api).await?;
         let JobPath(id) = JobPath::from_request_parts(&mut parts, api).await?;
+        let IfMatch(precondition) = IfMatch::from_request_parts(&mut parts, api).await?;
         NoInput::from_request(Request::from_parts(parts, body), api).await?;
-        Ok(Self { api: api.clone(), caller, id })
+        Ok(Self { api: api.clone(), caller, id, precondition })
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{
-    Command, Definition, Due, ExecutorKind, Job, JobId, JobState, Origin, Policy, PolicyInput,
-    PoolSettings, Task,
+    Command, Definition, Due, ExecutorKind, Job, JobId, JobPatch, JobState, Origin, Policy,
+    PolicyInput, PoolSettings, Task,
 };
 use crate::clock::Timestamp;
 use crate::instant::parse_instant;
@@ -67,12 +67,42 @@ pub struct Rules {
     pub rights: Option<Arc<dyn CommandRights>>,
 }
 
+/// What becomes of a definition whose trigger has no further occurrence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EndedTrigger {
+    Refused,
+    /// The job is finished.
+    Accepted,
+}
+
 impl Rules {
     /// Compiles a definition into a job, or says which field is wrong.
     pub fn admit(
         &self,
+        definition: Definition,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Job, Invalid> {
+        let ended = match origin {
+            // It was right when it was written.
+            Origin::File => EndedTrigger::Accepted,
+            Origin::Socket => EndedTrigger::Refused,
+        };
+        self.compile(definition, origin, ended, now)
+    }
+
+    /// Compiles the definition of a job with a patch, or says which field is wrong. [`Job::modified`] takes it.
+    pub fn modify(&self, job: &Job, patch: &JobPatch, now: Timestamp) -> Result<Job, Invalid> {
+        let ended =
+            if patch.has_trigger() { EndedTrigger::Refused } else { EndedTrigger::Accepted };
+        self.compile(patch.apply(job)?, job.origin, ended, now)
+    }
+
+    fn compile(
+        &self,
         mut definition: Definition,
         origin: Origin,
+        ended: EndedTrigger,
         now: Timestamp,
     ) -> Result<Job, Invalid> {
         let policy = definition.take_policy().complete(&self.defaults)?;
@@ -80,7 +110,7 @@ impl Rules {
             Some(id) => JobId::parse(id)?,
             None => JobId::parse(&uuid::Uuid::now_v7().to_string())?,
         };
-        let trigger = self.trigger(&definition, origin, now);
+        let trigger = self.trigger(&definition, ended, now);
         let trigger = trigger.map_err(|invalid| invalid.within("trigger"))?;
         let task = Task::from_value(std::mem::take(&mut definition.task));
         let task = task.map_err(|invalid| invalid.within("task"))?;
@@ -93,7 +123,7 @@ impl Rules {
         let state = match next_run(&definition, &id, &trigger, now)? {
             Some(next) if is_paused => JobState::Paused { next },
             Some(next) => JobState::Active { next },
-            None if origin == Origin::File => JobState::Finished,
+            None if ended == EndedTrigger::Accepted => JobState::Finished,
             None => {
                 return Err(Invalid::new("trigger", trigger.ended_reason(now).unwrap_or_default()));
             }
@@ -125,15 +155,14 @@ impl Rules {
         Self { rights, ..self }
     }
 
-    /// Compiles the trigger. In a file, a trigger whose end has passed is no error: it was right when it was written.
     fn trigger(
         &self,
         definition: &Definition,
-        origin: Origin,
+        ended: EndedTrigger,
         now: Timestamp,
     ) -> Result<Trigger, Invalid> {
         let trigger = Trigger::compile(&definition.trigger, &self.zone.zone, now)?;
-        if origin == Origin::File && trigger.end().is_some_and(|end| end < now) {
+        if ended == EndedTrigger::Accepted && trigger.end().is_some_and(|end| end < now) {
             return Ok(trigger);
         }
         trigger.require_occurrence()

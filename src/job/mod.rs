@@ -10,17 +10,20 @@ mod definition;
 mod due;
 mod equivalence;
 mod json;
+mod patch;
 mod pause;
 mod policy;
 mod pool;
 mod retry;
 mod seconds;
 mod task;
+mod version;
 mod view;
 
 pub use definition::{Definition, new_id};
 pub use due::{Due, stable_hash};
 pub use json::Json;
+pub use patch::JobPatch;
 pub use pause::{Pause, PauseTerms};
 pub use policy::{Coalesce, OnCrash, OnFinish, Overlap, Policy, PolicyInput};
 pub use pool::{ExecutorKind, PoolSettings};
@@ -29,6 +32,7 @@ pub use task::{
     Builtin, CORES_PERIOD, Command, HttpBody, HttpCall, Mail, MemorySize, Program, RUN_VARIABLES,
     ReportForm, ResourceLimits, Task, TaskType, mailbox, parse_url,
 };
+pub use version::JobVersion;
 pub use view::{JobView, PauseView};
 
 use std::fmt;
@@ -297,8 +301,10 @@ impl Job {
     pub fn redefined(&self, new: Self) -> Self {
         let is_readable = self.unreadable.is_none();
         let former = if is_readable { self.state.unbroken() } else { self.state.clone() };
-        // A trigger without a date fires "now", which is another instant each time.
-        let is_now = self.trigger.is_one_shot() && self.trigger.spec().get("run_date").is_none();
+        // A trigger without a date fires "now", which is another instant each time that it is given.
+        let is_given = !Arc::ptr_eq(&self.trigger, &new.trigger);
+        let is_now =
+            is_given && self.trigger.is_one_shot() && self.trigger.spec().get("run_date").is_none();
         let same_trigger = self.trigger.has_same_occurrences(&new.trigger)
             && !(is_now && former == JobState::Finished);
         // A job that reached `max_runs` goes on if the new definition allows more.
@@ -345,6 +351,25 @@ impl Job {
         let run_count = if same_trigger { self.run_count } else { 0 };
         let (is_failing, revision) = (self.still_fails(&new), self.revision);
         Self { run_count, is_failing, revision, created_at: self.created_at, ..new }
+    }
+
+    /// This job with the definition of `new`, which is that of this job with a patch. A patch without a trigger leaves the
+    /// schedule alone, and no patch ends a pause.
+    #[must_use]
+    pub fn modified(&self, new: Self, patch: &JobPatch) -> Self {
+        let modified = if patch.has_next_run_time() {
+            self.rescheduled(new)
+        } else if patch.has_trigger() {
+            self.redefined(new)
+        } else {
+            self.redefined(Self { trigger: Arc::clone(&self.trigger), ..new })
+        };
+        match (self.state.unbroken(), modified.state.clone()) {
+            (JobState::Paused { .. }, JobState::Active { next }) => {
+                Self { state: JobState::Paused { next }, pause: self.pause.clone(), ..modified }
+            }
+            _ => modified,
+        }
     }
 
     /// The value of `is_failing` under the definition of `new`. It is false if no hook of `new` depends on it.

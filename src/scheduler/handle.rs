@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::pulse::Pulse;
 use super::request::{
-    Added, Addition, Difference, InvalidDeclaration, PendingRequest, Request, RequestError,
-    Response,
+    Added, Addition, Difference, InvalidDeclaration, Modification, Modified, PendingRequest,
+    Precondition, Request, RequestError, Response,
 };
 pub use super::status::{ClockCorrection, PoolStatus, Status, WriteCounts};
 use crate::clock::Timestamp;
@@ -82,17 +82,41 @@ impl Handle {
         self.ask(Request::AddAll(additions), all_of).await
     }
 
+    /// Changes the definition of a job. Returns it as it was and as it now is; of a dry run, as it would be.
+    pub async fn modify(&self, modification: Modification) -> Result<Modified, RequestError> {
+        let modified = |response| match response {
+            Response::Modified(modified) | Response::WouldModify(modified) => Some(modified),
+            _ => None,
+        };
+        self.ask(Request::Modify(modification), modified).await
+    }
+
     /// Removes a job. Returns it as it was.
-    pub async fn remove(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        self.ask(Request::Remove(id), expect!(Response::Job)).await
+    pub async fn remove(
+        &self,
+        id: JobId,
+        precondition: Precondition,
+    ) -> Result<Arc<Job>, RequestError> {
+        let request = only_if(precondition, id, Request::Remove);
+        self.ask(request, expect!(Response::Removed)).await
     }
 
-    pub async fn pause(&self, id: JobId, terms: PauseTerms) -> Result<Arc<Job>, RequestError> {
-        self.ask(Request::Pause(id, terms), expect!(Response::Job)).await
+    pub async fn pause(
+        &self,
+        id: JobId,
+        terms: PauseTerms,
+        precondition: Precondition,
+    ) -> Result<Arc<Job>, RequestError> {
+        let request = only_if(precondition, id, |id| Request::Pause(id, terms));
+        self.ask(request, expect!(Response::Job)).await
     }
 
-    pub async fn resume(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        self.ask(Request::Resume(id), expect!(Response::Job)).await
+    pub async fn resume(
+        &self,
+        id: JobId,
+        precondition: Precondition,
+    ) -> Result<Arc<Job>, RequestError> {
+        self.ask(only_if(precondition, id, Request::Resume), expect!(Response::Job)).await
     }
 
     /// Runs a job now, in addition to its schedule.
@@ -203,6 +227,21 @@ impl Handle {
     }
 }
 
+/// A request about a job, if it has to have a certain version.
+fn only_if(
+    precondition: Precondition,
+    id: JobId,
+    request: impl FnOnce(JobId) -> Request,
+) -> Request {
+    match precondition {
+        Precondition::None => request(id),
+        Precondition::OneOf(_) => {
+            let job = id.clone();
+            Request::IfVersion { job, precondition, request: Box::new(request(id)) }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio_util::task::TaskTracker;
@@ -248,11 +287,13 @@ mod tests {
     async fn an_answer_of_another_kind_is_an_error_and_never_an_empty_success() {
         let is_internal = |refusal| matches!(refusal, Some(RequestError::Internal(_)));
         let id = || JobId::parse("a").unwrap();
+        let any = || Precondition::None;
         let handle = answering(Response::Done);
         assert!(is_internal(handle.add_all(Vec::new()).await.err()));
-        assert!(is_internal(handle.remove(id()).await.err()));
-        assert!(is_internal(handle.pause(id(), PauseTerms::default()).await.err()));
-        assert!(is_internal(handle.resume(id()).await.err()));
+        assert!(is_internal(handle.remove(id(), any()).await.err()));
+        let terms = PauseTerms::default();
+        assert!(is_internal(handle.pause(id(), terms.clone(), any()).await.err()));
+        assert!(is_internal(handle.resume(id(), any()).await.err()));
         assert!(is_internal(handle.run(id()).await.err()));
         assert!(is_internal(handle.cancel(RunId("r".into()), None).await.err()));
         assert!(is_internal(handle.pause_all(PauseTerms::default()).await.err()));

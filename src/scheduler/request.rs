@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::invalid::Invalid;
 use crate::job::admission::Rules;
-use crate::job::{Job, JobId, Pause, PauseTerms};
+use crate::job::{Job, JobId, JobPatch, JobVersion, Pause, PauseTerms};
 use crate::run::{Run, RunId};
 use crate::store::RunPart;
 
@@ -25,6 +26,52 @@ pub enum Existing {
 pub struct Addition {
     pub job: Box<Job>,
     pub existing: Existing,
+}
+
+/// For which versions of a job a request is meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Precondition {
+    /// For any.
+    #[default]
+    None,
+    /// For one of these; for none if there are none.
+    OneOf(Vec<JobVersion>),
+}
+
+impl Precondition {
+    /// Refuses a job of another version.
+    pub fn check(&self, job: &Job) -> Result<(), RequestError> {
+        match self {
+            Self::OneOf(versions) if !versions.iter().any(|version| version.is_of(job)) => {
+                let (id, version) = (job.id.clone(), job.version());
+                Err(RequestError::PreconditionFailed { id, revision: job.revision, version })
+            }
+            Self::None | Self::OneOf(_) => Ok(()),
+        }
+    }
+}
+
+/// A change of a job's definition. It has been checked against the job as it was before; if another request has changed
+/// the definition since, the step makes and checks it again.
+#[derive(Debug, Clone)]
+pub struct Modification {
+    pub patch: Arc<JobPatch>,
+    /// The job that the change was checked against.
+    pub base: Arc<Job>,
+    /// That job with the definition that the patch makes of its own.
+    pub checked: Box<Job>,
+    pub precondition: Precondition,
+    /// Whether a paused job is resumed.
+    pub resumes: bool,
+    /// Whether nothing is written: the answer says what would be.
+    pub dry_run: bool,
+}
+
+/// A job before and after a change of its definition.
+#[derive(Debug, Clone)]
+pub struct Modified {
+    pub before: Arc<Job>,
+    pub after: Arc<Job>,
 }
 
 /// The result of adding a job.
@@ -54,6 +101,14 @@ pub enum Request {
     /// Pauses a job. A job that is paused already gets the new terms.
     Pause(JobId, PauseTerms),
     Resume(JobId),
+    /// Does something to one job, if it has one of these versions.
+    IfVersion {
+        job: JobId,
+        precondition: Precondition,
+        request: Box<Self>,
+    },
+    /// Changes the definition of a job.
+    Modify(Modification),
     /// Runs a job now, in addition to its schedule.
     Run(JobId),
     Cancel {
@@ -108,6 +163,8 @@ impl Request {
             Self::RemoveFinished(ids) | Self::Review(ids) => ids.len(),
             Self::BreakDeclared(faults) => faults.len(),
             Self::Prune { runs, .. } => runs.len(),
+            Self::Modify(modification) => weight(&modification.checked),
+            Self::IfVersion { request, .. } => request.weight(),
             Self::Remove(_)
             | Self::Pause(..)
             | Self::Resume(_)
@@ -131,6 +188,8 @@ impl Request {
             Self::Add(addition) => vec![&addition.job.id],
             Self::AddAll(additions) => additions.iter().map(|addition| &addition.job.id).collect(),
             Self::Remove(id) | Self::Pause(id, _) | Self::Resume(id) | Self::Run(id) => vec![id],
+            Self::IfVersion { job, .. } => vec![job],
+            Self::Modify(modification) => vec![&modification.base.id],
             Self::RemoveFinished(ids) | Self::Review(ids) => ids.iter().collect(),
             Self::Declare(jobs) => jobs.iter().map(|job| &job.id).collect(),
             Self::BreakDeclared(faults) => faults.iter().map(|fault| &fault.id).collect(),
@@ -148,6 +207,11 @@ impl Request {
 pub enum Response {
     /// The job as it now is.
     Job(Arc<Job>),
+    /// The job as it was until it was removed.
+    Removed(Arc<Job>),
+    Modified(Modified),
+    /// The job as it is, and as it would be.
+    WouldModify(Modified),
     /// The new run.
     Run(Arc<Run>),
     /// The result of each addition, in order.
@@ -204,6 +268,14 @@ pub enum RequestError {
     Exists(JobId),
     #[error("there is no run \"{0}\"")]
     NoRun(String),
+    /// The change of a definition is not valid.
+    #[error(transparent)]
+    Invalid(Invalid),
+    #[error("job \"{id}\" is at revision {revision} now")]
+    PreconditionFailed { id: JobId, revision: i64, version: JobVersion },
+    /// Other requests have changed the job's task since the change was checked, so it has to be checked again.
+    #[error("other requests keep changing job \"{0}\"")]
+    Outpaced(JobId),
     #[error("run \"{id}\" has ended: it is {state}")]
     RunEnded { id: String, state: &'static str },
     /// Only the file that declares the job can change it.

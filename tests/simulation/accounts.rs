@@ -5,7 +5,7 @@ use std::sync::Arc;
 use punctual::clock::Timestamp;
 use punctual::job::{Job, JobId, JobState};
 use punctual::run::Run;
-use punctual::scheduler::request::{Request, Response};
+use punctual::scheduler::request::{Modified, Request, Response};
 use support::occurrences::covers;
 
 use crate::ledger::{Ledger, Version, is_skipped, last_of};
@@ -65,7 +65,7 @@ impl Ledger {
                 let gone = versions(id).iter().rev().take_while(|version| version.since > asked);
                 !self.jobs.contains_key(id) || gone.into_iter().any(|version| version.job.is_none())
             }
-            (_, Response::Job(job)) => {
+            (_, Response::Job(job) | Response::Modified(Modified { after: job, .. })) => {
                 let written = versions(&job.id).iter().rev().filter_map(|v| v.job.as_ref());
                 let is_this = |known: &&Arc<Job>| {
                     known.revision == job.revision
@@ -79,7 +79,14 @@ impl Ledger {
             (_, Response::Paused(pause)) => {
                 self.was_paused(pause.as_ref().map(|pause| pause.since), asked)
             }
-            (_, Response::Difference(_) | Response::Added(_) | Response::Done) => true,
+            (
+                _,
+                Response::Removed(_)
+                | Response::WouldModify(_)
+                | Response::Difference(_)
+                | Response::Added(_)
+                | Response::Done,
+            ) => true,
         };
         Property::Acknowledged.holds(holds, || format!("{request:?} was answered {answer:?}"));
     }

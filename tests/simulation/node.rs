@@ -448,6 +448,8 @@ fn job_of(request: &Request) -> Option<JobId> {
         Request::Remove(id) | Request::Pause(id, _) | Request::Resume(id) | Request::Run(id) => {
             Some(id.clone())
         }
+        Request::IfVersion { job, .. } => Some(job.clone()),
+        Request::Modify(modification) => Some(modification.base.id.clone()),
         Request::AddAll(_)
         | Request::Cancel { .. }
         | Request::PauseAll(_)

@@ -1,11 +1,15 @@
 //! What the clients of a world request: jobs of every kind, and every change of them.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use punctual::clock::Timestamp;
 use punctual::job::admission::Rules;
-use punctual::job::{Job, JobId, Origin, PauseTerms};
+use punctual::job::{Job, JobId, JobPatch, Origin, PauseTerms};
 use punctual::run::RunId;
-use punctual::scheduler::request::{Addition, Existing, InvalidDeclaration, Request};
+use punctual::scheduler::request::{
+    Addition, Existing, InvalidDeclaration, Modification, Precondition, Request,
+};
 use punctual::store::Archive;
 use serde_json::{Value, json};
 use support::store::MemoryStore;
@@ -141,6 +145,41 @@ fn terms(dice: &mut Dice, now: Timestamp) -> PauseTerms {
     PauseTerms { until, by: None, reason }
 }
 
+/// A change of a job that was checked against it as it is now, if there is one that the change fits.
+fn modification(
+    dice: &mut Dice,
+    store: &MemoryStore,
+    rules: &Rules,
+    id: &JobId,
+    now: Timestamp,
+) -> Option<Request> {
+    let base = now_or_never(store.job(id.as_str()))?;
+    let seconds = 1 + dice.roll(9);
+    let resumes = dice.once_in(4);
+    let patch = match dice.roll(5) {
+        0 => json!({"trigger": trigger(dice, seconds, now)}),
+        1 => json!({"max_runs": 1 + dice.roll(10), "priority": null}),
+        2 => json!({"next_run_time": (now + TimeDelta::seconds(dice.below(9) - 3)).to_rfc3339()}),
+        3 => json!({"description": dice.pick(&["", POISON])}),
+        _ => {
+            json!({"misfire_grace_time": seconds, "on_missed": {"type": "builtin", "name": "noop"}})
+        }
+    };
+    let patch = if resumes && patch.get("trigger").is_some() {
+        JobPatch::of_trigger(patch["trigger"].clone())
+    } else {
+        JobPatch::parse(patch).unwrap()
+    };
+    let checked = Box::new(rules.modify(&base, &patch, now).ok()?);
+    let precondition = if dice.once_in(3) {
+        Precondition::OneOf(vec![base.version()])
+    } else {
+        Precondition::None
+    };
+    let (patch, base, dry_run) = (Arc::new(patch), Arc::new(base), dice.once_in(5));
+    Some(Request::Modify(Modification { patch, base, checked, precondition, resumes, dry_run }))
+}
+
 /// Anything, to a node that judges by these rules.
 pub(crate) fn any(
     dice: &mut Dice,
@@ -150,7 +189,7 @@ pub(crate) fn any(
 ) -> Vec<Request> {
     let id = if dice.once_in(6) { dice.pick(&DECLARED) } else { dice.pick(&JOBS) };
     let named = JobId::parse(id).unwrap();
-    let request = match dice.roll(60) {
+    let request = match dice.roll(64) {
         0..=1 => Request::Remove(named),
         2..=6 => Request::Pause(named, terms(dice, now)),
         7..=13 => Request::Resume(named),
@@ -158,6 +197,7 @@ pub(crate) fn any(
         22 => Request::PauseAll(terms(dice, now)),
         23..=26 => Request::ResumeAll,
         27..=28 => return reload(dice, store, rules, now),
+        60..=63 => return modification(dice, store, rules, &named, now).into_iter().collect(),
         number => {
             let existing = match number {
                 29..=32 => Existing::Redefine,

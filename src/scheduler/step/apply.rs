@@ -1,6 +1,7 @@
 //! Applies requests to the jobs of a step. The jobs and runs that a request names have been loaded before, so nothing here
 //! waits for the store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::complete::cancel;
@@ -8,15 +9,16 @@ use super::context::{StepContext, wrong_state};
 use super::correct::by_this_clock;
 use super::declared::{break_declared, declare, review};
 use super::fire::replace_older_runs;
+use super::modify::modify;
 use super::pause::{pause, pause_scheduler, resume, resume_scheduler};
-use super::redefine::{delete, is_replaceable, replace};
+use super::redefine::{declared_in_file, delete, is_replaceable, replace};
 use super::{Step, StepReply};
 use crate::job::admission::Rules;
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::run::Cause;
 use crate::scheduler::log::Note;
 use crate::scheduler::request::{
-    Added, Addition, Existing, PendingRequest, Request, RequestError, Response,
+    Added, Addition, Existing, Modified, PendingRequest, Request, RequestError, Response,
 };
 use crate::scheduler::state::capacity::WaitingRun;
 use crate::scheduler::state::{Phase, SchedulerState};
@@ -42,6 +44,29 @@ pub(crate) fn apply_requests(
         };
         step.replies.push(StepReply { to: reply, answer });
     }
+    answer_with_final_jobs(step);
+}
+
+/// Several requests of a step may change the same job, and make one revision of it. Each of them is answered with the job
+/// as the step writes it, so that no two answers show a revision differently. What came before a removal is over.
+fn answer_with_final_jobs(step: &mut Step) {
+    let mut replies = std::mem::take(&mut step.replies);
+    let mut removed = BTreeSet::new();
+    for StepReply { answer, .. } in replies.iter_mut().rev() {
+        match answer {
+            Ok(Response::Removed(job)) => {
+                removed.insert(job.id.clone());
+            }
+            Ok(Response::Job(job) | Response::Modified(Modified { after: job, .. })) => {
+                let last = step.job(&job.id).filter(|_| !removed.contains(&job.id));
+                if let Some(last) = last {
+                    *job = Arc::clone(last);
+                }
+            }
+            _ => {}
+        }
+    }
+    step.replies = replies;
 }
 
 fn apply(context: &mut StepContext<'_>, request: Request) -> Result<Response, RequestError> {
@@ -54,6 +79,12 @@ fn apply(context: &mut StepContext<'_>, request: Request) -> Result<Response, Re
         Request::Remove(id) => return remove(context, &id),
         Request::Pause(id, terms) => return pause(context, &id, terms),
         Request::Resume(id) => return resume(context, &id),
+        Request::IfVersion { job, precondition, request } => {
+            let known = context.find(&job)?;
+            precondition.check(&known)?;
+            return apply(context, *request);
+        }
+        Request::Modify(modification) => return modify(context, modification),
         Request::Run(id) => return run_now(context, &id),
         Request::Cancel { run, reason } => return cancel(context, &run, reason),
         Request::PauseAll(terms) => pause_scheduler(context, terms),
@@ -97,11 +128,13 @@ fn add(
     existing: Existing,
 ) -> Result<Response, RequestError> {
     let job = by_this_clock(context, job);
-    let Some(known) = context.step.job(&job.id).cloned() else { return Ok(context.put(job)) };
+    let Some(known) = context.step.job(&job.id).cloned() else {
+        return Ok(Response::Job(context.put(job)));
+    };
     let redefined = match existing {
         Existing::Refuse if is_replaceable(&known) => {
             let is_failing = known.still_fails(&job);
-            return Ok(context.put(Job { is_failing, ..job }));
+            return Ok(Response::Job(context.put(Job { is_failing, ..job })));
         }
         Existing::Refuse => return Err(RequestError::Exists(job.id)),
         Existing::Redefine | Existing::Reschedule if known.origin == Origin::File => {
@@ -110,7 +143,7 @@ fn add(
         Existing::Redefine => known.redefined(job),
         Existing::Reschedule => known.rescheduled(job),
     };
-    Ok(replace(context, &known, redefined))
+    Ok(Response::Job(replace(context, &known, redefined)))
 }
 
 fn add_one_of_many(
@@ -133,12 +166,7 @@ fn remove(context: &mut StepContext<'_>, id: &JobId) -> Result<Response, Request
         context.step.notes.push(Note::RemovedOfAnother { job: id.clone(), source });
     }
     delete(context, id);
-    Ok(Response::Job(job))
-}
-
-fn declared_in_file(context: &StepContext<'_>, job: &Job) -> RequestError {
-    let file = job.source.as_ref().unwrap_or(&context.rules.source);
-    RequestError::DeclaredInFile { id: job.id.clone(), file: Arc::clone(file) }
+    Ok(Response::Removed(job))
 }
 
 /// Removes the jobs that are finished and have no run in flight.

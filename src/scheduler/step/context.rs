@@ -8,7 +8,7 @@ use crate::job::admission::Rules;
 use crate::job::{Due, Job, JobId, JobState};
 use crate::run::{Cause, Run, RunIds, RunState};
 use crate::scheduler::plan::Skipped;
-use crate::scheduler::request::{RequestError, Response};
+use crate::scheduler::request::RequestError;
 use crate::scheduler::state::capacity::Capacity;
 use crate::scheduler::state::{OverlapRows, SchedulerState};
 
@@ -50,10 +50,10 @@ impl<'a> StepContext<'a> {
     }
 
     /// Defines a job. Its runs that wait or may be retried follow the new definition.
-    pub(crate) fn put(&mut self, job: Job) -> Response {
+    pub(crate) fn put(&mut self, job: Job) -> Arc<Job> {
         let job = self.step.put(job);
         self.capacity.redefine(&job);
-        Response::Job(job)
+        job
     }
 
     /// A new run in state `pending`.

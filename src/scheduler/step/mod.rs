@@ -13,6 +13,7 @@ pub(crate) mod correct;
 mod declared;
 pub(crate) mod fire;
 pub(crate) mod load;
+mod modify;
 mod pause;
 mod redefine;
 pub(crate) mod start;

@@ -34,7 +34,8 @@ pub(super) fn pause(
     };
     let Some(pause) = pause.map(Arc::new) else { return Ok(Response::Job(job)) };
     let state = JobState::Paused { next };
-    Ok(context.put(Job { state, pause: Some(pause), updated_at: now, ..(*job).clone() }))
+    let paused = Job { state, pause: Some(pause), updated_at: now, ..(*job).clone() };
+    Ok(Response::Job(context.put(paused)))
 }
 
 /// Resumes a job: what was due up to now was held back.
@@ -90,7 +91,7 @@ fn go_on(context: &mut StepContext<'_>, job: &Job, held: Due, from: Timestamp) -
         state_from(job, job.trigger.next_from(from))
     };
     let updated_at = context.step.now;
-    context.put(Job { state, pause: None, updated_at, ..job.clone() })
+    Response::Job(context.put(Job { state, pause: None, updated_at, ..job.clone() }))
 }
 
 /// Pauses the scheduler as a whole. A scheduler that is paused already gets the new terms.

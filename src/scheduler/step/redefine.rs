@@ -1,6 +1,8 @@
 //! Redefines and removes jobs. Occurrences that were due and have no ledger row yet are accounted for before a schedule
 //! ends.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 
 use super::complete::withdraw;
@@ -10,7 +12,7 @@ use crate::job::{Due, Former, Job, JobId, JobState, Origin};
 use crate::run::SkipReason;
 use crate::scheduler::log::Note;
 use crate::scheduler::plan::Skipped;
-use crate::scheduler::request::Response;
+use crate::scheduler::request::RequestError;
 use crate::trigger::Span;
 
 /// Whether a job is finished and no file declares it: its id is free for a new job, and it can be removed. Runs of it that
@@ -19,26 +21,52 @@ pub(crate) fn is_replaceable(known: &Job) -> bool {
     known.state == JobState::Finished && known.origin == Origin::Socket
 }
 
-/// Replaces the definition of a job. If its schedule begins again, former occurrences that were due and have no row yet live
-/// on under the new trigger, if it fires at the same instants; otherwise they become one skipped row.
-pub(crate) fn replace(context: &mut StepContext<'_>, known: &Job, mut redefined: Job) -> Response {
-    let held_back = held_back(known, SkipReason::Redefined, context.step.now);
-    if let Some((first, reason)) = held_back.filter(|_| known.anchor != redefined.anchor) {
-        if reason == SkipReason::Redefined && goes_on(known, &redefined, first, context.step.now) {
+/// The refusal to change a job that a file declares.
+pub(crate) fn declared_in_file(context: &StepContext<'_>, job: &Job) -> RequestError {
+    let file = job.source.as_ref().unwrap_or(&context.rules.source);
+    RequestError::DeclaredInFile { id: job.id.clone(), file: Arc::clone(file) }
+}
+
+/// What follows from the replacement of a definition.
+#[derive(Debug)]
+pub(crate) struct Replacement {
+    pub(crate) job: Job,
+    /// The first of the occurrences to record as skipped, and why.
+    skipped: Option<(Timestamp, SkipReason)>,
+}
+
+/// Decides what follows from the replacement of a definition. If the schedule begins again, former occurrences that were
+/// due and have no row yet live on under the new trigger, if it fires at the same instants; otherwise they are skipped.
+pub(crate) fn plan_replacement(known: &Job, mut redefined: Job, now: Timestamp) -> Replacement {
+    let mut skipped = None;
+    if known.anchor == redefined.anchor {
+        if matches!(known.state, JobState::Broken { .. }) {
+            let (state, first) = state_after_repair(&redefined, now);
+            redefined.state = state;
+            skipped = first.map(|first| (first, SkipReason::Broken));
+        }
+    } else if let Some((first, reason)) = held_back(known, SkipReason::Redefined, now) {
+        if reason == SkipReason::Redefined && goes_on(known, &redefined, first, now) {
             let next = Due::new(&redefined.id, &redefined.trigger, first);
             redefined.state = JobState::Active { next };
         } else {
-            skip_since(context, known, first, reason);
+            skipped = Some((first, reason));
         }
     }
-    let was_broken = matches!(known.state, JobState::Broken { .. });
-    if was_broken && known.anchor == redefined.anchor {
-        redefined.state = repaired_state(context, &redefined);
+    Replacement { job: redefined, skipped }
+}
+
+/// Replaces the definition of a job.
+pub(crate) fn replace(context: &mut StepContext<'_>, known: &Job, redefined: Job) -> Arc<Job> {
+    let Replacement { job, skipped } = plan_replacement(known, redefined, context.step.now);
+    if let Some((first, reason)) = skipped {
+        let of = if known.anchor == job.anchor { &job } else { known };
+        skip_since(context, of, first, reason);
     }
-    if was_broken {
-        context.step.notes.push(Note::Repaired { job: redefined.id.clone() });
+    if matches!(known.state, JobState::Broken { .. }) {
+        context.step.notes.push(Note::Repaired { job: job.id.clone() });
     }
-    context.put(redefined)
+    context.put(job)
 }
 
 /// Removes a job. Its waiting runs and its occurrences that were due are recorded as skipped.
@@ -87,21 +115,48 @@ pub(super) fn skip_before(
 /// The state of a job that is no longer broken; `job` is in the state that it had before. The occurrences that it missed are
 /// recorded.
 pub(crate) fn repaired_state(context: &mut StepContext<'_>, job: &Job) -> JobState {
-    let now = context.step.now;
-    let held = match &job.state {
-        JobState::Active { next } => next.scheduled_at,
-        JobState::Broken { .. } if job.trigger.is_one_shot() => {
-            return state_from(job, job.trigger.first());
-        }
-        JobState::Broken { .. } => return state_from(job, job.trigger.next_after(now)),
-        JobState::Paused { .. } | JobState::Finished => return job.state.clone(),
-    };
-    // A one-shot is late, not missed. `held` is in the future if the clock was set back meanwhile.
-    if job.trigger.is_one_shot() || held > now {
-        return JobState::Active { next: recomputed_due(job, held) };
+    let (state, skipped) = state_after_repair(job, context.step.now);
+    if let Some(first) = skipped {
+        skip_since(context, job, first, SkipReason::Broken);
     }
-    skip_since(context, job, held, SkipReason::Broken);
-    state_from(job, job.trigger.next_after(now))
+    state
+}
+
+/// The state of a job that is no longer broken, and the first of the occurrences that it missed; `job` is in the state
+/// that it had before.
+fn state_after_repair(job: &Job, now: Timestamp) -> (JobState, Option<Timestamp>) {
+    let state = match &job.state {
+        JobState::Active { next } => return state_after_hold(job, next.scheduled_at, now),
+        JobState::Broken { .. } if job.trigger.is_one_shot() => {
+            state_from(job, job.trigger.first())
+        }
+        JobState::Broken { .. } => state_from(job, job.trigger.next_after(now)),
+        JobState::Paused { .. } | JobState::Finished => job.state.clone(),
+    };
+    (state, None)
+}
+
+/// The state of a job that fires again after it was held back from the occurrence at `held` on, and the first of the
+/// occurrences that it missed. A one-shot is late, not missed. `held` is in the future if the clock was set back.
+fn state_after_hold(job: &Job, held: Timestamp, now: Timestamp) -> (JobState, Option<Timestamp>) {
+    if job.trigger.is_one_shot() || held > now {
+        return (JobState::Active { next: recomputed_due(job, held) }, None);
+    }
+    (state_from(job, job.trigger.next_after(now)), Some(held))
+}
+
+/// The state of a paused job that is resumed, and the first of the occurrences that its pause has held back.
+pub(crate) fn state_after_pause(
+    job: &Job,
+    next: Due,
+    now: Timestamp,
+) -> (JobState, Option<Timestamp>) {
+    let next = recomputed_due(job, next.scheduled_at);
+    if next.due_at > now || job.trigger.is_one_shot() {
+        // A one-shot whose time passed in the pause is late: its misfire grace time decides.
+        return (JobState::Active { next }, None);
+    }
+    (state_from(job, job.trigger.next_after(now)), Some(next.scheduled_at))
 }
 
 /// The first occurrence of a job that was due and has no row yet, and why. `of_active` is the reason if the job is active:

@@ -2,5 +2,6 @@
 
 mod batch;
 mod contract;
+mod modify;
 mod output;
 mod socket;

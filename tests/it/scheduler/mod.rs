@@ -2,6 +2,7 @@
 
 mod clock;
 mod declared;
+mod modify;
 mod nodes;
 mod pause;
 mod retries;

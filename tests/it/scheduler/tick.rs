@@ -555,7 +555,7 @@ async fn requests_of_one_step_see_each_other_in_their_order() {
     let words: Vec<String> = answers
         .into_iter()
         .map(|answer| match answer {
-            Ok(Response::Job(job)) => job.state.word().to_owned(),
+            Ok(Response::Job(job) | Response::Removed(job)) => job.state.word().to_owned(),
             Err(RequestError::Exists(_)) => "exists".to_owned(),
             Err(RequestError::NotFound(_)) => "not found".to_owned(),
             other => panic!("{other:?}"),
