@@ -11,7 +11,7 @@ use serde_json::{Number, Value, json};
 
 use super::console::Console;
 use super::error::CliError;
-use super::options::{JobOptions, TriggerOptions, seconds};
+use super::options::{JobOptions, ModifyOptions, RescheduleOptions, TriggerOptions, seconds};
 use crate::client::percent_encode;
 use crate::clock::{Timestamp, rfc3339};
 use crate::filter::PAGE_LIMIT;
@@ -204,6 +204,29 @@ pub enum ClientCommand {
         one), 'tomorrow 10:00', now, or +30m from now. Without an offset it is in --timezone, or else in the daemon's\n\
         zone.")]
     Add(Box<JobOptions>),
+    /// Change a job: what is not given stays as it is
+    #[command(after_help = "Examples:\n  \
+        punctual modify backup --timeout 2h --max-attempts 3\n  \
+        punctual modify backup --unset timeout --dry-run\n  \
+        punctual modify backup --every 6h\n  \
+        punctual modify backup --jitter 5m --env LANG=C\n  \
+        punctual modify expire-42 --arg order_id=43\n\n\
+        A kind of trigger (--cron, --every, …) or of task (--builtin, --http, a command) replaces the former trigger or \
+        task as a whole; an option alone, such as --jitter, --arg, --cwd or --env, changes that part of it. A trigger that \
+        means the same as before leaves the schedule alone. A paused job stays paused.")]
+    Modify(Box<ModifyOptions>),
+    /// Give a job another trigger; a paused job is resumed
+    #[command(after_help = "Examples:\n  punctual reschedule backup --cron 'hour=4'\n  \
+        punctual reschedule backup --every 10m --dry-run")]
+    Reschedule(Box<RescheduleOptions>),
+    /// Edit a job in an editor ($VISUAL, else $EDITOR, else vi)
+    #[command(after_help = "Example:\n  EDITOR=nano punctual edit backup\n\n\
+        Only what was changed is sent. If the daemon refuses it, or another client has changed the same option, the editor \
+        opens again and a comment says why. Leave the file as it is to change nothing.")]
+    Edit {
+        /// The job's id
+        id: String,
+    },
     /// List jobs
     #[command(
         after_help = "Examples:\n  punctual list\n  punctual list --state broken\n  punctual list --prefix order: --json"

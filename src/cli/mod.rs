@@ -8,10 +8,12 @@
 mod arguments;
 mod check;
 mod console;
+mod edit;
 mod error;
 mod generate;
 mod log_level;
 mod logs;
+mod modify;
 mod options;
 mod preview;
 mod runs;
@@ -78,11 +80,17 @@ async fn call(client: &Client, command: ClientCommand, console: &Console) -> Res
     let now = SystemClock.now();
     match command {
         ClientCommand::Add(mut options) => {
-            let context = TimeContext::of_job(client, &mut options, now).await?;
+            let zone = options.trigger.zone()?;
+            let context = TimeContext::of_times(client, zone, options.times_mut(), now).await?;
             context.resolve(options.times_mut())?;
             let job = client.add(&options.to_json()?).await?;
             console.show(&job, |job| view::added(job, options.replace_existing, now))
         }
+        ClientCommand::Modify(options) => modify::modify(client, *options, console, now).await,
+        ClientCommand::Reschedule(options) => {
+            modify::reschedule(client, *options, console, now).await
+        }
+        ClientCommand::Edit { id } => edit::run(client, &id, console, now).await,
         ClientCommand::List(filter) => {
             let page = client.jobs(&filter.query()).await?;
             let is_paused = page.get("scheduler_paused").is_some_and(Value::is_object);

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::error::CliError;
-use super::options::JobOptions;
 use crate::client::{Client, ClientError};
 use crate::clock::{Timestamp, rfc3339};
 use crate::instant::{Toward, is_relative, parse_moment};
@@ -24,16 +23,16 @@ pub(super) struct TimeContext {
 }
 
 impl TimeContext {
-    /// The context of a new job. The daemon is asked for its zone only if a time depends on it.
-    pub(super) async fn of_job(
+    /// The context of times that were given. Those that name no zone are in `zone`, if there is one, else in the daemon's,
+    /// which is asked for it only if a time depends on it.
+    pub(super) async fn of_times<'t>(
         client: &Client,
-        job: &mut JobOptions,
+        zone: Option<Zone>,
+        mut times: impl Iterator<Item = (&'static str, &'t mut String)>,
         now: Timestamp,
     ) -> Result<Self, CliError> {
-        let mut times = job.times_mut();
         let is_needed = times.any(|(_, text)| is_relative(text, Toward::Future));
-        drop(times);
-        let zone = match job.trigger.zone()? {
+        let zone = match zone {
             Some(zone) => zone,
             None if is_needed => daemon_zone(client).await?,
             None => Zone::utc(),

@@ -63,6 +63,11 @@ struct ProcessOptions {
 }
 
 impl CommandOptions {
+    /// Whether it says what is executed. A lone `--shell` does, and is refused.
+    pub(super) fn has_program(&self) -> bool {
+        self.process.shell || !self.process.command.is_empty()
+    }
+
     /// What is executed: the words after `--`, or the script that they are with `--shell`.
     pub(super) fn program(&self) -> Result<Program, &'static str> {
         match self.process.command.as_slice() {

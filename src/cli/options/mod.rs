@@ -1,13 +1,15 @@
-//! The options that define a job, as `add` takes them. Each file holds the flags of one part of a job, and its struct
+//! The options that define a job, as `add` and `modify` take them. Each file holds the flags of one part of a job, and its struct
 //! serializes to the JSON of that part: what clap has read is what is sent, without the options that were not given.
 
 mod command;
 mod http;
+mod modify;
 mod policy;
 mod task;
 mod trigger;
 mod values;
 
+pub(super) use modify::{ModifyOptions, RescheduleOptions};
 pub(super) use trigger::TriggerOptions;
 pub(super) use values::seconds;
 
@@ -59,6 +61,7 @@ impl JobOptions {
     /// The definition of the job, as it is sent.
     pub(super) fn to_json(&self) -> Result<Value, CliError> {
         self.trigger.check()?;
+        self.task.check()?;
         values::given(self)
     }
 

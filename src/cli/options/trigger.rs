@@ -72,18 +72,28 @@ type TriggerJson = Map<String, Value>;
 impl TriggerOptions {
     /// Refuses options without a kind of trigger.
     pub(super) fn check(&self) -> Result<(), CliError> {
-        let kinds =
-            [&self.cron, &self.crontab, &self.every, &self.calendar, &self.at, &self.trigger];
-        if kinds.into_iter().all(Option::is_none) {
+        if !self.has_kind() {
             let why = "say when: --cron, --crontab, --every, --calendar, --at or --trigger";
             return Err(CliError::Usage(why.to_owned()));
         }
         Ok(())
     }
 
+    /// Whether a kind of trigger is given, and not only what applies to all kinds.
+    pub(crate) fn has_kind(&self) -> bool {
+        let kinds =
+            [&self.cron, &self.crontab, &self.every, &self.calendar, &self.at, &self.trigger];
+        kinds.into_iter().any(Option::is_some)
+    }
+
     /// The JSON form of the trigger.
     pub(crate) fn to_json(&self) -> Result<Value, CliError> {
         self.check()?;
+        self.members()
+    }
+
+    /// The keys that are given, which may be a part of a trigger.
+    pub(super) fn members(&self) -> Result<Value, CliError> {
         serde_json::to_value(self).map_err(|error| CliError::Usage(error.to_string()))
     }
 

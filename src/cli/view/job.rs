@@ -32,14 +32,22 @@ pub(crate) fn added(job: &Value, replaces: bool, now: Timestamp) -> String {
     // The first definition of a job is its first revision.
     let is_first = job.get("revision").and_then(Value::as_u64) == Some(1);
     let done = if replaces && !is_first { "replaced" } else { "added" };
-    let next = match when(job, "next_run_time", &zone_of_job(job).unwrap_or_else(Zone::utc), now) {
+    with_warnings(&format!("{done} {}: {}", text(job, "id"), next_run(job, now)), job)
+}
+
+/// When a job runs next, or in which state it is.
+pub(super) fn next_run(job: &Value, now: Timestamp) -> String {
+    match when(job, "next_run_time", &zone_of_job(job).unwrap_or_else(Zone::utc), now) {
         Some(next) => format!("next run {next}"),
         None => format!("it is {}", text(job, "state")),
-    };
-    let added = escaped(&format!("{done} {}: {next}", text(job, "id"))).into_owned();
+    }
+}
+
+/// A line about a job, followed by its warnings.
+pub(super) fn with_warnings(line: &str, job: &Value) -> String {
     let warnings = rows(job, "warnings").iter().filter_map(Value::as_str);
     let lines = warnings.map(|why| format!("warning: {}", escaped(why)));
-    std::iter::once(added).chain(lines).collect::<Vec<_>>().join("\n")
+    std::iter::once(escaped(line).into_owned()).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 /// Since when the whole scheduler is paused, and by whom, until when and why, if an answer about jobs says so.

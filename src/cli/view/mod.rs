@@ -2,11 +2,13 @@
 //! escaped, so that it cannot command a terminal. What an answer holds beyond the fields that are named here is shown as
 //! it comes, in the order of the answer.
 
+mod change;
 mod job;
 mod parts;
 mod run;
 mod status;
 
+pub(super) use change::{dry_run, modified, rescheduled};
 pub(super) use job::{added, difference, explanation, job, jobs};
 pub(super) use parts::pause_end;
 pub(super) use run::{finished, run, runs};

@@ -31,6 +31,9 @@ fn every_verb_has_help_with_an_example_of_itself() {
         "check",
         "migrate",
         "add",
+        "modify",
+        "reschedule",
+        "edit",
         "list",
         "show",
         "pause",
@@ -69,8 +72,20 @@ fn the_examples_of_the_help_work_as_they_stand() {
     let folder = std::path::Path::new(program()).parent().unwrap().display();
     let path = format!("{folder}:/usr/bin:/bin");
     // In this order: what is shown and run has to be added before.
-    let verbs =
-        ["add", "list", "show", "pause", "resume", "runs", "status", "preview", "remove", "reload"];
+    let verbs = [
+        "add",
+        "modify",
+        "reschedule",
+        "list",
+        "show",
+        "pause",
+        "resume",
+        "runs",
+        "status",
+        "preview",
+        "remove",
+        "reload",
+    ];
     for verb in verbs {
         for example in examples(&home, verb) {
             let mut shell = Command::new("/bin/sh");

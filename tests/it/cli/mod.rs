@@ -6,6 +6,7 @@ mod errors;
 mod generate;
 mod help;
 mod hostile;
+mod modify;
 mod preview;
 mod socket;
 mod terminal;
@@ -42,7 +43,10 @@ fn home_with_jobs() -> (Home, support::Daemon) {
 #[test]
 fn without_a_daemon_every_verb_that_needs_one_exits_3_with_one_line() {
     let home = Home::new("");
-    let verbs: [&[&str]; 13] = [
+    let verbs: [&[&str]; 16] = [
+        &["modify", "x", "--timeout", "1h"],
+        &["reschedule", "x", "--every", "1h"],
+        &["edit", "x"],
         &["add", "x", "--every", "1h", "--builtin", "noop"],
         &["list"],
         &["show", "x"],
