@@ -139,7 +139,7 @@ impl ExplainInputs<'_> {
         }
     }
 
-    /// Since when something is paused, by whom, until when and why.
+    /// Since when something is paused, who paused it, until when and why.
     fn of_pause(&self, pause: &Pause) -> String {
         let since = format!(" since {}", self.show(pause.since));
         let by = pause.by.as_ref().map(|by| format!(" by {by}"));

@@ -50,7 +50,7 @@ pub(super) fn with_warnings(line: &str, job: &Value) -> String {
     std::iter::once(escaped(line).into_owned()).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-/// Since when the whole scheduler is paused, and by whom, until when and why, if an answer about jobs says so.
+/// Since when the whole scheduler is paused, who paused it, until when and why, if an answer about jobs says so.
 fn pause_of_all(answer: &Value, zone: &Zone, now: Timestamp) -> Option<String> {
     let pause = pause_words(answer.get("scheduler_paused")?, zone, now)?;
     Some(format!("paused {pause}"))
@@ -106,7 +106,7 @@ pub(crate) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
     format!("{table}{none}{}{}", next_page(page), pause.unwrap_or_default())
 }
 
-/// By whom a job is paused, until when and why.
+/// Who paused a job, until when and why.
 fn paused(job: &Value, now: Timestamp) -> String {
     let Some(pause) = job.get("pause") else { return String::new() };
     let zone = zone_of_job(job).unwrap_or_else(Zone::utc);

@@ -71,7 +71,7 @@ pub(crate) fn pause_end(pause: &Value, key: &str, zone: &Zone, now: Timestamp) -
     when(pause, key, zone, now).map(|until| format!(" until {until}")).unwrap_or_default()
 }
 
-/// A pause: since when, by whom, until when and why.
+/// A pause: since when, who paused it, until when and why.
 pub(super) fn pause_words(pause: &Value, zone: &Zone, now: Timestamp) -> Option<String> {
     let since = when(pause, "since", zone, now)?;
     let (by, until) = (by(pause, "by"), pause_end(pause, "until", zone, now));
