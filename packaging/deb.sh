@@ -41,6 +41,9 @@ put 644 LICENSE /usr/share/doc/punctual/copyright
 for file in README.md CHANGELOG.md docs/*.md; do
     put 644 "$file" "/usr/share/doc/punctual/$file"
 done
+for file in docs/prometheus/*; do
+    put 644 "$file" "/usr/share/doc/punctual/prometheus/$(basename "$file")"
+done
 for file in systemd/drop-ins/*.conf; do
     put 644 "$file" "/usr/share/doc/punctual/examples/$(basename "$file")"
 done

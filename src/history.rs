@@ -6,7 +6,7 @@
 mod failed_queries;
 mod follow;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -47,6 +47,9 @@ pub struct HistoryPage<T> {
     _slot: PageSlot,
 }
 
+/// The number of jobs in each state.
+pub type JobStateCounts = Vec<(String, u64)>;
+
 /// It is held until the page has become an answer, so that few pages are in memory as rows.
 type PageSlot = Option<OwnedSemaphorePermit>;
 
@@ -73,6 +76,7 @@ pub struct History {
     waiters: Arc<Semaphore>,
     pages: Arc<Semaphore>,
     failed_queries: FailedQueries,
+    latest_counts: Arc<Mutex<Option<JobStateCounts>>>,
 }
 
 impl History {
@@ -89,6 +93,7 @@ impl History {
             waiters,
             pages,
             failed_queries: FailedQueries::default(),
+            latest_counts: Arc::default(),
         }
     }
 
@@ -206,8 +211,17 @@ impl History {
     }
 
     /// How many jobs are in each state.
-    pub async fn job_counts(&self) -> Result<Vec<(String, u64)>, HistoryError> {
-        self.failed_queries.note(self.archive.job_counts().await, || ArchiveQuery::Counts)
+    pub async fn job_counts(&self) -> Result<JobStateCounts, HistoryError> {
+        let counts = self.archive.job_counts().await;
+        let counts = self.failed_queries.note(counts, || ArchiveQuery::Counts);
+        let latest = counts.as_ref().ok().cloned();
+        *self.latest_counts.lock().unwrap_or_else(PoisonError::into_inner) = latest;
+        counts
+    }
+
+    /// The same as it was last read, without a query; none if the store could not be read then, or was not yet.
+    pub fn latest_job_counts(&self) -> Option<JobStateCounts> {
+        self.latest_counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A slot to wait for a run, until it is dropped.

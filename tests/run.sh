@@ -19,6 +19,8 @@ install_missing() {
     command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
     command -v dpkg-shlibdeps >/dev/null || missing+=(dpkg-dev)
     command -v curl >/dev/null || missing+=(curl)
+    # promtool checks the metrics, the alerts and their tests.
+    command -v promtool >/dev/null || missing+=(prometheus)
     # Triggers are compared with APScheduler itself.
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
     [ ${#missing[@]} -eq 0 ] && return

@@ -10,12 +10,14 @@ mod error;
 mod jobs;
 mod key_positions;
 mod mail;
+mod monitoring;
 mod paths;
 mod retention;
 mod secrets;
 mod socket;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -112,6 +114,8 @@ struct ControlTable {
     mode: Option<String>,
     #[serde(default)]
     trusted_users: Vec<String>,
+    metrics_listen: Option<String>,
+    metrics_public: Option<bool>,
 }
 
 /// A checked configuration.
@@ -135,6 +139,8 @@ pub struct Config {
     pub socket_mode: u32,
     /// Users who, like root, may make a daemon of root run commands as any user.
     pub trusted_users: Vec<String>,
+    /// The TCP address at which monitors may ask.
+    pub metrics_listen: Option<SocketAddr>,
     pub retention: RetentionPolicy,
     pub mail: MailSettings,
     /// The table of the Toutiao application, if there is one.
@@ -234,7 +240,12 @@ impl Config {
             ("scheduler.drain_seconds", self.drain_limit == new.drain_limit),
             ("scheduler.default_user", self.default_user == new.default_user),
             ("store", self.store_url == new.store_url && self.lease == new.lease),
-            ("control", self.socket == new.socket && self.socket_mode == new.socket_mode),
+            (
+                "control",
+                self.socket == new.socket
+                    && self.socket_mode == new.socket_mode
+                    && self.metrics_listen == new.metrics_listen,
+            ),
             ("toutiao", self.toutiao == new.toutiao),
         ];
         tables.into_iter().filter(|(_, same)| !same).map(|(name, _)| name.to_owned()).collect()
@@ -270,6 +281,9 @@ fn settings(given: ConfigFile, mut secrets: Secrets) -> Result<Config, Invalid> 
         DRAIN_SECONDS.check("scheduler.drain_seconds", given.scheduler.drain_seconds)?;
     let max_crashes = MAX_CRASHES.check("scheduler.max_crashes", given.scheduler.max_crashes)?;
     let lease_seconds = LEASE_SECONDS.check("store.lease_seconds", given.store.lease_seconds)?;
+    let ControlTable { socket, mode, trusted_users, metrics_listen, metrics_public } =
+        given.control;
+    let metrics_listen = monitoring::address(metrics_listen.as_deref(), metrics_public)?;
     let store_url = given.store.url.unwrap_or_else(|| DEFAULT_STORE_URL.into());
     let store_url = secrets.read("store.url", &store_url)?;
     let store_url = store_url.unwrap_or_else(|| DEFAULT_STORE_URL.to_owned());
@@ -288,10 +302,11 @@ fn settings(given: ConfigFile, mut secrets: Secrets) -> Result<Config, Invalid> 
         max_crashes,
         store_url: Hidden(store_url),
         executors: executors(given.executors)?,
-        socket: given.control.socket,
-        socket_mode: given.control.mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
+        socket,
+        socket_mode: mode.as_deref().map_or(Ok(SOCKET_MODE), socket_mode)?,
         mail: given.mail.check(&mut secrets)?,
-        trusted_users: given.control.trusted_users,
+        trusted_users,
+        metrics_listen,
         retention: given.retention.check()?,
         toutiao: toutiao.map(Hidden),
         jobs: Vec::new(),

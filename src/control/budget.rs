@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
@@ -88,10 +87,7 @@ impl AsRef<[u8]> for Held {
 }
 
 /// Refuses large answers while clients that do not read theirs use up the budget.
-pub(super) async fn bound_answer(
-    State(budget): State<MemoryBudget>,
-    response: Response,
-) -> Response {
+pub(super) async fn bound_answer(budget: MemoryBudget, response: Response) -> Response {
     // An answer without a known size is made piece by piece while the client reads it.
     let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let Some(bytes) = bytes.filter(|bytes| *bytes > FREE_BYTES) else { return response };

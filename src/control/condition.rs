@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -14,6 +13,7 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::job::Pause;
 use crate::printable::shortened;
 use crate::scheduler::handle::{Delay, Status};
+use crate::words::words;
 
 /// How late the scheduler's loop may be with a step or with waking up, before the daemon is degraded and not ready.
 pub(super) const LATENESS_MAX: Duration = Duration::from_secs(5);
@@ -22,34 +22,34 @@ const WAITING_MAX: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 /// Length limit of a message in characters.
 const MESSAGE_CHARS: usize = 300;
 
-/// What can be wrong, the most serious first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ConditionKind {
-    Stopping,
-    /// The scheduler's loop makes no progress.
-    Stuck,
-    /// The store cannot be used.
-    Store,
-    /// The start is not over: jobs do not fire yet, and the control socket refuses requests about them.
-    Starting,
-    /// The store cannot be read.
-    StoreRead,
-    /// The scheduler as a whole is paused.
-    Paused,
-    /// The control socket is not at its path.
-    Socket,
-    /// The last reload failed.
-    Reload,
-    /// Jobs of this daemon's file are not as it declares them, because another file declares them too.
-    Conflict,
-    /// Jobs are broken, so they do not fire.
-    #[serde(rename = "broken_jobs")]
-    Broken,
-    /// Runs have been waiting for a worker for too long.
-    Overdue,
-    /// The clock was set back, and the schedule is being corrected.
-    Clock,
+words! {
+    /// What can be wrong, the most serious first.
+    #[derive(PartialOrd, Ord)]
+    pub enum ConditionKind {
+        Stopping = "stopping",
+        /// The scheduler's loop makes no progress.
+        Stuck = "stuck",
+        /// The store cannot be used.
+        Store = "store",
+        /// The start is not over: jobs do not fire yet, and the control socket refuses requests about them.
+        Starting = "starting",
+        /// The store cannot be read.
+        StoreRead = "store_read",
+        /// The scheduler as a whole is paused.
+        Paused = "paused",
+        /// The control socket is not at its path.
+        Socket = "socket",
+        /// The last reload failed.
+        Reload = "reload",
+        /// Jobs of this daemon's file are not as it declares them, because another file declares them too.
+        Conflict = "conflict",
+        /// Jobs are broken, so they do not fire.
+        Broken = "broken_jobs",
+        /// Runs have been waiting for a worker for too long.
+        Overdue = "overdue",
+        /// The clock was set back, and the schedule is being corrected.
+        Clock = "clock",
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,7 +220,16 @@ mod tests {
 
     fn pool(waiting_since: Option<Timestamp>) -> PoolStatus {
         let name = "default".to_owned();
-        PoolStatus { name, busy: 2, max_workers: 2, waiting: 1, retrying: 0, waiting_since }
+        let (busy, max_workers) = (2, 2);
+        PoolStatus {
+            name,
+            busy,
+            max_workers,
+            waiting: 1,
+            retrying: 0,
+            waiting_since,
+            queue_limit: 9,
+        }
     }
 
     #[test]

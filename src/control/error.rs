@@ -43,6 +43,7 @@ impl ApiError {
     pub(super) fn of_status(status: StatusCode, message: &str) -> Self {
         let code = match status {
             StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+            StatusCode::FORBIDDEN => "forbidden",
             StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "too_large",
             _ => "unreadable",
         };

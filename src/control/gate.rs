@@ -1,6 +1,6 @@
 //! The control socket during a start. It answers before the store is open: until then, and until the jobs of the file are
-//! declared, every request is refused with 503 and the reason, and `/healthz`, `/readyz` and `/v1/status` show the state of
-//! the start.
+//! declared, every request is refused with 503 and the reason, and `/healthz`, `/readyz`, `/v1/status` and `/metrics` show
+//! the state of the start.
 
 use std::sync::Arc;
 
@@ -15,9 +15,10 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::condition::{Condition, ConditionKind};
+use super::condition::ConditionKind;
 use super::error::ApiError;
 use super::health::{self, Problem};
+use super::metrics::{self, MetricsReport, RequestTable};
 use super::status::StatusReport;
 use super::{DaemonInfo, DeclaredFile};
 use crate::clock::Clock;
@@ -90,7 +91,7 @@ pub fn gated(stage: watch::Receiver<StartStage>, clock: Arc<dyn Clock>) -> Route
 async fn pass(State(gate): State<Gate>, request: Request) -> Response {
     let stage = gate.stage.borrow().clone();
     let is_about_the_daemon = request.method() == Method::GET
-        && matches!(request.uri().path(), "/healthz" | "/readyz" | "/v1/status");
+        && matches!(request.uri().path(), "/healthz" | "/readyz" | "/v1/status" | "/metrics");
     let reason = stage.reason().unwrap_or_default();
     match stage {
         StartStage::Up(routes) => forward(routes, request).await,
@@ -101,6 +102,7 @@ async fn pass(State(gate): State<Gate>, request: Request) -> Response {
             // The process works, and a restart would not bring the store back.
             "/healthz" => health::answer("healthy", None),
             "/readyz" => health::answer("ready", Some(opening.problem(reason))),
+            "/metrics" => opening.metrics(reason, gate.clock.as_ref()).await,
             _ => Json(opening.status(reason, gate.clock.as_ref())).into_response(),
         },
         StartStage::Opening(_) | StartStage::Declaring { .. } => {
@@ -109,7 +111,7 @@ async fn pass(State(gate): State<Gate>, request: Request) -> Response {
     }
 }
 
-async fn forward(routes: Routes, request: Request<Body>) -> Response {
+pub(super) async fn forward(routes: Routes, request: Request<Body>) -> Response {
     match TowerToHyperService::new(routes).call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
@@ -126,20 +128,12 @@ impl OpeningStore {
     /// The answer to `/v1/status`, without what only the store knows.
     fn status(&self, reason: String, clock: &dyn Clock) -> Value {
         let is_away = self.store_error.is_some();
-        let pools = self.rules.executors.iter().map(|(name, settings)| PoolStatus {
-            name: name.clone(),
-            busy: 0,
-            max_workers: settings.max_workers,
-            waiting: 0,
-            retrying: 0,
-            waiting_since: None,
-        });
         let problem = self.problem(reason);
         let report = StatusReport {
             state: if is_away { "waiting for the store" } else { "starting" },
-            conditions: &[Condition::new(problem.reason, &problem.message, None)],
+            conditions: &[problem.to_condition()],
             not_ready: Some(problem),
-            scheduler: Status { pools: pools.collect(), ..Status::default() },
+            scheduler: self.idle(),
             store_error: self.store_error.clone(),
             jobs: None,
             declared: &self.declared,
@@ -147,5 +141,34 @@ impl OpeningStore {
             info: &self.info,
         };
         report.to_value(clock.now())
+    }
+
+    /// The answer to `/metrics`, without what only the scheduler and the store know.
+    async fn metrics(&self, reason: String, clock: &dyn Clock) -> Response {
+        let report = MetricsReport {
+            now: clock.now(),
+            conditions: &[self.problem(reason).to_condition()],
+            delay: None,
+            status: &self.idle(),
+            counts: None,
+            jobs: None,
+            requests: RequestTable::new(),
+            info: &self.info,
+        };
+        metrics::answer(&report).await
+    }
+
+    /// The status of a scheduler that does nothing yet.
+    fn idle(&self) -> Status {
+        let pools = self.rules.executors.iter().map(|(name, settings)| PoolStatus {
+            name: name.clone(),
+            busy: 0,
+            max_workers: settings.max_workers,
+            waiting: 0,
+            retrying: 0,
+            waiting_since: None,
+            queue_limit: 0,
+        });
+        Status { pools: pools.collect(), ..Status::default() }
     }
 }

@@ -26,8 +26,14 @@ pub(super) struct Problem {
     pub(super) message: String,
 }
 
+impl Problem {
+    pub(super) fn to_condition(&self) -> Condition {
+        Condition::new(self.reason, &self.message, None)
+    }
+}
+
 /// Everything that is wrong, except what only a query of the store would show.
-fn found(api: &Api, jobs: Option<&[(String, u64)]>) -> Vec<Condition> {
+pub(super) fn found(api: &Api, jobs: Option<&[(String, u64)]>) -> Vec<Condition> {
     let (now, status) = (api.clock.now(), api.handle.status());
     let delay = api.handle.delay(now, Instant::now());
     conditions(&ConditionSources { status: &status, delay, jobs }, &api.reported, now)
@@ -35,7 +41,7 @@ fn found(api: &Api, jobs: Option<&[(String, u64)]>) -> Vec<Condition> {
 
 /// The condition that keeps jobs from firing or requests from being stored, if there is one. A pause does not count, since
 /// it was requested.
-fn blocking(found: &[Condition]) -> Option<Problem> {
+pub(super) fn blocking(found: &[Condition]) -> Option<Problem> {
     let first = found.iter().find(|condition| condition.kind < ConditionKind::Paused)?;
     Some(Problem { reason: first.kind, message: first.message.clone() })
 }

@@ -5,7 +5,8 @@
 //!
 //! A request passes `gate` (which refuses it during a start), its route in [`router`], the types in `request` (which read its
 //! path, query and body within limits), and a handler in `jobs`, `modify`, `batch`, `runs`, `output`, `log` or `daemon`. `audit` logs
-//! who changed what, `error` turns every failure into the JSON of the contract, and `budget` bounds the memory of bodies.
+//! who changed what, `metrics` counts requests and shows everything that is counted, `error` turns every failure into the
+//! JSON of the contract, and `budget` bounds the memory of bodies.
 
 pub mod audit;
 mod batch;
@@ -20,7 +21,9 @@ mod health;
 mod jobs;
 pub mod listener;
 pub mod log;
+mod metrics;
 mod modify;
+pub mod monitoring;
 mod output;
 mod pause;
 mod precondition;
@@ -35,7 +38,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::middleware::map_response_with_state;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -45,6 +48,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::history::History;
 use crate::job::admission::Rules;
 use crate::scheduler::handle::Handle;
+use crate::scheduler::metrics::Metrics;
 pub use crate::scheduler::request::Difference;
 pub use audit::UserNames;
 pub use budget::MemoryBudget;
@@ -52,6 +56,7 @@ use condition::ReportedConditions;
 use error::ApiError;
 pub use gate::{OpeningStore, Routes, StartStage, gated};
 pub use log::LogFilter;
+pub use metrics::requests::RequestCounts;
 pub use previews::PreviewLimits;
 
 /// What a reload changed, or what is wrong with the file, in one line.
@@ -128,6 +133,9 @@ pub struct Api {
     pub previews: PreviewLimits,
     pub log: Arc<dyn LogFilter>,
     pub users: UserNames,
+    /// Counts what the scheduler does.
+    pub metrics: Metrics,
+    pub requests: RequestCounts,
 }
 
 /// The JSON of a refusal that the HTTP server sends before a route sees the request.
@@ -156,6 +164,7 @@ pub fn router(api: Api) -> Routes {
         .route("/v1/status", get(daemon::status))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/log", get(log::show).put(log::change).delete(log::reset))
         .route("/v1/preview", post(daemon::preview))
         .route("/v1/scheduler/pause", post(jobs::pause_all))
@@ -163,6 +172,9 @@ pub fn router(api: Api) -> Routes {
         .route("/v1/scheduler/reload", post(daemon::reload))
         .fallback(|| async { ApiError::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
-        .layer(map_response_with_state(api.budget.clone(), budget::bound_answer))
+        .layer(from_fn_with_state(
+            (api.requests.clone(), api.budget.clone()),
+            metrics::requests::counted,
+        ))
         .with_state(api)
 }

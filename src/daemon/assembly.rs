@@ -149,6 +149,8 @@ impl Parts {
             previews: control::PreviewLimits::default(),
             log: Arc::clone(&context.log),
             users: control::UserNames::default(),
+            metrics: scheduler.metrics(),
+            requests: control::RequestCounts::default(),
         };
         if executor::adopts_processes() {
             context.spawn_until_stop(reap_adopted());

@@ -4,10 +4,12 @@
 //! database server that is away. The start waits for the server. An error that does not go away by itself, such as a
 //! wrong password or a newer schema, ends the start.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -43,6 +45,29 @@ pub(super) struct Startup {
     pub(super) noted: ReportedConditions,
     /// When the service manager will be told that the daemon is ready; `None` once it was.
     ready_at: Option<Instant>,
+}
+
+/// Serves `/metrics`, `/healthz` and `/readyz` at a TCP address until the servers are stopped.
+fn listen_for_monitors(
+    address: SocketAddr,
+    routes: Routes,
+    context: &DaemonContext,
+) -> Result<(), CliError> {
+    let fail = |error: std::io::Error| {
+        refused(&format!("control.metrics_listen: cannot listen at {address}: {error}"))
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(fail)?;
+    listener.set_nonblocking(true).map_err(fail)?;
+    let listener = TcpListener::from_std(listener).map_err(fail)?;
+    let address = listener.local_addr().map_err(fail)?;
+    tracing::info!(%address, "metrics");
+    let routes = control::monitoring::monitoring(routes, address);
+    let limits = control::monitoring::LIMITS;
+    let stop = context.stop_servers.clone().cancelled_owned();
+    context.tracker.spawn(async move {
+        server::serve(listener, routes, limits, control::wording, stop).await;
+    });
+    Ok(())
 }
 
 /// An error of an operation on the store that may pass.
@@ -103,6 +128,9 @@ impl Startup {
         context.spawn_until_end(watcher.watch(noted.clone(), Arc::new(SystemClock)));
         let (stage, stages) = watch::channel(StartStage::Opening(Arc::new(opening)));
         let router = control::gated(stages, Arc::new(SystemClock));
+        if let Some(address) = settings.config.metrics_listen {
+            listen_for_monitors(address, router.clone(), context)?;
+        }
         let limits = control::listener::LIMITS;
         let stop = context.stop_servers.clone().cancelled_owned();
         context.tracker.spawn(async move {

@@ -31,9 +31,6 @@ const COUNT_AGE: Duration = Duration::from_mins(1);
 /// Maximum length of the line in characters. A message to systemd has at most 4 KiB.
 const LINE_CHARS: usize = 1000;
 
-/// The number of jobs in each state.
-type JobCounts = Vec<(String, u64)>;
-
 /// Makes and sends the status line.
 #[derive(Debug, Clone)]
 pub(super) struct StatusLine {
@@ -43,8 +40,6 @@ pub(super) struct StatusLine {
     rules: watch::Receiver<Arc<Rules>>,
     /// Where the daemon listens.
     socket: PathBuf,
-    /// The last count.
-    jobs: Arc<Mutex<Option<JobCounts>>>,
     /// The last line that was sent.
     sent: Arc<Mutex<String>>,
 }
@@ -67,8 +62,7 @@ impl StatusLine {
         rules: watch::Receiver<Arc<Rules>>,
         socket: PathBuf,
     ) -> Self {
-        let (jobs, sent) = Default::default();
-        Self { handle, history, noted, rules, socket, jobs, sent }
+        Self { handle, history, noted, rules, socket, sent: Arc::default() }
     }
 
     /// Notifies the service manager that the daemon is ready, with the status line.
@@ -159,17 +153,17 @@ impl StatusLine {
         if status.store_error.is_some() {
             return None;
         }
-        let jobs = self.history.job_counts().await.ok();
+        // The history keeps the result.
+        drop(self.history.job_counts().await);
         let pause = (now.elapsed() * COUNT_PAUSE_FACTOR).max(PAUSE);
         *counted = Some(Counted { changes, at: now, again_at: Instant::now() + pause });
-        *self.jobs.lock().unwrap_or_else(PoisonError::into_inner) = jobs;
         None
     }
 
     fn line(&self, status: &Status) -> String {
         let now = SystemClock.now();
         let delay = self.handle.delay(now, Instant::now());
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let jobs = self.history.latest_job_counts();
         let found = conditions(
             &ConditionSources { status, delay, jobs: jobs.as_deref() },
             &self.noted,

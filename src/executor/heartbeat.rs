@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::deliveries::Deliveries;
 use super::http::client::{ClientOptions, Clients, SendError, TargetName, words};
 use super::http::url;
 use crate::job::JobId;
@@ -92,23 +93,25 @@ impl SharedQueue {
 #[derive(Debug)]
 pub struct Heartbeats {
     queue: Arc<SharedQueue>,
+    deliveries: Deliveries,
     sender: Option<AbortOnDropHandle<()>>,
 }
 
 impl Heartbeats {
     /// Starts the task that sends.
-    pub(super) fn start(clients: Clients, runtime: &Handle) -> Self {
+    pub(super) fn start(clients: Clients, deliveries: Deliveries, runtime: &Handle) -> Self {
         let queue = Arc::<SharedQueue>::default();
         let sender = HeartbeatSender {
             queue: Arc::clone(&queue),
             clients,
+            deliveries: deliveries.clone(),
             runtime: runtime.clone(),
             sending: JoinSet::new(),
             busy: BTreeSet::new(),
             outages: BTreeMap::new(),
         };
         let sender = AbortOnDropHandle::new(runtime.spawn(sender.run()));
-        Self { queue, sender: Some(sender) }
+        Self { queue, deliveries, sender: Some(sender) }
     }
 
     /// Sends a heartbeat soon. Those of one job are sent in their order.
@@ -124,6 +127,7 @@ impl Heartbeats {
                 );
             }
             queue.dropped += 1;
+            self.deliveries.heartbeat_dropped();
         }
         queue.waiting.push_back(heartbeat);
         drop(queue);
@@ -146,6 +150,7 @@ impl Heartbeats {
 struct HeartbeatSender {
     queue: Arc<SharedQueue>,
     clients: Clients,
+    deliveries: Deliveries,
     runtime: Handle,
     sending: JoinSet<(JobId, Result<(), String>)>,
     /// The jobs whose heartbeats are being sent.
@@ -214,6 +219,7 @@ impl HeartbeatSender {
     /// Logs the begin and the end of an outage.
     fn log_result(&mut self, job: &JobId, result: Result<(), String>) {
         self.busy.remove(job);
+        self.deliveries.heartbeat(result.is_ok());
         match (result, self.outages.get_mut(job)) {
             (Ok(()), None) => {}
             (Ok(()), Some(undelivered)) => {

@@ -13,6 +13,7 @@ mod blocking;
 mod builtin_call;
 mod children;
 mod command;
+mod deliveries;
 mod exit_status;
 mod heartbeat;
 mod hook_report;
@@ -30,6 +31,7 @@ mod worker;
 pub use assignment::{Assignment, Completion};
 pub use children::{adopts_processes, reap_adopted};
 pub use command::{Controllers, Privileges, exec, kill_orphans, launch};
+pub use deliveries::{Deliveries, DeliveryCounts};
 pub use heartbeat::{Heartbeat, HeartbeatEvent, Heartbeats};
 pub use live::{LiveRuns, Saving};
 pub use mail::{MailSettings, Mailer, Security};
@@ -79,6 +81,11 @@ pub trait Executor: std::fmt::Debug + Send + 'static {
 
     /// Sends a heartbeat soon, without waiting for it.
     fn send_heartbeat(&mut self, heartbeat: Heartbeat);
+
+    /// Counts the heartbeats and mails that it sends.
+    fn deliveries(&self) -> Deliveries {
+        Deliveries::default()
+    }
 
     /// Keeps the secret variables that a job names from the commands of other jobs.
     fn note_secrets(&mut self, _job: &Job) {}
@@ -163,7 +170,8 @@ impl PoolExecutor {
     ) -> Self {
         let (tracker, runtime) = (TaskTracker::new(), Handle::current());
         let clients = Clients::default();
-        let heartbeats = Heartbeats::start(clients.clone(), &runtime);
+        let deliveries = Deliveries::default();
+        let heartbeats = Heartbeats::start(clients.clone(), deliveries.clone(), &runtime);
         let live = LiveRuns::new(handed_over_max(settings));
         let services = Arc::new(ExecutorServices {
             registry,
@@ -173,6 +181,7 @@ impl PoolExecutor {
             runtime,
             clients,
             live,
+            deliveries,
         });
         let mut executor = Self {
             services,
@@ -323,6 +332,10 @@ impl Executor for PoolExecutor {
 
     fn send_heartbeat(&mut self, heartbeat: Heartbeat) {
         self.heartbeats.send(heartbeat);
+    }
+
+    fn deliveries(&self) -> Deliveries {
+        self.services.deliveries.clone()
     }
 
     fn note_secrets(&mut self, job: &Job) {

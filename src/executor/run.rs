@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::assignment::{Assignment, Completion};
+use super::deliveries::Deliveries;
 use super::http::client::Clients;
 use super::live::LiveRuns;
 use super::shortage::{Shortage, ShortageBackoff};
@@ -39,6 +40,7 @@ pub(super) struct ExecutorServices {
     pub(super) runtime: Handle,
     pub(super) clients: Clients,
     pub(super) live: LiveRuns,
+    pub(super) deliveries: Deliveries,
 }
 
 /// How an attempt ended, and what it cost.

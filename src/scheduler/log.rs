@@ -62,6 +62,13 @@ impl Note {
     }
 }
 
+impl Note {
+    /// The run whose attempt has failed, if another one follows.
+    pub(super) fn retried_run(&self) -> Option<&Run> {
+        if let Self::Retried { run, .. } = self { Some(run) } else { None }
+    }
+}
+
 /// The hook of a hook run and the run that it reports; `None` for a run of the job itself.
 fn of_hook(run: &Run) -> (Option<&'static str>, Option<DisplayValue<&RunId>>) {
     match &run.cause {

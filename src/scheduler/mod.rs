@@ -24,6 +24,7 @@ pub mod handle;
 mod hooks;
 mod inputs;
 mod log;
+pub mod metrics;
 mod plan;
 mod publisher;
 pub mod pulse;
@@ -41,6 +42,7 @@ mod watched_store;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::executor::{Completion, Executor, Saving};
@@ -49,6 +51,7 @@ use crate::job::admission::Rules;
 use crate::run::Execution;
 use crate::store::{Holder, ScheduledJob, Store, StoreError};
 use cluster::{Cluster, lease, view};
+use metrics::Metrics;
 use publisher::{Publisher, next_wake};
 use pulse::Pulse;
 use recovery::{ConflictRetries, Recovered};
@@ -95,7 +98,8 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     pub fn new(store: S, executor: X, rules: Rules, identity: NodeIdentity) -> Self {
         let is_shared = store.is_shared();
         let cluster = is_shared.then(|| Cluster::new(identity.lease));
-        let state = SchedulerState::new(identity, &rules, is_shared);
+        let mut state = SchedulerState::new(identity, &rules, is_shared);
+        state.metrics = Metrics::new(rules.executors.keys(), executor.deliveries());
         let publisher = Publisher::default();
         let store = WatchedStore { store, pulse: publisher.pulse.clone() };
         Self { store, executor, rules, state, cluster, publisher }
@@ -104,6 +108,11 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
     /// Follows the status, which changes with every step.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.publisher.status.subscribe()
+    }
+
+    /// Counts what it does.
+    pub fn metrics(&self) -> Metrics {
+        self.state.metrics.clone()
     }
 
     /// Marks the progress of the scheduler in this pulse.
@@ -182,6 +191,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
             Err(failure) => failure,
         };
         let StepFailure { error, requests, fired, saved } = failure;
+        self.state.metrics.step_failed(&error);
         let StoreError::Rejected(why) = error else {
             self.state.deferred.extend(requests);
             return self.after_failure(error).map(|()| Some(now));
@@ -208,6 +218,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         };
         if let Err(failure) = self.step(now, requests, &tried, StepKind::InputsOnly).await {
             let StepFailure { error, requests, .. } = failure;
+            self.state.metrics.step_failed(&error);
             let group = StepInputs { requests, executions: tried };
             let SchedulerState { bisection, executions, .. } = &mut self.state;
             if let StoreError::Rejected(why) = error {
@@ -294,10 +305,12 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let has_time = self.state.clock.record(now, &mut changes);
         let mut written = self.state.written;
         written.count(&changes);
-        if !changes.is_empty()
-            && let Err(error) = self.store.commit(changes).await
-        {
-            return Err(self.abort(step, error));
+        if !changes.is_empty() {
+            let (count, began) = (changes.len(), Instant::now());
+            if let Err(error) = self.store.commit(changes).await {
+                return Err(self.abort(step, error));
+            }
+            self.state.metrics.committed(count, began.elapsed());
         }
         act::remember(&mut step, &mut self.state, written, has_time, executions);
         if kind == StepKind::Full {
@@ -306,7 +319,7 @@ impl<S: Store, X: Executor> Scheduler<S, X> {
         let replies = act::act(step, &mut self.state, &self.rules, &mut self.executor);
         let next = next_wake(&self.state, self.cluster.as_ref(), now);
         // A client that is answered may read the status, and has to find what its answer says.
-        self.publisher.publish(&self.state, self.cluster.as_ref(), next);
+        self.publisher.publish(&self.state, self.cluster.as_ref(), now, next);
         if kind == StepKind::Full {
             self.publisher.pulse.step_ends();
         }

@@ -22,12 +22,14 @@ impl Publisher {
         &self,
         state: &SchedulerState,
         cluster: Option<&Cluster>,
+        now: Timestamp,
         next_wake: Option<Timestamp>,
     ) {
         self.status.send_modify(|status| {
             status.steps = status.steps.wrapping_add(1);
             status.next_wake = next_wake;
             status.next_due = state.due_cache.first_due();
+            status.due = state.due_cache.count_due(now);
             status.running = state.capacity.running();
             status.pause.clone_from(&state.pause);
             status.clock = state.clock.correction;

@@ -167,7 +167,10 @@ pub(super) async fn recover<S: Store, X: Executor>(
         store.commit(changes).await?;
     }
     step.notes.iter().for_each(Note::log);
-    step.ended.iter().for_each(|run| log::run_ended(run));
+    for run in &step.ended {
+        log::run_ended(run);
+        state.metrics.run_ended(run);
+    }
     step.heartbeats.into_iter().for_each(|heartbeat| executor.send_heartbeat(heartbeat));
     Ok(recovered)
 }

@@ -22,6 +22,9 @@ pub struct PoolStatus {
     /// When the earliest of the runs that wait for a worker was due, if no worker is free.
     #[serde(skip)]
     pub waiting_since: Option<Timestamp>,
+    /// How many runs may wait for a worker before jobs that are due stay in the store.
+    #[serde(skip)]
+    pub queue_limit: usize,
 }
 
 /// What this process has written to its store since its start.
@@ -71,6 +74,8 @@ pub struct Status {
     pub next_wake: Option<Timestamp>,
     /// When the first of the jobs that this node knows is due.
     pub next_due: Option<Timestamp>,
+    /// How many of the jobs that this node knows were due and had not fired: it knows the earliest, 1,000 of each pool or more.
+    pub due: usize,
     /// Runs that this node has started and that have not ended.
     pub running: usize,
     /// The pause of the scheduler as a whole: no job fires.

@@ -41,6 +41,23 @@ pub enum StoreError {
     Refused(String),
 }
 
+impl StoreError {
+    /// The words of all kinds.
+    pub const WORDS: [&'static str; 5] =
+        ["unavailable", "conflict", "rejected", "unusable", "refused"];
+
+    /// The word of its kind.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Conflict(_) => "conflict",
+            Self::Rejected(_) => "rejected",
+            Self::Unusable(_) => "unusable",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 /// One write. A transaction is a list of them.
 #[derive(Debug, Clone)]
 pub enum Change {

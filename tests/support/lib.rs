@@ -19,6 +19,7 @@ pub mod definitions;
 pub mod executor;
 pub mod jobs;
 pub mod load;
+pub mod metrics;
 pub mod occurrences;
 pub mod pools;
 pub mod port;

@@ -60,6 +60,7 @@ impl Mailer {
     ) {
         let attempt = || async {
             let sent = self.send(&mail, &assignment, &context, &services).await;
+            services.deliveries.mail(matches!(sent, Ok(Outcome::Succeeded { .. })));
             Ok(sent.unwrap_or_else(failed))
         };
         services.execute_async(&assignment, &context, &permits, attempt).await;

@@ -31,6 +31,7 @@ pub(crate) async fn renew<S: Store>(
             "this node was silent for too long: the other nodes have taken over its runs and jobs"
         );
         state.is_stale = true;
+        state.metrics.lease_lost();
     }
     state.pause = view.pause.map(Arc::new);
     if state.clock.set_recorded(view.recorded_time) {
@@ -41,6 +42,7 @@ pub(crate) async fn renew<S: Store>(
     let expired = cluster.peers.observe(now, &me, view.nodes);
     if !expired.is_empty() {
         store.remove_nodes(&expired).await?;
+        state.metrics.nodes_expired(expired.len());
         for node in &expired {
             tracing::warn!(node = %node.name, seen_at = %node.seen_at, "a node is gone; its runs and jobs are taken over");
         }

@@ -103,6 +103,11 @@ impl DueCache {
         firsts.map(|(due_at, _)| *due_at).min()
     }
 
+    /// How many cached jobs are due.
+    pub(crate) fn count_due(&self, now: Timestamp) -> usize {
+        self.pools.values().map(|pool| pool.due_at(now).count()).sum()
+    }
+
     /// Whether a job of a pool that is due at this instant belongs into the cache.
     pub(crate) fn reaches(&self, pool: &str, due_at: Timestamp) -> bool {
         self.pools.get(pool).is_some_and(|pool| pool.reaches(due_at))
@@ -311,6 +316,7 @@ mod tests {
         cache.fill("other", window(None, 10), vec![other]);
         assert_eq!(cache.next(&pools), NextDue::At(Some(at(10))));
         assert_eq!(cache.first_due(), Some(at(10)));
+        assert_eq!([9, 10, 20].map(|second| cache.count_due(at(second))), [0, 1, 2]);
     }
 
     #[test]

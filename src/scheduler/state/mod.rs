@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 
+use super::metrics::Metrics;
 use super::request::{PendingRequest, Request};
 use super::status::WriteCounts;
 use crate::clock::Timestamp;
@@ -80,6 +81,7 @@ pub(crate) struct SchedulerState {
     /// Finished jobs to remove once none of their runs is in flight.
     pub(crate) finished: BTreeSet<JobId>,
     pub(crate) written: WriteCounts,
+    pub(crate) metrics: Metrics,
     /// Which outputs of running attempts the next step saves, if any.
     pub(crate) to_save: Option<Saving>,
 }
@@ -103,6 +105,7 @@ impl SchedulerState {
             deferred: Vec::new(),
             finished: BTreeSet::new(),
             written: WriteCounts::default(),
+            metrics: Metrics::default(),
             to_save: None,
         }
     }

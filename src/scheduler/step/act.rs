@@ -55,16 +55,27 @@ pub(crate) fn act<X: Executor>(
         executor.output_saved(execution, output, step.now);
     }
     step.notes.iter().for_each(Note::log);
-    step.ended.iter().for_each(|run| log::run_ended(run));
+    step.notes
+        .iter()
+        .filter_map(Note::retried_run)
+        .for_each(|run| state.metrics.attempt_failed(run));
+    for run in &step.ended {
+        log::run_ended(run);
+        state.metrics.run_ended(run);
+    }
+    state.metrics.skipped(&step.skipped);
     if step.former_rules.is_some() {
         executor.resize(&rules.executors);
+        state.metrics.add_pools(rules.executors.keys());
     }
     for (id, job) in step.take_written() {
         let Some(job) = job else {
             state.due_cache.remove(&id);
+            state.metrics.job_removed(&id);
             continue;
         };
         executor.note_secrets(&job);
+        state.metrics.job_written(&job);
         if is_replaceable(&job) && job.policy.on_finish == Some(OnFinish::Remove) {
             state.finished.insert(id);
         }

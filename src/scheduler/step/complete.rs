@@ -139,6 +139,10 @@ pub(crate) fn withdraw(context: &mut StepContext<'_>, waiting: WaitingRun, reaso
     let WaitingRun { mut run, job, .. } = waiting;
     Arc::make_mut(&mut run).skip(context.step.now, reason);
     context.step.update_run(Arc::clone(&run));
+    if run.attempt > 1 {
+        // It was not skipped, since it had begun.
+        context.step.ended.push(Arc::clone(&run));
+    }
     send_withdrawn_heartbeat(context, &job, &run);
 }
 

@@ -25,6 +25,7 @@ use chrono::TimeDelta;
 use tokio::sync::oneshot;
 
 use super::log::Note;
+use super::metrics::SkipCounts;
 use super::request::{PendingRequest, Request, RequestError, Response};
 use super::state::clock::CorrectedPage;
 use crate::clock::Timestamp;
@@ -98,6 +99,8 @@ pub(crate) struct Step {
     pub(crate) saved: Vec<(Execution, Arc<Output>)>,
     /// Runs whose end this step records.
     pub(crate) ended: Vec<Arc<Run>>,
+    /// Occurrences that this step skips.
+    pub(crate) skipped: SkipCounts,
     /// The last instant to which a definition was dated back.
     pub(crate) dated_back: Option<Timestamp>,
     /// The jobs that this step looks at because the clock was corrected.
@@ -210,12 +213,14 @@ impl Step {
 
     /// Adds a row to the ledger.
     pub(crate) fn insert_run(&mut self, run: Arc<Run>) {
+        self.count_skipped(&run);
         self.inserted.insert(run.id.clone(), self.changes.len());
         self.changes.push(Change::InsertRun(run));
     }
 
     /// Overwrites a row of the ledger. A row that this same step inserts is inserted as it now is.
     pub(crate) fn update_run(&mut self, run: Arc<Run>) {
+        self.count_skipped(&run);
         let inserted = self.inserted.get(&run.id).and_then(|index| self.changes.get_mut(*index));
         if let Some(change) = inserted {
             *change = Change::InsertRun(run);
@@ -230,11 +235,18 @@ impl Step {
         let RunState::Skipped { reason, last_scheduled_at: former_last, count } = row.state else {
             return None;
         };
+        *self.skipped.entry(reason.word()).or_default() += span.count;
         let (last_scheduled_at, count) = (span.last, count.saturating_add(span.count));
         let state = RunState::Skipped { reason, last_scheduled_at, count };
         let run = Arc::new(Run { state, ..row.clone() });
         self.changes.push(Change::ExtendSkipped { run: Arc::clone(&run), former_last });
         Some(run)
+    }
+
+    fn count_skipped(&mut self, run: &Run) {
+        if let RunState::Skipped { reason, count, .. } = &run.state {
+            *self.skipped.entry(reason.word()).or_default() += count;
+        }
     }
 
     /// A run that a request names, as the store has it.
@@ -456,6 +468,11 @@ mod tests {
         let grown = step.extend_skipped(&row, more).unwrap();
         let expected = RunState::Skipped { reason, last_scheduled_at: at(50), count: 5 };
         assert_eq!(grown.state, expected);
+        assert_eq!(
+            step.skipped,
+            [("overlap", 3)].into(),
+            "what was skipped before is not counted again"
+        );
         let [Change::ExtendSkipped { former_last, .. }] = &step.take_changes(|_| None)[..] else {
             panic!("nothing is extended")
         };

@@ -30,6 +30,7 @@ const ROUTES: &[(&str, &str, bool)] = &[
     ("GET", "/v1/status", false),
     ("GET", "/healthz", false),
     ("GET", "/readyz", false),
+    ("GET", "/metrics", false),
     ("GET", "/v1/log", false),
     ("PUT", "/v1/log", true),
     ("DELETE", "/v1/log", false),

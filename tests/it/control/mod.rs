@@ -2,6 +2,7 @@
 
 mod batch;
 mod contract;
+mod metrics;
 mod modify;
 mod output;
 mod socket;

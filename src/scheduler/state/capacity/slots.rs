@@ -179,6 +179,7 @@ impl PoolSlots {
             waiting: self.queue.len() + self.busy - busy,
             retrying: self.retries.len(),
             waiting_since: self.waiting_since(),
+            queue_limit: self.queue_limit,
         }
     }
 
