@@ -11,6 +11,7 @@ use serde_json::{Number, Value, json};
 
 use super::console::Console;
 use super::error::CliError;
+use super::import::ImportArguments;
 use super::options::{JobOptions, ModifyOptions, RescheduleOptions, TriggerOptions, seconds};
 use crate::client::percent_encode;
 use crate::clock::{Timestamp, rfc3339};
@@ -337,6 +338,14 @@ pub enum ClientCommand {
         punctual preview --every 90m --start '2026-11-06 09:00:00'\n  \
         echo '{\"op\":\"preview\",\"trigger\":{\"type\":\"cron\",\"hour\":3},\"count\":2}' | punctual preview --batch")]
     Preview(Box<PreviewArguments>),
+    /// Import the lines of a crontab as jobs
+    #[command(after_help = "Examples:\n  \
+        crontab -l | punctual import --crontab - --dry-run\n  \
+        punctual import --crontab /etc/crontab --system\n\n\
+        A dry run shows for each line when cron would run it next, and when Punctual would. What cannot be translated is \
+        named with its line, and nothing is imported, except with --partial. A second import of the same crontab changes \
+        nothing; jobs whose lines are gone stay (punctual list --tag crontab).")]
+    Import(ImportArguments),
     /// Make the daemon read its jobs.toml again
     #[command(after_help = "Example:\n  punctual check && punctual reload")]
     Reload {

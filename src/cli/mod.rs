@@ -11,6 +11,7 @@ mod console;
 mod edit;
 mod error;
 mod generate;
+mod import;
 mod log_level;
 mod logs;
 mod modify;
@@ -31,6 +32,7 @@ pub use check::view_of_check;
 pub use console::{Console, note, report};
 pub use error::CliError;
 pub use generate::{completions, man};
+pub use import::ImportArguments;
 
 use std::process::ExitCode;
 
@@ -142,6 +144,7 @@ async fn call(client: &Client, command: ClientCommand, console: &Console) -> Res
         ClientCommand::LogLevel(arguments) => {
             log_level::run(client, &arguments, console, now).await
         }
+        ClientCommand::Import(arguments) => import::run(client, &arguments, console, now).await,
         ClientCommand::Preview(arguments) => preview::run(Some(client), &arguments, console).await,
     }
 }

@@ -47,6 +47,7 @@ fn every_verb_has_help_with_an_example_of_itself() {
         "status",
         "log-level",
         "preview",
+        "import",
         "reload",
         "completions",
         "man",

@@ -6,6 +6,7 @@ mod errors;
 mod generate;
 mod help;
 mod hostile;
+mod import;
 mod modify;
 mod preview;
 mod socket;
