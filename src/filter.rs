@@ -1,6 +1,8 @@
 //! Filters for pages of jobs and runs, and for the rows that retention removes.
 
 use crate::clock::Timestamp;
+use crate::job::Job;
+use crate::words::words;
 
 /// The largest number of rows on a page.
 pub const PAGE_LIMIT: usize = 1000;
@@ -8,31 +10,104 @@ pub const PAGE_LIMIT: usize = 1000;
 /// A page ends with the row that reaches this number of bytes.
 pub const PAGE_BYTES: usize = 1024 * 1024;
 
-/// Selects jobs, in the order of their ids. Conditions that are `None` do not apply.
-#[derive(Debug, Clone, Default)]
-pub struct JobFilter {
-    pub state: Option<String>,
+/// Conditions on jobs. Those that are empty do not apply.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobConditions {
+    /// The words of the states of which a job has one.
+    pub states: Vec<&'static str>,
     pub tag: Option<String>,
     /// The beginning of the id.
     pub prefix: Option<String>,
-    /// The last id of the page before.
-    pub after: Option<String>,
+    pub executor: Option<String>,
+    /// The type of the outermost trigger.
+    pub trigger_type: Option<String>,
+}
+
+impl JobConditions {
+    /// Whether no condition applies, so that every job meets them.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a job meets all of them.
+    pub fn are_met_by(&self, job: &Job) -> bool {
+        let Self { states, tag, prefix, executor, trigger_type } = self;
+        (states.is_empty() || states.contains(&job.state.word()))
+            && tag.as_ref().is_none_or(|tag| job.tags.contains(tag))
+            && prefix.as_ref().is_none_or(|prefix| job.id.as_str().starts_with(prefix))
+            && executor.as_ref().is_none_or(|executor| job.executor == *executor)
+            && trigger_type.as_ref().is_none_or(|given| job.trigger.type_name() == Some(given))
+    }
+}
+
+words! {
+    /// The order of a list of jobs.
+    #[derive(Default)]
+    pub enum JobOrder {
+        /// By id.
+        #[default]
+        Id = "id",
+        /// By next run time, the soonest first. Only jobs that have one are listed.
+        NextRunTime = "next_run_time",
+    }
+}
+
+/// The place of a job in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobPosition {
+    /// When it is due, in a list by next run time.
+    pub due_at: Option<Timestamp>,
+    pub id: String,
+}
+
+/// Selects jobs. Conditions that are `None` do not apply.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    pub conditions: JobConditions,
+    /// The earliest next run time.
+    pub since: Option<Timestamp>,
+    /// The next run time is before this instant.
+    pub until: Option<Timestamp>,
+    pub order: JobOrder,
+    /// The last job of the page before.
+    pub after: Option<JobPosition>,
     pub limit: usize,
 }
 
-/// Selects runs, the newest first. Conditions that are `None` do not apply.
+words! {
+    /// The order of a list of runs, in which they were created.
+    #[derive(Default)]
+    pub enum RunOrder {
+        #[default]
+        Newest = "newest",
+        Oldest = "oldest",
+    }
+}
+
+/// Selects runs. Conditions that are `None` or empty do not apply.
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
     pub job_id: Option<String>,
-    pub state: Option<String>,
+    /// The words of the states of which a run has one.
+    pub states: Vec<&'static str>,
+    /// The beginning of the job's id.
+    pub prefix: Option<String>,
+    /// A tag of the job. The runs of a removed job have none.
+    pub tag: Option<String>,
+    /// The type of the job's trigger. The runs of a removed job have none.
+    pub trigger_type: Option<String>,
+    pub executor: Option<String>,
     /// Whether to leave out hook runs.
     pub without_hooks: bool,
     /// An occurrence that the run is for, or that is in the span of a skipped row.
     pub occurrence: Option<Timestamp>,
     /// The earliest instant of the run's creation.
     pub since: Option<Timestamp>,
-    /// The last id of the page before, which is larger than those of this page.
-    pub before: Option<String>,
+    /// The run was created before this instant.
+    pub until: Option<Timestamp>,
+    pub order: RunOrder,
+    /// The id of the last run of the page before.
+    pub after: Option<String>,
     pub limit: usize,
 }
 

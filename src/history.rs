@@ -15,11 +15,12 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::executor::LiveRuns;
 use crate::explain::{ExplainInputs, Explanation, explain};
-use crate::filter::{JobFilter, PAGE_LIMIT, RunFilter};
-use crate::job::Job;
+use crate::filter::{JobConditions, JobFilter, PAGE_LIMIT, RunFilter};
+use crate::job::{Job, JobId};
 use crate::output::Output;
 use crate::run::{Attempt, Cause, Run, RunId};
 use crate::scheduler::handle::Handle;
+pub use crate::store::PoolRuns;
 use crate::store::{Archive, Rows};
 
 pub use failed_queries::HistoryError;
@@ -36,14 +37,17 @@ pub const WAITERS_MAX: usize = 256;
 /// The most pages in memory at the same time. Further requests wait for their turn, which is short.
 const PAGES_MAX: usize = 4;
 
+/// The most runs that are found by each end of a part of an id.
+const NAMED_RUNS_MAX: usize = 6;
+
 /// How long to wait for the output of an attempt that has just ended to be stored, before its log is shown instead.
 const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct HistoryPage<T> {
     pub rows: Vec<T>,
-    /// Where the next page begins; none if this is the last one.
-    pub next_cursor: Option<String>,
+    /// Whether another page follows.
+    pub has_more: bool,
     _slot: PageSlot,
 }
 
@@ -120,11 +124,30 @@ impl History {
         let rows = self
             .failed_queries
             .note(self.archive.jobs(&filter).await, || ArchiveQuery::Jobs(filter.clone()))?;
-        Ok(page((rows, slot), limit, |job| job.id.to_string()))
+        Ok(page((rows, slot), limit))
+    }
+
+    /// The ids of jobs that meet these conditions. A page in their order, after this id.
+    pub async fn job_ids(
+        &self,
+        conditions: &JobConditions,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<JobId>, HistoryError> {
+        let ids = self.archive.job_ids(conditions, after, limit).await;
+        let conditions = conditions.clone();
+        let query = || JobFilter { conditions, limit: 1, ..JobFilter::default() };
+        self.failed_queries.note(ids, || ArchiveQuery::Jobs(query()))
     }
 
     pub async fn run(&self, id: &str) -> Result<Option<Run>, HistoryError> {
         self.failed_queries.note(self.archive.run(id).await, || ArchiveQuery::Run(id.to_owned()))
+    }
+
+    /// The ids of runs that begin or end with this part of an id, some of them if there are many.
+    pub async fn run_ids(&self, part: &str) -> Result<Vec<RunId>, HistoryError> {
+        let ids = self.archive.run_ids(part, NAMED_RUNS_MAX).await;
+        self.failed_queries.note(ids, || ArchiveQuery::RunIds(part.to_owned()))
     }
 
     /// A page of the ledger. It may have fewer rows than its limit if they are large.
@@ -135,7 +158,7 @@ impl History {
         let rows = self
             .failed_queries
             .note(self.archive.runs(&filter).await, || ArchiveQuery::Runs(filter.clone()))?;
-        Ok(page((rows, slot), limit, |run| run.id.to_string()))
+        Ok(page((rows, slot), limit))
     }
 
     /// Why a job ran or did not run at an instant, and when it runs next.
@@ -210,6 +233,11 @@ impl History {
         }
     }
 
+    /// How many runs are in flight in each pool on each node.
+    pub async fn in_flight(&self) -> Result<Vec<PoolRuns>, HistoryError> {
+        self.failed_queries.note(self.archive.in_flight().await, || ArchiveQuery::InFlight)
+    }
+
     /// How many jobs are in each state.
     pub async fn job_counts(&self) -> Result<JobStateCounts, HistoryError> {
         let counts = self.archive.job_counts().await;
@@ -251,13 +279,8 @@ impl RunWaiter<'_> {
     }
 }
 
-fn page<T>(
-    (Rows { mut rows, is_cut }, slot): (Rows<T>, PageSlot),
-    limit: usize,
-    cursor: impl Fn(&T) -> String,
-) -> HistoryPage<T> {
-    let more = rows.len() > limit || is_cut;
+fn page<T>((Rows { mut rows, is_cut }, slot): (Rows<T>, PageSlot), limit: usize) -> HistoryPage<T> {
+    let has_more = rows.len() > limit || is_cut;
     rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(cursor);
-    HistoryPage { rows, next_cursor, _slot: slot }
+    HistoryPage { rows, has_more, _slot: slot }
 }

@@ -13,13 +13,9 @@ use super::console::Console;
 use super::error::CliError;
 use super::import::ImportArguments;
 use super::options::{JobOptions, ModifyOptions, RescheduleOptions, TriggerOptions, seconds};
-use crate::client::percent_encode;
-use crate::clock::{Timestamp, rfc3339};
-use crate::filter::PAGE_LIMIT;
-use crate::job::JobState;
+use super::selection::{ListArguments, PausedJobs, RemovedJobs, RunsArguments, query};
 use crate::printable::escaped;
 use crate::program;
-use crate::run::RunState;
 
 /// Punctual: a standalone job scheduler. Jobs live in a SQL store and run on time.
 #[derive(Debug, Parser)]
@@ -230,7 +226,11 @@ pub enum ClientCommand {
     },
     /// List jobs
     #[command(
-        after_help = "Examples:\n  punctual list\n  punctual list --state broken\n  punctual list --prefix order: --json"
+        after_help = "Examples:\n  punctual list\n  punctual list --state broken,paused --tag nightly\n  \
+        punctual list --prefix order: --json\n  punctual list --order next_run_time -n 20\n  \
+        punctual list --next 1h\n\n\
+        --next lists each time at which a job will run. With --since or --until only jobs are listed that are due in that range, the soonest first. Such a TIME is 16:30 \
+        (the next one), 'tomorrow 10:00', +30m or 2026-12-06T16:30Z; without an offset it is in the daemon's zone."
     )]
     List(ListArguments),
     /// Show a job and its latest runs
@@ -241,16 +241,20 @@ pub enum ClientCommand {
     },
     /// Pause jobs: they do not fire until they are resumed, or until the pause ends
     #[command(after_help = "Examples:\n  punctual pause backup fix\n  \
-        punctual pause backup --for 2h --reason 'the disk is replaced'\n  punctual pause --all --until 'tomorrow 06:00'\n\n\
+        punctual pause backup --for 2h --reason 'the disk is replaced'\n  punctual pause --all --until 'tomorrow 06:00'\n  \
+        punctual pause --tag nightly --dry-run\n  punctual pause --prefix order: --yes\n\n\
         A job that is paused already gets the new end; its reason stays if no other one is given.\n\
         With --all the scheduler itself pauses, also over a restart: no job fires, what waits or runs goes on, and \
         jobs can be run by hand.")]
     Pause(PauseArguments),
     /// Resume jobs, from now on
-    #[command(after_help = "Examples:\n  punctual resume backup\n  punctual resume --all\n\n\
+    #[command(
+        after_help = "Examples:\n  punctual resume backup\n  punctual resume --tag nightly --yes\n  \
+        punctual resume --all\n\n\
         With --all the scheduler itself resumes: what fell due meanwhile is late, and each job's misfire_grace_time \
-        and coalesce decide what is run.")]
-    Resume(ChosenJobs),
+        and coalesce decide what is run."
+    )]
+    Resume(PausedJobs),
     /// Run a job now, in addition to its schedule
     #[command(
         after_help = "Examples:\n  punctual run backup\n  punctual run backup --wait   (prints its output; \
@@ -267,11 +271,11 @@ pub enum ClientCommand {
         raw: bool,
     },
     /// Cancel runs
-    #[command(after_help = "Examples:\n  punctual cancel 019ab7c2-…\n  \
-        punctual cancel 019ab7c2-… --reason 'wrong day'\n  punctual cancel 019ab7c2-… --no-wait\n\n\
+    #[command(after_help = "Examples:\n  punctual cancel 019ab7c2-1b2c-7def-8abc-9f3a6e210d47\n  \
+        punctual cancel 6e210d47 --reason 'wrong day'\n  punctual cancel 6e210d47 --no-wait\n\n\
         A command and all its children get SIGTERM, and SIGKILL after their grace time; a builtin is asked to end.")]
     Cancel {
-        /// The runs' ids, as in `punctual runs`
+        /// The runs' ids, as in `punctual runs`, or the beginning or the end of each, of at least four characters
         #[arg(required = true)]
         runs: Vec<String>,
         /// Reason to record with the run
@@ -282,12 +286,13 @@ pub enum ClientCommand {
         no_wait: bool,
     },
     /// Remove jobs; the records of their runs are kept
-    #[command(visible_alias = "rm", after_help = "Example:\n  punctual remove order:42:expire")]
-    Remove {
-        /// The jobs' ids
-        #[arg(required = true)]
-        ids: Vec<String>,
-    },
+    #[command(
+        visible_alias = "rm",
+        after_help = "Examples:\n  punctual remove order:42:expire\n  punctual remove --tag demo --dry-run\n  \
+        punctual remove --prefix order: --state finished --yes\n\n\
+        Jobs that a file declares are left alone if the jobs are chosen by a condition: remove them from the file."
+    )]
+    Remove(RemovedJobs),
     /// Explain why a job ran or did not run at a time, and when it runs next
     #[command(
         after_help = "Examples:\n  punctual explain backup\n  punctual explain backup --at '2026-11-06 03:00:00'"
@@ -302,13 +307,16 @@ pub enum ClientCommand {
     },
     /// List runs, the newest first: what ran, how late, how it ended, what was skipped and why
     #[command(
-        after_help = "Examples:\n  punctual runs\n  punctual runs backup --state failed\n  punctual runs --since 1h"
+        after_help = "Examples:\n  punctual runs\n  punctual runs backup --failed\n  punctual runs --since 1h --tag nightly\n  \
+        punctual runs --state running,pending\n  punctual runs --since yesterday --until today --order oldest\n\n\
+        A run can be named by a part of its id: by at least four characters of its beginning or of its end. The ids of \
+        runs of the same minute begin alike, so the end is usually shorter."
     )]
     Runs(RunsArguments),
     /// Print the output of a run, or of a job's own latest run
     #[command(
         after_help = "Examples:\n  punctual logs backup\n  punctual logs backup --follow --timestamps\n  \
-        punctual logs 019ab7c2-… --attempt 1\n\n\
+        punctual logs 6e210d47 --attempt 1\n\n\
         With --follow the lines come as they are written, over all attempts that follow, and with --json as JSON lines. \
         It ends when the run has: exit code 0 if it succeeded, else 1. What a run on another daemon of the same store \
         writes is there when its attempt has ended."
@@ -321,6 +329,10 @@ pub enum ClientCommand {
         answers."
     )]
     Status,
+    /// Show the executors: their workers, what waits for them, and what they run
+    #[command(after_help = "Examples:\n  punctual executors\n  punctual executors --json\n\n\
+        On a store that several daemons share, it also shows how much the others run.")]
+    Executors,
     /// Show or change what the daemon logs, until it ends
     #[command(
         after_help = "Examples:\n  punctual log-level\n  punctual log-level debug --for 10m\n  \
@@ -355,22 +367,11 @@ pub enum ClientCommand {
     },
 }
 
-/// Which jobs to pause or resume.
-#[derive(Debug, Args)]
-pub struct ChosenJobs {
-    /// The jobs' ids
-    #[arg(required_unless_present = "all")]
-    pub ids: Vec<String>,
-    /// The scheduler as a whole instead of single jobs
-    #[arg(long, conflicts_with = "ids")]
-    pub all: bool,
-}
-
 /// Arguments of `pause`.
 #[derive(Debug, Args)]
 pub struct PauseArguments {
     #[command(flatten)]
-    pub(super) chosen: ChosenJobs,
+    pub(super) chosen: PausedJobs,
     /// Why: it is shown with what is paused
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -408,42 +409,10 @@ pub struct LogLevelArguments {
     pub reset: bool,
 }
 
-/// Arguments of `list`.
-#[derive(Debug, Args)]
-pub struct ListArguments {
-    /// Only jobs that are active, paused, finished or broken
-    #[arg(long, value_parser = JobState::WORDS)]
-    state: Option<String>,
-    /// Only jobs with this tag
-    #[arg(long)]
-    tag: Option<String>,
-    /// Only jobs whose id begins with this
-    #[arg(long)]
-    prefix: Option<String>,
-    /// Maximum number of rows, up to 1000
-    #[arg(long, default_value_t = 100, value_parser = limit)]
-    limit: usize,
-    /// Continue after this id (next_cursor of the previous page)
-    #[arg(long)]
-    cursor: Option<String>,
-}
-
-impl ListArguments {
-    pub(super) fn query(&self) -> String {
-        query(&[
-            ("state", self.state.clone()),
-            ("tag", self.tag.clone()),
-            ("prefix", self.prefix.clone()),
-            ("limit", Some(self.limit.to_string())),
-            ("cursor", self.cursor.clone()),
-        ])
-    }
-}
-
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub struct LogsArguments {
-    /// A run's id, or a job's
+    /// A run's id, or at least four characters of its beginning or its end; or a job's id
     pub run: String,
     /// Follow the output until the run has ended
     #[arg(long, short)]
@@ -463,55 +432,6 @@ impl LogsArguments {
     pub(super) fn query(&self) -> String {
         query(&[("attempt", self.attempt.map(|attempt| attempt.to_string()))])
     }
-}
-
-/// Arguments of `runs`.
-#[derive(Debug, Args)]
-pub struct RunsArguments {
-    /// Only runs of this job; or one run by its id, with its attempts
-    #[arg(value_name = "JOB|RUN")]
-    pub(super) name: Option<String>,
-    /// Leave out the runs of hooks (on_failure, on_recovery, on_success, on_missed)
-    #[arg(long)]
-    no_hooks: bool,
-    /// Only runs in this state
-    #[arg(long, value_parser = RunState::WORDS)]
-    state: Option<String>,
-    /// Only runs since this time, such as 12h (ago), yesterday, 16:30, 2026-11-28, '2026-11-28 20:00'
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    pub(super) since: Option<String>,
-    /// Maximum number of rows, up to 1000
-    #[arg(long, default_value_t = 30, value_parser = limit)]
-    limit: usize,
-    /// Continue after this run (next_cursor of the previous page)
-    #[arg(long)]
-    cursor: Option<String>,
-}
-
-impl RunsArguments {
-    pub(super) fn query(&self, since: Option<Timestamp>) -> String {
-        query(&[
-            ("job", self.name.clone()),
-            ("hooks", self.no_hooks.then(|| "false".to_owned())),
-            ("state", self.state.clone()),
-            ("since", since.map(rfc3339)),
-            ("limit", Some(self.limit.to_string())),
-            ("cursor", self.cursor.clone()),
-        ])
-    }
-}
-
-/// Reads how many rows a page has.
-fn limit(text: &str) -> Result<usize, String> {
-    let rows = text.parse::<usize>().ok().filter(|rows| (1..=PAGE_LIMIT).contains(rows));
-    rows.ok_or_else(|| format!("must be a number between 1 and {PAGE_LIMIT}; --cursor goes on"))
-}
-
-fn query(pairs: &[(&str, Option<String>)]) -> String {
-    let given = pairs
-        .iter()
-        .filter_map(|(name, value)| Some(format!("{name}={}", percent_encode(value.as_ref()?))));
-    given.collect::<Vec<_>>().join("&")
 }
 
 /// Arguments of `preview`.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::arguments::LogsArguments;
 use super::console::{Console, StdoutState, json, line, note, write};
 use super::error::CliError;
+use super::named::{Named, check_known, named};
 use super::table;
 use super::times::{Zones, instant, local_millis};
 
@@ -91,9 +92,8 @@ pub(super) async fn run(
 
 /// The run of this id, or the latest run of the job of this id. Hook runs report about the job, and do not count.
 async fn latest_run(client: &Client, name: &str) -> Result<Value, CliError> {
-    match client.run_by_id(name).await {
-        Err(error) if error.is_not_found() => {}
-        other => return Ok(other?),
+    if let Named::Run(run) = named(client, name).await? {
+        return Ok(run);
     }
     let query = format!("limit={LATEST_ROWS}&hooks=false&job={}", percent_encode(name));
     let mut cursor = String::new();
@@ -110,20 +110,6 @@ async fn latest_run(client: &Client, name: &str) -> Result<Value, CliError> {
             return Err(CliError::NotFound(format!("job \"{name}\" has not run yet")));
         };
         cursor = format!("&cursor={}", percent_encode(next));
-    }
-}
-
-/// Refuses an id that no job has and of which there are no runs: those outlive their job.
-pub(super) async fn check_known(client: &Client, id: &str) -> Result<(), CliError> {
-    match client.job(id).await {
-        Ok(_) => return Ok(()),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error.into()),
-    }
-    let page = client.runs(&format!("limit=1&job={}", percent_encode(id))).await?;
-    match page.pointer("/runs/0") {
-        Some(_) => Ok(()),
-        None => Err(CliError::NotFound(format!("there is no job and no run \"{id}\""))),
     }
 }
 

@@ -6,33 +6,37 @@
 //! daemon behind the socket is known.
 
 mod arguments;
+mod bulk;
 mod check;
 mod console;
 mod edit;
 mod error;
 mod generate;
 mod import;
+mod lists;
 mod log_level;
 mod logs;
 mod modify;
+mod named;
 mod options;
 mod preview;
 mod runs;
+mod selection;
 mod table;
 mod time_context;
 mod times;
 mod view;
 
 pub use arguments::{
-    CheckArguments, ChosenJobs, CliArguments, ClientArguments, ClientCommand, LogLevelArguments,
-    LogsArguments, MigrateArguments, PauseArguments, PreviewArguments, RunsArguments,
-    ServeArguments, Verb, parse,
+    CheckArguments, CliArguments, ClientArguments, ClientCommand, LogLevelArguments, LogsArguments,
+    MigrateArguments, PauseArguments, PreviewArguments, ServeArguments, Verb, parse,
 };
 pub use check::view_of_check;
 pub use console::{Console, note, report};
 pub use error::CliError;
 pub use generate::{completions, man};
 pub use import::ImportArguments;
+pub use selection::{ListArguments, PausedJobs, RemovedJobs, RunsArguments};
 
 use std::process::ExitCode;
 
@@ -93,20 +97,17 @@ async fn call(client: &Client, command: ClientCommand, console: &Console) -> Res
             modify::reschedule(client, *options, console, now).await
         }
         ClientCommand::Edit { id } => edit::run(client, &id, console, now).await,
-        ClientCommand::List(filter) => {
-            let page = client.jobs(&filter.query()).await?;
-            let is_paused = page.get("scheduler_paused").is_some_and(Value::is_object);
-            let zone =
-                if is_paused { time_context::daemon_zone(client).await? } else { Zone::utc() };
-            console.show(&page, |page| view::jobs(page, &zone, now))
-        }
+        ClientCommand::List(arguments) => lists::jobs(client, &arguments, console).await,
         ClientCommand::Show { id } => show(client, &id, console, now).await,
         ClientCommand::Pause(arguments) => pause(client, &arguments, console, now).await,
-        ClientCommand::Resume(ChosenJobs { all: true, .. }) => {
+        ClientCommand::Resume(PausedJobs { all: true, .. }) => {
             let answer = client.resume_all().await?;
             console.show(&answer, |_| "resumed the scheduler".to_owned())
         }
-        ClientCommand::Resume(ChosenJobs { ids, .. }) => {
+        ClientCommand::Resume(PausedJobs { ids, bulk, .. }) => {
+            if bulk.is_given() {
+                return bulk::run(client, &bulk::Action::Resume, &bulk, console).await;
+            }
             for_each(&ids, console, async |id| Ok(client.resume(id).await?), "resumed").await
         }
         ClientCommand::Cancel { runs, reason, no_wait } => {
@@ -115,7 +116,10 @@ async fn call(client: &Client, command: ClientCommand, console: &Console) -> Res
             let done = if no_wait { "asked to end:" } else { "ended:" };
             for_each(&runs, console, cancel, done).await
         }
-        ClientCommand::Remove { ids } => {
+        ClientCommand::Remove(RemovedJobs { ids, bulk }) => {
+            if bulk.is_given() {
+                return bulk::run(client, &bulk::Action::Remove, &bulk, console).await;
+            }
             for_each(&ids, console, async |id| remove(client, id, console).await, "removed").await
         }
         ClientCommand::Run { id, wait, raw } => {
@@ -127,8 +131,18 @@ async fn call(client: &Client, command: ClientCommand, console: &Console) -> Res
             let answer = client.explain(&id, &query.unwrap_or_default()).await?;
             console.show(&answer, view::explanation)
         }
-        ClientCommand::Runs(filter) => runs::list(client, &filter, console, now).await,
+        ClientCommand::Runs(arguments) => lists::runs(client, &arguments, console).await,
         ClientCommand::Logs(arguments) => logs::run(client, &arguments, console).await,
+        ClientCommand::Executors => {
+            let answer = client.executors().await?;
+            if console.is_json() {
+                return console.show(&answer, |_| String::new());
+            }
+            let pools = answer.get("executors").and_then(Value::as_array).into_iter().flatten();
+            let running = pools.filter_map(|pool| pool.get("running")?.as_array()).flatten();
+            let zones = Zones::of_runs(client, running).await?;
+            console.show(&answer, |answer| view::executors(answer, &zones, now))
+        }
         ClientCommand::Status => {
             let status = client.status().await?;
             console.show(&status, |status| view::status(status, now))?;
@@ -157,6 +171,10 @@ async fn pause(
     now: Timestamp,
 ) -> Result<(), CliError> {
     let terms = arguments.terms();
+    if arguments.chosen.bulk.is_given() {
+        let action = bulk::Action::Pause(terms);
+        return bulk::run(client, &action, &arguments.chosen.bulk, console).await;
+    }
     // People see an end in the zone in which they may have given it.
     let zone = if arguments.has_end() && !console.is_json() {
         time_context::daemon_zone(client).await?

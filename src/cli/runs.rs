@@ -1,18 +1,12 @@
-//! The commands about runs: `run`, `cancel` and `runs`.
+//! The commands about single runs: `run` and `cancel`.
 
 use serde_json::Value;
 
-use super::arguments::RunsArguments;
 use super::console::Console;
 use super::error::CliError;
-use super::logs::{self, check_known};
-use super::time_context::daemon_zone;
-use super::times::Zones;
+use super::logs;
 use super::view;
 use crate::client::{Client, ClientError};
-use crate::clock::Timestamp;
-use crate::instant::{Toward, parse_moment};
-use crate::zone::Zone;
 
 /// How long one request waits for the end of a run, in seconds, before the next one does.
 const WAIT_SECONDS: u64 = 60;
@@ -63,8 +57,10 @@ pub(super) async fn cancel(
     if no_wait {
         return Ok(run);
     }
+    // The id may have been given in part.
+    let id = run.get("id").and_then(Value::as_str).unwrap_or(id).to_owned();
     let goes_on = format!("run {id} was asked to end, and may go on for a while");
-    unless_interrupted(async { Ok(ended(client, id, run).await?) }, goes_on).await
+    unless_interrupted(async { Ok(ended(client, &id, run).await?) }, goes_on).await
 }
 
 /// The error for an unknown run. If the id is that of a job, it says how to find the runs of that job.
@@ -95,66 +91,5 @@ async fn unless_interrupted<T>(
         biased;
         Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted(goes_on)),
         done = work => done,
-    }
-}
-
-/// Shows a page of runs, or one run if its id was given.
-pub(super) async fn list(
-    client: &Client,
-    filter: &RunsArguments,
-    console: &Console,
-    now: Timestamp,
-) -> Result<(), CliError> {
-    if let Some(name) = &filter.name {
-        match client.run_by_id(name).await {
-            Ok(run) => {
-                let zones = zones_of(client, console, [&run]).await?;
-                return console.show(&run, |run| view::run(run, &zones, now));
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let since = match &filter.since {
-        Some(text) => Some(since(client, text, filter.name.as_deref(), now).await?),
-        None => None,
-    };
-    let page = client.runs(&filter.query(since)).await?;
-    let rows = page.get("runs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    if let Some(name) = filter.name.as_ref().filter(|_| rows.is_empty()) {
-        check_known(client, name).await?;
-    }
-    let zones = zones_of(client, console, rows).await?;
-    console.show(&page, |page| view::runs(page, &zones, now))
-}
-
-/// The zones in which people see these runs. JSON needs none: its times are in UTC.
-async fn zones_of(
-    client: &Client,
-    console: &Console,
-    runs: impl IntoIterator<Item = &Value>,
-) -> Result<Zones, ClientError> {
-    Zones::of_runs(client, runs.into_iter().filter(|_| !console.is_json())).await
-}
-
-/// Reads `--since` in the zone of the job, if one is named, else in the daemon's.
-async fn since(
-    client: &Client,
-    text: &str,
-    job: Option<&str>,
-    now: Timestamp,
-) -> Result<Timestamp, CliError> {
-    let read = |zone: &Zone| {
-        let at = parse_moment(text, zone, now, Toward::Past);
-        at.map_err(|why| CliError::Usage(format!("--since: {why}")))
-    };
-    // A text that is no time in any zone is refused without a daemon.
-    read(&Zone::utc())?;
-    let Some(id) = job else { return read(&daemon_zone(client).await?) };
-    match client.job(id).await {
-        Ok(job) => read(Zones::of_job(client, &job).await?.of(&job)),
-        // The job may have been removed; its runs are still there.
-        Err(error) if error.is_not_found() => read(&daemon_zone(client).await?),
-        Err(error) => Err(error.into()),
     }
 }

@@ -204,8 +204,27 @@ fn is_shown(fit: Fit, dropped: Option<u8>) -> bool {
 
 /// Whether standard output is a terminal that shows colours, and the user wants them.
 fn has_colors() -> bool {
-    let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() && !is_dumb
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() && !is_dumb()
+}
+
+/// A text that takes the place of all that a terminal shows, as many lines as there is room for. A terminal that cannot do
+/// that shows it after the rest.
+pub(super) fn screen(text: &str) -> String {
+    const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
+    let rows = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_row);
+    let room = usize::from(rows).saturating_sub(2);
+    let lines = text.lines().count();
+    let mut shown = text.to_owned();
+    if room > 0 && lines > room {
+        shown = text.lines().take(room).collect::<Vec<_>>().join("\n");
+        shown += &noted(&format!("\n… {} more lines", lines - room));
+    }
+    if is_dumb() { shown } else { format!("{CLEAR}{shown}") }
+}
+
+/// Whether the terminal only prints.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb")
 }
 
 /// The width of the terminal in characters. None: standard output is no terminal, or its width is unknown.

@@ -130,6 +130,27 @@ impl Client {
         self.call(Method::DELETE, &job_path(id), None).await
     }
 
+    /// Removes the jobs that `query` selects, as in `tag=nightly&state=finished`; the answer says how many, and has a
+    /// `next_cursor` if the daemon has not looked at all of them.
+    pub async fn remove_jobs(&self, query: &str) -> Result<Value, ClientError> {
+        self.call(Method::DELETE, &path_with("/v1/jobs", query), None).await
+    }
+
+    /// Pauses the jobs that `query` selects, as [`Client::remove_jobs`] removes them.
+    pub async fn pause_jobs(&self, query: &str) -> Result<Value, ClientError> {
+        self.call(Method::POST, &path_with("/v1/jobs/pause", query), None).await
+    }
+
+    /// The same on these terms, as [`Client::pause_with`] pauses a job.
+    pub async fn pause_jobs_with(&self, query: &str, terms: &Value) -> Result<Value, ClientError> {
+        self.call(Method::POST, &path_with("/v1/jobs/pause", query), Some(terms)).await
+    }
+
+    /// Resumes the jobs that `query` selects, as [`Client::remove_jobs`] removes them.
+    pub async fn resume_jobs(&self, query: &str) -> Result<Value, ClientError> {
+        self.call(Method::POST, &path_with("/v1/jobs/resume", query), None).await
+    }
+
     /// Pauses a job.
     pub async fn pause(&self, id: &str) -> Result<Value, ClientError> {
         self.call(Method::POST, &format!("{}/pause", job_path(id)), None).await
@@ -202,6 +223,11 @@ impl Client {
     pub async fn output_of(&self, id: &str, query: &str) -> Result<Value, ClientError> {
         let path = path_with(&format!("{}/output", run_path(id)), query);
         self.call(Method::GET, &path, None).await
+    }
+
+    /// The executors, and what they run.
+    pub async fn executors(&self) -> Result<Value, ClientError> {
+        self.call(Method::GET, "/v1/executors", None).await
     }
 
     /// The state of the daemon.

@@ -120,6 +120,7 @@ impl Caller {
             action,
             job: None,
             run: None,
+            jobs: None,
             counts: None,
             changed: None,
             is_logged: false,
@@ -132,6 +133,21 @@ impl Caller {
         tracing::info!(target: TARGET, action = %"log-level", outcome = %DONE, %filter, %previous, uid,
             user = user.as_deref().map(display), pid, "{MESSAGE}");
     }
+}
+
+/// How many jobs a request about many has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct BulkCounts {
+    pub(super) changed: usize,
+    pub(super) unchanged: usize,
+    pub(super) refused: usize,
+}
+
+/// Which jobs a request about many names, and what became of them so far.
+#[derive(Debug)]
+struct NamedJobs {
+    conditions: String,
+    counts: BulkCounts,
 }
 
 /// How many jobs of a batch were added, replaced and refused.
@@ -150,6 +166,7 @@ pub(super) struct AuditedChange {
     action: &'static str,
     job: Option<JobId>,
     run: Option<RunId>,
+    jobs: Option<NamedJobs>,
     counts: Option<BatchCounts>,
     /// The options of a job that it has changed.
     changed: Option<String>,
@@ -160,6 +177,20 @@ impl AuditedChange {
     /// Names the job that it changes.
     pub(super) fn of_job(mut self, id: &JobId) -> Self {
         self.job = Some(id.clone());
+        self
+    }
+
+    /// Names the conditions of the jobs that it changes.
+    pub(super) fn of_jobs(mut self, conditions: String) -> Self {
+        self.jobs = Some(NamedJobs { conditions, counts: BulkCounts::default() });
+        self
+    }
+
+    /// Says what became of these jobs so far.
+    pub(super) fn counting_jobs(mut self, counts: BulkCounts) -> Self {
+        if let Some(jobs) = &mut self.jobs {
+            jobs.counts = counts;
+        }
         self
     }
 
@@ -224,8 +255,15 @@ impl AuditedChange {
 
     fn log(&mut self, outcome: &str) {
         self.is_logged = true;
-        let Self { caller: Caller { uid, user, pid }, action, job, run, counts, changed, .. } =
-            self;
+        let Self {
+            caller: Caller { uid, user, pid }, action, job, run, jobs, counts, changed, ..
+        } = self;
+        if let Some(NamedJobs { conditions, counts }) = jobs {
+            let BulkCounts { changed, unchanged, refused } = counts;
+            tracing::info!(target: TARGET, %action, %outcome, jobs = %conditions, changed, unchanged, refused,
+                uid, user = user.as_deref().map(display), pid, "{MESSAGE}");
+            return;
+        }
         tracing::info!(target: TARGET, %action, %outcome, job = job.as_ref().map(display),
             run = run.as_ref().map(display), changed = changed.as_ref().map(display), added = counts.map(|counts| counts.added),
             replaced = counts.map(|counts| counts.replaced), refused = counts.map(|counts| counts.refused),

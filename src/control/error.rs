@@ -11,8 +11,11 @@ use super::etag::set_etag;
 use crate::history::HistoryError;
 use crate::invalid::{Invalid, quoted};
 use crate::job::JobVersion;
+use crate::run::Run;
 use crate::scheduler::request::RequestError;
 
+/// The most runs that an error names.
+const CANDIDATES_SHOWN: usize = 5;
 /// Seconds after which a client may try again.
 const RETRY_AFTER_SECONDS: &str = "1";
 
@@ -74,6 +77,24 @@ impl ApiError {
     /// There is no such run.
     pub(super) fn no_run(id: &str) -> Self {
         Self::not_found(format!("there is no run {}", quoted(id)))
+    }
+
+    /// Several runs have an id that begins or ends like this.
+    pub(super) fn ambiguous_run(part: &str, candidates: &[Run]) -> Self {
+        let named = candidates.iter().take(CANDIDATES_SHOWN).map(|run| {
+            let Run { id, job_id, state, .. } = run;
+            format!("{id} ({job_id}, {})", state.word())
+        });
+        let more = if candidates.len() > CANDIDATES_SHOWN { ", and others" } else { "" };
+        let named = named.collect::<Vec<_>>().join(", ");
+        let message =
+            format!("{} is the beginning or the end of several runs: {named}{more}", quoted(part));
+        Self::new(StatusCode::CONFLICT, "ambiguous", message)
+    }
+
+    /// The same error, of a request that has done a part of its work before.
+    pub(super) fn after(self, done: &str) -> Self {
+        Self { message: format!("{}; {done}", self.message), ..self }
     }
 
     pub(super) fn method_not_allowed() -> Self {

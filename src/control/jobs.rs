@@ -16,59 +16,16 @@ use super::etag::{job_answer, set_etag};
 use super::pause::pause_terms;
 use super::precondition::{IfMatch, IfNoneMatch};
 use super::request::{
-    JSON_BYTES_MAX, JobAction, JobPath, NoInput, QueryParams, RawBody, check_state, check_text,
-    definition, page_limit,
+    JSON_BYTES_MAX, JobAction, JobPath, NoInput, QueryParams, RawBody, definition,
 };
 use crate::clock::{Timestamp, rfc3339};
-use crate::filter::JobFilter;
 use crate::instant::{Toward, parse_moment};
 use crate::invalid::Invalid;
 use crate::job::admission::{Rules, warnings};
 use crate::job::{
-    Definition, Job, JobId, JobState, JobView, Origin, Pause, PauseTerms, PauseView, stable_hash,
+    Definition, Job, JobId, JobState, JobView, Origin, Pause, PauseTerms, stable_hash,
 };
 use crate::scheduler::request::{Addition, Existing};
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct JobsQuery {
-    state: Option<String>,
-    tag: Option<String>,
-    prefix: Option<String>,
-    limit: Option<usize>,
-    cursor: Option<String>,
-}
-
-pub(super) async fn list(
-    State(api): State<Api>,
-    QueryParams(given): QueryParams<JobsQuery>,
-) -> Result<Response, ApiError> {
-    check_state(given.state.as_deref(), &JobState::WORDS)?;
-    check_text("tag", given.tag.as_deref())?;
-    check_text("prefix", given.prefix.as_deref().filter(|prefix| !prefix.is_empty()))?;
-    check_text("cursor", given.cursor.as_deref())?;
-    let filter = JobFilter {
-        state: given.state,
-        tag: given.tag,
-        prefix: given.prefix,
-        after: given.cursor,
-        limit: page_limit(given.limit)?,
-    };
-    let page = api.history.jobs(filter).await?;
-    let jobs = page.rows.iter().map(Job::shown).collect();
-    let next_cursor = page.next_cursor.as_deref();
-    let pause = scheduler_pause(&api);
-    let scheduler_paused = pause.as_deref().map(Pause::shown);
-    Ok(Json(JobPage { jobs, next_cursor, scheduler_paused }).into_response())
-}
-
-/// A page of jobs. It is serialised directly, because building a JSON value first would take much more memory.
-#[derive(Serialize)]
-struct JobPage<'a> {
-    jobs: Vec<JobView<'a>>,
-    next_cursor: Option<&'a str>,
-    scheduler_paused: Option<PauseView<'a>>,
-}
 
 pub(super) async fn add(
     State(api): State<Api>,
@@ -239,6 +196,6 @@ fn scheduler_state(pause: Option<&Pause>) -> Json<Value> {
 }
 
 /// The pause of the scheduler as a whole: no job fires, whatever its own state.
-fn scheduler_pause(api: &Api) -> Option<Arc<Pause>> {
+pub(super) fn scheduler_pause(api: &Api) -> Option<Arc<Pause>> {
     api.handle.status().pause
 }

@@ -4,7 +4,7 @@
 //! request that reads goes to the history. Nothing here decides anything about jobs or runs.
 //!
 //! A request passes `gate` (which refuses it during a start), its route in [`router`], the types in `request` (which read its
-//! path, query and body within limits), and a handler in `jobs`, `modify`, `batch`, `runs`, `output`, `log` or `daemon`. `audit` logs
+//! path, query and body within limits), and a handler in `lists`, `jobs`, `modify`, `bulk`, `batch`, `runs`, `output`, `log` or `daemon`. `audit` logs
 //! who changed what, `metrics` counts requests and shows everything that is counted, `error` turns every failure into the
 //! JSON of the contract, and `budget` bounds the memory of bodies.
 
@@ -12,14 +12,18 @@ pub mod audit;
 mod batch;
 pub mod bind;
 mod budget;
+mod bulk;
 pub mod condition;
+mod cursor;
 mod daemon;
 mod error;
 mod etag;
+mod executors;
 mod gate;
 mod health;
 mod jobs;
 pub mod listener;
+mod lists;
 pub mod log;
 mod metrics;
 mod modify;
@@ -146,10 +150,18 @@ pub fn wording(status: StatusCode, message: &str) -> Value {
 /// The routes of the control socket.
 pub fn router(api: Api) -> Routes {
     Router::new()
-        .route("/v1/jobs", get(jobs::list).post(jobs::add))
+        .route("/v1/jobs", get(lists::jobs).post(jobs::add).delete(bulk::remove))
         .route(
             "/v1/jobs/batch",
             post(batch::add).get(jobs::show).patch(modify::patch).delete(jobs::remove),
+        )
+        .route(
+            "/v1/jobs/pause",
+            post(bulk::pause).get(jobs::show).patch(modify::patch).delete(jobs::remove),
+        )
+        .route(
+            "/v1/jobs/resume",
+            post(bulk::resume).get(jobs::show).patch(modify::patch).delete(jobs::remove),
         )
         .route("/v1/jobs/{id}", get(jobs::show).patch(modify::patch).delete(jobs::remove))
         .route("/v1/jobs/{id}/pause", post(jobs::pause))
@@ -157,10 +169,11 @@ pub fn router(api: Api) -> Routes {
         .route("/v1/jobs/{id}/reschedule", post(modify::reschedule))
         .route("/v1/jobs/{id}/run", post(jobs::run))
         .route("/v1/jobs/{id}/explain", get(jobs::explain))
-        .route("/v1/runs", get(runs::list))
+        .route("/v1/runs", get(lists::runs))
         .route("/v1/runs/{id}", get(runs::show))
         .route("/v1/runs/{id}/output", get(output::output))
         .route("/v1/runs/{id}/cancel", post(runs::cancel))
+        .route("/v1/executors", get(executors::list))
         .route("/v1/status", get(daemon::status))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

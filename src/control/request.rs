@@ -130,7 +130,7 @@ pub(super) fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, 
 }
 
 /// Parses the query of a URL. An unknown key and a key that is given twice are errors.
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let mut known = BTreeSet::new();
     if let Some((key, _)) = pairs.clone().find(|(key, _)| !known.insert(key.clone())) {
@@ -163,7 +163,7 @@ pub(super) fn definition(bytes: &[u8]) -> Result<Definition, ApiError> {
     }
 }
 
-async fn body(body: Body, max: usize, api: &Api) -> Result<ReceivedBody, ApiError> {
+pub(super) async fn body(body: Body, max: usize, api: &Api) -> Result<ReceivedBody, ApiError> {
     let share = BudgetShare::of_requests(&api.budget);
     tokio::time::timeout(BODY_TIMEOUT, read_body(body, max, share))
         .await
@@ -189,19 +189,18 @@ async fn read_body(
     Ok(ReceivedBody { bytes, _share: share })
 }
 
-/// The id of a job in the path. A path without an id is `/v1/jobs/batch`, which names the job [`BATCH`].
+/// The id of a job in the path. In a path with a word in its place, such as `/v1/jobs/batch`, that word is the id: with
+/// other methods than POST it is a job like any other.
 #[derive(Debug)]
 pub(super) struct JobPath(pub(super) JobId);
-
-/// The last word of the path `/v1/jobs/batch`: with POST it adds a batch, with other methods it is the id of a job.
-const BATCH: &str = "batch";
 
 impl<S: Send + Sync> FromRequestParts<S> for JobPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let id = id_in_path(parts, state).await?;
-        JobId::parse(id.as_deref().unwrap_or(BATCH)).map(Self).map_err(|_| {
+        let word = parts.uri.path().rsplit('/').next().unwrap_or_default();
+        JobId::parse(id.as_deref().unwrap_or(word)).map(Self).map_err(|_| {
             ApiError::not_found("nothing has this id: it is too long or has control characters")
         })
     }
@@ -228,16 +227,34 @@ impl FromRequest<Api> for JobAction {
     }
 }
 
-/// The id of a run in the path.
+/// The id of a run in the path, which may be only its beginning or its end if that names one run.
 #[derive(Debug)]
 pub(super) struct RunPath(pub(super) RunId);
 
-impl<S: Send + Sync> FromRequestParts<S> for RunPath {
+impl FromRequestParts<Api> for RunPath {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let id = id_in_path(parts, state).await?.unwrap_or_default();
-        RunId::parse(&id).map(Self).ok_or_else(|| ApiError::no_run(&id))
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let id = id_in_path(parts, api).await?.unwrap_or_default();
+        if let Some(id) = RunId::parse(&id) {
+            return Ok(Self(id));
+        }
+        if !RunId::is_part(&id) {
+            return Err(ApiError::no_run(&id));
+        }
+        let found = api.history.run_ids(&id).await?;
+        if let [one] = &found[..] {
+            return Ok(Self(one.clone()));
+        }
+        let mut candidates = Vec::new();
+        for id in &found {
+            candidates.extend(api.history.run(&id.0).await?);
+        }
+        // Runs may have been removed since their ids were found.
+        if candidates.is_empty() {
+            return Err(ApiError::no_run(&id));
+        }
+        Err(ApiError::ambiguous_run(&id, &candidates))
     }
 }
 
@@ -248,17 +265,6 @@ async fn id_in_path<S: Send + Sync>(
     let id = Option::<Path<String>>::from_request_parts(parts, state).await;
     id.map(|id| id.map(|Path(id)| id))
         .map_err(|rejection| ApiError::unreadable(rejection.body_text()))
-}
-
-/// Refuses a state that no row can have: an empty list would hide the mistake.
-pub(super) fn check_state(given: Option<&str>, known: &[&str]) -> Result<(), Invalid> {
-    match given {
-        Some(state) if !known.contains(&state) => Err(Invalid::new(
-            "state",
-            format!("unknown state \"{state}\" (expected one of {})", known.join(", ")),
-        )),
-        _ => Ok(()),
-    }
 }
 
 /// Refuses a text that can be no part of what it is compared with: an id, or a tag.

@@ -1,4 +1,4 @@
-//! Requests about runs: the ledger, one run with its attempts, waiting for a run to end, cancelling it.
+//! Requests about runs: one run with its attempts, waiting for a run to end, cancelling it.
 
 use std::time::Duration;
 
@@ -6,64 +6,21 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Api;
 use super::audit::Caller;
 use super::error::{ApiError, JsonAnswer};
 use super::listener::SocketPeer;
-use super::request::{
-    JSON_BYTES_MAX, QueryParams, RawBody, RunPath, check_state, check_text, optional, page_limit,
-};
-use crate::filter::RunFilter;
-use crate::instant::{Toward, parse_moment};
-use crate::invalid::{Invalid, quoted};
-use crate::run::{Attempt, Run, RunId, RunState};
+use super::request::{JSON_BYTES_MAX, QueryParams, RawBody, RunPath, optional};
+use crate::invalid::Invalid;
+use crate::run::{Attempt, Run};
 
 /// The longest time that a request may wait for the end of a run, in seconds.
 const WAIT_SECONDS_MAX: u64 = 300;
 
 /// Length limit of the reason of a cancel, in bytes.
 const REASON_BYTES_MAX: usize = 1024;
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RunsQuery {
-    job: Option<String>,
-    state: Option<String>,
-    since: Option<String>,
-    hooks: Option<bool>,
-    limit: Option<usize>,
-    cursor: Option<String>,
-}
-
-pub(super) async fn list(
-    State(api): State<Api>,
-    QueryParams(given): QueryParams<RunsQuery>,
-) -> JsonAnswer {
-    check_state(given.state.as_deref(), &RunState::WORDS)?;
-    check_text("job", given.job.as_deref())?;
-    let is_run = |cursor: &String| RunId::parse(cursor).is_some();
-    if let Some(cursor) = given.cursor.as_ref().filter(|cursor| !is_run(cursor)) {
-        let message = format!("{} is not the id of a run", quoted(cursor));
-        return Err(Invalid::new("cursor", message).into());
-    }
-    let (now, zone) = (api.clock.now(), api.rules.borrow().zone.zone.clone());
-    let since = given.since.map(|text| parse_moment(&text, &zone, now, Toward::Past)).transpose();
-    let since = since.map_err(|why| Invalid::new("since", why))?;
-    let filter = RunFilter {
-        job_id: given.job,
-        state: given.state,
-        without_hooks: given.hooks == Some(false),
-        occurrence: None,
-        since,
-        before: given.cursor,
-        limit: page_limit(given.limit)?,
-    };
-    let page = api.history.runs(filter).await?;
-    let runs: Vec<Value> = page.rows.iter().map(Run::to_value).collect();
-    Ok(Json(json!({"runs": runs, "next_cursor": page.next_cursor})))
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

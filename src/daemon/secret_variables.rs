@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::executor::SecretVariables;
-use crate::filter::{JobFilter, PAGE_LIMIT};
+use crate::filter::{JobFilter, JobPosition, PAGE_LIMIT};
 use crate::store::{Archive, StoreError};
 
 /// Pause after a failed read of the store.
@@ -16,7 +16,7 @@ pub(super) async fn learn(archive: Arc<dyn Archive>, secrets: SecretVariables) {
     let mut filter = JobFilter { limit: PAGE_LIMIT, ..JobFilter::default() };
     loop {
         match learn_page(&*archive, &secrets, &filter).await {
-            Ok(Some(last)) => filter.after = Some(last),
+            Ok(Some(id)) => filter.after = Some(JobPosition { due_at: None, id }),
             Ok(None) => break,
             Err(error) => {
                 tracing::debug!(%error, "the jobs cannot be read; commands wait");

@@ -30,9 +30,11 @@ pub(super) enum ArchiveQuery {
     Job(String),
     Jobs(JobFilter),
     Run(String),
+    RunIds(String),
     Runs(RunFilter),
     Attempts(String),
     Output(String, u32),
+    InFlight,
     Counts,
 }
 
@@ -42,9 +44,11 @@ impl ArchiveQuery {
             Self::Job(id) => archive.job(id).await.map(drop),
             Self::Jobs(filter) => archive.jobs(filter).await.map(drop),
             Self::Run(id) => archive.run(id).await.map(drop),
+            Self::RunIds(part) => archive.run_ids(part, 1).await.map(drop),
             Self::Runs(filter) => archive.runs(filter).await.map(drop),
             Self::Attempts(id) => archive.attempts(id).await.map(drop),
             Self::Output(id, attempt) => archive.output(id, *attempt).await.map(drop),
+            Self::InFlight => archive.in_flight().await.map(drop),
             Self::Counts => archive.job_counts().await.map(drop),
         }
     }

@@ -17,6 +17,7 @@ mod pool;
 mod retry;
 mod seconds;
 mod task;
+mod upcoming;
 mod version;
 mod view;
 

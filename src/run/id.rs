@@ -10,6 +10,11 @@ use crate::splitmix::SplitMix64;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RunId(pub Arc<str>);
 
+/// The bytes of an id.
+const ID_BYTES: usize = 36;
+/// The fewest bytes of an id by which a run can be named.
+const PART_BYTES_MIN: usize = 4;
+
 impl fmt::Display for RunId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
@@ -22,6 +27,12 @@ impl RunId {
         let id = uuid::Uuid::try_parse(text).ok()?;
         let mut buffer = uuid::Uuid::encode_buffer();
         (id.hyphenated().encode_lower(&mut buffer) == text).then(|| Self(text.into()))
+    }
+
+    /// Whether a text can be the beginning or the end of an id, long enough to name a run by it.
+    pub fn is_part(text: &str) -> bool {
+        let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-');
+        (PART_BYTES_MIN..ID_BYTES).contains(&text.len()) && text.bytes().all(is_digit)
     }
 
     /// A lower bound of all ids that are generated at or after an instant. Earlier ids are smaller.
@@ -102,6 +113,17 @@ mod tests {
         assert_ne!(RunIds::new(2).next(now), made[0]);
         let soon = now + chrono::TimeDelta::milliseconds(1);
         assert!(RunId::first_at(now) <= made[0] && made[39_999] < RunId::first_at(soon));
+    }
+
+    #[test]
+    fn a_part_of_an_id_is_long_enough_and_has_no_other_characters() {
+        let id = RunIds::new(1).next(Timestamp::default());
+        for part in [&id.0[..4], &id.0[1..], &id.0[..35], "6e210d47", "8abc-9f3a"] {
+            assert!(RunId::is_part(part), "{part}");
+        }
+        for other in ["", "6e2", &id.0, "backup", "6E210D47", "6e210d4%", "1e3\n5"] {
+            assert!(!RunId::is_part(other), "{other}");
+        }
     }
 
     #[test]

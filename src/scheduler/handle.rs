@@ -9,11 +9,12 @@ use tokio::time::Instant;
 
 use super::pulse::Pulse;
 use super::request::{
-    Added, Addition, Difference, InvalidDeclaration, Modification, Modified, PendingRequest,
-    Precondition, Request, RequestError, Response,
+    Added, Addition, BulkAction, BulkTally, Difference, InvalidDeclaration, Modification, Modified,
+    PendingRequest, Precondition, Request, RequestError, Response,
 };
 pub use super::status::{ClockCorrection, PoolStatus, Status, WriteCounts};
 use crate::clock::Timestamp;
+use crate::filter::JobConditions;
 use crate::job::admission::Rules;
 use crate::job::{Job, JobId, Pause, PauseTerms};
 use crate::run::{Run, RunId};
@@ -117,6 +118,16 @@ impl Handle {
         precondition: Precondition,
     ) -> Result<Arc<Job>, RequestError> {
         self.ask(only_if(precondition, id, Request::Resume), expect!(Response::Job)).await
+    }
+
+    /// Does the same to those of the jobs that meet the conditions, in one transaction.
+    pub(super) async fn act_on_all(
+        &self,
+        action: BulkAction,
+        ids: Vec<JobId>,
+        conditions: Arc<JobConditions>,
+    ) -> Result<BulkTally, RequestError> {
+        self.ask(Request::Bulk { action, ids, conditions }, expect!(Response::Bulk)).await
     }
 
     /// Runs a job now, in addition to its schedule.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::filter::JobConditions;
 use crate::invalid::Invalid;
 use crate::job::admission::Rules;
 use crate::job::{Job, JobId, JobPatch, JobVersion, Pause, PauseTerms};
@@ -81,6 +82,39 @@ pub enum Added {
     Replaced,
 }
 
+/// What is done to many jobs in one request.
+#[derive(Debug, Clone)]
+pub enum BulkAction {
+    Remove,
+    /// Jobs that are paused already get the new terms.
+    Pause(PauseTerms),
+    Resume,
+}
+
+/// What became of the jobs of a request about many.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BulkTally {
+    /// Jobs that were removed, paused or resumed.
+    pub changed: usize,
+    /// Jobs that were in that state already, or that are finished and so cannot fire anyway.
+    pub unchanged: usize,
+    /// Jobs that were left alone, and why.
+    pub refused: Vec<(JobId, RequestError)>,
+}
+
+impl BulkTally {
+    /// How many jobs it counts.
+    pub fn matched(&self) -> usize {
+        self.changed + self.unchanged + self.refused.len()
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        self.changed += other.changed;
+        self.unchanged += other.unchanged;
+        self.refused.extend(other.refused);
+    }
+}
+
 /// A job of the file whose declaration is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidDeclaration {
@@ -109,6 +143,12 @@ pub enum Request {
     },
     /// Changes the definition of a job.
     Modify(Modification),
+    /// Does the same to jobs that were selected by conditions. A job that does not meet them any more is left alone.
+    Bulk {
+        action: BulkAction,
+        ids: Vec<JobId>,
+        conditions: Arc<JobConditions>,
+    },
     /// Runs a job now, in addition to its schedule.
     Run(JobId),
     Cancel {
@@ -160,7 +200,7 @@ impl Request {
             Self::Add(addition) => weight(&addition.job),
             Self::AddAll(additions) => additions.iter().map(|addition| weight(&addition.job)).sum(),
             Self::Declare(jobs) => jobs.iter().map(weight).sum(),
-            Self::RemoveFinished(ids) | Self::Review(ids) => ids.len(),
+            Self::RemoveFinished(ids) | Self::Review(ids) | Self::Bulk { ids, .. } => ids.len(),
             Self::BreakDeclared(faults) => faults.len(),
             Self::Prune { runs, .. } => runs.len(),
             Self::Modify(modification) => weight(&modification.checked),
@@ -190,7 +230,9 @@ impl Request {
             Self::Remove(id) | Self::Pause(id, _) | Self::Resume(id) | Self::Run(id) => vec![id],
             Self::IfVersion { job, .. } => vec![job],
             Self::Modify(modification) => vec![&modification.base.id],
-            Self::RemoveFinished(ids) | Self::Review(ids) => ids.iter().collect(),
+            Self::RemoveFinished(ids) | Self::Review(ids) | Self::Bulk { ids, .. } => {
+                ids.iter().collect()
+            }
             Self::Declare(jobs) => jobs.iter().map(|job| &job.id).collect(),
             Self::BreakDeclared(faults) => faults.iter().map(|fault| &fault.id).collect(),
             Self::Cancel { .. }
@@ -216,6 +258,7 @@ pub enum Response {
     Run(Arc<Run>),
     /// The result of each addition, in order.
     Added(Vec<Result<Added, RequestError>>),
+    Bulk(BulkTally),
     /// The pause of the scheduler; `None` if it is not paused.
     Paused(Option<Arc<Pause>>),
     Done,

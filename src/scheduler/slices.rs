@@ -1,10 +1,16 @@
 //! Cuts large requests into slices. Each slice is one transaction, and jobs fire on time between two of them.
 
+use std::sync::Arc;
+
 use super::handle::Handle;
-use super::request::{Added, Addition, RequestError, weight};
+use super::request::{Added, Addition, BulkAction, BulkTally, RequestError, weight};
+use crate::filter::JobConditions;
+use crate::job::JobId;
 
 /// Work of one transaction of a batch, in jobs of usual size. It bounds for how long the scheduler is busy.
 const BATCH_WEIGHT: usize = 128;
+/// Jobs of one transaction that are removed, paused or resumed: a few milliseconds of the scheduler's time.
+const BULK_WEIGHT: usize = 64;
 
 /// Cuts a list into slices of at most `weight_max`. An item that weighs more is a slice of its own.
 pub(super) fn slices<T>(
@@ -54,6 +60,30 @@ pub async fn add_in_slices(
     Ok(added)
 }
 
+/// Does the same to jobs slice by slice, and stops at an error that concerns more than one of them. Returns what became of
+/// the jobs until then, with that error.
+pub async fn act_in_slices(
+    handle: &Handle,
+    action: &BulkAction,
+    ids: Vec<JobId>,
+    conditions: &Arc<JobConditions>,
+) -> (BulkTally, Option<RequestError>) {
+    let mut tally = BulkTally::default();
+    let mut waiting = slices(ids, BULK_WEIGHT, |_| 1);
+    waiting.reverse();
+    while let Some(slice) = waiting.pop() {
+        match handle.act_on_all(action.clone(), slice.clone(), Arc::clone(conditions)).await {
+            Ok(more) => tally.extend(more),
+            // The others are changed without it.
+            Err(error @ RequestError::Rejected(_)) => {
+                tally.refused.extend(refused_item(slice, &mut waiting).map(|id| (id, error)));
+            }
+            Err(error) => return (tally, Some(error)),
+        }
+    }
+    (tally, None)
+}
+
 /// The item of a slice whose value the database refuses, if the slice has only that. Otherwise its halves go back to the
 /// stack of slices that wait, the earlier one on top.
 pub(super) fn refused_item<T>(mut slice: Vec<T>, waiting: &mut Vec<Vec<T>>) -> Option<T> {
@@ -73,7 +103,7 @@ mod tests {
 
     use super::super::fixtures;
     use super::super::handle::Status;
-    use super::super::request::{Existing, PendingRequest, Response};
+    use super::super::request::{Existing, PendingRequest, Request, Response};
     use super::*;
 
     /// A scheduler that adds everything, but fails from the given request on; with the sizes of the requests.
@@ -84,7 +114,13 @@ mod tests {
             while let Some(PendingRequest { request, reply }) = commands.recv().await {
                 let count = request.jobs().len();
                 let failed = Err(RequestError::Unavailable("gone".to_owned()));
-                let added = Ok(Response::Added(vec![Ok(Added::New); count]));
+                let done = match request {
+                    Request::Bulk { .. } => {
+                        Response::Bulk(BulkTally { changed: count, ..BulkTally::default() })
+                    }
+                    _ => Response::Added(vec![Ok(Added::New); count]),
+                };
+                let added = Ok(done);
                 drop(reply.send(Some(added).filter(|_| sizes.len() < number).unwrap_or(failed)));
                 sizes.push(count);
             }
@@ -124,5 +160,24 @@ mod tests {
         let (handle, _) = failing_from(0);
         let refused = add_in_slices(&handle, batch(300)).await;
         assert_eq!(refused, Err(RequestError::Unavailable("gone".to_owned())), "nothing was added");
+    }
+
+    #[tokio::test]
+    async fn many_jobs_are_changed_in_small_slices_and_an_error_ends_that_with_what_was_done() {
+        let ids: Vec<JobId> =
+            (0..150).map(|number| JobId::parse(&number.to_string()).unwrap()).collect();
+        let conditions = Arc::new(JobConditions::default());
+        let (handle, serving) = failing_from(usize::MAX);
+        let act = async |handle: &Handle| {
+            act_in_slices(handle, &BulkAction::Resume, ids.clone(), &conditions).await
+        };
+        let (tally, error) = act(&handle).await;
+        assert_eq!((tally.changed, error), (150, None));
+        drop(handle);
+        assert_eq!(serving.await.unwrap(), [64, 64, 22]);
+        let (handle, _) = failing_from(1);
+        let (tally, error) = act(&handle).await;
+        let gone = RequestError::Unavailable("gone".to_owned());
+        assert_eq!((tally.matched(), error), (64, Some(gone)));
     }
 }

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::filter::{FinishedJobs, JobFilter, Prunable, RunFilter};
+use crate::filter::{FinishedJobs, JobConditions, JobFilter, Prunable, RunFilter};
 use crate::job::{Job, JobId, Pause};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId, SkipReason};
@@ -171,6 +171,15 @@ pub enum Holder<'a> {
 pub struct InFlightCount {
     pub running: u32,
     pub waiting: u32,
+}
+
+/// How many runs of one pool are in flight on one node, hook runs included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolRuns {
+    pub executor: String,
+    pub node: String,
+    pub running: u64,
+    pub waiting: u64,
 }
 
 /// A node, as the store knows it.
@@ -341,8 +350,19 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
     /// A page of jobs.
     fn jobs<'a>(&'a self, filter: &'a JobFilter) -> ReadFuture<'a, Rows<Job>>;
 
+    /// The ids of jobs that meet these conditions. A page in their order, after this id.
+    fn job_ids<'a>(
+        &'a self,
+        conditions: &'a JobConditions,
+        after: &'a str,
+        limit: usize,
+    ) -> ReadFuture<'a, Vec<JobId>>;
+
     /// One run.
     fn run<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Run>>;
+
+    /// The ids of the runs that begin or end with this part of an id, at most `limit` of each.
+    fn run_ids<'a>(&'a self, part: &'a str, limit: usize) -> ReadFuture<'a, Vec<RunId>>;
 
     /// A page of the ledger.
     fn runs<'a>(&'a self, filter: &'a RunFilter) -> ReadFuture<'a, Rows<Run>>;
@@ -386,6 +406,9 @@ pub trait Archive: std::fmt::Debug + Send + Sync + 'static {
 
     /// When the newest finished job beyond this many finished; none if there are not more finished jobs than that.
     fn finished_beyond(&self, keep: usize) -> ReadFuture<'_, Option<Timestamp>>;
+
+    /// How many runs are in flight in each pool on each node.
+    fn in_flight(&self) -> ReadFuture<'_, Vec<PoolRuns>>;
 
     /// How many jobs are in each state.
     fn job_counts(&self) -> ReadFuture<'_, Vec<(String, u64)>>;

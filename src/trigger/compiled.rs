@@ -27,6 +27,11 @@ impl Trigger {
         &self.spec
     }
 
+    /// The name of its type. A stored trigger that cannot be read may have none.
+    pub fn type_name(&self) -> Option<&str> {
+        self.spec.get("type").and_then(Value::as_str)
+    }
+
     /// The zone in which it is evaluated and shown.
     pub fn zone(&self) -> &Zone {
         &self.zone

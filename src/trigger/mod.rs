@@ -110,6 +110,11 @@ impl Trigger {
         Self { spec, zone: Zone::utc(), jitter: TimeDelta::zero(), schedule }
     }
 
+    /// The names of all types.
+    pub fn type_names() -> [&'static str; TYPES.len()] {
+        TYPES.map(|(name, _)| name)
+    }
+
     /// Whether a type of triggers has this name.
     pub fn is_known_type(name: &str) -> bool {
         TYPES.iter().any(|(known, _)| *known == name)

@@ -85,6 +85,7 @@ impl Ledger {
                 | Response::WouldModify(_)
                 | Response::Difference(_)
                 | Response::Added(_)
+                | Response::Bulk(_)
                 | Response::Done,
             ) => true,
         };

@@ -451,6 +451,7 @@ fn job_of(request: &Request) -> Option<JobId> {
         Request::IfVersion { job, .. } => Some(job.clone()),
         Request::Modify(modification) => Some(modification.base.id.clone()),
         Request::AddAll(_)
+        | Request::Bulk { .. }
         | Request::Cancel { .. }
         | Request::PauseAll(_)
         | Request::ResumeAll

@@ -56,11 +56,13 @@ fn pause_of_all(answer: &Value, zone: &Zone, now: Timestamp) -> Option<String> {
     Some(format!("paused {pause}"))
 }
 
-/// A page of jobs; `zone` is the daemon's.
-pub(crate) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
+/// A page of jobs, in its order if somebody asked for one; `zone` is the daemon's.
+pub(crate) fn jobs(page: &Value, is_ordered: bool, zone: &Zone, now: Timestamp) -> String {
     let pause = pause_of_all(page, zone, now);
     let mut jobs: Vec<&Value> = rows(page, "jobs").iter().collect();
-    jobs.sort_by_key(|job| instant(job, "next_run_time").unwrap_or(Timestamp::MAX_UTC));
+    if !is_ordered {
+        jobs.sort_by_key(|job| instant(job, "next_run_time").unwrap_or(Timestamp::MAX_UTC));
+    }
     let mut columns = vec![
         ("ID", Whole),
         ("STATE", Whole),
@@ -98,12 +100,43 @@ pub(crate) fn jobs(page: &Value, zone: &Zone, now: Timestamp) -> String {
         );
     }
     let none = if table.is_empty() { "no jobs\n" } else { "" };
-    let pause = pause.map(|pause| {
-        let line =
-            format!("The scheduler is {pause}: no job fires before `punctual resume --all`.");
-        escaped(&line).into_owned() + "\n"
-    });
-    format!("{table}{none}{}{}", next_page(page), pause.unwrap_or_default())
+    format!("{table}{none}{}{}", next_page(page), note_of_pause(page, zone, now))
+}
+
+/// What will run: the instants of the jobs of a page in the order of time; `zone` is the daemon's.
+pub(crate) fn agenda(page: &Value, zone: &Zone, now: Timestamp) -> String {
+    let mut entries: Vec<(Timestamp, &Value)> = Vec::new();
+    let mut notes = Vec::new();
+    for job in rows(page, "jobs") {
+        let upcoming = job.get("upcoming").unwrap_or(&Value::Null);
+        let times = rows(upcoming, "times").iter();
+        let times = times.filter_map(|at| at.as_str()?.parse::<Timestamp>().ok());
+        let before = entries.len();
+        entries.extend(times.map(|at| (at, job)));
+        if upcoming.get("more") == Some(&Value::Bool(true)) {
+            let (id, count) = (escaped(text(job, "id")), entries.len() - before);
+            notes.push(format!("{id} runs more often: only its first {count} times are shown\n"));
+        }
+    }
+    entries.sort_by_key(|(at, _)| *at);
+    let columns =
+        [("TIME", Whole), ("", Whole), ("JOB", Whole), ("TASK", Cut), ("EXECUTOR", Drop(1))];
+    let mut table = Table::new(&columns);
+    for (at, job) in entries {
+        let (id, executor) = (text(job, "id").to_owned(), text(job, "executor").to_owned());
+        let cells = vec![local(at, zone), relative(at, now), id, task(job), executor];
+        table.row(text(job, "state"), cells);
+    }
+    let none = if table.is_empty() { "nothing is due\n" } else { "" };
+    let notes = notes.concat();
+    format!("{table}{none}{notes}{}{}", next_page(page), note_of_pause(page, zone, now))
+}
+
+/// That no job fires, if the scheduler as a whole is paused.
+fn note_of_pause(page: &Value, zone: &Zone, now: Timestamp) -> String {
+    let Some(pause) = pause_of_all(page, zone, now) else { return String::new() };
+    let line = format!("The scheduler is {pause}: no job fires before `punctual resume --all`.");
+    escaped(&line).into_owned() + "\n"
 }
 
 /// Who paused a job, until when and why.

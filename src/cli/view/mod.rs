@@ -3,13 +3,15 @@
 //! it comes, in the order of the answer.
 
 mod change;
+mod executors;
 mod job;
 mod parts;
 mod run;
 mod status;
 
 pub(super) use change::{dry_run, modified, rescheduled};
-pub(super) use job::{added, difference, explanation, job, jobs};
+pub(super) use executors::executors;
+pub(super) use job::{added, agenda, difference, explanation, job, jobs};
 pub(super) use parts::pause_end;
 pub(super) use run::{finished, run, runs};
 pub(super) use status::status;

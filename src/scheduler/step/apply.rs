@@ -13,12 +13,14 @@ use super::modify::modify;
 use super::pause::{pause, pause_scheduler, resume, resume_scheduler};
 use super::redefine::{declared_in_file, delete, is_replaceable, replace};
 use super::{Step, StepReply};
+use crate::filter::JobConditions;
 use crate::job::admission::Rules;
 use crate::job::{Job, JobId, JobState, Origin};
 use crate::run::Cause;
 use crate::scheduler::log::Note;
 use crate::scheduler::request::{
-    Added, Addition, Existing, Modified, PendingRequest, Request, RequestError, Response,
+    Added, Addition, BulkAction, BulkTally, Existing, Modified, PendingRequest, Request,
+    RequestError, Response,
 };
 use crate::scheduler::state::capacity::WaitingRun;
 use crate::scheduler::state::{Phase, SchedulerState};
@@ -85,6 +87,9 @@ fn apply(context: &mut StepContext<'_>, request: Request) -> Result<Response, Re
             return apply(context, *request);
         }
         Request::Modify(modification) => return modify(context, modification),
+        Request::Bulk { action, ids, conditions } => {
+            Response::Bulk(act_on_all(context, &action, ids, &conditions))
+        }
         Request::Run(id) => return run_now(context, &id),
         Request::Cancel { run, reason } => return cancel(context, &run, reason),
         Request::PauseAll(terms) => pause_scheduler(context, terms),
@@ -167,6 +172,40 @@ fn remove(context: &mut StepContext<'_>, id: &JobId) -> Result<Response, Request
     }
     delete(context, id);
     Ok(Response::Removed(job))
+}
+
+/// Does the same to all jobs that still meet the conditions.
+fn act_on_all(
+    context: &mut StepContext<'_>,
+    action: &BulkAction,
+    ids: Vec<JobId>,
+    conditions: &JobConditions,
+) -> BulkTally {
+    let mut tally = BulkTally::default();
+    for id in ids {
+        let job = context.step.job(&id).filter(|job| conditions.are_met_by(job)).cloned();
+        let Some(job) = job else { continue };
+        let result = match (action, &job.state) {
+            (BulkAction::Pause(_) | BulkAction::Resume, JobState::Finished) => {
+                tally.unchanged += 1;
+                continue;
+            }
+            // Also if it is another file: that the file is gone is known of a single job at most.
+            (BulkAction::Remove, _) if job.origin == Origin::File => {
+                Err(declared_in_file(context, &job))
+            }
+            (BulkAction::Remove, _) => remove(context, &id),
+            (BulkAction::Pause(terms), _) => pause(context, &id, terms.clone()),
+            (BulkAction::Resume, _) => resume(context, &id),
+        };
+        let is_same = context.step.job(&id).is_some_and(|now| Arc::ptr_eq(now, &job));
+        match result {
+            Ok(_) if is_same => tally.unchanged += 1,
+            Ok(_) => tally.changed += 1,
+            Err(error) => tally.refused.push((id, error)),
+        }
+    }
+    tally
 }
 
 /// Removes the jobs that are finished and have no run in flight.

@@ -1,6 +1,8 @@
 //! Reads for everybody but the scheduler: single jobs and runs, pages of them, and what need not be kept. They never wait
 //! for the connection that writes.
 
+use std::collections::BTreeSet;
+
 use super::SqlStore;
 use super::dialect::Dialect;
 use super::query::Query;
@@ -9,11 +11,15 @@ use super::tables::jobs::{self, JOBS};
 use super::tables::runs::{self, ATTEMPTS, RUNS};
 use super::value::SqlRow;
 use crate::clock::Timestamp;
-use crate::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RetentionClass, RunFilter};
+use crate::filter::{
+    FinishedJobs, JobConditions, JobFilter, PAGE_BYTES, Prunable, RetentionClass, RunFilter,
+};
 use crate::job::{Job, JobId, Origin};
 use crate::output::Output;
 use crate::run::{Attempt, Run, RunId};
-use crate::store::{ATTEMPT_BYTES, Archive, RUN_BYTES, ReadFuture, ReviewedJob, Rows, StoreError};
+use crate::store::{
+    ATTEMPT_BYTES, Archive, PoolRuns, RUN_BYTES, ReadFuture, ReviewedJob, Rows, StoreError,
+};
 
 /// The instant at which a run has ended.
 const ENDED_AT: &str = "coalesce(runs.finished_at, runs.created_at)";
@@ -41,7 +47,7 @@ fn integer(number: usize) -> i64 {
 }
 
 /// A list of words as SQL.
-fn words(states: &[&str]) -> String {
+pub(super) fn words(states: &[&str]) -> String {
     format!("('{}')", states.join("', '"))
 }
 
@@ -132,7 +138,7 @@ fn reviewed(mut row: SqlRow) -> Result<ReviewedJob, StoreError> {
 
 impl SqlStore {
     /// Reads rows up to the size of a page.
-    async fn read_page<T>(
+    pub(super) async fn read_page<T>(
         &self,
         mut query: Query,
         read: fn(SqlRow) -> DecodedRow<T>,
@@ -154,28 +160,18 @@ impl Archive for SqlStore {
     }
 
     fn jobs<'a>(&'a self, filter: &'a JobFilter) -> ReadFuture<'a, Rows<Job>> {
+        Box::pin(self.list_jobs(filter))
+    }
+
+    fn job_ids<'a>(
+        &'a self,
+        conditions: &'a JobConditions,
+        after: &'a str,
+        limit: usize,
+    ) -> ReadFuture<'a, Vec<JobId>> {
         Box::pin(async move {
-            let mut query = self.select_all(&JOBS);
-            if let Some(state) = &filter.state {
-                query.push(" and state = ").bind(state.as_str());
-            }
-            if let Some(tag) = &filter.tag {
-                // Tags are a JSON list, which holds the tag as a JSON string.
-                let quoted = serde_json::Value::from(tag.as_str()).to_string();
-                query.push(" and ").push(&self.texts.dialect.position_in("tags"));
-                query.bind(quoted.as_str()).push(") > 0");
-            }
-            if let Some(prefix) = &filter.prefix {
-                query.push(" and id >= ").bind(prefix.as_str());
-            }
-            if let Some(end) = filter.prefix.as_deref().and_then(after_prefix) {
-                query.push(" and id < ").bind(end.as_str());
-            }
-            if let Some(after) = &filter.after {
-                query.push(" and id > ").bind(after.as_str());
-            }
-            query.push(" order by id").limit(filter.limit);
-            self.read_page(query, jobs::job).await
+            let rows = self.read(self.job_ids_query(conditions, after, limit)).await?;
+            rows.into_iter().map(|mut row| Ok(JobId::stored(row.text()?))).collect()
         })
     }
 
@@ -187,31 +183,20 @@ impl Archive for SqlStore {
         })
     }
 
-    fn runs<'a>(&'a self, filter: &'a RunFilter) -> ReadFuture<'a, Rows<Run>> {
+    fn run_ids<'a>(&'a self, part: &'a str, limit: usize) -> ReadFuture<'a, Vec<RunId>> {
         Box::pin(async move {
-            let mut query = self.select_all(&RUNS);
-            if let Some(job_id) = &filter.job_id {
-                query.push(" and job_id = ").bind(job_id.as_str());
+            let mut found = BTreeSet::new();
+            for query in self.run_ids_queries(part, limit) {
+                for mut row in self.read(query).await? {
+                    found.insert(RunId(row.text()?.into()));
+                }
             }
-            if let Some(state) = &filter.state {
-                query.push(" and state = ").bind(state.as_str());
-            }
-            if filter.without_hooks {
-                query.push(" and event is null");
-            }
-            if let Some(at) = filter.occurrence {
-                query.push(" and scheduled_at <= ").bind(at);
-                query.push(" and coalesce(last_scheduled_at, scheduled_at) >= ").bind(at);
-            }
-            if let Some(since) = filter.since {
-                query.push(" and created_at >= ").bind(since);
-            }
-            if let Some(before) = &filter.before {
-                query.push(" and id < ").bind(before.as_str());
-            }
-            query.push(" order by id desc").limit(filter.limit);
-            self.read_page(query, runs::run).await
+            Ok(found.into_iter().collect())
         })
+    }
+
+    fn runs<'a>(&'a self, filter: &'a RunFilter) -> ReadFuture<'a, Rows<Run>> {
+        Box::pin(self.read_page(self.runs_query(filter), runs::run))
     }
 
     fn attempts<'a>(&'a self, run_id: &'a str) -> ReadFuture<'a, Vec<Attempt>> {
@@ -319,49 +304,36 @@ impl Archive for SqlStore {
         })
     }
 
+    fn in_flight(&self) -> ReadFuture<'_, Vec<PoolRuns>> {
+        Box::pin(async move {
+            let columns = "executor, node, state, count(*)";
+            let mut query = self.select(columns, "runs");
+            query.push(" and state in ('pending', 'running')");
+            query.push(" group by executor, node, state order by executor, node, state");
+            let mut found: Vec<PoolRuns> = Vec::new();
+            for mut row in self.read(query).await? {
+                let (executor, node) = (row.text()?, row.text()?);
+                let (state, count) = (row.text()?, row.count()?);
+                let is_other = |last: &PoolRuns| last.executor != executor || last.node != node;
+                if found.last().is_none_or(is_other) {
+                    found.push(PoolRuns { executor, node, running: 0, waiting: 0 });
+                }
+                let Some(pool) = found.last_mut() else { continue };
+                if state == "running" {
+                    pool.running = count;
+                } else {
+                    pool.waiting = count;
+                }
+            }
+            Ok(found)
+        })
+    }
+
     fn job_counts(&self) -> ReadFuture<'_, Vec<(String, u64)>> {
         Box::pin(async move {
             let text = "select state, count(*) from jobs group by state order by state";
             let rows = self.read(self.query(text)).await?;
             rows.into_iter().map(|mut row| Ok((row.text()?, row.count()?))).collect()
         })
-    }
-}
-
-/// The first text after all texts that begin with `prefix`, in the order of ids; none if there is no such text.
-fn after_prefix(prefix: &str) -> Option<String> {
-    let mut rest: Vec<char> = prefix.chars().collect();
-    while let Some(last) = rest.pop() {
-        if last == char::MAX {
-            continue;
-        }
-        let next = match last {
-            // The code points between these two are no characters.
-            '\u{d7ff}' => Some('\u{e000}'),
-            other => char::from_u32(u32::from(other) + 1),
-        };
-        rest.push(next?);
-        return Some(rest.into_iter().collect());
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_ends_before_the_next_text_of_its_length() {
-        let cases = [
-            ("a", Some("b")),
-            ("a:", Some("a;")),
-            ("\u{d7ff}", Some("\u{e000}")),
-            ("a\u{10ffff}", Some("b")),
-            ("\u{10ffff}", None),
-            ("", None),
-        ];
-        for (prefix, end) in cases {
-            assert_eq!(after_prefix(prefix).as_deref(), end, "{prefix:?}");
-        }
     }
 }

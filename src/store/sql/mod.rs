@@ -13,6 +13,7 @@ mod changes;
 mod commit;
 mod dialect;
 mod error_text;
+mod lists;
 mod migrate;
 mod query;
 mod row_reader;

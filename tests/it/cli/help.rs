@@ -45,6 +45,7 @@ fn every_verb_has_help_with_an_example_of_itself() {
         "runs",
         "logs",
         "status",
+        "executors",
         "log-level",
         "preview",
         "import",

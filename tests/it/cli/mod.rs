@@ -1,6 +1,7 @@
 //! The command line as a person or a script meets it: what is printed, and how it ends.
 
 mod add;
+mod bulk;
 mod call;
 mod errors;
 mod generate;
@@ -11,6 +12,7 @@ mod modify;
 mod preview;
 mod socket;
 mod terminal;
+mod watch;
 
 use serde_json::{Value, json};
 use support::{Home, program, text};

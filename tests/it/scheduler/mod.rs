@@ -1,5 +1,6 @@
 //! The scheduler by itself, in a world whose store, executor and clock belong to the test.
 
+mod bulk;
 mod clock;
 mod declared;
 mod modify;

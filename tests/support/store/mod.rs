@@ -5,20 +5,21 @@
 
 pub mod faulty;
 pub mod layered;
+mod lists;
 mod prune;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::occurrences::{covers, last_occurrence};
+use crate::occurrences::last_occurrence;
 use punctual::clock::Timestamp;
-use punctual::filter::{FinishedJobs, JobFilter, PAGE_BYTES, Prunable, RunFilter};
+use punctual::filter::{FinishedJobs, JobConditions, JobFilter, Prunable, RunFilter};
 use punctual::job::{Job, JobId, JobState, Origin, Pause};
 use punctual::output::Output;
-use punctual::run::{Attempt, Cause, Outcome, Run, RunId, RunState, SkipReason};
+use punctual::run::{Attempt, Cause, Run, RunId, RunState, SkipReason};
 use punctual::store::{
-    Archive, CLAIM_BYTES, Change, Claim, ClusterView, Holder, InFlightCount, Node, ReadFuture,
-    ReviewedJob, Rows, ScheduledJob, Store, StoreError,
+    Archive, CLAIM_BYTES, Change, Claim, ClusterView, Holder, InFlightCount, Node, PoolRuns,
+    ReadFuture, ReviewedJob, Rows, ScheduledJob, Store, StoreError,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -365,24 +366,6 @@ fn up_to<T>(
     })
 }
 
-fn page<'a, T: Clone + 'a>(
-    wanted: impl Iterator<Item = &'a Arc<T>>,
-    bytes: impl Fn(&T) -> usize,
-) -> Rows<T> {
-    let rows: Vec<T> =
-        up_to(PAGE_BYTES, wanted, |row| bytes(row)).map(|row| (**row).clone()).collect();
-    let is_cut = rows.iter().map(&bytes).sum::<usize>() >= PAGE_BYTES;
-    Rows { rows, is_cut }
-}
-
-/// Bytes of what a run answered, the only part of its row that may be large.
-fn result_bytes(run: &Run) -> usize {
-    let RunState::Ended { outcome: Outcome::Succeeded { result, .. }, .. } = &run.state else {
-        return 0;
-    };
-    result.as_ref().map_or(0, |result| result.to_string().len())
-}
-
 impl Archive for MemoryStore {
     fn job<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Job>> {
         Box::pin(async move {
@@ -393,16 +376,20 @@ impl Archive for MemoryStore {
     }
 
     fn jobs<'a>(&'a self, filter: &'a JobFilter) -> ReadFuture<'a, Rows<Job>> {
+        Box::pin(async move { Ok(self.tables().list_jobs(filter)) })
+    }
+
+    fn job_ids<'a>(
+        &'a self,
+        conditions: &'a JobConditions,
+        after: &'a str,
+        limit: usize,
+    ) -> ReadFuture<'a, Vec<JobId>> {
         Box::pin(async move {
             let tables = self.tables();
-            let wanted = tables.jobs.values().filter(|job| {
-                let id = job.id.as_str();
-                filter.state.as_deref().is_none_or(|state| job.state.word() == state)
-                    && filter.tag.as_ref().is_none_or(|tag| job.tags.contains(tag))
-                    && filter.prefix.as_deref().is_none_or(|prefix| id.starts_with(prefix))
-                    && filter.after.as_deref().is_none_or(|after| id > after)
-            });
-            Ok(page(wanted.take(filter.limit), |job| job.bytes))
+            let wanted = tables.jobs.values().filter(|job| conditions.are_met_by(job));
+            let ids = wanted.map(|job| job.id.clone()).filter(|id| id.as_str() > after);
+            Ok(ids.take(limit).collect())
         })
     }
 
@@ -413,19 +400,17 @@ impl Archive for MemoryStore {
         })
     }
 
-    fn runs<'a>(&'a self, filter: &'a RunFilter) -> ReadFuture<'a, Rows<Run>> {
+    fn run_ids<'a>(&'a self, part: &'a str, limit: usize) -> ReadFuture<'a, Vec<RunId>> {
         Box::pin(async move {
             let tables = self.tables();
-            let wanted = tables.runs.values().rev().filter(|run| {
-                filter.job_id.as_deref().is_none_or(|id| run.job_id.as_str() == id)
-                    && filter.state.as_deref().is_none_or(|state| run.state.word() == state)
-                    && !(filter.without_hooks && matches!(run.cause, Cause::Event { .. }))
-                    && filter.occurrence.is_none_or(|at| covers(run, at))
-                    && filter.since.is_none_or(|since| run.created_at >= since)
-                    && filter.before.as_deref().is_none_or(|before| &*run.id.0 < before)
-            });
-            Ok(page(wanted.take(filter.limit), result_bytes))
+            let ids = tables.runs.keys();
+            let named = ids.filter(|id| id.0.starts_with(part) || id.0.ends_with(part));
+            Ok(named.take(2 * limit).cloned().collect())
         })
+    }
+
+    fn runs<'a>(&'a self, filter: &'a RunFilter) -> ReadFuture<'a, Rows<Run>> {
+        Box::pin(async move { Ok(self.tables().list_runs(filter)) })
     }
 
     fn attempts<'a>(&'a self, run_id: &'a str) -> ReadFuture<'a, Vec<Attempt>> {
@@ -497,6 +482,10 @@ impl Archive for MemoryStore {
 
     fn finished_beyond(&self, keep: usize) -> ReadFuture<'_, Option<Timestamp>> {
         Box::pin(async move { Ok(self.tables().finished_beyond(keep)) })
+    }
+
+    fn in_flight(&self) -> ReadFuture<'_, Vec<PoolRuns>> {
+        Box::pin(async move { Ok(self.tables().pool_runs()) })
     }
 
     fn job_counts(&self) -> ReadFuture<'_, Vec<(String, u64)>> {

@@ -36,6 +36,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("fill policy", include_str!("../../../../migrations/mysql/0017_fill_policy.sql")),
     ("drop options", include_str!("../../../../migrations/mysql/0018_drop_options.sql")),
     ("pause", include_str!("../../../../migrations/mysql/0019_pause.sql")),
+    ("trigger type", include_str!("../../../../migrations/mysql/0020_trigger_type.sql")),
+    ("fill trigger type", include_str!("../../../../migrations/mysql/0021_fill_trigger_type.sql")),
 ];
 
 /// These databases have one code of the standard for many errors ("HY000"), so their own numbers count.

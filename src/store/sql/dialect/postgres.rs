@@ -26,6 +26,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("failing", include_str!("../../../../migrations/postgres/0007_failing.sql")),
     ("policy", include_str!("../../../../migrations/postgres/0008_policy.sql")),
     ("pause", include_str!("../../../../migrations/postgres/0009_pause.sql")),
+    ("lists", include_str!("../../../../migrations/postgres/0010_lists.sql")),
 ];
 
 const ERRORS: ErrorTables = ErrorTables {

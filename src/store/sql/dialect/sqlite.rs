@@ -15,6 +15,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("failing", include_str!("../../../../migrations/sqlite/0010_failing.sql")),
     ("policy", include_str!("../../../../migrations/sqlite/0011_policy.sql")),
     ("pause", include_str!("../../../../migrations/sqlite/0012_pause.sql")),
+    ("lists", include_str!("../../../../migrations/sqlite/0013_lists.sql")),
 ];
 
 #[derive(Debug, Clone, Copy)]

@@ -54,6 +54,9 @@ const DEFINED: Section<Job, JobDraft> = columns! {
         => |row, draft| draft.job.name = row.text();
     "trigger_spec": |job, to| to.text(Some(&json(job.trigger.spec())))
         => |row, draft| draft.trigger = parse_json(&row.text());
+    // For lists by type. What a job is due by is the spec.
+    "trigger_type": |job, to| to.text(job.trigger.type_name())
+        => |row, _| drop(row.text_option());
     "task": |job, to| to.text(Some(&json(&*job.task)))
         => |row, draft| draft.task = parse_json(&row.text());
     "executor": |job, to| to.text(Some(&job.executor))
