@@ -22,7 +22,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap_mangen::", &["cli/"]),
     ("unicode_width::", &["cli/"]),
     ("anyhow::", &["daemon/"]),
-    ("toml::", &["config/"]),
+    ("toml::", &["config/", "cli/edit/"]),
     ("jiff::", &["zone"]),
     ("tokio::process", &["executor/"]),
 ];
