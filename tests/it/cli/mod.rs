@@ -360,7 +360,7 @@ fn list_shows_jobs_by_their_next_run_and_selects_them() {
     let (home, _daemon) = home_with_jobs();
     home.ok(&["pause", "broken"]);
     let table = home.ok(&["list"]);
-    let header = ["ID", "STATE", "NEXT RUN", "TRIGGER", "TASK", "EXECUTOR"];
+    let header = ["ID", "STATE", "NEXT RUN", "TRIGGER", "TASK", "EXECUTOR", "PAUSED"];
     assert_eq!(cells(table.lines().next().unwrap()), header, "{table}");
     let row = line(&table, "hello");
     assert!(row[2].contains("03:00:00") && row[3].starts_with("in "), "{table}");

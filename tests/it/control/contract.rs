@@ -81,7 +81,9 @@ async fn every_route_refuses_the_keys_that_it_does_not_use_and_then_does_nothing
     let _daemon = home.start();
     let client = home.client();
     client.add(&by_hand("job", noop())).await.unwrap();
-    client.add(&by_hand("batch", noop())).await.unwrap();
+    for id in ["batch", "pause", "resume"] {
+        client.add(&by_hand(id, noop())).await.unwrap();
+    }
     let run = run_to_end(&client, "job").await;
     for (method, path, has_body) in ROUTES {
         let path = path.replace("RUN", text(&run, "id"));
