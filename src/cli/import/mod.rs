@@ -1,6 +1,6 @@
 //! `punctual import --crontab`: the lines of a crontab become jobs.
 //!
-//! [`crontab`] reads the file as cron does, [`translate`] makes a definition of each line, and [`cron_times`] says when
+//! [`crontab`] reads the file as cron does, [`translate`](mod@translate) makes a definition of each line, and [`cron_times`] says when
 //! cron would run it next, by a search of its own, so that a dry run compares two answers. The jobs are added in batches.
 //! A job that the daemon has already as the line defines it is left alone.
 
