@@ -159,7 +159,11 @@ fn modification(
     let patch = match dice.roll(5) {
         0 => json!({"trigger": trigger(dice, seconds, now)}),
         1 => json!({"max_runs": 1 + dice.roll(10), "priority": null}),
-        2 => json!({"next_run_time": (now + TimeDelta::seconds(dice.below(9) - 3)).to_rfc3339()}),
+        // Half a millisecond keeps it off the grid of an interval that counts from now.
+        2 => {
+            let at = now + TimeDelta::microseconds((dice.below(9000) - 3000) * 1000 + 500);
+            json!({"next_run_time": at.to_rfc3339()})
+        }
         3 => json!({"description": dice.pick(&["", POISON])}),
         _ => {
             json!({"misfire_grace_time": seconds, "on_missed": {"type": "builtin", "name": "noop"}})
