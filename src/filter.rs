@@ -10,16 +10,17 @@ pub const PAGE_LIMIT: usize = 1000;
 /// A page ends with the row that reaches this number of bytes.
 pub const PAGE_BYTES: usize = 1024 * 1024;
 
-/// Conditions on jobs. Those that are empty do not apply.
+/// Conditions on jobs, or on runs and their jobs. Those that are empty do not apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobConditions {
-    /// The words of the states of which a job has one.
+    /// The words of the states of which the job or the run has one.
     pub states: Vec<&'static str>,
+    /// A tag of the job. The runs of a removed job have none.
     pub tag: Option<String>,
-    /// The beginning of the id.
+    /// The beginning of the job's id.
     pub prefix: Option<String>,
     pub executor: Option<String>,
-    /// The type of the outermost trigger.
+    /// The type of the job's outermost trigger. The runs of a removed job have none.
     pub trigger_type: Option<String>,
 }
 
@@ -88,15 +89,7 @@ words! {
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
     pub job_id: Option<String>,
-    /// The words of the states of which a run has one.
-    pub states: Vec<&'static str>,
-    /// The beginning of the job's id.
-    pub prefix: Option<String>,
-    /// A tag of the job. The runs of a removed job have none.
-    pub tag: Option<String>,
-    /// The type of the job's trigger. The runs of a removed job have none.
-    pub trigger_type: Option<String>,
-    pub executor: Option<String>,
+    pub conditions: JobConditions,
     /// Whether to leave out hook runs.
     pub without_hooks: bool,
     /// An occurrence that the run is for, or that is in the span of a skipped row.

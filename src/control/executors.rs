@@ -10,7 +10,7 @@ use super::Api;
 use super::error::JsonAnswer;
 use super::request::NoInput;
 use crate::clock::rfc3339;
-use crate::filter::{PAGE_LIMIT, RunFilter, RunOrder};
+use crate::filter::{JobConditions, PAGE_LIMIT, RunFilter, RunOrder};
 use crate::history::PoolRuns;
 use crate::run::{Run, RunState};
 use crate::scheduler::handle::PoolStatus;
@@ -19,7 +19,7 @@ use crate::scheduler::handle::PoolStatus;
 pub(super) async fn list(State(api): State<Api>, _: NoInput) -> JsonAnswer {
     // Those that run for longest come first.
     let filter = RunFilter {
-        states: vec!["running"],
+        conditions: JobConditions { states: vec!["running"], ..JobConditions::default() },
         order: RunOrder::Oldest,
         limit: PAGE_LIMIT,
         ..RunFilter::default()

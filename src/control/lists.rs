@@ -325,14 +325,9 @@ pub(super) async fn runs(
     }
     let limit = page_limit(params.limit)?;
     let step = wait_for_step(&api, &peer, params.wait, params.seen).await?;
-    let JobConditions { states, tag, prefix, executor, trigger_type } = conditions;
     let filter = RunFilter {
         job_id: params.job,
-        states,
-        prefix,
-        tag,
-        trigger_type,
-        executor,
+        conditions,
         without_hooks: params.hooks == Some(false),
         occurrence: None,
         since,

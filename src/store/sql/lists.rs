@@ -161,19 +161,20 @@ impl SqlStore {
 
     /// The statement for a page of runs.
     pub(super) fn runs_query(&self, filter: &RunFilter) -> Query {
+        let JobConditions { states, tag, prefix, executor, trigger_type } = &filter.conditions;
         let mut query = self.select_all(&RUNS);
         push_text(&mut query, "job_id", filter.job_id.as_deref());
-        push_states(&mut query, &filter.states, &[&IN_FLIGHT, &FAILED_RUNS]);
-        if let Some(prefix) = &filter.prefix {
+        push_states(&mut query, states, &[&IN_FLIGHT, &FAILED_RUNS]);
+        if let Some(prefix) = prefix {
             // Not as a range: the index of occurrences would be read for it, and everything it finds sorted by id.
             query.push(" and ").push(&self.texts.dialect.position_in("job_id"));
             query.bind(prefix.as_str()).push(") = 1");
         }
-        push_text(&mut query, "executor", filter.executor.as_deref());
-        if filter.tag.is_some() || filter.trigger_type.is_some() {
+        push_text(&mut query, "executor", executor.as_deref());
+        if tag.is_some() || trigger_type.is_some() {
             query.push(" and exists (select 1 from jobs where jobs.id = runs.job_id");
-            push_tag(&mut query, self, filter.tag.as_deref());
-            push_text(&mut query, "trigger_type", filter.trigger_type.as_deref());
+            push_tag(&mut query, self, tag.as_deref());
+            push_text(&mut query, "trigger_type", trigger_type.as_deref());
             query.push(")");
         }
         if filter.without_hooks {

@@ -73,9 +73,10 @@ impl Tables {
     }
 
     pub(super) fn list_runs(&self, filter: &RunFilter) -> Rows<Run> {
+        let JobConditions { states, tag, prefix, executor, trigger_type } = &filter.conditions;
         let of_job = JobConditions {
-            tag: filter.tag.clone(),
-            trigger_type: filter.trigger_type.clone(),
+            tag: tag.clone(),
+            trigger_type: trigger_type.clone(),
             ..JobConditions::default()
         };
         let is_of_job = |run: &Run| {
@@ -89,12 +90,9 @@ impl Tables {
         let mut wanted: Vec<&Arc<Run>> = self.runs.values().collect();
         wanted.retain(|run| {
             filter.job_id.as_deref().is_none_or(|id| run.job_id.as_str() == id)
-                && (filter.states.is_empty() || filter.states.contains(&run.state.word()))
-                && filter
-                    .prefix
-                    .as_deref()
-                    .is_none_or(|start| run.job_id.as_str().starts_with(start))
-                && filter.executor.as_ref().is_none_or(|executor| run.executor == *executor)
+                && (states.is_empty() || states.contains(&run.state.word()))
+                && prefix.as_deref().is_none_or(|start| run.job_id.as_str().starts_with(start))
+                && executor.as_ref().is_none_or(|executor| run.executor == *executor)
                 && is_of_job(run)
                 && !(filter.without_hooks && matches!(run.cause, Cause::Event { .. }))
                 && filter.occurrence.is_none_or(|at| covers(run, at))

@@ -157,22 +157,22 @@ pub(super) async fn runs_are_selected_by_every_condition<S: Store + Archive>(sto
     let cases: [(RunFilter, Vec<&RunId>); 15] = [
         (with(|_| ()), vec![&d, &c, &b, &a]),
         (with(|given| given.job_id = Some("a:1".to_owned())), vec![&b, &a]),
-        (with(|given| given.prefix = Some("a:".to_owned())), vec![&c, &b, &a]),
-        (with(|given| given.prefix = Some("1".to_owned())), vec![]),
-        (with(|given| given.tag = Some("x".to_owned())), vec![&b, &a]),
-        (with(|given| given.trigger_type = Some("cron".to_owned())), vec![&c]),
-        (with(|given| given.executor = Some("other".to_owned())), vec![&c]),
+        (with(|given| given.conditions.prefix = Some("a:".to_owned())), vec![&c, &b, &a]),
+        (with(|given| given.conditions.prefix = Some("1".to_owned())), vec![]),
+        (with(|given| given.conditions.tag = Some("x".to_owned())), vec![&b, &a]),
+        (with(|given| given.conditions.trigger_type = Some("cron".to_owned())), vec![&c]),
+        (with(|given| given.conditions.executor = Some("other".to_owned())), vec![&c]),
         (with(|given| given.without_hooks = true), vec![&d, &c, &a]),
-        (with(|given| given.states = vec!["pending", "running"]), vec![&b, &a]),
-        (with(|given| given.states = vec!["failed", "lost"]), vec![&c]),
-        (with(|given| given.states = vec!["failed", "succeeded"]), vec![&d, &c]),
-        (with(|given| given.states = vec!["skipped"]), vec![]),
+        (with(|given| given.conditions.states = vec!["pending", "running"]), vec![&b, &a]),
+        (with(|given| given.conditions.states = vec!["failed", "lost"]), vec![&c]),
+        (with(|given| given.conditions.states = vec!["failed", "succeeded"]), vec![&d, &c]),
+        (with(|given| given.conditions.states = vec!["skipped"]), vec![]),
         (with(|given| given.since = Some(at(20))), vec![&d, &c, &b]),
         (with(|given| given.until = Some(at(30))), vec![&b, &a]),
         (
             with(|given| {
                 (given.since, given.until) = (Some(at(15)), Some(at(35)));
-                (given.prefix, given.without_hooks) = (Some("a".to_owned()), true);
+                (given.conditions.prefix, given.without_hooks) = (Some("a".to_owned()), true);
             }),
             vec![&c],
         ),
