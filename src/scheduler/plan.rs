@@ -162,11 +162,13 @@ pub(crate) fn is_missed(job: &Job, due_at: Timestamp, now: Timestamp) -> bool {
     job.policy.misfire_grace_time.is_some_and(|grace| now.signed_duration_since(due_at) > grace)
 }
 
-fn before(at: Timestamp) -> Timestamp {
+/// The last instant before this one.
+pub(crate) fn before(at: Timestamp) -> Timestamp {
     at.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(at)
 }
 
-fn after(at: Timestamp) -> Timestamp {
+/// The first instant after this one.
+pub(crate) fn after(at: Timestamp) -> Timestamp {
     at.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(at)
 }
 

@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 
 use super::log::Note;
 use super::metrics::SkipCounts;
+use super::plan;
 use super::request::{PendingRequest, Request, RequestError, Response};
 use super::state::clock::CorrectedPage;
 use crate::clock::Timestamp;
@@ -173,7 +174,7 @@ impl Step {
         let is_near =
             |last: &Timestamp| self.now.signed_duration_since(*last).abs() < DATED_BACK_APART;
         let former = self.dated_back.filter(is_near).map_or(self.now, |last| last.min(self.now));
-        let at = former.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(former);
+        let at = plan::before(former);
         self.dated_back = Some(at);
         at
     }

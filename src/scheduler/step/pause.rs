@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
-
 use super::Step;
 use super::context::{StepContext, recomputed_due, state_from, wrong_state};
 use super::redefine::skip_before;
@@ -13,6 +11,7 @@ use crate::job::admission::Rules;
 use crate::job::{Due, Job, JobId, JobState, Pause, PauseTerms};
 use crate::run::SkipReason;
 use crate::scheduler::log::Note;
+use crate::scheduler::plan;
 use crate::scheduler::request::{RequestError, Response};
 use crate::scheduler::state::SchedulerState;
 
@@ -54,8 +53,7 @@ pub(super) fn resume(context: &mut StepContext<'_>, id: &JobId) -> Result<Respon
             state: format!("not fit to run: {invalid}"),
         });
     }
-    let after_now = now.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(now);
-    Ok(go_on(context, &job, held, after_now))
+    Ok(go_on(context, &job, held, plan::after(now)))
 }
 
 /// Lets a job go on whose pause is over: what was due before its end was held back.

@@ -3,15 +3,13 @@
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
-
 use super::complete::withdraw;
 use super::context::{StepContext, recomputed_due, state_from};
 use crate::clock::Timestamp;
 use crate::job::{Due, Former, Job, JobId, JobState, Origin};
 use crate::run::SkipReason;
 use crate::scheduler::log::Note;
-use crate::scheduler::plan::Skipped;
+use crate::scheduler::plan::{self, Skipped};
 use crate::scheduler::request::RequestError;
 use crate::trigger::Span;
 
@@ -90,9 +88,8 @@ pub(crate) fn skip_since(
     from: Timestamp,
     reason: SkipReason,
 ) {
-    let now = context.step.now;
-    let after_now = now.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(now);
-    skip_before(context, job, from, after_now, reason);
+    let end = plan::after(context.step.now);
+    skip_before(context, job, from, end, reason);
 }
 
 /// Records the occurrences from `from` on and before `end`, which were held back, as skipped.
@@ -105,8 +102,7 @@ pub(super) fn skip_before(
 ) {
     // A time set by `next_run_time` may be no occurrence of the trigger, and then gets a row of its own.
     let named = (!job.trigger.matches(from)).then(|| Span::one(from));
-    let last = end.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(end);
-    let occurrences = job.trigger.occurrences(from, last);
+    let occurrences = job.trigger.occurrences(from, plan::before(end));
     for span in named.into_iter().chain(occurrences) {
         context.add_skipped(job, Skipped { reason, span });
     }
