@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::options::seconds;
 use crate::client::percent_encode;
-use crate::filter::{JobOrder, PAGE_LIMIT, RunOrder};
+use crate::filter::{JobOrder, PAGE_LIMIT, RetentionClass, RunOrder};
 use crate::job::JobState;
 use crate::run::RunState;
 use crate::trigger::Trigger;
@@ -13,8 +13,6 @@ use crate::trigger::Trigger;
 /// A pair of a query.
 type Pair = (&'static str, Option<String>);
 
-/// The states of `runs --failed`.
-const FAILED: &str = "failed,timed_out,lost";
 /// The options by which jobs are selected, as clap names them.
 const CONDITIONS: [&str; 6] = ["state", "tag", "prefix", "executor", "trigger_type", "all_jobs"];
 /// The options that mean nothing without these.
@@ -156,7 +154,11 @@ pub struct RunsArguments {
 impl RunsArguments {
     /// The query, with its times as they are sent.
     pub(super) fn query(&self, since: Option<String>, until: Option<String>) -> String {
-        let state = if self.failed { Some(FAILED.to_owned()) } else { joined(&self.state) };
+        let state = if self.failed {
+            Some(RetentionClass::Errors.states().join(","))
+        } else {
+            joined(&self.state)
+        };
         let order = Some(self.order.clone()).filter(|order| order != RunOrder::Newest.word());
         let mut pairs = vec![
             ("job", self.name.clone()),

@@ -22,7 +22,7 @@ use super::request::{DryRunBody, JobPath, json};
 use crate::clock::{Timestamp, rfc3339};
 use crate::invalid::{self, Invalid};
 use crate::job::admission::warnings;
-use crate::job::{Due, Job, JobId, JobPatch, JobView};
+use crate::job::{Job, JobId, JobPatch, JobView};
 use crate::scheduler::request::{Modification, Modified, Precondition, RequestError};
 
 /// How often a change is checked, while other requests change the task of the job in between.
@@ -157,7 +157,10 @@ struct DryRunJob<'a> {
 
 impl<'a> DryRunAnswer<'a> {
     fn new(Modified { before, after }: &'a Modified, now: Timestamp) -> Self {
-        let shown = |job: &'a Job| DryRunJob { job: job.shown(), next_run_times: next_times(job) };
+        let shown = |job: &'a Job| {
+            let times = job.upcoming(None, TIMES_SHOWN, now);
+            DryRunJob { job: job.shown(), next_run_times: times.into_iter().map(rfc3339).collect() }
+        };
         Self {
             before: shown(before),
             after: shown(after),
@@ -171,18 +174,4 @@ impl<'a> DryRunAnswer<'a> {
         set_etag(&mut response, before.version());
         response
     }
-}
-
-/// The next times at which an active job runs.
-fn next_times(job: &Job) -> Vec<String> {
-    let after = |due: &Due| {
-        let next = job.trigger.next_after(due.scheduled_at)?;
-        Some(Due::new(&job.id, &job.trigger, next))
-    };
-    let left = job.policy.max_runs.map(|max_runs| max_runs.saturating_sub(job.run_count));
-    let left = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(TIMES_SHOWN);
-    std::iter::successors(job.next(), after)
-        .take(TIMES_SHOWN.min(left))
-        .map(|due| rfc3339(due.due_at))
-        .collect()
 }

@@ -3,25 +3,11 @@
 use serde_json::{Map, Value};
 
 use crate::cli::error::CliError;
+use crate::cli::view::is_defined;
 use crate::printable::escaped;
 
 /// The options of a job in the order in which they are shown; others follow.
 const FIRST: [&str; 5] = ["name", "description", "tags", "executor", "timeout"];
-/// What is shown of a job, and is no option that can be edited.
-const NOT_EDITED: [&str; 12] = [
-    "pause",
-    "id",
-    "state",
-    "reason",
-    "next_run_time",
-    "run_count",
-    "origin",
-    "source",
-    "revision",
-    "created_at",
-    "updated_at",
-    "scheduler_paused",
-];
 /// How a line that says what is wrong begins.
 const COMPLAINT: &str = "#! ";
 
@@ -40,7 +26,7 @@ impl Document {
     pub(super) fn of(job: &Value) -> Result<Self, CliError> {
         let members = job.as_object().into_iter().flatten();
         let members: Vec<(&String, &Value)> =
-            members.filter(|(key, _)| !NOT_EDITED.contains(&key.as_str())).collect();
+            members.filter(|(key, _)| *key != "id" && is_defined(key)).collect();
         let absent = members.iter().filter(|(_, value)| value.is_null());
         let absent = absent.map(|(key, _)| (*key).clone()).collect();
         let rank = |key: &str| FIRST.iter().position(|first| *first == key).unwrap_or(FIRST.len());

@@ -11,8 +11,8 @@ use crate::clock::Timestamp;
 use crate::printable::{escaped, escaped_json};
 use crate::zone::Zone;
 
-/// What a job has besides its definition. It changes by itself.
-const NOT_DEFINED: [&str; 10] = [
+/// What the daemon shows with a job besides its definition.
+const NOT_DEFINED: [&str; 11] = [
     "pause",
     "state",
     "reason",
@@ -23,13 +23,18 @@ const NOT_DEFINED: [&str; 10] = [
     "revision",
     "created_at",
     "updated_at",
+    "scheduler_paused",
 ];
+
+/// Whether a key of a job that is shown is an option of its definition.
+pub(crate) fn is_defined(key: &str) -> bool {
+    !NOT_DEFINED.contains(&key)
+}
 
 /// A job that was modified.
 pub(crate) fn modified(before: &Value, after: &Value, now: Timestamp) -> String {
     let is_changed = |(key, value): &(&String, &Value)| {
-        let is_shown = !["warnings", "scheduler_paused"].contains(&key.as_str());
-        is_shown && !NOT_DEFINED.contains(&key.as_str()) && before.get(*key) != Some(*value)
+        *key != "warnings" && is_defined(key) && before.get(*key) != Some(*value)
     };
     let members = after.as_object().into_iter().flatten();
     let mut changed: Vec<&str> = members.filter(is_changed).map(|(key, _)| key.as_str()).collect();

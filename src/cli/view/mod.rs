@@ -9,7 +9,7 @@ mod parts;
 mod run;
 mod status;
 
-pub(super) use change::{dry_run, modified, rescheduled};
+pub(super) use change::{dry_run, is_defined, modified, rescheduled};
 pub(super) use executors::executors;
 pub(super) use job::{added, agenda, difference, explanation, job, jobs};
 pub(super) use parts::pause_end;
